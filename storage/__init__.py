@@ -1,0 +1,1 @@
+"""KEEP: the database and the files. The only package that knows SQLAlchemy."""

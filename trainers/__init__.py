@@ -1,0 +1,1 @@
+"""LEARN: schedules, data, training. Imports nothing of ours from above."""

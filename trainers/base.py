@@ -1,0 +1,56 @@
+"""The seam between what is trained and who asks for it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trainers.metrics import EpochMetrics
+from trainers.schedule import Schedule, Stage
+
+LAST = "last.safetensors"
+"""File in a task's folder with all that is needed to go on after its latest epoch."""
+
+BEST = "best.safetensors"
+"""File in a task's folder with the weights of its best epoch so far."""
+
+
+class TrainingDiverged(Exception):
+    """The loss is no longer a finite number: this trial cannot be saved, the search goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTask:
+    """What a trainer is asked to do: train the last stage of `schedule` under `seed`.
+
+    `folder` belongs to this task alone and is where the trainer writes `LAST` and `BEST`.
+    `start` is the parent stage's weights file; None for a first stage.
+    """
+
+    schedule: Schedule
+    seed: int
+    folder: Path
+    start: Path | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """The stage to train."""
+        return self.schedule.stages[-1]
+
+    @property
+    def position(self) -> int:
+        """Where the stage stands in the schedule, counted from 0."""
+        return len(self.schedule.stages) - 1
+
+
+class Trainer(Protocol):
+    """Anything that can train a stage."""
+
+    def train(self, task: StageTask) -> Iterator[EpochMetrics]:
+        """Train one stage; yield each epoch's metrics after its files are safely on disk.
+
+        If `task.folder` holds a `LAST`, go on from it, and first yield again the epochs it knows:
+        so whoever missed them before a crash learns of them. Raises `TrainingDiverged` when the
+        loss is no longer finite.
+        """
+        ...

@@ -1,0 +1,165 @@
+"""What an epoch reached: predictions on the validation photos and the numbers made of them."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Metric(StrEnum):
+    """The number by which weights are compared; `log_loss` is the one where less is better."""
+
+    ACCURACY = "accuracy"
+    BALANCED_ACCURACY = "balanced_accuracy"
+    F1 = "f1"
+    LOG_LOSS = "log_loss"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a greater score wins."""
+        return self is not Metric.LOG_LOSS
+
+    def rank(self, score: float, loss: float) -> tuple[float, float]:
+        """Give a key that sorts the better first: by score, ties by loss. NaN comes last."""
+        if np.isnan(score):
+            return (np.inf, np.inf)
+        return (-score if self.higher_is_better else score, loss)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions on n photos of C classes: `labels` int64 (n,), `probabilities` float32 (n, C)."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Check that there is a row of probabilities for each label."""
+        if self.probabilities.ndim != 2 or len(self.labels) != len(self.probabilities):
+            raise ValueError(
+                f"probabilities must be {len(self.labels)} rows, one per label, "
+                f"got shape {self.probabilities.shape}"
+            )
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each photo, shape (n,)."""
+        return self.probabilities.argmax(axis=1).astype(np.int64)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts, shape (C, C): row is the true class, column the predicted one."""
+        return confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
+
+
+def confusion_matrix(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
+) -> NDArray[np.int64]:
+    """Count (true, predicted) pairs into shape (n_classes, n_classes)."""
+    flat = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
+    return flat.reshape(n_classes, n_classes).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """One class's precision, recall, F1 and number of photos (0 where nothing is to divide)."""
+
+    precision: float
+    recall: float
+    f1: float
+    photos: int
+
+
+def per_class(confusion: NDArray[np.int64]) -> list[ClassNumbers]:
+    """Give the numbers of each class of a confusion matrix (row: true, column: predicted)."""
+    hits = np.diag(confusion).astype(float)
+    predicted, photos = confusion.sum(axis=0), confusion.sum(axis=1)
+    precision, recall = _ratio(hits, predicted), _ratio(hits, photos)
+    f1 = _ratio(2 * hits, predicted + photos)
+    return [
+        ClassNumbers(float(p), float(r), float(f), int(n))
+        for p, r, f, n in zip(precision, recall, f1, photos, strict=True)
+    ]
+
+
+def accuracy(confusion: NDArray[np.int64]) -> float:
+    """Share of photos on the diagonal."""
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that have photos."""
+    numbers = [numbers.recall for numbers in per_class(confusion) if numbers.photos]
+    return float(np.mean(numbers))
+
+
+def macro_f1(confusion: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that have photos or predictions."""
+    seen = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    return float(np.mean([numbers.f1 for numbers in np.array(per_class(confusion))[seen]]))
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """What one epoch of a stage reached.
+
+    `stage` counts from 0; `epoch` from 1 within the stage; `cycle` from 1. `lrs` are those at the
+    epoch's first step. `seconds` cover training and validation; `images_per_second` training alone.
+    """
+
+    stage: int
+    epoch: int
+    cycle: int
+    lrs: tuple[float, ...]
+    train_loss: float
+    valid_loss: float
+    accuracy: float
+    balanced_accuracy: float
+    f1: float
+    seconds: float
+    images_per_second: float
+    evaluation: Evaluation = field(repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        evaluation: Evaluation,
+        *,
+        stage: int,
+        epoch: int,
+        cycle: int,
+        lrs: tuple[float, ...],
+        train_loss: float,
+        valid_loss: float,
+        seconds: float,
+        images_per_second: float,
+    ) -> "EpochMetrics":
+        """Work out the scores from an evaluation."""
+        return cls(
+            stage=stage,
+            epoch=epoch,
+            cycle=cycle,
+            lrs=lrs,
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            accuracy=accuracy(evaluation.confusion),
+            balanced_accuracy=balanced_accuracy(evaluation.confusion),
+            f1=macro_f1(evaluation.confusion),
+            seconds=seconds,
+            images_per_second=images_per_second,
+            evaluation=evaluation,
+        )
+
+    def score(self, metric: Metric) -> float:
+        """Give this epoch's value of `metric`."""
+        return float(self.valid_loss if metric is Metric.LOG_LOSS else getattr(self, metric.value))
+
+    def rank(self, metric: Metric) -> tuple[float, float]:
+        """Give the key that sorts the better epoch first: by `metric`, ties by loss."""
+        return metric.rank(self.score(metric), self.valid_loss)
