@@ -1,0 +1,226 @@
+"""The data set, frozen: files, labels, splits, content hashes, and one digest over all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.csv_list import find_in_csv
+from trainers.data.folders import find_in_folders
+from trainers.data.reading import Reading, read_all
+from trainers.data.sources import DatasetError, Findings, Found, LeftOut, Split, sample
+from trainers.data.splits import assign_splits
+
+__all__ = [
+    "DatasetError",
+    "LeftOut",
+    "Manifest",
+    "Photo",
+    "Split",
+    "build_manifest",
+    "differences",
+]
+
+FORMAT = 1
+"""Version of the manifest's JSON; part of the digest."""
+
+MAX_UNREADABLE = 0.05
+"""With a greater share of unreadable photos, something is wrong with the data as a whole."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo: POSIX path from the manifest's root, index of its class, hash, size in bytes."""
+
+    path: str
+    label: int
+    split: Split
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All photos by path, under sorted classes; what was left out does not count as data."""
+
+    root: Path
+    classes: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the classes and photos, in hexadecimal; equal wherever the root is."""
+        return hashlib.sha256(_to_text(self._contents()).encode()).hexdigest()
+
+    def of_split(self, split: Split) -> tuple[Photo, ...]:
+        """Give the photos of a split, by path."""
+        return tuple(photo for photo in self.photos if photo.split is split)
+
+    def labels(self, split: Split) -> NDArray[np.int64]:
+        """Give the labels of `of_split`, shape (n,)."""
+        return np.array([photo.label for photo in self.of_split(split)], dtype=np.int64)
+
+    def to_json(self) -> str:
+        """Give all but the root as JSON."""
+        left_out = [[entry.path, entry.reason] for entry in self.left_out]
+        return _to_text({**self._contents(), "left_out": left_out})
+
+    @classmethod
+    def from_json(cls, text: str, root: Path) -> Self:
+        """Build from `to_json`; raises ValueError for another version of the format."""
+        plain = json.loads(text)
+        if plain["version"] != FORMAT:
+            raise ValueError(f"version of the manifest must be {FORMAT}, got {plain['version']!r}")
+        return cls(
+            root=root,
+            classes=tuple(plain["classes"]),
+            photos=tuple(
+                Photo(path, label, Split(split), sha256, size)
+                for path, label, split, sha256, size in plain["photos"]
+            ),
+            left_out=tuple(LeftOut(path, reason) for path, reason in plain["left_out"]),
+        )
+
+    def _contents(self) -> dict[str, Any]:
+        photos = [[p.path, p.label, p.split.value, p.sha256, p.size] for p in self.photos]
+        return {"version": FORMAT, "classes": list(self.classes), "photos": photos}
+
+
+def build_manifest(
+    source: Path,
+    *,
+    data_root: Path | None = None,
+    seed: int = 0,
+    known: Manifest | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Find, read and check all photos of a folder or CSV, and split them where they are not.
+
+    `data_root` is the folder that a CSV's paths start from, if not its own; `seed` draws the
+    splits; photos with the contents of one in `known` are not decoded again; `progress` gets
+    (files read, files in all). Raises DatasetError if the data cannot be used.
+    """
+    found = _find(source, data_root)
+    given = {photo.split for photo in found.photos}
+    needed = {Split.TRAIN, Split.VALID, *given} - {None}
+    # What the reading cannot mend is told before it; splits that are yet to draw have no gaps.
+    filled = {(photo.label, photo.split) for photo in found.photos}
+    _check_filled(found.classes, filled, set() if None in given else needed, found.left_out)
+    pairs, left_out = _read(found, known, progress)
+    photos = _photos(pairs, found.classes, seed)
+    filled = {(found.classes[photo.label], photo.split) for photo in photos}
+    _check_filled(found.classes, filled, needed | {split for _, split in filled}, left_out)
+    return Manifest(found.root, found.classes, photos, left_out)
+
+
+def differences(old: Manifest, new: Manifest) -> str:
+    """Say in a short phrase how `new` differs from `old`; nothing if their digests are equal."""
+    if old.digest == new.digest:
+        return ""
+    before, after = ({photo.path: photo for photo in m.photos} for m in (old, new))
+    both = [(before[path], after[path]) for path in sorted(before.keys() & after.keys())]
+    relabelled = [a.path for a, b in both if old.classes[a.label] != new.classes[b.label]]
+    added = sorted(after.keys() - before.keys())
+    counts = {
+        "photo added" if len(added) == 1 else "photos added": added,
+        "removed": sorted(before.keys() - after.keys()),
+        "changed": [a.path for a, b in both if a.sha256 != b.sha256],
+        "moved to another split": [a.path for a, b in both if a.split is not b.split],
+        "moved to another class": relabelled,
+    }
+    parts = [f"{len(paths)} {what} ({sample(paths)})" for what, paths in counts.items() if paths]
+    if old.classes != new.classes:
+        parts.append(f"classes now {sample(new.classes, 10)}")
+    return ", ".join(parts)
+
+
+def _find(source: Path, data_root: Path | None) -> Findings:
+    try:
+        if source.suffix.lower() == ".csv" and source.is_file():
+            if data_root is not None and not data_root.is_dir():
+                raise DatasetError(f"the data root {str(data_root)!r} is no folder; correct it")
+            return find_in_csv(source, data_root)
+        if data_root is None and source.is_dir():
+            return find_in_folders(source)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read {str(error.filename)!r} ({error.strerror}); make it readable or remove it"
+        ) from error
+    if data_root is not None:
+        raise DatasetError(f"a data root goes with a .csv only, got {str(source)!r}; leave it out")
+    problem = "is neither a folder nor a .csv" if os.path.lexists(source) else "does not exist"
+    raise DatasetError(f"{str(source)!r} {problem}; give a folder of photos or a .csv of them")
+
+
+def _read(
+    found: Findings, known: Manifest | None, progress: Callable[[int, int], None] | None
+) -> tuple[list[tuple[Found, Reading]], tuple[LeftOut, ...]]:
+    """Give the photos that can be read, and all that is left out so far."""
+    readable = {photo.sha256 for photo in known.photos} if known else set()
+    paths = [found.root / photo.path for photo in found.photos]
+    pairs = list(zip(found.photos, read_all(paths, readable, progress), strict=True))
+    unreadable = [LeftOut(photo.path, file.trouble) for photo, file in pairs if file.trouble]
+    if len(unreadable) > MAX_UNREADABLE * len(pairs):
+        raise DatasetError(
+            f"{len(unreadable)} of {len(pairs)} photos cannot be read, more than "
+            f"{MAX_UNREADABLE:.0%}, such as {_quoted(unreadable[:3])}; repair or remove them"
+        )
+    left_out = sorted((*found.left_out, *unreadable), key=lambda entry: entry.path)
+    return [(photo, file) for photo, file in pairs if not file.trouble], tuple(left_out)
+
+
+def _photos(
+    pairs: Sequence[tuple[Found, Reading]], classes: Sequence[str], seed: int
+) -> tuple[Photo, ...]:
+    """Assign the splits that are missing, and put the photos into order."""
+    splits = assign_splits(
+        [photo.label for photo, _ in pairs],
+        [file.sha256 for _, file in pairs],
+        [photo.split for photo, _ in pairs],
+        seed,
+    )
+    index = {name: position for position, name in enumerate(classes)}
+    photos = (
+        Photo(photo.path, index[photo.label], split, file.sha256, file.size)
+        for (photo, file), split in zip(pairs, splits, strict=True)
+    )
+    return tuple(sorted(photos, key=lambda photo: photo.path))
+
+
+def _check_filled(
+    classes: Sequence[str],
+    filled: AbstractSet[tuple[str, Split | None]],
+    needed: AbstractSet[Split | None],
+    left_out: Sequence[LeftOut],
+) -> None:
+    """Check that there are two classes, and photos of each class in each needed split."""
+    if len(classes) < 2:
+        raise DatasetError(f"the data must have at least 2 classes, got only {sample(classes)}")
+    hint = f" ({len(left_out)} left out, such as {_quoted(left_out[:1])})" if left_out else ""
+    labels = {label for label, _ in filled}
+    for label in classes:
+        if label not in labels:
+            raise DatasetError(f"class {label!r} has no photos{hint}; add some or remove it")
+        for split in Split:
+            if split in needed and (label, split) not in filled:
+                raise DatasetError(
+                    f"class {label!r} has no photos in {split.value}{hint}; "
+                    "give each class photos in each split"
+                )
+
+
+def _quoted(left_out: Sequence[LeftOut]) -> str:
+    return ", ".join(f"{entry.path!r} ({entry.reason})" for entry in left_out)
+
+
+def _to_text(plain: dict[str, Any]) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,151 @@
+"""Read one photo, whatever its format, as 8-bit RGB the right way up."""
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, features
+
+MAX_PIXELS = 178_956_970
+"""A photo with more pixels is refused by its header, before any memory is spent on it."""
+
+_ENDINGS = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
+    "PNG": ("png",),
+    "BMP": ("bmp",),
+    "DIB": ("dib",),
+    "GIF": ("gif",),
+    "WEBP": ("webp",),
+    "TIFF": ("tif", "tiff"),
+    "PPM": ("ppm", "pgm", "pbm", "pnm"),
+    "JPEG2000": ("jp2",),
+    "AVIF": ("avif",),
+    "ICO": ("ico",),
+    "TGA": ("tga",),
+}
+_OPTIONAL = {"JPEG": "jpg", "WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
+
+Image.init()  # fills Image.OPEN
+_SUPPORTED = features.get_supported()
+_FORMATS = tuple(
+    name
+    for name in _ENDINGS
+    if name in Image.OPEN and (name not in _OPTIONAL or _OPTIONAL[name] in _SUPPORTED)
+)
+
+PHOTO_ENDINGS = frozenset(ending for name in _FORMATS for ending in _ENDINGS[name])
+"""Endings of file names, lower case and without the dot, that are taken for photos."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadablePhoto(ValueError):
+    """A file is no photo that can be used; the text is a short reason, such as "truncated"."""
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether the ending of a file's name, in any case, is that of a photo."""
+    return Path(name).suffix[1:].lower() in PHOTO_ENDINGS
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Decode the first frame of a photo to RGB, turned as its EXIF says, transparency on white.
+
+    Raises UnreadablePhoto for whatever is wrong with the file, FileNotFoundError if there is none.
+    """
+    try:
+        with path.open("rb") as stream:
+            photo = _open(stream, path)
+            _check_size(photo)
+            photo.load()
+            return upright_rgb(photo)
+    except (FileNotFoundError, UnreadablePhoto):
+        raise
+    except Exception as error:  # a damaged file can break Pillow in any way
+        raise UnreadablePhoto(_reason(error)) from error
+
+
+def upright_rgb(photo: Image.Image) -> Image.Image:
+    """Give any image as 8-bit RGB, turned as its EXIF says, transparency on white."""
+    rgb, turn = _to_rgb(photo), _TURNS.get(_orientation(photo))
+    # What Pillow knows about the file no longer holds for the turned and converted pixels.
+    rgb.info.clear()
+    return rgb.transpose(turn) if turn is not None else rgb
+
+
+def _open(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
+    """Do as Image.open, but tell the size before Pillow warns of it, and try no exotic format."""
+    prefix = stream.read(16)
+    if not prefix:
+        raise UnreadablePhoto("empty file")
+    stream.seek(0)
+    for name in _FORMATS:
+        factory, accept = Image.OPEN[name]
+        # TGA has no signature: only the file's name can tell it.
+        fits = accept(prefix) if accept else path.suffix.lower() == ".tga"
+        if fits:
+            return factory(stream, "")
+    raise UnreadablePhoto("not an image")
+
+
+def _check_size(photo: Image.Image) -> None:
+    width, height = photo.size
+    if width * height > MAX_PIXELS:
+        raise UnreadablePhoto(
+            f"{width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
+        )
+
+
+def _to_rgb(photo: Image.Image) -> Image.Image:
+    if photo.mode in ("I", "F") or photo.mode.startswith("I;16"):
+        return _eight_bit(photo).convert("RGB")
+    if not photo.has_transparency_data:
+        return photo.convert("RGB")
+    layer = photo.convert("RGBA")
+    white = Image.new("RGB", photo.size, "white")
+    white.paste(layer, mask=layer.getchannel("A"))
+    return white
+
+
+def _eight_bit(photo: Image.Image) -> Image.Image:
+    """Scale wide grey to 0..255: whole numbers from 0..65535, floats from 0..1, 0..255 or 0..65535.
+
+    Values outside of that have no agreed meaning and are stretched from darkest to brightest.
+    """
+    values = np.asarray(photo).astype(np.float32)
+    values[~np.isfinite(values)] = 0.0
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        white = (high - low) or 1.0
+    else:
+        levels = (1.0, 255.0, 65535.0) if photo.mode == "F" else (65535.0,)
+        low, white = 0.0, next(level for level in levels if high <= level)
+    # Scaled before shifted, because the difference of two large floats may overflow.
+    grey = np.rint(values * np.float32(255 / white) - np.float32(low * (255 / white)))
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+
+
+def _orientation(photo: Image.Image) -> int:
+    try:
+        return int(photo.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - broken EXIF says nothing against the pixels
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return "truncated"
+    return "damaged: " + "".join(c if c.isprintable() else "?" for c in text)[:100]

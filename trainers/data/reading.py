@@ -1,0 +1,49 @@
+"""Open every photo once, on all cores: what it hashes to, and whether it can be decoded."""
+
+import hashlib
+import os
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.data.photo import UnreadablePhoto, read_photo
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file's contents: SHA-256 in hexadecimal, size in bytes; `trouble` if it is unreadable."""
+
+    sha256: str
+    size: int
+    trouble: str = ""
+
+
+def read_all(
+    paths: Sequence[Path],
+    readable: Container[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Reading]:
+    """Read files in their order; a hash in `readable` is known to decode and is not tried again."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, "photo")
+    try:
+        for done, reading in enumerate(pool.map(lambda path: _read(path, readable), paths), 1):
+            if progress:
+                progress(done, len(paths))
+            yield reading
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not first read all the others
+
+
+def _read(path: Path, readable: Container[str]) -> Reading:
+    try:
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+        if sha256 not in readable:
+            read_photo(path)
+    except UnreadablePhoto as error:
+        return Reading(sha256, size, str(error))
+    except OSError as error:
+        return Reading("", 0, error.strerror or "cannot be opened")
+    return Reading(sha256, size)

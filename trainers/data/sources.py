@@ -1,0 +1,86 @@
+"""What a search for photos gives, and the words and rules that all sources of photos share."""
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+
+MAX_CLASS_NAME = 200
+
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class DatasetError(Exception):
+    """The data cannot be used as they are; the text is one sentence with the way out."""
+
+
+class Split(StrEnum):
+    """What a photo is for: TRAIN to learn from, VALID to choose by, TEST for the last word."""
+
+    TRAIN = "train"
+    VALID = "valid"
+    TEST = "test"
+
+
+SPLIT_NAMES = {
+    "train": Split.TRAIN,
+    "valid": Split.VALID,
+    "val": Split.VALID,
+    "validation": Split.VALID,
+    "test": Split.TEST,
+}
+"""What people call the splits, in lower case."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is not used, by its path from the root, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that claims to be a photo, by its POSIX path from the root; not opened yet."""
+
+    path: str
+    label: str
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a source holds; `root` is free of links and `classes` are sorted."""
+
+    root: Path
+    classes: tuple[str, ...]
+    photos: tuple[Found, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def is_inside(path: str, root: str) -> bool:
+    """Whether an absolute path is `root` or below; neither is looked up on the disk."""
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def sample(names: Iterable[str], limit: int = 3) -> str:
+    """Quote the first few names: 'a', 'b', 'c', ..."""
+    first = [repr(name) for name in islice(names, limit + 1)]
+    return ", ".join([*first[:limit], *(["..."] if len(first) > limit else [])])
+
+
+def check_class_name(name: str, where: str) -> None:
+    """Raise DatasetError for a class name that is empty, too long or breaks a terminal."""
+    if not name.strip():
+        raise DatasetError(f"{where} gives an empty class name; give every class a name")
+    if len(name) > MAX_CLASS_NAME:
+        raise DatasetError(
+            f"{where} gives a class name of {len(name)} characters, {name[:30]!r} and so on; "
+            f"shorten it to at most {MAX_CLASS_NAME}"
+        )
+    if any(c in _BIDI or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        raise DatasetError(f"{where} gives the class name {name!r}; remove its control characters")
