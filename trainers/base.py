@@ -19,6 +19,10 @@ class TrainingDiverged(Exception):
     """The loss is no longer a finite number: this trial cannot be saved, the search goes on."""
 
 
+class WeightsUnavailable(Exception):
+    """The backbone's weights cannot be had; the message names the ways out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageTask:
     """What a trainer is asked to do: train the last stage of `schedule` under `seed`.

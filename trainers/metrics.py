@@ -25,7 +25,7 @@ class Metric(StrEnum):
         """Give a key that sorts the better first: by score, ties by loss. NaN comes last."""
         if np.isnan(score):
             return (np.inf, np.inf)
-        return (-score if self.higher_is_better else score, loss)
+        return (-score if self.higher_is_better else score, np.inf if np.isnan(loss) else loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class Evaluation:
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each photo, shape (n,)."""
-        return self.probabilities.argmax(axis=1).astype(np.int64)
+        predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return predicted
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -58,8 +59,9 @@ def confusion_matrix(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
 ) -> NDArray[np.int64]:
     """Count (true, predicted) pairs into shape (n_classes, n_classes)."""
-    flat = np.bincount(labels * n_classes + predicted, minlength=n_classes**2)
-    return flat.reshape(n_classes, n_classes).astype(np.int64)
+    counts: NDArray[np.int64] = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.fl
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
-    """What one epoch of a stage reached.
+class EpochNumbers:
+    """What one epoch of a stage reached, in numbers.
 
     `stage` counts from 0; `epoch` from 1 within the stage; `cycle` from 1. `lrs` are those at the
     epoch's first step. `seconds` cover training and validation; `images_per_second` training alone.
@@ -124,6 +126,20 @@ class EpochMetrics:
     f1: float
     seconds: float
     images_per_second: float
+
+    def score(self, metric: Metric) -> float:
+        """Give this epoch's value of `metric`."""
+        return float(self.valid_loss if metric is Metric.LOG_LOSS else getattr(self, metric.value))
+
+    def rank(self, metric: Metric) -> tuple[float, float]:
+        """Give the key that sorts the better epoch first: by `metric`, ties by loss."""
+        return metric.rank(self.score(metric), self.valid_loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics(EpochNumbers):
+    """What a trainer yields: an epoch's numbers, and the predictions they are made of."""
+
     evaluation: Evaluation = field(repr=False, compare=False)
 
     @classmethod
@@ -155,11 +171,3 @@ class EpochMetrics:
             images_per_second=images_per_second,
             evaluation=evaluation,
         )
-
-    def score(self, metric: Metric) -> float:
-        """Give this epoch's value of `metric`."""
-        return float(self.valid_loss if metric is Metric.LOG_LOSS else getattr(self, metric.value))
-
-    def rank(self, metric: Metric) -> tuple[float, float]:
-        """Give the key that sorts the better epoch first: by `metric`, ties by loss."""
-        return metric.rank(self.score(metric), self.valid_loss)

