@@ -1,0 +1,187 @@
+"""From a URL to an engine whose tables are up to date, and the two kinds of transaction."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    ProgrammingError,
+)
+
+from storage import revisions
+from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
+
+BUSY_SECONDS = 30
+"""How long SQLite waits for another process's transaction to end."""
+
+_UPGRADE_LOCK = 0x656E636F7265  # "encore"; any number will do, as long as it is always the same
+
+
+def open_database(url: str, *, create: bool = True) -> Engine:
+    """Connect to a database and bring its tables to this Encore's revision.
+
+    With `create=False` nothing is made where no Encore database is: that is StudyNotFound.
+    Raises DatabaseUnusable, or DatabaseTooNew if a newer Encore wrote it.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        _prepare_file(parsed, create=create)
+    engine = _engine(parsed)
+    try:
+        _bring_up_to_date(engine, create=create)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that only reads."""
+    with _usable(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that writes: it happens as a whole or, on any exception, not at all."""
+    with _usable(engine), engine.execution_options(writes=True).begin() as connection:
+        yield connection
+
+
+def redact(url: str | URL) -> str:
+    """Give a database URL fit for a message: without passwords, even where it is misspelt."""
+    shown = url if isinstance(url, str) else _readable(url)
+    # By text and greedily: a password may hold an @ or a / that makes the URL unreadable.
+    start = r"(//[^:/@]*:)" if "//" in shown else r"()"
+    shown = re.sub(start + r".*@", r"\1***@", shown, flags=re.DOTALL)
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", shown)
+
+
+def _readable(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        # Otherwise a folder with an umlaut or a # would be shown in percent signs.
+        return f"{url.drivername}:///{url.database or ''}"
+    return url.render_as_string(hide_password=True)
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseUnusable(
+            f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db"
+        ) from None
+
+
+def _prepare_file(url: URL, *, create: bool) -> None:
+    name = url.database or ":memory:"
+    if name == ":memory:" or name.startswith("file:"):
+        raise DatabaseUnusable(f"{redact(url)} must name a file, as in sqlite:///encore.db")
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise DatabaseUnusable(f"{redact(url)} is a folder, not a database file")
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.exists():
+            raise _nothing_there(url)
+    except OSError as error:
+        raise DatabaseUnusable(f"{redact(url)} cannot be used: {error.strerror}") from error
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        if url.get_backend_name() != "sqlite":
+            return create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError):
+        raise DatabaseUnusable(
+            f"{redact(url)} needs the driver {url.drivername}, which is not installed"
+        ) from None
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's driver would begin transactions late and only for some statements: we do it.
+    connection.isolation_level = None
+    _write_ahead(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log, where readers and the writer do not wait for each other."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Two processes that switch a new file at once do not wait for each other by themselves.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: one that read first could not take it later without failing.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
+    with reading(engine) as connection:
+        revision = revisions.current(connection)
+    if revision is None and not create:
+        raise _nothing_there(engine.url)
+    if not _is_current(revision, engine.url):
+        with writing(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
+            # Asked again behind the lock, for another process may just have done it.
+            if not _is_current(revisions.current(connection), engine.url):
+                revisions.upgrade(connection)
+
+
+def _is_current(revision: str | None, url: URL) -> bool:
+    if revision is not None and revision not in revisions.REVISIONS:
+        raise DatabaseTooNew(
+            f"{redact(url)} was written by a newer Encore (its tables are at revision "
+            f"{revision}, this one knows {revisions.REVISIONS[-1]}); upgrade encore-search"
+        )
+    return revision == revisions.REVISIONS[-1]
+
+
+@contextmanager
+def _usable(engine: Engine) -> Iterator[None]:
+    """Turn what the world does to a database into one sentence; mistakes of ours stay as is."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise
+    except DatabaseError as error:
+        raise DatabaseUnusable(
+            f"{redact(engine.url)} cannot be used: {_reason(error.orig or error, engine.url)}"
+        ) from None
+
+
+def _reason(error: BaseException, url: URL) -> str:
+    """Give the first line of an error's text, without the password."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line.replace(str(url.password), "***") if url.password else line
+
+
+def _nothing_there(url: URL) -> StudyNotFound:
+    return StudyNotFound(f"there are no studies in {redact(url)}; run `search` first")

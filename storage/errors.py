@@ -1,0 +1,26 @@
+"""The errors of this floor on which a caller acts; the message is one sentence for the user.
+
+    Exception
+    ├── StudyNotFound      no study of that name, or no database yet
+    ├── StudyInUse         another process is searching the study
+    ├── DatabaseUnusable   the URL, the file or the server cannot be used
+    └── DatabaseTooNew     written by a newer Encore
+
+Misuse raises ValueError or LookupError, as everywhere.
+"""
+
+
+class StudyNotFound(Exception):
+    """There is no study of that name, or no database to look in."""
+
+
+class StudyInUse(Exception):
+    """Another process owns the study, or took it over."""
+
+
+class DatabaseUnusable(Exception):
+    """The database cannot be opened, read or written."""
+
+
+class DatabaseTooNew(Exception):
+    """The database was written by a newer Encore than this one."""

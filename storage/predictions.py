@@ -1,0 +1,116 @@
+"""How an epoch's predictions are packed: a small header, then zlib over plain arrays.
+
+Both forms name the predicted class outright, because probabilities rounded to float16 can tie
+and change the argmax. Body of FULL: predicted, then all probabilities. Body of COMPACT, for big
+validation sets: predicted, its probability, the true class's probability.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.metrics import Evaluation
+
+FULL_LIMIT = 2_000_000
+"""Up to so many probabilities (photos times classes) are kept; beyond it the form is COMPACT."""
+
+_HEADER = struct.Struct("<4sBII")  # magic, version, photos, classes
+_MAGIC, _VERSION = b"ENCP", 1
+_HALF = np.dtype("<f2")
+
+
+class Form(StrEnum):
+    """Whether all probabilities are kept, or two per photo."""
+
+    FULL = "full"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPredictions:
+    """What was kept of an evaluation on n photos; `probabilities` (n, C) only of the full form."""
+
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    true_probability: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = field(repr=False)
+
+
+def encode(evaluation: Evaluation) -> tuple[Form, bytes]:
+    """Pack an evaluation; its labels are left out, for they are the manifest's."""
+    photos, classes = evaluation.probabilities.shape
+    predicted = evaluation.predicted.astype(_class_dtype(classes)).tobytes()
+    if photos * classes <= FULL_LIMIT:
+        form = Form.FULL
+        body = predicted + _half(evaluation.probabilities)
+    else:
+        form = Form.COMPACT
+        confidence = _pick(evaluation.probabilities, evaluation.predicted)
+        true_probability = _pick(evaluation.probabilities, evaluation.labels)
+        body = predicted + _half(confidence) + _half(true_probability)
+    # Level 1: the bits of probabilities hardly compress, and an epoch should not wait for that.
+    return form, _HEADER.pack(_MAGIC, _VERSION, photos, classes) + zlib.compress(body, level=1)
+
+
+def decode(form: str, blob: bytes, labels: NDArray[np.int64]) -> StoredPredictions:
+    """Unpack what `encode` gave, beside the labels it was made with.
+
+    Raises ValueError where the bytes are not that; takes no more memory than the labels justify.
+    """
+    form = Form(form)
+    photos, classes = _read_header(form, blob, labels)
+    width = _class_dtype(classes)
+    halves = photos * classes if form is Form.FULL else 2 * photos
+    body = _inflate(blob[_HEADER.size :], photos * width.itemsize + halves * _HALF.itemsize)
+    predicted = np.frombuffer(body, width, photos).astype(np.int64)
+    numbers = np.frombuffer(body, _HALF, halves, photos * width.itemsize).astype(np.float32)
+    if predicted.max(initial=0) >= classes:
+        raise ValueError(f"stored predictions name a class beyond the {classes} they are about")
+    if form is Form.COMPACT:
+        return StoredPredictions(predicted, numbers[:photos], numbers[photos:], None)
+    table = numbers.reshape(photos, classes)
+    return StoredPredictions(predicted, _pick(table, predicted), _pick(table, labels), table)
+
+
+def _read_header(form: Form, blob: bytes, labels: NDArray[np.int64]) -> tuple[int, int]:
+    if len(blob) < _HEADER.size:
+        raise ValueError(f"stored predictions must have {_HEADER.size} bytes, got {len(blob)}")
+    magic, version, photos, classes = _HEADER.unpack_from(blob)
+    if magic != _MAGIC or version != _VERSION:
+        raise ValueError(f"stored predictions must be of version {_VERSION}, got {blob[:5]!r}")
+    if photos != len(labels):
+        raise ValueError(f"stored predictions are of {photos} photos, but {len(labels)} labels")
+    if form is Form.FULL and photos * classes > FULL_LIMIT:
+        raise ValueError(f"stored predictions claim {photos} x {classes} probabilities")
+    if photos and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, the stored classes")
+    return photos, classes
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        # One byte more than expected shows that there is too much, without unpacking it all.
+        body = stream.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"stored predictions are damaged: {error}") from error
+    if len(body) != size or not stream.eof:
+        raise ValueError(f"stored predictions must unpack to {size} bytes, got {len(body)}")
+    return body
+
+
+def _class_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
+    """Give the smallest type, little-endian, that counts up to `classes`."""
+    return np.dtype("<u1" if classes <= 2**8 else "<u2" if classes <= 2**16 else "<u4")
+
+
+def _half(numbers: NDArray[np.float32]) -> bytes:
+    return numbers.astype(_HALF).tobytes()
+
+
+def _pick(table: NDArray[np.float32], column: NDArray[np.int64]) -> NDArray[np.float32]:
+    return table[np.arange(len(table)), column]

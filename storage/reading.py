@@ -1,0 +1,224 @@
+"""Every question to the database, one named method each."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Engine, Executable, Row, Select, and_, or_, select
+
+from storage import rows
+from storage.database import reading, redact
+from storage.errors import StudyNotFound
+from storage.predictions import StoredPredictions, decode
+from storage.records import (
+    Checkpoint,
+    EpochRecord,
+    Kind,
+    ManifestRecord,
+    Owner,
+    RankedTrial,
+    StageRun,
+    State,
+    StudyRecord,
+    Trial,
+)
+from storage.tables import (
+    CheckpointRow,
+    EpochRow,
+    ManifestRow,
+    OwnerRow,
+    PredictionsRow,
+    StageRunRow,
+    StudyRow,
+    TrialRow,
+    TrialStageRow,
+)
+
+
+class Reader:
+    """Answers from the database that `engine` leads to; changes nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self._engine.dispose()
+
+    # studies
+
+    def study(self, name: str) -> StudyRecord:
+        """Give the study of that name; StudyNotFound names the ones that are there."""
+        found = self._first(select(StudyRow).where(StudyRow.name == name))
+        if found is None:
+            place = f"there is no study {name!r} in {redact(self._engine.url)}"
+            others = ", ".join(study.name for study in self.studies()[:10])
+            raise StudyNotFound(
+                f"{place}; " + (f"there are {others}" if others else "run `search` first")
+            )
+        return rows.study(found)
+
+    def studies(self) -> list[StudyRecord]:
+        """Give all studies, the most recently used first."""
+        query = select(StudyRow).order_by(StudyRow.used_at.desc(), StudyRow.id.desc())
+        return [rows.study(row) for row in self._all(query)]
+
+    def owner(self, study_id: int) -> Owner | None:
+        """Give the process that searches the study, as its row says; None where none does."""
+        found = self._first(select(OwnerRow).where(OwnerRow.study_id == study_id))
+        return None if found is None else rows.owner(found)
+
+    def manifest(self, digest: str) -> ManifestRecord:
+        """Give a manifest; LookupError where there is none of that digest."""
+        found = self._first(select(ManifestRow).where(ManifestRow.digest == digest))
+        if found is None:
+            raise LookupError(f"there is no manifest {digest}")
+        return rows.manifest(found)
+
+    # trials
+
+    def trial(self, study_id: int, number: int) -> Trial:
+        """Give one trial; LookupError where the study has none of that number."""
+        found = self._first(_trials(study_id).where(TrialRow.number == number))
+        if found is None:
+            raise LookupError(f"there is no trial {number} in the study")
+        return rows.trial(found)
+
+    def trials(self, study_id: int) -> list[Trial]:
+        """Give a study's trials in number order."""
+        return [rows.trial(row) for row in self._all(_trials(study_id))]
+
+    def running_trials(self, study_id: int) -> list[Trial]:
+        """Give the trials that are not finished, in number order."""
+        query = _trials(study_id).where(TrialRow.state == State.RUNNING)
+        return [rows.trial(row) for row in self._all(query)]
+
+    def ranking(self, study: StudyRecord) -> list[RankedTrial]:
+        """Give the trials by their best epoch, the best first, each with that epoch's weights.
+
+        Complete trials are all there; pruned ones where their weights are kept.
+        """
+        kept = [column.label(f"kept_{column.name}") for column in CheckpointRow.__table__.columns]
+        query = (
+            select(TrialRow, *kept)
+            .outerjoin(
+                CheckpointRow,
+                and_(
+                    CheckpointRow.stage_run_id == TrialRow.best_stage_run,
+                    CheckpointRow.kind == Kind.BEST,
+                    # Another trial may have trained the stage further, to better weights.
+                    CheckpointRow.epoch == TrialRow.best_epoch,
+                ),
+            )
+            .where(TrialRow.study_id == study.id)
+            .where(
+                or_(
+                    TrialRow.state == State.COMPLETE,
+                    and_(TrialRow.state == State.PRUNED, CheckpointRow.path.is_not(None)),
+                )
+            )
+            .order_by(TrialRow.number)
+        )
+        found = [rows.ranked(row) for row in self._all(query)]
+        return sorted(found, key=lambda ranked: _rank(study, ranked.trial))
+
+    # stage runs
+
+    def stage_run(self, study_id: int, key: str) -> StageRun | None:
+        """Give the study's stage run of that key, if it was ever begun."""
+        query = select(StageRunRow).where(StageRunRow.study_id == study_id, StageRunRow.key == key)
+        found = self._first(query)
+        return None if found is None else rows.stage_run(found)
+
+    def stage_runs(self, study_id: int) -> list[StageRun]:
+        """Give a study's stage runs in the order they were begun."""
+        query = select(StageRunRow).where(StageRunRow.study_id == study_id)
+        return [rows.stage_run(row) for row in self._all(query.order_by(StageRunRow.id))]
+
+    def stage_runs_of(self, trial_id: int) -> list[StageRun]:
+        """Give the stage runs a trial uses, in training order."""
+        query = (
+            select(StageRunRow)
+            .join(TrialStageRow, TrialStageRow.stage_run_id == StageRunRow.id)
+            .where(TrialStageRow.trial_id == trial_id)
+            .order_by(TrialStageRow.position)
+        )
+        return [rows.stage_run(row) for row in self._all(query)]
+
+    # epochs and predictions
+
+    def epochs(self, stage_run_id: int) -> list[EpochRecord]:
+        """Give the epochs of a stage run in order."""
+        return self._epochs(StageRunRow.id == stage_run_id)
+
+    def epochs_of_trial(self, trial_id: int) -> list[EpochRecord]:
+        """Give the epochs of all stages of a trial, in training order."""
+        used = select(TrialStageRow.stage_run_id).where(TrialStageRow.trial_id == trial_id)
+        return self._epochs(StageRunRow.id.in_(used))
+
+    def epochs_of_study(self, study_id: int) -> list[EpochRecord]:
+        """Give the epochs of all stage runs of a study, stage run by stage run."""
+        return self._epochs(StageRunRow.study_id == study_id)
+
+    def predictions(
+        self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]
+    ) -> StoredPredictions:
+        """Give an epoch's predictions; LookupError where the epoch was not recorded."""
+        query = select(PredictionsRow.form, PredictionsRow.blob).where(
+            PredictionsRow.stage_run_id == stage_run_id, PredictionsRow.epoch == epoch
+        )
+        found = self._first(query)
+        if found is None:
+            raise LookupError(f"stage run {stage_run_id} has no predictions of epoch {epoch}")
+        return decode(found.form, found.blob, labels)
+
+    # checkpoints
+
+    def checkpoints(self, study_id: int) -> list[Checkpoint]:
+        """Give all weights files of a study."""
+        return [rows.checkpoint(row) for row in self._all(_checkpoints(study_id))]
+
+    def checkpoints_of(self, stage_run_id: int) -> list[Checkpoint]:
+        """Give the weights files of a stage run."""
+        query = select(CheckpointRow).where(CheckpointRow.stage_run_id == stage_run_id)
+        return [rows.checkpoint(row) for row in self._all(query.order_by(CheckpointRow.kind))]
+
+    def known_paths(self, study_id: int) -> set[str]:
+        """Give the vault's paths that a checkpoint of the study points to."""
+        return {row.path for row in self._all(_checkpoints(study_id))}
+
+    def _epochs(self, condition: ColumnElement[bool]) -> list[EpochRecord]:
+        query = (
+            select(EpochRow, StageRunRow.position)
+            .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
+            .where(condition)
+            .order_by(StageRunRow.position, EpochRow.stage_run_id, EpochRow.epoch)
+        )
+        return [rows.epoch(row) for row in self._all(query)]
+
+    def _first(self, query: Executable) -> Row[Any] | None:
+        with reading(self._engine) as connection:
+            return connection.execute(query).first()
+
+    def _all(self, query: Executable) -> list[Row[Any]]:
+        with reading(self._engine) as connection:
+            return list(connection.execute(query))
+
+
+def _trials(study_id: int) -> Select[Any]:
+    return select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
+
+
+def _checkpoints(study_id: int) -> Select[Any]:
+    return (
+        select(CheckpointRow)
+        .join(StageRunRow, StageRunRow.id == CheckpointRow.stage_run_id)
+        .where(StageRunRow.study_id == study_id)
+        .order_by(CheckpointRow.stage_run_id, CheckpointRow.kind)
+    )
+
+
+def _rank(study: StudyRecord, trial: Trial) -> tuple[float, float]:
+    score = math.nan if trial.score is None else trial.score
+    return study.metric.rank(score, math.inf if trial.loss is None else trial.loss)

@@ -1,0 +1,181 @@
+"""What is kept, as plain frozen data: studies, trials, stage runs, epochs, checkpoints, owners."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from trainers.metrics import EpochNumbers, Metric
+from trainers.schedule import Schedule
+
+FORMAT_VERSION = 1
+"""Part of every stage run's key: raise it when training the same thing gives other weights."""
+
+
+class State(StrEnum):
+    """How far a trial or a stage run has come."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+class Role(StrEnum):
+    """Why a trial exists: asked from the sampler, given by the user, or a finalist's fresh seed."""
+
+    EXPLORE = "explore"
+    PRESET = "preset"
+    REPEAT = "repeat"
+
+
+class Kind(StrEnum):
+    """Which weights of a stage run: those of its best epoch, or of its last."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+def stage_run_key(manifest_digest: str, prefix: Schedule, seed: int) -> str:
+    """Give the identity of the stage run that trains the last stage of `prefix`, in hexadecimal.
+
+    Everything that decides the outcome is in it, so equal keys need to be trained only once.
+    """
+    identity = {
+        "format": FORMAT_VERSION,
+        "manifest": manifest_digest,
+        "seed": seed,
+        "schedule": prefix.to_dict(),
+    }
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A search over one space on one manifest, ranked by one metric. Datetimes are UTC, aware."""
+
+    id: int
+    name: str
+    metric: Metric
+    manifest_digest: str
+    config: dict[str, Any]
+    space: dict[str, Any]
+    created_at: datetime
+    used_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRecord:
+    """A frozen data set: `document` is the manifest's JSON, `root` the folder it was read from."""
+
+    digest: str
+    root: str
+    document: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One schedule under one seed, trained once.
+
+    `best_stage_run` and `best_epoch` name the epoch with the trial's best validation `score`;
+    `loss` is the validation loss there. All four are None until there is one.
+    """
+
+    id: int
+    study_id: int
+    number: int
+    schedule_json: str = field(repr=False)
+    seed: int
+    role: Role
+    state: State
+    score: float | None = None
+    loss: float | None = None
+    best_stage_run: int | None = None
+    best_epoch: int | None = None
+    failure: str | None = None
+    seconds: float = 0.0
+    started_at: datetime
+    finished_at: datetime | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule, parsed when asked for: thousands of trials are listed without it."""
+        return _schedule(self.schedule_json)
+
+    @property
+    def schedule_digest(self) -> str:
+        """The schedule's digest: repeats are trials that share it."""
+        return hashlib.sha256(self.schedule_json.encode()).hexdigest()
+
+
+_schedule = lru_cache(maxsize=4096)(Schedule.from_json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRun:
+    """One stage of a schedule prefix under one seed, shared by the trials that begin alike.
+
+    `epochs` is how many are planned, `trial_number` the trial that had it trained first.
+    """
+
+    id: int
+    study_id: int
+    key: str
+    position: int
+    seed: int
+    image_size: int
+    epochs: int
+    state: State
+    trial_number: int
+    seconds: float
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord(EpochNumbers):
+    """What one epoch of a stage run reached, its predictions apart.
+
+    `stage` is the stage run's position in its schedule, counted from 0.
+    """
+
+    stage_run_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A weights file in the vault: `path` is POSIX, relative to its root; `size` in bytes."""
+
+    stage_run_id: int
+    kind: Kind
+    path: str
+    sha256: str
+    size: int
+    epoch: int
+    score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedTrial:
+    """A finished trial with the weights of its best epoch; None where they are not kept."""
+
+    trial: Trial
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """The process that searches a study. `born` tells it from a later one with the same pid."""
+
+    study_id: int
+    host: str
+    pid: int
+    born: str | None
+    token: str
+    command: str
+    started_at: datetime
+    heartbeat_at: datetime

@@ -1,0 +1,282 @@
+"""Every change to the database, one named method each, every one a whole transaction."""
+
+import math
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Update, delete, insert, select, update
+
+from storage import liveness, ownership, rows
+from storage.database import writing
+from storage.errors import StudyInUse
+from storage.predictions import encode
+from storage.reading import Reader
+from storage.records import (
+    Checkpoint,
+    Kind,
+    ManifestRecord,
+    Owner,
+    Role,
+    StageRun,
+    State,
+    StudyRecord,
+    Trial,
+)
+from storage.tables import (
+    CheckpointRow,
+    EpochRow,
+    ManifestRow,
+    PredictionsRow,
+    StageRunRow,
+    StudyRow,
+    TrialRow,
+    TrialStageRow,
+)
+from trainers.metrics import EpochMetrics, Metric
+from trainers.schedule import Schedule
+
+_HERE = ("stage_run_id", "epoch")
+_NUMBERS = [column.name for column in EpochRow.__table__.columns if column.name not in _HERE]
+"""What an epoch's row and its metrics have in common."""
+
+
+class Store(Reader):
+    """Reads and writes the database that `engine` leads to; takes and gives records only."""
+
+    # studies
+
+    def create_study(
+        self,
+        name: str,
+        metric: Metric,
+        manifest_digest: str,
+        config: dict[str, Any],
+        space: dict[str, Any],
+    ) -> StudyRecord:
+        """Begin a study; StudyInUse if there is one of that name."""
+        now = datetime.now(UTC)
+        with writing(self._engine) as connection:
+            if connection.execute(select(StudyRow.id).where(StudyRow.name == name)).first():
+                # Who asked first whether it is there has just been overtaken by another process.
+                raise StudyInUse(
+                    f"study {name!r} has just been created by another process; "
+                    "run the command again, or give another --study"
+                )
+            values = {
+                "name": name,
+                "metric": metric.value,
+                "manifest_digest": manifest_digest,
+                "config": config,
+                "space": space,
+                "created_at": now,
+                "used_at": now,
+            }
+            created = connection.execute(insert(StudyRow).values(values).returning(StudyRow))
+            return rows.study(created.one())
+
+    def update_config(self, study_id: int, config: dict[str, Any]) -> None:
+        """Replace a study's config."""
+        change = update(StudyRow).where(StudyRow.id == study_id)
+        self._change(change.values(config=config, used_at=datetime.now(UTC)), "study", study_id)
+
+    def save_manifest(self, manifest: ManifestRecord) -> None:
+        """Keep a manifest; one of the same digest only gets its root updated."""
+        with writing(self._engine) as connection:
+            same = ManifestRow.digest == manifest.digest
+            moved = update(ManifestRow).where(same).values(root=manifest.root)
+            if connection.execute(moved).rowcount:
+                return
+            document = zlib.compress(manifest.document.encode())
+            new = insert(ManifestRow).values(
+                digest=manifest.digest, root=manifest.root, document=document
+            )
+            connection.execute(new)
+
+    # the owner
+
+    def claim(
+        self,
+        study_id: int,
+        *,
+        host: str,
+        pid: int,
+        token: str,
+        command: str,
+        now: datetime,
+        stale_after: timedelta,
+    ) -> None:
+        """Become the study's owner, or raise StudyInUse.
+
+        An owner is replaced if its heartbeat is older than `stale_after`, or if it was a process
+        of the same `host` that no longer lives. The same token may claim again.
+        """
+        claimant = Owner(
+            study_id=study_id,
+            host=host,
+            pid=pid,
+            born=liveness.born(pid),
+            token=token,
+            command=command,
+            started_at=now,
+            heartbeat_at=now,
+        )
+        with writing(self._engine) as connection:
+            ownership.claim(connection, claimant, stale_after)
+
+    def heartbeat(self, study_id: int, token: str, now: datetime) -> None:
+        """Say that the owner with `token` lives; StudyInUse if somebody else took over."""
+        with writing(self._engine) as connection:
+            ownership.heartbeat(connection, study_id, token, now)
+
+    def release(self, study_id: int, token: str) -> None:
+        """Give the study up; nothing happens if the owner is somebody else."""
+        with writing(self._engine) as connection:
+            ownership.release(connection, study_id, token)
+
+    # trials
+
+    def add_trial(
+        self, study_id: int, number: int, schedule: Schedule, seed: int, role: Role
+    ) -> Trial:
+        """Begin a trial; ValueError if the study has one of that number."""
+        with writing(self._engine) as connection:
+            same = (TrialRow.study_id == study_id, TrialRow.number == number)
+            if connection.execute(select(TrialRow.id).where(*same)).first():
+                raise ValueError(f"number must be new to the study, got {number}")
+            values = {
+                "study_id": study_id,
+                "number": number,
+                "schedule_digest": schedule.digest,
+                "schedule": schedule.to_json(),
+                "seed": seed,
+                "role": role.value,
+                "state": State.RUNNING.value,
+                "seconds": 0.0,
+                "started_at": datetime.now(UTC),
+            }
+            created = connection.execute(insert(TrialRow).values(values).returning(TrialRow))
+            return rows.trial(created.one())
+
+    def finish_trial(
+        self,
+        trial_id: int,
+        state: State,
+        *,
+        score: float | None,
+        loss: float | None,
+        best_stage_run: int | None,
+        best_epoch: int | None,
+        failure: str | None,
+        seconds: float,
+    ) -> None:
+        """Write down what came of a trial. A score or loss that is not a number becomes None."""
+        result = {
+            "state": state.value,
+            "score": _or_none(score),
+            "loss": _or_none(loss),
+            "best_stage_run": best_stage_run,
+            "best_epoch": best_epoch,
+            "failure": failure,
+            "seconds": seconds,
+            "finished_at": datetime.now(UTC),
+        }
+        change = update(TrialRow).where(TrialRow.id == trial_id).values(result)
+        self._change(change, "trial", trial_id)
+
+    # stage runs
+
+    def begin_stage_run(self, trial: Trial, key: str, position: int) -> StageRun:
+        """Give the stage run of that key, new or as it is, and note that `trial` uses it."""
+        with writing(self._engine) as connection:
+            same = (StageRunRow.study_id == trial.study_id, StageRunRow.key == key)
+            found = connection.execute(select(StageRunRow).where(*same)).first()
+            run = (
+                rows.stage_run(found) if found else _new_stage_run(connection, trial, key, position)
+            )
+            link = (TrialStageRow.trial_id == trial.id, TrialStageRow.position == position)
+            connection.execute(delete(TrialStageRow).where(*link))
+            values = {"trial_id": trial.id, "position": position, "stage_run_id": run.id}
+            connection.execute(insert(TrialStageRow).values(values))
+            return run
+
+    def seal_stage_run(
+        self, stage_run_id: int, state: State, seconds: float, checkpoints: Sequence[Checkpoint]
+    ) -> None:
+        """End a stage run, its checkpoints being those given: their files must be in the vault."""
+        for checkpoint in checkpoints:
+            if checkpoint.stage_run_id != stage_run_id:
+                raise ValueError(
+                    f"checkpoints must be of stage run {stage_run_id}, "
+                    f"got one of {checkpoint.stage_run_id}"
+                )
+        with writing(self._engine) as connection:
+            _end_stage_run(connection, stage_run_id, state, seconds)
+            _drop_checkpoints(connection, stage_run_id)
+            if checkpoints:
+                connection.execute(insert(CheckpointRow), [vars(kept) for kept in checkpoints])
+
+    def fail_stage_run(self, stage_run_id: int, seconds: float) -> None:
+        """End a stage run that could not be trained."""
+        with writing(self._engine) as connection:
+            _end_stage_run(connection, stage_run_id, State.FAILED, seconds)
+
+    def record_epoch(self, stage_run_id: int, metrics: EpochMetrics) -> None:
+        """Write down an epoch and its predictions; the same epoch again replaces them."""
+        form, blob = encode(metrics.evaluation)
+        here = {"stage_run_id": stage_run_id, "epoch": metrics.epoch}
+        numbers = {name: getattr(metrics, name) for name in _NUMBERS}
+        with writing(self._engine) as connection:
+            same = (EpochRow.stage_run_id == stage_run_id, EpochRow.epoch == metrics.epoch)
+            connection.execute(delete(EpochRow).where(*same))  # its predictions go with it
+            connection.execute(insert(EpochRow).values(here | numbers))
+            connection.execute(insert(PredictionsRow).values(here | {"form": form, "blob": blob}))
+
+    def delete_checkpoint(self, stage_run_id: int, kind: Kind) -> None:
+        """Forget a weights file; the file itself is the vault's to delete."""
+        same = (CheckpointRow.stage_run_id == stage_run_id, CheckpointRow.kind == kind)
+        with writing(self._engine) as connection:
+            connection.execute(delete(CheckpointRow).where(*same))
+
+    def _change(self, change: Update, what: str, row_id: int) -> None:
+        with writing(self._engine) as connection:
+            _execute_on_one(connection, change, what, row_id)
+
+
+def _execute_on_one(connection: Connection, change: Update, what: str, row_id: int) -> None:
+    if not connection.execute(change).rowcount:
+        raise LookupError(f"there is no {what} with id {row_id}")
+
+
+def _new_stage_run(connection: Connection, trial: Trial, key: str, position: int) -> StageRun:
+    stage = trial.schedule.stages[position]
+    values = {
+        "study_id": trial.study_id,
+        "key": key,
+        "position": position,
+        "seed": trial.seed,
+        "image_size": stage.image_size,
+        "epochs": stage.epochs,
+        "state": State.RUNNING.value,
+        "trial_number": trial.number,
+        "seconds": 0.0,
+        "started_at": datetime.now(UTC),
+    }
+    created = connection.execute(insert(StageRunRow).values(values).returning(StageRunRow))
+    return rows.stage_run(created.one())
+
+
+def _end_stage_run(connection: Connection, stage_run_id: int, state: State, seconds: float) -> None:
+    finished_at = None if state is State.RUNNING else datetime.now(UTC)
+    change = update(StageRunRow).where(StageRunRow.id == stage_run_id)
+    values = change.values(state=state.value, seconds=seconds, finished_at=finished_at)
+    _execute_on_one(connection, values, "stage run", stage_run_id)
+
+
+def _drop_checkpoints(connection: Connection, stage_run_id: int) -> None:
+    connection.execute(delete(CheckpointRow).where(CheckpointRow.stage_run_id == stage_run_id))
+
+
+def _or_none(number: float | None) -> float | None:
+    return None if number is None or math.isnan(number) else number

@@ -1,0 +1,73 @@
+"""What the tests of a whole search share: databases, labs and photos."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from storage.database import open_database
+from tests.lab import Lab, schedule, stage
+from trainers.data.manifest import Manifest, build_manifest
+from trainers.schedule import Schedule
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an empty database with Optuna's tables and ours: to copy it takes no time."""
+    from optuna.storages import RDBStorage
+
+    path = tmp_path_factory.mktemp("template") / "encore.db"
+    open_database(f"sqlite:///{path}").dispose()
+    RDBStorage(f"sqlite:///{path}").engine.dispose()
+    return path
+
+
+@pytest.fixture
+def make_lab(tmp_path: Path, template: Path) -> Callable[..., Lab]:
+    """Give what makes a study in a folder of its own."""
+    made = iter(range(10_000))
+
+    def make(*script: Schedule, **settings: Any) -> Lab:
+        return Lab(tmp_path / f"lab{next(made)}", script, template=template, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Make a manifest of tiny photos; the class names would be markup to a terminal."""
+    root = tmp_path_factory.mktemp("photos")
+    for label, name in enumerate(("[bold]roses", "[red]tulips", "ünï :fire:")):
+        (root / name).mkdir()
+        for index in range(50):
+            Image.new("RGB", (2, 2), (index, label, 7)).save(root / name / f"{index}.png")
+    return build_manifest(root)
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory, template: Path, photos: Manifest) -> Lab:
+    """Search once: four schedules (one diverges, one repeats a beginning), two seeds more each."""
+    good, weak = stage(64, 1e-3, 3), stage(32, 1e-4, 2)
+    script = (
+        schedule(weak),
+        schedule(good, stage(128, 1e-3, 2)),
+        schedule(good, stage(96, 2e-3, 2)),
+        schedule(stage(32, 50.0)),
+    )
+    folder = tmp_path_factory.mktemp("finished") / "lab"
+    lab = Lab(folder, script, manifest=photos, template=template, repeats=2, finalists=2)
+    lab.search()
+    return lab
+
+
+@pytest.fixture
+def finished(_finished: Lab, tmp_path: Path) -> Lab:
+    """Give a finished study on real photos' labels that the test may damage."""
+    copied = tmp_path / "finished"
+    shutil.copytree(_finished.folder, copied)
+    lab = Lab(copied, _finished.script, manifest=_finished.manifest)
+    lab.config = _finished.config.model_copy(update={"storage": lab.url})
+    return lab

@@ -1,0 +1,181 @@
+"""Stores for the contract, one for each way its database can come to be, and what fills them."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from sqlalchemy import create_engine, text
+
+from storage import revisions
+from storage.database import open_database
+from storage.records import (
+    Checkpoint,
+    Kind,
+    Role,
+    StageRun,
+    State,
+    StudyRecord,
+    Trial,
+)
+from storage.store import Store
+from storage.tables import Base
+from trainers.metrics import EpochMetrics, Evaluation, Metric
+from trainers.schedule import Schedule, Stage
+
+NOW = datetime(2026, 3, 1, 12, 3, tzinfo=UTC)
+STALE = timedelta(seconds=60)
+LABELS = np.array([0, 1, 1])
+POSTGRES = os.environ.get("ENCORE_TEST_POSTGRES")
+"""URL of an empty PostgreSQL database, to run the contract on that as well."""
+
+
+def make_fresh(url: str) -> None:
+    """Make a database at once at the newest revision."""
+    open_database(url).dispose()
+
+
+def make_migrated(url: str) -> None:
+    """Make a database as the first release left it, then open it with this one."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        revisions.upgrade(connection, "0001")
+    engine.dispose()
+    open_database(url).dispose()
+
+
+def make_shared(url: str) -> None:
+    """Make a database in which Optuna was first."""
+    optuna.storages.RDBStorage(url).engine.dispose()
+    open_database(url).dispose()
+
+
+def make_postgres(_url: str) -> None:
+    """Leave what ENCORE_TEST_POSTGRES names as it is: the test itself opens it."""
+
+
+MAKERS = [make_fresh, make_migrated, make_shared] + ([make_postgres] if POSTGRES else [])
+
+
+@pytest.fixture(scope="session", params=MAKERS)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make one database of each kind, to be copied for each test."""
+    path = tmp_path_factory.mktemp("database") / "encore.db"
+    request.param(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def url(database: Path, tmp_path: Path) -> Iterator[str]:
+    """Give the URL of a database of each kind that is this test's own."""
+    if database.exists():
+        shutil.copy(database, tmp_path / "encore.db")
+        yield f"sqlite:///{tmp_path / 'encore.db'}"
+        return
+    assert POSTGRES
+    yield POSTGRES
+    with open_database(POSTGRES).begin() as connection:
+        Base.metadata.drop_all(connection)
+        connection.execute(text(f"DROP TABLE {revisions.VERSION_TABLE}"))
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """Open the store of such a database."""
+    store = Store(open_database(url))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def study(store: Store) -> StudyRecord:
+    """Begin a study."""
+    return store.create_study("planes", Metric.ACCURACY, "m" * 64, {"trials": 5}, {"v": 1})
+
+
+def schedule(*sizes: int) -> Schedule:
+    """Make a schedule with a stage of one epoch at each image size."""
+    stages = tuple(Stage(image_size=size, batch_size=8) for size in sizes)
+    return Schedule(backbone="resnet18", stages=stages)
+
+
+def epoch(number: int = 1, *, hit: float = 0.9, loss: float = 0.2) -> EpochMetrics:
+    """Make the metrics of an epoch on three photos."""
+    table = np.array([[hit, 1 - hit], [0.3, 0.7], [0.6, 0.4]], np.float32)
+    return EpochMetrics.of(
+        Evaluation(LABELS, table),
+        stage=0,
+        epoch=number,
+        cycle=1,
+        lrs=(1e-4, 2e-4, 1e-3),
+        train_loss=0.1,
+        valid_loss=loss,
+        seconds=1.5,
+        images_per_second=100.0,
+    )
+
+
+def begin(store: Store, study: StudyRecord, number: int = 0, key: str = "a" * 64) -> StageRun:
+    """Add a trial with one stage and begin it."""
+    trial = store.add_trial(study.id, number, schedule(64), number, Role.EXPLORE)
+    return store.begin_stage_run(trial, key, 0)
+
+
+def checkpoint(run: StageRun, kind: Kind = Kind.BEST, path: str = "a.safetensors") -> Checkpoint:
+    """Describe weights of a stage run."""
+    return Checkpoint(
+        stage_run_id=run.id,
+        kind=kind,
+        path=path,
+        sha256="f" * 64,
+        size=5_000_000_000,
+        epoch=1,
+        score=0.9,
+    )
+
+
+def finish(
+    store: Store,
+    trial: Trial,
+    state: State = State.COMPLETE,
+    *,
+    score: float | None = None,
+    loss: float | None = None,
+    run: StageRun | None = None,
+) -> None:
+    """Finish a trial with a result."""
+    store.finish_trial(
+        trial.id,
+        state,
+        score=score,
+        loss=loss,
+        best_stage_run=run.id if run else None,
+        best_epoch=1 if run else None,
+        failure="it burnt down" if state is State.FAILED else None,
+        seconds=3.5,
+    )
+
+
+def claim(
+    store: Store,
+    study: StudyRecord,
+    token: str,
+    *,
+    host: str = "here",
+    pid: int | None = None,
+    now: datetime = NOW,
+) -> None:
+    """Claim a study as some process."""
+    store.claim(
+        study.id,
+        host=host,
+        pid=pid or os.getpid(),
+        token=token,
+        command=f"python cli.py search # {token}",
+        now=now,
+        stale_after=STALE,
+    )

@@ -1,0 +1,230 @@
+"""What every store promises of stage runs, their epochs and files, and of owners."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from storage.database import open_database
+from storage.errors import StudyInUse
+from storage.records import (
+    Kind,
+    Role,
+    State,
+    StudyRecord,
+)
+from storage.store import Store
+from tests.contract.conftest import (
+    LABELS,
+    NOW,
+    STALE,
+    begin,
+    checkpoint,
+    claim,
+    epoch,
+    schedule,
+)
+from trainers.metrics import Metric
+
+
+class TestStoreRunsContract:
+    """Run over every way to get a store."""
+
+    # stage runs, epochs, predictions, checkpoints
+
+    def test_stage_run_is_shared_by_key(self, store: Store, study: StudyRecord) -> None:
+        """The second trial with the same beginning gets the first one's stage run."""
+        first = store.add_trial(study.id, 0, schedule(64, 96), 1, Role.EXPLORE)
+        second = store.add_trial(study.id, 1, schedule(64, 128), 1, Role.EXPLORE)
+        root = store.begin_stage_run(first, "a" * 64, 0)
+        assert store.begin_stage_run(first, "a" * 64, 0) == root
+        assert store.begin_stage_run(second, "a" * 64, 0) == root
+        leaf = store.begin_stage_run(first, "b" * 64, 1)
+        assert (root.position, root.seed, root.image_size, root.epochs) == (0, 1, 64, 1)
+        assert (root.trial_number, root.state, leaf.position) == (0, State.RUNNING, 1)
+        assert store.stage_run(study.id, "a" * 64) == root
+        assert store.stage_run(study.id, "c" * 64) is None
+        assert store.stage_runs(study.id) == [root, leaf]
+        assert store.stage_runs_of(first.id) == [root, leaf]
+        assert store.stage_runs_of(second.id) == [root]
+
+    def test_key_belongs_to_its_study(self, store: Store, study: StudyRecord) -> None:
+        """Two studies never share a stage run, for each has its own vault."""
+        other = store.create_study("other", Metric.F1, "m", {}, {})
+        assert begin(store, study).id != begin(store, other).id
+        assert store.stage_run(other.id, "a" * 64) in store.stage_runs(other.id)
+
+    def test_epoch_comes_back_as_recorded(self, store: Store, study: StudyRecord) -> None:
+        """The numbers are exact, the predictions decide as they did."""
+        run = begin(store, study)
+        metrics = epoch()
+        store.record_epoch(run.id, metrics)
+        (record,) = store.epochs(run.id)
+        expected = {k: v for k, v in vars(metrics).items() if k != "evaluation"}
+        assert vars(record) == {"stage_run_id": run.id, **expected}
+        back = store.predictions(run.id, 1, LABELS)
+        assert back.predicted.tolist() == [0, 1, 0]
+        np.testing.assert_allclose(back.true_probability, [0.9, 0.7, 0.4], rtol=1e-3)
+        with pytest.raises(LookupError, match="no predictions of epoch 2"):
+            store.predictions(run.id, 2, LABELS)
+
+    def test_recording_an_epoch_again_replaces_it(self, store: Store, study: StudyRecord) -> None:
+        """After a crash the trainer repeats what it knows: nothing is doubled, the last holds."""
+        run = begin(store, study)
+        for metrics in (epoch(1), epoch(2), epoch(1, hit=0.2, loss=0.7)):
+            store.record_epoch(run.id, metrics)
+        assert [(e.epoch, e.valid_loss) for e in store.epochs(run.id)] == [(1, 0.7), (2, 0.2)]
+        assert store.predictions(run.id, 1, LABELS).predicted.tolist() == [1, 1, 0]
+
+    def test_loss_that_is_no_number_comes_back_as_such(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """A diverged epoch is recorded, and ranks last."""
+        run = begin(store, study)
+        store.record_epoch(run.id, epoch(1, loss=float("nan")))
+        store.record_epoch(run.id, epoch(2, loss=float("inf")))
+        diverged, exploded = store.epochs(run.id)
+        assert np.isnan(diverged.valid_loss)
+        assert np.isinf(exploded.valid_loss)
+        assert diverged.rank(Metric.LOG_LOSS) == (np.inf, np.inf)
+
+    def test_epochs_of_a_trial_come_in_training_order(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """Stage by stage, epoch by epoch, also where the first stage was another trial's."""
+        first = store.add_trial(study.id, 0, schedule(64), 1, Role.EXPLORE)
+        second = store.add_trial(study.id, 1, schedule(64, 96), 1, Role.EXPLORE)
+        leaf = store.begin_stage_run(second, "b" * 64, 1)
+        root = store.begin_stage_run(first, "a" * 64, 0)
+        store.begin_stage_run(second, "a" * 64, 0)
+        for run, number in ((leaf, 1), (root, 2), (root, 1)):
+            store.record_epoch(run.id, epoch(number))
+        order = [(e.stage, e.epoch) for e in store.epochs_of_trial(second.id)]
+        assert order == [(0, 1), (0, 2), (1, 1)]
+        assert len(store.epochs_of_trial(first.id)) == 2
+        assert len(store.epochs_of_study(study.id)) == 3
+
+    def test_sealing_keeps_the_checkpoints_given(self, store: Store, study: StudyRecord) -> None:
+        """A sealed stage run has exactly the weights it was sealed with, even when sealed again."""
+        run = begin(store, study)
+        kept = [checkpoint(run, Kind.BEST, "a"), checkpoint(run, Kind.LAST, "b")]
+        for _ in range(2):
+            store.seal_stage_run(run.id, State.COMPLETE, 12.5, kept)
+        sealed = store.stage_run(study.id, run.key)
+        assert sealed is not None
+        assert (sealed.state, sealed.seconds) == (State.COMPLETE, 12.5)
+        assert sealed.finished_at is not None
+        assert store.checkpoints_of(run.id) == kept
+        assert store.checkpoints(study.id) == kept
+        assert store.known_paths(study.id) == {"a", "b"}
+        store.delete_checkpoint(run.id, Kind.LAST)
+        store.delete_checkpoint(run.id, Kind.LAST)
+        assert store.known_paths(study.id) == {"a"}
+
+    def test_sealing_with_anothers_checkpoint_changes_nothing(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """A mistake in one checkpoint leaves the stage run as it was."""
+        run, other = begin(store, study), begin(store, study, 1, "b" * 64)
+        with pytest.raises(ValueError, match="checkpoints must be of stage run"):
+            store.seal_stage_run(run.id, State.COMPLETE, 1.0, [checkpoint(other)])
+        assert store.stage_run(study.id, run.key) == run
+
+    def test_failed_stage_run_says_so(self, store: Store, study: StudyRecord) -> None:
+        """A stage run that could not be trained is found as failed."""
+        run = begin(store, study)
+        store.fail_stage_run(run.id, 2.0)
+        failed = store.stage_run(study.id, run.key)
+        assert failed is not None
+        assert failed.state is State.FAILED
+
+    # the owner
+
+    def test_second_claim_is_refused_in_one_sentence(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """The error names the process, the host, the time and the command, and the ways out."""
+        claim(store, study, "one")
+        since = NOW.astimezone().strftime("%H:%M")
+        with pytest.raises(StudyInUse) as caught:
+            claim(store, study, "two", now=NOW + timedelta(seconds=5))
+        assert str(caught.value) == (
+            f"study 'planes' is being searched by process {os.getpid()} on here since {since} "
+            "(`python cli.py search # one`); wait for it, stop it, or give another --study"
+        )
+
+    def test_owner_may_claim_again_and_release(self, store: Store, study: StudyRecord) -> None:
+        """The same token is no conflict; after a release the study is free for all."""
+        claim(store, study, "one")
+        claim(store, study, "one")
+        owner = store.owner(study.id)
+        assert owner is not None
+        assert (owner.token, owner.pid, owner.started_at) == ("one", os.getpid(), NOW)
+        store.release(study.id, "two")
+        assert store.owner(study.id) == owner
+        store.release(study.id, "one")
+        assert store.owner(study.id) is None
+        claim(store, study, "two")
+
+    def test_stale_owner_is_replaced_and_told(self, store: Store, study: StudyRecord) -> None:
+        """Without a heartbeat for too long another host takes over; the first learns of it."""
+        claim(store, study, "one", host="far")
+        store.heartbeat(study.id, "one", NOW + STALE)
+        with pytest.raises(StudyInUse):
+            claim(store, study, "two", now=NOW + 2 * STALE)
+        claim(store, study, "two", now=NOW + 2 * STALE + timedelta(seconds=1))
+        with pytest.raises(StudyInUse, match="search # two"):
+            store.heartbeat(study.id, "one", NOW + 3 * STALE)
+        store.release(study.id, "two")
+        with pytest.raises(StudyInUse, match="no longer owned"):
+            store.heartbeat(study.id, "two", NOW + 3 * STALE)
+
+    def test_dead_owner_is_replaced_at_once_on_its_own_host_only(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """A process that was killed holds nothing, if its pid can be asked about."""
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+            claim(store, study, "one", pid=child.pid)
+            with pytest.raises(StudyInUse):
+                claim(store, study, "two")
+            child.kill()
+        with pytest.raises(StudyInUse, match=f"process {child.pid} on here"):
+            claim(store, study, "two", host="far")
+        claim(store, study, "two")
+
+    def test_reused_pid_is_not_taken_for_the_owner(
+        self, store: Store, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A later process with the dead owner's pid does not keep the study locked."""
+        with monkeypatch.context() as patch:
+            patch.setattr("storage.liveness.born", lambda _pid: "another boot/123")
+            claim(store, study, "one")
+        claim(store, study, "two")
+
+    def test_of_many_claims_at_once_one_wins(self, url: str, study: StudyRecord) -> None:
+        """Claims are atomic: of eight coordinators that start together one gets the study."""
+
+        def attempt(token: int) -> bool:
+            own = Store(open_database(url))
+            try:
+                claim(own, study, str(token))
+            except StudyInUse:
+                return False
+            finally:
+                own.close()
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(attempt, range(8))) == 1
+
+    def test_claiming_what_is_not_there_is_a_lookup_error(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """A study that was never created cannot be owned."""
+        with pytest.raises(LookupError, match="no study with id 99"):
+            claim(store, replace(study, id=99), "one")

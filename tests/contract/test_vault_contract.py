@@ -1,0 +1,176 @@
+"""What every vault promises."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.vault import Vault
+
+KEY = "0123456789abcdef" * 4
+OTHER = "fedcba9876543210" * 4
+NAME = "0.9871 a.safetensors"
+
+
+@pytest.fixture(params=[Vault])
+def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
+    """Give an empty vault of each kind, whose root is not there yet."""
+    make: Callable[[Path], Vault] = request.param
+    return make(tmp_path / "runs" / "weights")
+
+
+def put(vault: Vault, content: bytes = b"weights", key: str = KEY) -> Path:
+    """Have a trainer leave a file in its workspace."""
+    source = vault.workspace(key) / "last.safetensors"
+    source.write_bytes(content)
+    return source
+
+
+class TestVaultContract:
+    """Run over every kind of vault."""
+
+    def test_sealed_file_has_the_content_hash_and_size_it_says(self, vault: Vault) -> None:
+        """Sealing copies the file under its name and tells the truth about it."""
+        source = put(vault, b"weights" * 500_000)
+        stored = vault.seal(source, NAME)
+        assert (stored.path, stored.size) == (NAME, 3_500_000)
+        assert stored.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+        assert vault.path(stored.path).read_bytes() == source.read_bytes()
+        assert vault.verify(stored.path, stored.sha256)
+
+    def test_sealed_file_is_safe_from_who_still_writes_to_the_source(self, vault: Vault) -> None:
+        """A trainer that goes on writing in place does not change what was sealed."""
+        source = put(vault)
+        stored = vault.seal(source, NAME)
+        with source.open("r+b") as file:
+            file.write(b"XXXX")
+        assert vault.verify(stored.path, stored.sha256)
+
+    def test_sealing_again_replaces(self, vault: Vault) -> None:
+        """The same name with other content is replaced, and the old hash no longer holds."""
+        old = vault.seal(put(vault, b"old"), NAME)
+        new = vault.seal(put(vault, b"newer"), NAME)
+        assert vault.path(NAME).read_bytes() == b"newer"
+        assert vault.verify(NAME, new.sha256)
+        assert not vault.verify(NAME, old.sha256)
+
+    def test_verify_notices_damage_and_loss(self, vault: Vault) -> None:
+        """A flipped byte and a missing file both fail the check, without an exception."""
+        stored = vault.seal(put(vault), NAME)
+        vault.path(NAME).write_bytes(b"weightz")
+        assert not vault.verify(NAME, stored.sha256)
+        vault.delete(NAME)
+        vault.delete(NAME)
+        assert not vault.verify(NAME, stored.sha256)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "",
+            ".hidden.safetensors",
+            "../out.safetensors",
+            "a/b.safetensors",
+            "a\\b.safetensors",
+            "/abs.safetensors",
+            "a\nb.safetensors",
+            "a\0b.safetensors",
+            "a\x1b[31m.safetensors",
+            "a\u202eb.safetensors",
+            "a\ud800.safetensors",
+            "weights.bin",
+            "x" * 250 + ".safetensors",
+        ],
+    )
+    def test_hostile_names_are_refused(self, vault: Vault, name: str) -> None:
+        """Names are made of class names, which anybody may choose: odd ones write nothing."""
+        source = put(vault)
+        with pytest.raises(ValueError, match="name must"):
+            vault.seal(source, name)
+        assert [path.name for path in vault.root.iterdir()] == ["stages"]
+
+    @pytest.mark.parametrize("relative", ["", ".", "..", "../x", "/etc/passwd", "a/../../x"])
+    def test_paths_that_leave_the_vault_are_refused(self, vault: Vault, relative: str) -> None:
+        """No path from the database reads or deletes a file outside."""
+        for use in (vault.path, vault.delete):
+            with pytest.raises(ValueError, match="in the vault"):
+                use(relative)
+
+    def test_a_link_that_leads_out_is_refused(self, vault: Vault, tmp_path: Path) -> None:
+        """A symbolic link in the vault is not followed outside."""
+        put(vault)
+        (vault.root / "link").symlink_to(tmp_path)
+        with pytest.raises(ValueError, match="in the vault"):
+            vault.path("link/secret")
+
+    @pytest.mark.parametrize("key", ["", "../../x", "0123", KEY + "0", "G" * 64])
+    def test_keys_are_hexadecimal(self, vault: Vault, key: str) -> None:
+        """A workspace cannot be asked for, or removed, outside its place."""
+        for use in (vault.workspace, vault.discard):
+            with pytest.raises(ValueError, match="key must be"):
+                use(key)
+
+    def test_workspace_stays_until_it_is_discarded(self, vault: Vault) -> None:
+        """A workspace is the same on every call, outlives sealing, and goes when told to."""
+        source = put(vault)
+        vault.seal(source, NAME)
+        assert vault.workspace(KEY) == source.parent
+        assert source.exists()
+        vault.discard(KEY)
+        vault.discard(KEY)
+        assert not source.parent.exists()
+
+    @pytest.mark.parametrize("step", ["fsync", "write"])
+    def test_full_disk_leaves_nothing_behind(
+        self, vault: Vault, step: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """ENOSPC is passed on; the older file of that name stays, no half file appears."""
+        stored = vault.seal(put(vault, b"old"), NAME)
+        source = put(vault, b"new")
+
+        def full(*_args: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        target = "os.fsync" if step == "fsync" else "storage.vault._copy"
+        monkeypatch.setattr(target, full)
+        with pytest.raises(OSError, match="No space left"):
+            vault.seal(source, NAME)
+        monkeypatch.undo()
+        assert vault.verify(NAME, stored.sha256)
+        assert sorted(path.name for path in vault.root.iterdir()) == [NAME, "stages"]
+
+    def test_sweep_removes_orphans_and_nothing_else(self, vault: Vault) -> None:
+        """Unknown weights, temporary files and idle workspaces go; what users put there stays."""
+        put(vault, key=OTHER)
+        source = put(vault)
+        vault.seal(source, NAME)
+        vault.seal(source, "unknown.safetensors")
+        strays = [vault.root / "unknown.safetensors", vault.root / f".sealing-{'0' * 32}"]
+        strays[1].write_bytes(b"half")
+        kept = [vault.root / name for name in ("notes.txt", ".x.safetensors", "stages/mine/a")]
+        kept[2].parent.mkdir()
+        for path in kept:
+            path.write_bytes(b"the user's own")
+        (vault.root / "link.safetensors").symlink_to(source)
+
+        expected = {*strays, vault.workspace(OTHER)}
+        assert set(vault.orphans({NAME}, {KEY})) == expected
+        assert all(path.exists() for path in expected)
+        assert set(vault.sweep({NAME}, {KEY})) == expected
+        assert not any(path.exists() for path in expected)
+        assert all(path.exists() for path in [*kept, source, vault.path(NAME)])
+        assert vault.sweep({NAME}, {KEY}) == []
+
+    def test_empty_vault_has_no_orphans_and_no_size(self, vault: Vault) -> None:
+        """Looking into a vault that was never written to neither fails nor makes its folder."""
+        assert vault.size() == 0
+        assert vault.sweep(set(), set()) == []
+        assert not vault.verify(NAME, "0" * 64)
+        assert not vault.root.exists()
+
+    def test_size_counts_sealed_files_and_workspaces(self, vault: Vault) -> None:
+        """Size is the bytes of everything the study keeps."""
+        vault.seal(put(vault, b"12345"), NAME)
+        assert vault.size() == 10
