@@ -1,1 +1,21 @@
-"""DECIDE: what to train next and what to choose. The only package that knows Optuna."""
+"""DECIDE: what to train next and what to choose. The only package that knows Optuna.
+
+The public face: `search` and `best`, what they take, give and raise.
+"""
+
+from study.config import ConfigError, StudyConfig, load_config
+from study.coordinator import TooManyFailures
+from study.search import SearchOutcome, search
+from study.selector import NothingToSelect, Selection, best
+
+__all__ = [
+    "ConfigError",
+    "NothingToSelect",
+    "SearchOutcome",
+    "Selection",
+    "StudyConfig",
+    "TooManyFailures",
+    "best",
+    "load_config",
+    "search",
+]

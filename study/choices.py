@@ -1,0 +1,115 @@
+"""The search space: what there is to choose from, stage by stage. Free of torch and Optuna."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trainers.schedule import Schedule, Stage
+
+SPACE_VERSION = 1
+"""Part of a space's identity: raised when the same choices come to mean something else."""
+
+
+_ANY_STAGE = Stage(image_size=64, batch_size=2)
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are refused, nothing changes after it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageChoices(Section):
+    """For each field of a stage the values to choose from; one value is a constant."""
+
+    image_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    batch_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    n_cycles: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    cycle_len: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    cycle_mult: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    lrs: Annotated[tuple[float | tuple[float, ...], ...], Field(min_length=1)] | None = None
+    crop: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    max_zoom: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    augmentation: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    dropout: Annotated[tuple[float | tuple[float, ...], ...], Field(min_length=1)] | None = None
+    frozen_groups: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    optimizer: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    weight_decay: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    label_smoothing: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    start_from: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    def given(self) -> dict[str, tuple[Any, ...]]:
+        """Give the fields that have choices."""
+        return {
+            name: getattr(self, name) for name in StageChoices.model_fields if getattr(self, name)
+        }
+
+
+class Space(StageChoices):
+    """The search space: choices for every stage, and for single stages what differs there."""
+
+    backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("tf_efficientnet_lite0",)
+    hidden: Annotated[tuple[tuple[int, ...], ...], Field(min_length=1)] = ((512,),)
+    n_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1)] = (
+        1,
+        2,
+        3,
+    )
+    stages: tuple[StageChoices, ...] = ()
+
+    @model_validator(mode="after")
+    def _every_choice_is_a_stage(self) -> Self:
+        for position in range(max(self.n_stages)):
+            choices = self.of_stage(position)
+            for name in ("image_size", "batch_size"):
+                if name not in choices:
+                    raise ValueError(f"space.{name} must list at least 1 value, got none")
+            first = {name: values[0] for name, values in choices.items()}
+            for name, values in choices.items():
+                for value in values:
+                    stage = Stage(**{**first, name: value})
+                    for hidden in self.hidden:
+                        stage.site_dropout(len(hidden) + 1)
+            cycles = ("n_cycles", "cycle_len", "cycle_mult")  # too many only in combination
+            Stage(**{**first, **{n: max(choices[n]) for n in cycles if n in choices}})
+        for backbone in self.backbone:
+            for hidden in self.hidden:
+                Schedule(backbone=backbone, hidden=hidden, stages=(_ANY_STAGE,))
+        return self
+
+    def of_stage(self, position: int) -> dict[str, tuple[Any, ...]]:
+        """Give the choices of one stage, counted from 0."""
+        own = self.stages[position].given() if position < len(self.stages) else {}
+        return {**self.given(), **own}
+
+
+PHOTO_SPACE = Space(
+    n_stages=(1, 2, 3, 4),
+    image_size=(64, 96, 128),
+    batch_size=(32,),
+    n_cycles=(1, 2),
+    cycle_mult=(2,),
+    lrs=(3e-4, 1e-3, 3e-3),
+    crop=("random", "googlenet", "no"),
+    max_zoom=(1.1,),
+    augmentation=("side-on",),
+    dropout=(0.1, (0.25, 0.5)),
+    stages=(
+        # The first stage is small and has few choices, so trials share what it trains.
+        StageChoices(image_size=(64,), n_cycles=(1,), crop=("random",), dropout=((0.25, 0.5),)),
+    ),
+)
+"""The default space for photos, sized for a CPU; a GPU affords larger photos and backbones."""
+
+DIGITS_SPACE = Space(
+    n_stages=(2,),
+    image_size=(32, 40, 48),
+    batch_size=(32,),
+    cycle_len=(1, 2),
+    lrs=(3e-3, 1e-2, 2e-2),
+    crop=("center",),
+    augmentation=("none",),  # a mirrored 2 is no 2
+    dropout=(0.1, (0.25, 0.5)),
+    stages=(StageChoices(image_size=(32, 48), cycle_len=(1,), lrs=(1e-2, 2e-2), dropout=(0.1,)),),
+)
+"""The default space for the handwritten digits, 8 x 8 pixels each."""

@@ -1,0 +1,188 @@
+"""Use case `doctor`: is this machine fit, is everything kept in order, and what to do if not."""
+
+import platform
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+from storage.database import open_database, redact
+from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
+from storage.places import runs_folder
+from storage.records import State, StudyRecord, stage_run_key
+from storage.store import Store
+from storage.vault import Vault
+from study.config import StudyConfig
+from study.naming import score_text
+from study.ownership import STALE_AFTER
+
+PACKAGES = ("encore-search", "torch", "torchvision", "timm", "optuna", "sqlalchemy", "pillow")
+LOW_DISK_BYTES = 5 * 10**9
+COLLAPSE = 0.10
+"""A stage run this much below the median of its siblings has collapsed."""
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    GOOD = "good"
+    NOTICE = "notice"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, what was found, and what to do about it."""
+
+    what: str
+    level: Level
+    found: str
+    advice: str = ""
+
+
+def doctor(*, storage: str = StudyConfig().storage) -> list[Finding]:
+    """Look at the machine, the database and the files of every study. Changes nothing."""
+    return [*_machine(), *_disk(runs_folder(storage)), *_database(storage)]
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("python", Level.GOOD, platform.python_version())
+    for name in PACKAGES:
+        try:
+            yield Finding(name, Level.GOOD, version(name))
+        except PackageNotFoundError:
+            if name != "encore-search":
+                yield Finding(name, Level.BAD, "not installed", "pip install encore-search")
+    try:
+        import torch
+        import torchvision  # noqa: F401 - a build that does not fit torch's fails right here
+
+        from trainers.device import choose_device
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        advice = "install torch and torchvision together, as PyPI serves them"
+        yield Finding("torch", Level.BAD, f"cannot be imported: {reason}", advice)
+        return
+    device = choose_device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type}"
+    yield Finding("device", Level.GOOD, f"{name}, {torch.get_num_threads()} CPU threads")
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    low = free < LOW_DISK_BYTES
+    advice = "each stage of a trial keeps its weights; make room" if low else ""
+    level = Level.NOTICE if low else Level.GOOD
+    yield Finding("free disk", level, f"{free / 1e9:.1f} GB", advice)
+
+
+def _database(url: str) -> Iterator[Finding]:
+    try:
+        store = Store(open_database(url, create=False))
+    except StudyNotFound as error:
+        yield Finding("database", Level.NOTICE, str(error), "`search` makes it")
+        return
+    except (DatabaseUnusable, DatabaseTooNew) as error:
+        yield Finding("database", Level.BAD, str(error), "see the message")
+        return
+    try:
+        studies = store.studies()
+        found = f"{redact(url)}, up to date, {_count(len(studies), 'study', 'studies')}"
+        yield Finding("database", Level.GOOD, found)
+        for study in studies:
+            yield from _study(store, study, Vault(runs_folder(url) / study.name))
+    finally:
+        store.close()
+
+
+def _study(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
+    trials = store.trials(study.id)
+    checkpoints = store.checkpoints(study.id)
+    size = vault.size() / 1e9
+    summary = f"{_count(len(trials), 'trial')}, {_count(len(checkpoints), 'weights file')}"
+    yield Finding(f"study {study.name}", Level.GOOD, f"{summary}, {size:.2f} GB")
+    yield from _unfinished(store, study)
+    broken = [c.path for c in checkpoints if not vault.verify(c.path, c.sha256)]
+    if broken:
+        yield Finding(
+            f"study {study.name}: files",
+            Level.BAD,
+            f"{_count(len(broken), 'weights file')} missing or changed: {_some(broken)}",
+            "restore them; `best` passes them over, and `search` trains again what it needs",
+        )
+    yield from _orphans(store, study, vault)
+    yield from _collapsed(store, study)
+
+
+def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
+    running = store.running_trials(study.id)
+    owner = store.owner(study.id)
+    if owner is not None and datetime.now(UTC) - owner.heartbeat_at < STALE_AFTER:
+        yield Finding(
+            f"study {study.name}: owner",
+            Level.GOOD,
+            f"process {owner.pid} on {owner.host} is searching it",
+        )
+    elif running:
+        yield Finding(
+            f"study {study.name}: unfinished",
+            Level.NOTICE,
+            f"{_count(len(running), 'trial')} left off in the middle",
+            "run the same `search` command again: it goes on from there",
+        )
+
+
+def _orphans(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
+    keys = {
+        stage_run_key(study.manifest_digest, prefix, trial.seed)
+        for trial in store.running_trials(study.id)
+        for prefix in trial.schedule.prefixes()
+    }
+    orphans = [path.name for path in vault.orphans(store.known_paths(study.id), keys)]
+    if orphans:
+        yield Finding(
+            f"study {study.name}: orphans",
+            Level.NOTICE,
+            f"{_count(len(orphans), 'file')} that no row points to: {_some(orphans)}",
+            "harmless; the next `search` deletes them when it starts",
+        )
+
+
+def _collapsed(store: Store, study: StudyRecord) -> Iterator[Finding]:
+    """Compare each stage run with those at the same place and image size."""
+    if not study.metric.higher_is_better:
+        return
+    scores: dict[int, float] = {}
+    for epoch in store.epochs_of_study(study.id):
+        score = epoch.score(study.metric)
+        scores[epoch.stage_run_id] = max(score, scores.get(epoch.stage_run_id, score))
+    siblings = defaultdict(list)
+    for run in store.stage_runs(study.id):
+        if run.state is State.COMPLETE and run.id in scores:
+            siblings[run.position, run.image_size].append(run)
+    for (position, size), runs in siblings.items():
+        usual = median(scores[run.id] for run in runs)
+        for run in runs:
+            if scores[run.id] < usual - COLLAPSE:
+                found = score_text(study.metric, scores[run.id])
+                yield Finding(
+                    f"study {study.name}: collapsed",
+                    Level.NOTICE,
+                    f"trial {run.trial_number}, stage {position + 1} ({size} px) reached {found}, "
+                    f"its siblings {score_text(study.metric, usual)}",
+                    f"look at `show {run.trial_number}`: most often its learning rate is too high",
+                )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,77 @@
+"""The engine that trains in the coordinator's own process, one stage run after the other."""
+
+import errno
+import logging
+import os
+import traceback
+from collections import deque
+from collections.abc import Iterator
+
+from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from trainers.base import StageTask, Trainer, TrainingDiverged
+from trainers.data.photo import UnreadablePhoto
+
+log = logging.getLogger(__name__)
+
+
+class InlineEngine:
+    """See `Engine`. One slot: this process."""
+
+    slots = 1
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._waiting: deque[tuple[str, StageTask]] = deque()
+        self._training: str | None = None
+
+    def submit(self, key: str, task: StageTask) -> None:
+        """Queue a stage run."""
+        self._waiting.append((key, task))
+
+    def events(self) -> Iterator[Event]:
+        """Train what is queued, yielding each epoch."""
+        while self._waiting:
+            key, task = self._waiting.popleft()
+            yield from self._train(key, task)
+
+    def cancel(self, key: str) -> None:
+        """Stop after the epoch whose event was last yielded."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
+        if self._training == key:  # not a mark on the key: it may be submitted again at once
+            self._training = None
+
+    def _train(self, key: str, task: StageTask) -> Iterator[Event]:
+        epochs = self._trainer.train(task)
+        self._training = key
+        while self._training == key:
+            try:
+                metrics = next(epochs)
+            except StopIteration:
+                yield StageEnded(key)
+                return
+            except Exception as error:  # one trial may fail in any way; the search goes on
+                if _is_full_disk(error):  # no other trial would fare better
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                log.debug("%s", traceback.format_exc())
+                text = f"{type(error).__name__}: {error}"
+                reason = " ".join(text.split()).removesuffix(":")  # torch has many lines
+                yield StageFailed(key, _kind(error), reason)
+                return
+            yield EpochEnded(key, metrics)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    # safetensors has an error of its own for what the system says, with the number in its text.
+    number = getattr(error, "errno", None)
+    return number == errno.ENOSPC or f"os error {errno.ENOSPC})" in str(error)
+
+
+def _kind(error: Exception) -> FailureKind:
+    if isinstance(error, TrainingDiverged):
+        return FailureKind.DIVERGED
+    # torch has its own error for each device; all of them say so.
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, UnreadablePhoto | FileNotFoundError):
+        return FailureKind.DATA
+    return FailureKind.BUG

@@ -1,0 +1,151 @@
+"""Use cases `ls` and `show`: what was run. Reads rows alone: no torch, no Optuna."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from storage.database import open_database
+from storage.places import runs_folder
+from storage.records import Checkpoint, EpochRecord, Role, State, Trial
+from storage.store import Store
+from study.config import StudyConfig
+from study.naming import schedule_text
+from study.selector import find_study
+from trainers.metrics import Metric
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """A trial in a list. `epochs` are those its schedule plans, `file` its best weights."""
+
+    number: int
+    seed: int
+    role: Role
+    state: State
+    score: float | None
+    loss: float | None
+    epochs: int
+    seconds: float
+    schedule: str
+    schedule_digest: str
+    file: str | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class TrialList:
+    """All trials of a study, in the order they began."""
+
+    study: str
+    metric: Metric
+    trials: tuple[TrialLine, ...]
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage of a trial: its settings, its epochs, its files; `trained_by` is a trial number."""
+
+    position: int
+    key: str
+    state: State
+    trained_by: int
+    settings: dict[str, Any]
+    epochs: tuple[EpochRecord, ...]
+    files: tuple[Checkpoint, ...]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """Everything about one trial."""
+
+    study: str
+    metric: Metric
+    line: TrialLine
+    backbone: str
+    hidden: tuple[int, ...]
+    started_at: datetime
+    finished_at: datetime | None
+    folder: str
+    stages: tuple[StageView, ...]
+
+
+def list_trials(study: str | None = None, *, storage: str = StudyConfig().storage) -> TrialList:
+    """List a study's trials (by default of the study used last)."""
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        ranking = store.ranking(record)
+        files = {r.trial.number: r.checkpoint.path for r in ranking if r.checkpoint}
+        lines = tuple(_line(trial, files.get(trial.number)) for trial in store.trials(record.id))
+        return TrialList(record.name, record.metric, lines)
+    finally:
+        store.close()
+
+
+def show_trial(
+    number: int, study: str | None = None, *, storage: str = StudyConfig().storage
+) -> TrialView:
+    """Show one trial; LookupError names the study if it has no such trial."""
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        try:
+            trial = store.trial(record.id, number)
+        except LookupError:
+            count = len(store.trials(record.id))
+            raise LookupError(
+                f"study {record.name!r} has no trial {number}; its {count} trials are in `ls`"
+            ) from None
+        stages = tuple(_stages(store, trial))
+        files = {
+            file.stage_run_id: file.path
+            for stage in stages
+            for file in stage.files
+            if file.kind == "best"
+        }
+        return TrialView(
+            study=record.name,
+            metric=record.metric,
+            line=_line(trial, files.get(trial.best_stage_run or -1)),
+            backbone=trial.schedule.backbone,
+            hidden=trial.schedule.hidden,
+            started_at=trial.started_at,
+            finished_at=trial.finished_at,
+            folder=str(Path(runs_folder(storage)) / record.name),
+            stages=stages,
+        )
+    finally:
+        store.close()
+
+
+def _stages(store: Store, trial: Trial) -> list[StageView]:
+    return [
+        StageView(
+            position=run.position,
+            key=run.key,
+            state=run.state,
+            trained_by=run.trial_number,
+            settings=trial.schedule.to_dict()["stages"][run.position],
+            epochs=tuple(store.epochs(run.id)),
+            files=tuple(store.checkpoints_of(run.id)),
+        )
+        for run in store.stage_runs_of(trial.id)
+    ]
+
+
+def _line(trial: Trial, file: str | None) -> TrialLine:
+    return TrialLine(
+        number=trial.number,
+        seed=trial.seed,
+        role=trial.role,
+        state=trial.state,
+        score=trial.score,
+        loss=trial.loss,
+        epochs=trial.schedule.epochs,
+        seconds=trial.seconds,
+        schedule=schedule_text(trial.schedule),
+        schedule_digest=trial.schedule_digest,
+        file=file,
+        failure=trial.failure,
+    )

@@ -1,0 +1,75 @@
+"""One coordinator a study: claim it, say every few seconds that we live, give it up."""
+
+import logging
+import os
+import shlex
+import socket
+import sys
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from storage.database import redact
+from storage.errors import StudyInUse
+from storage.store import Store
+
+HEARTBEAT_SECONDS = 5.0
+STALE_AFTER = timedelta(seconds=60)
+
+log = logging.getLogger(__name__)
+
+
+class Ownership:
+    """A context in which this process is a study's only searcher. Raises `StudyInUse` on entry.
+
+    `lost` is set to the reason if somebody else took the study over meanwhile.
+    """
+
+    def __init__(self, store: Store, study_id: int) -> None:
+        self.lost: StudyInUse | None = None
+        self._store = store
+        self._study_id = study_id
+        self._token = uuid.uuid4().hex
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._store.claim(
+            self._study_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            token=self._token,
+            command=_command(),
+            now=datetime.now(UTC),
+            stale_after=STALE_AFTER,
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._store.release(self._study_id, self._token)
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            try:
+                self._store.heartbeat(self._study_id, self._token, datetime.now(UTC))
+            except StudyInUse as error:
+                self.lost = error
+                return
+            except Exception:  # a database busy for once must not end the heartbeat
+                log.debug("a heartbeat was missed", exc_info=True)
+
+
+def _command() -> str:
+    """Give how this process was started, without passwords: others get to read it."""
+    words = (redact(word) if "://" in word else word for word in sys.argv)
+    return shlex.join(words)[:1000]

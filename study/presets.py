@@ -1,0 +1,55 @@
+"""Schedules with a name, to run as the first trial of a search."""
+
+from study.config import Preset
+from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage, spread_lr
+
+
+def _article_stage(
+    batch_size: int, image_size: int, crop: CropType, dropout: float | tuple[float, ...]
+) -> Stage:
+    return Stage(
+        image_size=image_size,
+        batch_size=batch_size,
+        n_cycles=5,
+        cycle_len=1,
+        cycle_mult=2,
+        lrs=spread_lr(1e-3),
+        crop=crop,
+        max_zoom=1.1,
+        augmentation=Augmentation.SIDE_ON,
+        dropout=dropout,
+        optimizer=Optimizer.SGD,
+    )
+
+
+ARTICLE = (
+    _article_stage(512, 64, CropType.RANDOM, (0.25, 0.5)),
+    _article_stage(256, 128, CropType.RANDOM, (0.25, 0.5)),
+    _article_stage(123, 300, CropType.RANDOM, (0.25, 0.5)),
+    _article_stage(123, 300, CropType.NO, (0.25, 0.5, 0.7)),
+    _article_stage(123, 300, CropType.RANDOM, 0.6),
+    _article_stage(123, 300, CropType.CENTER, (0.25, 0.5)),
+    _article_stage(123, 300, CropType.GOOGLENET, (0.25, 0.5)),
+)
+"""The training loop of "How to beat Google AutoML in Image Classification": 7 x 31 epochs."""
+
+QUICK = (
+    Stage(image_size=64, batch_size=32, frozen_groups=2, dropout=(0.25, 0.5)),
+    Stage(
+        image_size=96,
+        batch_size=32,
+        n_cycles=2,
+        cycle_mult=2,
+        max_zoom=1.1,
+        augmentation=Augmentation.SIDE_ON,
+        dropout=(0.25, 0.5),
+    ),
+)
+"""Head first, then everything: a sound start of four epochs."""
+
+
+def preset_schedule(preset: Preset, backbone: str, weights: str) -> Schedule:
+    """Give a preset's schedule for a backbone. The article's head has three dropout sites."""
+    if preset is Preset.ARTICLE:
+        return Schedule(backbone=backbone, stages=ARTICLE, hidden=(1024, 512), weights=weights)
+    return Schedule(backbone=backbone, stages=QUICK, weights=weights)

@@ -1,0 +1,56 @@
+"""What a search tells while it runs; the live view and the log lines are made of these."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from storage.records import Trial
+from trainers.data.sources import LeftOut
+from trainers.metrics import EpochMetrics, Metric
+from trainers.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """Before the first trial: what there is and what is to come, repeats included."""
+
+    study: str
+    metric: Metric
+    data: str
+    done: int
+    to_go: int
+    best_score: float | None
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A trial enters a stage (counted from 0); `epochs` are those of its whole schedule."""
+
+    number: int
+    schedule: Schedule
+    seed: int
+    position: int
+    epochs_before: int
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """An epoch of a trial is recorded; `step` counts through the trial's stages from 1."""
+
+    number: int
+    step: int
+    metrics: EpochMetrics
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial has ended; `file` is its best weights, absent if it failed or was pruned."""
+
+    trial: Trial
+    epochs: int
+    file: str | None
+    to_go: int
+
+
+Progress = SearchStarted | StageStarted | EpochFinished | TrialFinished
+Listener = Callable[[Progress], None]

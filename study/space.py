@@ -1,0 +1,64 @@
+"""From Optuna's parameters to a schedule. The parameters are s0_*, s1_*, ... and n_stages.
+
+A categorical's choices can never change within an Optuna study. So a choice that depends on an
+earlier one has that one in its name: `s1_image_size_from_64` can only be 64 or more.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from study.choices import SPACE_VERSION, Space
+from trainers.schedule import Schedule, Stage
+
+
+class Chooser(Protocol):
+    """What of an Optuna trial is used here."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Give one of the choices."""
+        ...
+
+
+def suggest_schedule(trial: Chooser, space: Space, weights: str) -> Schedule:
+    """Ask a trial for a schedule, stage by stage; sizes never shrink."""
+    backbone = _choose(trial, "backbone", space.backbone)
+    hidden = _choose(trial, "hidden", space.hidden)
+    stages: list[Stage] = []
+    for position in range(_choose(trial, "n_stages", space.n_stages)):
+        smallest = stages[-1].image_size if stages else 0
+        stages.append(_suggest_stage(trial, position, space.of_stage(position), smallest))
+    return Schedule(backbone=backbone, hidden=hidden, stages=tuple(stages), weights=weights)
+
+
+def describe_space(space: Space) -> dict[str, Any]:
+    """Give what identifies a space, as plain JSON values, to be stored with the study."""
+    return {"version": SPACE_VERSION, **json.loads(space.model_dump_json(exclude_none=True))}
+
+
+def space_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Say in a phrase how two descriptions of spaces differ; "" if they do not."""
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return "; ".join(f"{name}: {old.get(name)} became {new.get(name)}" for name in names)
+
+
+def _suggest_stage(
+    trial: Chooser, position: int, choices: dict[str, tuple[Any, ...]], smallest: int
+) -> Stage:
+    chosen: dict[str, Any] = {}
+    for field, values in choices.items():
+        name = f"s{position}_{field}"
+        if field == "image_size" and smallest > min(values):
+            # A stage whose largest size is below the one before it stays at that size.
+            values = tuple(size for size in values if size >= smallest) or (smallest,)
+            name = f"{name}_from_{smallest}"
+        chosen[field] = _choose(trial, name, values)
+    return Stage(**chosen)
+
+
+def _choose(trial: Chooser, name: str, values: tuple[Any, ...]) -> Any:
+    if len(values) == 1:
+        return values[0]
+    # Optuna's choices are scalars: a list of rates travels as its JSON.
+    plain = [json.dumps(value) if isinstance(value, tuple) else value for value in values]
+    return values[plain.index(trial.suggest_categorical(name, plain))]

@@ -1,0 +1,148 @@
+"""Optuna's study behind a few verbs: it owns what was suggested, and tells the story on its board.
+
+Beside `space` (and `dashboard`) the only module that knows Optuna.
+"""
+
+import logging
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from storage.records import State, Trial
+from study.choices import Space
+from study.config import Pruner, Sampler
+from study.space import suggest_schedule
+from trainers.metrics import Metric
+from trainers.schedule import Schedule
+
+
+class Suggestions:
+    """The Optuna study of a search. Trials are named by their number, here as there."""
+
+    def __init__(
+        self, url: str, name: str, *, metric: Metric, sampler: Sampler, pruner: Pruner, seed: int
+    ) -> None:
+        _quiet()
+        connect = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
+        # Kept whole in memory by Optuna's own cache; this process is its only writer.
+        self._storage = RDBStorage(url, engine_kwargs=connect)
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=name,
+            direction="maximize" if metric.higher_is_better else "minimize",
+            pruner=_pruner(pruner),
+            load_if_exists=True,
+        )
+        # A sampler's random stream begins anew in each process: were it not for the count, a
+        # search that was resumed would be suggested again what it has already run.
+        begun = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(sampler, seed, begun)
+        self._study.set_metric_names([metric.value])
+        self._study_id = self._storage.get_study_id_from_name(name)
+
+    def ask(self, space: Space, weights: str) -> tuple[int, Schedule]:
+        """Let the sampler suggest a schedule; give the new trial's number beside it."""
+        trial = self._study.ask()
+        return trial.number, suggest_schedule(trial, space, weights)
+
+    def add(self, like: int | None = None) -> int:
+        """Begin a trial that was not asked for, with the parameters of trial `like`, if any."""
+        params: Mapping[str, Any] = {}
+        distributions: Mapping[str, BaseDistribution] = {}
+        if like is not None:
+            frozen = self._frozen(like)
+            params, distributions = frozen.params, frozen.distributions
+        template = create_trial(
+            state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions)
+        )
+        identity = self._storage.create_new_trial(self._study_id, template_trial=template)
+        return self._storage.get_trial(identity).number
+
+    def annotate(self, number: int, attributes: Mapping[str, Any]) -> None:
+        """Attach what Optuna's dashboard shows beside the parameters."""
+        trial = self._trial(number)
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+
+    def report(self, number: int, step: int, score: float) -> bool:
+        """Report an epoch (steps count through the trial's stages); say whether to prune."""
+        trial, known = self._trial(number), self._frozen(number)
+        if step not in known.intermediate_values:
+            trial.report(score, step)
+        elif known.last_step is not None and step < known.last_step:
+            return False  # before a crash it was not, or the trial had not come further
+        return trial.should_prune()
+
+    def tell(self, number: int, state: State, score: float | None) -> None:
+        """End a trial. A pruned one keeps its latest report as its value.
+
+        A complete one whose score is no number is a failed one there: Optuna takes no other.
+        """
+        if state is State.COMPLETE and score is not None:
+            self._study.tell(number, score, state=TrialState.COMPLETE)
+        else:
+            told = TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL
+            self._study.tell(number, state=told)
+
+    def reconcile(self, trials: Iterable[Trial]) -> None:
+        """End what a dead coordinator left running here but not in our own tables.
+
+        Optuna's sampler would avoid the region of a RUNNING trial for ever.
+        """
+        ours = {trial.number: trial for trial in trials}
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            trial = ours.get(frozen.number)
+            if trial is None:
+                self._study.tell(frozen.number, state=TrialState.FAIL)
+            elif trial.state is not State.RUNNING:
+                self.tell(trial.number, trial.state, trial.score)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        return optuna.Trial(self._study, self._identity(number))
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._identity(number))
+
+    def _identity(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:
+    stream = zlib.crc32(f"{seed} {begun}".encode())
+    match name:
+        case Sampler.TPE:
+            # Stages come in varying number: `group` learns the parameters of each number apart.
+            return optuna.samplers.TPESampler(group=True, seed=stream)
+        case Sampler.RANDOM:
+            return optuna.samplers.RandomSampler(seed=stream)
+        case Sampler.GP:
+            return optuna.samplers.GPSampler(seed=stream, warn_independent_sampling=False)
+        case Sampler.CMAES:
+            return optuna.samplers.CmaEsSampler(seed=stream, warn_independent_sampling=False)
+        case Sampler.QMC:
+            # One sequence over all processes: Optuna keeps count of it, if the seed stays.
+            return optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _pruner(name: Pruner) -> optuna.pruners.BasePruner:
+    match name:
+        case Pruner.NONE:
+            return optuna.pruners.NopPruner()
+        case Pruner.MEDIAN:
+            return optuna.pruners.MedianPruner()
+        case Pruner.ASHA:
+            return optuna.pruners.SuccessiveHalvingPruner()
+        case Pruner.HYPERBAND:
+            return optuna.pruners.HyperbandPruner()
+
+
+def _quiet() -> None:
+    # Its own log lines would tear the live view; what matters is told by ours.
+    optuna.logging.set_verbosity(logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,0 +1,129 @@
+"""A search while it runs: two bars and a line a trial; without a terminal, the lines alone."""
+
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from storage.records import State
+from study.naming import schedule_text, score_text
+from study.progress import (
+    EpochFinished,
+    SearchStarted,
+    StageStarted,
+    TrialFinished,
+)
+from study.progress import Progress as Told
+from trainers.metrics import Metric
+
+
+class SearchView:
+    """Listens to a search and shows it. Use as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._metric = Metric.ACCURACY
+        self._best: float | None = None
+        self._stage = ""
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._trials = self._bars.add_task("trials", total=None, note="", visible=False)
+        self._epochs = self._bars.add_task("", total=None, note="", visible=False)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def reading(self, done: int, total: int) -> None:
+        """Show how many photos have been read and checked."""
+        self._bars.update(
+            self._epochs, description="reading photos", completed=done, total=total, visible=True
+        )
+
+    def __call__(self, told: Told) -> None:
+        """Show what a search tells."""
+        match told:
+            case SearchStarted():
+                self._started(told)
+            case StageStarted():
+                self._stage_started(told)
+            case EpochFinished():
+                self._epoch_finished(told)
+            case TrialFinished():
+                self._trial_finished(told)
+
+    def _started(self, told: SearchStarted) -> None:
+        self._metric, self._best = told.metric, told.best_score
+        self._print(f"study [bold]{escape(told.study)}[/]: {escape(told.data)}")
+        for left_out in told.left_out[:20]:
+            self._print(f"  left out {escape(repr(left_out.path))}: {escape(left_out.reason)}")
+        if len(told.left_out) > 20:
+            self._print(f"  and {len(told.left_out) - 20} more left out")
+        self._print(f"{told.done} done, {told.to_go} to go")
+        self._bars.reset(
+            self._trials, completed=told.done, total=told.done + told.to_go, visible=True
+        )
+        self._show_best()
+
+    def _stage_started(self, told: StageStarted) -> None:
+        stage = told.schedule.stages[told.position]
+        self._stage = f"stage {told.position + 1}/{len(told.schedule.stages)}"
+        note = f"{self._stage}  {stage.image_size} px  lr {stage.lrs[-1]:g}"
+        self._bars.update(
+            self._epochs,
+            description=f"trial {told.number} seed {told.seed}",
+            completed=told.epochs_before,
+            total=told.schedule.epochs,
+            note=note,
+            visible=True,
+        )
+
+    def _epoch_finished(self, told: EpochFinished) -> None:
+        epoch = told.metrics
+        note = (
+            f"{self._stage}  epoch {epoch.epoch}  lr {epoch.lrs[-1]:.2g}  "
+            f"{epoch.images_per_second:.0f} images/s  "
+            f"{score_text(self._metric, epoch.score(self._metric))}"
+        )
+        self._bars.update(self._epochs, completed=told.step, note=note)
+
+    def _trial_finished(self, told: TrialFinished) -> None:
+        trial, metric = told.trial, self._metric
+        if trial.state is State.COMPLETE and trial.score is not None and trial.loss is not None:
+            best = trial.score if self._best is None else self._best
+            self._best = min((best, trial.score), key=lambda score: metric.rank(score, 0.0))
+        done = (self._bars.tasks[0].completed or 0) + 1
+        self._bars.update(self._trials, completed=done, total=done + told.to_go)
+        self._show_best()
+        self._print(trial_text(told, metric))
+
+    def _show_best(self) -> None:
+        self._bars.update(self._trials, note=f"best {score_text(self._metric, self._best)}")
+
+    def _print(self, line: str) -> None:
+        self._bars.console.print(line, highlight=False, soft_wrap=True)
+
+
+def trial_text(told: TrialFinished, metric: Metric) -> str:
+    """Give the article's line: epochs, score, hyperparameters, file."""
+    trial = told.trial
+    head = f"trial {trial.number} seed {trial.seed}: "
+    if trial.state is State.FAILED:
+        return f"{head}[red]failed[/], {escape(trial.failure or '')}"
+    score = score_text(metric, trial.score)
+    what = "" if trial.state is State.COMPLETE else f"{trial.state}, "
+    text = f"{head}{what}{told.epochs} epochs, {metric} [bold]{score}[/], {trial.seconds:.1f} s, "
+    text += escape(schedule_text(trial.schedule))
+    return f"{text}, saved as {escape(told.file)}" if told.file else text

@@ -1,0 +1,177 @@
+"""What `best`, `ls`, `show` and `doctor` print for a person."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from storage.records import State
+from study.doctor import Finding, Level
+from study.listing import StageView, TrialList, TrialView
+from study.naming import schedule_text, score_text
+from study.selector import Selection
+from study.views.chart import chart
+from trainers.schedule import Schedule
+
+_STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
+_LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
+MISTAKES_SHOWN = 10
+
+
+def print_best(console: Console, chosen: Selection) -> None:
+    """Print the winner, how it does on each class, its mistakes, its schedule, its runners-up."""
+    metric, schedule = chosen.metric, Schedule.from_dict(chosen.schedule)
+    for path in chosen.damaged:
+        console.print(f"[red]passed over[/] {escape(path)}: missing or changed")
+    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
+    lines = (
+        (
+            f"[bold]{metric} {score_text(metric, chosen.score)}[/], {chosen.errors} errors on "
+            f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}"
+        ),
+        (
+            f"study {escape(chosen.study)}, best of {chosen.trials} trials: trial {chosen.trial}, "
+            f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
+        ),
+        f"{schedule.backbone}, {escape(schedule_text(schedule))}",
+        f"schedule {chosen.schedule_digest[:12]}: {_seeds(chosen)}",
+    )
+    for line in lines:
+        console.print(line, highlight=False)
+    console.print(_confusion(chosen))
+    _print_mistakes(console, chosen)
+    if chosen.runners_up:
+        console.print(_runners_up(chosen))
+
+
+def print_trials(console: Console, listed: TrialList) -> None:
+    """Print a line a trial."""
+    table = Table(title=f"study {escape(listed.study)}", title_justify="left", box=None)
+    for name in ("trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "s"):
+        table.add_column(name, justify="left" if name in ("role", "state") else "right")
+    table.add_column("schedule", overflow="fold")
+    for line in listed.trials:
+        style = _STATE_STYLE.get(line.state, "")
+        table.add_row(
+            str(line.number),
+            str(line.seed),
+            line.role,
+            f"[{style}]{line.state}[/]" if style else line.state,
+            score_text(listed.metric, line.score),
+            "-" if line.loss is None else f"{line.loss:.4f}",
+            str(line.epochs),
+            f"{line.seconds:.0f}",
+            escape(line.failure or line.schedule),
+        )
+    console.print(table)
+
+
+def print_trial(console: Console, view: TrialView) -> None:
+    """Print one trial: its outcome, its curves, its stages and their files."""
+    line = view.line
+    console.print(
+        f"[bold]trial {line.number}[/] of study {escape(view.study)}: {line.state}, {line.role}, "
+        f"seed {line.seed}, {view.metric} {score_text(view.metric, line.score)}, "
+        f"{line.seconds:.1f} s"
+    )
+    if line.failure:
+        console.print(f"[red]{escape(line.failure)}[/]")
+    console.print(
+        f"{view.backbone}, head {list(view.hidden)}, schedule {line.schedule_digest[:12]}"
+    )
+    epochs = [epoch for stage in view.stages for epoch in stage.epochs]
+    for name, values in (
+        ("training loss", [epoch.train_loss for epoch in epochs]),
+        ("validation loss", [epoch.valid_loss for epoch in epochs]),
+        ("accuracy", [epoch.accuracy for epoch in epochs]),
+    ):
+        if values:
+            console.print(f"[bold]{name}[/] over {len(values)} epochs")
+            for row in chart(values):
+                console.print(row, highlight=False)
+    for stage in view.stages:
+        _print_stage(console, view, stage)
+
+
+def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what was found, and what to do about it."""
+    for finding in findings:
+        text = f"{_LEVEL_MARK[finding.level]} {escape(finding.what)}: {escape(finding.found)}"
+        console.print(text, soft_wrap=True, highlight=False)
+        if finding.advice:
+            console.print(f"   -> {escape(finding.advice)}", soft_wrap=True, highlight=False)
+
+
+def _seeds(chosen: Selection) -> str:
+    mean = score_text(chosen.metric, chosen.schedule_mean)
+    if chosen.schedule_spread is None:
+        return "one seed only: how much of this is luck, `search --repeats 3` tells"
+    spread = score_text(chosen.metric, chosen.schedule_spread)
+    each = ", ".join(score_text(chosen.metric, score) for score in chosen.seed_scores.values())
+    return f"mean over {len(chosen.seed_scores)} seeds {mean}, spread {spread} ({each})"
+
+
+def _confusion(chosen: Selection) -> Table:
+    table = Table(title="true class by predicted class", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    for name in chosen.classes:
+        table.add_column(escape(name), justify="right")
+    for name in ("precision", "recall", "F1"):
+        table.add_column(name, justify="right", style="dim")
+    for i, name in enumerate(chosen.classes):
+        counts = [
+            f"[green]{n}[/]" if i == j else f"[red]{n}[/]" if n else "."
+            for j, n in enumerate(chosen.confusion[i])
+        ]
+        own = chosen.per_class[i]
+        numbers = (f"{100 * value:.1f}" for value in (own.precision, own.recall, own.f1))
+        table.add_row(escape(name), *counts, *numbers)
+    return table
+
+
+def _print_mistakes(console: Console, chosen: Selection) -> None:
+    worst = sorted(chosen.mistakes, key=lambda mistake: -mistake.probability)
+    for mistake in worst[:MISTAKES_SHOWN]:
+        console.print(
+            f"  {escape(repr(mistake.path))}: {escape(mistake.label)} taken for "
+            f"{escape(mistake.predicted)} ({100 * mistake.probability:.0f} %)",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if len(worst) > MISTAKES_SHOWN:
+        console.print(f"  and {len(worst) - MISTAKES_SHOWN} more, all in --json")
+
+
+def _runners_up(chosen: Selection) -> Table:
+    table = Table(title="runners-up", title_justify="left", box=None)
+    for name in ("trial", "seed", str(chosen.metric), "schedule mean"):
+        table.add_column(name, justify="right")
+    table.add_column("file", overflow="fold")
+    for other in chosen.runners_up:
+        table.add_row(
+            str(other.trial),
+            str(other.seed),
+            score_text(chosen.metric, other.score),
+            score_text(chosen.metric, other.schedule_mean),
+            escape(PurePath(other.file).name),
+        )
+    return table
+
+
+def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
+    shared = (
+        "" if stage.trained_by == view.line.number else f", trained by trial {stage.trained_by}"
+    )
+    console.print(f"[bold]stage {stage.position + 1}[/]: {stage.state}{shared}")
+    settings = ", ".join(f"{name} {value}" for name, value in stage.settings.items())
+    console.print(f"  {escape(settings)}", highlight=False)
+    for file in stage.files:
+        console.print(
+            f"  {file.kind}: {escape(view.folder)}/{escape(file.path)} "
+            f"({file.size / 1e6:.1f} MB, sha256 {file.sha256[:12]})",
+            soft_wrap=True,
+            highlight=False,
+        )

@@ -1,0 +1,76 @@
+"""The weights files of stage runs: which of them are whole, and how they are sealed."""
+
+from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.naming import weights_name
+from trainers.base import BEST, LAST
+from trainers.metrics import Metric
+
+_SOURCES = {Kind.BEST: BEST, Kind.LAST: LAST}
+
+
+class WeightsFiles:
+    """Keeps the store's rows and the vault's files of one study in step: files first, then rows."""
+
+    def __init__(self, store: Store, vault: Vault, metric: Metric) -> None:
+        self._store = store
+        self._vault = vault
+        self._metric = metric
+
+    def kept(self, run: StageRun) -> dict[Kind, Checkpoint]:
+        """Give the sealed files of a stage run, as its rows say."""
+        return {checkpoint.kind: checkpoint for checkpoint in self._store.checkpoints_of(run.id)}
+
+    def whole(self, run: StageRun) -> dict[Kind, Checkpoint]:
+        """Give the sealed files that are there and unchanged; forget those that are not."""
+        kept = self.kept(run)
+        for kind, checkpoint in list(kept.items()):
+            if not self._vault.verify(checkpoint.path, checkpoint.sha256):
+                self._store.delete_checkpoint(run.id, kind)
+                self._vault.delete(checkpoint.path)
+                del kept[kind]
+        return kept
+
+    def seal(
+        self, run: StageRun, state: State, trial: Trial, epochs_before: int, *, with_last: bool
+    ) -> float:
+        """End a stage run that `trial` had trained; give the seconds that its epochs took.
+
+        `epochs_before` are those of the trial's earlier stages. `last` is kept where a stage
+        follows that may start from it.
+        """
+        epochs, before = self._store.epochs(run.id), self.kept(run)
+        chosen = {Kind.BEST: min(epochs, key=lambda epoch: epoch.rank(self._metric))}
+        if with_last:
+            chosen[Kind.LAST] = epochs[-1]
+        sealed = []
+        for kind, epoch in chosen.items():
+            old = before.get(kind)
+            if old and (old.epoch, old.score) == (epoch.epoch, epoch.score(self._metric)):
+                sealed.append(old)  # trained again for the other file: this one keeps its name
+            else:
+                sealed.append(self._seal_file(run, kind, trial, epochs_before, epoch))
+        seconds = sum(epoch.seconds for epoch in epochs)
+        self._store.seal_stage_run(run.id, state, seconds, sealed)
+        for path in {old.path for old in before.values()} - {new.path for new in sealed}:
+            self._vault.delete(path)
+        self._vault.discard(run.key)
+        return seconds
+
+    def _seal_file(
+        self, run: StageRun, kind: Kind, trial: Trial, epochs_before: int, epoch: EpochRecord
+    ) -> Checkpoint:
+        score = epoch.score(self._metric)
+        epochs = epochs_before + epoch.epoch
+        name = weights_name(kind, trial, run.position, epochs, self._metric, score)
+        stored = self._vault.seal(self._vault.workspace(run.key) / _SOURCES[kind], name)
+        return Checkpoint(
+            stage_run_id=run.id,
+            kind=kind,
+            path=stored.path,
+            sha256=stored.sha256,
+            size=stored.size,
+            epoch=epoch.epoch,
+            score=score,
+        )

@@ -1,0 +1,220 @@
+"""A search that dies at any point goes on, and ends as one that was never disturbed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from storage.records import State
+from study.progress import EpochFinished, Progress
+from tests.lab import Bench, Lab, schedule, stage
+from trainers.schedule import Schedule
+
+MakeLab = Callable[..., Lab]
+
+ROOT = stage(64, epochs=2)
+BAD = schedule(stage(64, 50.0))
+"""A learning rate at which the synthetic trainer diverges."""
+
+SCRIPT = (schedule(ROOT, stage(96)), schedule(ROOT, stage(128)), BAD)
+SHORT = (schedule(stage(64), stage(96)), schedule(stage(64), stage(128)))
+
+STEPS = [
+    # before or after, whose, which, with what schedules
+    ("before", "suggestions", "report", SHORT),
+    ("before", "suggestions", "tell", SHORT),
+    ("after", "suggestions", "tell", SHORT),
+    ("before", "store", "add_trial", SHORT),
+    ("before", "store", "begin_stage_run", SHORT),
+    ("before", "store", "record_epoch", SHORT),
+    ("before", "store", "seal_stage_run", SHORT),
+    ("after", "store", "seal_stage_run", SHORT),
+    ("before", "store", "fail_stage_run", (BAD,)),
+    ("after", "store", "fail_stage_run", (BAD,)),
+    ("before", "store", "finish_trial", SHORT),
+    ("after", "store", "finish_trial", SHORT),
+    ("before", "vault", "seal", SHORT),
+    ("after", "vault", "seal", SHORT),
+    ("before", "vault", "discard", (SHORT[0], BAD)),
+]
+
+UNDISTURBED: dict[tuple[Schedule, ...], dict[str, Any]] = {}
+"""What comes of a script if nothing happens, once it was tried."""
+
+
+class Crash(BaseException):
+    """What no `except Exception` holds up, as kill -9."""
+
+
+def crash_in(bench: Bench, owner: str, method: str, call: int, *, after: bool) -> None:
+    """Have the n-th call of a method die before or after it has done its work."""
+    real, calls = getattr(getattr(bench, owner), method), 0
+
+    def deadly(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            raise Crash
+        result = real(*arguments, **options)
+        if calls == call:
+            raise Crash
+        return result
+
+    setattr(getattr(bench, owner), method, deadly)
+
+
+def crashes(lab: Lab, prepare: Callable[[Bench], None]) -> bool:
+    """Search until it crashes; False if it never does."""
+    with lab.bench() as bench:
+        prepare(bench)
+        try:
+            bench.coordinator.run()
+        except Crash:
+            return True
+    return False
+
+
+def check_end(lab: Lab, expected: dict[str, Any], where: str) -> None:
+    """Check that the search, taken up again, ends as it should."""
+    lab.check_order(over=False)
+    lab.search()
+    lab.check_order()
+    assert lab.outcome() == expected, where
+    theirs = lab.optuna_trials()
+    with lab.reading() as (store, study, _):
+        ours = store.trials(study.id)
+        for trial in ours:
+            their = theirs.pop(trial.number)
+            scores = [epoch.score(study.metric) for epoch in store.epochs_of_trial(trial.id)]
+            assert their.reported == dict(enumerate(scores, 1)), where
+            if trial.state is State.COMPLETE:
+                assert their.value == trial.score, where
+    # What was suggested to a search that died before it wrote it down is given up.
+    assert {trial.state for trial in theirs.values()} <= {"FAIL"}, where
+
+
+def undisturbed(make_lab: MakeLab, script: tuple[Schedule, ...]) -> dict[str, Any]:
+    """Give what comes of a script if nothing happens."""
+    if script not in UNDISTURBED:
+        calm = make_lab(*script)
+        calm.search()
+        UNDISTURBED[script] = calm.outcome()
+    return UNDISTURBED[script]
+
+
+def dies_at(event: int) -> Callable[[Bench], None]:
+    """Have the listener die at an event."""
+
+    def prepare(bench: Bench) -> None:
+        told = 0
+
+        def listen(_: Progress) -> None:
+            nonlocal told
+            told += 1
+            if told > event:
+                raise Crash
+
+        bench.coordinator.listener = listen
+
+    return prepare
+
+
+def test_killed_at_every_event_the_end_is_the_same(make_lab: MakeLab) -> None:
+    """Trials, scores, stage runs, epochs and files; nothing runs for ever, nothing is left over."""
+    expected, event = undisturbed(make_lab, SCRIPT), 0
+    while crashes(lab := make_lab(*SCRIPT), dies_at(event)):
+        check_end(lab, expected, f"after a crash at event {event}")
+        event += 1
+    assert event == 11
+
+
+def test_killed_at_every_event_of_one_search_it_still_ends(make_lab: MakeLab) -> None:
+    """A search that dies again and again, each time one event later, even among its repeats."""
+    calm = make_lab(*SHORT, repeats=1, finalists=2)
+    calm.search()
+    lab, deaths = make_lab(*SHORT, repeats=1, finalists=2), 0
+    while crashes(lab, dies_at(deaths)):
+        lab.check_order(over=False)
+        deaths += 1
+        assert deaths < 20
+    assert deaths > 3
+    check_end(lab, calm.outcome(), "after many crashes")
+
+
+@pytest.mark.parametrize(("when", "owner", "method", "script"), STEPS)
+def test_killed_around_every_step_the_end_is_the_same(
+    make_lab: MakeLab, when: str, owner: str, method: str, script: tuple[Schedule, ...]
+) -> None:
+    """Before or after each call that writes something, in whatever trial."""
+    expected, call = undisturbed(make_lab, script), 1
+
+    def prepare(bench: Bench) -> None:
+        crash_in(bench, owner, method, call, after=when == "after")
+
+    while crashes(lab := make_lab(*script), prepare):
+        check_end(lab, expected, f"{when} call {call} of {method}")
+        call += 1
+    assert call > 1, f"{method} was never called"
+
+
+def test_stopped_after_any_epoch_the_next_run_goes_on(make_lab: MakeLab) -> None:
+    """The polite way: the epoch at hand is recorded, its trial stays open, no epoch is lost."""
+    expected = undisturbed(make_lab, SCRIPT)
+    for last in range(1, 4):
+        lab = make_lab(*SCRIPT)
+        lab.search(stop=lambda lab=lab, last=last: epochs_told(lab) >= last)
+        assert epochs_told(lab) == last
+        check_end(lab, expected, f"after a stop at epoch {last}")
+
+
+def epochs_told(lab: Lab) -> int:
+    """Count the epochs told so far."""
+    return sum(isinstance(news, EpochFinished) for news in lab.told)
+
+
+def test_a_search_told_to_stop_begins_nothing(make_lab: MakeLab) -> None:
+    """Interrupted while it starts, it leaves the budget to the next run."""
+    lab = make_lab(*SCRIPT)
+    assert lab.search(stop=lambda: True) == []
+    with lab.reading() as (store, study, _):
+        assert store.trials(study.id) == []
+
+
+def test_epochs_on_disk_are_not_trained_again(make_lab: MakeLab) -> None:
+    """A stage goes on from its `last` weights: what they know is only told again."""
+    lab = make_lab(schedule(stage(64, epochs=5)))
+    assert crashes(lab, dies_at(3))
+    folder = next((lab.folder / "lab" / "stages").iterdir())
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert {"best.safetensors", "last.safetensors"} == written.keys()
+    told = lab.search()
+    assert sum(isinstance(news, EpochFinished) for news in told) == 5
+    lab.check_order()
+
+
+@pytest.mark.parametrize("size", [64, 60], ids=["a shared beginning", "one of its own"])
+def test_killed_while_a_trial_is_pruned_it_stays_pruned(make_lab: MakeLab, size: int) -> None:
+    """The verdict on the epoch that was reported last is asked for again, and no other's."""
+    good = [schedule(ROOT, stage(size)) for size in (64, 72, 80, 88, 96)]
+    weak = schedule(stage(size, epochs=2), stage(64, 1e-5, epochs=2))
+    calm = make_lab(*good, weak, pruner="median")
+    calm.search()
+    expected, kills = calm.outcome(), 0
+    assert State.PRUNED in {trial[3] for trial in expected["trials"]}
+    for when in ("before", "after"):
+        lab = make_lab(*good, weak, pruner="median")
+
+        def prepare(bench: Bench, when: str = when) -> None:
+            seal = bench.store.seal_stage_run
+
+            def deadly(run: int, state: State, *rest: Any) -> None:
+                if state is State.COMPLETE or when == "after":
+                    seal(run, state, *rest)
+                if state is State.PRUNED:
+                    raise Crash
+
+            bench.store.seal_stage_run = deadly  # type: ignore[method-assign, assignment]
+
+        kills += crashes(lab, prepare)
+        check_end(lab, expected, f"killed {when} the pruned stage was sealed")
+    assert kills == 2

@@ -1,0 +1,151 @@
+"""One coordinator a study: who comes second is told, who is dead is replaced, who lost learns."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from storage.database import open_database
+from storage.errors import StudyInUse
+from storage.store import Store
+from study import ownership
+from study.ownership import STALE_AFTER, Ownership
+from trainers.metrics import Metric
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys
+from storage.database import open_database
+from storage.store import Store
+from study.ownership import Ownership
+store = Store(open_database(sys.argv[1]))
+with Ownership(store, int(sys.argv[2])):
+    print("mine", flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Open a store with one study, of id 1."""
+    store = Store(open_database(f"sqlite:///{tmp_path / 'encore.db'}"))
+    assert store.create_study("planes", Metric.ACCURACY, "m", {}, {}).id == 1
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def holder(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """Start another process that owns the study."""
+    command = [sys.executable, "-c", HOLD, str(store._engine.url), "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "mine\n"
+        yield child
+        child.kill()
+
+
+def test_a_second_search_is_refused_and_told_by_whom(
+    store: Store, holder: subprocess.Popen[str]
+) -> None:
+    """The sentence names the process and its command, and the first one does not notice."""
+    with pytest.raises(StudyInUse) as refused, Ownership(store, 1):
+        pass
+    text = str(refused.value)
+    assert f"process {holder.pid} on " in text
+    assert f"`{shlex.join(['-c', str(store._engine.url), '1'])}`" in text
+    assert "\n" not in text
+    assert holder.poll() is None
+    owner = store.owner(1)
+    assert owner is not None
+    assert owner.pid == holder.pid
+
+
+def test_a_killed_owner_is_replaced_at_once(store: Store, holder: subprocess.Popen[str]) -> None:
+    """Nobody waits for a heartbeat that will never come."""
+    holder.kill()
+    holder.wait()
+    with Ownership(store, 1) as mine:
+        assert mine.lost is None
+    assert store.owner(1) is None
+
+
+def test_an_owner_that_ends_makes_room(store: Store, holder: subprocess.Popen[str]) -> None:
+    """A search that is over leaves no owner behind, however it ended."""
+    holder.communicate("\n", timeout=30)
+    assert store.owner(1) is None
+    with pytest.raises(KeyboardInterrupt), Ownership(store, 1):
+        raise KeyboardInterrupt
+    assert store.owner(1) is None
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def take_over(store: Store, token: str, after: timedelta) -> None:
+    """Claim the study as a process on another host, with its clock."""
+    store.claim(
+        1,
+        host="far",
+        pid=1,
+        token=token,
+        command="python cli.py search",
+        now=datetime.now(UTC) + after,
+        stale_after=STALE_AFTER,
+    )
+
+
+def test_a_heartbeat_keeps_the_study(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lives, it says so again and again, and another host respects that."""
+    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
+    with Ownership(store, 1) as mine:
+        first = store.owner(1)
+        assert first is not None
+        wait_for(lambda: (owner := store.owner(1)) and owner.heartbeat_at > first.heartbeat_at)
+        with pytest.raises(StudyInUse):
+            take_over(store, "other", STALE_AFTER / 2)
+        assert mine.lost is None
+
+
+def test_who_lost_the_study_learns_of_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a long sleep another host owns it: `lost` says who, and its row is left alone."""
+    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
+    with Ownership(store, 1) as mine:
+        take_over(store, "other", 2 * STALE_AFTER)
+        wait_for(lambda: mine.lost)
+        assert "process 1 on far" in str(mine.lost)
+    owner = store.owner(1)
+    assert owner is not None
+    assert owner.token == "other"  # noqa: S105 - no secret
+
+
+def test_a_database_that_is_busy_for_once_ends_no_heartbeat(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is not the loss of the study is outlived."""
+    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
+    beats: list[int] = []
+    real = store.heartbeat
+
+    def stumbling(study_id: int, token: str, now: datetime) -> None:
+        beats.append(study_id)
+        if len(beats) < 3:
+            raise OSError("busy")
+        real(study_id, token, now)
+
+    monkeypatch.setattr(store, "heartbeat", stumbling)
+    with Ownership(store, 1) as mine:
+        wait_for(lambda: len(beats) > 4)
+        assert mine.lost is None

@@ -1,0 +1,75 @@
+"""Stages that are trained once more, since weights that are needed were not kept or are lost."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.records import Kind
+from tests.lab import Lab, schedule, stage
+
+MakeLab = Callable[..., Lab]
+
+ROOT = stage(64, epochs=2)
+
+
+SCRIPT = (schedule(ROOT), schedule(ROOT, stage(96)), schedule(ROOT, stage(128)))
+"""The first one ends with the stage that the others begin with."""
+
+
+def test_a_longer_trial_goes_on_from_a_shorter_one(make_lab: MakeLab) -> None:
+    """The weights to go on from are trained once more, and the shorter trial keeps its own."""
+    lab = make_lab(SCRIPT[0])
+    lab.search()
+    with lab.reading() as (store, study, _):
+        (before,) = store.checkpoints(study.id)
+    lab.configure(SCRIPT)
+    lab.search()
+    lab.check_order()
+    root, again, *others = lab.trainer.trained
+    assert root == again
+    assert len({root, *others}) == 3
+    with lab.reading() as (store, study, _):
+        best, last = store.checkpoints_of(before.stage_run_id)
+        assert best == before
+        assert last.kind is Kind.LAST
+
+
+def test_weights_are_kept_while_their_stage_is_trained_again(make_lab: MakeLab) -> None:
+    """Whoever stops the search in the middle of that still has the shorter trial's best weights."""
+    lab = make_lab(SCRIPT[0])
+    lab.search()
+    with lab.reading() as (store, study, _):
+        before = store.checkpoints(study.id)
+    lab.configure(SCRIPT)
+    lab.search(stop=lambda: len(lab.told) >= 2)
+    lab.check_order(over=False)
+    with lab.reading() as (store, study, _):
+        assert [trial.number for trial in store.running_trials(study.id)] == [1]
+        assert store.checkpoints(study.id) == before
+    lab.search()
+    lab.check_order()
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"not weights")])
+def test_a_damaged_file_is_noticed_and_trained_again(
+    make_lab: MakeLab, kind: Kind, damage: Callable[[Path], object]
+) -> None:
+    """A later trial that needs it does not take it on trust."""
+    script = [schedule(ROOT, stage(96)), schedule(ROOT, stage(128))]
+    lab = make_lab(script[0])
+    lab.search()
+    with lab.reading() as (store, study, vault):
+        root = store.stage_runs(study.id)[0]
+        lost = next(file for file in store.checkpoints_of(root.id) if file.kind is kind)
+        damage(vault.path(lost.path))
+    lab.configure(script)
+    lab.search()
+    assert lab.trainer.trained.count(root.key[:16]) == 2
+    with lab.reading() as (store, study, vault):
+        kept = store.checkpoints(study.id)
+        assert [file.path for file in kept if not vault.verify(file.path, file.sha256)] == []
+        again = next(file for file in store.checkpoints_of(root.id) if file.kind is kind)
+        assert (again.epoch, again.score) == (lost.epoch, lost.score)
+    lab.check_order()

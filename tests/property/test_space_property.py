@@ -1,0 +1,90 @@
+"""Whatever the space and whoever chooses, each schedule is one that can be trained."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.choices import Space, StageChoices
+from study.space import describe_space, space_changes, suggest_schedule
+from trainers.schedule import Schedule
+
+SIZES = st.lists(st.sampled_from([8, 32, 64, 96, 128]), min_size=1, max_size=3, unique=True)
+RATE = st.floats(1e-5, 1)
+CHOICES: dict[str, st.SearchStrategy[Any]] = {
+    "image_size": SIZES,
+    "batch_size": st.lists(st.integers(2, 64), min_size=1, max_size=2),
+    "n_cycles": st.lists(st.integers(1, 3), min_size=1, max_size=2),
+    "cycle_mult": st.lists(st.integers(1, 2), min_size=1, max_size=2),
+    "lrs": st.lists(RATE | st.tuples(RATE, RATE, RATE), min_size=1, max_size=3),
+    "dropout": st.lists(st.floats(0, 0.9) | st.tuples(st.floats(0, 0.9)), min_size=1, max_size=2),
+    "crop": st.lists(st.sampled_from(["random", "center", "no", "googlenet"]), min_size=1),
+    "start_from": st.lists(st.sampled_from(["last", "best"]), min_size=1, max_size=2),
+}
+STAGES = st.fixed_dictionaries({}, optional=CHOICES)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> Space:
+    """Draw a space, with some stages of their own."""
+    needed = {name: draw(CHOICES[name]) for name in ("image_size", "batch_size")}
+    return Space(
+        **{**draw(STAGES), **needed},
+        n_stages=draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)),
+        hidden=draw(st.sampled_from([[[]], [[64]], [[64], [32, 16]]])),
+        stages=[StageChoices(**own) for own in draw(st.lists(STAGES, max_size=4))],
+    )
+
+
+class Drawing:
+    """A chooser that draws, and insists that a parameter's choices never change."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+        self.choices: dict[str, list[Any]] = {}
+        self.chosen: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        """Draw one of the choices."""
+        assert all(choice is None or isinstance(choice, str | int | float) for choice in choices)
+        assert self.choices.setdefault(name, choices) == choices
+        self.chosen[name] = self.data.draw(st.sampled_from(choices))
+        return self.chosen[name]
+
+
+class Same:
+    """A chooser that chooses as another one has."""
+
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        self.chosen = chosen
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        """Look up what was chosen."""
+        assert self.chosen[name] in choices
+        return self.chosen[name]
+
+
+@settings(deadline=None, max_examples=150)
+@given(spaces(), st.data())
+def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
+    space: Space, data: st.DataObject
+) -> None:
+    """Also over many trials a parameter always has the choices it had the first time."""
+    chooser = Drawing(data)
+    for _ in range(3):
+        made = suggest_schedule(chooser, space, "pretrained")
+        assert Schedule.from_json(made.to_json()) == made
+        assert len(made.stages) in space.n_stages
+        assert made.hidden in space.hidden
+        sizes = [stage.image_size for stage in made.stages]
+        assert sizes == sorted(sizes)
+        assert suggest_schedule(Same(chooser.chosen), space, "pretrained") == made
+
+
+@settings(deadline=None, max_examples=50)
+@given(spaces(), spaces())
+def test_descriptions_differ_exactly_where_spaces_do(one: Space, other: Space) -> None:
+    """A study is refused another space, and never its own."""
+    assert space_changes(describe_space(one), describe_space(one)) == ""
+    changes = space_changes(describe_space(one), describe_space(other))
+    assert (changes == "") == (describe_space(one) == describe_space(other))

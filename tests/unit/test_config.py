@@ -1,0 +1,256 @@
+"""Settings: defaults, under a file, under flags; and one sentence for each that cannot be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.config import (
+    DIGITS_SPACE,
+    PHOTO_SPACE,
+    ConfigError,
+    Preset,
+    Sampler,
+    Space,
+    StageChoices,
+    StudyConfig,
+    load_config,
+    settings_of,
+)
+from trainers.metrics import Metric
+
+SPACE: dict[str, Any] = {"image_size": [64], "batch_size": [32]}
+
+
+def toml(folder: Path, text: str) -> Path:
+    """Write a config file."""
+    (folder / "study.toml").write_text(text, encoding="utf-8")
+    return folder / "study.toml"
+
+
+def refused(settings: dict[str, Any] | None = None, file: Path | None = None) -> str:
+    """Give the text of the ConfigError, and check that it is one sentence."""
+    with pytest.raises(ConfigError) as error:
+        load_config(settings, file)
+    text = str(error.value)
+    assert "\n" not in text
+    assert "pydantic" not in text.lower()
+    return text
+
+
+def test_defaults_lie_under_the_file_and_the_file_under_the_flags(tmp_path: Path) -> None:
+    """Each layer changes only what it names; a flag that was not given changes nothing."""
+    file = toml(tmp_path, 'metric = "f1"\n[budget]\ntrials = 7\n[seeds]\nfirst = 3\nrepeats = 2')
+    flags = settings_of(trials=9, metric=None, repeats=None, seed=4, data=None)
+    config = load_config(flags, file)
+    assert (config.budget.trials, config.budget.max_failures) == (9, 5)
+    assert (config.seeds.first, config.seeds.repeats, config.seeds.finalists) == (4, 2, 5)
+    assert config.metric is Metric.F1
+    assert config.data.source is None
+    assert load_config() == StudyConfig()
+
+
+def test_flags_find_their_sections(tmp_path: Path) -> None:
+    """Every flag of the command line has its place, and paths become text."""
+    config = load_config(
+        settings_of(
+            data=tmp_path,
+            data_root=tmp_path / "root",
+            trials=1,
+            max_failures=2,
+            seed=3,
+            repeats=4,
+            finalists=5,
+            study="s",
+            backbone="resnet18",
+            preset="quick",
+            sampler="random",
+        )
+    )
+    assert config.data.source == str(tmp_path)
+    assert config.data.root == str(tmp_path / "root")
+    assert (config.budget.trials, config.budget.max_failures) == (1, 2)
+    assert (config.seeds.first, config.seeds.repeats, config.seeds.finalists) == (3, 4, 5)
+    assert (config.preset, config.sampler) == (Preset.QUICK, Sampler.RANDOM)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "hint"),
+    [
+        ({"studdy": "x"}, "studdy", "did you mean 'study'?"),
+        ({"quite": 1, "else": 2}, "quite", "known are study, storage, metric"),
+        ({"budget": {"trial": 3}}, "budget.trial", "did you mean 'trials'?"),
+        ({"data": {"sorce": "x"}}, "data.sorce", "did you mean 'source'?"),
+        ({"seeds": {"zzz": 1}}, "seeds.zzz", "known are first, repeats, finalists"),
+        ({"space": {**SPACE, "backbones": ["x"]}}, "space.backbones", "did you mean 'backbone'?"),
+        (
+            {"space": {**SPACE, "stages": [{}, {"image_siz": [64]}]}},
+            "space.stages.1.image_siz",
+            "did you mean 'image_size'?",
+        ),
+        (
+            {"space": {**SPACE, "stages": [{"n_stages": [1]}]}},
+            "space.stages.0.n_stages",
+            "known are image_size",
+        ),
+    ],
+)
+def test_unknown_settings_are_refused_with_the_nearest_name(
+    settings: dict[str, Any], name: str, hint: str
+) -> None:
+    """At every level, a misspelt name is met with the one that was probably meant."""
+    text = refused(settings)
+    assert text.startswith(f"there is no setting {name!r}; ")
+    assert hint in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('metric = "speed"', ("metric", "'accuracy'", "'log_loss'", "'speed'")),
+        ("study = 5", ("study", "string", "5")),
+        ("[budget]\ntrials = 0", ("budget.trials", "greater than or equal to 1", "0")),
+        ("[budget]\ntrials = 1.5", ("budget.trials", "integer", "1.5")),
+        ('[budget]\ntrials = "many"', ("budget.trials", "integer", "'many'")),
+        ("[budget]\nmax_failures = 0", ("budget.max_failures", "1")),
+        ("budget = 3", ("budget", "3")),
+        ("[seeds]\nfirst = -1", ("seeds.first", "-1")),
+        ("[seeds]\nfirst = 2147483648", ("seeds.first", "less than 2147483648")),
+        ("[seeds]\nrepeats = 1001", ("seeds.repeats", "1000", "1001")),
+        ("[seeds]\nfinalists = 0", ("seeds.finalists", "1")),
+        ('sampler = "best"', ("sampler", "'tpe'", "'best'")),
+        ('preset = "long"', ("preset", "'quick'", "'long'")),
+        ("[data]\nsource = 3", ("data.source", "string", "3")),
+        ("[space]\nimage_size = 64", ("space.image_size", "64")),
+    ],
+)
+def test_wrong_values_are_named_in_a_sentence(
+    tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
+    """The sentence has the file, the setting, what it must be and what it is."""
+    said = refused(file=toml(tmp_path, text))
+    assert said.startswith(str(tmp_path / "study.toml"))
+    assert all(word in said for word in words), said
+
+
+def test_a_value_where_a_section_belongs_is_refused_under_flags_too(tmp_path: Path) -> None:
+    """A flag of a section that the file spoilt does not hide the mistake, or stumble over it."""
+    file = toml(tmp_path, "budget = 3")
+    assert "budget: " in refused(settings_of(trials=5), file)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"image_size": []}, "space.image_size"),
+        ({"n_stages": []}, "space.n_stages"),
+        ({"n_stages": [13]}, "space.n_stages.0"),
+        ({"n_stages": [0]}, "space.n_stages.0"),
+        ({"backbone": []}, "space.backbone"),
+        ({"lrs": []}, "space.lrs"),
+        ({"batch_size": None}, "space.batch_size must list at least 1 value, got none"),
+        ({"image_size": [4]}, "image_size must be at least 8 pixels, got 4"),
+        ({"image_size": [64, 5000]}, "image_size must be at most 4096 pixels, got 5000"),
+        ({"batch_size": [1]}, "batch_size must be at least 2 photos, got 1"),
+        ({"lrs": [[0.1, 0.2]]}, "lrs must be one number or 3"),
+        ({"lrs": [0.1, float("nan")]}, "lrs must be from 0 to 100, got nan"),
+        ({"crop": ["round"]}, "crop must be one of random, center, no, googlenet, got 'round'"),
+        ({"start_from": ["first"]}, "start_from must be 'last' or 'best', got 'first'"),
+        ({"dropout": [1.0]}, "dropout must be from 0 to 0.99, got 1"),
+        ({"dropout": [[0.1, 0.2, 0.3]]}, "dropout must list at most 2 rates"),
+        ({"dropout": [[0.1, 0.2]], "hidden": [[64], []]}, "dropout must list at most 1 rates"),
+        ({"hidden": [[0]]}, "hidden must be at least 1 unit, got 0"),
+        ({"hidden": [[64], [64, 70_000]]}, "hidden must be at most 65536 units, got 70000"),
+        ({"backbone": ["net", "a/b"]}, "backbone must be the name of a timm model, got 'a/b'"),
+        ({"backbone": [""]}, "backbone must be the name of a timm model, got ''"),
+        ({"stages": [{}, {"image_size": [4]}], "n_stages": [2]}, "image_size must be at least 8"),
+        ({"n_cycles": [1, 100], "cycle_mult": [1, 10]}, "at most 100000 epochs"),
+        ({"stages": [{"cycle_len": [1, 9999]}], "n_cycles": [1, 100]}, "at most 100000 epochs"),
+    ],
+)
+def test_a_space_with_a_choice_that_cannot_be_is_refused(space: dict[str, Any], words: str) -> None:
+    """Each choice, and the longest stage of all, is tried before anything is trained."""
+    assert words in refused({"space": {**SPACE, **space}})
+
+
+def test_a_space_may_hold_all_its_sizes_in_its_stages() -> None:
+    """What every stage lists for itself need not be listed for all."""
+    space = Space(stages=(StageChoices(image_size=(32,), batch_size=(8,)),), n_stages=(1,))
+    assert space.of_stage(0) == {"image_size": (32,), "batch_size": (8,)}
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    """A missing file, a folder, broken TOML and bytes that are no text."""
+    assert "there is no config file" in refused(file=tmp_path / "none.toml")
+    assert "not a readable TOML file" in refused(file=tmp_path)
+    assert "(at line 2" in refused(file=toml(tmp_path, 'study = "a"\nmetric = =\n'))
+    (tmp_path / "study.toml").write_bytes(b'study = "\xff"')
+    assert "not a readable TOML file" in refused(file=tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "", "a/b", ".hidden", "-x", "ünï", "a b", "a\n", "x" * 101]
+)
+def test_hostile_study_names_are_refused(name: str) -> None:
+    """A study's name is a folder's name too: nothing that leads elsewhere or breaks a line."""
+    assert refused({"study": name}).startswith("study: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (None, "digits"),
+        ("/photos/planes", "planes"),
+        ("/photos/planes/", "planes"),
+        ("lists/My planes (2).csv", "My-planes--2"),
+        ("/photos/_old", "old"),
+        ("/photos/...", "study"),
+        ("/фото", "study"),
+        ("/", "study"),
+        ("/" + "x" * 200, "x" * 100),
+    ],
+)
+def test_a_study_without_a_name_is_named_after_its_data(source: str | None, name: str) -> None:
+    """The name is made of the last part of the path, and is one that `--study` takes."""
+    made = load_config(settings_of(data=source)).study_name
+    assert made == name
+    assert load_config({"study": made}).study_name == made
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "qmc"])
+def test_a_preset_goes_with_samplers_that_learn_beside_it(sampler: str) -> None:
+    """A preset lies outside the space: where that breaks the sampler, the flags are named."""
+    text = refused({"preset": "quick", "sampler": sampler})
+    assert f"--sampler {sampler}" in text
+    assert "tpe or random" in text
+    assert load_config({"sampler": sampler}).sampler == sampler
+    for kind in ("tpe", "random"):
+        assert load_config({"preset": "article", "sampler": kind}).preset is Preset.ARTICLE
+
+
+def test_the_space_is_the_users_own_or_fits_the_data() -> None:
+    """Digits, photos and the user's own space; `backbone` puts one network into each."""
+    assert load_config().resolved_space == DIGITS_SPACE
+    assert load_config(settings_of(data="photos")).resolved_space == PHOTO_SPACE
+    own = load_config({"space": SPACE})
+    assert own.resolved_space.image_size == (64,)
+    for settings in ({}, {"space": SPACE}, {"data": {"source": "photos"}}):
+        before = load_config(settings).resolved_space
+        after = load_config({**settings, "backbone": "resnet18"}).resolved_space
+        assert after.backbone == ("resnet18",)
+        assert after == before.model_copy(update={"backbone": ("resnet18",)})
+
+
+def test_config_comes_back_from_json() -> None:
+    """What the database keeps of a config makes the same config again."""
+    rates = {
+        "lrs": [0.001, [1e-5, 1e-4, 1e-3]],
+        "dropout": [0.1, [0.25, 0.5]],
+        "hidden": [[], [64]],
+    }
+    space = {**SPACE, **rates, "dropout": [0.1, [0.25]], "stages": [{}, {"crop": ["no"]}]}
+    for config in (
+        StudyConfig(),
+        load_config({"study": "a", "preset": "article", "metric": "log_loss", "space": space}),
+    ):
+        assert StudyConfig(**config.model_dump(mode="json")) == config

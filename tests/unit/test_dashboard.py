@@ -1,0 +1,107 @@
+"""Optuna's dashboard: refused in one sentence, or served to this machine alone."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from storage.errors import StudyNotFound
+from study.config import ConfigError
+from study.dashboard import dashboard
+from tests.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def port() -> int:
+    """Give a port that is free."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_taken_port_is_told_with_the_way_out(finished: Lab) -> None:
+    """Nothing is served, and the flag is named."""
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        ready: list[str] = []
+        with pytest.raises(ConfigError, match=rf"port {taken} cannot be used .+ --port") as error:
+            dashboard(storage=finished.url, port=taken, ready=ready.append)
+        assert "\n" not in str(error.value)
+        assert ready == []
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, port: int) -> None:
+    """A misspelt URL is told, and leaves no file behind."""
+    with pytest.raises(StudyNotFound, match="there are no studies in"):
+        dashboard(storage=f"sqlite:///{tmp_path / 'none.db'}", port=port)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def served(finished: Lab, port: int) -> Iterator[int]:
+    """Start the command and give its port once it answers."""
+    command = [sys.executable, str(ROOT / "cli.py"), "dashboard"]
+    command += ["--storage", finished.url, "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=finished.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while not can_connect("127.0.0.1", port):
+                assert server.poll() is None, server.stdout and server.stdout.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield port
+        finally:
+            server.kill()
+
+
+def can_connect(host: str, port: int) -> bool:
+    """Tell whether somebody listens there."""
+    with closing(socket.socket()) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((host, port)) == 0
+
+
+def own_addresses() -> set[str]:
+    """Give this machine's addresses beside 127.0.0.1, as far as they can be found."""
+    # All of 127/8 is this machine on Linux; elsewhere nobody answers there anyway.
+    found = {"127.0.0.2"}
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+            found.add(probe.getsockname()[0])
+        except OSError:
+            pass
+    return found - {"127.0.0.1"}
+
+
+def get(port: int, path: str) -> tuple[int, str, str]:
+    """Ask for a page; give its status, kind and text."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        kind = answer.getheader("Content-Type", "")
+        return answer.status, kind.partition(";")[0], answer.read().decode()
+
+
+def test_the_dashboard_answers_this_machine_alone(served: int) -> None:
+    """The page and the studies are there, but at no address that others could reach."""
+    status, kind, _ = get(served, "/dashboard")
+    assert (status, kind) == (200, "text/html")
+    assert get(served, "/")[0] in (200, 302)
+    status, kind, text = get(served, "/api/studies")
+    assert (status, kind) == (200, "application/json")
+    assert [study["study_name"] for study in json.loads(text)["study_summaries"]] == ["lab"]
+    assert [host for host in own_addresses() if can_connect(host, served)] == []

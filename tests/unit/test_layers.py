@@ -1,0 +1,203 @@
+"""The house's floors: imports run down, in no circle, and each library stays in its room."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ("trainers", "storage", "study", "cli")
+"""From the ground up: a floor may import itself and those before it."""
+
+ROOMS = {
+    "optuna": ("study.suggestions", "study.dashboard"),
+    "optuna_dashboard": ("study.dashboard",),
+    "sqlalchemy": ("storage",),
+    "alembic": ("storage",),
+    "fsspec": ("storage",),
+    "ray": (),
+    "rich": ("cli", "study.views"),
+    "typer": ("cli",),
+    "click": ("cli",),
+    "pandas": (),
+    "plotly": (),
+}
+"""Where a library may be known, by the start of the module's name."""
+
+GROUND = ("trainers.schedule", "trainers.metrics")
+"""What the store may take from the trainers: free of torch."""
+
+HEAVY = ("torch", "torchvision", "timm", "optuna", "pandas", "sklearn", "matplotlib", "plotly")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: `runs` says whether it happens when the module is imported."""
+
+    source: str
+    target: str
+    runs: bool
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Find all modules of the program by name."""
+    files = [ROOT / "cli.py", *(f for top in FLOORS[:3] for f in (ROOT / top).rglob("*.py"))]
+    return {_name(file): file for file in files}
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """Read every import of every module, those inside functions too."""
+    return tuple(
+        found
+        for name, file in modules().items()
+        for found in _in(ast.parse(file.read_text(encoding="utf-8")), name, runs=True)
+    )
+
+
+def _in(node: ast.AST, source: str, *, runs: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Import():
+                yield from (Import(source, alias.name, runs) for alias in child.names)
+            case ast.ImportFrom(module=module, level=level):
+                assert level == 0, f"{source} has a relative import of {module}"
+                for alias in child.names:
+                    # `from study import config` means the module, if there is one.
+                    inner = f"{module}.{alias.name}"
+                    target = inner if inner in modules() else str(module)
+                    yield Import(source, target, runs)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                yield from _in(child, source, runs=False)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                yield from _in(child, source, runs=False)
+            case _:
+                yield from _in(child, source, runs=runs)
+
+
+def test_the_reader_of_imports_reads() -> None:
+    """The other tests here stand on something: known imports are found, with their kind."""
+    assert Import("study.config", "pydantic", True) in imports()
+    assert Import("study.coordinator", "study.suggestions", False) in imports()
+    assert Import("study.dashboard", "optuna_dashboard", False) in imports()
+    assert len(modules()) > 50
+
+
+def test_imports_run_down_only() -> None:
+    """Cli over study over storage over trainers, also inside functions."""
+    wrong = [
+        found
+        for found in imports()
+        if found.target.split(".")[0] in FLOORS
+        and FLOORS.index(found.target.split(".")[0]) > FLOORS.index(found.source.split(".")[0])
+    ]
+    assert wrong == []
+
+
+def test_the_store_takes_only_what_is_torch_free_of_the_trainers() -> None:
+    """Storage knows schedules and metrics, and nobody who trains."""
+    taken = {
+        found.target
+        for found in imports()
+        if found.source.startswith("storage") and found.target.startswith("trainers")
+    }
+    assert taken <= set(GROUND)
+
+
+def test_there_is_no_circle() -> None:
+    """Modules can be put into an order in which each imports only earlier ones."""
+    below: dict[str, set[str]] = {name: set() for name in modules()}
+    for found in imports():
+        if found.runs and found.target in below and found.target != found.source:
+            below[found.source].add(found.target)
+    while free := {name for name, needed in below.items() if not needed}:
+        below = {name: needed - free for name, needed in below.items() if name not in free}
+    assert below == {}, "these import each other in a circle"
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_a_library_stays_in_its_room(library: str) -> None:
+    """Who would replace it has to look there only."""
+    users = {found.source for found in imports() if found.target.split(".")[0] == library}
+    strangers = {
+        user
+        for user in users
+        if not any(user == room or user.startswith(room + ".") for room in ROOMS[library])
+    }
+    assert strangers == set()
+
+
+def run_light(code: str, folder: Path) -> None:
+    """Run Python; `check(what)` in it fails if a heavy library has been loaded."""
+    script = f"""
+import sys
+import cli
+
+def check(what):
+    loaded = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not loaded, f"{{what}} has loaded {{loaded}}"
+
+{code}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def run_commands(commands: list[tuple[list[str], int]], folder: Path) -> None:
+    """Run commands that must end with these exit codes and load nothing heavy."""
+    lines = (
+        f"assert cli.run({arguments!r}) == {code}\ncheck({arguments!r})"
+        for arguments, code in commands
+    )
+    run_light("\n".join(lines), folder)
+
+
+def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
+    """Help and mistakes are answered without the seconds that torch and Optuna take."""
+    helps = [([*command, "--help"], 0) for command in ([], ["search"], ["best"], ["dashboard"])]
+    nothing_there = [(command, 1) for command in (["best"], ["ls"], ["show", "0"])]
+    run_commands([*helps, *nothing_there, (["search", "--trials", "0"], 2)], tmp_path)
+
+
+def test_reading_a_study_loads_nothing_heavy(finished: Lab, tmp_path: Path) -> None:
+    """`best`, `ls` and `show` on a real study read rows alone."""
+    commands = [["best"], ["best", "--json"], ["ls"], ["show", "0"], ["show", "0", "--json"]]
+    run_commands([([*command, "--storage", finished.url], 0) for command in commands], tmp_path)
+
+
+def test_the_public_face_loads_nothing_heavy(tmp_path: Path) -> None:
+    """`from study import ...` costs a notebook no torch before something is trained."""
+    run_light("from study import *\nassert search and best\ncheck('the public face')", tmp_path)
+
+
+def test_all_is_what_the_public_face_offers() -> None:
+    """No name in `__all__` is missing, and nothing of ours is public beside it."""
+    import study
+
+    ours = {
+        name
+        for name, value in vars(study).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("study.")
+    }
+    assert ours == set(study.__all__)

@@ -1,0 +1,200 @@
+"""What comes next: the preset, exploration up to the total, then the finalists' fresh seeds."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from storage.records import Role, State, Trial
+from study.config import Preset, StudyConfig, load_config, settings_of
+from study.policy import Explore, Repeat, RunPreset, finalists, fresh_seed, next_action, to_go
+from tests.lab import schedule, stage
+from trainers.metrics import Metric
+from trainers.schedule import Schedule
+
+
+def trial(
+    number: int,
+    size: int = 32,
+    score: float | None = 0.5,
+    *,
+    role: Role = Role.EXPLORE,
+    state: State = State.COMPLETE,
+    seed: int = 0,
+    loss: float | None = 0.7,
+) -> Trial:
+    """Make a trial whose schedule is known by its image size."""
+    return Trial(
+        id=number + 1,
+        study_id=1,
+        number=number,
+        schedule_json=sized(size).to_json(),
+        seed=seed,
+        role=role,
+        state=state,
+        score=score,
+        loss=loss,
+        started_at=datetime.now(UTC),
+    )
+
+
+def sized(size: int) -> Schedule:
+    """Make the schedule that is known by an image size."""
+    return schedule(stage(size))
+
+
+def config(**settings: Any) -> StudyConfig:
+    """Make a config of the command line's flags."""
+    return load_config(settings_of(**({"trials": 3} | settings)))
+
+
+def test_the_preset_comes_first_and_once() -> None:
+    """It counts in the total; whatever came of it, it is not tried again."""
+    asked = config(preset="quick", trials=2)
+    assert next_action([], asked) == RunPreset(Preset.QUICK)
+    for state in State:
+        done = [trial(0, role=Role.PRESET, state=state)]
+        assert next_action(done, asked) == Explore()
+    assert next_action([trial(0, role=Role.PRESET), trial(1)], asked) is None
+
+
+def test_exploration_goes_on_up_to_the_total() -> None:
+    """Running, failed and pruned trials count as spent, repeats do not."""
+    done = [trial(0, state=State.FAILED), trial(1, state=State.PRUNED)]
+    assert next_action(done, config()) == Explore()
+    assert next_action([*done, trial(2, role=Role.REPEAT)], config()) == Explore()
+    assert next_action([*done, trial(2, state=State.RUNNING)], config()) is None
+    assert next_action([*done, trial(2)], config()) is None
+    assert next_action([*done, trial(2)], config(trials=4)) == Explore()
+
+
+def test_no_repeat_begins_while_exploration_runs() -> None:
+    """The finalists are not known before the last of it has ended."""
+    asked = config(trials=2, repeats=1)
+    assert next_action([trial(0), trial(1, state=State.RUNNING)], asked) is None
+    assert next_action([trial(0), trial(1, 64)], asked) == Repeat(trial_like(0))
+
+
+def trial_like(number: int) -> Any:
+    """Equal any trial of that number."""
+
+    class Like:
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Trial) and other.number == number
+
+        __hash__ = None  # type: ignore[assignment]
+
+    return Like()
+
+
+def test_finalists_are_repeated_in_turn() -> None:
+    """Each gets its first fresh seed before any gets its second, the best one first."""
+    asked = config(trials=3, repeats=2, finalists=2)
+    trials = [trial(0, 32, 0.7), trial(1, 64, 0.9), trial(2, 96, 0.5)]
+    order = []
+    while action := next_action(trials, asked):
+        assert isinstance(action, Repeat)
+        order.append(action.of.number)
+        trials.append(
+            trial(len(trials), action.of.schedule.stages[0].image_size, 0.1, role=Role.REPEAT)
+        )
+    assert order == [1, 0, 1, 0]
+
+
+def test_finalists_are_those_of_the_exploration_alone() -> None:
+    """A repeat that disappoints does not hand its place to another schedule."""
+    explored = [trial(0, 32, 0.9), trial(1, 64, 0.8), trial(2, 96, 0.85)]
+    asked = config(repeats=3, finalists=1)
+    after = [*explored, trial(3, 32, 0.1, role=Role.REPEAT, seed=1)]
+    assert next_action(after, asked) == Repeat(trial_like(0))
+
+
+def test_a_failed_repeat_is_spent() -> None:
+    """A schedule that fails under a seed gets no extra one."""
+    asked = config(trials=1, repeats=2)
+    failed = [trial(n, role=Role.REPEAT, state=State.FAILED, seed=n) for n in (1, 2)]
+    assert next_action([trial(0), failed[0]], asked) == Repeat(trial_like(0))
+    assert next_action([trial(0), *failed], asked) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "order"), [(Metric.ACCURACY, [2, 0, 3]), (Metric.LOG_LOSS, [3, 0, 2])]
+)
+def test_finalists_are_ranked_by_their_mean(metric: Metric, order: list[int]) -> None:
+    """One trial stands for each schedule; failed and pruned ones are not in it."""
+    explored = [
+        trial(0, 32, 0.9, seed=0),
+        trial(1, 32, 0.3, seed=1),  # with the one before: 0.6 on average
+        trial(2, 64, 0.7),
+        trial(3, 96, 0.5),
+        trial(4, 128, 0.99, state=State.PRUNED),
+        trial(5, 160, 0.99, state=State.FAILED),
+    ]
+    assert [found.number for found in finalists(explored, metric, 9)] == order
+    assert [found.number for found in finalists(explored, metric, 2)] == order[:2]
+    assert finalists([], metric, 2) == []
+
+
+def test_equal_means_are_ranked_by_loss() -> None:
+    """As everywhere, the loss decides between equal scores."""
+    explored = [trial(0, 32, 0.9, loss=0.4), trial(1, 64, 0.9, loss=0.3)]
+    assert finalists(explored, Metric.ACCURACY, 1)[0].number == 1
+
+
+def test_a_score_that_is_no_number_is_last() -> None:
+    """The store gives None for it; that ends no search."""
+    explored = [trial(0, 32, None, loss=None), trial(1, 64, 0.1), trial(2, 96, 0.2, loss=None)]
+    assert [found.number for found in finalists(explored, Metric.ACCURACY, 3)] == [2, 1, 0]
+    assert [found.number for found in finalists(explored, Metric.LOG_LOSS, 3)][-1] == 0
+
+
+def test_a_fresh_seed_is_the_first_unused_one() -> None:
+    """Only trials of that schedule count, whatever came of them."""
+    trials = [
+        trial(0, 32, seed=5),
+        trial(1, 32, seed=6, state=State.FAILED),
+        trial(2, 64, seed=7),
+        trial(3, 32, seed=8, role=Role.REPEAT),
+    ]
+    assert fresh_seed(trials, sized(32), 5) == 7
+    assert fresh_seed(trials, sized(32), 0) == 0
+    assert fresh_seed(trials, sized(96), 5) == 5
+
+
+def test_to_go_counts_what_runs_and_what_is_to_begin() -> None:
+    """At first as if all went well; once exploration is over, exactly."""
+    asked = config(trials=3, repeats=2, finalists=2)
+    assert to_go([], asked) == 3 + 4
+    assert to_go([trial(0, state=State.RUNNING)], asked) == 7
+    assert to_go([trial(0), trial(1, 64)], asked) == 1 + 4
+    explored = [trial(0), trial(1, 64), trial(2, 96)]
+    assert to_go(explored, asked) == 4
+    begun = [*explored, trial(3, role=Role.REPEAT, state=State.RUNNING)]
+    assert to_go(begun, asked) == 4
+    assert to_go([trial(0)], config(trials=1)) == 0
+
+
+def test_to_go_does_not_wait_for_finalists_that_are_not() -> None:
+    """Failed trials and schedules tried twice leave fewer to repeat: the end is 0 to go."""
+    asked = config(trials=4, repeats=3, finalists=4)
+    explored = [
+        trial(0, 32),
+        trial(1, 32, seed=1),
+        trial(2, 64, state=State.FAILED),
+        trial(3, 96, state=State.PRUNED),
+    ]
+    assert to_go(explored, asked) == 3
+    repeats = [trial(4 + n, 32, seed=2 + n, role=Role.REPEAT) for n in range(3)]
+    assert to_go([*explored, *repeats], asked) == 0
+    assert next_action([*explored, *repeats], asked) is None
+
+
+def test_to_go_follows_a_changed_mind() -> None:
+    """A preset waits for room in the total; a smaller total, more repeats for new finalists."""
+    done = [trial(0), trial(1, 64)]
+    assert to_go(done, config(trials=2, preset="quick")) == 0
+    assert to_go(done, config(trials=1)) == 0
+    repeated = [*done, trial(2, 32, role=Role.REPEAT, seed=1)]
+    assert to_go(repeated, config(trials=2, repeats=1, finalists=1)) == 0
+    better = [*repeated, trial(3, 96, 0.9)]
+    assert to_go(better, config(trials=3, repeats=1, finalists=1)) == 1

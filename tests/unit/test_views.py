@@ -1,0 +1,229 @@
+"""What is printed for a person: complete, literal, and within the terminal's width."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from storage.records import Checkpoint, EpochRecord, Kind, Role, State
+from study.doctor import Finding, Level
+from study.listing import StageView, TrialLine, TrialList, TrialView
+from study.selector import Mistake, RunnerUp, Selection
+from study.views.pages import print_best, print_doctor, print_trial, print_trials
+from tests.lab import schedule, stage
+from trainers.metrics import ClassNumbers, Metric
+
+HOSTILE = r"[red]a[/] [/] [bold :fire: \[b] [link=http://x]z"
+"""Closes a tag that is not open, opens some, and asks for an emoji."""
+
+OF = schedule(stage(64, dropout=(0.25, 0.5)), stage(96))
+NOW = datetime.now(UTC)
+
+
+def console(width: int = 200, **options: Any) -> tuple[Console, io.StringIO]:
+    """Make the console of the command line, into a string."""
+    text = io.StringIO()
+    return Console(file=text, width=width, emoji=False, **options), text
+
+
+def chosen(**others: Any) -> Selection:
+    """Make a selection in which every name is hostile."""
+    given: dict[str, Any] = {
+        "study": HOSTILE,
+        "trial": 4,
+        "seed": 3,
+        "file": f"runs/{HOSTILE}.safetensors",
+        "sha256": "f" * 64,
+        "metric": Metric.ACCURACY,
+        "score": 0.5,
+        "loss": 0.6,
+        "errors": 1,
+        "n_valid": 2,
+        "classes": (HOSTILE, "b"),
+        "per_class": (ClassNumbers(1, 0.5, 0.7, 1), ClassNumbers(0, 0, 0, 1)),
+        "confusion": [[1, 0], [1, 0]],
+        "mistakes": (Mistake(f"{HOSTILE}.png", "b", HOSTILE, 0.6),) * 23,
+        "schedule": OF.to_dict(),
+        "schedule_digest": OF.digest,
+        "stage": 1,
+        "epoch": 2,
+        "schedule_mean": 0.5,
+        "schedule_spread": 0.1,
+        "seed_scores": {3: 0.5, 4: 0.6},
+        "trials": 9,
+        "runners_up": (RunnerUp(5, 0, 0.4, 0.3, "runs/[red]w [bold].safetensors"),),
+        "damaged": (HOSTILE,),
+    }
+    return Selection(**(given | others))
+
+
+def test_the_command_lines_own_consoles_take_no_emoji_codes() -> None:
+    """A class may be called :fire:, and then it is printed so."""
+    import cli
+
+    for own in (cli.out, cli.err):
+        assert str(own.render_str(":fire:")) == ":fire:"
+
+
+def test_best_is_printed_literally() -> None:
+    """File, study, classes, mistakes, runners-up and damaged files, whatever they are called."""
+    out, text = console()
+    print_best(out, chosen())
+    said = text.getvalue()
+    assert f"passed over {HOSTILE}" in said
+    assert f"runs/{HOSTILE}.safetensors" in said.splitlines()
+    assert f"study {HOSTILE}, best of 9 trials: trial 4, seed 3, stage 2, epoch 2" in said
+    assert "accuracy 50.00, 1 errors on 2 validation photos, loss 0.6000" in said
+    assert f": b taken for {HOSTILE} (60 %)" in said
+    assert said.count(" taken for ") == 10
+    assert "and 13 more" in said
+    assert "mean over 2 seeds 50.00, spread 10.00 (50.00, 60.00)" in said
+    assert "[red]w [bold].safetensors" in said
+    assert said.count(HOSTILE) >= 15
+
+
+def test_best_of_one_seed_says_what_would_tell_more() -> None:
+    """No spread is invented where there is one seed."""
+    out, text = console()
+    print_best(out, chosen(schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=()))
+    assert "one seed only" in text.getvalue()
+    assert "runners-up" not in text.getvalue()
+
+
+def line(**others: Any) -> TrialLine:
+    """Make a line of `ls`."""
+    given: dict[str, Any] = {
+        "number": 4,
+        "seed": 3,
+        "role": Role.REPEAT,
+        "state": State.COMPLETE,
+        "score": 0.5,
+        "loss": 0.6,
+        "epochs": 2,
+        "seconds": 3.0,
+        "schedule": "64 px",
+        "schedule_digest": "d" * 64,
+        "file": None,
+        "failure": None,
+    }
+    return TrialLine(**(given | others))
+
+
+def test_ls_is_printed_literally() -> None:
+    """A failed trial shows its reason in place of its schedule; a running one has no score yet."""
+    out, text = console()
+    failed = line(state=State.FAILED, failure=HOSTILE, score=None, loss=None)
+    running = line(number=5, state=State.RUNNING, score=None, loss=None)
+    print_trials(out, TrialList(HOSTILE, Metric.F1, (line(), failed, running)))
+    said = text.getvalue()
+    assert said.startswith(f"study {HOSTILE}")
+    assert HOSTILE in said.splitlines()[3]
+    assert said.splitlines()[4].split()[:7] == ["5", "3", "repeat", "running", "-", "-", "2"]
+
+
+def view(**others: Any) -> TrialView:
+    """Make what `show` shows."""
+    epoch = EpochRecord(
+        stage_run_id=1,
+        stage=0,
+        epoch=1,
+        cycle=1,
+        lrs=(1e-4, 2e-4, 1e-3),
+        train_loss=float("nan"),
+        valid_loss=0.6,
+        accuracy=0.5,
+        balanced_accuracy=0.5,
+        f1=0.5,
+        seconds=1.0,
+        images_per_second=99.0,
+    )
+    file = Checkpoint(
+        stage_run_id=1,
+        kind=Kind.BEST,
+        path=HOSTILE,
+        sha256="f" * 64,
+        size=2_500_000,
+        epoch=1,
+        score=0.5,
+    )
+    shown = StageView(
+        position=0,
+        key="k",
+        state=State.COMPLETE,
+        trained_by=2,
+        settings=OF.to_dict()["stages"][0],
+        epochs=(epoch,),
+        files=(file,),
+    )
+    given: dict[str, Any] = {
+        "study": HOSTILE,
+        "metric": Metric.LOG_LOSS,
+        "line": line(failure=HOSTILE),
+        "backbone": "net",
+        "hidden": (512,),
+        "started_at": NOW,
+        "finished_at": None,
+        "folder": HOSTILE,
+        "stages": (shown,),
+    }
+    return TrialView(**(given | others))
+
+
+def test_show_is_printed_literally() -> None:
+    """Curves (where they are numbers), stages with the trial that trained them, files."""
+    out, text = console()
+    print_trial(out, view())
+    said = text.getvalue()
+    assert f"of study {HOSTILE}: complete, repeat, seed 3, log_loss 0.5000" in said
+    assert f"best: {HOSTILE}/{HOSTILE} (2.5 MB, sha256 ffffffffffff)" in said
+    assert "stage 1: complete, trained by trial 2" in said
+    assert "net, head [512], schedule dddddddddddd" in said
+    assert "accuracy over 1 epochs" in said
+    assert "dropout (0.25, 0.5)" in said
+
+
+def test_a_trial_that_has_only_begun_can_be_shown() -> None:
+    """No stage, no epoch: no curves."""
+    out, text = console()
+    print_trial(out, view(stages=()))
+    assert "over" not in text.getvalue().splitlines()[-1]
+
+
+def test_doctor_prints_findings_with_their_advice() -> None:
+    """One line each, marked, literal; advice below."""
+    out, text = console(60)
+    findings = [
+        Finding(f"study {HOSTILE}", Level.GOOD, HOSTILE),
+        Finding("files", Level.BAD, "x" * 100, HOSTILE),
+        Finding("disk", Level.NOTICE, "low"),
+    ]
+    print_doctor(out, findings)
+    assert text.getvalue().splitlines() == [
+        f"ok study {HOSTILE}: {HOSTILE}",
+        f"XX files: {'x' * 100}",
+        f"   -> {HOSTILE}",
+        "!! disk: low",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 60])
+def test_narrow_terminals_get_everything_too(width: int) -> None:
+    """Tables and texts shrink or wrap, but nothing fails, even with many classes."""
+    out, text = console(width)
+    many = tuple(f"class {n}" for n in range(40))
+    wide = chosen(
+        classes=many,
+        per_class=(ClassNumbers(1, 1, 1, 1),) * 40,
+        confusion=np.eye(40, dtype=int).tolist(),
+    )
+    for one in (wide, chosen()):
+        print_best(out, one)
+    print_trial(out, view())
+    assert text.getvalue().count("taken for") >= 20
+    out, text = console(width)
+    print_trials(out, TrialList("s", Metric.F1, (line(), replace(line(), number=12345))))
+    assert max(map(len, text.getvalue().splitlines())) <= width
