@@ -1,0 +1,124 @@
+"""What a newcomer installs and reads: the wheel, the README's commands, its Python example."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cli import run
+from study.config import StudyConfig, load_config
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Give the README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Make a small folder PHOTOS of two classes, and a tiny study.toml beside it."""
+    for name, colour in (("reds", (200, 40, 40)), ("blues", (40, 40, 200))):
+        (tmp_path / "PHOTOS" / name).mkdir(parents=True)
+        for index in range(10):
+            photo = Image.new("RGB", (40, 40 + index), colour)
+            photo.save(tmp_path / "PHOTOS" / name / f"{index}.jpg")
+    photo.save(tmp_path / "photo.jpg")
+    (tmp_path / "study.toml").write_text(
+        'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+        "image_size = [32]\nbatch_size = [64]\nlrs = [0.01, 0.02, 0.03, 0.04]\n"
+    )
+    return tmp_path
+
+
+def test_the_commands_of_the_readme_work(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every `python cli.py` line of the README runs, word by word but for the number of trials."""
+    # The first one stands at the end of the command that installs.
+    commands = re.findall(r"(?:^|&& )(python cli\.py [^#\n]*)", README, re.MULTILINE)
+    lines = [line.strip() for line in commands if "dashboard" not in line]
+    assert len(lines) >= 6
+    monkeypatch.chdir(photos)
+    for line in lines:
+        words = re.sub(r"--trials \d+", "--trials 2", line).split()[2:]
+        # A GPU's backbone and a weights file of one's own are not for this machine.
+        words = ["test_resnet" if word == "resnext50_32x4d" else word for word in words]
+        assert run(words) == 0, f"{line}: {capsys.readouterr().err}"
+
+
+def test_the_python_example_of_the_readme_works(photos: Path) -> None:
+    """The README's Python example runs as it stands."""
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example.replace("trials=50", "trials=1")],
+        cwd=photos,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "acc" in done.stdout
+
+
+def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -> None:
+    """The README's TOML is accepted, and study.toml with its `#` taken away says the defaults."""
+    for block in blocks("toml"):
+        (tmp_path / "study.toml").write_text(block)
+        load_config({}, tmp_path / "study.toml")
+    lines = (ROOT / "study.toml").read_text().splitlines()
+    settings = [line[2:] for line in lines if re.match(r"# (\[|\w+ = )", line)]
+    optional = ("study", "preset", "backbone", "weights", "source", "root")
+    kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
+    (tmp_path / "study.toml").write_text("\n".join(kept))
+    told = load_config({}, tmp_path / "study.toml")
+    default = StudyConfig(data=told.data.model_copy(update={"source": "PHOTOS"}))
+    assert told.model_copy(update={"space": None}) == StudyConfig()
+    assert told.space == default.resolved_space
+
+
+def test_an_installed_wheel_offers_the_same_commands(tmp_path: Path) -> None:
+    """`encore` from the wheel searches nothing yet, but opens and migrates a database."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    wheels = tmp_path / "wheels"
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)], check=True, timeout=300
+    )
+    # The environment of the tests lends its packages, so that torch is not installed again.
+    venv.create(tmp_path / "venv", with_pip=False)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (wheel,) = wheels.glob("encore_search-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    lent = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "lent.pth").write_text(lent + "\n")
+    program = tmp_path / "venv" / "bin" / "python"
+    open_it = (
+        "import cli, storage.database as d, sys; d.open_database('sqlite:///runs/encore.db');"
+        f"assert {str(site)!r} in cli.__file__, cli.__file__;"
+        "sys.exit(cli.run(['doctor','--json']))"
+    )
+    done = subprocess.run(
+        [str(program), "-c", open_it], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    findings = {finding["what"]: finding["level"] for finding in json.loads(done.stdout)}
+    assert findings["database"] == "good"
+    assert "encore" in (wheel_entry_points(wheel))
+
+
+def wheel_entry_points(wheel: Path) -> str:
+    """Give the wheel's entry points."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
+        return archive.read(name).decode()

@@ -1,0 +1,93 @@
+"""Wrong input on purpose: one sentence on stderr, the right exit code, nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "Usage"),
+        (("serch",), 2, "serch"),
+        (("search", "--trials", "0"), 2, "budget.trials"),
+        (("search", "--trials", "many"), 2, "--trials"),
+        (("search", "--metric", "speed"), 2, "speed"),
+        (("search", "--study", "../../etc"), 2, "study"),
+        (("search", "--preset", "quick", "--sampler", "gp"), 2, "sampler"),
+        (("search", "--config", "none.toml"), 2, "none.toml"),
+        (("search", "--data", "nowhere"), 4, "nowhere"),
+        (("search", "--data", "empty"), 4, "empty"),
+        (("search", "--data", "one"), 4, "only 'roses'"),
+        (("search", "--data", "list.csv"), 4, "gone.jpg"),
+        (("search", "--storage", "nonsense"), 1, "nonsense"),
+        (("best",), 1, "search"),
+        (("best", "--study", "x"), 1, "search"),
+        (("ls",), 1, "search"),
+        (("show", "3"), 1, "search"),
+        (("show", "three"), 2, "trial"),
+        (("dashboard",), 1, "search"),
+        (("dashboard", "--port", "0"), 2, "port"),
+        (("best", "--storage", "postgresql://me:secret@/x"), 1, "driver"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    """Each mistake gives its exit code and names the thing, and leaves no file behind."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one" / "roses").mkdir(parents=True)
+    for index in range(5):
+        Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "one" / "roses" / f"{index}.png")
+    (tmp_path / "list.csv").write_text("path,label\ngone.jpg,roses\n")
+    before = sorted(tmp_path.rglob("*"))
+
+    monkeypatch.chdir(tmp_path)
+
+    ended = cli.run(arguments)
+
+    said = "".join(capsys.readouterr())
+    assert ended == code, said
+    assert says in said
+    assert "Traceback" not in said
+    assert "secret" not in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    """Only `--debug` prints where an error came from."""
+    for debug in ([], ["--debug"]):
+        command = [sys.executable, str(ROOT / "cli.py"), *debug, "best"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) is bool(debug)
+
+
+def test_nothing_to_select_is_exit_code_5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study whose only trial fails ends with code 3, and `best` of it with code 5."""
+    (tmp_path / "study.toml").write_text(
+        'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+        'image_size = [32]\nbatch_size = [64]\nlrs = [100.0]\noptimizer = ["sgd"]\n'
+        "cycle_len = [3]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["search", "--trials", "3", "--max-failures", "2"]) == 3
+    said = capsys.readouterr().err
+    assert "2 trials in a row have failed" in said
+    assert "TrainingDiverged" in said
+    assert cli.run(["best"]) == 5
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
