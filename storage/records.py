@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -113,6 +114,15 @@ class Trial:
 
 
 _schedule = lru_cache(maxsize=4096)(Schedule.from_json)
+
+
+def keys_of(manifest_digest: str, trials: Iterable[Trial]) -> set[str]:
+    """Give the keys of all stage runs that trials use or will use."""
+    return {
+        stage_run_key(manifest_digest, prefix, trial.seed)
+        for trial in trials
+        for prefix in trial.schedule.prefixes()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

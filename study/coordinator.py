@@ -15,6 +15,7 @@ from storage.records import (
     StageRun,
     State,
     Trial,
+    keys_of,
     stage_run_key,
 )
 from storage.store import Store
@@ -108,11 +109,7 @@ class Coordinator:
 
     def _sweep(self, unfinished: Sequence[Trial]) -> None:
         """Delete what a crash left behind: stale files must never be taken for results."""
-        keys = {
-            stage_run_key(self.manifest_digest, prefix, trial.seed)
-            for trial in unfinished
-            for prefix in trial.schedule.prefixes()
-        }
+        keys = keys_of(self.manifest_digest, unfinished)
         self.vault.sweep(self.store.known_paths(self.study_id), keys)
 
     # starting trials

@@ -30,9 +30,9 @@ def dashboard(
                 f"port {port} cannot be used ({error.strerror}); give another with --port"
             ) from None
     import optuna_dashboard  # seconds, which a mistake need not wait for
-    from optuna.storages import RDBStorage
 
-    connect = {"connect_args": {"timeout": 30}} if storage.startswith("sqlite") else {}
-    served = RDBStorage(storage, engine_kwargs=connect)
+    from study.suggestions import optuna_storage
+
+    served = optuna_storage(storage)
     ready(f"http://{HOST}:{port}/")
     optuna_dashboard.run_server(served, host=HOST, port=port)

@@ -14,7 +14,7 @@ from statistics import median
 from storage.database import open_database, redact
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
 from storage.places import runs_folder
-from storage.records import State, StudyRecord, stage_run_key
+from storage.records import State, StudyRecord, keys_of
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
@@ -139,11 +139,7 @@ def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
 
 
 def _orphans(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
-    keys = {
-        stage_run_key(study.manifest_digest, prefix, trial.seed)
-        for trial in store.running_trials(study.id)
-        for prefix in trial.schedule.prefixes()
-    }
+    keys = keys_of(study.manifest_digest, store.running_trials(study.id))
     orphans = [path.name for path in vault.orphans(store.known_paths(study.id), keys)]
     if orphans:
         yield Finding(

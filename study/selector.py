@@ -126,13 +126,14 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
 
 def _select(store: Store, vault: Vault, study: StudyRecord, runners_up: int) -> Selection:
     # A score or loss that is no number is None: nothing to choose by.
-    ranking = [r for r in store.ranking(study) if None not in (r.trial.score, r.trial.loss)]
+    every = store.ranking(study)
+    ranking = [r for r in every if None not in (r.trial.score, r.trial.loss)]
     damaged: list[str] = []
     for place, ranked in enumerate(ranking):
         kept = ranked.checkpoint
         if kept is not None and vault.verify(kept.path, kept.sha256):
             others = _distinct(ranking[place + 1 :], kept.path)[:runners_up]
-            return _selection(store, vault, study, ranked, others, damaged)
+            return _selection(store, vault, study, ranked, others, damaged, _scores(every))
         name = kept.path if kept else f"trial {ranked.trial.number}"
         if name not in damaged:  # trials may share a file
             damaged.append(name)
@@ -161,6 +162,7 @@ def _selection(
     winner: RankedTrial,
     others: Sequence[tuple[RankedTrial, str]],
     damaged: Sequence[str],
+    by_schedule: dict[str, dict[int, float]],
 ) -> Selection:
     trial, kept = winner.trial, winner.checkpoint
     if kept is None or trial.best_epoch is None or trial.score is None or trial.loss is None:
@@ -172,7 +174,6 @@ def _selection(
     confusion = confusion_matrix(labels, predictions.predicted, len(manifest.classes))
     wrong = np.flatnonzero(predictions.predicted != labels)
     photos = manifest.of_split(Split.VALID)
-    by_schedule = _scores(store, study)
     scores = by_schedule[trial.schedule_digest]
     run = store.stage_runs_of(trial.id)
     return Selection(
@@ -215,10 +216,10 @@ def _selection(
     )
 
 
-def _scores(store: Store, study: StudyRecord) -> dict[str, dict[int, float]]:
+def _scores(ranking: Sequence[RankedTrial]) -> dict[str, dict[int, float]]:
     """Give each schedule's scores by seed: those of complete trials, if it has any."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    trials = [ranked.trial for ranked in store.ranking(study)]
+    trials = [ranked.trial for ranked in ranking]
     complete = {trial.schedule_digest for trial in trials if trial.state is State.COMPLETE}
     for trial in trials:
         counts = trial.state is State.COMPLETE or trial.schedule_digest not in complete

@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from storage.database import BUSY_SECONDS
 from storage.records import State, Trial
 from study.choices import Space
 from study.config import Pruner, Sampler
@@ -29,9 +30,8 @@ class Suggestions:
         self, url: str, name: str, *, metric: Metric, sampler: Sampler, pruner: Pruner, seed: int
     ) -> None:
         _quiet()
-        connect = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
         # Kept whole in memory by Optuna's own cache; this process is its only writer.
-        self._storage = RDBStorage(url, engine_kwargs=connect)
+        self._storage = optuna_storage(url)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,
@@ -111,6 +111,12 @@ class Suggestions:
 
     def _identity(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def optuna_storage(url: str) -> RDBStorage:
+    """Open Optuna's tables on a database; SQLite waits for other writers as our own do."""
+    connect = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
+    return RDBStorage(url, engine_kwargs=connect)
 
 
 def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:

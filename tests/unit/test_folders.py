@@ -1,39 +1,12 @@
 """Photos in folders: every layout, odd names, links, and what is passed over."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest
-
-
-def photo(path: Path, number: int) -> Path:
-    """Write a tiny photo whose contents are its number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (2, 2), (number % 256, number // 256, 7)).save(path, "PNG")
-    return path
-
-
-def fill(root: Path, tops: Iterable[str], count: int = 5, start: int = 0) -> Path:
-    """Write `count` photos into each folder, all of them different."""
-    for position, top in enumerate(tops):
-        for index in range(count):
-            photo(root / top / f"{index}.png", start + position * 100 + index)
-    return root
-
-
-def refused(source: Path, **options: Path) -> str:
-    """Give the text of the DatasetError, and check that it is a sentence fit for a terminal."""
-    with pytest.raises(DatasetError) as error:
-        build_manifest(source, **options)
-    text = str(error.value)
-    assert text.isprintable()
-    assert not text.endswith(".")
-    return text
-
+from tests.tiny_photos import fill, photo, refused
+from trainers.data.manifest import Manifest, Split, build_manifest
 
 SPLIT = ("train/roses", "train/tulips", "val/roses", "val/tulips")
 PLAIN = ("roses", "tulips")

@@ -4,47 +4,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.tiny_photos import csv_file, fill, photo, refused
 from trainers.data import reading
-from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
-
-
-def photo(path: Path, number: int) -> Path:
-    """Write a tiny photo whose contents are its number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (2, 2), (number % 256, number // 256, 7)).save(path, "PNG")
-    return path
-
-
-def fill(root: Path, tops: Iterable[str], count: int = 5, start: int = 0) -> Path:
-    """Write `count` photos into each folder, all of them different."""
-    for position, top in enumerate(tops):
-        for index in range(count):
-            photo(root / top / f"{index}.png", start + position * 100 + index)
-    return root
-
-
-def csv_file(root: Path, text: str) -> Path:
-    """Write a CSV."""
-    (root / "photos.csv").write_bytes(text.encode())
-    return root / "photos.csv"
-
-
-def refused(source: Path, **options: Path) -> str:
-    """Give the text of the DatasetError, and check that it is a sentence fit for a terminal."""
-    with pytest.raises(DatasetError) as error:
-        build_manifest(source, **options)
-    text = str(error.value)
-    assert text.isprintable()
-    assert not text.endswith(".")
-    return text
-
+from trainers.data.manifest import Manifest, Split, build_manifest, differences
 
 SPLIT = ("train/roses", "train/tulips", "val/roses", "val/tulips")
 PLAIN = ("roses", "tulips")
