@@ -1,35 +1,35 @@
-"""Random changes of a photo: drawn by key alone, inside the photo, and sampled as PIL does."""
+"""Random changes of photos: drawn by place alone, and exact where mathematics allows it."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as vision
 
 from trainers.data.augment import (
     GOOGLENET_AREA,
     GOOGLENET_ASPECT,
     LIGHTING,
     ROTATION_DEGREES,
-    Change,
-    Window,
-    apply_change,
-    draw_change,
+    ROTATION_SHARE,
+    Changes,
+    apply_changes,
+    draw_changes,
+    draw_numbers,
+    draw_order,
 )
+from trainers.data.scale import training_scale
 from trainers.schedule import Augmentation, CropType, Stage
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
-UPRIGHT = ((1, 0), (0, 1))
-WHOLE = Window(0.5, 0.5, 0.5, 0.5)
+PLACE = {"seed": 3, "position": 1, "epoch": 2}
+CPU = torch.device("cpu")
 
 
 def stage(crop: CropType, augmentation: Augmentation = Augmentation.NONE, zoom: float = 1) -> Stage:
@@ -37,227 +37,247 @@ def stage(crop: CropType, augmentation: Augmentation = Augmentation.NONE, zoom: 
     return Stage(image_size=32, batch_size=8, crop=crop, augmentation=augmentation, max_zoom=zoom)
 
 
-def smooth(width: int, height: int) -> Tensor:
-    """Make a photo of slow waves, another one in each colour, none of them symmetric."""
-    y, x = np.mgrid[0:height, 0:width] / 32
-    waves = [np.sin(x * 2 + y + 1), np.sin(y * 2 - x), np.cos(x - 2 * y + 2)]
-    return torch.from_numpy(np.rint(np.stack(waves) * 100 + 127).astype(np.uint8))
+def noise(height: int, width: int, seed: int = 0) -> Tensor:
+    """Make a photo (H, W, 3) in which neighbours have nothing in common."""
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def noise(width: int, height: int) -> Tensor:
-    """Make a photo in which neighbours have nothing in common."""
-    random = np.random.default_rng(0)
-    return torch.from_numpy(random.integers(0, 256, (3, height, width), dtype=np.uint8))
+def kept(mine: Stage, photo: Tensor) -> Tensor:
+    """Give a photo at the scale at which its stage takes it."""
+    return torch.from_numpy(np.array(training_scale(mine).fit(Image.fromarray(photo.numpy()))))
 
 
-def apply(photo: Tensor, size: int, window: Window = WHOLE, **parts: object) -> Tensor:
-    """Apply a change that leaves alone what `parts` do not name."""
-    plain = {"flip": UPRIGHT, "angle": 0.0, "brightness": 0.0, "contrast": 1.0}
-    return apply_change(photo, Change(window=window, **{**plain, **parts}), size)  # type: ignore[arg-type]
+def drawn(mine: Stage, width: int, height: int, count: int = 2000) -> Changes:
+    """Draw changes of many photos of one size."""
+    sizes = np.tile([height, width], (count, 1))
+    return draw_changes(mine, sizes, draw_numbers(mine, count, **PLACE))
 
 
-def eight_bit(square: Tensor) -> Tensor:
-    """Give the values 0..1 as they would be stored."""
-    return (square * 255).round().to(torch.uint8)
+def angles(changes: Changes) -> NDArray[np.float64]:
+    """Give the turns in degrees, quarter turns included; mirroring does not count."""
+    linear = changes.matrix[:, :, :2].copy()
+    linear[np.linalg.det(linear) < 0, :, 0] *= -1
+    return np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
 
 
-def drawn(
-    stage: Stage, width: int, height: int, count: int = 300
-) -> Iterator[tuple[Change, tuple[float, float, float, float]]]:
-    """Draw changes, each with the left, top, right and bottom of its window in shares."""
-    for index in range(count):
-        change = draw_change(stage, width, height, (0, 0, 0, index))
-        w = change.window
-        yield change, (w.x - w.half_x, w.y - w.half_y, w.x + w.half_x, w.y + w.half_y)
+def geometry(changes: Changes, rows: NDArray[np.bool_] | slice = slice(None)) -> Changes:
+    """Leave out the lighting."""
+    matrix = changes.matrix[rows]
+    return Changes(matrix, np.zeros(len(matrix)), np.ones(len(matrix)))
+
+
+def levels(squares: Tensor) -> Tensor:
+    """Give squares as photos would be stored: (n, H, W, 3)."""
+    return (squares * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def test_the_order_is_a_permutation_that_its_place_decides() -> None:
+    """Each photo comes once; seed, stage and epoch each give another order, and nothing else."""
+    places = [dict(zip(PLACE, place, strict=True)) for place in product(range(3), repeat=3)]
+    orders = [draw_order(50, **place) for place in places]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({order.tobytes() for order in orders}) == 27
+    np.random.seed(1)
+    torch.manual_seed(1)
+    again = [draw_order(50, **place) for place in reversed(places)]
+    assert all((a == b).all() for a, b in zip(again[::-1], orders, strict=True))
+
+
+@pytest.mark.parametrize("crop", CropType)
+def test_the_numbers_of_a_photo_depend_on_its_place_alone(crop: CropType) -> None:
+    """Row i is the same however many photos there are, and each place has numbers of its own."""
+    mine = stage(crop)
+    many = draw_numbers(mine, 100, **PLACE)
+    for count in (1, 2, 37):
+        assert (draw_numbers(mine, count, **PLACE) == many[:count]).all()
+    places = [dict(zip(PLACE, place, strict=True)) for place in product(range(3), repeat=3)]
+    everywhere = np.stack([draw_numbers(mine, 10, **place) for place in places])
+    assert len(np.unique(everywhere)) > 0.99 * everywhere.size
+    assert 0 <= everywhere.min() <= everywhere.max() < 1
 
 
 @pytest.mark.parametrize("augmentation", Augmentation)
 @pytest.mark.parametrize("crop", CropType)
-def test_a_change_is_a_pure_function_of_its_key(crop: CropType, augmentation: Augmentation) -> None:
-    """No generator's state matters: a key gives the same change whenever it is asked."""
-    mine = stage(crop, augmentation, zoom=1.2)
-    keys = [(seed, position, epoch, 7) for seed, position, epoch in product(range(3), repeat=3)]
-    changes = [draw_change(mine, 60, 40, key) for key in keys]
-    np.random.seed(1)
-    torch.manual_seed(1)
-    assert [draw_change(mine, 60, 40, key) for key in reversed(keys)] == changes[::-1]
-    fixed = crop is CropType.NO and augmentation is Augmentation.NONE
-    assert len(set(changes)) == (1 if fixed else len(keys))
-
-
-def test_an_identity_crop_is_exact() -> None:
-    """A square photo at its own size comes out as it went in, even if it is noise."""
-    photo = noise(64, 64)
-    change = draw_change(stage(CropType.CENTER), 64, 64, (0,))
-    square = apply_change(photo, change, 64)
-    assert square.dtype == torch.float32
-    assert torch.equal(eight_bit(square), photo)
-    assert torch.allclose(square, photo / 255, atol=2e-5)
-
-
-def test_a_centre_crop_is_exact() -> None:
-    """The square in the middle of a wide or a tall photo is cut out pixel by pixel."""
-    for width, height in ((96, 64), (64, 100)):
-        photo = noise(width, height)
-        change = draw_change(stage(CropType.CENTER), width, height, (0,))
-        left, top = (width - 64) // 2, (height - 64) // 2
-        assert torch.equal(
-            eight_bit(apply_change(photo, change, 64)), photo[:, top : top + 64, left : left + 64]
-        )
-
-
-@pytest.mark.parametrize(
-    ("flip", "turns", "mirrors"),
-    [
-        (((-1, 0), (0, 1)), 0, True),
-        (((0, -1), (1, 0)), 1, False),
-        (((-1, 0), (0, -1)), 2, False),
-        (((0, 1), (-1, 0)), 3, False),
-        (((0, -1), (-1, 0)), 1, True),
-    ],
-)
-def test_mirrors_and_quarter_turns_are_exact(
-    flip: tuple[tuple[int, int], tuple[int, int]], turns: int, mirrors: bool
+def test_the_changes_of_a_photo_do_not_depend_on_the_others(
+    crop: CropType, augmentation: Augmentation
 ) -> None:
-    """They move pixels and change none; also of a photo that NO squeezes, the whole is kept."""
-    photo = noise(64, 64)
-    expected = photo.rot90(turns, (1, 2))
-    expected = expected.flip(2) if mirrors else expected
-    assert torch.equal(eight_bit(apply(photo, 64, flip=flip)), expected)
-    wide = noise(64, 32)
-    squeezed = apply(wide, 48).rot90(turns, (1, 2))
-    squeezed = squeezed.flip(2) if mirrors else squeezed
-    assert torch.allclose(apply(wide, 48, flip=flip), squeezed, atol=2e-5)
-
-
-@pytest.mark.parametrize("degrees", [-10.0, -3.0, 1.0, 7.5, 45.0])
-def test_rotation_agrees_with_torchvision_and_pil(degrees: float) -> None:
-    """Away from the border, rotating by an angle is rotating by it, bilinearly."""
-    photo = smooth(96, 96)
-    found = apply(photo, 96, angle=math.radians(degrees))
-    bilinear = InterpolationMode.BILINEAR
-    turned = vision.rotate(photo.float() / 255, degrees, bilinear)
-    affine = vision.affine(photo.float() / 255, -degrees, [0, 0], 1.0, [0.0, 0.0], bilinear)
-    image = vision.to_pil_image(photo).rotate(degrees, Image.Resampling.BILINEAR)
-    inner = (slice(None), slice(24, 72), slice(24, 72))
-    for other in (turned, affine, vision.to_tensor(image)):
-        assert (found[inner] - other[inner]).abs().mean() < 1 / 255
-
-
-def test_rotation_does_not_shear_a_window_that_is_not_square() -> None:
-    """It is the photo that is rotated, around the window; the window is cut out afterwards."""
-    photo = smooth(160, 96)
-    found = apply(photo, 64, Window(0.5, 0.5, 32 / 160, 16 / 96), angle=math.radians(10))
-    turned = vision.rotate(photo, 10, InterpolationMode.BILINEAR)[:, 32:64, 48:112]
-    expected = vision.to_pil_image(turned).resize((64, 64), Image.Resampling.BILINEAR)
-    assert (found - vision.to_tensor(expected)).abs().mean() < 2 / 255
-
-
-@pytest.mark.parametrize(("width", "height"), [(16, 16), (30, 17), (8, 31)])
-def test_no_crop_enlarges_as_pil_does(width: int, height: int) -> None:
-    """The whole photo, squeezed into the square, is PIL's bilinear resize, its border too."""
-    photo = noise(width, height)
-    change = draw_change(stage(CropType.NO), width, height, (0,))
-    image = Image.fromarray(photo.permute(1, 2, 0).numpy())
-    expected = vision.to_tensor(image.resize((32, 32), Image.Resampling.BILINEAR))
-    assert (apply_change(photo, change, 32) - expected).abs().max() < 1.5 / 255
-
-
-def test_lighting() -> None:
-    """Contrast stretches around the mean of the square, brightness shifts, both within 0..1."""
-    photo = smooth(40, 40)
-    plain = apply(photo, 40)
-    found = apply(photo, 40, brightness=0.04, contrast=1.05)
-    expected = (plain - plain.mean()) * 1.05 + plain.mean() + 0.04
-    assert torch.allclose(found, expected.clamp(0, 1), atol=1e-6)
-    bright = apply(photo, 40, brightness=0.5, contrast=3.0)
-    assert (bright.min(), bright.max()) == (0, 1)
+    """Any rows in any order give to the last bit what they give among all."""
+    mine = stage(crop, augmentation, zoom=1.3)
+    sizes = np.random.default_rng(0).integers(1, 90, (40, 2))
+    numbers = draw_numbers(mine, 40, **PLACE)
+    every = draw_changes(mine, sizes, numbers)
+    for rows in (np.array([7]), np.array([39, 0, 12]), np.arange(40)[::-1]):
+        some = draw_changes(mine, sizes[rows], numbers[rows])
+        assert (some.matrix == every.matrix[rows]).all()
+        assert (some.brightness == every.brightness[rows]).all()
+        assert (some.contrast == every.contrast[rows]).all()
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation.SIDE_ON, Augmentation.TOP_DOWN])
 def test_augmentation_draws_within_its_bounds(augmentation: Augmentation) -> None:
-    """A quarter stays upright, angles and lighting keep their bounds, all flips do occur."""
-    changes = [c for c, _ in drawn(stage(CropType.CENTER, augmentation), 50, 40, 1000)]
-    angles = np.array([math.degrees(change.angle) for change in changes])
-    assert np.mean(angles == 0) == pytest.approx(0.25, abs=0.05)
-    assert 0.9 * ROTATION_DEGREES < np.abs(angles).max() <= ROTATION_DEGREES
-    assert angles.mean() == pytest.approx(0, abs=1)
-    assert max(abs(change.brightness) for change in changes) <= LIGHTING
-    assert all(1 / (1 + LIGHTING) <= c.contrast <= 1 + LIGHTING for c in changes)
-    flips = [change.flip for change in changes]
-    assert len(set(flips)) == (8 if augmentation is Augmentation.TOP_DOWN else 2)
-    for flip in set(flips):
-        assert abs(np.linalg.det(flip)) == 1
-        assert flips.count(flip) == pytest.approx(1000 / len(set(flips)), rel=0.3)
+    """A quarter stays upright; angles and lighting fill their bounds evenly on both sides."""
+    changes = drawn(stage(CropType.CENTER, augmentation), 50, 50)
+    degrees = (angles(changes) + 45) % 90 - 45
+    upright = np.abs(degrees) < 1e-9
+    assert upright.mean() == pytest.approx(1 - ROTATION_SHARE, abs=0.04)
+    turned = degrees[~upright] / ROTATION_DEGREES
+    shift = np.log(changes.contrast) / math.log(1 + LIGHTING)
+    for values in (turned, changes.brightness / LIGHTING, shift):
+        assert 0.99 < values.max() <= 1
+        assert -1 <= values.min() < -0.99
+        assert values.mean() == pytest.approx(0, abs=0.05)
+        assert np.abs(values).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_augmentation_nothing_but_the_window_changes() -> None:
-    """NONE neither turns nor lights a photo."""
+    """NONE neither turns nor mirrors nor lights a photo."""
     for crop in CropType:
-        for change, _ in drawn(stage(crop), 50, 40, 20):
-            assert change == Change(change.window, UPRIGHT, 0.0, 0.0, 1.0)
-
-
-@given(
-    st.sampled_from(CropType),
-    st.integers(1, 2000),
-    st.integers(1, 2000),
-    st.floats(1, 10),
-    st.integers(0, 10**9),
-)
-def test_windows_are_inside_the_photo(
-    crop: CropType, width: int, height: int, zoom: float, key: int
-) -> None:
-    """Whatever the photo's shape and the zoom, no window reaches over its border."""
-    w = draw_change(stage(crop, zoom=zoom), width, height, (key,)).window
-    assert 0 < w.half_x <= 0.5
-    assert 0 < w.half_y <= 0.5
-    assert w.half_x - 1e-9 <= w.x <= 1 - w.half_x + 1e-9
-    assert w.half_y - 1e-9 <= w.y <= 1 - w.half_y + 1e-9
-
-
-def test_googlenet_windows_have_the_area_and_aspect_ratio_of_the_paper() -> None:
-    """Each has 8 to 100 % of the area and a ratio of 3:4 to 4:3, and both ends are reached."""
-    width, height = 300, 280
-    windows = [c.window for c, _ in drawn(stage(CropType.GOOGLENET), width, height, 1000)]
-    areas = np.array([4 * w.half_x * w.half_y for w in windows])
-    aspects = np.array([w.half_x * width / (w.half_y * height) for w in windows])
-    assert GOOGLENET_AREA[0] <= areas.min() < 0.12
-    assert 0.85 < areas.max() <= GOOGLENET_AREA[1] + 1e-9
-    assert GOOGLENET_ASPECT[0] <= aspects.min() + 1e-9 < 0.8
-    assert 1.25 < aspects.max() <= GOOGLENET_ASPECT[1] + 1e-9
-
-
-def test_googlenet_falls_back_to_the_centre() -> None:
-    """A photo too narrow for any such window gives its central square."""
-    change = draw_change(stage(CropType.GOOGLENET), 1000, 9, (0,))
-    assert change.window == Window(0.5, 0.5, 0.0045, 0.5)
+        changes = drawn(stage(crop), 50, 40, 20)
+        assert (changes.matrix[:, [0, 1], [1, 0]] == 0).all()
+        assert (changes.matrix[:, [0, 1], [0, 1]] > 0).all()
+        assert (changes.brightness == 0).all()
+        assert (changes.contrast == 1).all()
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 40), (40, 50), (1000, 9)])
-def test_zoom_bounds(width: int, height: int) -> None:
+@pytest.mark.parametrize("crop", [CropType.CENTER, CropType.RANDOM])
+def test_zoom(crop: CropType, width: int, height: int) -> None:
     """A window's side is the short side over 1 to max_zoom; CENTER centres it, RANDOM does not."""
-    for crop in (CropType.CENTER, CropType.RANDOM):
-        sides = []
-        for change, (left, top, right, bottom) in drawn(stage(crop, zoom=1.5), width, height):
-            side = (right - left) * width
-            assert side == pytest.approx((bottom - top) * height)
-            sides.append(side / min(width, height))
-            centred = (change.window.x, change.window.y) == (0.5, 0.5)
-            assert centred is (crop is CropType.CENTER)
-        assert 1 / 1.5 <= min(sides) + 1e-9 < 0.7
-        assert 0.95 < max(sides) <= 1 + 1e-9
+    matrix = drawn(stage(crop, zoom=1.5), width, height).matrix
+    sides = 2 * matrix[:, 0, 0] / min(width, height)
+    assert (matrix[:, 0, 0] == matrix[:, 1, 1]).all()
+    assert 1 / 1.5 <= sides.min() < 0.67
+    assert 0.99 < sides.max() <= 1
+    for centre, side in ((matrix[:, 0, 2], width), (matrix[:, 1, 2], height)):
+        spare = side - 2 * matrix[:, 0, 0]
+        share = (centre - matrix[:, 0, 0])[spare > 1] / spare[spare > 1]
+        if crop is CropType.CENTER:
+            assert (centre == side / 2).all()
+        else:
+            assert share.min() < 0.02
+            assert share.max() > 0.98
+            assert share.mean() == pytest.approx(0.5, abs=0.03)
 
 
-@pytest.mark.parametrize("shape", [(1000, 9), (9, 1000), (1, 1), (2000, 1)])
+def test_no_crop_shows_the_whole_photo() -> None:
+    """NO always squeezes all of a photo into the square, whatever the zoom."""
+    matrix = drawn(stage(CropType.NO, zoom=2), 50, 40, 10).matrix
+    assert (matrix == [[25, 0, 25], [0, 20, 20]]).all()
+
+
+def test_googlenet_windows_have_the_area_and_aspect_ratio_of_the_paper() -> None:
+    """Each has 8 to 100 % of the area and a ratio of 3:4 to 4:3, lies anywhere, in both shapes."""
+    width, height = 300, 280
+    matrix = drawn(stage(CropType.GOOGLENET), width, height).matrix
+    wide, high = 2 * matrix[:, 0, 0], 2 * matrix[:, 1, 1]
+    areas, aspects = wide * high / (width * height), np.log(wide / high)
+    assert GOOGLENET_AREA[0] <= areas.min() < 0.1
+    assert 0.9 < areas.max() <= GOOGLENET_AREA[1] + 1e-9
+    assert math.log(GOOGLENET_ASPECT[0]) <= aspects.min() + 1e-9 < math.log(0.77)
+    assert math.log(1.3) < aspects.max() <= math.log(GOOGLENET_ASPECT[1]) + 1e-9
+    assert aspects.mean() == pytest.approx(0, abs=0.02)
+    assert (matrix[:, 0, 2] - wide / 2).min() < 1
+    assert (matrix[:, 1, 2] + high / 2).max() > height - 1
+
+
+def test_googlenet_falls_back_to_the_square() -> None:
+    """A strip too narrow for any such window gives squares of its whole height, anywhere."""
+    matrix = drawn(stage(CropType.GOOGLENET), 1000, 9).matrix
+    assert (matrix[:, 0, 0] == 4.5).all()
+    assert (matrix[:, 1] == [0, 4.5, 4.5]).all()
+    assert matrix[:, 0, 2].min() < 10
+    assert matrix[:, 0, 2].max() > 990
+
+
+@pytest.mark.parametrize("crop", [CropType.CENTER, CropType.RANDOM, CropType.NO])
+def test_a_square_photo_at_its_own_size_is_reproduced(crop: CropType) -> None:
+    """What need not change comes out as it went in, even if it is noise."""
+    photo, mine = noise(32, 32), stage(crop)
+    found = apply_changes([photo], drawn(mine, 32, 32, 1), mine, CPU)
+    assert torch.equal(levels(found)[0], photo)
+    assert (found[0].permute(1, 2, 0) - photo / 255).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 32), (32, 50), (400, 32)])
+def test_a_centre_crop_is_exact(width: int, height: int) -> None:
+    """The square in the middle of a wide or a tall photo is cut out pixel by pixel."""
+    photo, mine = noise(height, width), stage(CropType.CENTER)
+    left, top = (width - 32) // 2, (height - 32) // 2
+    found = levels(apply_changes([photo], drawn(mine, width, height, 1), mine, CPU))[0]
+    assert torch.equal(found, photo[top : top + 32, left : left + 32])
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "ways"), [(Augmentation.SIDE_ON, 2), (Augmentation.TOP_DOWN, 8)]
+)
+def test_mirrors_and_quarter_turns_are_exact(augmentation: Augmentation, ways: int) -> None:
+    """Photos that are not rotated come in two or all eight ways, equally often, unblurred."""
+    mine, photo = stage(CropType.CENTER, augmentation), noise(32, 32)
+    turned = [photo.rot90(quarters) for quarters in range(4 if ways == 8 else 1)]
+    expected = [way for one in turned for way in (one, one.flip(1))]
+    changes = drawn(mine, 32, 32, 1200)
+    upright = np.abs((angles(changes) + 45) % 90 - 45) < 1e-9
+    plain = geometry(changes, upright)
+    found = levels(apply_changes([photo] * upright.sum(), plain, mine, CPU))
+    counts = Counter(
+        next(i for i, way in enumerate(expected) if torch.equal(square, way)) for square in found
+    )
+    assert len(counts) == ways
+    assert min(counts.values()) > 0.5 * upright.sum() / ways
+
+
 @pytest.mark.parametrize("augmentation", Augmentation)
 @pytest.mark.parametrize("crop", CropType)
-def test_extreme_photos_give_squares(
-    shape: tuple[int, int], crop: CropType, augmentation: Augmentation
+def test_photos_come_out_the_same_alone_and_in_any_company(
+    crop: CropType, augmentation: Augmentation
 ) -> None:
-    """However narrow or small a photo is, a square of values in 0..1 comes of it."""
-    photo = noise(*shape)
-    for change, _ in drawn(stage(crop, augmentation, zoom=1.3), *shape, 5):
-        square = apply_change(photo, change, 32)
-        assert square.shape == (3, 32, 32)
-        assert ((square >= 0) & (square <= 1)).all()
+    """Batches of photos of all sizes give to the last bit what each photo gives by itself."""
+    mine = stage(crop, augmentation, zoom=1.3)
+    shapes = [(32, 40), (42, 90), (7, 5), (1, 1)]
+    photos = [kept(mine, noise(*shape, seed)) for seed, shape in enumerate(shapes)]
+    sizes = np.array([photo.shape[:2] for photo in photos])
+    numbers = draw_numbers(mine, len(photos), **PLACE)
+
+    def changed(rows: list[int]) -> Tensor:
+        changes = draw_changes(mine, sizes[rows], numbers[rows])
+        return apply_changes([photos[row] for row in rows], changes, mine, CPU)
+
+    together = changed([0, 1, 2, 3])
+    assert together.shape == (4, 3, 32, 32)
+    assert together.dtype == torch.float32
+    assert together.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(changed([3, 1, 0]), together[[3, 1, 0]])
+    for row in range(4):
+        assert torch.equal(changed([row])[0], together[row])
+
+
+def test_lighting() -> None:
+    """Contrast stretches around the mean of the square, brightness shifts, both within 0..1."""
+    mine, photo = stage(CropType.CENTER, Augmentation.SIDE_ON), noise(32, 32)
+    matrix = np.array([[[16.0, 0, 16], [0, 16, 16]]] * 3)
+    changes = Changes(matrix, np.array([0.0, 0.04, 0.5]), np.array([1.0, 0.95, 3.0]))
+    plain, lit, bright = apply_changes([photo] * 3, changes, mine, CPU)
+    expected = (plain - plain.mean()) * 0.95 + plain.mean() + 0.04
+    assert (lit - expected.clamp(0, 1)).abs().max() < 1e-6
+    assert (bright.min(), bright.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("augmentation", Augmentation)
+@pytest.mark.parametrize("crop", CropType)
+def test_nothing_beside_a_photo_is_seen(crop: CropType, augmentation: Augmentation) -> None:
+    """Tiny photos, strips and panoramas of one colour give squares of just that colour."""
+    mine = stage(crop, augmentation, zoom=1.3)
+    for height, width in ((1, 1), (3, 50), (50, 3), (1, 300), (42, 2000), (9, 9), (64, 64)):
+        photo = kept(mine, torch.full((height, width, 3), 200, dtype=torch.uint8))
+        changes = geometry(drawn(mine, photo.shape[1], photo.shape[0], 20))
+        found = apply_changes([photo] * 20, changes, mine, CPU)
+        assert (found * 255 - 200).abs().max() < 0.05
+
+
+def test_lit_photos_stay_within_their_bounds() -> None:
+    """Photos of black and white, lit at random, keep to 0..1 and reach both ends."""
+    mine = stage(CropType.GOOGLENET, Augmentation.TOP_DOWN)
+    photo = noise(64, 70) // 128 * 255
+    found = apply_changes([photo] * 50, drawn(mine, 70, 64, 50), mine, CPU)
+    assert (found.min(), found.max()) == (0, 1)

@@ -135,7 +135,7 @@ def test_known_photos_are_not_decoded_again(
     (tmp_path / "roses/0.png").rename(tmp_path / "roses/renamed.png")
     photo(tmp_path / "roses/new.png", 500)
     decoded: list[str] = []
-    monkeypatch.setattr(reading, "read_photo", lambda path: decoded.append(path.name))
+    monkeypatch.setattr(reading, "read_photo", lambda path, _: decoded.append(path.name))
     assert len(build_manifest(tmp_path, known=known).photos) == 11
     assert decoded == ["new.png"]
 
@@ -155,7 +155,7 @@ def test_an_interrupt_stops_the_reading(tmp_path: Path, monkeypatch: pytest.Monk
 
     decoded: list[Path] = []
 
-    def decode(path: Path) -> None:
+    def decode(path: Path, _: int) -> None:
         decoded.append(path)
         time.sleep(0.01)
 
@@ -181,7 +181,7 @@ def test_files_that_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """A photo that is deleted after it was found counts as unreadable."""
     fill(tmp_path, PLAIN, 20)
 
-    def vanish(path: Path) -> None:
+    def vanish(path: Path, _: int) -> None:
         if path.name == "7.png" and path.parent.name == "roses":
             path.open("rb").close()
             path.unlink()

@@ -9,7 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from trainers.data.photo import is_photo_name, read_photo
+from trainers.data.photo import (
+    UnreadablePhoto,
+    is_photo_name,
+    photo_size,
+    read_photo,
+    reduction_of,
+)
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -192,3 +198,96 @@ def test_names_of_photos(name: str) -> None:
 def test_names_of_other_files(name: str) -> None:
     """Files without one of the endings are no photos."""
     assert not is_photo_name(name)
+
+
+@pytest.mark.parametrize(
+    ("side", "asked", "reduction"),
+    [
+        (64, 1, 8),
+        (64, 8, 8),
+        (63, 8, 4),
+        (64, 9, 4),
+        (64, 16, 4),
+        (63, 16, 2),
+        (64, 32, 2),
+        (63, 32, 1),
+        (64, 33, 1),
+        (64, 64, 1),
+        (64, 500, 1),
+        (1, 1, 1),
+        (3, 1, 2),
+        (3, 2, 1),
+    ],
+)
+def test_how_far_a_jpeg_may_be_reduced(
+    tmp_path: Path, side: int, asked: int, reduction: int
+) -> None:
+    """The most of 1, 2, 4 and 8 that leaves the asked pixels on the shorter side; 1 if none do."""
+    for name, size in (("wide.jpg", (200, side)), ("tall.jpg", (side, 200))):
+        path = saved(tmp_path, name, Image.new("RGB", size))
+        assert reduction_of(path, asked) == reduction
+        assert min(read_photo(path, reduction).size) >= min(side, asked)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif", "webp", "gif", "jp2"])
+def test_other_formats_are_not_reduced(tmp_path: Path, ending: str) -> None:
+    """Only a JPEG can be made smaller while it is decoded, whatever the file is called."""
+    path = saved(tmp_path, f"a.{ending}", Image.new("RGB", (64, 64)))
+    assert reduction_of(path.rename(tmp_path / "a.jpg"), 8) == 1
+    assert read_photo(tmp_path / "a.jpg", 8).size == (64, 64)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_reduced_jpegs(tmp_path: Path, reduction: int, mode: str) -> None:
+    """Each side is divided, rounded up, and each pixel is the mean of those it stands for."""
+    smooth = Image.radial_gradient("L").resize((101, 75)).convert("RGB")
+    path = saved(tmp_path, "a.jpg", smooth.convert(mode), quality=95)
+    found = read_photo(path, reduction)
+    assert (found.mode, found.size) == ("RGB", (-(-101 // reduction), -(-75 // reduction)))
+    with Image.open(path) as raw:
+        whole = np.asarray(raw.convert("RGB"))
+    high, wide = 75 // reduction, 101 // reduction
+    blocks = whole[: high * reduction, : wide * reduction].reshape(
+        high, reduction, wide, reduction, 3
+    )
+    difference = np.asarray(found)[:high, :wide] - blocks.mean((1, 3))
+    assert np.abs(difference).mean() < (1 if reduction > 1 else 1e-9)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_reduced_photos_are_turned(tmp_path: Path, orientation: int) -> None:
+    """A reduced JPEG is turned as its EXIF says, and its size is given before the turn."""
+    image = Image.new("RGB", (96, 64), "white")
+    image.paste((255, 0, 0), (0, 0, 32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, "turned.jpg", image, exif=exif)
+    assert photo_size(path) == (96, 64)
+    assert reduction_of(path, 16) == 4
+    whole = np.asarray(read_photo(path).reduce(4)).astype(int)
+    reduced = np.asarray(read_photo(path, 4))
+    assert reduced.shape == ((24, 16, 3) if orientation >= 5 else (16, 24, 3))
+    assert np.abs(reduced - whole).mean() < 2
+
+
+def test_a_phone_photo_with_two_frames_is_reduced(tmp_path: Path) -> None:
+    """An MPO is reduced as the JPEG it begins with."""
+    image = Image.radial_gradient("L").resize((80, 64)).convert("RGB")
+    path = saved(tmp_path, "a.mpo", image, save_all=True, append_images=[image])
+    assert reduction_of(path.rename(tmp_path / "a.jpg"), 16) == 4
+    assert read_photo(tmp_path / "a.jpg", 4).size == (20, 16)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 8])
+def test_half_a_jpeg_is_refused_at_any_size(tmp_path: Path, reduction: int) -> None:
+    """Truncation is found in reduced decoding too; a file without a header has no reduction."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path, "a.jpg", Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UnreadablePhoto, match="truncated"):
+        read_photo(path, reduction)
+    path.write_bytes(b"no photo at all")
+    for read_header in (photo_size, lambda path: reduction_of(path, 8)):
+        with pytest.raises(UnreadablePhoto, match="not an image"):
+            read_header(path)

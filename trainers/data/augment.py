@@ -5,13 +5,16 @@ to the photo, so nothing is resampled twice. The meanings are those of fast.ai 0
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from trainers.data.scale import training_scale
 from trainers.schedule import Augmentation, CropType, Stage
 
 ROTATION_DEGREES = 10.0
@@ -19,100 +22,196 @@ ROTATION_SHARE = 0.75  # of the photos; the others stay upright
 LIGHTING = 0.05  # largest change of brightness (in shares of full white) and of contrast
 GOOGLENET_AREA = (0.08, 1.0)
 GOOGLENET_ASPECT = (3 / 4, 4 / 3)
+GOOGLENET_TRIES = 10
 
-Flip = tuple[tuple[int, int], tuple[int, int]]
-"""A map of the square onto itself: mirroring and quarter turns."""
+Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Window:
-    """The part of a photo that is cut out: centre and half sides in shares of width and height."""
-
-    x: float
-    y: float
-    half_x: float
-    half_y: float
+_ZOOM, _X, _Y, _ROTATES, _ANGLE, _BRIGHTNESS, _CONTRAST, _MIRROR, _QUARTERS, _TRIES = range(10)
+_ORDER, _CHANGES = range(2)
+"""Streams of random numbers that one (seed, stage, epoch) has."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """All that happens to one photo: a window, a flip, a rotation in radians, and lighting."""
+class Changes:
+    """What happens to n photos.
 
-    window: Window
-    flip: Flip
-    angle: float
-    brightness: float
-    contrast: float
+    `matrix` (n, 2, 3) leads from the square (u, v in -1..1, and 1) to x and y in the photo, in
+    pixels from its upper left corner. `brightness` is added in shares of full white, `contrast`
+    multiplies differences from the square's mean; both (n,).
+    """
 
-
-def draw_change(stage: Stage, width: int, height: int, key: tuple[int, ...]) -> Change:
-    """Draw what happens to a photo of `width` x `height`: a pure function of the arguments."""
-    random = np.random.default_rng(key)
-    window = _draw_window(stage, width, height, random)
-    if stage.augmentation is Augmentation.NONE:
-        return Change(window, ((1, 0), (0, 1)), 0.0, 0.0, 1.0)
-    rotates = random.random() < ROTATION_SHARE
-    angle = math.radians(random.uniform(-ROTATION_DEGREES, ROTATION_DEGREES)) * rotates
-    brightness, contrast = random.uniform(-LIGHTING, LIGHTING, size=2)
-    contrast = 1 + contrast if contrast >= 0 else 1 / (1 - contrast)
-    return Change(window, _draw_flip(stage.augmentation, random), angle, brightness, contrast)
+    matrix: Floats
+    brightness: Floats
+    contrast: Floats
 
 
-def apply_change(photo: Tensor, change: Change, size: int) -> Tensor:
-    """Sample a uint8 photo (3, H, W) into a float square (3, size, size) of values in 0..1."""
-    _, height, width = photo.shape
-    window, cos, sin = change.window, math.cos(change.angle), math.sin(change.angle)
-    (a, b), (c, d) = change.flip
+def draw_order(count: int, *, seed: int, position: int, epoch: int) -> NDArray[np.int64]:
+    """Give the order in which an epoch shows its photos: a pure function of the arguments."""
+    return np.random.default_rng((seed, position, epoch, _ORDER)).permutation(count)
+
+
+def draw_numbers(
+    stage: Stage, count: int, *, seed: int, position: int, epoch: int
+) -> NDArray[np.float32]:
+    """Draw what `draw_changes` needs for each photo of an epoch: a row for each of `count`.
+
+    Row i is a pure function of (seed, position, epoch, i): it does not depend on `count`.
+    """
+    width = _TRIES + (2 * GOOGLENET_TRIES if stage.crop is CropType.GOOGLENET else 0)
+    random = np.random.default_rng((seed, position, epoch, _CHANGES))
+    return random.random((count, width), dtype=np.float32)
+
+
+def draw_changes(stage: Stage, sizes: NDArray[np.int64], numbers: NDArray[np.float32]) -> Changes:
+    """Turn rows of `draw_numbers` into changes of photos whose (height, width) are in `sizes`."""
+    drawn = numbers.astype(np.float64)
+    height, width = sizes.T.astype(np.float64)
+    x, y, half_x, half_y = _windows(stage, width, height, drawn)
+    flips = _flips(stage.augmentation, drawn)
+    angle = np.zeros(len(drawn))
+    brightness, contrast = np.zeros(len(drawn)), np.ones(len(drawn))
+    if stage.augmentation is not Augmentation.NONE:
+        most = math.radians(ROTATION_DEGREES)
+        rotates = drawn[:, _ROTATES] < ROTATION_SHARE
+        angle = _between(-most, most, drawn[:, _ANGLE]) * rotates
+        brightness = _between(-LIGHTING, LIGHTING, drawn[:, _BRIGHTNESS])
+        change = _between(-LIGHTING, LIGHTING, drawn[:, _CONTRAST])
+        contrast = np.where(change >= 0, 1 + change, 1 / (1 - change))
     # The square is flipped, stretched to the window, and only then rotated, in pixels: so a
     # window that is not square does not shear, and a quarter turn does not reach over the photo.
-    px, py = window.half_x * width, window.half_y * height
-    ax, bx, cy, dy = a * px, b * px, c * py, d * py
-    theta = torch.tensor(
-        [
-            [(cos * ax - sin * cy) / width, (cos * bx - sin * dy) / width, window.x - 0.5],
-            [(sin * ax + cos * cy) / height, (sin * bx + cos * dy) / height, window.y - 0.5],
-        ]
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+    stretch = np.stack([half_x, half_y], 1)[:, :, None]
+    matrix = np.concatenate([turn @ (stretch * flips), np.stack([x, y], 1)[:, :, None]], 2)
+    return Changes(matrix, brightness, contrast)
+
+
+def apply_changes(
+    photos: Sequence[Tensor], changes: Changes, stage: Stage, device: torch.device
+) -> Tensor:
+    """Sample n uint8 photos (H, W, 3) into float squares (n, 3, S, S) of 0..1, channels last.
+
+    What a rotated window sees beyond the border is the photo, reflected.
+    """
+    sides = np.array([[photo.shape[1], photo.shape[0]] for photo in photos])
+    reach = np.abs(changes.matrix[:, :, :2]).sum(2) + 1  # and a neighbour to interpolate with
+    corners = np.maximum(np.floor(changes.matrix[:, :, 2] - reach), 0)
+    ends = np.ceil(changes.matrix[:, :, 2] + reach)
+    canvas = _canvas(photos, corners.astype(int), ends.astype(int), _canvas_side(stage))
+    canvas = on_device(canvas, device)
+    at = _reflected(_at(_on(device, changes.matrix), stage.image_size), _on(device, sides))
+    unit = 2 / canvas.shape[1]  # of a grid, which reaches from -1 to 1
+    grid = at.mul_(unit).sub_((_on(device, corners) * unit + 1)[:, :, None, None])
+    squares = functional.grid_sample(
+        canvas.permute(0, 3, 1, 2).float(), grid.permute(0, 2, 3, 1), align_corners=False
     )
-    grid = functional.affine_grid(2 * theta[None], [1, 3, size, size], align_corners=False)
-    square = functional.grid_sample(
-        photo[None].float() / 255, grid, padding_mode="reflection", align_corners=False
-    )[0]
-    if change.brightness == 0 and change.contrast == 1:
-        return square
-    mean = square.mean()
-    return ((square - mean) * change.contrast + mean + change.brightness).clamp_(0, 1)
+    if stage.augmentation is Augmentation.NONE:
+        squares.mul_(1 / 255)
+    else:
+        contrast, brightness = (_on(device, v) for v in (changes.contrast, changes.brightness))
+        offset = squares.mean((1, 2, 3)) * (1 - contrast) / 255 + brightness
+        squares.mul_((contrast / 255)[:, None, None, None]).add_(offset[:, None, None, None])
+        squares.clamp_(0, 1)
+    return squares.contiguous(memory_format=torch.channels_last)
 
 
-def _draw_window(stage: Stage, width: int, height: int, random: np.random.Generator) -> Window:
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor without waiting for what the device has still to do."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def _canvas(
+    photos: Sequence[Tensor], corners: NDArray[np.int64], ends: NDArray[np.int64], side: int
+) -> Tensor:
+    """Copy what is seen of each photo into the upper left corner of its (side, side, 3)."""
+    # Zeros, as what lies beside it counts with a weight of about 1e-5.
+    canvas = torch.zeros(len(photos), side, side, 3, dtype=torch.uint8, device=photos[0].device)
+    for room, photo, (left, top), (right, bottom) in zip(
+        canvas, photos, corners.tolist(), ends.tolist(), strict=True
+    ):
+        seen = photo[top:bottom, left:right]
+        room[: seen.shape[0], : seen.shape[1]] = seen
+    return canvas
+
+
+def _canvas_side(stage: Stage) -> int:
+    """Bound what a stage's windows reach over: not by the batch, so that it changes no rounding."""
+    longest = GOOGLENET_ASPECT[1] if stage.crop is CropType.GOOGLENET else 1.0
+    angle = math.radians(ROTATION_DEGREES) * (stage.augmentation is not Augmentation.NONE)
+    reach = longest * math.cos(angle) + math.sin(angle)
+    return math.ceil(training_scale(stage).edge * reach) + 4
+
+
+def _at(matrix: Tensor, size: int) -> Tensor:
+    """Give where matrices (n, 2, 3) lead the square's pixels: x and y, (n, 2, size, size)."""
+    line = (torch.arange(size, device=matrix.device) + 0.5) * (2 / size) - 1
+    across = matrix[:, :, :1] * line
+    down = matrix[:, :, 1:2] * line + matrix[:, :, 2:]
+    return across[:, :, None, :] + down[:, :, :, None]
+
+
+def _reflected(at: Tensor, sides: Tensor) -> Tensor:
+    """Mirror x and y at both borders of a photo, and keep them on the centres of its pixels."""
+    side = sides[:, :, None, None]
+    inside = at.abs_().sub_(side).abs_().neg_().add_(side)
+    return torch.minimum(inside.clamp_(min=0.5), side - 0.5, out=inside)
+
+
+def _on(device: torch.device, values: Floats) -> Tensor:
+    return on_device(torch.from_numpy(values.astype(np.float32)), device)
+
+
+def _windows(
+    stage: Stage, width: Floats, height: Floats, drawn: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Give the centre and half sides, in pixels, of what is cut out of each photo."""
+    middle = width / 2, height / 2
     if stage.crop is CropType.NO:
-        return Window(0.5, 0.5, 0.5, 0.5)
+        return *middle, *middle
+    side = np.minimum(width, height)
     if stage.crop is CropType.GOOGLENET:
-        return _googlenet_window(width, height, random)
-    side = min(width, height) / random.uniform(1.0, stage.max_zoom)
-    half_x, half_y = side / width / 2, side / height / 2
+        half_x, half_y = _googlenet_sides(width, height, drawn[:, _TRIES:])
+    else:
+        half_x = half_y = side / _between(1.0, stage.max_zoom, drawn[:, _ZOOM]) / 2
     if stage.crop is CropType.CENTER:
-        return Window(0.5, 0.5, half_x, half_y)
-    x, y = random.uniform(half_x, 1 - half_x), random.uniform(half_y, 1 - half_y)
-    return Window(x, y, half_x, half_y)
+        return *middle, half_x, half_y
+    x = _between(half_x, width - half_x, drawn[:, _X])
+    y = _between(half_y, height - half_y, drawn[:, _Y])
+    return x, y, half_x, half_y
 
 
-def _googlenet_window(width: int, height: int, random: np.random.Generator) -> Window:
-    """Draw a random area at a random aspect ratio (Szegedy et al. 2015), or the centre."""
-    for _ in range(10):
-        area = random.uniform(*GOOGLENET_AREA) * width * height
-        low, high = GOOGLENET_ASPECT
-        aspect = math.exp(random.uniform(math.log(low), math.log(high)))
-        half_x = math.sqrt(area * aspect) / width / 2
-        half_y = math.sqrt(area / aspect) / height / 2
-        if half_x <= 0.5 and half_y <= 0.5:
-            x, y = random.uniform(half_x, 1 - half_x), random.uniform(half_y, 1 - half_y)
-            return Window(x, y, half_x, half_y)
-    side = min(width, height)
-    return Window(0.5, 0.5, side / width / 2, side / height / 2)
+def _googlenet_sides(width: Floats, height: Floats, drawn: Floats) -> tuple[Floats, Floats]:
+    """Give half sides of a random area at a random aspect ratio (Szegedy et al. 2015).
+
+    The first of ten tries that fits into the photo, else the largest square.
+    """
+    area, aspect = drawn[:, :GOOGLENET_TRIES], drawn[:, GOOGLENET_TRIES:]
+    area = _between(*GOOGLENET_AREA, area) * (width * height)[:, None]
+    low, high = (math.log(bound) for bound in GOOGLENET_ASPECT)
+    aspect = np.exp(_between(low, high, aspect))
+    half_x, half_y = np.sqrt(area * aspect) / 2, np.sqrt(area / aspect) / 2
+    fits = (half_x <= width[:, None] / 2) & (half_y <= height[:, None] / 2)
+    first, any_fits = fits.argmax(1), fits.any(1)
+    rows, square = np.arange(len(width)), np.minimum(width, height) / 2
+    return (
+        np.where(any_fits, half_x[rows, first], square),
+        np.where(any_fits, half_y[rows, first], square),
+    )
 
 
-def _draw_flip(augmentation: Augmentation, random: np.random.Generator) -> Flip:
-    mirror = -1 if random.random() < 0.5 else 1
-    quarters = int(random.integers(4)) if augmentation is Augmentation.TOP_DOWN else 0
-    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
-    return ((cos * mirror, -sin), (sin * mirror, cos))
+def _flips(augmentation: Augmentation, drawn: Floats) -> Floats:
+    """Give maps of the square onto itself, (n, 2, 2): mirroring and quarter turns."""
+    mirror = np.ones(len(drawn))
+    quarters = np.zeros(len(drawn), int)
+    if augmentation is not Augmentation.NONE:
+        mirror = np.where(drawn[:, _MIRROR] < 0.5, -1.0, 1.0)
+    if augmentation is Augmentation.TOP_DOWN:
+        quarters = (4 * drawn[:, _QUARTERS]).astype(int)
+    cos, sin = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)], float)[quarters].T
+    return np.stack([np.stack([cos * mirror, -sin], 1), np.stack([sin * mirror, cos], 1)], 1)
+
+
+def _between(low: Floats | float, high: Floats | float, share: Floats) -> Floats:
+    return low + (high - low) * share

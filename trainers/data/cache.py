@@ -1,0 +1,153 @@
+"""Each photo is decoded once for all trials, sizes and workers. Free of torch.
+
+Decoded photos lie in memory-mapped files, one for each split and scale of a manifest, which any
+number of processes share.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from trainers.data.decoding import decoded, estimated_bytes
+from trainers.data.manifest import Manifest
+from trainers.data.pixels import SUFFIX, BrokenPixels, Pixels, PixelsWriter, View, open_pixels
+from trainers.data.scale import Scale
+from trainers.data.sources import Split
+
+Wanted = Sequence[tuple[Split, Scale]]
+Told = Callable[[int, int], None]
+
+
+class Cache:
+    """The decoded photos of a manifest, kept under `folder` for every process and study there.
+
+    All that lies under `folder` may take `limit` bytes, by default half of the free disk. `say`
+    gets a sentence about what could not be kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        limit: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._root = folder
+        self._folder = folder / manifest.digest[:16]
+        self._manifest = manifest
+        self._limit = limit
+        self._say = say
+        self._open: dict[View, Pixels] = {}
+        self._refused: set[View] = set()
+
+    def get(self, split: Split, scale: Scale) -> Pixels | None:
+        """Give the photos of a split at a scale, decoding them if need be; None without room."""
+        self.prepare([(split, scale)])
+        return self._open.get(self._view(split, scale))
+
+    def prepare(self, wanted: Wanted, progress: Told = lambda *_: None) -> None:
+        """Make sure of the maps of these splits and scales; `progress` gets (photos done, of).
+
+        Whoever else asks for the same meanwhile waits, and finds them.
+        """
+        views = [self._view(split, scale) for split, scale in dict.fromkeys(wanted)]
+        try:
+            if not self._missing(views):
+                return
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / "lock"):
+                for stale in self._folder.glob(f".*{SUFFIX}.*.tmp"):  # of a builder that was killed
+                    stale.unlink()
+                missing = self._missing(views)
+                self._build(self._affordable(missing), progress)
+                self._missing(missing)  # opens them
+        except OSError as error:
+            self._refused.update(views)
+            self._say(
+                f"decoded photos cannot be kept in {self._folder} ({error.strerror}); training is "
+                "slower without; make room, or make the folder writable"
+            )
+
+    def _view(self, split: Split, scale: Scale) -> View:
+        return View(self._manifest.digest, split, scale)
+
+    def _missing(self, views: Sequence[View]) -> list[View]:
+        """Open the maps that are there and whole; give those that are neither open nor refused."""
+        for view in views:
+            path = self._folder / view.name
+            if view in self._open or view in self._refused or not path.exists():
+                continue
+            try:
+                n_photos = len(self._manifest.of_split(view.split))
+                self._open[view] = open_pixels(path, view, n_photos)
+            except BrokenPixels as error:
+                self._say(f"{path} is not to be trusted ({error}); its photos are decoded again")
+                path.unlink(missing_ok=True)  # another process may have been faster
+                continue
+            with suppress(OSError):  # some maps may only be read
+                os.utime(path)  # what was used least recently is the first to make room
+        return [view for view in views if view not in self._open and view not in self._refused]
+
+    def _affordable(self, views: Sequence[View]) -> list[View]:
+        """Choose, from the smallest scale on, the maps that the limit has room for."""
+        chosen, needed = [], 0
+        for view in sorted(views, key=lambda view: (view.scale, view.split)):
+            size = estimated_bytes(self._manifest, view.split, view.scale)
+            room = self._room() - needed
+            if size <= room + self._drop_others(size - room):
+                chosen.append(view)
+                needed += size
+        refused = [view for view in views if view not in chosen]
+        if refused:
+            self._refused.update(refused)
+            edges = ", ".join(str(edge) for edge in sorted({view.scale.edge for view in refused}))
+            self._say(
+                f"decoded photos of {edges} px would exceed the cache limit; what memory cannot "
+                "hold is decoded anew for every batch, which is slower: raise --cache-limit"
+            )
+        return chosen
+
+    def _room(self) -> int:
+        used = sum(path.stat().st_size for path in map_files(self._root))
+        if self._limit is None:
+            return (shutil.disk_usage(self._folder).free - used) // 2
+        return self._limit - used
+
+    def _drop_others(self, size: int) -> int:
+        """Remove maps of other manifests, the longest unused first; give the bytes gained."""
+        others = [path for path in map_files(self._root) if path.parent != self._folder]
+        if sum(path.stat().st_size for path in others) < size:
+            return 0
+        gained = 0
+        for path in sorted(others, key=lambda path: path.stat().st_mtime):
+            if gained < size:
+                gained += path.stat().st_size
+                path.unlink()  # who has it mapped goes on reading it
+        return gained
+
+    def _build(self, views: Sequence[View], progress: Told) -> None:
+        parts = [(split, [view for view in views if view.split is split]) for split in Split]
+        parts = [(split, of_split) for split, of_split in parts if of_split]
+        total, done = sum(len(self._manifest.of_split(split)) for split, _ in parts), 0
+        for split, of_split in parts:
+            with ExitStack() as undo:
+                writers = [PixelsWriter(self._folder / view.name, view) for view in of_split]
+                for writer in writers:
+                    undo.callback(writer.abandon)
+                for photos in decoded(self._manifest, split, [view.scale for view in of_split]):
+                    for writer, photo in zip(writers, photos, strict=True):
+                        writer.add(photo)
+                    done += 1
+                    progress(done, total)
+                for writer in writers:
+                    writer.finish()
+
+
+def map_files(folder: Path) -> list[Path]:
+    """List the maps under a cache's folder, those of all manifests."""
+    return sorted(folder.glob(f"*/*{SUFFIX}"))

@@ -1,0 +1,68 @@
+"""Decode the photos of a manifest at the scales that are wanted, on all cores. Free of torch."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.manifest import Manifest, Photo
+from trainers.data.photo import UnreadablePhoto, photo_size
+from trainers.data.scale import Scale, read_at
+from trainers.data.sources import DatasetError, Split
+
+_AHEAD = 64  # photos that are decoded before the first of them is taken
+_SAMPLED = 64  # photos whose sizes stand for all
+
+
+def decoded(
+    manifest: Manifest, split: Split, scales: Sequence[Scale]
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """Give each photo of a split, in order, at all scales: RGB (H, W, 3) each.
+
+    Raises `DatasetError` for a photo that is no longer what the manifest says.
+    """
+    members = manifest.of_split(split)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(members), _AHEAD):
+            some = members[start : start + _AHEAD]
+            yield from pool.map(lambda photo: _decode(manifest, photo, scales), some)
+
+
+def estimated_bytes(manifest: Manifest, split: Split, scale: Scale) -> int:
+    """Estimate how much room a split's photos take at a scale, from the sizes of some."""
+    members = manifest.of_split(split)
+    some = members[:: max(1, len(members) // _SAMPLED)]
+    sizes = [_size(manifest.root / photo.path) for photo in some]
+    total = sum(scale.n_bytes(width, height) for width, height in sizes)
+    return total * len(members) // max(1, len(some))
+
+
+def _decode(manifest: Manifest, photo: Photo, scales: Sequence[Scale]) -> list[NDArray[np.uint8]]:
+    path = manifest.root / photo.path
+    with _readable(path):
+        if hashlib.sha256(path.read_bytes()).hexdigest() != photo.sha256:
+            raise UnreadablePhoto("other contents")
+        return read_at(path, scales)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with _readable(path):
+        return photo_size(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tell what is wrong with a photo that could be read once."""
+    try:
+        yield
+    except (OSError, UnreadablePhoto) as error:
+        trouble = getattr(error, "strerror", None) or str(error)
+        raise DatasetError(
+            f"{str(path)!r} has changed since the data were read ({trouble}); leave the data "
+            "alone while they are in use, and run again"
+        ) from error

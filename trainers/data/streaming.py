@@ -1,0 +1,52 @@
+"""Photos that have no room in any cache: worker processes decode them, batch by batch."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from trainers.data.scale import Scale, read_at
+
+Request = tuple[Path, Scale]
+
+
+class Decoders:
+    """Worker processes that decode photos on request; they stay until this object goes."""
+
+    def __init__(self) -> None:
+        self._requests = _Requests()
+        self._loader = DataLoader(
+            _Decoded(),
+            batch_sampler=self._requests,
+            num_workers=os.cpu_count() or 1,
+            collate_fn=list,
+            persistent_workers=True,
+            multiprocessing_context="spawn",  # a fork of a process with threads may hang
+        )
+
+    def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
+        """Give the photos of each batch of requests, uint8 (H, W, 3) each."""
+        self._requests.batches = requests
+        for photos in self._loader:
+            yield [torch.from_numpy(photo) for photo in photos]
+
+
+class _Decoded(Dataset[NDArray[np.uint8]]):
+    def __getitem__(self, request: Request) -> NDArray[np.uint8]:
+        path, scale = request
+        return read_at(path, [scale])[0].copy()  # writable, as torch wants it
+
+
+class _Requests(Sampler[list[Request]]):
+    batches: Sequence[list[Request]] = ()
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
