@@ -5,6 +5,7 @@ key is done, so a search that was killed goes on as if it had not been.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,11 +102,12 @@ class Coordinator:
         for trial in unfinished:
             self._advance(_Running(trial))
         self._fill()
-        for event in self.engine.events():
-            self._take(event)
-            if self.stop():
-                return
-            self._fill()
+        with closing(self.engine.events()) as events:
+            for event in events:
+                self._take(event)
+                if self.stop():
+                    return
+                self._fill()
 
     def _sweep(self, unfinished: Sequence[Trial]) -> None:
         """Delete what a crash left behind: stale files must never be taken for results."""

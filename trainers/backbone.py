@@ -51,8 +51,13 @@ class Network(nn.Module):
 
     def forward(self, squares: Tensor) -> Tensor:
         """Normalise, pool the body's features, classify."""
-        logits: Tensor = self.head(self.body((squares - self.mean) / self.std))
+        logits: Tensor = self.head(self.features(squares))
         return logits
+
+    def features(self, squares: Tensor) -> Tensor:
+        """Give what the head sees: the body's pooled features, (B, F)."""
+        features: Tensor = self.body((squares - self.mean) / self.std)
+        return features
 
     def set_dropout(self, rates: Sequence[float]) -> None:
         """Set the rate of each dropout site of the head, from the body to the output."""

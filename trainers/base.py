@@ -1,7 +1,8 @@
 """The seam between what is trained and who asks for it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +16,33 @@ BEST = "best.safetensors"
 """File in a task's folder with the weights of its best epoch so far."""
 
 
+class Precision(StrEnum):
+    """What numbers the network computes with; weights and optimizer are always float32.
+
+    AUTO is BF16 on a GPU that has it, FP16 (its gradients scaled) on one that has not, FP32
+    elsewhere. TF32 rounds the factors of float32 products to 10 bits, on NVIDIA's tensor cores.
+    """
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    TF32 = "tf32"
+    FP32 = "fp32"
+
+
 class TrainingDiverged(Exception):
     """The loss is no longer a finite number: this trial cannot be saved, the search goes on."""
 
 
 class WeightsUnavailable(Exception):
     """The backbone's weights cannot be had; the message names the ways out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an allocator has failed: torch has another error for each device."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +72,12 @@ class StageTask:
 class Trainer(Protocol):
     """Anything that can train a stage."""
 
-    def train(self, task: StageTask) -> Iterator[EpochMetrics]:
-        """Train one stage; yield each epoch's metrics after its files are safely on disk.
+    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
+        """Train one stage; yield each epoch's metrics.
+
+        When the last epoch is yielded, and when the generator is closed before, `LAST` and `BEST`
+        are those of the epochs yielded so far. In between, `LAST` may be older, so that a crash
+        costs some training.
 
         If `task.folder` holds a `LAST`, go on from it, and first yield again the epochs it knows:
         so whoever missed them before a crash learns of them. Raises `TrainingDiverged` when the

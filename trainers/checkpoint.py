@@ -16,9 +16,11 @@ from typing import Any, Self
 import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainers.backbone import Network
 from trainers.metrics import EpochMetrics, Evaluation
 from trainers.schedule import CropType, Schedule, Stage
 
@@ -89,9 +91,9 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def save_weights(path: Path, network: nn.Module, card: WeightsCard) -> None:
-    """Write a network's weights and their card, whole or not at all."""
-    _write(path, _cpu(network.state_dict()), {"format": "pt", _KEY: json.dumps(asdict(card))})
+def save_weights(path: Path, weights: Mapping[str, Tensor], card: WeightsCard) -> None:
+    """Write a network's state and its card, whole or not at all."""
+    _write(path, _cpu(weights), {"format": "pt", _KEY: json.dumps(asdict(card))})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
@@ -110,65 +112,110 @@ def read_card(path: Path) -> WeightsCard:
         return WeightsCard.from_json((file.metadata() or {}).get(_KEY, "null"))
 
 
+@dataclass
+class TrainingState:
+    """All that the next epoch of a stage depends on, and what has been reached so far.
+
+    `best` are the network's tensors after the best epoch, None where those are the latest.
+    """
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    history: list[EpochMetrics]
+    best: dict[str, Tensor] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give network and optimizer as they are, not copied."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put network and optimizer back to what `tensors` gave."""
+        self.network.load_state_dict(under("network.", tensors))
+        groups = self.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in under("optimizer.", tensors).items():
+            index, _, field = name.partition(".")
+            laid_out = _laid_out_like(parameters[int(index)], value)
+            state.setdefault(int(index), {})[field] = laid_out
+        plain = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": plain})
+        for left_by_scaler in ("grad_scale", "found_inf"):  # in a step that has failed
+            vars(self.optimizer).pop(left_by_scaler, None)
+
+    def adopt(self, saved: "SavedState") -> None:
+        """Go on from what was read from a file."""
+        self.restore(saved.tensors)
+        if saved.scaler:
+            self.scaler.load_state_dict(saved.scaler)
+        self.history = saved.history
+        device = next(self.network.parameters()).device
+        self.best = saved.best and {name: value.to(device) for name, value in saved.best.items()}
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What `LAST` holds; see `TrainingState`."""
+
+    tensors: dict[str, Tensor]
+    history: list[EpochMetrics]
+    best: dict[str, Tensor] | None
+    scaler: dict[str, Any]
+
+
 def save_training_state(
     path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
+    tensors: Mapping[str, Tensor],
     history: Sequence[EpochMetrics],
+    *,
+    best: Mapping[str, Tensor] | None = None,
+    scaler: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all that the next epoch depends on, and the epochs so far.
+    """Write what `TrainingState.tensors` gave, the epochs so far, and the best epoch's network.
 
-    After a stage's last epoch no optimizer is needed: the next stage begins with a new one.
+    After a stage's last epoch its network alone is needed: the next stage begins anew.
     """
-    tensors = {f"network.{name}": value for name, value in _cpu(network.state_dict()).items()}
-    states = optimizer.state_dict()["state"] if optimizer else {}
-    for index, values in states.items():
-        for name, value in values.items():
-            if value is not None:
-                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+    written = _cpu(tensors)
+    written |= {f"best.{name}": value for name, value in _cpu(best or {}).items()}
     for epoch in history:
         probabilities = torch.from_numpy(epoch.evaluation.probabilities)
-        tensors[f"probabilities.{epoch.epoch}"] = probabilities
+        written[f"probabilities.{epoch.epoch}"] = probabilities
     plain = [_plain_epoch(epoch) for epoch in history]
-    _write(path, tensors, {"history": json.dumps(plain)})
+    metadata = {"history": json.dumps(plain), "scaler": json.dumps(scaler or {})}
+    _write(path, written, metadata)
 
 
-def load_training_state(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    labels: np.ndarray[Any, np.dtype[np.int64]],
-) -> list[EpochMetrics]:
-    """Put network and optimizer back as they were; give the epochs so far.
+def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64]) -> SavedState:
+    """Read what `save_training_state` wrote; `labels` are those of its predictions.
 
-    Raises `NotOurWeights`, with nothing changed, for anything but a whole state of this network.
+    Raises `NotOurWeights` for anything but a whole state of this network.
     """
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = (file.metadata() or {}).get("history", "null")
-    weights = _under("network.", tensors)
+        metadata = file.metadata() or {}
     try:
-        epochs = [_epoch(past, labels, tensors) for past in json.loads(text)]
+        history = [_epoch(past, labels, tensors) for past in json.loads(metadata["history"])]
+        scaler = dict(json.loads(metadata["scaler"]))
     except (KeyError, TypeError, ValueError) as error:
         raise NotOurWeights(f"{path} holds no whole history of epochs ({error})") from error
-    if not epochs or shapes(weights) != shapes(network.state_dict()):
+    fits = shapes(network.state_dict())
+    latest, best = under("network.", tensors), under("best.", tensors)
+    if not history or shapes(latest) != fits or shapes(best) not in (fits, {}):
         raise NotOurWeights(f"{path} holds no training state of this network")
-    network.load_state_dict(weights)
-    groups = optimizer.state_dict()["param_groups"]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimizer.", tensors).items():
-        index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = _laid_out_like(parameters[int(index)], value)
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return epochs
+    return SavedState(tensors, history, best or None, scaler)
 
 
 def load_network_weights(path: Path, network: nn.Module) -> None:
     """Put a parent stage's weights, be they `last` or `best`, into a network."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    network.load_state_dict(_under("network.", tensors) or tensors)
+    network.load_state_dict(under("network.", tensors) or tensors)
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -178,7 +225,9 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     # Fused optimizers walk through memory: a state must lie there in its parameter's order.
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.clone()  # a step counter, which the optimizer would go on counting with
 
 
 def _plain_epoch(epoch: EpochMetrics) -> dict[str, Any]:
@@ -188,7 +237,7 @@ def _plain_epoch(epoch: EpochMetrics) -> dict[str, Any]:
 
 def _epoch(
     plain: Mapping[str, Any],
-    labels: np.ndarray[Any, np.dtype[np.int64]],
+    labels: NDArray[np.int64],
     tensors: Mapping[str, Tensor],
 ) -> EpochMetrics:
     probabilities = tensors[f"probabilities.{plain['epoch']}"]
@@ -196,7 +245,8 @@ def _epoch(
     return EpochMetrics(**{**plain, "lrs": tuple(plain["lrs"])}, evaluation=evaluation)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors whose names begin with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 

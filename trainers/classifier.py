@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trainers.backbone import Network, empty_network
 from trainers.checkpoint import NotOurWeights, WeightsCard, read_weights, shapes
-from trainers.data.loader import validation_scale
-from trainers.data.photo import read_photo, upright_rgb
+from trainers.data.photo import upright_rgb
+from trainers.data.scale import read_at, validation_scale
 from trainers.device import choose_device
 from trainers.schedule import CropType
 
@@ -46,8 +46,9 @@ class Classifier:
         return np.concatenate(rows)
 
     def _square(self, photo: Path | str | Image.Image) -> NDArray[np.uint8]:
-        image = upright_rgb(photo) if isinstance(photo, Image.Image) else read_photo(Path(photo))
-        return np.array(self._scale.fit(image))
+        if isinstance(photo, Image.Image):
+            return np.array(self._scale.fit(upright_rgb(photo)))
+        return read_at(Path(photo), [self._scale])[0]
 
 
 def load(path: Path | str, device: str = "cpu") -> Classifier:

@@ -1,6 +1,72 @@
-"""Where to compute."""
+"""Where to compute, and how exactly."""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
+
+from trainers.base import Precision
+
+_DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and how it computes. `compiled` passes networks through `torch.compile`.
+
+    `deterministic` makes a GPU repeat itself to the last bit, at a price; a CPU always does.
+    """
+
+    device: torch.device
+    precision: Precision = Precision.FP32
+    compiled: bool = False
+    deterministic: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """Give the context in which the network is applied."""
+        dtype = _DTYPES.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Give what keeps small gradients of FP16 from vanishing; otherwise it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision is Precision.FP16)
+
+    @cached_property
+    def name(self) -> str:
+        """Say in a few words what computes, such as "NVIDIA H200, bf16"."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
+        return f"{self.device.type}, {self.precision}"
+
+
+def choose_compute(
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    compiled: bool = False,
+    deterministic: bool = False,
+) -> Compute:
+    """Choose where and how to compute, and set torch's switches for this process accordingly.
+
+    Raises ValueError for what this machine cannot do.
+    """
+    chosen = choose_device(device)
+    exactness = _precision(Precision(precision), chosen)
+    tf32 = exactness is not Precision.FP32 and not deterministic
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        # cuBLAS reads this when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Of an operation that cannot be deterministic, torch warns: better than none at all.
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if chosen.type == "cpu":
+        _keep_freed_memory()
+    return Compute(chosen, exactness, compiled, deterministic)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -16,3 +82,33 @@ def choose_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try cpu") from None
     return device
+
+
+def use_one_thread() -> None:
+    """Keep torch in the calling thread from starting threads of its own, which fight for cores."""
+    torch.set_num_threads(1)
+
+
+def _precision(wanted: Precision, device: torch.device) -> Precision:
+    if wanted is not Precision.AUTO:
+        if wanted is Precision.TF32 and device.type != "cuda":
+            raise ValueError(f"precision tf32 is NVIDIA's, got device {device.type}; use fp32")
+        return wanted
+    if device.type != "cuda":
+        return Precision.FP32
+    major, _ = torch.cuda.get_device_capability(device)
+    return Precision.BF16 if major >= 8 else Precision.FP16  # older ones emulate it, slowly
+
+
+def _keep_freed_memory() -> None:
+    """Keep the memory of large tensors for the next ones, as torch does on a GPU.
+
+    The C library would give it back to the system at every step and get it back zeroed, page by
+    page: that was a fifth of a training step at 128 pixels.
+    """
+    if sys.platform == "linux":
+        library: Any = ctypes.CDLL(None)
+        if hasattr(library, "gnu_get_libc_version"):
+            trim_threshold, mmap_threshold = -1, -3  # malloc.h
+            library.mallopt(mmap_threshold, 1 << 30)
+            library.mallopt(trim_threshold, 2**31 - 1)

@@ -2,36 +2,41 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
 
 from trainers.annealing import cycle_of, lr_multiplier
 from trainers.backbone import Network, build_network, empty_network
-from trainers.base import BEST, LAST, StageTask
+from trainers.base import StageTask, is_out_of_memory
 from trainers.checkpoint import (
-    NotOurWeights,
+    TrainingState,
     WeightsCard,
     load_network_weights,
-    load_training_state,
     package_versions,
-    read_card,
-    save_training_state,
-    save_weights,
 )
-from trainers.data.loader import Photos, training_batches, training_steps, validation_batches
+from trainers.data.cache import Cache
+from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
-from trainers.device import choose_device
-from trainers.loop import evaluate, make_optimizer, train_epoch
+from trainers.data.scale import training_scale, validation_scale
+from trainers.device import Compute, choose_compute
+from trainers.features import Inputs
+from trainers.keeping import Keeper
+from trainers.loop import Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
+from trainers.schedule import Stage
+
+CHECKPOINT_SECONDS = 30.0
 
 
 class Finetuner:
     """A `Trainer` of timm backbones on the photos of a manifest.
 
     `metric` decides which epoch's weights are `BEST`, ties by loss. `weights_file` is what
-    schedules with weights "sha256:..." start from.
+    schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
+    processes; without one they are kept in memory. A crash costs at most `checkpoint_seconds` of
+    training, or an epoch, whichever is longer.
     """
 
     def __init__(
@@ -39,29 +44,56 @@ class Finetuner:
         manifest: Manifest,
         *,
         metric: Metric = Metric.ACCURACY,
-        device: str = "auto",
+        compute: Compute | None = None,
         weights_file: Path | None = None,
+        cache: Cache | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self.manifest = manifest
         self.metric = metric
-        self.device = choose_device(device)
+        self.compute = compute or choose_compute()
         self.weights_file = weights_file
-        self._photos = Photos(manifest)
-        self._labels = manifest.labels(Split.VALID)
+        self.checkpoint_seconds = checkpoint_seconds
+        self._cache = cache
+        self._photos = Photos(manifest, cache, self.compute.device)
+        self._inputs = Inputs(self._photos, self.compute)
+        self._fitting: dict[tuple[str, int], int] = {}
 
-    def train(self, task: StageTask) -> Iterator[EpochMetrics]:
+    def prepare(self, stages: Sequence[Stage], progress: Callable[[int, int], None]) -> None:
+        """Decode all photos for all these stages at once; `progress` gets (photos done, of)."""
+        if self._cache:
+            wanted = [(Split.TRAIN, training_scale(stage)) for stage in stages]
+            wanted += [
+                (Split.VALID, validation_scale(stage.image_size, stage.crop)) for stage in stages
+            ]
+            self._cache.prepare(wanted, progress)
+
+    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; see `Trainer.train`."""
-        network, optimizer, history = self._resume(task)
-        self._photos.begin(task.stage)
-        yield from history
-        for epoch in range(len(history), task.stage.epochs):
-            history.append(self._epoch(task, network, optimizer, epoch))
-            # LAST before BEST: a crash between them leaves BEST to be made from LAST.
-            goes_on = optimizer if len(history) < task.stage.epochs else None
-            save_training_state(task.folder / LAST, network, goes_on, history)
-            if self._best(history) is history[-1]:
-                self._save_best(task, network, history[-1])
-            yield history[-1]
+        network = self._network(task)
+        state = TrainingState(
+            network, make_optimizer(network, task.stage), self.compute.scaler(), history=[]
+        )
+        keeper = Keeper(
+            task.folder,
+            state,
+            epochs=task.stage.epochs,
+            metric=self.metric,
+            seconds=self.checkpoint_seconds,
+            card=lambda epoch: self._card(task, network, epoch),
+        )
+        try:
+            keeper.resume(self.manifest.labels(Split.VALID))
+            yield from list(state.history)
+            while len(state.history) < task.stage.epochs:
+                state.history.append(self._epoch_that_fits(task, state, keeper))
+                keeper.keep()
+                yield state.history[-1]
+        except GeneratorExit:
+            keeper.leave()
+            raise
+        finally:
+            keeper.close()
 
     def _network(self, task: StageTask) -> Network:
         n_classes = len(self.manifest.classes)
@@ -72,47 +104,57 @@ class Finetuner:
             load_network_weights(task.start, network)
         network.set_dropout(task.stage.site_dropout(task.schedule.dropout_sites))
         network.freeze(task.stage.frozen_groups)
-        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
-    def _resume(self, task: StageTask) -> tuple[Network, torch.optim.Optimizer, list[EpochMetrics]]:
-        """Go on from LAST, if there is one with a BEST that fits; else begin the stage anew."""
-        network = self._network(task)
-        optimizer, last = make_optimizer(network, task.stage), task.folder / LAST
-        try:
-            history = load_training_state(last, network, optimizer, self._labels)
-        except NotOurWeights:  # none yet, or a broken file
-            return network, optimizer, []
-        best = self._best(history)
-        if _epoch_of(task.folder / BEST) != best.epoch:
-            if best is not history[-1]:  # its weights are lost
-                last.unlink()
-                return self._resume(task)
-            self._save_best(task, network, best)
-        return network, optimizer, history
+    def _epoch_that_fits(
+        self, task: StageTask, state: TrainingState, keeper: Keeper
+    ) -> EpochMetrics:
+        """Train an epoch; where memory is short, train it again with the batch in smaller parts."""
+        place = task.schedule.backbone, task.stage.image_size
+        while True:
+            most = self._fitting.get(place, task.stage.batch_size)
+            micro_batch = most if most < task.stage.batch_size else None
+            try:
+                return self._epoch(task, state, micro_batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or min(most, task.stage.batch_size) < 4:
+                    raise
+            # Outside of `except`: the error's traceback would hold on to what has to go.
+            keeper.restore()
+            state.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            self._fitting[place] = min(most, task.stage.batch_size) // 2
 
     def _epoch(
-        self, task: StageTask, network: Network, optimizer: torch.optim.Optimizer, epoch: int
+        self, task: StageTask, state: TrainingState, micro_batch: int | None
     ) -> EpochMetrics:
-        stage, started = task.stage, time.perf_counter()
+        stage, epoch, started = task.stage, len(state.history), time.perf_counter()
         place = {"seed": task.seed, "position": task.position, "epoch": epoch}
         # Dropout draws from torch's generator: seeded here, it depends on the epoch's place alone.
         torch.manual_seed(_number(**place))
         steps = training_steps(self._photos, stage)
         first = epoch * steps
+        state.network.train()
+        model, batches = self._inputs.training(state.network, stage, micro_batch, **place)
+        training = Waited(batches)
         train_loss = train_epoch(
-            network,
-            training_batches(self._photos, stage, **place),
-            optimizer,
+            model,
+            training,
+            state.optimizer,
+            state.scaler,
             lambda step: lr_multiplier(first + step, steps, stage.cycle_lengths),
+            self.compute,
             label_smoothing=stage.label_smoothing,
-            device=self.device,
+            micro_batch=micro_batch,
         )
         trained = time.perf_counter()
-        batches = validation_batches(self._photos, stage)
-        evaluation, valid_loss = evaluate(network, batches, self.device)
+        state.network.eval()
+        model, batches = self._inputs.validation(state.network, stage, micro_batch)
+        validation = Waited(batches)
+        evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
+        seconds = time.perf_counter() - started
         scale = lr_multiplier(first, steps, stage.cycle_lengths)
-        photos = len(self.manifest.of_split(Split.TRAIN))
         return EpochMetrics.of(
             evaluation,
             stage=task.position,
@@ -121,16 +163,15 @@ class Finetuner:
             lrs=tuple(lr * scale for lr in stage.lrs),
             train_loss=train_loss,
             valid_loss=valid_loss,
-            seconds=time.perf_counter() - started,
-            images_per_second=photos / (trained - started),
+            seconds=seconds,
+            images_per_second=len(self.manifest.of_split(Split.TRAIN)) / (trained - started),
+            data_wait=(training.seconds + validation.seconds) / seconds,
+            micro_batch=micro_batch,
         )
 
-    def _best(self, history: list[EpochMetrics]) -> EpochMetrics:
-        return min(history, key=lambda epoch: epoch.rank(self.metric))
-
-    def _save_best(self, task: StageTask, network: Network, epoch: EpochMetrics) -> None:
+    def _card(self, task: StageTask, network: Network, epoch: EpochMetrics) -> WeightsCard:
         names = ("train_loss", "valid_loss", "accuracy", "balanced_accuracy", "f1")
-        card = WeightsCard(
+        return WeightsCard(
             backbone=task.schedule.backbone,
             hidden=task.schedule.hidden,
             classes=self.manifest.classes,
@@ -147,14 +188,6 @@ class Finetuner:
             metrics={name: getattr(epoch, name) for name in names},
             packages=package_versions(),
         )
-        save_weights(task.folder / BEST, network, card)
-
-
-def _epoch_of(best: Path) -> int | None:
-    try:
-        return read_card(best).epoch
-    except NotOurWeights:
-        return None
 
 
 def _number(**place: int) -> int:

@@ -1,15 +1,17 @@
 """One epoch of training and one pass of validation, as plain functions."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 from torch.nn import functional
 
 from trainers.backbone import Network
 from trainers.base import TrainingDiverged
 from trainers.data.loader import Batch
+from trainers.device import Compute
 from trainers.metrics import Evaluation
 from trainers.schedule import Optimizer, Stage
 
@@ -27,58 +29,95 @@ def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
             groups.append({"params": members, "lr": lr, "peak_lr": lr, "weight_decay": decay})
     groups = [group for group in groups if group["params"]]
     if stage.optimizer is Optimizer.SGD:
-        return torch.optim.SGD(groups, momentum=MOMENTUM, fused=True)
+        optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, fused=True)
+        # Should the very first step overflow under FP16, torch would leave out its momentum, too,
+        # and go on with whatever was in that memory.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, fused=True)
 
 
 def train_epoch(
-    network: Network,
+    model: nn.Module,
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     multiplier: Callable[[int], float],
+    compute: Compute,
     *,
     label_smoothing: float,
-    device: torch.device,
+    micro_batch: int | None = None,
 ) -> float:
     """Train on every batch once and give the mean loss.
 
-    `multiplier` maps the epoch's step to what each group's learning rate is multiplied by.
-    Raises `TrainingDiverged` if the loss is not finite.
+    `multiplier` maps the epoch's step to what each group's learning rate is multiplied by. With a
+    `micro_batch`, batches pass the network in parts of about that size, their gradients added up.
+    The device is waited for at the end alone. Raises `TrainingDiverged` if the loss is not finite.
     """
-    network.train()
-    total, photos = torch.zeros((), device=device), 0
-    for step, (squares, labels) in enumerate(batches):
+    total, photos = torch.zeros((), device=compute.device), 0
+    for step, (inputs, labels) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * multiplier(step)
-        logits = network(_to_device(squares, device))
-        loss = functional.cross_entropy(logits, labels.to(device), label_smoothing=label_smoothing)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach() * len(labels)
+        parts = _parts(len(labels), micro_batch)
+        for some, truth in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            with compute.autocast():
+                logits = model(some)
+            loss = functional.cross_entropy(logits.float(), truth, label_smoothing=label_smoothing)
+            loss = loss * (len(truth) / len(labels))
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() * len(labels)
+        scaler.step(optimizer)
+        scaler.update()
         photos += len(labels)
     return _finite(total.item() / photos, "training")
 
 
 @torch.inference_mode()
 def evaluate(
-    network: Network, batches: Iterable[Batch], device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    compute: Compute,
+    *,
+    micro_batch: int | None = None,
 ) -> tuple[Evaluation, float]:
     """Predict every photo; give the predictions and the mean cross-entropy."""
-    network.eval()
     logits, labels = [], []
-    for squares, truth in batches:
-        logits.append(network(_to_device(squares, device)).float().cpu())
+    for inputs, truth in batches:
+        with compute.autocast():
+            logits += [
+                model(some).float() for some in torch.split(inputs, micro_batch or len(inputs))
+            ]
         labels.append(truth)
-    every_logit, every_label = torch.cat(logits), torch.cat(labels)
+    every_logit, every_label = torch.cat(logits).cpu(), torch.cat(labels).cpu()
     loss = functional.cross_entropy(every_logit, every_label).item()
     probabilities = every_logit.softmax(1).numpy().astype(np.float32)
     return Evaluation(every_label.numpy(), probabilities), _finite(loss, "validation")
 
 
-def _to_device(squares: Tensor, device: torch.device) -> Tensor:
-    # channels_last: convolutions of small photos run about three times as fast on a CPU.
-    return squares.to(device, memory_format=torch.channels_last)
+class Waited:
+    """Passes batches on, and counts the `seconds` that were spent waiting for them."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        coming = iter(self._batches)
+        while True:
+            began = time.perf_counter()
+            batch = next(coming, None)
+            self.seconds += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+
+def _parts(count: int, micro_batch: int | None) -> int:
+    """Say into how many parts to split a batch: none is a lone photo, which BatchNorm refuses."""
+    return max(1, min(-(-count // micro_batch), count // 2)) if micro_batch else 1
 
 
 def _finite(loss: float, what: str) -> float:

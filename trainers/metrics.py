@@ -113,6 +113,9 @@ class EpochNumbers:
 
     `stage` counts from 0; `epoch` from 1 within the stage; `cycle` from 1. `lrs` are those at the
     epoch's first step. `seconds` cover training and validation; `images_per_second` training alone.
+    `data_wait` is the share of `seconds` spent waiting for data, if it was measured. `micro_batch`
+    is how many photos passed the network at once, where memory was too short for a whole batch:
+    BatchNorm's statistics are then those of so many.
     """
 
     stage: int
@@ -126,6 +129,8 @@ class EpochNumbers:
     f1: float
     seconds: float
     images_per_second: float
+    data_wait: float | None = None
+    micro_batch: int | None = None
 
     def score(self, metric: Metric) -> float:
         """Give this epoch's value of `metric`."""
@@ -155,6 +160,8 @@ class EpochMetrics(EpochNumbers):
         valid_loss: float,
         seconds: float,
         images_per_second: float,
+        data_wait: float | None = None,
+        micro_batch: int | None = None,
     ) -> "EpochMetrics":
         """Work out the scores from an evaluation."""
         return cls(
@@ -169,5 +176,7 @@ class EpochMetrics(EpochNumbers):
             f1=macro_f1(evaluation.confusion),
             seconds=seconds,
             images_per_second=images_per_second,
+            data_wait=data_wait,
+            micro_batch=micro_batch,
             evaluation=evaluation,
         )

@@ -6,7 +6,7 @@ For tests of the search and for measuring its overhead: everything but the arith
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class SyntheticTrainer:
         self.metric = metric
         self.seconds_per_epoch = seconds_per_epoch
 
-    def train(self, task: StageTask) -> Iterator[EpochMetrics]:
+    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; see `Trainer.train`."""
         history: list[EpochMetrics] = []
         known = _epochs_in(task.folder / LAST)

@@ -1,6 +1,6 @@
 """The seam between who decides what to train and where it runs: submit, then take events."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -20,7 +20,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """A stage run has finished an epoch; its files are on disk."""
+    """A stage run has finished an epoch; after its last one, its files are on disk."""
 
     key: str
     metrics: EpochMetrics
@@ -57,10 +57,16 @@ class Engine(Protocol):
         """Queue a stage run. More may be submitted while `events` is being read."""
         ...
 
-    def events(self) -> Iterator[Event]:
-        """Yield what happens, until all that was submitted has ended."""
+    def events(self) -> Generator[Event, None, None]:
+        """Yield what happens, until all that was submitted has ended.
+
+        Closed before that, it leaves what is in training, whose files are then up to date.
+        """
         ...
 
     def cancel(self, key: str) -> None:
-        """Stop a stage run after the epoch it is in; no event of it follows."""
+        """Leave a stage run whose epoch was last yielded; no event of it follows.
+
+        When this returns, its files are up to date.
+        """
         ...

@@ -5,11 +5,13 @@ import logging
 import os
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
-from trainers.base import StageTask, Trainer, TrainingDiverged
+from trainers.base import StageTask, Trainer, TrainingDiverged, is_out_of_memory
 from trainers.data.photo import UnreadablePhoto
+from trainers.data.sources import DatasetError
+from trainers.metrics import EpochMetrics
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +25,29 @@ class InlineEngine:
         self._trainer = trainer
         self._waiting: deque[tuple[str, StageTask]] = deque()
         self._training: str | None = None
+        self._epochs: Generator[EpochMetrics, None, None] | None = None
 
     def submit(self, key: str, task: StageTask) -> None:
         """Queue a stage run."""
         self._waiting.append((key, task))
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """Train what is queued, yielding each epoch."""
-        while self._waiting:
-            key, task = self._waiting.popleft()
-            yield from self._train(key, task)
+        try:
+            while self._waiting:
+                key, task = self._waiting.popleft()
+                yield from self._train(key, task)
+        finally:
+            self._leave()
 
     def cancel(self, key: str) -> None:
-        """Stop after the epoch whose event was last yielded."""
+        """Leave a stage run after the epoch whose event was last yielded."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
         if self._training == key:  # not a mark on the key: it may be submitted again at once
-            self._training = None
+            self._leave()
 
-    def _train(self, key: str, task: StageTask) -> Iterator[Event]:
-        epochs = self._trainer.train(task)
+    def _train(self, key: str, task: StageTask) -> Generator[Event, None, None]:
+        epochs = self._epochs = self._trainer.train(task)
         self._training = key
         while self._training == key:
             try:
@@ -51,13 +57,29 @@ class InlineEngine:
                 return
             except Exception as error:  # one trial may fail in any way; the search goes on
                 if _is_full_disk(error):  # no other trial would fare better
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                    raise _full_disk() from error
                 log.debug("%s", traceback.format_exc())
                 text = f"{type(error).__name__}: {error}"
                 reason = " ".join(text.split()).removesuffix(":")  # torch has many lines
                 yield StageFailed(key, _kind(error), reason)
                 return
             yield EpochEnded(key, metrics)
+
+    def _leave(self) -> None:
+        """Let the trainer write what it has reached."""
+        self._training = None
+        if self._epochs is not None:
+            try:
+                self._epochs.close()
+            except Exception as error:
+                if _is_full_disk(error):
+                    raise _full_disk() from error
+                raise
+            self._epochs = None
+
+
+def _full_disk() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _is_full_disk(error: Exception) -> bool:
@@ -69,9 +91,8 @@ def _is_full_disk(error: Exception) -> bool:
 def _kind(error: Exception) -> FailureKind:
     if isinstance(error, TrainingDiverged):
         return FailureKind.DIVERGED
-    # torch has its own error for each device; all of them say so.
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if is_out_of_memory(error):
         return FailureKind.OUT_OF_MEMORY
-    if isinstance(error, UnreadablePhoto | FileNotFoundError):
+    if isinstance(error, UnreadablePhoto | DatasetError | FileNotFoundError):
         return FailureKind.DATA
     return FailureKind.BUG

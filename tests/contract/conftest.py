@@ -1,14 +1,16 @@
-"""Stores for the contract, one for each way its database can come to be, and what fills them."""
+"""Stores and engines for the contracts, one of each kind, and what fills them."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
+from safetensors import SafetensorError
 from sqlalchemy import create_engine, text
 
 from storage import revisions
@@ -24,14 +26,27 @@ from storage.records import (
 )
 from storage.store import Store
 from storage.tables import Base
+from study.engines.base import Engine, EpochEnded, Event
+from study.engines.inline import InlineEngine
+from tests import lab
+from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
+from trainers.synthetic import SyntheticTrainer
 
 NOW = datetime(2026, 3, 1, 12, 3, tzinfo=UTC)
 STALE = timedelta(seconds=60)
 LABELS = np.array([0, 1, 1])
 POSTGRES = os.environ.get("ENCORE_TEST_POSTGRES")
 """URL of an empty PostgreSQL database, to run the contract on that as well."""
+
+ENGINES: list[Callable[[Trainer], Engine]] = [InlineEngine]
+
+FULL_DISK = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    SafetensorError("while serializing: I/O error: No space left (os error 28)"),
+]
+"""What is raised when a file is written and there is no room for it."""
 
 
 def make_fresh(url: str) -> None:
@@ -179,3 +194,32 @@ def claim(
         now=now,
         stale_after=STALE,
     )
+
+
+@pytest.fixture(params=ENGINES)
+def make_engine(request: pytest.FixtureRequest) -> Callable[..., Engine]:
+    """Give what makes an engine of each kind."""
+
+    def make(trainer: Trainer | None = None) -> Engine:
+        engine: Engine = request.param(trainer or SyntheticTrainer(np.array([0, 1, 1]), 2))
+        return engine
+
+    return make
+
+
+@pytest.fixture
+def make_task(tmp_path: Path) -> Callable[..., StageTask]:
+    """Give what makes a task in a folder of its own, named as its key."""
+
+    def make(key: str, epochs: int = 2) -> StageTask:
+        (tmp_path / key).mkdir(exist_ok=True)
+        schedule = lab.schedule(lab.stage(epochs=epochs))
+        return StageTask(schedule=schedule, seed=0, folder=tmp_path / key)
+
+    return make
+
+
+def told(events: Sequence[Event], key: str) -> list[object]:
+    """Give what was told of a key: numbers of epochs, and how it ended."""
+    own = [event for event in events if event.key == key]
+    return [event.metrics.epoch if isinstance(event, EpochEnded) else type(event) for event in own]

@@ -73,13 +73,59 @@ class TestStoreRunsContract:
         with pytest.raises(LookupError, match="no predictions of epoch 2"):
             store.predictions(run.id, 2, LABELS)
 
+    def test_how_an_epoch_ran_comes_back(self, store: Store, study: StudyRecord) -> None:
+        """The share of waiting and the parts of a batch, also where they are not known."""
+        run = begin(store, study)
+        store.record_epoch(run.id, replace(epoch(1), data_wait=0.125, micro_batch=16))
+        store.record_epoch(run.id, replace(epoch(2), data_wait=0.0))
+        store.record_epoch(run.id, epoch(3))
+        told = [(e.data_wait, e.micro_batch) for e in store.epochs(run.id)]
+        assert told == [(0.125, 16), (0.0, None), (None, None)]
+
     def test_recording_an_epoch_again_replaces_it(self, store: Store, study: StudyRecord) -> None:
         """After a crash the trainer repeats what it knows: nothing is doubled, the last holds."""
         run = begin(store, study)
-        for metrics in (epoch(1), epoch(2), epoch(1, hit=0.2, loss=0.7)):
+        for metrics in (epoch(1), epoch(2), epoch(2, hit=0.2, loss=0.7)):
             store.record_epoch(run.id, metrics)
-        assert [(e.epoch, e.valid_loss) for e in store.epochs(run.id)] == [(1, 0.7), (2, 0.2)]
-        assert store.predictions(run.id, 1, LABELS).predicted.tolist() == [1, 1, 0]
+        assert [(e.epoch, e.valid_loss) for e in store.epochs(run.id)] == [(1, 0.2), (2, 0.7)]
+        assert store.predictions(run.id, 1, LABELS).predicted.tolist() == [0, 1, 0]
+        assert store.predictions(run.id, 2, LABELS).predicted.tolist() == [1, 1, 0]
+
+    def test_recording_an_earlier_epoch_forgets_later_ones(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """A stage resumed from before them trains them again; other stage runs keep theirs."""
+        run, other = begin(store, study), begin(store, study, 1, "b" * 64)
+        for one in (run, other):
+            for number in (1, 2, 3, 4):
+                store.record_epoch(one.id, epoch(number))
+        store.record_epoch(run.id, epoch(2, hit=0.2, loss=0.7))
+        assert [(e.epoch, e.valid_loss) for e in store.epochs(run.id)] == [(1, 0.2), (2, 0.7)]
+        assert [e.epoch for e in store.epochs(other.id)] == [1, 2, 3, 4]
+        assert len(store.epochs_of_study(study.id)) == 6
+        for number in (3, 4):
+            with pytest.raises(LookupError, match=f"no predictions of epoch {number}"):
+                store.predictions(run.id, number, LABELS)
+            assert store.predictions(other.id, number, LABELS).predicted.tolist() == [0, 1, 0]
+        store.record_epoch(run.id, epoch(3))
+        assert [e.epoch for e in store.epochs(run.id)] == [1, 2, 3]
+
+    @pytest.mark.parametrize("state", [State.COMPLETE, State.PRUNED])
+    def test_a_sealed_stage_run_keeps_later_epochs(
+        self, store: Store, study: StudyRecord, state: State
+    ) -> None:
+        """Trained again for a file that another trial needs, it still is what trials point to."""
+        run = begin(store, study)
+        for number in (1, 2, 3):
+            store.record_epoch(run.id, epoch(number))
+        store.seal_stage_run(run.id, state, 1.0, [checkpoint(run)])
+        store.record_epoch(run.id, epoch(1, hit=0.2, loss=0.7))
+        assert [(e.epoch, e.valid_loss) for e in store.epochs(run.id)] == [
+            (1, 0.7),
+            (2, 0.2),
+            (3, 0.2),
+        ]
+        assert store.predictions(run.id, 3, LABELS).predicted.tolist() == [0, 1, 0]
 
     def test_loss_that_is_no_number_comes_back_as_such(
         self, store: Store, study: StudyRecord
@@ -102,7 +148,7 @@ class TestStoreRunsContract:
         leaf = store.begin_stage_run(second, "b" * 64, 1)
         root = store.begin_stage_run(first, "a" * 64, 0)
         store.begin_stage_run(second, "a" * 64, 0)
-        for run, number in ((leaf, 1), (root, 2), (root, 1)):
+        for run, number in ((leaf, 1), (root, 1), (root, 2)):
             store.record_epoch(run.id, epoch(number))
         order = [(e.stage, e.epoch) for e in store.epochs_of_trial(second.id)]
         assert order == [(0, 1), (0, 2), (1, 1)]

@@ -18,6 +18,7 @@ from trainers.classifier import load
 from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import build_manifest
 from trainers.data.photo import UnreadablePhoto, read_photo
+from trainers.device import choose_compute
 from trainers.loop import evaluate
 from trainers.schedule import CropType, Schedule, Stage
 
@@ -57,7 +58,8 @@ def card_of(**fields: Any) -> WeightsCard:
 
 def save(path: Path, network: Network | None = None, **fields: Any) -> Path:
     """Write a weights file; `fields` change its card."""
-    save_weights(path / "best.safetensors", network or network_of(), card_of(**fields))
+    state = (network or network_of()).state_dict()
+    save_weights(path / "best.safetensors", state, card_of(**fields))
     return path / "best.safetensors"
 
 
@@ -129,7 +131,7 @@ def test_it_predicts_as_validation_did(crop: CropType, tmp_path: Path) -> None:
             picture(30 + index, 40 - index, index).save(folder / f"{index}.png")
     manifest, network = build_manifest(tmp_path / "data"), network_of()
     photos, stage = Photos(manifest), Stage(image_size=24, batch_size=4, crop=crop)
-    expected, _ = evaluate(network, validation_batches(photos, stage), torch.device("cpu"))
+    expected, _ = evaluate(network, validation_batches(photos, stage), choose_compute("cpu"))
     paths = [tmp_path / "data" / p.path for p in manifest.photos if p.path.startswith("valid")]
     classifier = load(str(save(tmp_path, crop=crop.value)))
     assert classifier.classes == manifest.classes

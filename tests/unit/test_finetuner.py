@@ -4,77 +4,61 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
+from tests.tiny_training import CPU, noise, outcome, schedule, stage
 from trainers.backbone import build_network, file_digest
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import load_network_weights, read_weights
 from trainers.classifier import load
-from trainers.data import loader
-from trainers.data.manifest import Manifest, Split, build_manifest
+from trainers.data import cache, loader
+from trainers.data.cache import Cache
+from trainers.data.manifest import Manifest, Split
 from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics
-from trainers.schedule import Schedule, Stage
-
-torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
-
-
-def schedule_of(*stages: dict[str, Any], **fields: Any) -> Schedule:
-    """Give a schedule of one stage or more; each is of one epoch on 24 pixels."""
-    plain = {"image_size": 24, "batch_size": 6, "lrs": 0.01}
-    made = tuple(Stage(**{**plain, **stage}) for stage in stages or ({},))
-    given = {"backbone": "test_resnet", "hidden": (8,), "weights": "random", **fields}
-    return Schedule(stages=made, **given)
+from trainers.schedule import Schedule
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Make 12 photos to train on and 8 to validate."""
-    root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for index in range(20):
-        pixels = random.integers(0, 256, (30, 36, 3), dtype=np.uint8)
-        path = root / ("train" if index < 12 else "valid") / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    return build_manifest(root)
+    return noise(tmp_path_factory.mktemp("photos"), 12, 8)
 
 
 def train(
-    manifest: Manifest, folder: Path, schedule: Schedule, start: Path | None = None, **options: Any
+    manifest: Manifest, folder: Path, mine: Schedule, start: Path | None = None, **options: Any
 ) -> list[EpochMetrics]:
     """Train the last stage of a schedule under seed 3."""
     folder.mkdir()
-    task = StageTask(schedule=schedule, seed=3, folder=folder, start=start)
-    return list(Finetuner(manifest, device="cpu", **options).train(task))
+    task = StageTask(schedule=mine, seed=3, folder=folder, start=start)
+    return list(Finetuner(manifest, compute=CPU, **options).train(task))
 
 
-def weights_of(path: Path) -> dict[str, Tensor]:
+def parameters_of(path: Path) -> dict[str, Tensor]:
     """Give the network's weights in LAST or BEST."""
-    network = build_network(schedule_of(), 2, 0)
+    network = build_network(schedule(), 2, 0)
     load_network_weights(path, network)
     return dict(network.named_parameters())
 
 
 def test_a_stage_starts_from_its_parent_s_weights(manifest: Manifest, tmp_path: Path) -> None:
     """With learning rates of 0 it ends with the weights of the very file that it was given."""
-    train(manifest, tmp_path / "parent", schedule_of({"cycle_len": 2, "lrs": 0.1}))
+    train(manifest, tmp_path / "parent", schedule(stage(cycle_len=2, lrs=0.1)))
     for name in (LAST, BEST):
         start = tmp_path / "parent" / name
-        train(manifest, tmp_path / f"from {name}", schedule_of({}, {"lrs": 0.0}), start)
-        found, given = weights_of(tmp_path / f"from {name}" / LAST), weights_of(start)
+        train(manifest, tmp_path / f"from {name}", schedule(stage(), stage(lrs=0.0)), start)
+        found, given = parameters_of(tmp_path / f"from {name}" / LAST), parameters_of(start)
         assert all(torch.equal(found[key], given[key]) for key in given)
 
 
 def test_frozen_groups_keep_the_weights_they_start_from(manifest: Manifest, tmp_path: Path) -> None:
     """What is frozen in a stage is in its files as the seed made it; all else has learnt."""
-    train(manifest, tmp_path / "a", schedule_of({"frozen_groups": 1}))
-    network = build_network(schedule_of(), 2, 3)
+    train(manifest, tmp_path / "a", schedule(stage(frozen_groups=1)))
+    network = build_network(schedule(), 2, 3)
     early = {id(parameter) for parameter in network.layer_groups()[0]}
-    found = weights_of(tmp_path / "a" / LAST)
+    found = parameters_of(tmp_path / "a" / LAST)
     for name, parameter in network.named_parameters():
         assert torch.equal(found[name], parameter) is (id(parameter) in early), name
 
@@ -101,36 +85,69 @@ def test_every_field_of_a_stage_counts(
     manifest: Manifest, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     """Whatever a stage says about training makes a difference to the weights."""
-    train(manifest, tmp_path / "a", schedule_of({}))
-    train(manifest, tmp_path / "b", schedule_of(change))
-    found, other = weights_of(tmp_path / "a" / LAST), weights_of(tmp_path / "b" / LAST)
+    train(manifest, tmp_path / "a", schedule())
+    train(manifest, tmp_path / "b", schedule(stage(**change)))
+    found, other = parameters_of(tmp_path / "a" / LAST), parameters_of(tmp_path / "b" / LAST)
     assert not all(torch.equal(found[name], other[name]) for name in found)
 
 
-def test_neither_threads_nor_memory_change_the_outcome(
+def test_where_decoded_photos_lie_does_not_matter(manifest: Manifest, tmp_path: Path) -> None:
+    """In memory or in a cache's files: the weights are the same to the last bit."""
+    mine = schedule(stage(augmentation="top-down", max_zoom=1.3, cycle_len=2))
+    train(manifest, tmp_path / "memory", mine)
+    for again in ("cache", "cache again"):
+        train(manifest, tmp_path / again, mine, cache=Cache(tmp_path / "photos", manifest))
+        assert outcome(tmp_path / again) == outcome(tmp_path / "memory")
+
+
+def test_what_was_prepared_is_not_decoded_again(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Photos read by one thread and never kept train the same weights as by eight and kept."""
-    schedule, found = schedule_of({"augmentation": "top-down", "cycle_len": 2}), []
-    for count, limit in ((1, 0), (8, 10**9)):
-        monkeypatch.setattr(loader.os, "cpu_count", lambda count=count: count)
-        monkeypatch.setattr(loader, "_quarter_of_memory", lambda limit=limit: limit)
-        train(manifest, tmp_path / str(count), schedule)
-        found.append(weights_of(tmp_path / str(count) / LAST))
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    """All scales of all stages are decoded beforehand, told photo by photo, each split once."""
+    mine = schedule(stage(crop="no"), stage(image_size=32, crop="googlenet"))
+    trainer = Finetuner(manifest, compute=CPU, cache=Cache(tmp_path / "photos", manifest))
+    told: list[tuple[int, int]] = []
+    trainer.prepare(mine.stages, lambda done, total: told.append((done, total)))
+    assert told == [(done, 20) for done in range(1, 21)]
+    for module in (cache, loader):
+        monkeypatch.setattr(module, "decoded", None)
+    for prefix in mine.prefixes():
+        folder = tmp_path / str(len(prefix.stages))
+        start = tmp_path / "1" / BEST if len(prefix.stages) == 2 else None
+        folder.mkdir()
+        task = StageTask(schedule=prefix, seed=3, folder=folder, start=start)
+        assert len(list(trainer.train(task))) == 1
+
+
+def test_without_a_cache_nothing_is_prepared(manifest: Manifest) -> None:
+    """There is nowhere to keep the photos, and nothing to tell."""
+    told: list[tuple[int, int]] = []
+    trainer = Finetuner(manifest, compute=CPU)
+    trainer.prepare([stage()], lambda done, total: told.append((done, total)))
+    assert told == []
+
+
+def test_an_epoch_says_how_it_ran(manifest: Manifest, tmp_path: Path) -> None:
+    """How long, how fast, which share of it waiting for photos, and that no batch was split."""
+    for epoch in train(manifest, tmp_path / "a", schedule(stage(cycle_len=2))):
+        assert epoch.seconds > 0
+        assert epoch.images_per_second * epoch.seconds > len(manifest.of_split(Split.TRAIN))
+        assert epoch.data_wait is not None
+        assert 0 < epoch.data_wait < 1
+        assert epoch.micro_batch is None
 
 
 def test_best_says_what_it_is_and_predicts_what_was_measured(
     manifest: Manifest, tmp_path: Path
 ) -> None:
     """Its card is all of schedule, data, seed and scores; `load` gives the epoch's predictions."""
-    schedule = schedule_of({"cycle_len": 2, "crop": "no"})
-    epochs = train(manifest, tmp_path / "a", schedule)
+    mine = schedule(stage(cycle_len=2, crop="no"))
+    epochs = train(manifest, tmp_path / "a", mine)
     _, card = read_weights(tmp_path / "a" / BEST)
     best = epochs[card.epoch - 1]
     assert card.classes == manifest.classes == ("a", "b")
-    assert (card.schedule_digest, card.manifest_digest) == (schedule.digest, manifest.digest)
-    assert Schedule.from_dict(card.schedule) == schedule
+    assert (card.schedule_digest, card.manifest_digest) == (mine.digest, manifest.digest)
+    assert Schedule.from_dict(card.schedule) == mine
     assert (card.seed, card.stage, card.image_size, card.crop) == (3, 0, 24, "no")
     assert (card.metrics["accuracy"], card.metrics["valid_loss"]) == (
         best.accuracy,
@@ -144,9 +161,9 @@ def test_best_says_what_it_is_and_predicts_what_was_measured(
 
 def test_a_weights_file_is_where_training_starts(manifest: Manifest, tmp_path: Path) -> None:
     """With the body frozen, the body in LAST is the one of the file that the user gave."""
-    body = build_network(schedule_of(), 2, 99).body.state_dict()
+    body = build_network(schedule(), 2, 99).body.state_dict()
     torch.save(body, tmp_path / "mine.pth")
-    schedule = schedule_of({"frozen_groups": 2}, weights=file_digest(tmp_path / "mine.pth"))
-    train(manifest, tmp_path / "a", schedule, weights_file=tmp_path / "mine.pth")
+    mine = schedule(stage(frozen_groups=2), weights=file_digest(tmp_path / "mine.pth"))
+    train(manifest, tmp_path / "a", mine, weights_file=tmp_path / "mine.pth")
     tensors, _ = read_weights(tmp_path / "a" / BEST)
     assert all(torch.equal(tensors[f"body.{name}"], value) for name, value in body.items())

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from trainers.backbone import Network, build_network
+from trainers.device import choose_compute
 from trainers.loop import make_optimizer, train_epoch
 from trainers.schedule import Schedule, Stage
 
@@ -50,14 +51,15 @@ def test_frozen_groups_stay_as_they_are(backbone: str, frozen: int) -> None:
     network.freeze(frozen)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     squares, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
-    optimizer = make_optimizer(network, STAGE)
+    optimizer, compute = make_optimizer(network, STAGE), choose_compute("cpu")
     train_epoch(
         network,
         [(squares, labels)] * 2,
         optimizer,
+        compute.scaler(),
         lambda _: 1.0,
+        compute,
         label_smoothing=0.0,
-        device=torch.device("cpu"),
     )
     still = {id(p) for group in network.layer_groups()[:frozen] for p in group}
     names = {name for name, p in network.named_parameters() if id(p) in still}

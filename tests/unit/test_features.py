@@ -1,0 +1,241 @@
+"""Features of a frozen body: computed once, and the same as if they were computed each time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny_training import CPU, network_of, noise, numbers, outcome, schedule, stage
+from trainers import features
+from trainers.backbone import Network
+from trainers.base import LAST, StageTask
+from trainers.data.loader import Photos
+from trainers.data.manifest import Manifest
+from trainers.features import Inputs
+from trainers.finetuner import Finetuner
+from trainers.metrics import EpochMetrics
+from trainers.schedule import Stage
+
+ONCE = 10 + 6
+"""What is to be shown to a body: the photos to train on, and those to validate."""
+
+FROZEN: dict[str, Any] = {"frozen_groups": 2, "crop": "no", "cycle_len": 3}
+SAME = [{}, {"crop": "center"}, {"max_zoom": 1.5}]
+"""What changes nothing about every epoch showing the same pixels."""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Make 10 photos to train on and 6 to validate."""
+    return noise(tmp_path_factory.mktemp("photos"), 10, 6)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give a list that grows by the number of photos, each time that a body is shown some."""
+    shown, real = list[int](), Network.features
+
+    def counting(network: Network, squares: Tensor) -> Tensor:
+        shown.append(len(squares))
+        return real(network, squares)
+
+    monkeypatch.setattr(Network, "features", counting)
+    return shown
+
+
+class Trainings:
+    """Trains stages with one trainer, or with a new one for each."""
+
+    def __init__(self, photos: Manifest, root: Path) -> None:
+        self.make: Callable[[], Finetuner] = lambda: Finetuner(photos, compute=CPU)
+        self.trainer = self.make()
+        self.root = root
+
+    def folder(self, name: str) -> Path:
+        """Give a folder that is there."""
+        (self.root / name).mkdir(exist_ok=True)
+        return self.root / name
+
+    def train(
+        self,
+        name: str,
+        *stages: Stage,
+        seed: int = 0,
+        parent: str | None = None,
+        epochs: int | None = None,
+    ) -> list[EpochMetrics]:
+        """Train the last of some stages into the folder of a name; leave it after some epochs."""
+        start = None if parent is None else self.root / parent / LAST
+        task = StageTask(
+            schedule=schedule(*stages), seed=seed, folder=self.folder(name), start=start
+        )
+        generator = self.trainer.train(task)
+        found = [next(generator) for _ in range(epochs or task.stage.epochs)]
+        generator.close()
+        return found
+
+
+@pytest.fixture
+def trainings(photos: Manifest, tmp_path: Path) -> Trainings:
+    """Give a trainer and folders."""
+    return Trainings(photos, tmp_path)
+
+
+@pytest.mark.parametrize("fields", SAME, ids=str)
+def test_a_frozen_body_sees_each_photo_once(
+    trainings: Trainings, shown: list[int], fields: dict[str, Any]
+) -> None:
+    """Not again in other epochs, in a second stage, nor in another trial that begins alike."""
+    first, second = stage(**FROZEN | fields), stage(**FROZEN | fields, lrs=0.1, dropout=0.5)
+    trainings.train("a", first)
+    assert sum(shown) == ONCE
+    trainings.train("b", first, second, parent="a")
+    trainings.train("c", second)
+    assert sum(shown) == ONCE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"crop": "random"},
+        {"crop": "googlenet"},
+        {"crop": "center", "max_zoom": 1.2},
+        {"augmentation": "side-on"},
+        {"augmentation": "top-down"},
+    ],
+    ids=str,
+)
+def test_photos_that_change_are_shown_anew(
+    trainings: Trainings, shown: list[int], fields: dict[str, Any]
+) -> None:
+    """In training, that is; validation photos never change."""
+    trainings.train("a", stage(**FROZEN | fields))
+    assert sum(shown) == 3 * 10 + 6
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_body_that_learns_sees_every_photo(
+    trainings: Trainings, shown: list[int], frozen: int
+) -> None:
+    """Also where a part of it is frozen."""
+    trainings.train("a", stage(**FROZEN | {"frozen_groups": frozen}))
+    assert sum(shown) == 3 * ONCE
+
+
+def test_other_weights_are_another_body(trainings: Trainings, shown: list[int]) -> None:
+    """After another seed, or after a stage in which the body has learnt, all is computed anew."""
+    frozen, learning = stage(**FROZEN), stage(frozen_groups=1)
+    trainings.train("a", frozen)
+    trainings.train("b", frozen, seed=1)
+    assert sum(shown) == 2 * ONCE
+    trainings.train("c", frozen, learning, parent="a")
+    shown.clear()
+    found = trainings.train("d", frozen, learning, frozen, parent="c")
+    assert sum(shown) == ONCE
+    trainings.trainer = trainings.make()
+    again = trainings.train("e", frozen, learning, frozen, parent="c")
+    assert [*map(numbers, again)] == [*map(numbers, found)]
+
+
+@pytest.mark.parametrize("change", [{"image_size": 32}, {"crop": "center"}], ids=str)
+def test_other_pixels_have_other_features(
+    trainings: Trainings, shown: list[int], change: dict[str, Any]
+) -> None:
+    """Another size or another crop of the same photos is computed for itself."""
+    trainings.train("a", stage(**FROZEN))
+    trainings.train("b", stage(**FROZEN | change))
+    assert sum(shown) == 2 * ONCE
+
+
+@pytest.mark.parametrize(
+    "change", [{"architecture": "test_resnet_gelu"}, {"mean": (0.1, 0.2, 0.3)}], ids=str
+)
+def test_a_body_of_another_kind_is_not_taken_for_it(
+    photos: Manifest, shown: list[int], change: dict[str, Any]
+) -> None:
+    """One file may hold weights for two kinds of bodies that do not do the same with them."""
+    inputs, mine = Inputs(Photos(photos), CPU), stage(**FROZEN)
+    one, other = network_of().eval(), network_of().eval()
+    body: Any = other.body
+    body.pretrained_cfg = body.pretrained_cfg | change
+    for network in (one, other, one, other):
+        inputs.validation(network, mine, None)
+    assert sum(shown) == 2 * 6
+
+
+@pytest.mark.parametrize("fields", SAME, ids=str)
+@pytest.mark.parametrize("switch", ["_looks_the_same", "_body_is_frozen"])
+def test_losses_are_those_of_the_ordinary_way(
+    trainings: Trainings,
+    shown: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+    switch: str,
+) -> None:
+    """Where the body is run each time, all numbers are the same but for rounding."""
+    mine = stage(**FROZEN | fields, dropout=0.4, label_smoothing=0.1, weight_decay=0.1)
+    quick = trainings.train("quick", mine)
+    shown.clear()
+    monkeypatch.setattr(features, switch, lambda _: False)
+    for one, other in zip(quick, trainings.train("ordinary", mine), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
+        assert one.valid_loss == pytest.approx(other.valid_loss, abs=1e-4)
+        probabilities = other.evaluation.probabilities
+        assert one.evaluation.probabilities == pytest.approx(probabilities, abs=1e-4)
+    assert sum(shown) >= 3 * 10
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_stage_resumes_to_the_last_bit(trainings: Trainings, again: bool) -> None:
+    """Left and gone on with, by the same process or by another that has no features yet."""
+    mine = stage(**FROZEN, dropout=0.3)
+    expected = trainings.train("whole", mine)
+    for epochs in (1, 2):
+        name = f"after{epochs}"
+        trainings.train(name, mine, epochs=epochs)
+        trainings.trainer = trainings.trainer if again else trainings.make()
+        assert [*map(numbers, trainings.train(name, mine))] == [*map(numbers, expected)]
+        assert outcome(trainings.folder(name)) == outcome(trainings.folder("whole"))
+
+
+def test_only_the_latest_are_kept(trainings: Trainings, shown: list[int]) -> None:
+    """Those of two stages: what was computed before has gone, and is computed anew."""
+    for seed in (0, 1, 2):
+        trainings.train(f"{seed}", stage(**FROZEN), seed=seed)
+    assert sum(shown) == 3 * ONCE
+    trainings.train("2 again", stage(**FROZEN | {"lrs": 0.1}), seed=2)
+    assert sum(shown) == 3 * ONCE
+    trainings.train("0 again", stage(**FROZEN | {"lrs": 0.1}), seed=0)
+    assert sum(shown) == 4 * ONCE
+
+
+def test_features_do_not_depend_on_the_stage_they_were_computed_for(
+    tmp_path: Path, shown: list[int]
+) -> None:
+    """A body sees photos in batches of one size, since another size may change the last bit."""
+    many = noise(tmp_path, 70, 6)
+    for batch_size in (4, 69, 200):
+        shown.clear()
+        inputs, mine = Inputs(Photos(many), CPU), stage(**FROZEN | {"batch_size": batch_size})
+        network = network_of().eval()
+        inputs.training(network, mine, None, seed=0, position=0, epoch=0)
+        inputs.validation(network, mine, None)
+        assert shown == [64, 6, 6]
+
+
+def test_the_head_sees_the_photos_of_its_batches(photos: Manifest) -> None:
+    """In the order that an epoch draws, each photo's features stand beside its own label."""
+    inputs, network, mine = Inputs(Photos(photos), CPU), network_of().eval(), stage(**FROZEN)
+    network.freeze(2)
+    place = {"seed": 0, "position": 0, "epoch": 1}
+    head, quick = inputs.training(network, mine, None, **place)
+    whole, ordinary = inputs.training(network, replace(mine, frozen_groups=1), None, **place)
+    assert (head, whole) == (network.head, network)
+    for (values, labels), (squares, truth) in zip(quick, ordinary, strict=True):
+        assert labels.tolist() == truth.tolist()
+        assert torch.allclose(values, network.features(squares), atol=1e-5)
+        assert not values.requires_grad
