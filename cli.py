@@ -17,6 +17,7 @@ from rich.console import Console
 
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyInUse, StudyNotFound
 from study.config import ConfigError, Preset, Pruner, Sampler, StudyConfig, load_config, settings_of
+from trainers.base import Precision
 from trainers.metrics import Metric
 
 FAILED, MISUSE, TOO_MANY_FAILURES, DATA_REFUSED, NOTHING_TO_SELECT, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -61,6 +62,18 @@ def search(
         str | None, typer.Option(help="What the backbone starts from: a file, or 'random'.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps, cpu, cuda:1, ...")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Numbers to compute with; auto: by the device.")
+    ] = None,
+    compile: Annotated[  # noqa: A002 - the flag's name is torch's
+        bool | None, typer.Option("--compile", help="Pass networks through torch.compile.")
+    ] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="Repeat to the last bit, on a GPU too.")
+    ] = None,
+    cache_limit: Annotated[
+        str | None, typer.Option(help="Disk for decoded photos, as 20GB; default: half the free.")
+    ] = None,
     preset: Annotated[Preset | None, typer.Option(help="A schedule to try first.")] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Who suggests schedules.")] = None,
     pruner: Annotated[Pruner | None, typer.Option(help="Who stops trials early.")] = None,
@@ -82,7 +95,7 @@ def search(
     from study.views.live import SearchView
 
     with SearchView(err) as view:
-        outcome = run(settings, listener=view, reading=view.reading)
+        outcome = run(settings, listener=view)
     if outcome.stopped:
         err.print(
             f"stopped: {outcome.ended} trials done, {outcome.to_go} to go; "
@@ -172,6 +185,26 @@ def doctor(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
         print_doctor(out, findings)
     if any(finding.level is Level.BAD for finding in findings):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def gc(
+    cache: Annotated[bool, typer.Option("--cache", help="Decoded photos.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """List what can be deleted because it can be made again; --delete deletes it."""
+    from study.cleaning import cached, delete_cached
+    from study.views.pages import print_cached
+
+    if not cache:
+        raise ConfigError("gc must be told what to look at; give --cache")
+    files = delete_cached(storage) if delete else cached(storage)
+    if as_json:
+        _print_json({"deleted": delete, "files": files})
+    else:
+        print_cached(out, files, deleted=delete)
 
 
 def main() -> None:

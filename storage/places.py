@@ -5,6 +5,9 @@ from pathlib import Path
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+CACHE = ".cache"
+"""The folder of decoded photos among the runs; no study can have its name."""
+
 
 def runs_folder(url: str) -> Path:
     """Give the folder that holds the studies' files: the SQLite file's own, else `runs`.

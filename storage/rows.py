@@ -96,6 +96,8 @@ def epoch(row: Row[Any]) -> EpochRecord:
         f1=_number(row.f1),
         seconds=row.seconds,
         images_per_second=row.images_per_second,
+        data_wait=row.data_wait,
+        micro_batch=row.micro_batch,
     )
 
 

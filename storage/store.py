@@ -223,13 +223,21 @@ class Store(Reader):
             _end_stage_run(connection, stage_run_id, State.FAILED, seconds)
 
     def record_epoch(self, stage_run_id: int, metrics: EpochMetrics) -> None:
-        """Write down an epoch and its predictions; the same epoch again replaces them."""
+        """Write down an epoch and its predictions.
+
+        An epoch that is there already is replaced and those after it are forgotten: the stage was
+        resumed from before them, so they are to come again. A sealed stage, trained again for one
+        of its files, keeps them meanwhile: trials that have ended point to them.
+        """
         form, blob = encode(metrics.evaluation)
         here = {"stage_run_id": stage_run_id, "epoch": metrics.epoch}
         numbers = {name: getattr(metrics, name) for name in _NUMBERS}
         with writing(self._engine) as connection:
-            same = (EpochRow.stage_run_id == stage_run_id, EpochRow.epoch == metrics.epoch)
-            connection.execute(delete(EpochRow).where(*same))  # its predictions go with it
+            query = select(StageRunRow.state).where(StageRunRow.id == stage_run_id)
+            sealed = connection.execute(query).scalar() in (State.COMPLETE, State.PRUNED)
+            number, mine = EpochRow.epoch, EpochRow.stage_run_id == stage_run_id
+            again = number == metrics.epoch if sealed else number >= metrics.epoch
+            connection.execute(delete(EpochRow).where(mine, again))  # and their predictions
             connection.execute(insert(EpochRow).values(here | numbers))
             connection.execute(insert(PredictionsRow).values(here | {"form": form, "blob": blob}))
 

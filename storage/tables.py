@@ -179,6 +179,8 @@ class EpochRow(Base):
     f1: Mapped[float | None]
     seconds: Mapped[float]
     images_per_second: Mapped[float]
+    data_wait: Mapped[float | None]
+    micro_batch: Mapped[int | None]
 
 
 class PredictionsRow(Base):

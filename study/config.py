@@ -7,9 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, Field, ValidationError, model_validator
 
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space, StageChoices
+from trainers.base import Precision
 from trainers.metrics import Metric
 
 
@@ -47,10 +48,14 @@ class Pruner(StrEnum):
 
 
 class Data(Section):
-    """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships."""
+    """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships.
+
+    `cache_limit` bounds the decoded photos on disk; None is half of what is free.
+    """
 
     source: str | None = None
     root: str | None = None
+    cache_limit: ByteSize | None = None
 
 
 class Budget(Section):
@@ -76,6 +81,10 @@ class StudyConfig(Section):
     metric: Metric = Metric.ACCURACY
     backbone: str | None = None
     device: str = "auto"
+    precision: Precision = Precision.AUTO
+    compile: bool = False
+    deterministic: bool = False
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     weights: str | None = None
     sampler: Sampler = Sampler.TPE
     pruner: Pruner = Pruner.NONE
@@ -136,6 +145,7 @@ def load_config(flags: Mapping[str, Any] | None = None, file: Path | None = None
 _SECTION = {
     "data": ("data", "source"),
     "data_root": ("data", "root"),
+    "cache_limit": ("data", "cache_limit"),
     "trials": ("budget", "trials"),
     "max_failures": ("budget", "max_failures"),
     "seed": ("seeds", "first"),

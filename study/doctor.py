@@ -13,10 +13,11 @@ from statistics import median
 
 from storage.database import open_database, redact
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
-from storage.places import runs_folder
+from storage.places import CACHE, runs_folder
 from storage.records import State, StudyRecord, keys_of
 from storage.store import Store
 from storage.vault import Vault
+from study.cleaning import cached
 from study.config import StudyConfig
 from study.naming import score_text
 from study.ownership import STALE_AFTER
@@ -47,7 +48,7 @@ class Finding:
 
 def doctor(*, storage: str = StudyConfig().storage) -> list[Finding]:
     """Look at the machine, the database and the files of every study. Changes nothing."""
-    return [*_machine(), *_disk(runs_folder(storage)), *_database(storage)]
+    return [*_machine(), *_disk(runs_folder(storage)), *_cache(storage), *_database(storage)]
 
 
 def _machine() -> Iterator[Finding]:
@@ -80,6 +81,24 @@ def _disk(folder: Path) -> Iterator[Finding]:
     advice = "each stage of a trial keeps its weights; make room" if low else ""
     level = Level.NOTICE if low else Level.GOOD
     yield Finding("free disk", level, f"{free / 1e9:.1f} GB", advice)
+
+
+def _cache(url: str) -> Iterator[Finding]:
+    files = cached(url)
+    size = f"{_count(len(files), 'file')}, {sum(file.size for file in files) / 1e9:.2f} GB"
+    place = runs_folder(url) / CACHE
+    if files:
+        yield Finding(
+            "decoded photos", Level.GOOD, f"{size} in {place} (`gc --cache --delete` clears)"
+        )
+    broken = [file.path for file in files if file.trouble]
+    if broken:
+        yield Finding(
+            "decoded photos",
+            Level.NOTICE,
+            f"{_count(len(broken), 'file')} not whole: {_some(broken)}",
+            "harmless; `search` decodes them again",
+        )
 
 
 def _database(url: str) -> Iterator[Finding]:

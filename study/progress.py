@@ -10,6 +10,22 @@ from trainers.schedule import Schedule
 
 
 @dataclass(frozen=True)
+class Working:
+    """Something that takes a while before the first trial, such as "reading photos"."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that the user should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class SearchStarted:
     """Before the first trial: what there is and what is to come, repeats included."""
 
@@ -52,5 +68,5 @@ class TrialFinished:
     to_go: int
 
 
-Progress = SearchStarted | StageStarted | EpochFinished | TrialFinished
+Progress = Working | Notice | SearchStarted | StageStarted | EpochFinished | TrialFinished
 Listener = Callable[[Progress], None]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.database import open_database, redact
 from storage.errors import StudyNotFound
-from storage.places import runs_folder
+from storage.places import CACHE, runs_folder
 from storage.records import ManifestRecord, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
@@ -21,16 +21,15 @@ from study.engines.inline import InlineEngine
 from study.ownership import Ownership
 from study.policy import to_go
 from study.presets import preset_schedule
-from study.progress import Listener, SearchStarted
-from study.space import describe_space, space_changes
-from trainers.base import Trainer
+from study.progress import Listener, Notice, SearchStarted, Working
+from study.space import describe_space, space_changes, views_of
 from trainers.data.digits import digits_folder
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
+from trainers.schedule import Stage
 
 if TYPE_CHECKING:
     from study.suggestions import Suggestions
-
-Progress = Callable[[int, int], None]
+    from trainers.finetuner import Finetuner
 
 
 @dataclass(frozen=True)
@@ -47,50 +46,51 @@ def search(
     config: StudyConfig | None = None,
     *,
     listener: Listener = lambda _: None,
-    reading: Progress | None = None,
     **settings: Any,
 ) -> SearchOutcome:
     """Search schedules until the budget is spent; the same call again goes on where it was.
 
     Give a `StudyConfig`, or settings by the names of the command line's flags: data, trials,
-    study, storage, metric, repeats, finalists, ... `listener` is told what happens, `reading` how
-    many photos of how many have been read. Raises `ConfigError`, `DatasetError`, `StudyInUse`,
-    `WeightsUnavailable`, `TooManyFailures` and the database's errors; nothing is written before
-    data and settings have been checked.
+    study, storage, metric, repeats, finalists, ... `listener` is told what happens. Raises
+    `ConfigError`, `DatasetError`, `StudyInUse`, `WeightsUnavailable`, `TooManyFailures` and the
+    database's errors; nothing is written before data and settings have been checked.
     """
     config = config or load_config(settings_of(**settings))
-    manifest = _manifest(config, reading)
-    trainer, weights = _trainer(config, manifest)
+    manifest = _manifest(config, listener)
+    trainer, weights = _trainer(config, manifest, listener)
     store = Store(open_database(config.storage))
     try:
         study = _study(store, config, manifest)
-        with Ownership(store, study.id) as ownership, _interruption() as interrupted:
+        with Ownership(store, study.id) as ownership:
             _begin(store, study, config, manifest, listener)
-            coordinator = Coordinator(
-                study_id=study.id,
-                manifest_digest=manifest.digest,
-                config=config,
-                weights=weights,
-                store=store,
-                vault=Vault(runs_folder(config.storage) / config.study_name),
-                suggestions=_suggestions(config),
-                engine=InlineEngine(trainer),
-                listener=listener,
-                stop=lambda: bool(interrupted.is_set() or ownership.lost),
-            )
-            coordinator.run()
-            if ownership.lost:
-                raise ownership.lost
-            trials = store.trials(study.id)
-            ended = sum(trial.state is not State.RUNNING for trial in trials)
-            return SearchOutcome(
-                config.study_name, ended, to_go(trials, config), interrupted.is_set()
-            )
+            # Before there is a trial, there is nothing to finish: Ctrl-C stops at once.
+            trainer.prepare(_views(config), _telling(listener, "decoding photos"))
+            with _interruption() as interrupted:
+                coordinator = Coordinator(
+                    study_id=study.id,
+                    manifest_digest=manifest.digest,
+                    config=config,
+                    weights=weights,
+                    store=store,
+                    vault=Vault(runs_folder(config.storage) / config.study_name),
+                    suggestions=_suggestions(config),
+                    engine=InlineEngine(trainer),
+                    listener=listener,
+                    stop=lambda: bool(interrupted.is_set() or ownership.lost),
+                )
+                coordinator.run()
+                if ownership.lost:
+                    raise ownership.lost
+                trials = store.trials(study.id)
+                ended = sum(trial.state is not State.RUNNING for trial in trials)
+                return SearchOutcome(
+                    config.study_name, ended, to_go(trials, config), interrupted.is_set()
+                )
     finally:
         store.close()
 
 
-def _manifest(config: StudyConfig, reading: Progress | None) -> Manifest:
+def _manifest(config: StudyConfig, listener: Listener) -> Manifest:
     """Freeze the data; refuse it if the study knows it otherwise."""
     known, seed = _known_manifest(config)
     if config.data.source is None:
@@ -98,7 +98,8 @@ def _manifest(config: StudyConfig, reading: Progress | None) -> Manifest:
     else:
         source = Path(config.data.source)
     root = Path(config.data.root) if config.data.root else None
-    manifest = build_manifest(source, data_root=root, seed=seed, known=known, progress=reading)
+    progress = _telling(listener, "reading photos")
+    manifest = build_manifest(source, data_root=root, seed=seed, known=known, progress=progress)
     if known is not None and known.digest != manifest.digest:
         raise DatasetError(
             f"the data of study {config.study_name!r} have changed: "
@@ -125,12 +126,20 @@ def _known_manifest(config: StudyConfig) -> tuple[Manifest | None, int]:
         store.close()
 
 
-def _trainer(config: StudyConfig, manifest: Manifest) -> tuple[Trainer, str]:
+def _telling(listener: Listener, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: listener(Working(what, done, total))
+
+
+def _trainer(
+    config: StudyConfig, manifest: Manifest, listener: Listener
+) -> "tuple[Finetuner, str]":
     """Make the trainer, and find out what schedules say of the backbone's weights.
 
     Every backbone is built once, so that weights which cannot be had are found now.
     """
     from trainers.backbone import build_network, file_digest  # torch: seconds to import
+    from trainers.data.cache import Cache
+    from trainers.device import choose_compute
     from trainers.finetuner import Finetuner
 
     file = Path(config.weights) if config.weights not in (None, "random") else None
@@ -138,13 +147,38 @@ def _trainer(config: StudyConfig, manifest: Manifest) -> tuple[Trainer, str]:
         raise ConfigError(f"there is no weights file {str(file)!r}; check --weights")
     weights = file_digest(file) if file else (config.weights or "pretrained")
     try:
-        trainer = Finetuner(manifest, metric=config.metric, device=config.device, weights_file=file)
+        trainer = Finetuner(
+            manifest,
+            metric=config.metric,
+            compute=choose_compute(
+                config.device,
+                config.precision,
+                compiled=config.compile,
+                deterministic=config.deterministic,
+            ),
+            weights_file=file,
+            cache=Cache(
+                runs_folder(config.storage) / CACHE,
+                manifest,
+                limit=config.data.cache_limit,
+                say=lambda text: listener(Notice(text)),
+            ),
+            checkpoint_seconds=config.checkpoint_seconds,
+        )
         for backbone in config.resolved_space.backbone:
             schedule = preset_schedule(Preset.QUICK, backbone, weights)
             build_network(schedule, len(manifest.classes), 0, file)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return trainer, weights
+
+
+def _views(config: StudyConfig) -> list[Stage]:
+    """Give stages that look at photos in every way that this search may."""
+    stages = views_of(config.resolved_space)
+    if config.preset:
+        stages += preset_schedule(config.preset, config.resolved_space.backbone[0], "random").stages
+    return stages
 
 
 def _study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRecord:

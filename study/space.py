@@ -6,10 +6,13 @@ earlier one has that one in its name: `s1_image_size_from_64` can only be 64 or 
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, Protocol
 
 from study.choices import SPACE_VERSION, Space
 from trainers.schedule import Schedule, Stage
+
+_ANY = Stage(image_size=8, batch_size=2)
 
 
 class Chooser(Protocol):
@@ -31,6 +34,20 @@ def suggest_schedule(trial: Chooser, space: Space, weights: str) -> Schedule:
     return Schedule(backbone=backbone, hidden=hidden, stages=tuple(stages), weights=weights)
 
 
+def views_of(space: Space) -> list[Stage]:
+    """Give a stage for each way in which this space may look at photos: size, crop and zoom."""
+    views: list[Stage] = []
+    sizes = {0}
+    for position in range(max(space.n_stages)):
+        choices = space.of_stage(position)
+        batch_size = choices["batch_size"][0]
+        sizes = {size for before in sizes for size in _at_least(before, choices["image_size"])}
+        others = [choices.get(name, (getattr(_ANY, name),)) for name in ("crop", "max_zoom")]
+        for size, crop, zoom in product(sorted(sizes), *others):
+            views.append(Stage(image_size=size, batch_size=batch_size, crop=crop, max_zoom=zoom))
+    return views
+
+
 def describe_space(space: Space) -> dict[str, Any]:
     """Give what identifies a space, as plain JSON values, to be stored with the study."""
     return {"version": SPACE_VERSION, **json.loads(space.model_dump_json(exclude_none=True))}
@@ -49,11 +66,15 @@ def _suggest_stage(
     for field, values in choices.items():
         name = f"s{position}_{field}"
         if field == "image_size" and smallest > min(values):
-            # A stage whose largest size is below the one before it stays at that size.
-            values = tuple(size for size in values if size >= smallest) or (smallest,)
+            values = _at_least(smallest, values)
             name = f"{name}_from_{smallest}"
         chosen[field] = _choose(trial, name, values)
     return Stage(**chosen)
+
+
+def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the sizes that do not shrink; a stage with none stays at the size before it."""
+    return tuple(size for size in sizes if size >= smallest) or (smallest,)
 
 
 def _choose(trial: Chooser, name: str, values: tuple[Any, ...]) -> Any:

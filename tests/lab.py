@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +54,17 @@ class OptunaTrial(NamedTuple):
 class Noting(SyntheticTrainer):
     """A synthetic trainer that notes each task (by the start of its key) and where it starts."""
 
+    killed = False
+    """Whether its process is to have died: then it writes nothing more."""
+
     def __init__(self, labels: Any, n_classes: int, **options: Any) -> None:
         super().__init__(labels, n_classes, **options)
         self.trained: list[str] = []
         self.starts: list[Path | None] = []
 
-    def train(self, task: StageTask) -> Iterator[EpochMetrics]:
+    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train as the synthetic trainer does, but take some seconds."""
+        self.killed = False
         self.trained.append(task.folder.name)
         self.starts.append(task.start)
         for metrics in super().train(task):
@@ -91,6 +95,7 @@ class Bench:
     vault: Vault
     study: StudyRecord
     suggestions: Suggestions
+    trainer: Noting
     engine: InlineEngine
     coordinator: Coordinator
 
@@ -156,7 +161,7 @@ class Lab:
             stop=stop,
         )
         try:
-            yield Bench(store, vault, study, suggestions, engine, coordinator)
+            yield Bench(store, vault, study, suggestions, self.trainer, engine, coordinator)
         finally:
             store.close()
             suggestions._storage.engine.dispose()

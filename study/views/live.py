@@ -10,9 +10,11 @@ from storage.records import State
 from study.naming import schedule_text, score_text
 from study.progress import (
     EpochFinished,
+    Notice,
     SearchStarted,
     StageStarted,
     TrialFinished,
+    Working,
 )
 from study.progress import Progress as Told
 from trainers.metrics import Metric
@@ -46,15 +48,15 @@ class SearchView:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def reading(self, done: int, total: int) -> None:
-        """Show how many photos have been read and checked."""
-        self._bars.update(
-            self._epochs, description="reading photos", completed=done, total=total, visible=True
-        )
-
     def __call__(self, told: Told) -> None:
         """Show what a search tells."""
         match told:
+            case Working(what, done, total):
+                self._bars.update(
+                    self._epochs, description=what, completed=done, total=total, visible=True
+                )
+            case Notice(text):
+                self._print(escape(text))
             case SearchStarted():
                 self._started(told)
             case StageStarted():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import PurePath
+from statistics import median
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from storage.records import State
+from study.cleaning import CachedPhotos
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialList, TrialView
 from study.naming import schedule_text, score_text
@@ -105,6 +107,21 @@ def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
             console.print(f"   -> {escape(finding.advice)}", soft_wrap=True, highlight=False)
 
 
+def print_cached(console: Console, files: Sequence[CachedPhotos], *, deleted: bool) -> None:
+    """Print the files of decoded photos, and what they take in all."""
+    for file in files:
+        text = f"{file.size / 1e6:10.1f} MB  {file.path}"
+        console.print(escape(text), soft_wrap=True, highlight=False)
+        if file.trouble:
+            text = f"   -> not whole: {escape(file.trouble)}; `search` decodes again"
+            console.print(text, soft_wrap=True, highlight=False)
+    size = f"{sum(file.size for file in files) / 1e6:.1f} MB of decoded photos"
+    if not files:
+        console.print("no decoded photos are kept")
+    else:
+        console.print(f"{size} deleted" if deleted else f"{size}; --delete deletes them")
+
+
 def _seeds(chosen: Selection) -> str:
     mean = score_text(chosen.metric, chosen.schedule_mean)
     if chosen.schedule_spread is None:
@@ -168,6 +185,7 @@ def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
     console.print(f"[bold]stage {stage.position + 1}[/]: {stage.state}{shared}")
     settings = ", ".join(f"{name} {value}" for name, value in stage.settings.items())
     console.print(f"  {escape(settings)}", highlight=False)
+    _print_speed(console, stage)
     for file in stage.files:
         console.print(
             f"  {file.kind}: {escape(view.folder)}/{escape(file.path)} "
@@ -175,3 +193,16 @@ def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
             soft_wrap=True,
             highlight=False,
         )
+
+
+def _print_speed(console: Console, stage: StageView) -> None:
+    if not stage.epochs:
+        return
+    text = f"{median(epoch.images_per_second for epoch in stage.epochs):.0f} images/s"
+    waits = [epoch.data_wait for epoch in stage.epochs if epoch.data_wait is not None]
+    if waits:
+        text += f", {100 * median(waits):.1f} % of the time waiting for data"
+    parts = [epoch.micro_batch for epoch in stage.epochs if epoch.micro_batch]
+    if parts:
+        text += f"; memory was short: batches passed in parts of {min(parts)}"
+    console.print(f"  {text}", highlight=False)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cli import run
-from study.config import StudyConfig, load_config
+from study.config import Budget, Data, Seeds, StudyConfig, load_config
+from trainers.base import Precision
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,7 +78,11 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
         load_config({}, tmp_path / "study.toml")
     lines = (ROOT / "study.toml").read_text().splitlines()
     settings = [line[2:] for line in lines if re.match(r"# (\[|\w+ = )", line)]
-    optional = ("study", "preset", "backbone", "weights", "source", "root")
+    named = {line.split(" = ")[0] for line in settings}
+    for section in (StudyConfig, Data, Budget, Seeds):
+        fields = {n for n in section.model_fields if n not in ("data", "budget", "seeds", "space")}
+        assert fields <= named, "study.toml must name every setting"
+    optional = ("study", "preset", "backbone", "weights", "source", "root", "cache_limit")
     kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
     (tmp_path / "study.toml").write_text("\n".join(kept))
     told = load_config({}, tmp_path / "study.toml")
@@ -122,3 +127,17 @@ def wheel_entry_points(wheel: Path) -> str:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
         return archive.read(name).decode()
+
+
+def test_help_names_every_flag_and_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is new to compute with and to keep photos in is offered, with what it may be."""
+    assert run(["search", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for flag in ("precision", "compile", "deterministic", "cache-limit", "device", "trials"):
+        assert f" --{flag} " in said
+    assert f"--precision <{'|'.join(Precision)}>" in said
+    assert "--cache-limit <str> Disk for decoded photos, as 20GB; default: half the free." in said
+    assert run(["gc", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--cache " in said
+    assert "--delete " in said

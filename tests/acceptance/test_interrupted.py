@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import load_file
 
@@ -28,25 +30,44 @@ augmentation = ["side-on"]
 [[space.stages]]
 cycle_len = [2]
 """
+UNSAVED = """
+SELECT count(*) FROM encore_epochs JOIN encore_stage_runs ON id = stage_run_id
+WHERE state = 'running'
+"""
 
 
-def start(folder: Path, trials: int) -> subprocess.Popen[str]:
+def start(folder: Path, trials: int, *flags: str) -> subprocess.Popen[str]:
     """Begin a search on the digits."""
     folder.mkdir(exist_ok=True)
     (folder / "study.toml").write_text(SETTINGS)
-    command = [sys.executable, str(ROOT / "cli.py"), "search", "--trials", str(trials)]
+    command = [sys.executable, str(ROOT / "cli.py"), "search", "--trials", str(trials), *flags]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def wait_for_an_epoch(folder: Path, search: subprocess.Popen[str]) -> None:
-    """Wait until the search has written its next training state."""
-    stages, began = folder / "runs" / "digits" / "stages", time.time()
-    while search.poll() is None and time.time() < began + 120:
-        if any(last.stat().st_mtime > began for last in stages.glob("*/last.safetensors")):
-            return
-        time.sleep(0.02)
+def unsaved_epochs(folder: Path) -> int:
+    """Count the epochs that are recorded of a stage in training, and that no file knows."""
+    if any((folder / "runs" / "digits" / "stages").glob("*/last.safetensors")):
+        return 0
+    database = (folder / "runs" / "encore.db").as_uri()
+    try:
+        with closing(sqlite3.connect(f"{database}?mode=ro", uri=True)) as connection:
+            return int(connection.execute(UNSAVED).fetchone()[0])
+    except sqlite3.OperationalError:  # not there yet, or being written
+        return 0
+
+
+def wait_for_an_epoch(folder: Path, search: subprocess.Popen[str]) -> bool:
+    """Have the search stand still where an epoch is recorded that only training can bring back."""
+    while search.poll() is None:
+        time.sleep(0.01)
+        if unsaved_epochs(folder):
+            search.send_signal(signal.SIGSTOP)
+            if unsaved_epochs(folder):  # still so, now that nothing moves
+                return True
+            search.send_signal(signal.SIGCONT)
+    return False
 
 
 def weights(folder: Path) -> dict[str, str]:
@@ -59,7 +80,7 @@ def weights(folder: Path) -> dict[str, str]:
     }
 
 
-def listed(folder: Path, *command: str) -> dict[str, object]:
+def listed(folder: Path, *command: str) -> dict[str, Any]:
     """Run a reading command and give its JSON."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "cli.py"), *command, "--json"],
@@ -68,31 +89,58 @@ def listed(folder: Path, *command: str) -> dict[str, object]:
     return dict(json.loads(done.stdout))
 
 
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    """Give what is recorded of each epoch of both trials, but for how long it took."""
+    clock = ("seconds", "images_per_second", "data_wait", "stage_run_id")
+    return [
+        {name: value for name, value in epoch.items() if name not in clock}
+        for trial in ("0", "1")
+        for stage in listed(folder, "show", trial)["stages"]
+        for epoch in stage["epochs"]
+    ]
+
+
 def test_killed_at_any_moment_the_weights_are_bit_identical(tmp_path: Path) -> None:
-    """Killed by SIGKILL again and again, a search ends with the files of an undisturbed one."""
-    assert start(tmp_path / "calm", 2).wait(240) == 0
+    """Killed by SIGKILL again and again, a search ends with the files of an undisturbed one.
+
+    The first kill comes where only training can bring an epoch back, the others wherever. The
+    undisturbed search decodes its photos without a cache, which must come to the same.
+    """
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    undisturbed = start(calm, 2, "--cache-limit", "0")
+    _, said = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, said
+    assert "would exceed the cache limit" in said
     moment = random.Random()  # noqa: S311 - no secret
-    for _ in range(3):
-        search = start(tmp_path / "rough", 2)
-        wait_for_an_epoch(tmp_path / "rough", search)
-        time.sleep(moment.uniform(0, 0.7))
-        os.kill(search.pid, signal.SIGKILL)
+    for kill in range(3):
+        search = start(rough, 2)
+        halted = wait_for_an_epoch(rough, search)
+        if kill:
+            search.send_signal(signal.SIGCONT)
+            time.sleep(moment.uniform(0, 0.7))
+        assert halted or kill
+        search.kill()
         assert search.wait() in (-signal.SIGKILL, 0)
-    assert start(tmp_path / "rough", 2).wait(240) == 0
-    assert weights(tmp_path / "rough") == weights(tmp_path / "calm")
-    trials = listed(tmp_path / "rough", "ls")["trials"]
+    assert start(rough, 2).wait(240) == 0
+    assert weights(rough) == weights(calm)
+    assert epochs(rough) == epochs(calm)
+    trials = listed(rough, "ls")["trials"]
     assert [trial["state"] for trial in trials] == ["complete"] * 2
-    assert not list((tmp_path / "rough" / "runs" / "digits" / "stages").glob("*"))
+    assert not list((rough / "runs" / "digits" / "stages").glob("*"))
+    assert list((rough / "runs" / ".cache").glob("*/*.pixels"))
+    assert not list((calm / "runs" / ".cache").glob("*/*.pixels"))
 
 
 def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """The first Ctrl-C ends with code 130 and a row for every epoch; the next run goes on."""
     search = start(tmp_path, 2)
-    wait_for_an_epoch(tmp_path, search)
+    assert wait_for_an_epoch(tmp_path, search)
     search.send_signal(signal.SIGINT)
+    search.send_signal(signal.SIGCONT)
     _, said = search.communicate(timeout=60)
     assert search.returncode == 130, said
     assert "run the same command again to go on" in said
+    assert unsaved_epochs(tmp_path) == 0
 
     again = start(tmp_path, 2)
     _, said = again.communicate(timeout=240)

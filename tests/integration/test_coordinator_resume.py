@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from storage.records import State
-from study.progress import EpochFinished, Progress
+from study.progress import EpochFinished
+from tests.crashes import check_end, crash_in, crashes, die, dies_at
 from tests.lab import Bench, Lab, schedule, stage
 from trainers.schedule import Schedule
 
@@ -42,57 +43,6 @@ UNDISTURBED: dict[tuple[Schedule, ...], dict[str, Any]] = {}
 """What comes of a script if nothing happens, once it was tried."""
 
 
-class Crash(BaseException):
-    """What no `except Exception` holds up, as kill -9."""
-
-
-def crash_in(bench: Bench, owner: str, method: str, call: int, *, after: bool) -> None:
-    """Have the n-th call of a method die before or after it has done its work."""
-    real, calls = getattr(getattr(bench, owner), method), 0
-
-    def deadly(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and not after:
-            raise Crash
-        result = real(*arguments, **options)
-        if calls == call:
-            raise Crash
-        return result
-
-    setattr(getattr(bench, owner), method, deadly)
-
-
-def crashes(lab: Lab, prepare: Callable[[Bench], None]) -> bool:
-    """Search until it crashes; False if it never does."""
-    with lab.bench() as bench:
-        prepare(bench)
-        try:
-            bench.coordinator.run()
-        except Crash:
-            return True
-    return False
-
-
-def check_end(lab: Lab, expected: dict[str, Any], where: str) -> None:
-    """Check that the search, taken up again, ends as it should."""
-    lab.check_order(over=False)
-    lab.search()
-    lab.check_order()
-    assert lab.outcome() == expected, where
-    theirs = lab.optuna_trials()
-    with lab.reading() as (store, study, _):
-        ours = store.trials(study.id)
-        for trial in ours:
-            their = theirs.pop(trial.number)
-            scores = [epoch.score(study.metric) for epoch in store.epochs_of_trial(trial.id)]
-            assert their.reported == dict(enumerate(scores, 1)), where
-            if trial.state is State.COMPLETE:
-                assert their.value == trial.score, where
-    # What was suggested to a search that died before it wrote it down is given up.
-    assert {trial.state for trial in theirs.values()} <= {"FAIL"}, where
-
-
 def undisturbed(make_lab: MakeLab, script: tuple[Schedule, ...]) -> dict[str, Any]:
     """Give what comes of a script if nothing happens."""
     if script not in UNDISTURBED:
@@ -100,23 +50,6 @@ def undisturbed(make_lab: MakeLab, script: tuple[Schedule, ...]) -> dict[str, An
         calm.search()
         UNDISTURBED[script] = calm.outcome()
     return UNDISTURBED[script]
-
-
-def dies_at(event: int) -> Callable[[Bench], None]:
-    """Have the listener die at an event."""
-
-    def prepare(bench: Bench) -> None:
-        told = 0
-
-        def listen(_: Progress) -> None:
-            nonlocal told
-            told += 1
-            if told > event:
-                raise Crash
-
-        bench.coordinator.listener = listen
-
-    return prepare
 
 
 def test_killed_at_every_event_the_end_is_the_same(make_lab: MakeLab) -> None:
@@ -211,7 +144,7 @@ def test_killed_while_a_trial_is_pruned_it_stays_pruned(make_lab: MakeLab, size:
                 if state is State.COMPLETE or when == "after":
                     seal(run, state, *rest)
                 if state is State.PRUNED:
-                    raise Crash
+                    die(bench)
 
             bench.store.seal_stage_run = deadly  # type: ignore[method-assign, assignment]
 

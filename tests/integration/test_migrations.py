@@ -4,6 +4,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,7 @@ from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
 from storage.records import State
 from storage.store import Store
 from storage.tables import Base, is_ours
+from tests.contract.conftest import epoch
 from trainers.schedule import Schedule, Stage
 
 SCHEDULE = Schedule(backbone="resnet18", stages=(Stage(image_size=64, batch_size=8),))
@@ -54,20 +56,24 @@ def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
     return rows
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """Make a database with rows as the first release left it, at revision 0001."""
-    path = tmp_path / "old.db"
+def database_at(revision: str, path: Path) -> Path:
+    """Make a database with rows as a release left it that ended at that revision."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        revisions.upgrade(connection, "0001")
+        revisions.upgrade(connection, revision)
     engine.dispose()
     run_sql(path, OLD_ROWS)
     return path
 
 
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Make a database with rows as the first release left it, at revision 0001."""
+    return database_at("0001", tmp_path / "old.db")
+
+
 def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
-    """Every row of revision 0001 is there after the upgrade, and the owners' table is new."""
+    """Every row of revision 0001 is there after the upgrade; what is new is empty."""
     before = tables(old)
     open_database(f"sqlite:///{old}", create=False).dispose()
     after = tables(old)
@@ -77,8 +83,23 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
         changed.pop("sqlite_schema")
     assert before.pop("encore_version") == [("0001",)]
     assert after.pop("encore_version") == [(revisions.REVISIONS[-1],)]
+    ((*first, data_wait, micro_batch),) = after.pop("encore_epochs")
+    assert [tuple(first)] == before.pop("encore_epochs")
+    assert data_wait is micro_batch is None
     assert after == before
     assert len(before["encore_trials"]) == 1
+
+
+def test_epochs_that_were_not_measured_stay_so(tmp_path: Path) -> None:
+    """An epoch of revision 0002 says nothing of waiting or memory; the next one may."""
+    path = database_at("0002", tmp_path / "second.db")
+    assert tables(path)["encore_version"] == [("0002",)]
+    store = Store(open_database(f"sqlite:///{path}", create=False))
+    (first,) = store.epochs(5)
+    assert (first.epoch, first.train_loss, first.seconds, first.images_per_second) == (1, 1, 2.5, 9)
+    store.record_epoch(5, replace(epoch(2), data_wait=0.25, micro_batch=4))
+    assert [(e.data_wait, e.micro_batch) for e in store.epochs(5)] == [(None, None), (0.25, 4)]
+    store.close()
 
 
 def test_upgraded_database_is_of_use(old: Path) -> None:
@@ -130,8 +151,11 @@ def test_optunas_tables_and_version_are_untouched(tmp_path: Path) -> None:
     assert optuna.create_study(storage=storage).trials == []
 
 
-def test_migrated_tables_are_those_the_code_describes(tmp_path: Path) -> None:
-    """Alembic finds no difference between the revisions' result and `storage/tables.py`."""
+@pytest.mark.parametrize("revision", [None, *revisions.REVISIONS[:-1]])
+def test_migrated_tables_are_those_the_code_describes(tmp_path: Path, revision: str | None) -> None:
+    """From any revision on, Alembic finds no difference to what `storage/tables.py` says."""
+    if revision:
+        database_at(revision, tmp_path / "new.db")
     url = f"sqlite:///{tmp_path / 'new.db'}"
     optuna.storages.RDBStorage(url).engine.dispose()
     with reading(open_database(url)) as connection:

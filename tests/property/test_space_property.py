@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.choices import Space, StageChoices
-from study.space import describe_space, space_changes, suggest_schedule
-from trainers.schedule import Schedule
+from study.space import describe_space, space_changes, suggest_schedule, views_of
+from trainers.data.scale import Scale, training_scale, validation_scale
+from trainers.schedule import Schedule, Stage
 
 SIZES = st.lists(st.sampled_from([8, 32, 64, 96, 128]), min_size=1, max_size=3, unique=True)
 RATE = st.floats(1e-5, 1)
@@ -19,6 +20,7 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "lrs": st.lists(RATE | st.tuples(RATE, RATE, RATE), min_size=1, max_size=3),
     "dropout": st.lists(st.floats(0, 0.9) | st.tuples(st.floats(0, 0.9)), min_size=1, max_size=2),
     "crop": st.lists(st.sampled_from(["random", "center", "no", "googlenet"]), min_size=1),
+    "max_zoom": st.lists(st.sampled_from([1.0, 1.1, 1.37, 2.0]), min_size=1, max_size=2),
     "start_from": st.lists(st.sampled_from(["last", "best"]), min_size=1, max_size=2),
 }
 STAGES = st.fixed_dictionaries({}, optional=CHOICES)
@@ -79,6 +81,23 @@ def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
         sizes = [stage.image_size for stage in made.stages]
         assert sizes == sorted(sizes)
         assert suggest_schedule(Same(chooser.chosen), space, "pretrained") == made
+
+
+def scales_of(stage: Stage) -> tuple[Scale, Scale]:
+    """Give the scales of a stage's photos, in training and in validation."""
+    return training_scale(stage), validation_scale(stage.image_size, stage.crop)
+
+
+@settings(deadline=None, max_examples=200)
+@given(spaces(), st.data())
+def test_every_stage_looks_at_photos_in_a_way_that_was_foreseen(
+    space: Space, data: st.DataObject
+) -> None:
+    """What is decoded before the first trial is enough for all: no trial has to wait for more."""
+    foreseen = {scales_of(view) for view in views_of(space)}
+    for _ in range(3):
+        made = suggest_schedule(Drawing(data), space, "random")
+        assert {scales_of(stage) for stage in made.stages} <= foreseen
 
 
 @settings(deadline=None, max_examples=50)

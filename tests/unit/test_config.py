@@ -65,6 +65,10 @@ def test_flags_find_their_sections(tmp_path: Path) -> None:
             backbone="resnet18",
             preset="quick",
             sampler="random",
+            precision="bf16",
+            compile=True,
+            deterministic=True,
+            cache_limit="20GB",
         )
     )
     assert config.data.source == str(tmp_path)
@@ -72,6 +76,33 @@ def test_flags_find_their_sections(tmp_path: Path) -> None:
     assert (config.budget.trials, config.budget.max_failures) == (1, 2)
     assert (config.seeds.first, config.seeds.repeats, config.seeds.finalists) == (3, 4, 5)
     assert (config.preset, config.sampler) == (Preset.QUICK, Sampler.RANDOM)
+    assert (config.precision, config.compile, config.deterministic) == ("bf16", True, True)
+    assert config.data.cache_limit == 20_000_000_000
+
+
+def test_how_to_compute_is_set_in_the_file_too(tmp_path: Path) -> None:
+    """Precision, compile, deterministic, checkpoints and the cache's limit; none was set before."""
+    default = load_config()
+    told = (default.precision, default.compile, default.deterministic, default.checkpoint_seconds)
+    assert (*told, default.data.cache_limit) == ("auto", False, False, 30.0, None)
+    config = load_config(
+        settings_of(precision=None, compile=None, deterministic=None, cache_limit=None),
+        toml(
+            tmp_path,
+            'precision = "tf32"\ncompile = true\ndeterministic = true\ncheckpoint_seconds = 0\n'
+            '[data]\ncache_limit = "500MB"\n',
+        ),
+    )
+    told = (config.precision, config.compile, config.deterministic, config.checkpoint_seconds)
+    assert told == ("tf32", True, True, 0.0)
+    assert config.data.cache_limit == 500_000_000
+
+
+def test_a_size_may_have_a_unit() -> None:
+    """As a flag, which is text, and as a number of bytes in a file."""
+    sizes: dict[object, int] = {"20GB": 20 * 10**9, "500MB": 5 * 10**8, "1.5TB": 15 * 10**11}
+    for limit, size in (sizes | {"20 gib": 20 * 2**30, "0": 0, 0: 0, 4096: 4096}).items():
+        assert load_config(settings_of(cache_limit=limit)).data.cache_limit == size
 
 
 @pytest.mark.parametrize(
@@ -121,6 +152,16 @@ def test_unknown_settings_are_refused_with_the_nearest_name(
         ('sampler = "best"', ("sampler", "'tpe'", "'best'")),
         ('preset = "long"', ("preset", "'quick'", "'long'")),
         ("[data]\nsource = 3", ("data.source", "string", "3")),
+        ('[data]\ncache_limit = "20 apples"', ("data.cache_limit", "byte unit: apples", "'20 a")),
+        ("[data]\ncache_limit = -1", ("data.cache_limit", "byte", "-1")),
+        ('[data]\ncache_limit = "-1GB"', ("data.cache_limit", "byte", "'-1GB'")),
+        ("[data]\ncache_limit = inf", ("data.cache_limit", "byte", "inf")),
+        ('[data]\ncache_limit = ""', ("data.cache_limit", "byte", "''")),
+        ('precision = "fp8"', ("precision", "'auto', 'bf16', 'fp16', 'tf32' or 'fp32'", "'fp8'")),
+        ("checkpoint_seconds = -1", ("checkpoint_seconds", "greater than or equal to 0", "-1")),
+        ("checkpoint_seconds = inf", ("checkpoint_seconds", "finite", "inf")),
+        ("checkpoint_seconds = nan", ("checkpoint_seconds", "finite", "nan")),
+        ('compile = "maybe"', ("compile", "boolean", "'maybe'")),
         ("[space]\nimage_size = 64", ("space.image_size", "64")),
     ],
 )
@@ -189,7 +230,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "", "a/b", ".hidden", "-x", "ünï", "a b", "a\n", "x" * 101]
+    "name", ["../x", "", "a/b", ".hidden", ".cache", "-x", "ünï", "a b", "a\n", "x" * 101]
 )
 def test_hostile_study_names_are_refused(name: str) -> None:
     """A study's name is a folder's name too: nothing that leads elsewhere or breaks a line."""
@@ -204,6 +245,7 @@ def test_hostile_study_names_are_refused(name: str) -> None:
         ("/photos/planes/", "planes"),
         ("lists/My planes (2).csv", "My-planes--2"),
         ("/photos/_old", "old"),
+        ("/photos/.cache", "cache"),
         ("/photos/...", "study"),
         ("/фото", "study"),
         ("/", "study"),
@@ -252,5 +294,6 @@ def test_config_comes_back_from_json() -> None:
     for config in (
         StudyConfig(),
         load_config({"study": "a", "preset": "article", "metric": "log_loss", "space": space}),
+        load_config(settings_of(precision="fp16", cache_limit="1.5TB", compile=True)),
     ):
         assert StudyConfig(**config.model_dump(mode="json")) == config

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab
+from trainers.data.cache import Cache
+from trainers.data.scale import Scale
+from trainers.data.sources import Split
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("trainers", "storage", "study", "cli")
@@ -34,6 +37,17 @@ ROOMS = {
 
 GROUND = ("trainers.schedule", "trainers.metrics")
 """What the store may take from the trainers: free of torch."""
+
+LIGHT = (
+    "trainers.data.scale",
+    "trainers.data.pixels",
+    "trainers.data.cache",
+    "trainers.data.decoding",
+    "study.cleaning",
+)
+"""What has to do with decoded photos, and no need of torch."""
+
+SCALE = Scale(24, squeeze=False, cut=True)
 
 HEAVY = ("torch", "torchvision", "timm", "optuna", "pandas", "sklearn", "matplotlib", "plotly")
 
@@ -175,15 +189,26 @@ def run_commands(commands: list[tuple[list[str], int]], folder: Path) -> None:
 
 def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
     """Help and mistakes are answered without the seconds that torch and Optuna take."""
-    helps = [([*command, "--help"], 0) for command in ([], ["search"], ["best"], ["dashboard"])]
+    every = ([], ["search"], ["best"], ["dashboard"], ["gc"])
+    helps = [([*command, "--help"], 0) for command in every]
     nothing_there = [(command, 1) for command in (["best"], ["ls"], ["show", "0"])]
-    run_commands([*helps, *nothing_there, (["search", "--trials", "0"], 2)], tmp_path)
+    mistakes = [(["search", flag, "-1"], 2) for flag in ("--trials", "--cache-limit")]
+    run_commands([*helps, *nothing_there, *mistakes, (["gc"], 2), (["gc", "--cache"], 0)], tmp_path)
+
+
+def test_what_prepares_photos_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Where photos lie and how they are decoded can be known without the seconds of torch."""
+    run_light("\n".join(f"import {name}\ncheck({name!r})" for name in LIGHT), tmp_path)
 
 
 def test_reading_a_study_loads_nothing_heavy(finished: Lab, tmp_path: Path) -> None:
-    """`best`, `ls` and `show` on a real study read rows alone."""
+    """`best`, `ls` and `show` on a real study read rows alone, `gc` decoded photos alone."""
+    assert finished.manifest
+    Cache(finished.folder / ".cache", finished.manifest).prepare([(Split.VALID, SCALE)])
     commands = [["best"], ["best", "--json"], ["ls"], ["show", "0"], ["show", "0", "--json"]]
+    commands += [["gc", "--cache"], ["gc", "--cache", "--delete"]]
     run_commands([([*command, "--storage", finished.url], 0) for command in commands], tmp_path)
+    assert list((finished.folder / ".cache").rglob("*.pixels")) == []
 
 
 def test_the_public_face_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A search while it runs: bars on a terminal, a line a trial without one."""
 
 import io
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 from rich.console import Console
 
 from storage.records import Role, State, Trial
-from study.progress import EpochFinished, SearchStarted, StageStarted, TrialFinished
+from study.progress import (
+    EpochFinished,
+    Notice,
+    SearchStarted,
+    StageStarted,
+    TrialFinished,
+    Working,
+)
 from study.views.live import SearchView
 from tests.lab import schedule, stage
 from trainers.data.sources import LeftOut
@@ -73,7 +81,7 @@ def test_without_a_terminal_each_trial_is_one_line() -> None:
     """Epochs and stages are not told; the line has what the article's had."""
     out, text = console(60)
     with SearchView(out) as view:
-        view.reading(1, 2)
+        view(Working("reading photos", 1, 2))
         view(started(left_out=()))
         for number in (4, 5, 6):
             view(StageStarted(number, OF, 3, 0, 0))
@@ -115,12 +123,48 @@ def test_what_is_left_out_is_listed_literally_and_not_for_ever() -> None:
     assert "\x1b" not in said
 
 
+def test_a_notice_is_printed_literally_and_work_is_not_without_a_terminal() -> None:
+    """The sentence is one line however long; counts belong to a bar, of which there is none."""
+    out, text = console(60)
+    with SearchView(out) as view:
+        for done in range(3):
+            view(Working("decoding photos", done, 3))
+        view(Notice(f"{HOSTILE} cannot be kept: {'x' * 100}"))
+    assert text.getvalue().splitlines() == [f"{HOSTILE} cannot be kept: {'x' * 100}"]
+
+
+def test_work_before_the_first_trial_has_a_bar_that_the_trial_takes_over() -> None:
+    """Each work is shown with its counts, a notice above the bars; a trial's epochs come after."""
+    out, text = console(160, force_terminal=True, color_system=None)
+
+    def shown() -> str:
+        view._bars.refresh()
+        said = text.getvalue()
+        text.seek(0)
+        text.truncate()
+        return said
+
+    with SearchView(out) as view:
+        view(Working("reading photos", 20, 20))
+        assert re.search(r"reading photos .* 20/20 ", shown())
+        view(Working("decoding photos", 7, 10))
+        said = shown()
+        assert re.search(r"decoding photos .* 7/10 ", said)
+        assert "reading photos" not in said
+        view(Notice(f"{HOSTILE} is not to be trusted"))
+        assert f"{HOSTILE} is not to be trusted" in shown()
+        view(StageStarted(4, OF, 3, 0, 0))
+        said = shown()
+        assert re.search(r"trial 4 seed 3 .* 0/2 ", said)
+        assert "decoding photos" not in said
+
+
 @pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.LOG_LOSS])
 def test_on_a_terminal_bars_show_the_best_so_far(metric: Metric) -> None:
     """The best is the metric's idea of it; failed trials and missing scores do not stumble."""
     out, text = console(160, force_terminal=True)
     with SearchView(out) as view:
-        view.reading(5, 10)
+        view(Working("reading photos", 5, 10))
         view(started(metric=metric, left_out=()))
         view(StageStarted(0, OF, 3, 1, 1))
         view(EpochFinished(0, 2, epoch()))

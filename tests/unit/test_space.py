@@ -10,7 +10,7 @@ import pytest
 
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, SPACE_VERSION, Space, StageChoices
 from study.config import Sampler
-from study.space import describe_space, space_changes, suggest_schedule
+from study.space import describe_space, space_changes, suggest_schedule, views_of
 from study.suggestions import _sampler
 from trainers.schedule import CropType, Schedule
 
@@ -101,6 +101,26 @@ def test_a_stage_below_the_one_before_stays_at_its_size() -> None:
         "random",
     )
     assert [stage.image_size for stage in made.stages] == [96, 96]
+
+
+def test_views_are_those_that_a_schedule_can_have() -> None:
+    """Each size, crop and zoom of each stage once; no size that no schedule comes to."""
+    one = space(
+        n_stages=(1, 3),
+        image_size=(64, 96),
+        max_zoom=(1.0, 1.1),
+        stages=(
+            StageChoices(image_size=(64,), max_zoom=(1.1,)),
+            StageChoices(crop=("no", "googlenet"), max_zoom=(1.0,)),
+            StageChoices(image_size=(32, 80), max_zoom=(1.0,)),
+        ),
+    )
+    views = [(view.image_size, view.crop.value, view.max_zoom) for view in views_of(one)]
+    assert views == [
+        (64, "random", 1.1),
+        *((size, crop, 1.0) for size in (64, 96) for crop in ("no", "googlenet")),
+        *((size, "random", 1.0) for size in (80, 96)),
+    ]
 
 
 @pytest.mark.parametrize("one", [DIGITS_SPACE, PHOTO_SPACE])

@@ -10,10 +10,17 @@ import pytest
 from rich.console import Console
 
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State
+from study.cleaning import CachedPhotos
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialLine, TrialList, TrialView
 from study.selector import Mistake, RunnerUp, Selection
-from study.views.pages import print_best, print_doctor, print_trial, print_trials
+from study.views.pages import (
+    print_best,
+    print_cached,
+    print_doctor,
+    print_trial,
+    print_trials,
+)
 from tests.lab import schedule, stage
 from trainers.metrics import ClassNumbers, Metric
 
@@ -191,6 +198,56 @@ def test_a_trial_that_has_only_begun_can_be_shown() -> None:
     out, text = console()
     print_trial(out, view(stages=()))
     assert "over" not in text.getvalue().splitlines()[-1]
+
+
+def speeds(*measured: tuple[float, float | None, int | None]) -> list[str]:
+    """Give the lines on speed of a trial whose epochs have run so."""
+    (shown,) = view().stages
+    numbers = ("images_per_second", "data_wait", "micro_batch")
+    epochs = [
+        replace(shown.epochs[0], **dict(zip(numbers, one, strict=True)))  # type: ignore[arg-type]
+        for one in measured
+    ]
+    out, text = console()
+    print_trial(out, view(stages=(replace(shown, epochs=tuple(epochs)),)))
+    return [line for line in text.getvalue().splitlines() if "images/s" in line]
+
+
+def test_show_says_how_fast_a_stage_was_and_what_held_it_up() -> None:
+    """The middle of its epochs; what was not measured is not told, nor made up."""
+    three = ((90.0, 0.25, None), (110.0, 0.031, None), (300.0, 0.01, None))
+    assert speeds(*three) == ["  110 images/s, 3.1 % of the time waiting for data"]
+    assert speeds((99.6, None, None)) == ["  100 images/s"]
+    assert speeds((80, None, None), (80, 0.0, None)) == [
+        "  80 images/s, 0.0 % of the time waiting for data"
+    ]
+    (short,) = speeds((80, 0.5, None), (70, 0.5, 16), (60, 0.5, 8))
+    assert short.startswith("  70 images/s, 50.0 % of the time waiting for data; memory was short")
+    assert short.endswith(": batches passed in parts of 8")
+    assert speeds() == []
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_decoded_photos_are_listed_with_what_they_take(width: int) -> None:
+    """One line a file, literal, its trouble below; then the sum, and how to be rid of them."""
+    whole = CachedPhotos(f"runs/{HOSTILE}/valid-64-cut.pixels", 12_340_000, "")
+    broken = CachedPhotos("runs/.cache/x/train-64.pixels", 160_000, f"photo 0 {HOSTILE}")
+
+    def printed(*files: CachedPhotos, deleted: bool = False) -> list[str]:
+        out, text = console(width)
+        print_cached(out, files, deleted=deleted)
+        return text.getvalue().splitlines()
+
+    assert printed() == printed(deleted=True) == ["no decoded photos are kept"]
+    listed = [
+        f"      12.3 MB  {whole.path}",
+        f"       0.2 MB  {broken.path}",
+        f"   -> not whole: photo 0 {HOSTILE}; `search` decodes again",
+    ]
+    assert printed(whole, broken) == [
+        *listed, "12.5 MB of decoded photos; --delete deletes them"
+    ]  # fmt: skip
+    assert printed(whole, deleted=True) == [listed[0], "12.3 MB of decoded photos deleted"]
 
 
 def test_doctor_prints_findings_with_their_advice() -> None:

@@ -1,0 +1,158 @@
+"""`gc --cache` by the command line: it lists, and deletes decoded photos alone, if told so."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cli
+from tests.lab import Lab
+from trainers.data.cache import Cache
+from trainers.data.scale import Scale
+from trainers.data.sources import Split
+
+SCALES = (Scale(24, squeeze=False, cut=True), Scale(32, squeeze=True, cut=False))
+Gc = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def decoded(finished: Lab) -> Lab:
+    """Give a finished study whose photos are decoded at two scales."""
+    assert finished.manifest
+    wanted = [(split, scale) for split in (Split.TRAIN, Split.VALID) for scale in SCALES]
+    Cache(finished.folder / ".cache", finished.manifest).prepare(wanted)
+    return finished
+
+
+@pytest.fixture
+def gc(capsys: pytest.CaptureFixture[str]) -> Gc:
+    """Give what runs `gc --cache` on a lab, and gives its exit code and what it printed."""
+
+    def run(lab: Lab, *flags: str) -> tuple[int, str]:
+        code = cli.run(["gc", "--cache", "--storage", lab.url, *flags])
+        said, complaint = capsys.readouterr()
+        assert complaint == ""
+        return code, said
+
+    return run
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Read all files of a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def maps(lab: Lab) -> list[Path]:
+    """Find the files of decoded photos."""
+    return sorted((lab.folder / ".cache").glob("*/*.pixels"))
+
+
+def test_decoded_photos_are_listed_and_stay(decoded: Lab, gc: Gc) -> None:
+    """Each file by its path, the sum, and the flag that deletes; nothing is touched."""
+    before = contents(decoded.folder)
+    code, said = gc(decoded)
+    assert code == 0
+    assert len(maps(decoded)) == 4
+    *lines, last = said.splitlines()
+    assert [line.split(" MB  ")[1] for line in lines] == [str(path) for path in maps(decoded)]
+    assert last.endswith(" MB of decoded photos; --delete deletes them")
+    assert contents(decoded.folder) == before
+
+
+@pytest.mark.parametrize("flags", [(), ("--delete",)])
+def test_json_is_one_document(decoded: Lab, gc: Gc, flags: tuple[str, ...]) -> None:
+    """It says whether they are deleted, and of each its path, its size and its trouble."""
+    files = [
+        {"path": str(path), "size": path.stat().st_size, "trouble": ""} for path in maps(decoded)
+    ]
+    code, said = gc(decoded, "--json", *flags)
+    assert (code, json.loads(said)) == (0, {"deleted": bool(flags), "files": files})
+    assert len(maps(decoded)) == (0 if flags else 4)
+
+
+def test_delete_takes_decoded_photos_alone(decoded: Lab, gc: Gc) -> None:
+    """Weights, database and data stay, and who has a map open goes on reading it."""
+    assert decoded.manifest
+    pixels = Cache(decoded.folder / ".cache", decoded.manifest).get(Split.VALID, SCALES[0])
+    assert pixels
+    shown = pixels.photo(3).copy()
+    before, data = contents(decoded.folder), contents(decoded.manifest.root)
+    doomed = maps(decoded)
+    code, said = gc(decoded, "--delete")
+    assert code == 0
+    assert said.splitlines()[-1].endswith(" MB of decoded photos deleted")
+    after = contents(decoded.folder)
+    assert before.keys() - after.keys() == set(doomed)
+    assert after == {path: before[path] for path in after}
+    assert contents(decoded.manifest.root) == data
+    assert (pixels.photo(3) == shown).all()
+    assert gc(decoded, "--delete") == gc(decoded) == (0, "no decoded photos are kept\n")
+
+
+def test_where_there_is_nothing_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder where nothing was ever searched, all forms of it answer and leave no trace."""
+    monkeypatch.chdir(tmp_path)
+    for flags in ((), ("--delete",), ("--json",), ("--delete", "--json")):
+        assert cli.run(["gc", "--cache", *flags]) == 0
+        said = capsys.readouterr().out
+        if "--json" in flags:
+            assert json.loads(said) == {"deleted": "--delete" in flags, "files": []}
+        else:
+            assert said == "no decoded photos are kept\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def broken_in_every_way(lab: Lab) -> dict[Path, str]:
+    """Break all maps but the last, each in its own way; give what is to be said of them."""
+    one, two, three, _ = maps(lab)
+    one.write_bytes(b"\0" + one.read_bytes()[1:])
+    two.write_bytes(two.read_bytes()[:-1])
+    three.write_bytes(b"")
+    return {one: "photo 0 is damaged", two: "it is not whole", three: "it is not whole"}
+
+
+def test_broken_files_are_named_and_can_be_deleted(decoded: Lab, gc: Gc) -> None:
+    """Every photo of every file is looked at; what is wrong stands below its file, or beside."""
+    troubles = broken_in_every_way(decoded)
+    _, said = gc(decoded)
+    lines = said.splitlines()
+    for path, trouble in troubles.items():
+        (place,) = [number for number, line in enumerate(lines) if line.endswith(str(path))]
+        assert lines[place + 1] == f"   -> not whole: {trouble}; `search` decodes again"
+    assert said.count("not whole: ") == len(troubles)
+    files: list[dict[str, Any]] = json.loads(gc(decoded, "--json")[1])["files"]
+    found = {Path(file["path"]): file["trouble"] for file in files if file["trouble"]}
+    assert found == troubles
+    assert gc(decoded, "--delete")[0] == 0
+    assert maps(decoded) == []
+
+
+def test_doctor_counts_decoded_photos_and_names_broken_ones(
+    decoded: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken ones are a notice, not a fault: the exit code stays 0, the way out is named."""
+
+    def findings() -> list[tuple[str, str, str]]:
+        assert cli.run(["doctor", "--json", "--storage", decoded.url]) == 0
+        found = json.loads(capsys.readouterr().out)
+        return [
+            (finding["level"], finding["found"], finding["advice"])
+            for finding in found
+            if finding["what"] == "decoded photos"
+        ]
+
+    ((level, found, advice),) = findings()
+    assert (level, advice) == ("good", "")
+    assert found.startswith("4 files, 0.00 GB in ")
+    assert found.endswith(f"{decoded.folder / '.cache'} (`gc --cache --delete` clears)")
+    broken = broken_in_every_way(decoded)
+    _, (level, found, advice) = findings()
+    assert (level, advice) == ("notice", "harmless; `search` decodes them again")
+    assert found == f"3 files not whole: {', '.join(map(str, broken))}"
+    for path in maps(decoded):
+        path.unlink()
+    assert findings() == []

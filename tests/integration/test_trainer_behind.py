@@ -1,0 +1,175 @@
+"""A search whose trainer's files are older than its rows when it dies, or is left."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.records import State
+from study.listing import show_trial
+from study.progress import EpochFinished, TrialFinished
+from study.selector import best
+from tests.crashes import Behind, check_end, crash_in, crashes, dies_at
+from tests.lab import LABELS, Bench, Lab, schedule, stage
+from trainers.base import LAST
+from trainers.data.manifest import Manifest, Split
+from trainers.schedule import Schedule
+from trainers.synthetic import _epochs_in
+
+MakeLab = Callable[..., Lab]
+
+ROOT = stage(64, epochs=4)
+SCRIPT = (schedule(ROOT, stage(96, epochs=3)), schedule(ROOT, stage(128, 50.0)))
+"""Two trials that begin alike; the second one diverges in its second stage."""
+
+GOOD = [schedule(stage(64, epochs=2), stage(size, epochs=2)) for size in (64, 72, 80, 88, 96)]
+WEAK = schedule(stage(64, epochs=5))
+"""As good as the others while it is in step with them; they go on to a second stage."""
+
+
+@pytest.fixture
+def lab_behind(make_lab: MakeLab) -> MakeLab:
+    """Give what makes a study whose trainer writes its files two epochs late."""
+
+    def make(*script: Schedule, **settings: Any) -> Lab:
+        lab = make_lab(*script, **settings)
+        lab.trainer = Behind(LABELS, 3, metric=lab.config.metric)
+        return lab
+
+    return make
+
+
+def calm_outcome(make_lab: MakeLab, *script: Schedule, **settings: Any) -> dict[str, Any]:
+    """Give what comes of a script whose files are never behind, if nothing happens."""
+    lab = make_lab(*script, **settings)
+    lab.search()
+    return lab.outcome()
+
+
+def recorded_and_saved(lab: Lab) -> tuple[int, int]:
+    """Count the epochs of the stage in training: those with a row, and those that LAST knows."""
+    with lab.reading() as (store, study, vault):
+        for run in store.stage_runs(study.id):
+            if run.state is State.RUNNING:
+                return len(store.epochs(run.id)), _epochs_in(vault.workspace(run.key) / LAST)
+    return 0, 0
+
+
+def test_killed_at_every_event_epochs_beyond_the_files_come_again(
+    make_lab: MakeLab, lab_behind: MakeLab
+) -> None:
+    """Rows, weights and Optuna's story end as in a search that nothing has disturbed."""
+    expected, event, lags = calm_outcome(make_lab, *SCRIPT), 0, set()
+    while crashes(lab := lab_behind(*SCRIPT), dies_at(event)):
+        recorded, saved = recorded_and_saved(lab)
+        lags.add(recorded - saved)
+        check_end(lab, expected, f"after a crash at event {event}")
+        event += 1
+    assert event == 2 + 4 + 1 + 3 + 2
+    assert lags == {0, 1, 2}
+
+
+def test_killed_again_and_again_it_still_ends(make_lab: MakeLab, lab_behind: MakeLab) -> None:
+    """Each run dies later than the one before it, in epochs that the one before it had recorded."""
+    expected = calm_outcome(make_lab, *SCRIPT)
+    lab, deaths = lab_behind(*SCRIPT), 0
+    while crashes(lab, dies_at(3 + deaths // 2)):
+        lab.check_order(over=False)
+        deaths += 1
+        assert deaths < 20
+    assert deaths > 3
+    check_end(lab, expected, "after many crashes")
+
+
+@pytest.mark.parametrize(
+    ("when", "owner", "method"),
+    [
+        ("before", "store", "record_epoch"),
+        ("after", "suggestions", "report"),
+        ("before", "vault", "seal"),
+    ],
+)
+def test_killed_around_every_epoch_the_end_is_the_same(
+    make_lab: MakeLab, lab_behind: MakeLab, when: str, owner: str, method: str
+) -> None:
+    """Between the files, our row and Optuna's report, each of which may know another epoch."""
+    script = (schedule(ROOT),)
+    expected, call = calm_outcome(make_lab, *script), 1
+
+    def prepare(bench: Bench) -> None:
+        crash_in(bench, owner, method, call, after=when == "after")
+
+    while crashes(lab := lab_behind(*script), prepare):
+        check_end(lab, expected, f"{when} call {call} of {method}")
+        call += 1
+    assert call == (2 if method == "seal" else 5)
+
+
+@pytest.mark.parametrize("at", ["before the report", "after the report", "before the seal"])
+def test_a_pruned_trial_seals_the_best_of_its_rows(
+    make_lab: MakeLab, lab_behind: MakeLab, at: str
+) -> None:
+    """Killed in the very epoch that it is pruned after, it is trained up to there and no further.
+
+    `check_end` holds its file against its best row, and both against those of a calm search.
+    """
+    expected = calm_outcome(make_lab, *GOOD, WEAK, pruner="median")
+    (pruned,) = [trial for trial in expected["trials"] if trial[3] is State.PRUNED]
+    (run,) = [run for run in expected["runs"].values() if run[0] is State.PRUNED]
+    assert pruned[0] == WEAK.digest
+    assert len(run[4]) == 3, "it must be pruned where the files are two epochs behind"
+    calls = {"report": 5 * 4 + 3, "seal_stage_run": 1 + 5 + 1}
+    when, method = at.split(" the ")
+
+    def prepare(bench: Bench) -> None:
+        if method == "report":
+            crash_in(bench, "suggestions", method, calls[method], after=when == "after")
+        else:
+            crash_in(bench, "store", "seal_stage_run", calls["seal_stage_run"], after=False)
+
+    lab = lab_behind(*GOOD, WEAK, pruner="median")
+    assert crashes(lab, prepare)
+    recorded, saved = recorded_and_saved(lab)
+    # Who is pruned is left politely, so that its files are those of its last epoch.
+    assert (recorded, saved) == ((3, 1) if method == "report" else (3, 3))
+    check_end(lab, expected, at)
+
+
+def test_left_politely_the_files_are_up_to_date(make_lab: MakeLab, lab_behind: MakeLab) -> None:
+    """After Ctrl-C every epoch with a row is in the files: none is trained twice."""
+    expected = calm_outcome(make_lab, *SCRIPT)
+    for last in (1, 2, 3, 6):
+        lab = lab_behind(*SCRIPT)
+
+        def epochs(lab: Lab = lab) -> int:
+            return sum(isinstance(news, EpochFinished) for news in lab.told)
+
+        lab.search(stop=lambda last=last, epochs=epochs: epochs() >= last)
+        recorded, saved = recorded_and_saved(lab)
+        assert recorded == saved == (last if last < 4 else last - 4)
+        check_end(lab, expected, f"after a stop at epoch {last}")
+
+
+def test_weights_in_use_keep_their_predictions_while_their_stage_is_trained_again(
+    make_lab: MakeLab, photos: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Trained again for its last weights, a finished trial's stage loses none of its rows."""
+    monkeypatch.chdir(tmp_path)
+    first = stage(64, epochs=4)
+    lab = make_lab(schedule(first), schedule(first, stage(96)), manifest=photos)
+    lab.search(stop=lambda: any(isinstance(news, TrialFinished) for news in lab.told))
+    calm = best(storage=lab.url)
+    assert calm.epoch > 2
+
+    def again() -> bool:
+        return any(isinstance(news, EpochFinished) and news.number == 1 for news in lab.told)
+
+    lab.search(stop=again)
+    chosen = best(storage=lab.url)
+    assert chosen.trials == 2
+    assert (chosen.epoch, chosen.confusion) == (calm.epoch, calm.confusion)
+    assert [len(one.epochs) for one in show_trial(0, storage=lab.url).stages] == [4]
+    assert len(photos.of_split(Split.VALID)) == chosen.n_valid
+    lab.search()
+    lab.check_order()
