@@ -130,6 +130,21 @@ def test_augmentation_draws_within_its_bounds(augmentation: Augmentation) -> Non
         assert np.abs(values).mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_what_is_drawn_for_one_thing_tells_nothing_of_another() -> None:
+    """Zoom, place, angle, lighting and mirroring of a photo are drawn apart."""
+    mine = stage(CropType.RANDOM, Augmentation.SIDE_ON, zoom=2)
+    changes = drawn(mine, 50, 50)
+    linear, centre = changes.matrix[:, :, :2], changes.matrix[:, :, 2]
+    mirrored = np.linalg.det(linear) < 0
+    half = np.linalg.norm(linear[:, 0], axis=1)
+    spare = np.maximum(25 - half, 1e-9)
+    angle = np.arctan2(-linear[:, 0, 1], linear[:, 1, 1])
+    x, y = ((centre - 25) / spare[:, None]).T
+    numbers = [1 / half, x, y, angle, changes.brightness, changes.contrast, mirrored]
+    correlations = np.corrcoef(np.stack(numbers)) - np.eye(len(numbers))
+    assert np.abs(correlations).max() < 0.1
+
+
 def test_without_augmentation_nothing_but_the_window_changes() -> None:
     """NONE neither turns nor mirrors nor lights a photo."""
     for crop in CropType:

@@ -116,6 +116,7 @@ def test_torch_is_told(precision: str, deterministic: bool) -> None:
     assert torch.backends.cudnn.allow_tf32 is tf32
     assert torch.backends.cudnn.benchmark is not deterministic
     assert torch.are_deterministic_algorithms_enabled() is deterministic
+    assert torch.get_deterministic_debug_mode() == int(deterministic)  # it warns
     assert (WORKSPACE in os.environ) is deterministic
 
 
@@ -149,6 +150,7 @@ def test_half_precision_learns_as_full_precision(precision: str) -> None:
 def test_scaled_gradients_resume_to_the_last_bit(photos: Manifest, tmp_path: Path) -> None:
     """Under FP16 the scale is part of the state: left and gone on with, the end is the same."""
     compute = choose_compute("cpu", "fp16")
+    assert compute.scaler().is_enabled()
     expected = train(photos, tmp_path / "whole", compute)
     for epochs in (1, 2):
         folder = tmp_path / str(epochs)

@@ -150,6 +150,18 @@ def n_bytes(split: Split, scale: Scale) -> int:
     return {TRAIN: N_TRAIN, VALID: N_VALID}[split] * 3 * scale.edge**2
 
 
+def test_maps_drop_nothing_from_memory(
+    tmp_path: Path, manifest: Manifest, decodings: list[tuple[Split, Scale]]
+) -> None:
+    """What had no room in the cache stays in memory, however much comes out of the cache."""
+    cache = Cache(tmp_path / "cache", manifest, limit=n_bytes(VALID, SMALL))
+    photos = Photos(manifest, cache, memory=n_bytes(TRAIN, LARGE))
+    for _ in range(2):
+        take(photos, TRAIN, LARGE)
+        take(photos, VALID, SMALL)
+    assert decodings == [(TRAIN, LARGE)]
+
+
 def test_memory_makes_room_by_dropping_what_was_decoded_first(
     manifest: Manifest, decodings: list[tuple[Split, Scale]]
 ) -> None:

@@ -203,20 +203,10 @@ def test_names_of_other_files(name: str) -> None:
 @pytest.mark.parametrize(
     ("side", "asked", "reduction"),
     [
-        (64, 1, 8),
-        (64, 8, 8),
-        (63, 8, 4),
-        (64, 9, 4),
-        (64, 16, 4),
-        (63, 16, 2),
-        (64, 32, 2),
-        (63, 32, 1),
-        (64, 33, 1),
-        (64, 64, 1),
-        (64, 500, 1),
-        (1, 1, 1),
-        (3, 1, 2),
-        (3, 2, 1),
+        *((64, asked, 8) for asked in (1, 8)),
+        *((64, asked, 4) for asked in (9, 16)),
+        *((64, asked, 1) for asked in (33, 64, 500)),
+        *((63, 8, 4), (63, 16, 2), (64, 32, 2), (63, 32, 1), (1, 1, 1), (3, 1, 2), (3, 2, 1)),
     ],
 )
 def test_how_far_a_jpeg_may_be_reduced(
@@ -269,6 +259,12 @@ def test_reduced_photos_are_turned(tmp_path: Path, orientation: int) -> None:
     reduced = np.asarray(read_photo(path, 4))
     assert reduced.shape == ((24, 16, 3) if orientation >= 5 else (16, 24, 3))
     assert np.abs(reduced - whole).mean() < 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (7, 7)])
+def test_tiny_jpegs_are_reduced_to_something(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A photo smaller than its reduction still gives a pixel."""
+    assert min(read_photo(saved(tmp_path, "a.jpg", Image.new("RGB", size)), 8).size) >= 1
 
 
 def test_a_phone_photo_with_two_frames_is_reduced(tmp_path: Path) -> None:

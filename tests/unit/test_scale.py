@@ -3,6 +3,7 @@
 from functools import cache
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,14 +107,24 @@ def test_a_squeezed_cut_shows_the_whole_photo() -> None:
 
 
 @pytest.mark.parametrize("long_side", [1_000, 100_000])
-def test_a_thin_strip_is_cut_from_its_middle(long_side: int) -> None:
-    """A strip of one pixel gives a square of what lies in its middle, and memory stays small."""
+def test_a_thin_strip_is_cut_from_its_middle(
+    long_side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strip of one pixel gives a square of what lies in its middle, and no huge photo before."""
+    resize, sizes = Image.Image.resize, []
+
+    def noting(image: Image.Image, size: tuple[int, int], *given: Any) -> Image.Image:
+        sizes.append(size)
+        return resize(image, size, *given)
+
+    monkeypatch.setattr(Image.Image, "resize", noting)
     pixels = np.zeros((1, long_side, 3), np.uint8)
     pixels[:, long_side // 2 - 4 : long_side // 2 + 4] = 200
     for strip in (pixels, pixels.transpose(1, 0, 2)):
         found = np.asarray(Scale(32, squeeze=False, cut=True).fit(Image.fromarray(strip)))
         assert found.shape == (32, 32, 3)
         assert (found == 200).all()
+    assert max(max(size) for size in sizes) <= 8 * 32
 
 
 @pytest.mark.parametrize(("squeeze", "cut"), KINDS)
