@@ -1,6 +1,5 @@
 """The command line: parse, call one use case, print."""
 
-import errno
 import json
 import logging
 import os
@@ -10,17 +9,27 @@ from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyInUse, StudyNotFound
-from study.config import ConfigError, Preset, Pruner, Sampler, StudyConfig, load_config, settings_of
+from study.config import (
+    EngineKind,
+    Preset,
+    Pruner,
+    Sampler,
+    Strategy,
+    StudyConfig,
+    load_config,
+    settings_of,
+)
+from study.exits import FAILED, INTERRUPTED, exit_code, sentence
 from trainers.base import Precision
 from trainers.metrics import Metric
 
-FAILED, MISUSE, TOO_MANY_FAILURES, DATA_REFUSED, NOTHING_TO_SELECT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+if TYPE_CHECKING:
+    from study.search import SearchOutcome
 
 app = typer.Typer(
     name="encore",
@@ -40,6 +49,9 @@ DEFAULT_STORAGE = StudyConfig().storage
 
 @app.command()
 def search(
+    grid: Annotated[
+        Path | None, typer.Argument(help="TOML file of schedules, for --strategy grid.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Folder or CSV of photos; default: handwritten digits.")
     ] = None,
@@ -61,7 +73,18 @@ def search(
     weights: Annotated[
         str | None, typer.Option(help="What the backbone starts from: a file, or 'random'.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, mps, cpu, cuda:1, ...")] = None,
+    trainer: Annotated[
+        str | None, typer.Option(help="A class of your own, package.module:Class.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="auto (all GPUs), 0,1 or cuda:1 or mps or cpu:2.")
+    ] = None,
+    workers_per_device: Annotated[
+        int | None, typer.Option(help="Trials that share a device.")
+    ] = None,
+    engine: Annotated[
+        EngineKind | None, typer.Option(help="auto: processes if there are several slots.")
+    ] = None,
     precision: Annotated[
         Precision | None, typer.Option(help="Numbers to compute with; auto: by the device.")
     ] = None,
@@ -74,16 +97,33 @@ def search(
     cache_limit: Annotated[
         str | None, typer.Option(help="Disk for decoded photos, as 20GB; default: half the free.")
     ] = None,
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="Which schedules are tried, and trained to the end.")
+    ] = None,
+    eta: Annotated[
+        int | None, typer.Option(help="At a stage boundary, the best 1/eta go on.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(help="Leave off after that long, as 8h.")] = None,
+    max_gpu_hours: Annotated[
+        float | None, typer.Option(help="Leave off after so many device hours in all.")
+    ] = None,
     preset: Annotated[Preset | None, typer.Option(help="A schedule to try first.")] = None,
     sampler: Annotated[Sampler | None, typer.Option(help="Who suggests schedules.")] = None,
     pruner: Annotated[Pruner | None, typer.Option(help="Who stops trials early.")] = None,
     repeats: Annotated[
-        int | None, typer.Option(help="Fresh seeds for each finalist after the search.")
+        int | None, typer.Option(help="Fresh seeds at most for each finalist; they race.")
     ] = None,
     finalists: Annotated[int | None, typer.Option(help="Best schedules to repeat.")] = None,
     seed: Annotated[int | None, typer.Option(help="Common seed of the exploration.")] = None,
     max_failures: Annotated[
         int | None, typer.Option(help="Failed trials in a row that end the search.")
+    ] = None,
+    max_retries: Annotated[
+        int | None, typer.Option(help="Tries more for a stage whose worker died.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Trials whose weights are kept.")] = None,
+    max_disk: Annotated[
+        str | None, typer.Option(help="Disk for all weights of the study, as 20GB.")
     ] = None,
 ) -> None:
     """Search schedules; the same command again goes on where it was."""
@@ -96,13 +136,23 @@ def search(
 
     with SearchView(err) as view:
         outcome = run(settings, listener=view)
-    if outcome.stopped:
-        err.print(
-            f"stopped: {outcome.ended} trials done, {outcome.to_go} to go; "
-            "run the same command again to go on"
-        )
-        raise typer.Exit(INTERRUPTED)
-    _summary(outcome.study, settings.storage)
+    _conclude(outcome, settings.storage)
+
+
+@app.command()
+def repeat(
+    trial: Annotated[int, typer.Argument(help="Number of a trial, as `ls` lists them.")],
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds in all, earlier ones included.")] = 5,
+    study: Study = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Train a trial's schedule again under other seeds: how much of it was luck."""
+    from study.search import repeat as run
+    from study.views.live import SearchView
+
+    with SearchView(err) as view:
+        outcome = run(trial, seeds, study, storage=storage, listener=view)
+    _conclude(outcome, storage)
 
 
 @app.command()
@@ -188,23 +238,46 @@ def doctor(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
 
 
 @app.command()
+def tree(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+    """Show the stage tree: what was trained once for whom, and who was stopped where."""
+    from study.growth import show_tree
+    from study.views.tree import print_tree
+
+    shown = show_tree(study, storage=storage)
+    if as_json:
+        _print_json(shown)
+    else:
+        print_tree(out, shown)
+
+
+@app.command()
 def gc(
-    cache: Annotated[bool, typer.Option("--cache", help="Decoded photos.")] = False,
+    study: Study = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Decoded photos instead.")] = False,
+    keep: Annotated[int | None, typer.Option(min=1, help="Trials whose weights are kept.")] = None,
+    max_disk: Annotated[
+        str | None, typer.Option(help="Disk for all weights of the study, as 20GB.")
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
 ) -> None:
-    """List what can be deleted because it can be made again; --delete deletes it."""
-    from study.cleaning import cached, delete_cached
-    from study.views.pages import print_cached
+    """List weights that nobody needs any more; --delete deletes them."""
+    from study.cleaning import cached, clean_weights, delete_cached
+    from study.views.pages import print_cached, print_spare
 
-    if not cache:
-        raise ConfigError("gc must be told what to look at; give --cache")
-    files = delete_cached(storage) if delete else cached(storage)
+    if cache:
+        files = delete_cached(storage) if delete else cached(storage)
+        if as_json:
+            _print_json({"deleted": delete, "files": files})
+        else:
+            print_cached(out, files, deleted=delete)
+        return
+    cleaned = clean_weights(study, storage=storage, keep=keep, max_disk=max_disk, delete=delete)
     if as_json:
-        _print_json({"deleted": delete, "files": files})
+        _print_json(cleaned)
     else:
-        print_cached(out, files, deleted=delete)
+        print_spare(out, cleaned)
 
 
 def main() -> None:
@@ -236,39 +309,21 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without --debug
         if debug:
             err.print_exception()
-        known, message = _exit_code(error), _sentence(error)
+        known, message = exit_code(error), sentence(error)
         err.print("[red]error:[/] ", end="")
         err.print(message, markup=False, highlight=False, soft_wrap=True)
         return FAILED if known is None else known
 
 
-def _exit_code(error: Exception) -> int | None:
-    """Give the exit code of an error that a user can act on; None for a bug of ours."""
-    # By name: the modules that hold some of these classes take seconds to import.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"ClickException", "ConfigError"}:
-        return MISUSE
-    if "TooManyFailures" in names:
-        return TOO_MANY_FAILURES
-    if "DatasetError" in names:
-        return DATA_REFUSED
-    if "NothingToSelect" in names:
-        return NOTHING_TO_SELECT
-    ours = (StudyInUse, StudyNotFound, DatabaseUnusable, DatabaseTooNew, ConfigError)
-    if isinstance(error, (*ours, LookupError, OSError)) or "WeightsUnavailable" in names:
-        return FAILED
-    return None
-
-
-def _sentence(error: Exception) -> str:
-    """Say in one sentence what is wrong and what to do."""
-    if hasattr(error, "format_message"):  # the parser's own, of click or of Typer's copy of it
-        return str(error.format_message())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no space is left on the disk; make room and run the same command again: it goes on"
-    if _exit_code(error) is None:
-        return f"unexpected {type(error).__name__}: {error}; --debug shows where"
-    return str(error)
+def _conclude(outcome: "SearchOutcome", storage: str) -> None:
+    """Say why a search left off, and what is best so far."""
+    left = f"{outcome.ended} trials done, {outcome.to_go} to go"
+    if outcome.stopped:
+        err.print(f"stopped: {left}; run the same command again to go on")
+        raise typer.Exit(INTERRUPTED)
+    if outcome.spent:
+        err.print(f"{outcome.spent}: {left}; the same command with more goes on")
+    _summary(outcome.study, storage)
 
 
 def _summary(study: str, storage: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
-from trainers.schedule import Augmentation, CropType, Schedule, Stage
+from trainers.schedule import Annealing, Augmentation, CropType, Schedule, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Task:
             image_size=self.size,
             batch_size=self.batch,
             cycle_len=self.epochs,
+            annealing=Annealing.ONE_CYCLE,  # as all contestants
             lrs=self.lr,  # type: ignore[arg-type]  # spread over the layer groups
             crop=CropType.RANDOM,
             max_zoom=1.1,

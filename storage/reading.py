@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Engine, Executable, Row, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Engine, Executable, Row, Select, and_, func, or_, select
 
 from storage import rows
 from storage.database import reading, redact
@@ -13,6 +13,7 @@ from storage.errors import StudyNotFound
 from storage.predictions import StoredPredictions, decode
 from storage.records import (
     Checkpoint,
+    Deletion,
     EpochRecord,
     Kind,
     ManifestRecord,
@@ -25,6 +26,7 @@ from storage.records import (
 )
 from storage.tables import (
     CheckpointRow,
+    DeletionRow,
     EpochRow,
     ManifestRow,
     OwnerRow,
@@ -34,6 +36,7 @@ from storage.tables import (
     TrialRow,
     TrialStageRow,
 )
+from trainers.metrics import Metric
 
 
 class Reader:
@@ -146,6 +149,36 @@ class Reader:
         )
         return [rows.stage_run(row) for row in self._all(query)]
 
+    def links(self, study_id: int) -> list[tuple[int, int, int]]:
+        """Give which stage runs trials use: (trial's number, position, stage run's id)."""
+        query = (
+            select(TrialRow.number, TrialStageRow.position, TrialStageRow.stage_run_id)
+            .join(TrialRow, TrialRow.id == TrialStageRow.trial_id)
+            .where(TrialRow.study_id == study_id)
+        )
+        return [(row.number, row.position, row.stage_run_id) for row in self._all(query)]
+
+    def ranks(self, study: StudyRecord) -> dict[int, tuple[float, float]]:
+        """Give how good each stage run's best epoch is (see `Metric.rank`), by its id."""
+        column = EpochRow.valid_loss
+        if study.metric is not Metric.LOG_LOSS:
+            column = getattr(EpochRow, study.metric.value)
+        query = (
+            select(
+                EpochRow.stage_run_id.label("run"),
+                column.label("score"),
+                EpochRow.valid_loss.label("loss"),
+            )
+            .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
+            .where(StageRunRow.study_id == study.id)
+        )
+        best: dict[int, tuple[float, float]] = {}
+        for row in self._all(query):
+            score = math.nan if row.score is None else row.score
+            rank = study.metric.rank(score, math.inf if row.loss is None else row.loss)
+            best[row.run] = min(best.get(row.run, rank), rank)
+        return best
+
     # epochs and predictions
 
     def epochs(self, stage_run_id: int) -> list[EpochRecord]:
@@ -160,6 +193,16 @@ class Reader:
     def epochs_of_study(self, study_id: int) -> list[EpochRecord]:
         """Give the epochs of all stage runs of a study, stage run by stage run."""
         return self._epochs(StageRunRow.study_id == study_id)
+
+    def seconds_of_epochs(self, study_id: int) -> float:
+        """Give how long all epochs of a study took together."""
+        query = (
+            select(func.sum(EpochRow.seconds))
+            .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
+            .where(StageRunRow.study_id == study_id)
+        )
+        found = self._first(query)
+        return float(found[0] or 0.0) if found else 0.0
 
     def predictions(
         self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]
@@ -183,6 +226,21 @@ class Reader:
         """Give the weights files of a stage run."""
         query = select(CheckpointRow).where(CheckpointRow.stage_run_id == stage_run_id)
         return [rows.checkpoint(row) for row in self._all(query.order_by(CheckpointRow.kind))]
+
+    def deletions(self, study_id: int) -> list[Deletion]:
+        """Give the weights files of a study that were deleted on purpose, in that order."""
+        query = (
+            select(DeletionRow)
+            .join(StageRunRow, StageRunRow.id == DeletionRow.stage_run_id)
+            .where(StageRunRow.study_id == study_id)
+            .order_by(DeletionRow.id)
+        )
+        return [rows.deletion(row) for row in self._all(query)]
+
+    def deletions_of(self, stage_run_id: int) -> list[Deletion]:
+        """Give the weights files of a stage run that were deleted on purpose."""
+        query = select(DeletionRow).where(DeletionRow.stage_run_id == stage_run_id)
+        return [rows.deletion(row) for row in self._all(query.order_by(DeletionRow.id))]
 
     def known_paths(self, study_id: int) -> set[str]:
         """Give the vault's paths that a checkpoint of the study points to."""

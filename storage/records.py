@@ -26,9 +26,16 @@ class State(StrEnum):
 
 
 class Role(StrEnum):
-    """Why a trial exists: asked from the sampler, given by the user, or a finalist's fresh seed."""
+    """Why a trial exists.
+
+    EXPLORE is the sampler's suggestion; BRANCH is one that goes on from a promising beginning;
+    FREE is one that is trained to its end, however weak it looks. PRESET is given by the user,
+    REPEAT is a finalist's fresh seed.
+    """
 
     EXPLORE = "explore"
+    BRANCH = "branch"
+    FREE = "free"
     PRESET = "preset"
     REPEAT = "repeat"
 
@@ -167,6 +174,14 @@ class Checkpoint:
     size: int
     epoch: int
     score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletion(Checkpoint):
+    """A weights file that was deleted on purpose; `reason` is for people."""
+
+    reason: str
+    deleted_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

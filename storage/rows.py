@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from storage.records import (
     Checkpoint,
+    Deletion,
     EpochRecord,
     Kind,
     ManifestRecord,
@@ -112,6 +113,11 @@ def checkpoint(row: Row[Any]) -> Checkpoint:
         epoch=row.epoch,
         score=row.score,
     )
+
+
+def deletion(row: Row[Any]) -> Deletion:
+    """Read a row of encore_deletions."""
+    return Deletion(**vars(checkpoint(row)), reason=row.reason, deleted_at=row.deleted_at)
 
 
 def ranked(row: Row[Any]) -> RankedTrial:

@@ -26,6 +26,7 @@ from storage.records import (
 )
 from storage.tables import (
     CheckpointRow,
+    DeletionRow,
     EpochRow,
     ManifestRow,
     PredictionsRow,
@@ -246,6 +247,20 @@ class Store(Reader):
         same = (CheckpointRow.stage_run_id == stage_run_id, CheckpointRow.kind == kind)
         with writing(self._engine) as connection:
             connection.execute(delete(CheckpointRow).where(*same))
+
+    def retire_checkpoint(self, checkpoint: Checkpoint, reason: str) -> None:
+        """Note that a weights file is deleted on purpose; the file is the vault's to delete.
+
+        This comes first: a row must never point to a file that is not there.
+        """
+        same = (
+            CheckpointRow.stage_run_id == checkpoint.stage_run_id,
+            CheckpointRow.kind == checkpoint.kind,
+        )
+        values = vars(checkpoint) | {"reason": reason, "deleted_at": datetime.now(UTC)}
+        with writing(self._engine) as connection:
+            if connection.execute(delete(CheckpointRow).where(*same)).rowcount:
+                connection.execute(insert(DeletionRow).values(values))
 
     def _change(self, change: Update, what: str, row_id: int) -> None:
         with writing(self._engine) as connection:

@@ -213,6 +213,22 @@ class CheckpointRow(Base):
     score: Mapped[float | None]
 
 
+class DeletionRow(Base):
+    """A weights file that was deleted on purpose, as its checkpoint's row said of it."""
+
+    __tablename__ = "encore_deletions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    stage_run_id: Mapped[int] = mapped_column(_parent("stage_runs.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    path: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    epoch: Mapped[int]
+    score: Mapped[float | None]
+    reason: Mapped[str] = mapped_column(Text)
+    deleted_at: Mapped[datetime]
+
+
 class OwnerRow(Base):
     """The process that searches a study; no row where none does."""
 

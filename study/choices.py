@@ -27,6 +27,7 @@ class StageChoices(Section):
     n_cycles: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     cycle_len: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     cycle_mult: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    annealing: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     lrs: Annotated[tuple[float | tuple[float, ...], ...], Field(min_length=1)] | None = None
     crop: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     max_zoom: Annotated[tuple[float, ...], Field(min_length=1)] | None = None

@@ -1,9 +1,19 @@
 """Use case `gc`: what lies on the disk that can be made again."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from storage.database import open_database
 from storage.places import CACHE, runs_folder
-from study.config import StudyConfig
+from storage.store import Store
+from storage.vault import Vault
+from study.config import StudyConfig, settings_of
+from study.ownership import Ownership
+from study.policy import SearchPolicy, Standing
+from study.retention import Kept, discard, spare
+from study.selector import find_study
+from study.studies import stored_config
+from study.tree import grow
 
 
 @dataclass(frozen=True)
@@ -40,3 +50,60 @@ def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
         deleted.append(CachedPhotos(str(path), path.stat().st_size, ""))
         path.unlink()
     return deleted
+
+
+@dataclass(frozen=True)
+class SpareFile:
+    """A weights file that can go, and why."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What of a study's weights can go, or has gone; sizes are in bytes."""
+
+    study: str
+    deleted: bool
+    files: tuple[SpareFile, ...]
+    size: int
+    kept: int
+    kept_size: int
+
+
+def clean_weights(
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    keep: int | None = None,
+    max_disk: str | None = None,
+    delete: bool = False,
+) -> Cleaned:
+    """List the weights that nobody needs any more, by the study's settings or these; or delete.
+
+    Raises `ConfigError`, `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        flags = settings_of(keep=keep, max_disk=max_disk)
+        config = stored_config(record, storage, flags)
+        with Ownership(store, record.id) if delete else nullcontext():
+            trials = store.trials(record.id)
+            tree = grow(
+                trials, store.stage_runs(record.id), store.links(record.id), store.ranks(record)
+            )
+            standing = Standing(trials, tree, {})
+            ongoing = SearchPolicy(config).to_go(standing) > 0
+            found = Kept.of(store, record)
+            spares = spare(found, standing, config, ongoing=ongoing)
+            if delete:
+                discard(spares, store, Vault(runs_folder(storage) / record.name))
+        gone = {each.checkpoint.path for each in spares}
+        kept = [each.size for each in found.checkpoints if each.path not in gone]
+        files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)
+        return Cleaned(record.name, delete, files, sum(f.size for f in files), len(kept), sum(kept))
+    finally:
+        store.close()

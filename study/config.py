@@ -1,5 +1,6 @@
 """What a search is told: defaults, under `study.toml`, under flags. Free of torch and Optuna."""
 
+import copy
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ByteSize, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space, StageChoices
 from trainers.base import Precision
@@ -47,6 +55,50 @@ class Pruner(StrEnum):
     HYPERBAND = "hyperband"
 
 
+class Strategy(StrEnum):
+    """How schedules are chosen, and which of them are trained to their end.
+
+    TREE branches promising beginnings and halves at stage boundaries; ASHA halves what the sampler
+    suggests; INDEPENDENT trains each suggestion to its end; GRID trains the schedules of a file.
+    """
+
+    TREE = "tree"
+    INDEPENDENT = "independent"
+    ASHA = "asha"
+    GRID = "grid"
+
+
+class EngineKind(StrEnum):
+    """Where stage runs are trained: in this process, or in one process per slot.
+
+    AUTO takes processes if there are several slots.
+    """
+
+    AUTO = "auto"
+    INLINE = "inline"
+    PROCESSES = "processes"
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    """Read "90s", "30m", "8h" or "2d"; leave the rest to pydantic."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text and text[-1] in _UNITS:
+        try:
+            return float(text[:-1]) * _UNITS[text[-1]]
+        except ValueError:
+            pass
+    if isinstance(value, str):
+        raise ValueError(f"must be a number with a unit, as 90s, 30m, 8h or 2d, got {value!r}")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+"""A span of time, written as "8h"; a bare number is seconds."""
+
+
 class Data(Section):
     """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships.
 
@@ -59,10 +111,35 @@ class Data(Section):
 
 
 class Budget(Section):
-    """How much to train. `trials` is a total over all runs of the same command."""
+    """How much to train; what is spent first ends the search.
+
+    `trials` and `max_gpu_hours` (hours of a device, be it a GPU or not) are totals over all runs
+    of the same command, `timeout` is for each. `max_failures` are trials in a row, `max_retries`
+    are for each stage run whose worker died.
+    """
 
     trials: Annotated[int, Field(ge=1)] = 50
+    timeout: Seconds | None = None
+    max_gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_failures: Annotated[int, Field(ge=1)] = 5
+    max_retries: Annotated[int, Field(ge=0)] = 2
+
+
+class Halving(Section):
+    """The best 1/`eta` go on at a stage boundary; each `free_every`-th suggestion always does."""
+
+    eta: Annotated[int, Field(ge=2)] = 3
+    free_every: Annotated[int, Field(ge=2)] = 5
+
+
+class Keeping(Section):
+    """Whose weights stay on disk: the best of `trials` trials and the finalists'.
+
+    `max_disk` bounds what all weights of the study take.
+    """
+
+    trials: Annotated[int, Field(ge=1)] = 10
+    max_disk: ByteSize | None = None
 
 
 class Seeds(Section):
@@ -80,7 +157,12 @@ class StudyConfig(Section):
     storage: str = "sqlite:///runs/encore.db"
     metric: Metric = Metric.ACCURACY
     backbone: str | None = None
-    device: str = "auto"
+    strategy: Strategy = Strategy.TREE
+    grid: str | None = None
+    trainer: str | None = None
+    engine: EngineKind = EngineKind.AUTO
+    devices: str = "auto"
+    workers_per_device: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Precision = Precision.AUTO
     compile: bool = False
     deterministic: bool = False
@@ -92,6 +174,8 @@ class StudyConfig(Section):
     data: Data = Data()
     budget: Budget = Budget()
     seeds: Seeds = Seeds()
+    halving: Halving = Halving()
+    keep: Keeping = Keeping()
     space: Space | None = None
 
     @model_validator(mode="after")
@@ -100,6 +184,15 @@ class StudyConfig(Section):
             raise ValueError(
                 f"a preset lies outside the search space, which --sampler {self.sampler} cannot "
                 "learn beside; use --sampler tpe or random"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_grid_needs_its_file(self) -> Self:
+        if (self.strategy is Strategy.GRID) != (self.grid is not None):
+            raise ValueError(
+                "strategy grid must come with a file of schedules, and no other strategy with one; "
+                "give --strategy grid FILE"
             )
         return self
 
@@ -121,12 +214,17 @@ class StudyConfig(Section):
         return name.strip("_.-")[:100] or "study"
 
 
-def load_config(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> StudyConfig:
+def load_config(
+    flags: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    *,
+    stored: Mapping[str, Any] | None = None,
+) -> StudyConfig:
     """Resolve a config: defaults, under a TOML file, under flags (nested, None is "not given").
 
-    Raises `ConfigError`.
+    `stored` settings of a study take the place of a file. Raises `ConfigError`.
     """
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = copy.deepcopy(dict(stored or {}))
     if file is not None:
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -147,7 +245,13 @@ _SECTION = {
     "data_root": ("data", "root"),
     "cache_limit": ("data", "cache_limit"),
     "trials": ("budget", "trials"),
+    "timeout": ("budget", "timeout"),
+    "max_gpu_hours": ("budget", "max_gpu_hours"),
     "max_failures": ("budget", "max_failures"),
+    "max_retries": ("budget", "max_retries"),
+    "eta": ("halving", "eta"),
+    "keep": ("keep", "trials"),
+    "max_disk": ("keep", "max_disk"),
     "seed": ("seeds", "first"),
     "repeats": ("seeds", "repeats"),
     "finalists": ("seeds", "finalists"),
@@ -202,7 +306,8 @@ def _one_sentence(error: ValidationError) -> str:
 def _fields_at(path: list[str]) -> list[str]:
     kind: type[BaseModel] = StudyConfig
     sections: dict[str, type[BaseModel]] = {
-        "data": Data, "budget": Budget, "seeds": Seeds, "space": Space, "stages": StageChoices
+        "data": Data, "budget": Budget, "seeds": Seeds, "halving": Halving, "keep": Keeping,
+        "space": Space, "stages": StageChoices,
     }  # fmt: skip
     for part in path:
         kind = sections.get(part, kind)

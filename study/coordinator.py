@@ -6,26 +6,25 @@ key is done, so a search that was killed goes on as if it had not been.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.records import (
-    Kind,
-    Role,
-    StageRun,
-    State,
-    Trial,
-    keys_of,
-    stage_run_key,
-)
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import Kind, Role, StageRun, State, StudyRecord, Trial, keys_of, stage_run_key
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
+from study.course import Course
 from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
-from study.policy import Action, Explore, Repeat, RunPreset, fresh_seed, next_action, to_go
-from study.presets import preset_schedule
+from study.halving import goes_on
+from study.outcomes import Outcomes
+from study.policy import Policy, Standing, is_halved
 from study.progress import EpochFinished, Listener, StageStarted, TrialFinished
+from study.proposing import Proposals
+from study.retention import Kept, discard, spare
+from study.tree import StageTree, grow
 from study.weights_files import WeightsFiles
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, EpochNumbers
@@ -34,43 +33,30 @@ from trainers.schedule import Schedule
 if TYPE_CHECKING:
     from study.suggestions import Suggestions  # Optuna, which `best` and `ls` do without
 
+TIDY_EVERY = 10
+"""After so many trials, weights that are no longer needed are deleted."""
+
+_ENDED = (State.COMPLETE, State.PRUNED)
+
 
 class TooManyFailures(Exception):
     """As many trials in a row failed as the budget allows."""
 
 
-@dataclass
-class _Running:
-    """A trial on its way through its stages; `best` is its best epoch so far, in `best_run`."""
-
-    trial: Trial
-    run: StageRun | None = None
-    position: int = 0
-    seconds: float = 0.0
-    best: EpochNumbers | None = None
-    best_run: StageRun | None = None
-
-    @property
-    def epochs_before(self) -> int:
-        return sum(stage.epochs for stage in self.trial.schedule.stages[: self.position])
-
-    @property
-    def next_starts_from(self) -> Kind | None:
-        """Which weights of the stage at hand the next one needs, if there is a next one."""
-        following = self.trial.schedule.stages[self.position + 1 :]
-        return Kind(following[0].start_from) if following else None
-
-
 class Coordinator:
-    """Drives one study. `stop` is asked after each epoch whether to leave off."""
+    """Drives one study. `stop` is asked after each epoch whether to leave off.
+
+    `labels` are those of the validation photos, int64 (n,).
+    """
 
     def __init__(
         self,
         *,
-        study_id: int,
-        manifest_digest: str,
+        study: StudyRecord,
+        labels: NDArray[np.int64],
         config: StudyConfig,
         weights: str,
+        policy: Policy,
         store: Store,
         vault: Vault,
         suggestions: "Suggestions",
@@ -78,29 +64,33 @@ class Coordinator:
         listener: Listener,
         stop: Callable[[], bool],
     ) -> None:
-        self.study_id = study_id
-        self.manifest_digest = manifest_digest
+        self.study = study
+        self.labels = labels
         self.config = config
-        self.weights = weights
+        self.policy = policy
         self.store = store
         self.vault = vault
         self.weights_files = WeightsFiles(store, vault, config.metric)
         self.suggestions = suggestions
+        self.proposals = Proposals(study, config, weights, store, suggestions)
         self.engine = engine
         self.listener = listener
         self.stop = stop
+        self.tree = StageTree()
+        self.seconds = 0.0  # of all epochs of the study
         self._trials: dict[int, Trial] = {}
-        self._running: dict[str, _Running] = {}  # by the key of the stage run in training
+        self._outcomes = Outcomes(store, config.metric, labels)
+        self._training: dict[str, list[Course]] = {}  # who waits for the stage run of that key
         self._failures = 0  # in a row
+        self._load()
 
     def run(self) -> None:
         """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
-        self._trials = {trial.number: trial for trial in self.store.trials(self.study_id)}
         unfinished = [t for t in self._trials.values() if t.state is State.RUNNING]
         self.suggestions.reconcile(self._trials.values())
         self._sweep(unfinished)
         for trial in unfinished:
-            self._advance(_Running(trial))
+            self._advance(Course(trial))
         self._fill()
         with closing(self.engine.events()) as events:
             for event in events:
@@ -108,99 +98,108 @@ class Coordinator:
                 if self.stop():
                     return
                 self._fill()
+        self._tidy()
+
+    @property
+    def standing(self) -> Standing:
+        """What has been run."""
+        return Standing(list(self._trials.values()), self.tree, self._outcomes.by_schedule)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(trial.state is not State.RUNNING for trial in self._trials.values())
+
+    def _load(self) -> None:
+        """Learn what has been run."""
+        trials = self.store.trials(self.study.id)
+        self._trials = {trial.number: trial for trial in trials}
+        runs, links = self.store.stage_runs(self.study.id), self.store.links(self.study.id)
+        self.tree = grow(trials, runs, links, self.store.ranks(self.study))
+        self.seconds = self.store.seconds_of_epochs(self.study.id)
+        for trial in trials:
+            self._outcomes.learn(trial)
 
     def _sweep(self, unfinished: Sequence[Trial]) -> None:
         """Delete what a crash left behind: stale files must never be taken for results."""
-        keys = keys_of(self.manifest_digest, unfinished)
-        self.vault.sweep(self.store.known_paths(self.study_id), keys)
+        keys = keys_of(self.study.manifest_digest, unfinished)
+        self.vault.sweep(self.store.known_paths(self.study.id), keys)
 
     # starting trials
 
     def _fill(self) -> None:
-        while len(self._running) < self.engine.slots and not self.stop():
-            action = next_action(list(self._trials.values()), self.config)
+        while self._has_room() and not self.stop():
+            action = self.policy.next_action(self.standing)
             if action is None:
                 return
-            self._advance(_Running(self._begin(action)))
+            trial = self.proposals.begin(action, self._trials, self.tree)
+            self._trials[trial.number] = trial
+            self._advance(Course(trial))
 
-    def _begin(self, action: Action) -> Trial:
-        match action:
-            case RunPreset(preset):
-                backbone = self.config.resolved_space.backbone[0]
-                schedule = preset_schedule(preset, backbone, self.weights)
-                number, role = self.suggestions.add(), Role.PRESET
-            case Explore():
-                number, schedule = self.suggestions.ask(self.config.resolved_space, self.weights)
-                role = Role.EXPLORE
-            case Repeat(of):
-                number, schedule = self.suggestions.add(like=of.number), of.schedule
-                role = Role.REPEAT
-        # A suggestion that was already run becomes one more seed of that schedule.
-        seed = fresh_seed(self._trials.values(), schedule, self.config.seeds.first)
-        trial = self.store.add_trial(self.study_id, number, schedule, seed, role)
-        self._trials[number] = trial
-        self.suggestions.annotate(
-            number, {"seed": seed, "schedule": trial.schedule_digest, "role": role.value}
-        )
-        return trial
+    def _has_room(self) -> bool:
+        """Whether a slot is idle, and not too many trials wait for what the others train."""
+        waiting = sum(len(courses) for courses in self._training.values())
+        return len(self._training) < self.engine.slots and waiting < 2 * self.engine.slots
 
     # through the stages
 
-    def _advance(self, running: _Running) -> None:
-        """Walk over the stages that are done; submit the first that is not, or finish."""
-        prefixes = running.trial.schedule.prefixes()
-        while running.position < len(prefixes):
-            prefix = prefixes[running.position]
-            key = stage_run_key(self.manifest_digest, prefix, running.trial.seed)
-            start, run = (
-                self._start(running),
-                self.store.begin_stage_run(running.trial, key, running.position),
-            )
-            running.run = run
-            done = self._is_done(running, run)
-            if self._is_known_to_be_weak(running, run):
-                self.vault.discard(key)
-                running.seconds += run.seconds
-                self._finish(running, State.PRUNED)
+    def _advance(self, course: Course) -> None:
+        """Walk over the stages that are done; have the first that is not trained, or finish."""
+        trial = course.trial
+        prefixes = trial.schedule.prefixes()
+        while course.position < len(prefixes):
+            if not self._may_enter(course):
+                self._finish(course, State.PRUNED)
+                return
+            prefix = prefixes[course.position]
+            key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
+            start = self.weights_files.start(course.run, prefix.stages[-1])
+            course.run = run = self.store.begin_stage_run(trial, key, course.position)
+            self.tree.enter(trial, course.position, key)
+            in_training = key in self._training
+            done = not in_training and self.weights_files.serve(run, course.next_starts_from)
+            if (in_training or run.state in _ENDED) and self._catches_up_to_be_pruned(course, run):
+                if not in_training:
+                    self.vault.discard(key)
+                course.seconds += run.seconds
+                self._finish(course, State.PRUNED)
                 return
             if not done:
-                self._submit(running, run, prefix, start)
+                self._train(course, run, prefix, start)
                 return
             self.vault.discard(key)  # a crash may have come between the seal and this
-            running.seconds += run.seconds
-            running.position += 1
-        self._finish(running, State.COMPLETE)
+            course.seconds += run.seconds
+            course.position += 1
+        self._finish(course, State.COMPLETE)
 
-    def _is_known_to_be_weak(self, running: _Running, run: StageRun) -> bool:
-        """Report what an earlier trial's training of the stage has shown; say whether to prune."""
-        if run.state not in (State.COMPLETE, State.PRUNED):
-            return False
+    def _may_enter(self, course: Course) -> bool:
+        """Whether a trial goes on to its stage at hand. Once it did, it is not asked again."""
+        number, position = course.trial.number, course.position
+        if position == 0 or self.tree.has_entered(number, position):
+            return True
+        if course.run is None or not is_halved(course.trial, self.config):
+            return True
+        node, eta = self.tree.find(course.run.key), self.config.halving.eta
+        reached = self.tree.reached(position - 1)
+        return node is None or node.rank is None or goes_on(node.rank, reached, eta)
+
+    def _catches_up_to_be_pruned(self, course: Course, run: StageRun) -> bool:
+        """Report what others' training of the stage has shown; say whether to prune."""
         # All epochs, even if the first is one too many: the weights are those of the best.
-        return any([self._note(running, epoch) for epoch in self.store.epochs(run.id)])  # noqa: C419 - each is reported
+        return any([self._note(course, epoch) for epoch in self.store.epochs(run.id)])  # noqa: C419 - each is reported
 
-    def _is_done(self, running: _Running, run: StageRun) -> bool:
-        """Whether a stage run is complete and the files that this trial needs are whole."""
-        whole = self.weights_files.whole(run)
-        needed = {Kind.BEST, running.next_starts_from} - {None}
-        return run.state is State.COMPLETE and needed <= whole.keys()
-
-    def _start(self, running: _Running) -> Path | None:
-        """Find the weights that the stage at hand starts from: its parent is the latest run."""
-        if running.run is None:
-            return None
-        wanted = Kind(running.trial.schedule.stages[running.position].start_from)
-        return self.vault.path(self.weights_files.kept(running.run)[wanted].path)
-
-    def _submit(
-        self, running: _Running, run: StageRun, prefix: Schedule, start: Path | None
-    ) -> None:
-        self._running[run.key] = running
-        trial = running.trial
+    def _train(self, course: Course, run: StageRun, prefix: Schedule, start: Path | None) -> None:
+        """Have a stage run trained, or wait for it with those that had it submitted."""
+        trial = course.trial
         self.listener(
             StageStarted(
-                trial.number, trial.schedule, trial.seed, running.position, running.epochs_before
+                trial.number, trial.schedule, trial.seed, course.position, course.epochs_before
             )
         )
+        if run.key in self._training:
+            self._training[run.key].append(course)
+            return
+        self._training[run.key] = [course]
         folder = self.vault.workspace(run.key)
         task = StageTask(schedule=prefix, seed=trial.seed, folder=folder, start=start)
         self.engine.submit(run.key, task)
@@ -208,81 +207,110 @@ class Coordinator:
     # taking events
 
     def _take(self, event: Event) -> None:
-        running = self._running[event.key]
-        run = running.run
+        courses = self._training[event.key]
+        run = courses[0].run
         if run is None:
             raise ValueError(f"event must be of a stage run in training, got {event}")
         match event:
             case EpochEnded(_, metrics):
-                self._record(running, run, metrics)
+                self._record(courses, run, metrics)
             case StageEnded():
-                del self._running[event.key]
-                self._seal(running, run, State.COMPLETE)
-                running.position += 1
-                self._advance(running)
+                self._seal(courses, run, State.COMPLETE)
+                for course in courses:
+                    course.position += 1
+                    self._advance(course)
             case StageFailed(_, kind, reason):
-                del self._running[event.key]
+                del self._training[event.key]
                 seconds = sum(epoch.seconds for epoch in self.store.epochs(run.id))
-                running.seconds += seconds
                 self.store.fail_stage_run(run.id, seconds)
+                self.tree.fail(run.key)
                 self.vault.discard(run.key)
-                self._finish(running, State.FAILED, f"{kind}: {reason}")
+                for course in courses:
+                    course.seconds += seconds
+                    self._finish(course, State.FAILED, f"{kind}: {reason}")
+                self._count_failure(f"{kind}: {reason}")
 
-    def _record(self, running: _Running, run: StageRun, metrics: EpochMetrics) -> None:
+    def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         self.store.record_epoch(run.id, metrics)
-        step = running.epochs_before + metrics.epoch
-        self.listener(EpochFinished(running.trial.number, step, metrics))
-        if self._note(running, metrics):
+        self.seconds += metrics.seconds
+        weak = []
+        for course in courses:
+            step = course.epochs_before + metrics.epoch
+            self.listener(EpochFinished(course.trial.number, step, metrics))
+            if self._note(course, metrics):
+                weak.append(course)
+        if len(weak) == len(courses):  # nobody needs it any more
             self.engine.cancel(run.key)
-            del self._running[run.key]
-            self._seal(running, run, State.PRUNED)
-            self._finish(running, State.PRUNED)
+            self._seal(courses, run, State.PRUNED)
+        for course in weak:
+            courses.remove(course)
+            self._finish(course, State.PRUNED)
 
-    def _note(self, running: _Running, epoch: EpochNumbers) -> bool:
+    def _note(self, course: Course, epoch: EpochNumbers) -> bool:
         """Report an epoch, be it new or taken over; say whether the pruner wants the trial out."""
         metric = self.config.metric
-        if running.best is None or epoch.rank(metric) < running.best.rank(metric):
-            running.best, running.best_run = epoch, running.run
-        step = running.epochs_before + epoch.epoch
-        wants_out = self.suggestions.report(running.trial.number, step, epoch.score(metric))
-        return wants_out and running.trial.role is Role.EXPLORE
+        if course.best is None or epoch.rank(metric) < course.best.rank(metric):
+            course.best, course.best_run = epoch, course.run
+        step = course.epochs_before + epoch.epoch
+        course.steps = max(course.steps, step)
+        wants_out = self.suggestions.report(course.trial.number, step, epoch.score(metric))
+        return wants_out and course.trial.role in (Role.EXPLORE, Role.BRANCH)
 
-    def _seal(self, running: _Running, run: StageRun, state: State) -> None:
-        """Give a stage run's weights their names and hashes."""
-        goes_on = running.next_starts_from is not None and state is State.COMPLETE
-        running.seconds += self.weights_files.seal(
-            run, state, running.trial, running.epochs_before, with_last=goes_on
+    def _seal(self, courses: Sequence[Course], run: StageRun, state: State) -> None:
+        """End a stage run for all who share it; give its weights their names and hashes."""
+        del self._training[run.key]
+        first, complete = courses[0], state is State.COMPLETE
+        longer = any(course.next_starts_from for course in courses)
+        # Another trial may go on from here, though this one does not.
+        longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
+        seconds, rank = self.weights_files.seal(
+            run, state, first.trial, first.epochs_before, with_last=complete and longer
         )
+        if complete:
+            self.tree.finish(run.key, rank)
+        for course in courses:
+            course.seconds += seconds
 
-    def _finish(self, running: _Running, state: State, failure: str | None = None) -> None:
+    def _finish(self, course: Course, state: State, failure: str | None = None) -> None:
         """End a trial, in our tables first: `reconcile` tells Optuna what a crash withheld."""
-        metric, best, best_run = self.config.metric, running.best, running.best_run
+        metric, best, best_run = self.config.metric, course.best, course.best_run
         kept = self.weights_files.kept(best_run) if best_run else {}
         file = kept[Kind.BEST].path if Kind.BEST in kept else None
         self.store.finish_trial(
-            running.trial.id,
+            course.trial.id,
             state,
             score=best.score(metric) if best else None,
             loss=best.valid_loss if best else None,
             best_stage_run=best_run.id if best_run else None,
             best_epoch=best.epoch if best else None,
             failure=failure,
-            seconds=running.seconds,
+            seconds=course.seconds,
         )
-        number = running.trial.number
-        trial = self._trials[number] = self.store.trial(self.study_id, number)
+        number = course.trial.number
+        trial = self._trials[number] = self.store.trial(self.study.id, number)
+        self._outcomes.learn(trial)
         story = {"seconds": round(trial.seconds, 1), "weights": file, "failure": failure}
         self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
         self.suggestions.tell(number, state, trial.score)
-        remaining = to_go(list(self._trials.values()), self.config)
-        epochs = len(self.store.epochs_of_trial(trial.id))
-        self.listener(TrialFinished(trial, epochs, file, remaining))
-        self._count_failures(trial)
+        self.listener(TrialFinished(trial, course.steps, file, self.policy.to_go(self.standing)))
+        if state is not State.FAILED:
+            self._failures = 0
+        if self.ended % TIDY_EVERY == 0:
+            self._tidy()
 
-    def _count_failures(self, trial: Trial) -> None:
-        self._failures = self._failures + 1 if trial.state is State.FAILED else 0
+    def _tidy(self) -> None:
+        """Delete weights that nobody will choose and nobody goes on from.
+
+        Even at the end, beginnings stay: the same command may be given more trials.
+        """
+        kept = Kept.of(self.store, self.study)
+        spares = spare(kept, self.standing, self.config, ongoing=True)
+        discard(spares, self.store, self.vault)
+
+    def _count_failure(self, failure: str) -> None:
+        self._failures += 1
         if self._failures >= self.config.budget.max_failures:
             raise TooManyFailures(
-                f"{self._failures} trials in a row have failed, the last with {trial.failure}; "
+                f"{self._failures} trials in a row have failed, the last with {failure}; "
                 "mend the cause and run the same command again, or raise --max-failures"
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from storage.database import open_database
 from storage.places import runs_folder
-from storage.records import Checkpoint, EpochRecord, Role, State, Trial
+from storage.records import Checkpoint, EpochRecord, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.config import StudyConfig
 from study.naming import schedule_text
@@ -90,13 +90,7 @@ def show_trial(
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        try:
-            trial = store.trial(record.id, number)
-        except LookupError:
-            count = len(store.trials(record.id))
-            raise LookupError(
-                f"study {record.name!r} has no trial {number}; its {count} trials are in `ls`"
-            ) from None
+        trial = find_trial(store, record, number)
         stages = tuple(_stages(store, trial))
         files = {
             file.stage_run_id: file.path
@@ -117,6 +111,17 @@ def show_trial(
         )
     finally:
         store.close()
+
+
+def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
+    """Give a trial by its number; LookupError names the study if it has no such trial."""
+    try:
+        return store.trial(study.id, number)
+    except LookupError:
+        count = len(store.trials(study.id))
+        raise LookupError(
+            f"study {study.name!r} has no trial {number}; its {count} trials are in `ls`"
+        ) from None
 
 
 def _stages(store: Store, trial: Trial) -> list[StageView]:

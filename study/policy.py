@@ -1,27 +1,49 @@
-"""What to train next? Pure: the trials so far in, the next action out."""
+"""What to train next? Pure: what has been run so far in, the next action out."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Protocol
 
 from storage.records import Role, State, Trial
-from study.config import Preset, StudyConfig
+from study.config import Strategy, StudyConfig
+from study.halving import promising
+from study.racing import Gains, beaten
+from study.tree import Node, StageTree
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
+SUGGESTED = (Role.EXPLORE, Role.BRANCH, Role.FREE)
+"""The roles of trials that the sampler had a say in."""
+
+
+HALVING = (Strategy.TREE, Strategy.ASHA)
+"""The strategies that stop the weak at stage boundaries."""
+
 
 @dataclass(frozen=True)
-class RunPreset:
-    """Run a preset's schedule."""
+class RunGiven:
+    """Run a schedule that the user gave: a preset's, or a line of a grid."""
 
-    preset: Preset
+    schedule: Schedule
 
 
 @dataclass(frozen=True)
 class Explore:
-    """Ask the sampler for a schedule."""
+    """Ask the sampler for a whole schedule. A free one is trained to its end."""
+
+    free: bool = False
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Ask the sampler how to go on after the first `stages` stages of trial `of`."""
+
+    of: Trial
+    stages: int
+    n_stages: int
 
 
 @dataclass(frozen=True)
@@ -31,49 +53,114 @@ class Repeat:
     of: Trial
 
 
-Action = RunPreset | Explore | Repeat
+Action = RunGiven | Explore | Branch | Repeat
 
 
-def next_action(trials: Sequence[Trial], config: StudyConfig) -> Action | None:
-    """Say what to start next, or None when there is nothing to start (now).
+@dataclass(frozen=True)
+class Standing:
+    """What has been run. `outcomes` are each repeated schedule's gains, by seed (see `racing`)."""
 
-    First the preset, then exploration up to the total, then, once all of it has ended, repeats of
-    the finalists in turn: each gets its first fresh seed before any gets its second.
-    """
-    exploring = [trial for trial in trials if trial.role is not Role.REPEAT]
-    if len(exploring) < config.budget.trials:
-        preset_has_run = any(trial.role is Role.PRESET for trial in trials)
-        return RunPreset(config.preset) if config.preset and not preset_has_run else Explore()
-    if any(trial.state is State.RUNNING for trial in exploring):
-        return None
-    repeated = _repeated(trials)
-    open_finalists = [
-        trial
-        for trial in finalists(exploring, config.metric, config.seeds.finalists)
-        if repeated[trial.schedule_digest] < config.seeds.repeats
-    ]
-    if not open_finalists:
-        return None
-    return Repeat(min(open_finalists, key=lambda trial: repeated[trial.schedule_digest]))
+    trials: Sequence[Trial]
+    tree: StageTree
+    outcomes: Mapping[str, Sequence[Gains]]
 
 
-def to_go(trials: Sequence[Trial], config: StudyConfig) -> int:
-    """Count the trials that are still to end, repeats included.
+class Policy(Protocol):
+    """Decides for a coordinator."""
 
-    Exact once exploration is over. Before, it is the most that can be: a trial that fails, or
-    shares its schedule with another one, is no finalist to repeat.
-    """
-    exploring = [trial for trial in trials if trial.role is not Role.REPEAT]
-    to_explore = max(config.budget.trials - len(exploring), 0)
-    undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
-    count, repeats, repeated = config.seeds.finalists, config.seeds.repeats, _repeated(trials)
-    missing = [
-        max(repeats - repeated[trial.schedule_digest], 0)
-        for trial in finalists(exploring, config.metric, count)
-    ]
-    missing += [repeats] * min(undecided, count)
-    running = sum(trial.state is State.RUNNING for trial in trials)
-    return running + to_explore + sum(sorted(missing, reverse=True)[:count])
+    def next_action(self, standing: Standing) -> Action | None:
+        """Say what to start next, or None when there is nothing to start (now)."""
+        ...
+
+    def to_go(self, standing: Standing) -> int:
+        """Count the trials that are still to end, as far as it can be known."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """What `search` does. `given` are the schedules of a preset or a grid."""
+
+    config: StudyConfig
+    given: Sequence[Schedule] = ()
+
+    def next_action(self, standing: Standing) -> Action | None:
+        """Start what the user gave, then explore, then race the finalists.
+
+        Races begin once all exploration has ended. Each finalist gets its first fresh seed before
+        any gets its second, and those that are beaten get no more.
+        """
+        exploring = _exploring(standing)
+        if len(exploring) < self._total:
+            missing = _missing(self.given, exploring)
+            return RunGiven(missing[0]) if missing else _explore(standing, self.config)
+        if any(trial.state is State.RUNNING for trial in exploring):
+            return None
+        repeated = _repeated(standing.trials)
+        waiting = [
+            trial
+            for trial in _racing(standing, exploring, self.config)
+            if repeated[trial.schedule_digest] < self.config.seeds.repeats
+        ]
+        if not waiting:
+            return None
+        return Repeat(min(waiting, key=lambda trial: repeated[trial.schedule_digest]))
+
+    def to_go(self, standing: Standing) -> int:
+        """Count the trials that are still to end, repeats included.
+
+        Exact once exploration and the races are over. Before, it is the most that can be: a trial
+        that fails, or shares its schedule with another one, is no finalist, and a beaten one drops
+        out.
+        """
+        exploring = _exploring(standing)
+        to_explore = max(self._total - len(exploring), 0)
+        undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
+        count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
+        repeated = _repeated(standing.trials)
+        missing = [
+            max(repeats - repeated[trial.schedule_digest], 0)
+            for trial in _racing(standing, exploring, self.config)
+        ]
+        missing += [repeats] * min(undecided, count)
+        running = sum(trial.state is State.RUNNING for trial in standing.trials)
+        return running + to_explore + sum(sorted(missing, reverse=True)[:count])
+
+    @property
+    def _total(self) -> int:
+        grid = self.config.strategy is Strategy.GRID
+        return len(self.given) if grid else self.config.budget.trials
+
+
+@dataclass(frozen=True)
+class SeedsPolicy:
+    """What `repeat` does: the schedule of a trial, until it was begun under `seeds` seeds."""
+
+    of: Trial
+    seeds: int
+
+    def next_action(self, standing: Standing) -> Action | None:
+        """Train it under one more seed, if there are too few."""
+        return Repeat(self.of) if self._missing(standing) else None
+
+    def to_go(self, standing: Standing) -> int:
+        """Count what runs and what is missing."""
+        running = sum(trial.state is State.RUNNING for trial in standing.trials)
+        return running + self._missing(standing)
+
+    def _missing(self, standing: Standing) -> int:
+        digest = self.of.schedule_digest
+        tried = {
+            trial.seed
+            for trial in standing.trials
+            if trial.schedule_digest == digest and trial.state is not State.FAILED
+        }
+        return max(self.seeds - len(tried), 0)
+
+
+def is_halved(trial: Trial, config: StudyConfig) -> bool:
+    """Tell whether a trial has to be among the best to go on at a stage boundary."""
+    return config.strategy in HALVING and trial.role in (Role.EXPLORE, Role.BRANCH)
 
 
 def finalists(exploring: Sequence[Trial], metric: Metric, count: int) -> list[Trial]:
@@ -98,6 +185,87 @@ def fresh_seed(trials: Iterable[Trial], schedule: Schedule, first: int) -> int:
     while seed in used:
         seed += 1
     return seed
+
+
+def _explore(standing: Standing, config: StudyConfig) -> Explore | Branch:
+    if config.strategy is not Strategy.TREE:
+        return Explore()
+    suggested = sum(trial.role in SUGGESTED for trial in standing.trials)
+    if suggested % config.halving.free_every == config.halving.free_every - 1:
+        return Explore(free=True)
+    return _branch(standing, config) or Explore()
+
+
+def _branch(standing: Standing, config: StudyConfig) -> Branch | None:
+    """Find the promising beginning from which to go on, unless a new one is due.
+
+    Each gets its next child when it has the fewest, the deeper first, so that the best of the
+    cheap early stages are gone on with at once. New beginnings count 1/eta: of eta of them, one
+    is promising.
+    """
+    eta, by_number = config.halving.eta, {trial.number: trial for trial in standing.trials}
+    best: tuple[tuple[float, ...], Branch | None] = (_beginnings(standing.tree, config), None)
+    for position in range(max(config.resolved_space.n_stages) - 1):
+        longer = [n for n in config.resolved_space.n_stages if n > position + 1]
+        for place, node in enumerate(promising(standing.tree.reached(position), eta)):
+            of = _suggested_by(node, by_number)
+            children = len(node.children)
+            if of is None or node.seed != config.seeds.first:
+                continue
+            if children >= _ways_on(of.schedule, position, config):
+                continue
+            branch = Branch(of, position + 1, longer[children % len(longer)])
+            best = min(best, ((children, -position, place), branch), key=lambda each: each[0])
+    return best[1]
+
+
+def _beginnings(tree: StageTree, config: StudyConfig) -> tuple[float, ...]:
+    """Give the place in the queue of a new beginning; the last one if all are known."""
+    space = config.resolved_space
+    known = sum(node.explored and node.seed == config.seeds.first for node in tree.roots)
+    ways = math.prod(len(values) for values in space.of_stage(0).values())
+    if known >= ways * len(space.backbone) * len(space.hidden):
+        return (math.inf,)
+    return (known / config.halving.eta, 1)
+
+
+def _ways_on(schedule: Schedule, position: int, config: StudyConfig) -> int:
+    """Count the stages that can follow the one at `position`."""
+    choices = config.resolved_space.of_stage(position + 1)
+    smallest = schedule.stages[position].image_size
+    sizes = len([size for size in choices["image_size"] if size >= smallest])
+    others = [len(values) for name, values in choices.items() if name != "image_size"]
+    return max(sizes, 1) * math.prod(others)
+
+
+def _suggested_by(node: Node, trials: Mapping[int, Trial]) -> Trial | None:
+    """Give a trial whose parameters lead to a stage run, if the sampler suggested one."""
+    return next((trials[n] for n in node.trials if trials[n].role in SUGGESTED), None)
+
+
+def _exploring(standing: Standing) -> list[Trial]:
+    return [trial for trial in standing.trials if trial.role is not Role.REPEAT]
+
+
+def _missing(given: Sequence[Schedule], exploring: Sequence[Trial]) -> list[Schedule]:
+    """Give what the user gave that was not run yet; a schedule given twice is run twice."""
+    run = Counter(trial.schedule_digest for trial in exploring if trial.role is Role.PRESET)
+    missing = []
+    for schedule in given:
+        if run[schedule.digest]:
+            run[schedule.digest] -= 1
+        else:
+            missing.append(schedule)
+    return missing
+
+
+def _racing(standing: Standing, exploring: Sequence[Trial], config: StudyConfig) -> list[Trial]:
+    """Give the finalists that could still be the best."""
+    found = finalists(exploring, config.metric, config.seeds.finalists)
+    names = [trial.schedule_digest for trial in found]
+    outcomes = {name: standing.outcomes.get(name, ()) for name in names}
+    out = beaten(outcomes, max(config.seeds.repeats - 1, 1))
+    return [trial for trial in found if trial.schedule_digest not in out]
 
 
 def _repeated(trials: Iterable[Trial]) -> Counter[str]:

@@ -1,6 +1,10 @@
-"""Schedules with a name, to run as the first trial of a search."""
+"""Schedules that the user gives: by the name of a preset, or in a file."""
 
-from study.config import Preset
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from study.config import ConfigError, Preset
 from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage, spread_lr
 
 
@@ -53,3 +57,29 @@ def preset_schedule(preset: Preset, backbone: str, weights: str) -> Schedule:
     if preset is Preset.ARTICLE:
         return Schedule(backbone=backbone, stages=ARTICLE, hidden=(1024, 512), weights=weights)
     return Schedule(backbone=backbone, stages=QUICK, weights=weights)
+
+
+def grid_schedules(file: Path, backbone: str, weights: str) -> tuple[Schedule, ...]:
+    """Read a grid: a TOML file with a `[[schedules]]` table for each schedule.
+
+    Each holds `[[schedules.stages]]` and, if they differ from the search's, `backbone`, `hidden`
+    and `weights`. Raises `ConfigError`.
+    """
+    try:
+        plain = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no grid file {file}; check the path") from None
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
+    tables = plain.get("schedules")
+    if not isinstance(tables, list) or not tables or plain.keys() != {"schedules"}:
+        raise ConfigError(f"{file} must hold [[schedules]] tables and nothing else, see docs/grid")
+    common = {"backbone": backbone, "weights": weights}
+    return tuple(_grid_schedule(file, n, common | table) for n, table in enumerate(tables, 1))
+
+
+def _grid_schedule(file: Path, number: int, plain: dict[str, Any]) -> Schedule:
+    try:
+        return Schedule.from_dict(plain)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{file}: schedule {number}: {error}") from None

@@ -5,6 +5,7 @@ earlier one has that one in its name: `s1_image_size_from_64` can only be 64 or 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import product
 from typing import Any, Protocol
@@ -32,6 +33,12 @@ def suggest_schedule(trial: Chooser, space: Space, weights: str) -> Schedule:
         smallest = stages[-1].image_size if stages else 0
         stages.append(_suggest_stage(trial, position, space.of_stage(position), smallest))
     return Schedule(backbone=backbone, hidden=hidden, stages=tuple(stages), weights=weights)
+
+
+def stage_of(parameter: str) -> int | None:
+    """Give the stage that a parameter is about; None if it is about the whole schedule."""
+    found = re.match(r"s(\d+)_", parameter)
+    return int(found[1]) if found else None
 
 
 def views_of(space: Space) -> list[Stage]:

@@ -18,7 +18,8 @@ from storage.database import BUSY_SECONDS
 from storage.records import State, Trial
 from study.choices import Space
 from study.config import Pruner, Sampler
-from study.space import suggest_schedule
+from study.policy import Branch
+from study.space import stage_of, suggest_schedule
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
@@ -46,10 +47,20 @@ class Suggestions:
         self._study.set_metric_names([metric.value])
         self._study_id = self._storage.get_study_id_from_name(name)
 
-    def ask(self, space: Space, weights: str) -> tuple[int, Schedule]:
-        """Let the sampler suggest a schedule; give the new trial's number beside it."""
+    def ask(self, space: Space, weights: str, after: Branch | None = None) -> tuple[int, Schedule]:
+        """Let the sampler suggest a schedule; give the new trial's number beside it.
+
+        With `after`, it goes on from the beginning of that trial.
+        """
+        if after is not None:
+            self._study.enqueue_trial(self._fixed(after))
         trial = self._study.ask()
         return trial.number, suggest_schedule(trial, space, weights)
+
+    def give_up(self, number: int, why: str) -> None:
+        """End a trial that was asked for, but leads nowhere."""
+        self.annotate(number, {"given up": why})
+        self._study.tell(number, state=TrialState.FAIL)
 
     def add(self, like: int | None = None) -> int:
         """Begin a trial that was not asked for, with the parameters of trial `like`, if any."""
@@ -95,6 +106,9 @@ class Suggestions:
 
         Optuna's sampler would avoid the region of a RUNNING trial for ever.
         """
+        # Enqueued, but not asked for any more: whoever asks next would be given it.
+        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._study.tell(self._study.ask(), state=TrialState.FAIL)
         ours = {trial.number: trial for trial in trials}
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = ours.get(frozen.number)
@@ -102,6 +116,19 @@ class Suggestions:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
             elif trial.state is not State.RUNNING:
                 self.tell(trial.number, trial.state, trial.score)
+
+    def note(self, name: str, value: Any) -> None:
+        """Attach to the study what Optuna's dashboard shows of it."""
+        self._study.set_user_attr(name, value)
+
+    def _fixed(self, after: Branch) -> dict[str, Any]:
+        """Give the parameters that a beginning fixes; the space names them by stage."""
+        own = {
+            name: value
+            for name, value in self._frozen(after.of.number).params.items()
+            if stage_of(name) is None or stage_of(name) in range(after.stages)
+        }
+        return own | {"n_stages": after.n_stages}
 
     def _trial(self, number: int) -> optuna.Trial:
         return optuna.Trial(self._study, self._identity(number))

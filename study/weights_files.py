@@ -1,11 +1,15 @@
 """The weights files of stage runs: which of them are whole, and how they are sealed."""
 
+from pathlib import Path
+
 from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.naming import weights_name
+from study.tree import Rank
 from trainers.base import BEST, LAST
 from trainers.metrics import Metric
+from trainers.schedule import Stage
 
 _SOURCES = {Kind.BEST: BEST, Kind.LAST: LAST}
 
@@ -22,6 +26,23 @@ class WeightsFiles:
         """Give the sealed files of a stage run, as its rows say."""
         return {checkpoint.kind: checkpoint for checkpoint in self._store.checkpoints_of(run.id)}
 
+    def serve(self, run: StageRun, next_starts_from: Kind | None) -> bool:
+        """Tell whether a stage run is complete and what a trial needs of it is there, whole.
+
+        Its best weights are needed, unless they were deleted on purpose: then nobody chooses them.
+        """
+        if run.state is not State.COMPLETE:
+            return False
+        retired = {deletion.kind for deletion in self._store.deletions_of(run.id)}
+        there = self.whole(run).keys() | (retired & {Kind.BEST})
+        return {Kind.BEST, next_starts_from} - {None} <= there
+
+    def start(self, parent: StageRun | None, stage: Stage) -> Path | None:
+        """Find the weights that a stage starts from, given the stage run before it."""
+        if parent is None:
+            return None
+        return self._vault.path(self.kept(parent)[Kind(stage.start_from)].path)
+
     def whole(self, run: StageRun) -> dict[Kind, Checkpoint]:
         """Give the sealed files that are there and unchanged; forget those that are not."""
         kept = self.kept(run)
@@ -34,8 +55,8 @@ class WeightsFiles:
 
     def seal(
         self, run: StageRun, state: State, trial: Trial, epochs_before: int, *, with_last: bool
-    ) -> float:
-        """End a stage run that `trial` had trained; give the seconds that its epochs took.
+    ) -> tuple[float, Rank]:
+        """End a stage run that `trial` had trained; give its seconds and its best epoch's rank.
 
         `epochs_before` are those of the trial's earlier stages. `last` is kept where a stage
         follows that may start from it.
@@ -56,7 +77,7 @@ class WeightsFiles:
         for path in {old.path for old in before.values()} - {new.path for new in sealed}:
             self._vault.delete(path)
         self._vault.discard(run.key)
-        return seconds
+        return seconds, chosen[Kind.BEST].rank(self._metric)
 
     def _seal_file(
         self, run: StageRun, kind: Kind, trial: Trial, epochs_before: int, epoch: EpochRecord

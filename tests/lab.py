@@ -13,12 +13,13 @@ import safetensors
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
-from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
+from storage.records import Kind, ManifestRecord, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig, load_config, settings_of
 from study.coordinator import Coordinator
 from study.engines.inline import InlineEngine
+from study.policy import SUGGESTED, SearchPolicy
 from study.progress import Progress
 from study.space import describe_space
 from study.suggestions import Suggestions
@@ -80,10 +81,15 @@ class Scripted(Suggestions):
         super().__init__(**real)
         self._script, self._store, self._ours = script, store, study_id
 
-    def ask(self, space: object, weights: str) -> tuple[int, Schedule]:  # noqa: ARG002
+    def ask(
+        self,
+        space: object,  # noqa: ARG002
+        weights: str,  # noqa: ARG002
+        after: object = None,  # noqa: ARG002
+    ) -> tuple[int, Schedule]:
         """Give the next schedule: what a crash kept from our tables is asked for again."""
         trials = self._store.trials(self._ours)
-        asked = sum(trial.role is Role.EXPLORE for trial in trials)
+        asked = sum(trial.role in SUGGESTED for trial in trials)
         return self._study.ask().number, self._script[asked]
 
 
@@ -117,7 +123,12 @@ class Lab:
         if template is not None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(template, folder / "encore.db")
-        self._settings: dict[str, Any] = {"sampler": "random", "study": "lab"}
+        self._settings: dict[str, Any] = {
+            "sampler": "random",
+            "strategy": "independent",
+            "study": "lab",
+        }
+        self.given: Sequence[Schedule] = ()
         self.configure(script, **settings)
         labels = LABELS if manifest is None else manifest.labels(Split.VALID)
         classes = 3 if manifest is None else len(manifest.classes)
@@ -149,10 +160,11 @@ class Lab:
         )
         vault, engine = Vault(self.folder / "lab"), InlineEngine(self.trainer)
         coordinator = Coordinator(
-            study_id=study.id,
-            manifest_digest=self.digest,
+            study=study,
+            labels=self.trainer.labels,
             config=self.config,
             weights="random",
+            policy=SearchPolicy(self.config, self.given),
             store=store,
             vault=vault,
             suggestions=suggestions,
@@ -221,12 +233,18 @@ class Lab:
             }
 
     def check_order(self, *, over: bool = True) -> None:
-        """Check that each row points to its file and, if the search is over, nothing is left."""
+        """Check that each row points to its file and, if the search is over, nothing is left.
+
+        Weights may be missing that were deleted on purpose.
+        """
         with self.reading() as (store, study, vault):
             kept = store.checkpoints(study.id)
             assert [c.path for c in kept if not vault.verify(c.path, c.sha256)] == []
+            deleted = {(gone.stage_run_id, gone.epoch) for gone in store.deletions(study.id)}
             for ranked in store.ranking(study):
-                assert ranked.checkpoint is not None
+                if ranked.checkpoint is None:
+                    assert (ranked.trial.best_stage_run, ranked.trial.best_epoch) in deleted
+                    continue
                 assert ranked.checkpoint.kind is Kind.BEST
                 assert ranked.checkpoint.epoch == ranked.trial.best_epoch
                 assert ranked.checkpoint.score == ranked.trial.score

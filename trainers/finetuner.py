@@ -36,7 +36,7 @@ class Finetuner:
     `metric` decides which epoch's weights are `BEST`, ties by loss. `weights_file` is what
     schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
     processes; without one they are kept in memory. A crash costs at most `checkpoint_seconds` of
-    training, or an epoch, whichever is longer.
+    training, or an epoch, whichever is longer. `sharers` such trainers share this machine.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Finetuner:
         weights_file: Path | None = None,
         cache: Cache | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        sharers: int = 1,
     ) -> None:
         self.manifest = manifest
         self.metric = metric
@@ -55,7 +56,7 @@ class Finetuner:
         self.weights_file = weights_file
         self.checkpoint_seconds = checkpoint_seconds
         self._cache = cache
-        self._photos = Photos(manifest, cache, self.compute.device)
+        self._photos = Photos(manifest, cache, self.compute.device, sharers=sharers)
         self._inputs = Inputs(self._photos, self.compute)
         self._fitting: dict[tuple[str, int], int] = {}
 
@@ -143,7 +144,7 @@ class Finetuner:
             training,
             state.optimizer,
             state.scaler,
-            lambda step: lr_multiplier(first + step, steps, stage.cycle_lengths),
+            lambda step: lr_multiplier(first + step, steps, stage.cycle_lengths, stage.annealing),
             self.compute,
             label_smoothing=stage.label_smoothing,
             micro_batch=micro_batch,
@@ -154,7 +155,7 @@ class Finetuner:
         validation = Waited(batches)
         evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
         seconds = time.perf_counter() - started
-        scale = lr_multiplier(first, steps, stage.cycle_lengths)
+        scale = lr_multiplier(first, steps, stage.cycle_lengths, stage.annealing)
         return EpochMetrics.of(
             evaluation,
             stage=task.position,

@@ -48,6 +48,13 @@ class Optimizer(StrEnum):
     SGD = "sgd"
 
 
+class Annealing(StrEnum):
+    """How the learning rates run through a cycle: falling, or rising first (one-cycle)."""
+
+    COSINE = "cosine"
+    ONE_CYCLE = "one-cycle"
+
+
 def spread_lr(lr: float) -> tuple[float, float, float]:
     """Give each layer group its discriminative learning rate: (lr/10, lr/5, lr)."""
     # Rounded, so that 1e-3 / 10 is the 1e-4 that a person would write, to the last bit.
@@ -60,9 +67,10 @@ class Stage:
 
     The learning rates are annealed by cosine in `n_cycles` cycles with warm restarts (SGDR,
     Loshchilov & Hutter 2017): the first lasts `cycle_len` epochs, each next one `cycle_mult`
-    times longer. `lrs` is one per layer group, or one number spread as (lr/10, lr/5, lr).
-    `dropout` is one number for every dropout site of the head, or a list over the sites that
-    fills from the end. `frozen_groups` counts layer groups from the input that do not train.
+    times longer. With `annealing` ONE_CYCLE they rise before they fall. `lrs` is one per layer
+    group, or one number spread as (lr/10, lr/5, lr). `dropout` is one number for every dropout
+    site of the head, or a list over the sites that fills from the end. `frozen_groups` counts
+    layer groups from the input that do not train.
     """
 
     image_size: int
@@ -70,6 +78,7 @@ class Stage:
     n_cycles: int = 1
     cycle_len: int = 1
     cycle_mult: int = 1
+    annealing: Annealing = Annealing.COSINE
     lrs: tuple[float, ...] = (1e-4, 2e-4, 1e-3)
     crop: CropType = CropType.RANDOM
     max_zoom: float = 1.0
@@ -87,6 +96,7 @@ class Stage:
         object.__setattr__(self, "lrs", spread_lr(lrs) if isinstance(lrs, float) else lrs)
         object.__setattr__(self, "dropout", dropout)
         for name, kind in (
+            ("annealing", Annealing),
             ("crop", CropType),
             ("augmentation", Augmentation),
             ("optimizer", Optimizer),

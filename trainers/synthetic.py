@@ -66,7 +66,7 @@ class SyntheticTrainer:
         )
         probabilities[np.arange(n), self.labels] = right
         evaluation = Evaluation(self.labels, probabilities.astype(np.float32))
-        scale = lr_multiplier(epoch - 1, 1, task.stage.cycle_lengths)
+        scale = lr_multiplier(epoch - 1, 1, task.stage.cycle_lengths, task.stage.annealing)
         return EpochMetrics.of(
             evaluation,
             stage=task.position,

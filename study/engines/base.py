@@ -16,6 +16,7 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out of memory"
     DATA = "data"
     BUG = "bug"
+    KILLED = "killed"
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,8 @@ class Engine(Protocol):
 
         When this returns, its files are up to date.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of what the engine holds, such as its processes."""
         ...

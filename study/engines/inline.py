@@ -46,6 +46,9 @@ class InlineEngine:
         if self._training == key:  # not a mark on the key: it may be submitted again at once
             self._leave()
 
+    def close(self) -> None:
+        """Hold nothing."""
+
     def _train(self, key: str, task: StageTask) -> Generator[Event, None, None]:
         epochs = self._epochs = self._trainer.train(task)
         self._training = key

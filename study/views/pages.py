@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from storage.records import State
-from study.cleaning import CachedPhotos
+from study.cleaning import CachedPhotos, Cleaned
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialList, TrialView
 from study.naming import schedule_text, score_text
@@ -120,6 +120,20 @@ def print_cached(console: Console, files: Sequence[CachedPhotos], *, deleted: bo
         console.print("no decoded photos are kept")
     else:
         console.print(f"{size} deleted" if deleted else f"{size}; --delete deletes them")
+
+
+def print_spare(console: Console, cleaned: Cleaned) -> None:
+    """Print the weights files that can go, why, and how much that makes."""
+    for file in cleaned.files:
+        text = f"{file.size / 1e6:10.1f} MB  {file.path}: {file.reason}"
+        console.print(escape(text), soft_wrap=True, highlight=False)
+    size, kept = f"{cleaned.size / 1e6:.1f} MB", f"{cleaned.kept_size / 1e6:.1f} MB"
+    gone = f"{len(cleaned.files)} weights files, {size}"
+    left = f"{cleaned.kept} stay, {kept}"
+    if cleaned.deleted:
+        console.print(f"{gone}, deleted; {left}", highlight=False)
+    else:
+        console.print(f"{gone}, can go; {left}; --delete deletes them", highlight=False)
 
 
 def _seeds(chosen: Selection) -> str:

@@ -33,7 +33,8 @@ OLD_ROWS = f"""
     INSERT INTO encore_trials VALUES (3, 1, 0, '{SCHEDULE.digest}', '{SCHEDULE.to_json()}', 7,
         'explore', 'complete', 0.75, 0.5, 5, 1, NULL, 2.5, {T}, {T});
     INSERT INTO encore_trial_stages VALUES (3, 0, 5);
-    INSERT INTO encore_epochs VALUES (5, 1, 1, '[0.1, 0.2, 0.3]', 1, 0.5, 0.8, 0.7, 0.75, 2.5, 9);
+    INSERT INTO encore_epochs (stage_run_id, epoch, cycle, lrs, train_loss, valid_loss, accuracy,
+        balanced_accuracy, f1, seconds, images_per_second) VALUES (5, 1, 1, '[0.1, 0.2, 0.3]', 1, 0.5, 0.8, 0.7, 0.75, 2.5, 9);
     INSERT INTO encore_predictions VALUES (5, 1, 'full', x'00');
     INSERT INTO encore_checkpoints VALUES (5, 'best', 'w.safetensors', 'f', 10, 1, 0.75);
 """  # noqa: S608 - written here, for a database of our own
@@ -78,7 +79,7 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     open_database(f"sqlite:///{old}", create=False).dispose()
     after = tables(old)
     assert "encore_owners" not in before
-    assert after.pop("encore_owners") == []
+    assert after.pop("encore_owners") == after.pop("encore_deletions") == []
     for changed in (before, after):
         changed.pop("sqlite_schema")
     assert before.pop("encore_version") == [("0001",)]

@@ -8,14 +8,24 @@ from hypothesis import strategies as st
 
 from storage.records import Role, State, Trial
 from study.config import StudyConfig, load_config, settings_of
-from study.policy import Action, Explore, Repeat, RunPreset, fresh_seed, next_action, to_go
+from study.policy import (
+    Action,
+    Branch,
+    Explore,
+    Repeat,
+    RunGiven,
+    SearchPolicy,
+    Standing,
+    fresh_seed,
+)
+from study.tree import StageTree
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage
 
 NOW = datetime.now(UTC)
 ENDS = st.sampled_from([State.COMPLETE, State.COMPLETE, State.PRUNED, State.FAILED])
 CONFIGS = st.builds(
-    lambda **flags: load_config(settings_of(**flags)),
+    lambda **flags: load_config(settings_of(strategy="independent", **flags)),
     trials=st.integers(1, 6),
     repeats=st.integers(0, 3),
     finalists=st.integers(1, 4),
@@ -40,6 +50,21 @@ class Imagined:
         self.trials: list[Trial] = []
 
     @property
+    def policy(self) -> SearchPolicy:
+        """Give what decides."""
+        return SearchPolicy(self.config, [sized(4096)] if self.config.preset else [])
+
+    @property
+    def standing(self) -> Standing:
+        """Give what has been run; nothing is known of single photos."""
+        return Standing(self.trials, StageTree(), {})
+
+    @property
+    def to_go(self) -> int:
+        """Count the trials that are still to end."""
+        return self.policy.to_go(self.standing)
+
+    @property
     def running(self) -> list[Trial]:
         """Give the trials in training."""
         return [trial for trial in self.trials if trial.state is State.RUNNING]
@@ -47,16 +72,19 @@ class Imagined:
     def fill(self) -> None:
         """Begin trials as long as there are slots and something to begin."""
         while len(self.running) < self.slots:
-            action = next_action(self.trials, self.config)
+            action = self.policy.next_action(self.standing)
             if action is None:
                 return
             self._begin(action)
 
     def _begin(self, action: Action) -> None:
         match action:
-            case RunPreset():
-                schedule, role = sized(4096), Role.PRESET
-            case Explore():
+            case RunGiven(given_schedule):
+                schedule, role = given_schedule, Role.PRESET
+            case Branch():
+                raise AssertionError("an independent search does not branch")
+            case Explore(free):
+                assert not free
                 schedule, role = sized(self.suggest()), Role.EXPLORE
             case Repeat(of):
                 assert of.state is State.COMPLETE
@@ -98,11 +126,11 @@ def test_a_search_ends_as_planned(
     foretold = []
     search.fill()
     while search.running:
-        foretold.append(search.ended + to_go(search.trials, config))
+        foretold.append(search.ended + search.to_go)
         search.end_one(data.draw(ENDS))
         search.fill()
     trials = search.trials
-    assert to_go(trials, config) == 0
+    assert search.to_go == 0
     assert all(total >= search.ended for total in foretold)
 
     exploring = [trial for trial in trials if trial.role is not Role.REPEAT]
@@ -135,8 +163,9 @@ def test_to_go_is_exact_once_exploration_is_over(
             search.end_one(data.draw(ENDS))
             search.fill()
     search.config = later
-    foretold, before = to_go(search.trials, later), search.ended
-    decided = not isinstance(next_action(search.trials, later), Explore | RunPreset) and not any(
+    foretold, before = search.to_go, search.ended
+    coming = search.policy.next_action(search.standing)
+    decided = not isinstance(coming, Explore | RunGiven) and not any(
         trial.role is not Role.REPEAT for trial in search.running
     )
     search.fill()
@@ -154,10 +183,11 @@ def test_to_go_is_exact_from_the_start_if_all_goes_well(
 ) -> None:
     """If no trial fails and no schedule is suggested twice, ended and to go always add up."""
     sizes = iter(range(8, 4000))
-    search, total = Imagined(config, data, slots, lambda: next(sizes)), to_go([], config)
+    search = Imagined(config, data, slots, lambda: next(sizes))
+    total = search.to_go
     search.fill()
     while search.running:
-        assert search.ended + to_go(search.trials, config) == total
+        assert search.ended + search.to_go == total
         search.end_one(State.COMPLETE)
         search.fill()
     assert search.ended == total

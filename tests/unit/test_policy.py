@@ -1,13 +1,28 @@
-"""What comes next: the preset, exploration up to the total, then the finalists' fresh seeds."""
+"""What comes next: the given schedules, exploration up to the total, then the finalists' fresh seeds."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 from storage.records import Role, State, Trial
-from study.config import Preset, StudyConfig, load_config, settings_of
-from study.policy import Explore, Repeat, RunPreset, finalists, fresh_seed, next_action, to_go
+from study.config import StudyConfig, load_config, settings_of
+from study.policy import (
+    Action,
+    Explore,
+    Repeat,
+    RunGiven,
+    SearchPolicy,
+    SeedsPolicy,
+    Standing,
+    finalists,
+    fresh_seed,
+    is_halved,
+)
+from study.racing import Gains
+from study.tree import StageTree
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
@@ -45,17 +60,54 @@ def sized(size: int) -> Schedule:
 
 def config(**settings: Any) -> StudyConfig:
     """Make a config of the command line's flags."""
-    return load_config(settings_of(**({"trials": 3} | settings)))
+    return load_config(settings_of(**({"trials": 3, "strategy": "independent"} | settings)))
+
+
+def standing(trials: Sequence[Trial], outcomes: Mapping[str, Sequence[Gains]] = {}) -> Standing:
+    """Make what has been run, without a tree."""
+    return Standing(trials, StageTree(), outcomes)
+
+
+def next_action(
+    trials: Sequence[Trial], asked: StudyConfig, given: Sequence[Schedule] = ()
+) -> Action | None:
+    """Say what a search does next."""
+    return SearchPolicy(asked, given).next_action(standing(trials))
+
+
+def to_go(trials: Sequence[Trial], asked: StudyConfig, given: Sequence[Schedule] = ()) -> int:
+    """Count what is still to end in a search."""
+    return SearchPolicy(asked, given).to_go(standing(trials))
 
 
 def test_the_preset_comes_first_and_once() -> None:
     """It counts in the total; whatever came of it, it is not tried again."""
-    asked = config(preset="quick", trials=2)
-    assert next_action([], asked) == RunPreset(Preset.QUICK)
+    asked, given = config(preset="quick", trials=2), [sized(48)]
+    assert next_action([], asked, given) == RunGiven(sized(48))
     for state in State:
-        done = [trial(0, role=Role.PRESET, state=state)]
-        assert next_action(done, asked) == Explore()
-    assert next_action([trial(0, role=Role.PRESET), trial(1)], asked) is None
+        done = [trial(0, 48, role=Role.PRESET, state=state)]
+        assert next_action(done, asked, given) == Explore()
+    assert next_action([trial(0, 48, role=Role.PRESET), trial(1)], asked, given) is None
+
+
+def test_a_suggestion_is_not_taken_for_what_was_given() -> None:
+    """Should the sampler have come upon the same schedule, the user's own is still trained."""
+    assert next_action([trial(0, 48)], config(), [sized(48)]) == RunGiven(sized(48))
+
+
+def test_a_grid_is_run_in_its_order_and_no_further() -> None:
+    """Its length is the total; a schedule that it lists twice is run twice, one that failed once."""
+    asked, given = (
+        config(strategy="grid", grid="g.toml", trials=9),
+        [sized(n) for n in (64, 32, 64)],
+    )
+    trials: list[Trial] = []
+    assert to_go(trials, asked, given) == 3
+    for number, size in enumerate((64, 32, 64)):
+        assert next_action(trials, asked, given) == RunGiven(sized(size))
+        trials.append(trial(number, size, role=Role.PRESET, state=State.FAILED))
+    assert next_action(trials, asked, given) is None
+    assert to_go(trials, asked, given) == 0
 
 
 def test_exploration_goes_on_up_to_the_total() -> None:
@@ -192,9 +244,57 @@ def test_to_go_does_not_wait_for_finalists_that_are_not() -> None:
 def test_to_go_follows_a_changed_mind() -> None:
     """A preset waits for room in the total; a smaller total, more repeats for new finalists."""
     done = [trial(0), trial(1, 64)]
-    assert to_go(done, config(trials=2, preset="quick")) == 0
+    assert to_go(done, config(trials=2, preset="quick"), [sized(48)]) == 0
     assert to_go(done, config(trials=1)) == 0
     repeated = [*done, trial(2, 32, role=Role.REPEAT, seed=1)]
     assert to_go(repeated, config(trials=2, repeats=1, finalists=1)) == 0
     better = [*repeated, trial(3, 96, 0.9)]
     assert to_go(better, config(trials=3, repeats=1, finalists=1)) == 1
+
+
+GOOD, BAD = np.ones(300), np.tile([0.0, 0.0, 1.0], 100)
+
+
+def test_a_beaten_finalist_gets_no_more_seeds() -> None:
+    """Once two seeds each tell them apart, only the better one is repeated to the end."""
+    asked = config(trials=2, repeats=4, finalists=2)
+    trials = [trial(0, 32, 0.9), trial(1, 64, 0.8)]
+    trials += [trial(2 + n, 32 + 32 * (n % 2), role=Role.REPEAT, seed=1 + n // 2) for n in range(4)]
+    policy, undecided = SearchPolicy(asked), standing(trials)
+    assert policy.to_go(undecided) == 4
+    raced = standing(trials, {sized(32).digest: [BAD, BAD], sized(64).digest: [GOOD, GOOD]})
+    assert policy.next_action(raced) == Repeat(trial_like(1))
+    assert policy.to_go(raced) == 2
+
+
+def test_seeds_policy_counts_every_seed_that_did_not_fail() -> None:
+    """`repeat` tops up to so many seeds, of whatever role; other schedules are none of it."""
+    policy = SeedsPolicy(trial(0), 3)
+    trials = [trial(0), trial(1, 64), trial(2, role=Role.REPEAT, seed=1, state=State.FAILED)]
+    assert policy.next_action(standing(trials)) == Repeat(trial_like(0))
+    assert policy.to_go(standing(trials)) == 2
+    trials.append(trial(3, role=Role.REPEAT, seed=2, state=State.RUNNING))
+    assert policy.to_go(standing(trials)) == 2
+    trials.append(trial(4, role=Role.REPEAT, seed=3))
+    assert policy.next_action(standing(trials)) is None
+    assert policy.to_go(standing(trials)) == 1
+
+
+@pytest.mark.parametrize("strategy", ["tree", "asha", "independent"])
+def test_only_suggestions_are_halved(strategy: str) -> None:
+    """Given, free and repeated trials always go on; without halving, all do."""
+    asked = config(strategy=strategy)
+    halved = {role for role in Role if is_halved(trial(0, role=role), asked)}
+    assert halved == (set() if strategy == "independent" else {Role.EXPLORE, Role.BRANCH})
+
+
+@pytest.mark.parametrize(("strategy", "free_every"), [("tree", 2), ("asha", 2), ("independent", 2)])
+def test_only_the_tree_frees_suggestions(strategy: str, free_every: int) -> None:
+    """Each so many suggestions one is free; given trials and repeats do not count as such."""
+    asked = load_config(
+        {"strategy": strategy, "halving": {"free_every": free_every}, "budget": {"trials": 9}}
+    )
+    begun = [trial(0, role=Role.PRESET), trial(1)]
+    assert next_action(begun[:1], asked) == Explore()
+    assert next_action(begun, asked) == Explore(free=strategy == "tree")
+    assert next_action([*begun, trial(2, role=Role.FREE)], asked) == Explore()

@@ -43,7 +43,7 @@ class Photos:
 
     They lie in the `cache`; without one, or where it has no room, in memory; where that has no
     room either (`memory` bytes), worker processes decode them anew for each batch. On a GPU,
-    memory is the GPU's. What comes out is the same.
+    memory is the GPU's. `sharers` processes share it. What comes out is the same.
     """
 
     def __init__(
@@ -53,11 +53,14 @@ class Photos:
         device: torch.device = CPU,
         *,
         memory: int | None = None,
+        sharers: int = 1,
     ) -> None:
         self.manifest = manifest
         self.device = device
         self._cache = cache
-        self._memory = int(MEMORY_SHARE * _memory_of(device)) if memory is None else memory
+        self._memory = (
+            int(MEMORY_SHARE * _memory_of(device) / sharers) if memory is None else memory
+        )
         self._held: dict[tuple[Split, Scale], _Held] = {}
         self._decoders: Decoders | None = None
 

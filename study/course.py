@@ -1,0 +1,30 @@
+"""A trial on its way through its stages."""
+
+from dataclasses import dataclass
+
+from storage.records import Kind, StageRun, Trial
+from trainers.metrics import EpochNumbers
+
+
+@dataclass(eq=False)
+class Course:
+    """`best` is the trial's best epoch so far, in stage run `best_run`; `steps` are its epochs."""
+
+    trial: Trial
+    run: StageRun | None = None
+    position: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    best: EpochNumbers | None = None
+    best_run: StageRun | None = None
+
+    @property
+    def epochs_before(self) -> int:
+        """Epochs of the stages before the one at hand."""
+        return sum(stage.epochs for stage in self.trial.schedule.stages[: self.position])
+
+    @property
+    def next_starts_from(self) -> Kind | None:
+        """Which weights of the stage at hand the next one needs, if there is a next one."""
+        following = self.trial.schedule.stages[self.position + 1 :]
+        return Kind(following[0].start_from) if following else None

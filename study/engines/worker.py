@@ -1,0 +1,109 @@
+"""A worker process: trains stage runs one after the other, as its coordinator says."""
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import Enum
+from multiprocessing.connection import Connection
+
+from study.engines.base import EpochEnded
+from study.engines.inline import InlineEngine
+from study.slots import Slot
+from trainers.base import StageTask, Trainer
+
+Build = Callable[[Slot], Trainer]
+"""Makes the trainer in the worker; it is sent there, so it must be picklable."""
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal or a cluster sends to the whole group: the coordinator says when to leave."""
+
+
+class Order(Enum):
+    """What a worker is told after each epoch."""
+
+    GO_ON = "go on"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A worker has left its stage run; the files are up to date."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A worker cannot work at all: no other stage run would fare better."""
+
+    error: Exception
+
+
+def work(connection: "Connection[object, object]", lifeline: "Connection[object, object]",
+         build: Build, slot: Slot) -> None:  # fmt: skip
+    """Train what comes through `connection` until that says None; die when `lifeline` breaks."""
+    _die_with_the_coordinator(lifeline)
+    for ignored in INTERRUPTS:
+        signal.signal(ignored, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)  # blocked until they were ignored
+    os.environ.update(slot.environment)
+    try:
+        engine = InlineEngine(build(slot))
+        while (order := connection.recv()) is not None:
+            if isinstance(order, tuple):  # else it was to leave a stage run that had just ended
+                _train(connection, engine, *order)
+    except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
+        with suppress(ConnectionError):  # unless that has gone
+            connection.send(Broken(_sendable(error)))
+
+
+def _train(connection: "Connection[object, object]", engine: InlineEngine, key: str,
+           task: StageTask) -> None:  # fmt: skip
+    """Train one stage run, in step with the coordinator.
+
+    After each epoch the worker waits for its word, so that what is on disk when it is told to leave
+    is what was recorded: milliseconds, while an epoch takes seconds.
+    """
+    engine.submit(key, task)
+    with closing(engine.events()) as events:
+        for event in events:
+            connection.send(event)
+            if isinstance(event, EpochEnded) and connection.recv() is Order.LEAVE:
+                break
+        else:
+            return
+    connection.send(Left())
+
+
+def _sendable(error: Exception) -> Exception:
+    """Give an error that arrives as it was sent: some classes cannot be unpickled."""
+    error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+    with suppress(Exception):
+        copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        if type(copied) is type(error) and str(copied) == str(error):
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _die_with_the_coordinator(lifeline: "Connection[object, object]") -> None:
+    """End this process when the coordinator ends, however that comes about.
+
+    No orphan may keep a GPU. Linux kills it; elsewhere a thread notices that the pipe is closed.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+    def watch() -> None:
+        try:
+            lifeline.recv()
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -1,0 +1,85 @@
+"""From the policy's action to a new trial: its schedule, its seed, its rows."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from storage.records import Role, StudyRecord, Trial, stage_run_key
+from storage.store import Store
+from study.config import StudyConfig
+from study.halving import goes_on
+from study.policy import HALVING, Action, Branch, Explore, Repeat, RunGiven, fresh_seed
+from study.tree import StageTree
+from trainers.schedule import Schedule
+
+if TYPE_CHECKING:
+    from study.suggestions import Suggestions  # Optuna, which `best` and `ls` do without
+
+PATIENCE = 10
+"""How often the sampler is asked for a schedule that is not known to lead nowhere."""
+
+
+class Proposals:
+    """Begins the trials of a study."""
+
+    def __init__(
+        self,
+        study: StudyRecord,
+        config: StudyConfig,
+        weights: str,
+        store: Store,
+        suggestions: "Suggestions",
+    ) -> None:
+        self._study = study
+        self._config = config
+        self._weights = weights
+        self._store = store
+        self._suggestions = suggestions
+
+    def begin(self, action: Action, trials: Mapping[int, Trial], tree: StageTree) -> Trial:
+        """Begin the trial that the policy asks for, in Optuna and in our own tables."""
+        match action:
+            case RunGiven(schedule):
+                number, role = self._suggestions.add(), Role.PRESET
+            case Explore(free):
+                number, schedule = self._ask(tree, None, free=free)
+                role = Role.FREE if free else Role.EXPLORE
+            case Branch():
+                number, schedule = self._ask(tree, action)
+                role = Role.BRANCH
+            case Repeat(of):
+                number, schedule = self._suggestions.add(like=of.number), of.schedule
+                role = Role.REPEAT
+        # A suggestion that was already run becomes one more seed of that schedule.
+        seed = fresh_seed(trials.values(), schedule, self._config.seeds.first)
+        trial = self._store.add_trial(self._study.id, number, schedule, seed, role)
+        self._suggestions.annotate(
+            number, {"seed": seed, "schedule": trial.schedule_digest, "role": role.value}
+        )
+        return trial
+
+    def _ask(
+        self, tree: StageTree, after: Branch | None, *, free: bool = False
+    ) -> tuple[int, Schedule]:
+        """Ask the sampler; ask again if what it says would be stopped before any training."""
+        for _ in range(PATIENCE - 1):
+            number, schedule = self._suggest(after)
+            if free or not self._leads_nowhere(schedule, tree):
+                return number, schedule
+            self._suggestions.give_up(number, "it begins with what is known to be weak")
+        return self._suggest(after)
+
+    def _suggest(self, after: Branch | None) -> tuple[int, Schedule]:
+        return self._suggestions.ask(self._config.resolved_space, self._weights, after)
+
+    def _leads_nowhere(self, schedule: Schedule, tree: StageTree) -> bool:
+        if self._config.strategy not in HALVING:
+            return False
+        manifest, seed = self._study.manifest_digest, self._config.seeds.first
+        for prefix in schedule.prefixes()[:-1]:
+            node = tree.find(stage_run_key(manifest, prefix, seed))
+            if node is None or (node.rank is None and not node.failed):
+                return False  # not trained yet, so nothing is known of it
+            reached = tree.reached(node.position)
+            if node.rank is None or not goes_on(node.rank, reached, self._config.halving.eta):
+                return True
+        return False

@@ -1,0 +1,118 @@
+"""Which weights files stay. What goes is what nobody will choose and nobody goes on from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from storage.records import Checkpoint, Kind, RankedTrial, Role, State, StudyRecord, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.config import Strategy, StudyConfig
+from study.halving import promising
+from study.policy import Standing
+from study.tree import Node
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A weights file that can go, and why."""
+
+    checkpoint: Checkpoint
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What there is to choose from: a study's weights files, its stage runs' keys, its ranking."""
+
+    checkpoints: Sequence[Checkpoint]
+    keys: dict[int, str]
+    ranking: Sequence[RankedTrial]
+
+    @classmethod
+    def of(cls, store: Store, study: StudyRecord) -> "Kept":
+        """Read it."""
+        keys = {run.id: run.key for run in store.stage_runs(study.id)}
+        return cls(store.checkpoints(study.id), keys, store.ranking(study))
+
+
+def spare(kept: Kept, standing: Standing, config: StudyConfig, *, ongoing: bool) -> list[Spare]:
+    """Choose what can go; `ongoing` says whether the search still has trials to begin.
+
+    The best of the first `keep.trials` trials and of all trials of repeated schedules stay, and
+    what a running trial may need. While the search goes on, so do the beginnings that it may go on
+    from. If `keep.max_disk` is exceeded, the least of those goes too, but never the best of all.
+    """
+    nodes = {run: standing.tree.find(key) for run, key in kept.keys.items()}
+    running = {trial.number for trial in standing.trials if trial.state is State.RUNNING}
+    chosen = _chosen(kept.ranking, standing.trials, config.keep.trials)
+    starts = _starts(standing, config) if ongoing else set()
+    spares, dispensable, size = [], [], 0
+    for checkpoint in kept.checkpoints:
+        node = nodes[checkpoint.stage_run_id]
+        place = chosen.get((checkpoint.stage_run_id, checkpoint.epoch))
+        if node is not None and running & set(node.trials):
+            size += checkpoint.size
+        elif checkpoint.kind is Kind.BEST and place is not None:
+            size += checkpoint.size
+            dispensable.append((0, place, checkpoint))
+        elif node is not None and (node.key, checkpoint.kind) in starts:
+            size += checkpoint.size
+            dispensable.append((1, 0, checkpoint))
+        else:
+            spares.append(Spare(checkpoint, _why(checkpoint, config)))
+    if config.keep.max_disk is not None:
+        reason = f"the weights exceed {config.keep.max_disk.human_readable(decimal=True)}"
+        for kind, place, checkpoint in sorted(dispensable, key=lambda each: each[:2], reverse=True):
+            if size <= config.keep.max_disk or (kind, place) == (0, 0):
+                break
+            size -= checkpoint.size
+            spares.append(Spare(checkpoint, reason))
+    return spares
+
+
+def discard(spares: Iterable[Spare], store: Store, vault: Vault) -> None:
+    """Delete weights files, the rows first: a row must never point to a file that is not there."""
+    for each in spares:
+        store.retire_checkpoint(each.checkpoint, each.reason)
+        vault.delete(each.checkpoint.path)
+
+
+def _chosen(
+    ranking: Sequence[RankedTrial], trials: Iterable[Trial], count: int
+) -> dict[tuple[int, int], int]:
+    """Give the (stage run, epoch) of the weights to keep, each with its place among the best."""
+    repeated = {trial.schedule_digest for trial in trials if trial.role is Role.REPEAT}
+    chosen: dict[tuple[int, int], int] = {}
+    for ranked in ranking:
+        file = ranked.checkpoint
+        if file is None:
+            continue
+        if len(chosen) < count or ranked.trial.schedule_digest in repeated:
+            chosen.setdefault((file.stage_run_id, file.epoch), len(chosen))
+    return chosen
+
+
+def _starts(standing: Standing, config: StudyConfig) -> set[tuple[str, Kind]]:
+    """Give the stage runs, by key, whose weights later trials may start from, and which weights."""
+    kinds = {Kind.LAST}
+    if any(
+        "best" in (config.resolved_space.of_stage(p).get("start_from") or ()) for p in range(12)
+    ):
+        kinds.add(Kind.BEST)
+    return {(node.key, kind) for node in _beginnings(standing, config) for kind in kinds}
+
+
+def _beginnings(standing: Standing, config: StudyConfig) -> list[Node]:
+    if config.strategy in (Strategy.INDEPENDENT, Strategy.GRID):
+        return list(standing.tree)
+    return [
+        node
+        for position in range(max(config.resolved_space.n_stages) - 1)
+        for node in promising(standing.tree.reached(position), config.halving.eta)
+    ]
+
+
+def _why(checkpoint: Checkpoint, config: StudyConfig) -> str:
+    if checkpoint.kind is Kind.LAST:
+        return "no trial will go on from it"
+    return f"not among the best of {config.keep.trials} trials"

@@ -1,0 +1,60 @@
+"""The study's row: found or created, with the settings that are for good."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from storage.database import redact
+from storage.errors import StudyNotFound
+from storage.records import ManifestRecord, StudyRecord
+from storage.store import Store
+from study.config import ConfigError, StudyConfig, load_config
+from study.space import describe_space, space_changes
+from trainers.data.manifest import Manifest
+
+
+def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRecord:
+    """Find the study, or create it. The first metric, space and trainer are for good."""
+    space = describe_space(config.resolved_space)
+    plain = {**plain_config(config), "split_seed": config.seeds.first}
+    try:
+        study = store.study(config.study_name)
+    except StudyNotFound:
+        store.save_manifest(
+            ManifestRecord(
+                digest=manifest.digest,
+                root=str(manifest.root.resolve()),
+                document=manifest.to_json(),
+            )
+        )
+        return store.create_study(config.study_name, config.metric, manifest.digest, plain, space)
+    changes = space_changes(study.space, space)
+    if changes:
+        raise ConfigError(
+            f"the search space of study {study.name!r} has changed ({changes}); "
+            "give it back its old space, or give the search a new name with --study"
+        )
+    if study.metric is not config.metric:
+        raise ConfigError(
+            f"study {study.name!r} ranks by {study.metric}, not by {config.metric}; "
+            f"give --metric {study.metric}, or give the search a new name with --study"
+        )
+    if study.config.get("trainer") != config.trainer:
+        raise ConfigError(
+            f"study {study.name!r} is trained by {study.config.get('trainer') or 'Encore itself'}, "
+            f"not by {config.trainer or 'Encore itself'}; give the search a new name with --study"
+        )
+    return study
+
+
+def plain_config(config: StudyConfig) -> dict[str, Any]:
+    """Give the config as it is stored: without the database's password."""
+    return {**config.model_dump(mode="json"), "storage": redact(config.storage)}
+
+
+def stored_config(
+    study: StudyRecord, storage: str, flags: Mapping[str, Any] | None = None
+) -> StudyConfig:
+    """Give the settings that a study was last searched with, under `flags`."""
+    known = {k: v for k, v in study.config.items() if k in StudyConfig.model_fields}
+    known |= {"study": study.name, "storage": storage}  # it is where it is now
+    return load_config(flags, stored=known)

@@ -1,0 +1,158 @@
+"""How to make the trainer of a search: a recipe that can be sent to a worker process."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from study.config import ConfigError, EngineKind, Preset, StudyConfig
+from study.engines.base import Engine
+from study.engines.inline import InlineEngine
+from study.engines.processes import ProcessEngine
+from study.presets import preset_schedule
+from study.slots import Slot, slots_of
+from trainers.base import Trainer
+from trainers.data.manifest import Manifest
+from trainers.metrics import Metric
+from trainers.schedule import Stage
+
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a trainer is made of. `own` names the user's class, `package.module:Class`.
+
+    The user's class is called with the manifest and, by name, the metric and the device.
+    """
+
+    manifest: Manifest
+    metric: Metric
+    precision: str
+    compiled: bool
+    deterministic: bool
+    checkpoint_seconds: float
+    weights_file: Path | None
+    cache_folder: Path
+    cache_limit: int | None
+    own: str | None = None
+
+    def trainer(self, slot: Slot, *, alone: bool) -> Trainer:
+        """Make the trainer of a slot; `alone` in a process that sees nothing but its device."""
+        device = slot.alone if alone else slot.device
+        if self.own is not None:
+            made: Trainer = find_class(self.own)(self.manifest, metric=self.metric, device=device)
+            return made
+        import torch  # seconds to import
+
+        from trainers.data.cache import Cache
+        from trainers.device import choose_compute
+        from trainers.finetuner import Finetuner
+
+        if alone:
+            torch.set_num_threads(slot.threads)
+        compute = choose_compute(
+            device, self.precision, compiled=self.compiled, deterministic=self.deterministic
+        )
+        return Finetuner(
+            self.manifest,
+            metric=self.metric,
+            compute=compute,
+            weights_file=self.weights_file,
+            cache=Cache(self.cache_folder, self.manifest, limit=self.cache_limit),
+            checkpoint_seconds=self.checkpoint_seconds,
+            sharers=slot.sharers,
+        )
+
+    def prepare(self, stages: Sequence[Stage], progress: Told, say: Callable[[str], None]) -> None:
+        """Decode all photos for all these stages, once for all slots."""
+        if self.own is None:
+            import torch
+
+            from trainers.data.cache import Cache
+            from trainers.device import Compute
+            from trainers.finetuner import Finetuner
+
+            cache = Cache(self.cache_folder, self.manifest, limit=self.cache_limit, say=say)
+            compute = Compute(torch.device("cpu"))
+            Finetuner(self.manifest, compute=compute, cache=cache).prepare(stages, progress)
+
+
+def recipe(config: StudyConfig, manifest: Manifest, cache_folder: Path) -> Recipe:
+    """Give the recipe for a search's trainer. Raises `ConfigError` for a missing weights file."""
+    file = Path(config.weights) if config.weights not in (None, "random") else None
+    if file is not None and not file.is_file():
+        raise ConfigError(f"there is no weights file {str(file)!r}; check --weights")
+    return Recipe(
+        manifest=manifest,
+        metric=config.metric,
+        precision=config.precision,
+        compiled=config.compile,
+        deterministic=config.deterministic,
+        checkpoint_seconds=config.checkpoint_seconds,
+        weights_file=file,
+        cache_folder=cache_folder,
+        cache_limit=config.data.cache_limit,
+        own=config.trainer,
+    )
+
+
+def find_class(name: str) -> Any:
+    """Import the class `package.module:Class`, from the current folder as well."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute.isidentifier():
+        raise ConfigError(f"trainer must be package.module:Class, got {name!r}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"trainer {name!r} cannot be imported: {error}") from None
+    if not callable(getattr(found, "train", None)):
+        raise ConfigError(f"trainer {name!r} must be a class with a method `train`")
+    return found
+
+
+def check_backbones(config: StudyConfig, made: Recipe) -> str:
+    """Give what schedules say of the backbone's weights.
+
+    Every backbone is built once, so that weights which cannot be had are found now.
+    """
+    from trainers.backbone import build_network, file_digest  # torch: seconds to import
+
+    file = made.weights_file
+    weights = file_digest(file) if file else (config.weights or "pretrained")
+    if made.own is not None:
+        find_class(made.own)
+        return weights
+    try:
+        for backbone in config.resolved_space.backbone:
+            schedule = preset_schedule(Preset.QUICK, backbone, weights)
+            build_network(schedule, len(made.manifest.classes), 0, file)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return weights
+
+
+def choose_slots(config: StudyConfig) -> list[Slot]:
+    """Give the slots to train in. Raises `ConfigError`."""
+    try:
+        return slots_of(config.devices, config.workers_per_device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def make_engine(config: StudyConfig, made: Recipe, slots: Sequence[Slot]) -> Engine:
+    """Make the engine that the settings ask for. Raises `ConfigError`."""
+    if len(slots) > 1 and config.engine is EngineKind.INLINE:
+        raise ConfigError(
+            f"engine inline must have one slot, got {len(slots)} ({config.devices}); "
+            "leave --engine away, or give one device"
+        )
+    if len(slots) > 1 or config.engine is EngineKind.PROCESSES:
+        build = partial(made.trainer, alone=True)
+        return ProcessEngine(build, slots, max_retries=config.budget.max_retries)
+    return InlineEngine(made.trainer(slots[0], alone=False))

@@ -1,0 +1,75 @@
+"""The stage tree as a person reads it."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from storage.records import State
+from study.growth import ShownTree, StageNode
+from study.halving import LOW
+from study.naming import score_text
+from trainers.metrics import Metric
+
+SHOWN = 8
+"""So many trial numbers are named; of more, the count."""
+
+_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
+
+
+def print_tree(console: Console, shown: ShownTree) -> None:
+    """Print the tree, what sharing saved, and how well stages foretell each other."""
+    whole = shown.pixels + shown.saved_pixels
+    saved = f", {100 * shown.saved_pixels / whole:.0f} % saved by sharing" if whole else ""
+    tree = Tree(
+        f"[bold]study {escape(shown.study)}[/]: {shown.trials} trials, {shown.stage_runs} stage "
+        f"runs, {_pixels(shown.pixels)} in {_time(shown.seconds)}{saved}",
+        guide_style="dim",
+    )
+    for root in shown.roots:
+        _grow(tree, root, shown.metric)
+    console.print(tree, highlight=False, soft_wrap=True)
+    for each in shown.foretelling:
+        low = each.rank_correlation < LOW
+        console.print(
+            f"scores after stages {each.stage} and {each.stage + 1}: rank correlation "
+            f"{each.rank_correlation:.2f} over {each.pairs} stage runs"
+            + ("; [yellow]halving goes by a poor guide there[/]" if low else ""),
+            highlight=False,
+        )
+
+
+def _grow(tree: Tree, node: StageNode, metric: Metric) -> None:
+    style = _STYLE.get(node.state)
+    score = score_text(metric, node.score)
+    parts = [
+        f"{node.image_size} px",
+        f"{node.epochs} ep",
+        f"lr {node.lrs[-1]:g}",
+        f"{node.crop} crop",
+        f"[bold]{score}[/]",
+        _time(node.seconds),
+        f"trial{'s' if len(node.trials) > 1 else ''} {_numbers(node.trials)}",
+    ]
+    if node.seed:
+        parts.append(f"seed {node.seed}")
+    if node.stopped:
+        parts.append(f"[yellow]stopped {_numbers(node.stopped)}[/]")
+    if style:
+        parts.append(f"[{style}]{node.state}[/]")
+    branch = tree.add("  ".join(parts))
+    for child in node.children:
+        _grow(branch, child, metric)
+
+
+def _numbers(trials: tuple[int, ...]) -> str:
+    return f"({len(trials)})" if len(trials) > SHOWN else ",".join(map(str, trials))
+
+
+def _pixels(count: int) -> str:
+    return f"{count / 1e9:.2f} Gpx" if count >= 1e9 else f"{count / 1e6:.1f} Mpx"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
