@@ -1,32 +1,22 @@
 """The command line: parse, call one use case, print."""
 
-import json
+import inspect
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from study.config import (
-    EngineKind,
-    Preset,
-    Pruner,
-    Sampler,
-    Strategy,
-    StudyConfig,
-    load_config,
-    settings_of,
-)
+from study import flags
+from study.config import StudyConfig, load_config, settings_of
 from study.exits import FAILED, INTERRUPTED, exit_code, sentence
-from trainers.base import Precision
-from trainers.metrics import Metric
+from study.views.document import json_text
 
 if TYPE_CHECKING:
     from study.search import SearchOutcome
@@ -49,87 +39,41 @@ DEFAULT_STORAGE = StudyConfig().storage
 
 @app.command()
 def search(
-    grid: Annotated[
-        Path | None, typer.Argument(help="TOML file of schedules, for --strategy grid.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder or CSV of photos; default: handwritten digits.")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Trials in all, earlier ones included.")
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="Study name; default: the data's.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file; default: study.toml, if there is one.")
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option(help=f"Database URL; default: {DEFAULT_STORAGE}.")
-    ] = None,
-    data_root: Annotated[
-        str | None, typer.Option(help="Folder that a CSV's paths start from.")
-    ] = None,
-    metric: Annotated[Metric | None, typer.Option(help="What decides which is best.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Name of a timm model.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="What the backbone starts from: a file, or 'random'.")
-    ] = None,
-    trainer: Annotated[
-        str | None, typer.Option(help="A class of your own, package.module:Class.")
-    ] = None,
-    devices: Annotated[
-        str | None, typer.Option(help="auto (all GPUs), 0,1 or cuda:1 or mps or cpu:2.")
-    ] = None,
-    workers_per_device: Annotated[
-        int | None, typer.Option(help="Trials that share a device.")
-    ] = None,
-    engine: Annotated[
-        EngineKind | None, typer.Option(help="auto: processes if there are several slots.")
-    ] = None,
-    precision: Annotated[
-        Precision | None, typer.Option(help="Numbers to compute with; auto: by the device.")
-    ] = None,
-    compile: Annotated[  # noqa: A002 - the flag's name is torch's
-        bool | None, typer.Option("--compile", help="Pass networks through torch.compile.")
-    ] = None,
-    deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="Repeat to the last bit, on a GPU too.")
-    ] = None,
-    cache_limit: Annotated[
-        str | None, typer.Option(help="Disk for decoded photos, as 20GB; default: half the free.")
-    ] = None,
-    strategy: Annotated[
-        Strategy | None, typer.Option(help="Which schedules are tried, and trained to the end.")
-    ] = None,
-    eta: Annotated[
-        int | None, typer.Option(help="At a stage boundary, the best 1/eta go on.")
-    ] = None,
-    timeout: Annotated[str | None, typer.Option(help="Leave off after that long, as 8h.")] = None,
-    max_gpu_hours: Annotated[
-        float | None, typer.Option(help="Leave off after so many device hours in all.")
-    ] = None,
-    preset: Annotated[Preset | None, typer.Option(help="A schedule to try first.")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="Who suggests schedules.")] = None,
-    pruner: Annotated[Pruner | None, typer.Option(help="Who stops trials early.")] = None,
-    repeats: Annotated[
-        int | None, typer.Option(help="Fresh seeds at most for each finalist; they race.")
-    ] = None,
-    finalists: Annotated[int | None, typer.Option(help="Best schedules to repeat.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Common seed of the exploration.")] = None,
-    max_failures: Annotated[
-        int | None, typer.Option(help="Failed trials in a row that end the search.")
-    ] = None,
-    max_retries: Annotated[
-        int | None, typer.Option(help="Tries more for a stage whose worker died.")
-    ] = None,
-    keep: Annotated[int | None, typer.Option(help="Trials whose weights are kept.")] = None,
-    max_disk: Annotated[
-        str | None, typer.Option(help="Disk for all weights of the study, as 20GB.")
-    ] = None,
+    grid: flags.Grid = None,
+    data: flags.Data = None,
+    trials: flags.Trials = None,
+    study: flags.Study = None,
+    config: flags.Config = None,
+    storage: flags.Storage = None,
+    data_root: flags.DataRoot = None,
+    metric: flags.Metric = None,
+    backbone: flags.Backbone = None,
+    weights: flags.Weights = None,
+    trainer: flags.Trainer = None,
+    devices: flags.Devices = None,
+    workers_per_device: flags.WorkersPerDevice = None,
+    engine: flags.Engine = None,
+    precision: flags.Precision = None,
+    compile: flags.Compile = None,  # noqa: A002 - the flag's name is torch's
+    deterministic: flags.Deterministic = None,
+    cache_limit: flags.CacheLimit = None,
+    strategy: flags.Strategy = None,
+    eta: flags.Eta = None,
+    timeout: flags.Timeout = None,
+    max_gpu_hours: flags.MaxGpuHours = None,
+    preset: flags.Preset = None,
+    sampler: flags.Sampler = None,
+    pruner: flags.Pruner = None,
+    repeats: flags.Repeats = None,
+    finalists: flags.Finalists = None,
+    seed: flags.Seed = None,
+    max_failures: flags.MaxFailures = None,
+    max_retries: flags.MaxRetries = None,
+    keep: flags.Keep = None,
+    max_disk: flags.MaxDisk = None,
 ) -> None:
     """Search schedules; the same command again goes on where it was."""
-    flags = {**locals()}
-    file = flags.pop("config") or (Path("study.toml") if Path("study.toml").exists() else None)
-    settings = load_config(settings_of(**flags), file)
+    settings = _settings(locals())
 
     from study.search import search as run
     from study.views.live import SearchView
@@ -137,6 +81,39 @@ def search(
     with SearchView(err) as view:
         outcome = run(settings, listener=view)
     _conclude(outcome, settings.storage)
+
+
+def plan(*, as_json: bool, **given: Any) -> None:
+    """Estimate what a search with these flags would cost, without spending it."""
+    settings = _settings(given)
+
+    from study.planning import plan as estimate
+    from study.views.live import SearchView
+    from study.views.pages import print_plan
+
+    with SearchView(err) as view:
+        found = estimate(settings, listener=view)
+    if as_json:
+        _print_json({**asdict(found), "wall_seconds": found.wall_seconds})
+    else:
+        print_plan(out, found)
+
+
+def _settings(given: dict[str, Any]) -> StudyConfig:
+    """Resolve the flags of `search` over the config file that they name, or `study.toml`."""
+    default = Path("study.toml")
+    file = given["config"] or (default if default.exists() else None)
+    return load_config(settings_of(**{k: v for k, v in given.items() if k != "config"}), file)
+
+
+# `plan` has the flags of `search`, and one of its own.
+_parameters = inspect.signature(search).parameters.values()
+_as_json = inspect.Parameter(
+    "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
+)
+plan.__signature__ = inspect.Signature([*_parameters, _as_json])  # type: ignore[attr-defined]
+plan.__annotations__ = {**search.__annotations__, "as_json": Json}
+app.command()(plan)
 
 
 @app.command()
@@ -254,10 +231,8 @@ def tree(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json 
 def gc(
     study: Study = None,
     cache: Annotated[bool, typer.Option("--cache", help="Decoded photos instead.")] = False,
-    keep: Annotated[int | None, typer.Option(min=1, help="Trials whose weights are kept.")] = None,
-    max_disk: Annotated[
-        str | None, typer.Option(help="Disk for all weights of the study, as 20GB.")
-    ] = None,
+    keep: flags.Keep = None,
+    max_disk: flags.MaxDisk = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,
@@ -323,40 +298,18 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
         raise typer.Exit(INTERRUPTED)
     if outcome.spent:
         err.print(f"{outcome.spent}: {left}; the same command with more goes on")
-    _summary(outcome.study, storage)
-
-
-def _summary(study: str, storage: str) -> None:
     from study.selector import NothingToSelect
     from study.selector import best as choose
+    from study.views.pages import print_summary
 
     try:
-        chosen = choose(study, storage=storage)
+        print_summary(out, choose(outcome.study, storage=storage))
     except NothingToSelect as error:
         err.print(str(error), markup=False)
-        return
-    from study.naming import score_text
-
-    out.print(
-        f"best: {chosen.metric} {score_text(chosen.metric, chosen.score)}, "
-        f"{chosen.errors} errors on {chosen.n_valid} photos: {chosen.file}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def _print_json(document: Any) -> None:
-    text = json.dumps(document, default=_plain, ensure_ascii=False, indent=2, allow_nan=False)
-    sys.stdout.write(text + "\n")
-
-
-def _plain(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"value must be plain, a record or a time, got {type(value).__name__}")
+    sys.stdout.write(json_text(document) + "\n")
 
 
 if __name__ == "__main__":

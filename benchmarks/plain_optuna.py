@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import optuna
+from wiring import METRIC
 
 from study.choices import Space
 from study.space import suggest_schedule
 from trainers.base import BEST, LAST, StageTask, Trainer
 from trainers.schedule import Schedule
-from wiring import METRIC
 
 optuna.logging.set_verbosity(logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from storage.database import open_database
 from storage.store import Store
 from storage.vault import Vault
-from study.choices import Space
 from study.config import load_config, settings_of
 from study.coordinator import Coordinator
 from study.engines.base import Engine

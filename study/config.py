@@ -1,7 +1,6 @@
 """What a search is told: defaults, under `study.toml`, under flags. Free of torch and Optuna."""
 
 import copy
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ByteSize,
     Field,
@@ -17,7 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space, StageChoices
+from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
+from study.refusals import one_sentence
 from trainers.base import Precision
 from trainers.metrics import Metric
 
@@ -91,7 +90,7 @@ def _seconds(value: object) -> object:
         except ValueError:
             pass
     if isinstance(value, str):
-        raise ValueError(f"must be a number with a unit, as 90s, 30m, 8h or 2d, got {value!r}")
+        raise ValueError(f"a time must have a unit, as 90s, 30m, 8h or 2d, got {value!r}")
     return value
 
 
@@ -237,7 +236,7 @@ def load_config(
         return StudyConfig(**settings)
     except ValidationError as error:
         where = f"{file}: " if file and not _is_in(error.errors()[0]["loc"], flags or {}) else ""
-        raise ConfigError(where + _one_sentence(error)) from None
+        raise ConfigError(where + one_sentence(error, StudyConfig)) from None
 
 
 _SECTION = {
@@ -285,30 +284,3 @@ def _is_in(path: Sequence[int | str], flags: Mapping[str, Any]) -> bool:
     for part in path:
         place = place.get(part) if isinstance(place, Mapping) else None
     return place is not None
-
-
-def _one_sentence(error: ValidationError) -> str:
-    """Say the first thing that is wrong, naming the field, what it must be and what it is."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    name = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        return f"there is no setting {name!r}; {hint}"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{name}: {message}, got {first['input']!r}"
-
-
-def _fields_at(path: list[str]) -> list[str]:
-    kind: type[BaseModel] = StudyConfig
-    sections: dict[str, type[BaseModel]] = {
-        "data": Data, "budget": Budget, "seeds": Seeds, "halving": Halving, "keep": Keeping,
-        "space": Space, "stages": StageChoices,
-    }  # fmt: skip
-    for part in path:
-        kind = sections.get(part, kind)
-    return list(kind.model_fields)

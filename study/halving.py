@@ -7,8 +7,6 @@ among the best 1/eta stops for good, and the best so far goes on however few the
 
 from collections.abc import Sequence
 
-from scipy.stats import spearmanr
-
 from study.tree import Node, Rank, StageTree
 
 FEW = 8
@@ -36,6 +34,8 @@ def rank_correlations(tree: StageTree) -> list[tuple[int, int, float]]:
     Gives (position, pairs, Spearman's correlation) for the boundary after stage `position` and
     the one after it, over the stage runs that reached both; where there are enough of them.
     """
+    from scipy.stats import spearmanr  # most of a second to import
+
     found, position = [], 0
     while later := tree.reached(position + 1):
         pairs = [

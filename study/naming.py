@@ -21,6 +21,13 @@ def score_text(metric: Metric, score: float | None) -> str:
     return f"{score:.4f}" if metric is Metric.LOG_LOSS else f"{100 * score:.2f}"
 
 
+def time_text(seconds: float) -> str:
+    """Give a span of time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
 def weights_name(
     kind: Kind, trial: Trial, position: int, epochs: int, metric: Metric, score: float
 ) -> str:

@@ -10,7 +10,6 @@ from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from trainers.metrics import Metric
 
@@ -69,6 +68,8 @@ def _p_value(
     leader: NDArray[np.float64], other: NDArray[np.float64], of_seeds: float, freedom: int
 ) -> float:
     """Test, two-sided, that two schedules are equal; shapes (seeds, photos)."""
+    from scipy.stats import t  # most of a second to import
+
     difference = leader.mean(axis=0) - other.mean(axis=0)
     n = len(difference)
     by_photos = float(difference.var(ddof=1)) / n if n > 1 else math.inf

@@ -65,7 +65,7 @@ def search(
     database's errors; nothing is written before data and settings have been checked.
     """
     config = config or load_config(settings_of(**settings))
-    return run_search(config, listener, _search_policy)
+    return run_search(config, listener, search_policy)
 
 
 def repeat(
@@ -120,7 +120,7 @@ def run_search(
                     policy=decide,
                     store=store,
                     vault=Vault(runs_folder(config.storage) / config.study_name),
-                    suggestions=_suggestions(config),
+                    suggestions=make_suggestions(config),
                     engine=engine,
                     listener=listener,
                     stop=lambda: bool(
@@ -145,7 +145,8 @@ def run_search(
         store.close()
 
 
-def _search_policy(config: StudyConfig, weights: str) -> SearchPolicy:
+def search_policy(config: StudyConfig, weights: str) -> SearchPolicy:
+    """Give the policy of a search: with the schedules of its preset or grid."""
     backbone = config.resolved_space.backbone[0]
     if config.grid is not None:
         return SearchPolicy(config, grid_schedules(Path(config.grid), backbone, weights))
@@ -213,7 +214,8 @@ def _started(
     )
 
 
-def _suggestions(config: StudyConfig) -> "Suggestions":
+def make_suggestions(config: StudyConfig) -> "Suggestions":
+    """Open the Optuna study of a search."""
     from study.suggestions import Suggestions
 
     return Suggestions(

@@ -127,7 +127,13 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
 def _select(store: Store, vault: Vault, study: StudyRecord, runners_up: int) -> Selection:
     # A score or loss that is no number is None: nothing to choose by.
     every = store.ranking(study)
-    ranking = [r for r in every if None not in (r.trial.score, r.trial.loss)]
+    deleted = {(gone.stage_run_id, gone.epoch) for gone in store.deletions(study.id)}
+    ranking = [
+        r
+        for r in every
+        if None not in (r.trial.score, r.trial.loss)
+        and (r.checkpoint or (r.trial.best_stage_run, r.trial.best_epoch) not in deleted)
+    ]
     damaged: list[str] = []
     for place, ranked in enumerate(ranking):
         kept = ranked.checkpoint

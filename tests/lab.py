@@ -18,6 +18,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig, load_config, settings_of
 from study.coordinator import Coordinator
+from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.policy import SUGGESTED, SearchPolicy
 from study.progress import Progress
@@ -102,7 +103,7 @@ class Bench:
     study: StudyRecord
     suggestions: Suggestions
     trainer: Noting
-    engine: InlineEngine
+    engine: Engine
     coordinator: Coordinator
 
 
@@ -134,6 +135,7 @@ class Lab:
         classes = 3 if manifest is None else len(manifest.classes)
         self.trainer = Noting(labels, classes, metric=self.config.metric)
         self.digest = "d" * 64 if manifest is None else manifest.digest
+        self.make_engine: Callable[[Noting], Engine] = InlineEngine
         self.told: list[Progress] = []
 
     def configure(self, script: Sequence[Schedule], **settings: Any) -> None:
@@ -158,7 +160,7 @@ class Lab:
         suggestions = (
             Scripted(self.script, store, study.id, **real) if self.script else Suggestions(**real)
         )
-        vault, engine = Vault(self.folder / "lab"), InlineEngine(self.trainer)
+        vault, engine = Vault(self.folder / "lab"), self.make_engine(self.trainer)
         coordinator = Coordinator(
             study=study,
             labels=self.trainer.labels,
@@ -175,6 +177,7 @@ class Lab:
         try:
             yield Bench(store, vault, study, suggestions, self.trainer, engine, coordinator)
         finally:
+            engine.close()
             store.close()
             suggestions._storage.engine.dispose()
 

@@ -51,9 +51,7 @@ class ProcessEngine:
                     yield from self._listen(worker)
                     self._assign()
         except KeyboardInterrupt:  # now means now, not when the epochs have ended
-            for worker in list(self._busy.values()):
-                worker.kill()
-                self._release(worker)
+            self._abandon()
             raise
         finally:
             self._leave(list(self._busy.values()))
@@ -66,10 +64,9 @@ class ProcessEngine:
 
     def close(self) -> None:
         """End the workers, at once if they train."""
+        self._abandon()
         for worker in self._idle:
             worker.stop()
-        for worker in self._busy.values():
-            worker.kill()
 
     def _assign(self) -> None:
         while self._waiting and self._idle:
@@ -107,12 +104,19 @@ class ProcessEngine:
             self._waiting.appendleft((key, task))
             return
         deaths = self._deaths.pop(key)
-        reason = f"its worker process died {deaths} times, at last by {how}"
+        times = "once," if deaths == 1 else f"{deaths} times, at last"
+        reason = f"its worker process died {times} by {how}"
         yield StageFailed(key, FailureKind.KILLED, reason)
 
     def _release(self, worker: "_Worker") -> None:
         del self._busy[worker.key]
         self._idle.append(worker)
+
+    def _abandon(self) -> None:
+        """End at once whatever trains."""
+        for worker in list(self._busy.values()):
+            worker.kill()
+            self._release(worker)
 
     def _leave(self, workers: "Sequence[_Worker]") -> None:
         """Have workers leave what they train, all at once; what they still say is not heard."""

@@ -4,7 +4,14 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from storage.records import State
 from study.naming import schedule_text, score_text
@@ -27,7 +34,8 @@ class SearchView:
         self._console = console
         self._metric = Metric.ACCURACY
         self._best: float | None = None
-        self._stage = ""
+        self._stages: dict[int, str] = {}  # of the trials in training
+        self._tasks: dict[int, TaskID] = {}
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -39,7 +47,7 @@ class SearchView:
             disable=not console.is_terminal,
         )
         self._trials = self._bars.add_task("trials", total=None, note="", visible=False)
-        self._epochs = self._bars.add_task("", total=None, note="", visible=False)
+        self._work = self._bars.add_task("", total=None, note="", visible=False)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -53,7 +61,7 @@ class SearchView:
         match told:
             case Working(what, done, total):
                 self._bars.update(
-                    self._epochs, description=what, completed=done, total=total, visible=True
+                    self._work, description=what, completed=done, total=total, visible=True
                 )
             case Notice(text):
                 self._print(escape(text))
@@ -81,25 +89,28 @@ class SearchView:
 
     def _stage_started(self, told: StageStarted) -> None:
         stage = told.schedule.stages[told.position]
-        self._stage = f"stage {told.position + 1}/{len(told.schedule.stages)}"
-        note = f"{self._stage}  {stage.image_size} px  lr {stage.lrs[-1]:g}"
+        text = f"stage {told.position + 1}/{len(told.schedule.stages)}"
+        self._stages[told.number] = text
+        self._bars.update(self._work, visible=False)
+        if told.number not in self._tasks:
+            self._tasks[told.number] = self._bars.add_task("", note="")
         self._bars.update(
-            self._epochs,
+            self._tasks[told.number],
             description=f"trial {told.number} seed {told.seed}",
             completed=told.epochs_before,
             total=told.schedule.epochs,
-            note=note,
-            visible=True,
+            note=f"{text}  {stage.image_size} px  lr {stage.lrs[-1]:g}",
         )
 
     def _epoch_finished(self, told: EpochFinished) -> None:
         epoch = told.metrics
         note = (
-            f"{self._stage}  epoch {epoch.epoch}  lr {epoch.lrs[-1]:.2g}  "
+            f"{self._stages.get(told.number, '')}  epoch {epoch.epoch}  lr {epoch.lrs[-1]:.2g}  "
             f"{epoch.images_per_second:.0f} images/s  "
             f"{score_text(self._metric, epoch.score(self._metric))}"
         )
-        self._bars.update(self._epochs, completed=told.step, note=note)
+        if told.number in self._tasks:
+            self._bars.update(self._tasks[told.number], completed=told.step, note=note)
 
     def _trial_finished(self, told: TrialFinished) -> None:
         trial, metric = told.trial, self._metric
@@ -109,6 +120,8 @@ class SearchView:
         done = (self._bars.tasks[0].completed or 0) + 1
         self._bars.update(self._trials, completed=done, total=done + told.to_go)
         self._show_best()
+        if task := self._tasks.pop(trial.number, None):
+            self._bars.remove_task(task)
         self._print(trial_text(told, metric))
 
     def _show_best(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import PurePath
 from statistics import median
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,13 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from storage.records import State
-from study.cleaning import CachedPhotos, Cleaned
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialList, TrialView
-from study.naming import schedule_text, score_text
+from study.naming import schedule_text, score_text, time_text
 from study.selector import Selection
 from study.views.chart import chart
 from trainers.schedule import Schedule
+
+if TYPE_CHECKING:  # what `best` and `ls` need not wait for
+    from study.cleaning import CachedPhotos, Cleaned
+    from study.planning import Plan
 
 _STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
 _LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
@@ -47,6 +51,17 @@ def print_best(console: Console, chosen: Selection) -> None:
     _print_mistakes(console, chosen)
     if chosen.runners_up:
         console.print(_runners_up(chosen))
+
+
+def print_summary(console: Console, chosen: Selection) -> None:
+    """Print the winner in a line."""
+    console.print(
+        f"best: {chosen.metric} {score_text(chosen.metric, chosen.score)}, "
+        f"{chosen.errors} errors on {chosen.n_valid} photos: {chosen.file}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_trials(console: Console, listed: TrialList) -> None:
@@ -107,7 +122,7 @@ def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
             console.print(f"   -> {escape(finding.advice)}", soft_wrap=True, highlight=False)
 
 
-def print_cached(console: Console, files: Sequence[CachedPhotos], *, deleted: bool) -> None:
+def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: bool) -> None:
     """Print the files of decoded photos, and what they take in all."""
     for file in files:
         text = f"{file.size / 1e6:10.1f} MB  {file.path}"
@@ -122,7 +137,7 @@ def print_cached(console: Console, files: Sequence[CachedPhotos], *, deleted: bo
         console.print(f"{size} deleted" if deleted else f"{size}; --delete deletes them")
 
 
-def print_spare(console: Console, cleaned: Cleaned) -> None:
+def print_spare(console: Console, cleaned: "Cleaned") -> None:
     """Print the weights files that can go, why, and how much that makes."""
     for file in cleaned.files:
         text = f"{file.size / 1e6:10.1f} MB  {file.path}: {file.reason}"
@@ -134,6 +149,27 @@ def print_spare(console: Console, cleaned: Cleaned) -> None:
         console.print(f"{gone}, deleted; {left}", highlight=False)
     else:
         console.print(f"{gone}, can go; {left}; --delete deletes them", highlight=False)
+
+
+def print_plan(console: Console, found: "Plan") -> None:
+    """Print what a search would cost."""
+    table = Table(title=f"study {escape(found.study)}", title_justify="left", box=None)
+    for name in ("image size", "s / epoch", "", "epochs", "time"):
+        table.add_column(name, justify="left" if not name else "right")
+    for line in found.sizes:
+        known = "as trained" if line.measured else "timed now"
+        seconds = f"{line.seconds_per_epoch:.1f}"
+        table.add_row(
+            f"{line.image_size} px", seconds, known, str(line.epochs), time_text(line.seconds)
+        )
+    console.print(table)
+    slots = f" on {found.slots} slots" if found.slots > 1 else ""
+    console.print(
+        f"{found.trials} trials: about {time_text(found.wall_seconds)}{slots}, "
+        f"{found.seconds / 3600:.2f} device hours; "
+        f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
+        highlight=False,
+    )
 
 
 def _seeds(chosen: Selection) -> str:

@@ -7,7 +7,7 @@ from rich.tree import Tree
 from storage.records import State
 from study.growth import ShownTree, StageNode
 from study.halving import LOW
-from study.naming import score_text
+from study.naming import score_text, time_text
 from trainers.metrics import Metric
 
 SHOWN = 8
@@ -22,7 +22,7 @@ def print_tree(console: Console, shown: ShownTree) -> None:
     saved = f", {100 * shown.saved_pixels / whole:.0f} % saved by sharing" if whole else ""
     tree = Tree(
         f"[bold]study {escape(shown.study)}[/]: {shown.trials} trials, {shown.stage_runs} stage "
-        f"runs, {_pixels(shown.pixels)} in {_time(shown.seconds)}{saved}",
+        f"runs, {_pixels(shown.pixels)} in {time_text(shown.seconds)}{saved}",
         guide_style="dim",
     )
     for root in shown.roots:
@@ -47,7 +47,7 @@ def _grow(tree: Tree, node: StageNode, metric: Metric) -> None:
         f"lr {node.lrs[-1]:g}",
         f"{node.crop} crop",
         f"[bold]{score}[/]",
-        _time(node.seconds),
+        time_text(node.seconds),
         f"trial{'s' if len(node.trials) > 1 else ''} {_numbers(node.trials)}",
     ]
     if node.seed:
@@ -67,9 +67,3 @@ def _numbers(trials: tuple[int, ...]) -> str:
 
 def _pixels(count: int) -> str:
     return f"{count / 1e9:.2f} Gpx" if count >= 1e9 else f"{count / 1e6:.1f} Mpx"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -29,6 +29,7 @@ from storage.tables import Base
 from study.engines.base import Engine, EpochEnded, Event
 from study.engines.inline import InlineEngine
 from tests import lab
+from tests.engines import Inline, Interleaved, Processes, workers
 from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
@@ -40,7 +41,12 @@ LABELS = np.array([0, 1, 1])
 POSTGRES = os.environ.get("ENCORE_TEST_POSTGRES")
 """URL of an empty PostgreSQL database, to run the contract on that as well."""
 
-ENGINES: list[Callable[[Trainer], Engine]] = [InlineEngine]
+ENGINES = {
+    "inline": Inline(InlineEngine),
+    "interleaved": Inline(Interleaved),
+    "a process": Processes(1),
+    "two processes": Processes(2),
+}
 
 FULL_DISK = [
     OSError(errno.ENOSPC, "No space left on device"),
@@ -196,15 +202,30 @@ def claim(
     )
 
 
-@pytest.fixture(params=ENGINES)
-def make_engine(request: pytest.FixtureRequest) -> Callable[..., Engine]:
-    """Give what makes an engine of each kind."""
+@pytest.fixture(scope="session", params=ENGINES.values(), ids=ENGINES)
+def kind(request: pytest.FixtureRequest) -> Iterator[Inline | Processes]:
+    """Give each kind of engine; its processes serve test after test and end with the last."""
+    yield request.param
+    if isinstance(request.param, Processes) and request.param.engine is not None:
+        request.param.engine.close()
+        request.param.engine = None
+    assert workers() == []
+
+
+@pytest.fixture
+def make_engine(kind: Inline | Processes, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    """Give what makes an engine of each kind; afterwards there is nothing left for it to do."""
+    made: list[Engine] = []
 
     def make(trainer: Trainer | None = None) -> Engine:
-        engine: Engine = request.param(trainer or SyntheticTrainer(np.array([0, 1, 1]), 2))
-        return engine
+        made.append(kind.make(trainer or SyntheticTrainer(np.array([0, 1, 1]), 2), tmp_path))
+        return made[-1]
 
-    return make
+    yield make
+    for engine in made:
+        list(engine.events())
+        if isinstance(kind, Inline):
+            engine.close()
 
 
 @pytest.fixture

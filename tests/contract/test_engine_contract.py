@@ -1,18 +1,16 @@
 """What every engine promises, wherever it trains."""
 
 import errno
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from study.engines.base import Engine, EpochEnded, FailureKind, StageEnded, StageFailed
 from tests.contract.conftest import FULL_DISK, told
+from tests.engines import Failing, Inline
 from trainers.base import LAST, StageTask, TrainingDiverged
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.sources import DatasetError
-from trainers.metrics import EpochMetrics
-from trainers.synthetic import SyntheticTrainer
 
 FAILURES = [
     (TrainingDiverged("the loss is nan"), FailureKind.DIVERGED),
@@ -27,21 +25,6 @@ FAILURES = [
     (KeyError("epoch"), FailureKind.BUG),
     (PermissionError(errno.EACCES, "Permission denied"), FailureKind.BUG),
 ]
-
-
-class Failing(SyntheticTrainer):
-    """Fails where it is told to: at the start of the stage, or after some epochs."""
-
-    def __init__(self, error: Exception, *, key: str, after: int = 0) -> None:
-        super().__init__(np.array([0, 1]), 2)
-        self.error, self.key, self.after = error, key, after
-
-    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
-        """Train as far as it goes."""
-        for metrics in super().train(task):
-            if task.folder.name == self.key and metrics.epoch > self.after:
-                raise self.error
-            yield metrics
 
 
 class TestEngineContract:
@@ -142,13 +125,13 @@ class TestEngineContract:
         engine.cancel("a")
 
     @pytest.mark.parametrize("after", [0, 1])
-    @pytest.mark.parametrize(("error", "kind"), FAILURES, ids=lambda value: str(value)[:20])
+    @pytest.mark.parametrize(("error", "failure"), FAILURES, ids=lambda value: str(value)[:20])
     def test_a_failure_ends_its_stage_alone(
         self,
         make_engine: Callable[..., Engine],
         make_task: Callable[..., StageTask],
         error: Exception,
-        kind: FailureKind,
+        failure: FailureKind,
         after: int,
     ) -> None:
         """It is told once, with its kind and a line of reason; the others are trained."""
@@ -159,7 +142,7 @@ class TestEngineContract:
         assert told(events, "b") == [*range(1, after + 1), StageFailed]
         assert told(events, "a") == told(events, "c") == [1, 2, StageEnded]
         failed = next(event for event in events if isinstance(event, StageFailed))
-        assert failed.kind is kind
+        assert failed.kind is failure
         assert failed.reason.startswith(type(error).__name__)
 
     def test_a_reason_is_one_line(
@@ -186,14 +169,19 @@ class TestEngineContract:
         events = engine.events()
         assert isinstance(next(events), EpochEnded)
         with pytest.raises(OSError, match="No space left") as raised:
-            next(events)
+            list(events)
         assert raised.value.errno == errno.ENOSPC
 
     def test_an_interrupt_is_no_failure(
-        self, make_engine: Callable[..., Engine], make_task: Callable[..., StageTask]
+        self,
+        kind: object,
+        make_engine: Callable[..., Engine],
+        make_task: Callable[..., StageTask],
     ) -> None:
-        """Ctrl-C in the middle of an epoch comes out."""
-        engine = make_engine(Failing(KeyboardInterrupt(), key="a"))  # type: ignore[arg-type]
+        """Ctrl-C in the middle of an epoch comes out, where that is in this process."""
+        if not isinstance(kind, Inline):
+            pytest.skip("workers do not hear it: see test_process_engine.py")
+        engine = make_engine(Failing(KeyboardInterrupt(), key="a"))
         engine.submit("a", make_task("a"))
         with pytest.raises(KeyboardInterrupt):
             list(engine.events())

@@ -34,7 +34,8 @@ OLD_ROWS = f"""
         'explore', 'complete', 0.75, 0.5, 5, 1, NULL, 2.5, {T}, {T});
     INSERT INTO encore_trial_stages VALUES (3, 0, 5);
     INSERT INTO encore_epochs (stage_run_id, epoch, cycle, lrs, train_loss, valid_loss, accuracy,
-        balanced_accuracy, f1, seconds, images_per_second) VALUES (5, 1, 1, '[0.1, 0.2, 0.3]', 1, 0.5, 0.8, 0.7, 0.75, 2.5, 9);
+        balanced_accuracy, f1, seconds, images_per_second) VALUES (
+        5, 1, 1, '[0.1, 0.2, 0.3]', 1, 0.5, 0.8, 0.7, 0.75, 2.5, 9);
     INSERT INTO encore_predictions VALUES (5, 1, 'full', x'00');
     INSERT INTO encore_checkpoints VALUES (5, 'best', 'w.safetensors', 'f', 10, 1, 0.75);
 """  # noqa: S608 - written here, for a database of our own

@@ -46,7 +46,7 @@ def test_a_longer_trial_needs_what_was_deleted(make_lab: MakeLab) -> None:
     root, again, *others = lab.trainer.trained
     assert root == again
     assert len({root, *others}) == 3
-    with lab.reading() as (store, study, _):
+    with lab.reading() as (store, *_):
         best, last = store.checkpoints_of(before.stage_run_id)
         assert best == before
         assert last.kind is Kind.LAST

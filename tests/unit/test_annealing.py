@@ -1,4 +1,4 @@
-"""Cosine annealing with warm restarts: against the closed form and against torch."""
+"""Cosine annealing with warm restarts, and one-cycle: by the closed form and by torch."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainers.annealing import cycle_of, lr_multiplier
-from trainers.schedule import Stage
+from trainers.schedule import Annealing, Stage
 
 FIVE_CYCLES = Stage(image_size=64, batch_size=8, n_cycles=5, cycle_len=1, cycle_mult=2)
 
@@ -65,3 +65,60 @@ def test_one_step_an_epoch_still_falls() -> None:
     """With a single batch an epoch, the multiplier falls from epoch to epoch of a cycle."""
     stage = Stage(image_size=64, batch_size=8, cycle_len=4)
     assert curve(stage, 1) == pytest.approx([1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5])
+
+
+ONE_CYCLE = Stage(
+    image_size=64, batch_size=8, n_cycles=2, cycle_len=2, cycle_mult=2, annealing="one-cycle"
+)
+
+
+@pytest.mark.parametrize("steps", [4, 10, 50])
+def test_one_cycle_agrees_with_torch(steps: int) -> None:
+    """With fast.ai's numbers each cycle is OneCycleLR's, which counts one step less to its end."""
+    first = 0
+    for length in ONE_CYCLE.cycle_lengths:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=0.3,
+            total_steps=length * steps + 1,
+            pct_start=(0.25 * length * steps + 1) / (length * steps + 1),
+            div_factor=25,
+            final_div_factor=4000,
+            cycle_momentum=False,
+        )
+        for step in range(first, first + length * steps):
+            multiplier = lr_multiplier(step, steps, ONE_CYCLE.cycle_lengths, ONE_CYCLE.annealing)
+            assert 0.3 * multiplier == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+            optimizer.step()
+            scheduler.step()
+        first += length * steps
+
+
+def test_one_cycle_rises_for_a_quarter_and_then_falls() -> None:
+    """Each cycle starts at 1/25, has its only peak of 1 after a quarter, and ends near 0."""
+    found = [
+        lr_multiplier(step, 10, ONE_CYCLE.cycle_lengths, Annealing.ONE_CYCLE) for step in range(60)
+    ]
+    for first, length in ((0, 20), (20, 40)):
+        cycle, peak = found[first : first + length], length // 4
+        assert cycle[0] == pytest.approx(1 / 25)
+        assert cycle[peak] == 1
+        assert cycle[: peak + 1] == sorted(cycle[: peak + 1])
+        assert cycle[peak:] == sorted(cycle[peak:], reverse=True)
+        assert 1e-5 < cycle[-1] < 0.02
+
+
+def test_one_cycle_of_a_single_step_still_trains() -> None:
+    """Where there is no step to rise in, the rate is low but not 0."""
+    assert lr_multiplier(0, 1, (1,), Annealing.ONE_CYCLE) == pytest.approx(1 / 25)
+    assert lr_multiplier(1, 1, (4,), Annealing.ONE_CYCLE) == 1
+
+
+def test_cosine_is_what_is_not_said() -> None:
+    """A stage that does not choose is annealed as before, to the last bit."""
+    assert ONE_CYCLE.annealing is Annealing.ONE_CYCLE
+    assert FIVE_CYCLES.annealing is Annealing.COSINE
+    for step in range(60):
+        cosine = lr_multiplier(step, 10, (2, 4), Annealing.COSINE)
+        assert lr_multiplier(step, 10, (2, 4)) == cosine

@@ -1,0 +1,106 @@
+"""Part `wall`: how long a search of the digits takes, against the loop that a user would write.
+
+Each search is a process of its own; its time begins before Python does.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from contestants import markdown, rotated, say
+from wiring import Curve, spent_until
+
+from trainers.data.digits import digits_folder
+from trainers.data.manifest import Split, build_manifest
+
+HOME = "encore, 2 workers"
+HEADER = (
+    "searched by",
+    "best accuracy, %",
+    "whole search, s",
+    "encore is faster by (lowest - highest)",
+    "to the same accuracy, encore is faster by",
+    "epochs trained",
+)
+CONTESTANTS: dict[str, tuple[str, ...]] = {
+    HOME: ("encore_search.py",),
+    "encore, 2 workers, independent": ("encore_search.py", "--strategy", "independent"),
+    "optuna + ImageFolder": ("user_loop.py",),
+    "optuna + ImageFolder, channels_last": ("user_loop.py", "--channels-last"),
+}
+
+
+def split_digits(folder: Path) -> Path:
+    """Make {train,val}/CLASS of the digits, split as Encore splits them."""
+    manifest = build_manifest(digits_folder(folder))
+    data = folder / "split"
+    for split, name in ((Split.TRAIN, "train"), (Split.VALID, "val")):
+        for photo in manifest.of_split(split):
+            target = data / name / manifest.classes[photo.label] / Path(photo.path).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(manifest.root / photo.path, target)
+    return data
+
+
+def search(name: str, data: Path, trials: int, seed: int) -> tuple[Curve, float, int]:
+    """Search once; give the curve over seconds, the seconds in all, and the epochs trained."""
+    script, *flags = CONTESTANTS[name]
+    began = time.time()
+    task = {"--data": data, "--trials": trials, "--seed": seed, "--began": began}
+    options = [str(text) for pair in task.items() for text in pair]
+    command = [sys.executable, str(Path(__file__).with_name(script)), *options, *flags]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    seconds = time.time() - began
+    curve = [tuple(json.loads(line)) for line in done.stdout.splitlines() if line[:1] == "["]
+    return curve, seconds, len({spent for spent, _ in curve})
+
+
+def row(name: str, runs: dict[str, Sequence[tuple[Curve, float, int]]]) -> list[str]:
+    """Write a line of the table: medians over the rounds, ratios within each."""
+    own, home = runs[name], runs[HOME]
+    whole = [mine[1] / ours[1] for mine, ours in zip(own, home, strict=False)]
+    same = []
+    for (mine, *_), (ours, *_) in zip(own, home, strict=False):
+        target = min(mine[-1][1], ours[-1][1])
+        same.append(spent_until(mine, target) / spent_until(ours, target))
+    cells = [
+        name,
+        f"{100 * median(curve[-1][1] for curve, *_ in own):.2f}",
+        f"{median(seconds for _, seconds, _ in own):.1f}",
+    ]
+    for ratios in (whole, same):
+        spread = f"{median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+        cells.append("-" if name == HOME else spread)
+    return [*cells, f"{median(epochs for *_, epochs in own):.0f}"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this part's options."""
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS),
+                        default=list(CONTESTANTS))  # fmt: skip
+
+
+def run(given: argparse.Namespace) -> tuple[str, Any]:
+    """Measure; give the table and what it was made of."""
+    names = [HOME, *(name for name in given.contestants if name != HOME)]
+    runs: dict[str, list[tuple[Curve, float, int]]] = {name: [] for name in names}
+    # The searches are programs: they find the packages where this one does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    with TemporaryDirectory(prefix="encore-bench-") as folder:
+        data = split_digits(Path(folder))
+        for turn in range(given.rounds):
+            for name in rotated(names, turn):
+                runs[name].append(search(name, data, given.trials, turn))
+                say(f"round {turn + 1}: {name}: {runs[name][-1][1]:.1f} s")
+    return markdown(HEADER, [row(name, runs) for name in names]), runs

@@ -1,0 +1,199 @@
+"""Use case `plan`: what a search would cost, before anything is spent.
+
+The search is rehearsed: the real policy, tree and sampler over a trainer that is arithmetic, in a
+database that is thrown away. What it would have trained is paid at the measured price of an epoch.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from storage.database import open_database
+from storage.errors import StudyNotFound
+from storage.records import StageRun, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.config import ConfigError, Sampler, StudyConfig
+from study.coordinator import Coordinator
+from study.engines.inline import InlineEngine
+from study.freezing import freeze_data
+from study.progress import Listener, Notice
+from study.search import make_suggestions, search_policy
+from study.slots import Slot
+from study.studies import open_study
+from study.training import check_backbones, choose_slots, recipe
+from trainers.base import StageTask
+from trainers.data.manifest import Manifest, Photo, Split
+from trainers.schedule import Schedule, Stage
+from trainers.synthetic import SyntheticTrainer
+
+REHEARSED = 200
+"""At most so many trials are rehearsed; a longer search is reckoned from them."""
+
+SAMPLE = 96
+"""Photos of each split that an epoch is measured on, where the study has none yet."""
+
+
+@dataclass(frozen=True)
+class SizePlan:
+    """What is to be trained at an image size; `measured` says if its epochs were ever timed."""
+
+    image_size: int
+    seconds_per_epoch: float
+    measured: bool
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search's expected cost. `alone_seconds` is what its trials cost if each trained all."""
+
+    study: str
+    trials: int
+    slots: int
+    sizes: tuple[SizePlan, ...]
+    seconds: float
+    alone_seconds: float
+
+    @property
+    def wall_seconds(self) -> float:
+        """How long it takes if all slots are busy throughout."""
+        return self.seconds / self.slots
+
+
+def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
+    """Estimate what a search costs, without its repeats. Raises what `search` does."""
+    manifest = freeze_data(config, listener)
+    slots = choose_slots(config)
+    known = _known_prices(config)
+    runs, trials = _rehearse(config, manifest)
+    scale = max(1.0, config.budget.trials / REHEARSED)
+    sizes = {run.image_size for run in runs}
+    missing = sorted(sizes - known.keys())
+    prices = known
+    if missing:
+        listener(Notice(f"timing epochs at {', '.join(map(str, missing))} px"))
+        prices = known | _measure(config, manifest, slots[0], missing)
+    epochs: Counter[int] = Counter()
+    for run in runs:
+        epochs[run.image_size] += run.epochs
+    lines = tuple(
+        SizePlan(size, prices[size], size in known, round(scale * n), scale * n * prices[size])
+        for size, n in sorted(epochs.items())
+    )
+    alone = sum(
+        stage.epochs * prices.get(stage.image_size, 0.0)
+        for trial in trials
+        for stage in trial.schedule.stages
+    )
+    return Plan(
+        study=config.study_name,
+        trials=config.budget.trials,
+        slots=len(slots),
+        sizes=lines,
+        seconds=sum(line.seconds for line in lines),
+        alone_seconds=scale * alone,
+    )
+
+
+def _rehearse(config: StudyConfig, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
+    """Run the search with a trainer that takes no time; give what it trained."""
+    with TemporaryDirectory() as folder:
+        url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
+        trials = min(config.budget.trials, REHEARSED)
+        mine = config.model_copy(
+            update={
+                "storage": url,
+                "sampler": Sampler.RANDOM,  # at once, and a pessimist about what will be shared
+                "budget": config.budget.model_copy(update={"trials": trials}),
+                "seeds": config.seeds.model_copy(update={"repeats": 0}),
+            }
+        )
+        store = Store(open_database(url))
+        try:
+            study = open_study(store, mine, manifest)
+            labels = manifest.labels(Split.VALID)[:SAMPLE]
+            trainer = SyntheticTrainer(labels, len(manifest.classes), metric=config.metric)
+            coordinator = Coordinator(
+                study=study,
+                labels=labels,
+                config=mine,
+                weights="random",
+                policy=search_policy(mine, "random"),
+                store=store,
+                vault=Vault(Path(folder) / "weights"),
+                suggestions=make_suggestions(mine),
+                engine=InlineEngine(trainer),
+                listener=lambda _: None,
+                stop=lambda: False,
+            )
+            coordinator.run()
+            return store.stage_runs(study.id), store.trials(study.id)
+        finally:
+            store.close()
+
+
+def _known_prices(config: StudyConfig) -> dict[int, float]:
+    """Give the seconds of an epoch at each image size that the study has trained at."""
+    try:
+        store = Store(open_database(config.storage, create=False))
+    except StudyNotFound:
+        return {}
+    try:
+        study = store.study(config.study_name)
+        sizes = {run.id: run.image_size for run in store.stage_runs(study.id)}
+        seconds: dict[int, list[float]] = defaultdict(list)
+        for epoch in store.epochs_of_study(study.id):
+            seconds[sizes[epoch.stage_run_id]].append(epoch.seconds)
+        return {size: median(times) for size, times in seconds.items()}
+    except StudyNotFound:
+        return {}
+    finally:
+        store.close()
+
+
+def _measure(
+    config: StudyConfig, manifest: Manifest, slot: Slot, sizes: list[int]
+) -> dict[int, float]:
+    """Time two short epochs at each size, and give what a whole one will take.
+
+    Only the second counts: the first also decodes photos and warms up.
+    """
+    if config.trainer is not None:
+        raise ConfigError(
+            "plan cannot time a trainer of your own; run `search --trials 1` with it first, "
+            "then its epochs are known"
+        )
+    few = replace(
+        manifest,
+        photos=tuple(p for split in Split for p in _spread(manifest, split)),
+    )
+    with TemporaryDirectory() as folder:
+        made = recipe(config, few, Path(folder) / "cache")
+        weights = check_backbones(config, made)
+        trainer = made.trainer(slot, alone=False)
+        prices = {}
+        for size in sizes:
+            batch = max(config.resolved_space.of_stage(0)["batch_size"])
+            stage = Stage(image_size=size, batch_size=batch, cycle_len=2)
+            backbone, hidden = config.resolved_space.backbone[0], config.resolved_space.hidden[0]
+            schedule = Schedule(backbone=backbone, hidden=hidden, stages=(stage,), weights=weights)
+            place = Path(folder) / str(size)
+            place.mkdir()
+            *_, epoch = trainer.train(StageTask(schedule=schedule, seed=0, folder=place))
+            n_train, n_valid = (len(few.of_split(s)) for s in (Split.TRAIN, Split.VALID))
+            training = n_train / epoch.images_per_second
+            validation = (epoch.seconds - training) / n_valid
+            prices[size] = (
+                len(manifest.of_split(Split.TRAIN)) / epoch.images_per_second
+                + len(manifest.of_split(Split.VALID)) * validation
+            )
+        return prices
+
+
+def _spread(manifest: Manifest, split: Split) -> list[Photo]:
+    photos = manifest.of_split(split)
+    return list(photos[:: max(1, len(photos) // SAMPLE)][:SAMPLE])

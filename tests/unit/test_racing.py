@@ -1,0 +1,160 @@
+"""Races: the truly best is kept, the clearly worse is dropped, and gains add up to the score."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from study.racing import ALPHA, Gains, beaten, gains
+from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy
+
+RACES, PHOTOS = 400, 150
+SLACK = 3 * (ALPHA * (1 - ALPHA) / RACES) ** 0.5
+"""Three standard errors of a share of that many races."""
+
+
+class Photos:
+    """Validation photos of which some are hard for every schedule; schedules find others hard."""
+
+    def __init__(self, rng: np.random.Generator, schedules: int, luck: float, n: int) -> None:
+        self.rng, self.luck = rng, luck
+        self.ease = 1.5 + 1.5 * rng.normal(size=n) + 0.7 * rng.normal(size=(schedules, n))
+
+    def train(self, schedule: int, better: float = 0.0) -> Gains:
+        """Train under a new seed, whose luck shifts all photos; say which photos come out right."""
+        chance = 1 / (1 + np.exp(-(self.ease[schedule] + better + self.luck * self.rng.normal())))
+        return (self.rng.random(len(chance)) < chance).astype(float)
+
+
+def race(rng: np.random.Generator, luck: float, *, looks: int, each: bool) -> set[str]:
+    """Race five equally good schedules; give those that were beaten at any look.
+
+    It is looked after each round of seeds or, as the search does, after `each` seed.
+    """
+    photos, lost = Photos(rng, 5, luck, PHOTOS), set()
+    outcomes: dict[str, list[Gains]] = {f"{k}": [] for k in range(5)}
+    for seed in range(looks + 1):
+        for k in range(5):
+            outcomes[f"{k}"].append(photos.train(k))
+            if seed and (each or k == 4):
+                lost |= beaten(outcomes, looks)
+    return lost
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("looks", [1, 3])
+def test_the_truly_best_is_seldom_beaten(luck: float, looks: int) -> None:
+    """Each of five equal schedules is dropped in at most 5 % of the races, whatever seeds do."""
+    rng = np.random.default_rng(7)
+    lost = [race(rng, luck, looks=looks, each=False) for _ in range(RACES)]
+    for k in range(5):
+        assert np.mean([f"{k}" in beaten_ones for beaten_ones in lost]) <= ALPHA + SLACK
+
+
+@pytest.mark.parametrize(
+    "luck",
+    [
+        0.0,
+        *(
+            pytest.param(
+                luck,
+                marks=pytest.mark.xfail(
+                    strict=True,
+                    reason="10 to 15 % of races: early looks share the level too little",
+                ),
+            )
+            for luck in (0.3, 1.0)
+        ),
+    ],
+)
+def test_no_best_schedule_is_beaten_as_the_search_looks(luck: float) -> None:
+    """Asked after every seed, 95 % of the races of equal schedules drop none of them."""
+    rng = np.random.default_rng(7)
+    lost = [race(rng, luck, looks=1, each=True) for _ in range(RACES)]
+    assert np.mean([bool(beaten_ones) for beaten_ones in lost]) <= ALPHA + SLACK
+
+
+@pytest.mark.parametrize("rivals", [1, 4])
+def test_the_clearly_worse_is_beaten_soon(rivals: int) -> None:
+    """Two seeds on 300 photos tell most schedules apart that are some 10 points worse."""
+    rng, found = np.random.default_rng(7), []
+    for _ in range(100):
+        photos = Photos(rng, rivals + 1, 0.05, 300)
+        photos.ease[:] = photos.ease[0]  # what is hard is so for both
+        outcomes = {f"{k}": [photos.train(k) for _ in range(2)] for k in range(1, rivals + 1)}
+        outcomes["0"] = [photos.train(0, -1.0) for _ in range(2)]
+        found.append("0" in beaten(outcomes, 1))
+    assert np.mean(found) >= 0.75
+
+
+def test_five_points_on_the_same_photos_are_enough() -> None:
+    """What is right is right under both seeds: 5 points of 300 photos are no luck, 1 photo is."""
+    better, photos = np.ones(300), np.arange(300)
+    worse, almost = (photos >= 15).astype(float), (photos >= 1).astype(float)
+    outcomes = {"better": [better] * 2, "worse": [worse] * 2, "almost": [almost] * 2}
+    assert beaten(outcomes, 1) == {"worse"}
+    assert beaten(outcomes, 10**9) == set()
+
+
+def test_seeds_that_differ_much_tell_nothing() -> None:
+    """The same difference is no proof if a schedule's own seeds lie further apart."""
+    good, bad = np.ones(300), np.tile([1.0, 0.0, 1.0, 1.0, 1.0], 60)
+    assert beaten({"a": [good, good], "b": [bad, bad]}, 1) == {"b"}
+    worst = np.tile([1.0, 0.0], 150)
+    assert beaten({"a": [good, worst], "b": [bad, worst]}, 1) == set()
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        {},
+        {"a": [np.ones(9)] * 2},
+        {"a": [np.ones(300)] * 2, "b": [np.zeros(300)]},
+        {"a": [np.ones(300)], "b": [np.zeros(300)]},
+        {"a": [np.ones(300)] * 2, "b": [], "c": [np.zeros(300)]},
+        {"a": [np.ones(300)] * 2, "b": [np.ones(300)] * 2},
+        {"a": [np.ones(1)] * 2, "b": [np.zeros(1)] * 2},
+    ],
+)
+def test_nobody_is_beaten_without_a_rival_or_a_second_seed(
+    outcomes: Mapping[str, list[Gains]],
+) -> None:
+    """One schedule, one seed, equal outcomes or a single photo decide no race."""
+    assert beaten(outcomes, 1) == set()
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    """Give predictions on unequal classes, of which one has no photo."""
+    rng = np.random.default_rng(7)
+    labels = rng.choice([0, 1, 3], p=[0.7, 0.2, 0.1], size=200)
+    return Evaluation(labels, rng.dirichlet(np.ones(4), 200).astype(np.float32))
+
+
+def gained(metric: Metric, found: Evaluation) -> NDArray[np.float64]:
+    """Split the score of an evaluation."""
+    right = (found.predicted == found.labels).astype(float)
+    p_true = found.probabilities[np.arange(len(found.labels)), found.labels].astype(float)
+    return gains(metric, found.labels, right, p_true)
+
+
+def test_gains_are_the_score_on_average(evaluation: Evaluation) -> None:
+    """Accuracy, and balanced accuracy over the classes that have photos; F1 races as the latter."""
+    balanced = balanced_accuracy(evaluation.confusion)
+    assert gained(Metric.ACCURACY, evaluation).mean() == pytest.approx(
+        accuracy(evaluation.confusion)
+    )
+    for metric in (Metric.BALANCED_ACCURACY, Metric.F1):
+        assert gained(metric, evaluation).mean() == pytest.approx(balanced)
+
+
+def test_more_is_better_for_the_loss_too(evaluation: Evaluation) -> None:
+    """The gains' mean is minus the loss; a photo that was thought impossible has a finite one."""
+    p_true = evaluation.probabilities[np.arange(200), evaluation.labels]
+    mean = gained(Metric.LOG_LOSS, evaluation).mean()
+    assert mean == pytest.approx(np.log(p_true).mean(), rel=1e-5)
+    labels = np.array([0, 1])
+    lost = gains(Metric.LOG_LOSS, labels, np.array([1.0, 0.0]), np.array([1.0, 0.0]))
+    assert lost[0] == 0
+    assert np.isfinite(lost).all()

@@ -1,0 +1,179 @@
+"""Which weights files stay: the best, the repeated, what is in training, what is gone on from."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from storage.records import Checkpoint, Kind, RankedTrial, Role, State, Trial
+from study.config import StudyConfig, load_config, settings_of
+from study.policy import Standing
+from study.retention import Kept, Spare, spare
+from study.tree import StageTree
+from tests.lab import schedule, stage
+
+SPACE = {"image_size": [32], "batch_size": [8], "n_stages": [2]}
+
+
+def config(**settings: Any) -> StudyConfig:
+    """Make a config of the command line's flags; schedules have two stages."""
+    return load_config(settings_of(space=SPACE, **settings))
+
+
+class Imagined:
+    """Trials of two stages that share nothing, the first the best; each file has 100 bytes.
+
+    Stage runs count 10, 11 for trial 1, 20, 21 for trial 2, and so on.
+    """
+
+    def __init__(self, *trials: Role | State | None) -> None:
+        self.trials: list[Trial] = []
+        self.tree, self.checkpoints, self.keys = StageTree(), [], {}  # type: ignore[var-annotated]
+        for number, special in enumerate(trials, 1):
+            self._add(number, special)
+
+    def _add(self, number: int, special: Role | State | None) -> None:
+        trial = Trial(
+            id=number,
+            study_id=1,
+            number=number,
+            schedule_json=schedule(stage(32 * number), stage(32 * number)).to_json(),
+            seed=0,
+            role=special if isinstance(special, Role) else Role.EXPLORE,
+            state=special if isinstance(special, State) else State.COMPLETE,
+            started_at=datetime.now(UTC),
+        )
+        self.trials.append(trial)
+        for position in (0, 1):
+            run = 10 * number + position
+            self.keys[run] = f"key{run}"
+            self.tree.enter(trial, position, f"key{run}")
+            self.tree.finish(f"key{run}", (number - 100.0, 1.0))
+            self.checkpoints += [file(run, kind) for kind in Kind]
+
+    @property
+    def ranking(self) -> list[RankedTrial]:
+        """Rank complete trials; the best epoch of each was in its second stage."""
+        return [
+            RankedTrial(trial=trial, checkpoint=file(10 * trial.number + 1, Kind.BEST))
+            for trial in self.trials
+            if trial.state is State.COMPLETE
+        ]
+
+    def spare(self, asked: StudyConfig, *, ongoing: bool = False) -> list[Spare]:
+        """Choose what can go."""
+        kept = Kept(self.checkpoints, self.keys, self.ranking)
+        return spare(kept, Standing(self.trials, self.tree, {}), asked, ongoing=ongoing)
+
+    def staying(self, asked: StudyConfig, *, ongoing: bool = False) -> list[str]:
+        """Name the files that stay, after checking that none goes twice."""
+        going = [each.checkpoint for each in self.spare(asked, ongoing=ongoing)]
+        assert len(set(names(going))) == len(going)
+        return names([each for each in self.checkpoints if each not in going])
+
+
+def file(run: int, kind: Kind) -> Checkpoint:
+    """Make a weights file's row."""
+    path = f"{run}-{kind}"
+    return Checkpoint(
+        stage_run_id=run, kind=kind, path=path, sha256="0" * 64, size=100, epoch=1, score=0.5
+    )
+
+
+def names(files: Sequence[Checkpoint]) -> list[str]:
+    """Name files."""
+    return sorted(each.path for each in files)
+
+
+def test_the_best_trials_stay() -> None:
+    """Once the search is over, the best weights of the best `keep` trials are all there is."""
+    assert Imagined(None, None, None).staying(config(keep=2)) == ["11-best", "21-best"]
+    assert Imagined(None).staying(config(keep=9)) == ["11-best"]
+    assert Imagined().staying(config()) == []
+
+
+def test_other_weights_of_the_same_stage_run_go() -> None:
+    """If another trial trained the stage to a better epoch, the ranking's epoch counts."""
+    world = Imagined(None)
+    world.checkpoints = [Checkpoint(**{**vars(file(11, Kind.BEST)), "epoch": 2})]
+    assert world.staying(config()) == []
+
+
+def test_all_trials_of_repeated_schedules_stay() -> None:
+    """However weak a seed was, what the finalists are judged by is there to be chosen."""
+    world = Imagined(None, None, None)
+    again = {**vars(world.trials[2]), "number": 4, "role": Role.REPEAT, "seed": 1}
+    world.trials.append(Trial(**again))
+    world.checkpoints.append(file(41, Kind.BEST))
+    world.keys[41] = "key41"
+    assert world.staying(config(keep=1)) == ["11-best", "31-best", "41-best"]
+
+
+@pytest.mark.parametrize("ongoing", [True, False])
+def test_what_a_running_trial_has_entered_stays(ongoing: bool) -> None:
+    """Its stage runs keep both files, even if the disk is full, and shared ones do too."""
+    asked = config(keep=1, max_disk="1B", strategy="asha")
+    world = Imagined(None, None, State.RUNNING)
+    running = world.trials[2]
+    world.tree.enter(running, 0, "key20")
+    staying = world.staying(asked, ongoing=ongoing)
+    assert staying == sorted(
+        ["11-best", *(f"{run}-{kind}" for run in (20, 30, 31) for kind in Kind)]
+    )
+
+
+def test_beginnings_stay_while_the_search_goes_on() -> None:
+    """The last weights of promising stage runs, at all boundaries but the end."""
+    world = Imagined(None, None, None, None, None, None)
+    promising = ["10-last", "20-last"]
+    assert world.staying(config(keep=1), ongoing=True) == ["10-last", "11-best", "20-last"]
+    assert world.staying(config(keep=1, strategy="asha"), ongoing=True) == [
+        "10-last",
+        "11-best",
+        "20-last",
+    ]
+    assert not set(promising) & set(world.staying(config(keep=1)))
+
+
+def test_without_halving_every_beginning_stays() -> None:
+    """Any suggestion may begin as an earlier one did, while there are suggestions to come."""
+    world, asked = Imagined(None, None), config(keep=1, strategy="independent")
+    lasts = [f"{run}-last" for run in (10, 11, 20, 21)]
+    assert world.staying(asked, ongoing=True) == sorted(["11-best", *lasts])
+    assert world.staying(asked) == ["11-best"]
+
+
+def test_best_weights_stay_where_stages_start_from_them() -> None:
+    """If the space lets a stage start from the best epoch, beginnings keep that one too."""
+    asked = config(keep=1).model_copy(
+        update={"space": load_config({"space": SPACE | {"start_from": ["last", "best"]}}).space}
+    )
+    world = Imagined(None, None, None)
+    assert world.staying(asked, ongoing=True) == ["10-best", "10-last", "11-best"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "staying"),
+    [
+        ("10kB", ["10-last", "11-best", "21-best", "31-best"]),
+        ("400B", ["10-last", "11-best", "21-best", "31-best"]),
+        ("399B", ["11-best", "21-best", "31-best"]),
+        ("299B", ["11-best", "21-best"]),
+        ("150B", ["11-best"]),
+        ("1B", ["11-best"]),
+    ],
+)
+def test_a_full_disk_drops_the_least(limit: str, staying: list[str]) -> None:
+    """Beginnings go first, then the weaker trials, but the best weights of all stay."""
+    asked = config(keep=3, max_disk=limit)
+    assert Imagined(None, None, None).staying(asked, ongoing=True) == staying
+
+
+def test_each_deletion_has_its_reason() -> None:
+    """People read why a file is gone."""
+    asked = config(keep=2, max_disk="100B")
+    said = {one.checkpoint.path: one.reason for one in Imagined(None, None, None).spare(asked)}
+    assert said["11-last"] == "no trial will go on from it"
+    assert said["31-best"] == "not among the best of 2 trials"
+    assert said["21-best"] == "the weights exceed 100B"

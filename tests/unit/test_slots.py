@@ -1,0 +1,77 @@
+"""From a list of devices to slots: what each trains on, sees and may use of the CPU."""
+
+import os
+
+import pytest
+import torch
+
+from study.slots import slots_of
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a machine of twelve CPU cores where every GPU is visible."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("devices", "names"),
+    [
+        ("0,1", ["cuda:0", "cuda:1"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda", ["cuda"]),
+        ("mps", ["mps"]),
+        ("cpu", ["cpu"]),
+        ("cpu:3", ["cpu", "cpu", "cpu"]),
+        (" 2 , CPU:2 ", ["cuda:2", "cpu", "cpu"]),
+        ("0,0", ["cuda:0", "cuda:0"]),
+    ],
+)
+def test_devices_are_read(devices: str, names: list[str]) -> None:
+    """Bare numbers are GPUs, cpu:N is N slots, and a device may be listed twice."""
+    assert [slot.device for slot in slots_of(devices)] == names
+
+
+@pytest.mark.parametrize(
+    "devices", ["", "0,", "gpu", "cuda:", "cuda:x", "cpu:0", "cpu:-1", "cpu:1000", "-1", "0;1"]
+)
+def test_devices_that_cannot_be_read_are_refused(devices: str) -> None:
+    """The sentence shows how a list looks and what was given."""
+    with pytest.raises(ValueError, match="devices must be a list such as") as error:
+        slots_of(devices)
+    assert str(error.value).endswith(f"got {devices!r}")
+
+
+@pytest.mark.parametrize(
+    ("count", "names"), [(0, ["auto"]), (1, ["auto"]), (3, ["cuda:0", "cuda:1", "cuda:2"])]
+)
+def test_auto_is_every_gpu(monkeypatch: pytest.MonkeyPatch, count: int, names: list[str]) -> None:
+    """With one device or none, which one it is is left to the trainer."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert [slot.device for slot in slots_of("auto")] == names
+
+
+def test_slots_share_out_the_cpu() -> None:
+    """Threads are divided among all slots, workers on one device included; none gets 0."""
+    slots = slots_of("0,1", per_device=2)
+    assert [slot.device for slot in slots] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert {
+        (slot.threads, slot.sharers, slot.environment["OMP_NUM_THREADS"]) for slot in slots
+    } == {(3, 4, "3")}
+    assert {slot.threads for slot in slots_of("cpu:50")} == {1}
+
+
+def test_a_process_sees_its_own_device_alone() -> None:
+    """A numbered GPU is the only one there is, under its bare name; a CPU slot sees no GPU."""
+    gpu, cpu, mps = slots_of("1,cpu,mps")
+    assert (gpu.alone, gpu.environment["CUDA_VISIBLE_DEVICES"]) == ("cuda", "1")
+    assert (cpu.alone, cpu.environment["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+    assert (mps.alone, "CUDA_VISIBLE_DEVICES" in mps.environment) == ("mps", False)
+
+
+def test_gpus_are_counted_among_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user shows only some, number 0 is the first of these, named as the system does."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc")
+    seen = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots_of("0,1,2")]
+    assert seen == ["5", "GPU-abc", "2"]
