@@ -6,10 +6,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from wiring import METRIC
+
 from study.choices import DIGITS_SPACE
 from study.progress import EpochFinished, Progress
 from study.search import search
-from wiring import METRIC
 
 
 class Told:

@@ -48,7 +48,9 @@ def _space(epochs: int) -> Space:
     """Give a space so wide that hardly any two trials are alike, each of so many epochs."""
     rates = tuple(1e-4 * 1.05**step for step in range(80))
     lengths = (epochs // STAGES,)
-    return Space(n_stages=(STAGES,), image_size=(64,), batch_size=(32,), cycle_len=lengths, lrs=rates)
+    return Space(
+        n_stages=(STAGES,), image_size=(64,), batch_size=(32,), cycle_len=lengths, lrs=rates
+    )
 
 
 def _manifest() -> Manifest:
@@ -90,11 +92,20 @@ class Builder:
             self.rows[CheckpointRow].append(file | {"epoch": epoch})
         self.rows[TrialRow].append(
             {
-                **{"id": number + 1, "study_id": self._study.id, "number": number},
-                **{"schedule_digest": schedule.digest, "schedule": schedule.to_json()},
-                **{"seed": number, "role": Role.EXPLORE.value, "state": State.COMPLETE.value},
-                **{"score": score, "loss": 1 - score, "best_stage_run": self._runs},
-                **{"best_epoch": epoch, "seconds": 10.0, "failure": None},
+                "id": number + 1,
+                "study_id": self._study.id,
+                "number": number,
+                "schedule_digest": schedule.digest,
+                "schedule": schedule.to_json(),
+                "seed": number,
+                "role": Role.EXPLORE.value,
+                "state": State.COMPLETE.value,
+                "score": score,
+                "loss": 1 - score,
+                "best_stage_run": self._runs,
+                "best_epoch": epoch,
+                "seconds": 10.0,
+                "failure": None,
                 **self._times(),
             }
         )

@@ -95,4 +95,3 @@ def spread(seconds: list[float]) -> list[str]:
         return ["-"] * 3
     numbers = (median(seconds), quantiles(seconds, n=20, method="inclusive")[-1], max(seconds))
     return [f"{1000 * number:.1f}" for number in numbers]
-

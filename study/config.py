@@ -1,6 +1,7 @@
 """What a search is told: defaults, under `study.toml`, under flags. Free of torch and Optuna."""
 
 import copy
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -14,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from study.refusals import one_sentence
@@ -83,15 +85,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _seconds(value: object) -> object:
     """Read "90s", "30m", "8h" or "2d"; leave the rest to pydantic."""
-    text = value.strip().lower() if isinstance(value, str) else ""
-    if text and text[-1] in _UNITS:
-        try:
-            return float(text[:-1]) * _UNITS[text[-1]]
-        except ValueError:
-            pass
-    if isinstance(value, str):
-        raise ValueError(f"a time must have a unit, as 90s, 30m, 8h or 2d, got {value!r}")
-    return value
+    if not isinstance(value, str | bool):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([smhd])", str(value).strip().lower())
+    if found is None:
+        raise PydanticCustomError("span", "must be a number with a unit, as 90s, 30m, 8h or 2d")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
@@ -280,6 +279,8 @@ def _overlay(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
 
 def _is_in(path: Sequence[int | str], flags: Mapping[str, Any]) -> bool:
     """Tell whether a flag set what lies at `path`, so that no file is to blame."""
+    if not path:  # several settings do not go together
+        return any(value is not None for value in flags.values())
     place: Any = flags
     for part in path:
         place = place.get(part) if isinstance(place, Mapping) else None

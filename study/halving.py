@@ -43,9 +43,8 @@ def rank_correlations(tree: StageTree) -> list[tuple[int, int, float]]:
             for node in later
             if node.rank and node.parent and node.parent.rank
         ]
-        if len(pairs) >= FEW:
-            correlation = float(spearmanr(pairs).statistic)
-            if correlation == correlation:  # nan where all scores are equal
-                found.append((position, len(pairs), correlation))
+        differing = all(len(set(scores)) > 1 for scores in zip(*pairs, strict=True))
+        if len(pairs) >= FEW and differing:
+            found.append((position, len(pairs), float(spearmanr(pairs).statistic)))
         position += 1
     return found

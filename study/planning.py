@@ -23,7 +23,7 @@ from study.progress import Listener, Notice
 from study.search import make_suggestions, search_policy
 from study.slots import Slot
 from study.studies import open_study
-from study.training import check_backbones, choose_slots, recipe
+from study.training import check_backbones, choose_slots, choose_weights, recipe
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.schedule import Schedule, Stage
@@ -66,8 +66,9 @@ class Plan:
 
 def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     """Estimate what a search costs, without its repeats. Raises what `search` does."""
+    slots, weights = choose_slots(config), choose_weights(config)
+    search_policy(config, weights)  # a grid is read before anything is timed
     manifest = freeze_data(config, listener)
-    slots = choose_slots(config)
     known = _known_prices(config)
     runs, trials = _rehearse(config, manifest)
     scale = max(1.0, config.budget.trials / REHEARSED)
@@ -76,7 +77,7 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     prices = known
     if missing:
         listener(Notice(f"timing epochs at {', '.join(map(str, missing))} px"))
-        prices = known | _measure(config, manifest, slots[0], missing)
+        prices = known | _measure(config, manifest, slots[0], weights, missing)
     epochs: Counter[int] = Counter()
     for run in runs:
         epochs[run.image_size] += run.epochs
@@ -156,7 +157,7 @@ def _known_prices(config: StudyConfig) -> dict[int, float]:
 
 
 def _measure(
-    config: StudyConfig, manifest: Manifest, slot: Slot, sizes: list[int]
+    config: StudyConfig, manifest: Manifest, slot: Slot, weights: str, sizes: list[int]
 ) -> dict[int, float]:
     """Time two short epochs at each size, and give what a whole one will take.
 
@@ -173,7 +174,7 @@ def _measure(
     )
     with TemporaryDirectory() as folder:
         made = recipe(config, few, Path(folder) / "cache")
-        weights = check_backbones(config, made)
+        check_backbones(config, made, weights)
         trainer = made.trainer(slot, alone=False)
         prices = {}
         for size in sizes:

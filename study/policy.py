@@ -91,7 +91,7 @@ class SearchPolicy:
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        if len(exploring) < self._total:
+        if self._to_explore(exploring):
             missing = _missing(self.given, exploring)
             return RunGiven(missing[0]) if missing else _explore(standing, self.config)
         if any(trial.state is State.RUNNING for trial in exploring):
@@ -114,7 +114,7 @@ class SearchPolicy:
         out.
         """
         exploring = _exploring(standing)
-        to_explore = max(self._total - len(exploring), 0)
+        to_explore = self._to_explore(exploring)
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
@@ -126,10 +126,10 @@ class SearchPolicy:
         running = sum(trial.state is State.RUNNING for trial in standing.trials)
         return running + to_explore + sum(sorted(missing, reverse=True)[:count])
 
-    @property
-    def _total(self) -> int:
-        grid = self.config.strategy is Strategy.GRID
-        return len(self.given) if grid else self.config.budget.trials
+    def _to_explore(self, exploring: Sequence[Trial]) -> int:
+        if self.config.strategy is Strategy.GRID:
+            return len(_missing(self.given, exploring))
+        return max(self.config.budget.trials - len(exploring), 0)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _branch(standing: Standing, config: StudyConfig) -> Branch | None:
     is promising.
     """
     eta, by_number = config.halving.eta, {trial.number: trial for trial in standing.trials}
-    best: tuple[tuple[float, ...], Branch | None] = (_beginnings(standing.tree, config), None)
+    best: tuple[tuple[float, ...], Branch | None] = (_beginnings(standing, config), None)
     for position in range(max(config.resolved_space.n_stages) - 1):
         longer = [n for n in config.resolved_space.n_stages if n > position + 1]
         for place, node in enumerate(promising(standing.tree.reached(position), eta)):
@@ -219,10 +219,12 @@ def _branch(standing: Standing, config: StudyConfig) -> Branch | None:
     return best[1]
 
 
-def _beginnings(tree: StageTree, config: StudyConfig) -> tuple[float, ...]:
+def _beginnings(standing: Standing, config: StudyConfig) -> tuple[float, ...]:
     """Give the place in the queue of a new beginning; the last one if all are known."""
     space = config.resolved_space
-    known = sum(node.explored and node.seed == config.seeds.first for node in tree.roots)
+    mine = [node for node in standing.tree.roots if node.seed == config.seeds.first]
+    by_number = {trial.number: trial for trial in standing.trials}
+    known = sum(_suggested_by(node, by_number) is not None for node in mine)
     ways = math.prod(len(values) for values in space.of_stage(0).values())
     if known >= ways * len(space.backbone) * len(space.hidden):
         return (math.inf,)
@@ -264,7 +266,7 @@ def _racing(standing: Standing, exploring: Sequence[Trial], config: StudyConfig)
     found = finalists(exploring, config.metric, config.seeds.finalists)
     names = [trial.schedule_digest for trial in found]
     outcomes = {name: standing.outcomes.get(name, ()) for name in names}
-    out = beaten(outcomes, max(config.seeds.repeats - 1, 1))
+    out = beaten(outcomes, config.seeds.repeats)
     return [trial for trial in found if trial.schedule_digest not in out]
 
 

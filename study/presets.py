@@ -73,13 +73,13 @@ def grid_schedules(file: Path, backbone: str, weights: str) -> tuple[Schedule, .
         raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
     tables = plain.get("schedules")
     if not isinstance(tables, list) or not tables or plain.keys() != {"schedules"}:
-        raise ConfigError(f"{file} must hold [[schedules]] tables and nothing else, see docs/grid")
+        raise ConfigError(f"{file} must hold [[schedules]] tables and nothing else")
     common = {"backbone": backbone, "weights": weights}
-    return tuple(_grid_schedule(file, n, common | table) for n, table in enumerate(tables, 1))
+    return tuple(_grid_schedule(file, n, common, table) for n, table in enumerate(tables, 1))
 
 
-def _grid_schedule(file: Path, number: int, plain: dict[str, Any]) -> Schedule:
+def _grid_schedule(file: Path, number: int, common: dict[str, Any], plain: Any) -> Schedule:
     try:
-        return Schedule.from_dict(plain)
+        return Schedule.from_dict(common | plain)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{file}: schedule {number}: {error}") from None

@@ -34,25 +34,36 @@ def gains(metric: Metric, labels: NDArray[np.int64], right: Gains, p_true: Gains
     return right * len(labels) / (counts[labels] * np.count_nonzero(counts))
 
 
-def beaten(outcomes: Mapping[str, Sequence[Gains]], looks: int) -> set[str]:
+def beaten(outcomes: Mapping[str, Sequence[Gains]], rounds: int) -> set[str]:
     """Give the schedules that are worse than the leader beyond what luck explains.
 
-    `outcomes` has each schedule's gains under each of its seeds, `looks` how often this is asked
-    in a race: the level is shared out among looks and rivals (Bonferroni). A difference of means
-    errs by its photos (paired) and by its seeds, whose spread is pooled over all schedules since
-    each has few; Welch and Satterthwaite's degrees of freedom join the two. Schedules with fewer
-    than two seeds are neither compared nor beaten.
+    `outcomes` has each schedule's gains under each of its seeds, in order. After each round, in
+    which all that are still racing got a seed, they are compared with the best of them; the first
+    round to tell is the second, the last is `rounds`.
     """
-    racing = {name: np.stack(seeds) for name, seeds in outcomes.items() if len(seeds) > 1}
-    if len(racing) < 2:
-        return set()
+    out: set[str] = set()
+    for seeds in range(2, rounds + 1):
+        racing = {name: found for name, found in outcomes.items() if name not in out}
+        if len(racing) < 2 or any(len(found) < seeds for found in racing.values()):
+            break  # the round is not over
+        tests = (rounds - 1) * math.comb(len(outcomes), 2)
+        out |= _worse({name: np.stack(found[:seeds]) for name, found in racing.items()}, tests)
+    return out
+
+
+def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
+    """Compare all with the leader; shapes (seeds, photos).
+
+    The level is shared out among all `tests` of a race (Bonferroni). A difference of means errs by
+    its photos (paired) and by its seeds, whose spread is pooled over all schedules since each has
+    few; Welch and Satterthwaite's degrees of freedom join the two.
+    """
     leader = max(racing, key=lambda name: racing[name].mean())
-    level = ALPHA / (looks * (len(racing) - 1))
     of_seeds, freedom = _spread_of_seeds(list(racing.values()))
     return {
         name
         for name, seeds in racing.items()
-        if name != leader and _p_value(racing[leader], seeds, of_seeds, freedom) < level
+        if name != leader and _p_value(racing[leader], seeds, of_seeds, freedom) < ALPHA / tests
     }
 
 

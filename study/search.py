@@ -28,7 +28,7 @@ from study.progress import Listener, Notice, SearchStarted
 from study.selector import find_study
 from study.space import views_of
 from study.studies import open_study, plain_config, stored_config
-from study.training import check_backbones, choose_slots, make_engine, recipe
+from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Stage
 
@@ -95,14 +95,14 @@ def run_search(
 ) -> SearchOutcome:
     """Wire the parts and run the coordinator. `policy` gets the config and schedules' weights."""
     deadline = time.monotonic() + (config.budget.timeout or math.inf)
+    slots, weights = choose_slots(config), choose_weights(config)
+    decide = policy(config, weights)
     manifest = freeze_data(config, listener)
-    slots = choose_slots(config)
     made = recipe(config, manifest, runs_folder(config.storage) / CACHE)
-    weights = check_backbones(config, made)
+    check_backbones(config, made, weights)
     store = Store(open_database(config.storage))
     try:
         study = open_study(store, config, manifest)
-        decide = policy(config, weights)
         with (
             Ownership(store, study.id) as ownership,
             closing(make_engine(config, made, slots)) as engine,

@@ -83,9 +83,6 @@ class Recipe:
 
 def recipe(config: StudyConfig, manifest: Manifest, cache_folder: Path) -> Recipe:
     """Give the recipe for a search's trainer. Raises `ConfigError` for a missing weights file."""
-    file = Path(config.weights) if config.weights not in (None, "random") else None
-    if file is not None and not file.is_file():
-        raise ConfigError(f"there is no weights file {str(file)!r}; check --weights")
     return Recipe(
         manifest=manifest,
         metric=config.metric,
@@ -93,7 +90,7 @@ def recipe(config: StudyConfig, manifest: Manifest, cache_folder: Path) -> Recip
         compiled=config.compile,
         deterministic=config.deterministic,
         checkpoint_seconds=config.checkpoint_seconds,
-        weights_file=file,
+        weights_file=_weights_file(config),
         cache_folder=cache_folder,
         cache_limit=config.data.cache_limit,
         own=config.trainer,
@@ -116,42 +113,55 @@ def find_class(name: str) -> Any:
     return found
 
 
-def check_backbones(config: StudyConfig, made: Recipe) -> str:
-    """Give what schedules say of the backbone's weights.
+def choose_weights(config: StudyConfig) -> str:
+    """Give what schedules say of the backbone's weights. Raises `ConfigError`."""
+    file = _weights_file(config)
+    if file is None:
+        return config.weights or "pretrained"
+    from trainers.backbone import file_digest  # torch: seconds to import
 
-    Every backbone is built once, so that weights which cannot be had are found now.
-    """
-    from trainers.backbone import build_network, file_digest  # torch: seconds to import
+    return file_digest(file)
 
-    file = made.weights_file
-    weights = file_digest(file) if file else (config.weights or "pretrained")
+
+def check_backbones(config: StudyConfig, made: Recipe, weights: str) -> None:
+    """Build every backbone once, so that weights which cannot be had are found now."""
     if made.own is not None:
-        find_class(made.own)
-        return weights
+        return
+    from trainers.backbone import build_network  # torch: seconds to import
+
     try:
         for backbone in config.resolved_space.backbone:
             schedule = preset_schedule(Preset.QUICK, backbone, weights)
-            build_network(schedule, len(made.manifest.classes), 0, file)
+            build_network(schedule, len(made.manifest.classes), 0, made.weights_file)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return weights
 
 
 def choose_slots(config: StudyConfig) -> list[Slot]:
-    """Give the slots to train in. Raises `ConfigError`."""
+    """Give the slots to train in. Raises `ConfigError`, also for a trainer that is not there."""
+    if config.trainer is not None:
+        find_class(config.trainer)
     try:
-        return slots_of(config.devices, config.workers_per_device)
+        slots = slots_of(config.devices, config.workers_per_device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def make_engine(config: StudyConfig, made: Recipe, slots: Sequence[Slot]) -> Engine:
-    """Make the engine that the settings ask for. Raises `ConfigError`."""
     if len(slots) > 1 and config.engine is EngineKind.INLINE:
         raise ConfigError(
             f"engine inline must have one slot, got {len(slots)} ({config.devices}); "
             "leave --engine away, or give one device"
         )
+    return slots
+
+
+def _weights_file(config: StudyConfig) -> Path | None:
+    file = Path(config.weights) if config.weights not in (None, "random") else None
+    if file is not None and not file.is_file():
+        raise ConfigError(f"there is no weights file {str(file)!r}; check --weights")
+    return file
+
+
+def make_engine(config: StudyConfig, made: Recipe, slots: Sequence[Slot]) -> Engine:
+    """Make the engine that the settings ask for."""
     if len(slots) > 1 or config.engine is EngineKind.PROCESSES:
         build = partial(made.trainer, alone=True)
         return ProcessEngine(build, slots, max_retries=config.budget.max_retries)

@@ -59,7 +59,7 @@ class StageTree:
         if node.rank is None:
             node.rank = rank
             self._note_reached(node)
-        node.rank = rank
+        node.rank, node.failed = rank, False
 
     def fail(self, key: str) -> None:
         """Note that a stage run could not be trained."""

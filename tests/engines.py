@@ -153,9 +153,9 @@ class Interleaved:
                     self._training[key] = slot
                 yield event
         finally:
-            for _, events in self._training.values():
+            while self._training:
+                _, (_, events) = self._training.popitem()
                 events.close()
-            self._training.clear()
 
     def cancel(self, key: str) -> None:
         """Leave a stage run."""

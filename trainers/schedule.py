@@ -168,6 +168,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Normalise sequences, then check."""
+        for name in ("backbone", "weights"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be text, got {getattr(self, name)!r}")
         object.__setattr__(self, "stages", tuple(self.stages))
         object.__setattr__(self, "hidden", tuple(self.hidden))
         if not self.backbone or not all(c.isalnum() or c in "_.-" for c in self.backbone):

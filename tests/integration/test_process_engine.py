@@ -352,13 +352,13 @@ def test_closed_after_an_exception_no_process_is_left(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """Neither those that train nor those that wait, though nobody read the events to their end."""
-    engine = make_engine(2, halts={"b": 2})
+    engine = make_engine(2, halts={"b": 1})
     for key in "ab":
         engine.submit(key, task(tmp_path, key))
     events = engine.events()
     while not isinstance(next(events), StageEnded):
         pass
-    halted(tmp_path, "b", 2)
+    halted(tmp_path, "b", 1)
     assert len(workers()) == 2
     engine.close()
     assert workers() == []

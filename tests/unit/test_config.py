@@ -166,13 +166,19 @@ def test_unknown_settings_are_refused_with_the_nearest_name(
         ("checkpoint_seconds = nan", ("checkpoint_seconds", "finite", "nan")),
         ('compile = "maybe"', ("compile", "boolean", "'maybe'")),
         ("[space]\nimage_size = 64", ("space.image_size", "64")),
-        ('[budget]\ntimeout = "8 parsecs"', ("have a unit", "8h", "'8 parsecs'")),
-        ('[budget]\ntimeout = ""', ("have a unit", "''")),
-        ('[budget]\ntimeout = "90"', ("have a unit", "'90'")),
-        ('[budget]\ntimeout = "8h30m"', ("have a unit", "'8h30m'")),
-        ('[budget]\ntimeout = "-1h"', ("budget.timeout", "greater than 0", "'-1h'")),
+        (
+            '[budget]\ntimeout = "8 parsecs"',
+            ("budget.timeout: must be a number with a unit", "8h", "'8 parsecs'"),
+        ),
+        ('[budget]\ntimeout = ""', ("budget.timeout: must be a number with a unit", "''")),
+        ('[budget]\ntimeout = "90"', ("budget.timeout: must be a number with a unit", "'90'")),
+        (
+            '[budget]\ntimeout = "8h30m"',
+            ("budget.timeout: must be a number with a unit", "'8h30m'"),
+        ),
+        ('[budget]\ntimeout = "-1h"', ("budget.timeout", "'-1h'")),
         ('[budget]\ntimeout = "nan s"', ("budget.timeout", "'nan s'")),
-        ('[budget]\ntimeout = "inf d"', ("budget.timeout", "finite", "'inf d'")),
+        ('[budget]\ntimeout = "inf d"', ("budget.timeout", "'inf d'")),
         ("[budget]\ntimeout = 0", ("budget.timeout", "greater than 0", "0")),
         ("[budget]\ntimeout = nan", ("budget.timeout", "nan")),
         ("[budget]\nmax_gpu_hours = 0", ("budget.max_gpu_hours", "greater than 0", "0")),
@@ -202,13 +208,6 @@ def test_wrong_values_are_named_in_a_sentence(
     assert all(word in said for word in words), said
 
 
-@pytest.mark.parametrize("text", ["8 parsecs", "", "90"])
-@pytest.mark.xfail(strict=True, reason="the sentence on a span of time does not name its setting")
-def test_a_span_without_a_unit_is_named(text: str) -> None:
-    """As for every other setting, the user is told which one it is."""
-    assert "budget.timeout" in refused(settings_of(timeout=text))
-
-
 def test_a_span_of_time_may_have_a_unit() -> None:
     """Seconds, minutes, hours and days, as text; a bare number, in a file, is seconds."""
     spans: dict[object, float] = {"90s": 90, "30m": 1800, "8h": 28_800, "2d": 172_800}
@@ -226,7 +225,6 @@ def test_a_grid_and_its_strategy_come_together(settings: dict[str, Any]) -> None
     assert "--strategy grid FILE" in text
 
 
-@pytest.mark.xfail(strict=True, reason="_is_in() takes a mistake of several settings for a flag's")
 @pytest.mark.parametrize("text", ['strategy = "grid"', 'preset = "quick"\nsampler = "gp"'])
 def test_settings_that_do_not_go_together_are_found_in_their_file(
     tmp_path: Path, text: str

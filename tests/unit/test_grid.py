@@ -81,7 +81,6 @@ def test_grids_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     assert "not a readable TOML file" in refused(tmp_path / "grid.toml")
 
 
-@pytest.mark.xfail(strict=True, reason="grid_schedules: a TypeError, AttributeError or nothing")
 @pytest.mark.parametrize(
     "text",
     [

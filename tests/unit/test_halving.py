@@ -94,7 +94,6 @@ def test_few_or_equal_scores_foretell_nothing() -> None:
         assert rank_correlations(chains(*[(0.5, n) for n in range(FEW)])) == []
 
 
-@pytest.mark.xfail(strict=True, reason="scipy warns of constant input, past our own output")
 def test_equal_scores_are_no_reason_to_warn() -> None:
     """A study whose first stages all score alike is shown without a library's warning."""
     with warnings.catch_warnings():

@@ -367,7 +367,6 @@ def test_only_suggestions_under_the_common_seed_are_gone_on_from() -> None:
     assert seeded.next_action(now) == Explore()
 
 
-@pytest.mark.xfail(strict=True, reason="the total counts what was explored before, not the grid")
 def test_another_grid_on_the_same_study_is_run_too() -> None:
     """Schedules of a new file are trained, whatever the study has explored before."""
     asked = config(strategy="grid", grid="g.toml")

@@ -38,7 +38,7 @@ def race(rng: np.random.Generator, luck: float, *, looks: int, each: bool) -> se
         for k in range(5):
             outcomes[f"{k}"].append(photos.train(k))
             if seed and (each or k == 4):
-                lost |= beaten(outcomes, looks)
+                lost |= beaten(outcomes, looks + 1)
     return lost
 
 
@@ -59,10 +59,6 @@ def test_the_truly_best_is_seldom_beaten(luck: float, looks: int) -> None:
         *(
             pytest.param(
                 luck,
-                marks=pytest.mark.xfail(
-                    strict=True,
-                    reason="10 to 15 % of races: early looks share the level too little",
-                ),
             )
             for luck in (0.3, 1.0)
         ),
@@ -84,7 +80,7 @@ def test_the_clearly_worse_is_beaten_soon(rivals: int) -> None:
         photos.ease[:] = photos.ease[0]  # what is hard is so for both
         outcomes = {f"{k}": [photos.train(k) for _ in range(2)] for k in range(1, rivals + 1)}
         outcomes["0"] = [photos.train(0, -1.0) for _ in range(2)]
-        found.append("0" in beaten(outcomes, 1))
+        found.append("0" in beaten(outcomes, 2))
     assert np.mean(found) >= 0.75
 
 
@@ -93,16 +89,16 @@ def test_five_points_on_the_same_photos_are_enough() -> None:
     better, photos = np.ones(300), np.arange(300)
     worse, almost = (photos >= 15).astype(float), (photos >= 1).astype(float)
     outcomes = {"better": [better] * 2, "worse": [worse] * 2, "almost": [almost] * 2}
-    assert beaten(outcomes, 1) == {"worse"}
+    assert beaten(outcomes, 2) == {"worse"}
     assert beaten(outcomes, 10**9) == set()
 
 
 def test_seeds_that_differ_much_tell_nothing() -> None:
     """The same difference is no proof if a schedule's own seeds lie further apart."""
     good, bad = np.ones(300), np.tile([1.0, 0.0, 1.0, 1.0, 1.0], 60)
-    assert beaten({"a": [good, good], "b": [bad, bad]}, 1) == {"b"}
+    assert beaten({"a": [good, good], "b": [bad, bad]}, 2) == {"b"}
     worst = np.tile([1.0, 0.0], 150)
-    assert beaten({"a": [good, worst], "b": [bad, worst]}, 1) == set()
+    assert beaten({"a": [good, worst], "b": [bad, worst]}, 2) == set()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +117,7 @@ def test_nobody_is_beaten_without_a_rival_or_a_second_seed(
     outcomes: Mapping[str, list[Gains]],
 ) -> None:
     """One schedule, one seed, equal outcomes or a single photo decide no race."""
-    assert beaten(outcomes, 1) == set()
+    assert beaten(outcomes, 2) == set()
 
 
 @pytest.fixture

@@ -181,15 +181,15 @@ def test_unknown_keys_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"^a schedule has no field 'backbon'; it has backbone, "):
         Schedule.from_dict({**plain, "backbon": "resnet18"})
     stages = [{"image_size": 64, "batch_size": 8, "cycles": 1}]
-    with pytest.raises(ValueError, match=r"^a stage has no field 'cycles'; it has augmentation, "):
+    with pytest.raises(ValueError, match=r"^a stage has no field 'cycles'; it has annealing, "):
         Schedule.from_dict({**plain, "stages": stages})
 
 
 def test_the_canonical_json_stays_as_it_is() -> None:
     """Stored runs are found again by this text: a change of it orphans them all."""
     assert schedule(hidden=(16,), stages=(stage(lrs=0.01, dropout=(0.5,)),)).to_json() == (
-        '{"backbone":"resnet18","hidden":[16],"stages":[{"augmentation":"none","batch_size":8,'
-        '"crop":"random","cycle_len":1,"cycle_mult":1,"dropout":[0.5],"frozen_groups":0,'
+        '{"backbone":"resnet18","hidden":[16],"stages":[{"annealing":"cosine","augmentation":"none",'
+        '"batch_size":8,"crop":"random","cycle_len":1,"cycle_mult":1,"dropout":[0.5],"frozen_groups":0,'
         '"image_size":64,"label_smoothing":0.0,"lrs":[0.001,0.002,0.01],"max_zoom":1.0,'
         '"n_cycles":1,"optimizer":"adamw","start_from":"last","weight_decay":0.0}],'
         '"weights":"pretrained"}'

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-import pytest
-
 from storage.records import Role, StageRun, State, Trial
 from study.tree import StageTree, grow
 from tests.lab import schedule, stage
@@ -147,7 +145,6 @@ def test_a_tree_grows_the_same_from_rows() -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="finish() leaves `failed`, which grow() would not set")
 def test_what_failed_once_and_is_trained_now_has_not_failed() -> None:
     """A search that goes on sees the same tree as one that reads it from its rows."""
     tree = StageTree()
