@@ -28,6 +28,7 @@ HEADER = (
     "stage runs",
     "compute for the same best, over the tree's (lowest - highest)",
     "tree cheaper in",
+    "best when it had computed as much as the tree",
 )
 
 SMALL_SPACE = Space(
@@ -191,6 +192,16 @@ def ratios(name: str, runs: Sequence[Run]) -> list[float]:
     return found
 
 
+def best_within(name: str, runs: Sequence[Run]) -> list[float]:
+    """Give, by repetition, a contestant's best before it had computed more than the tree did."""
+    budgets = {run.repetition: run.pixels for run in runs if run.contestant == HOME}
+    return [
+        max((best for spent, best in run.curve if spent <= budgets[run.repetition]), default=0.0)
+        for run in runs
+        if run.contestant == name
+    ]
+
+
 def table(runs: Sequence[Run]) -> str:
     """Give the medians over the repetitions."""
     rows = []
@@ -203,10 +214,11 @@ def table(runs: Sequence[Run]) -> str:
             [
                 name,
                 f"{median(run.best for run in own):.4f}",
-                f"{median(run.pixels for run in own) / 1e9:.2f}",
+                f"{median(run.pixels for run in own) / 1e9:.3g}",
                 f"{median(run.stage_runs for run in own):.0f}",
                 "-" if name == HOME else spread,
                 "-" if name == HOME else won,
+                f"{median(best_within(name, runs)):.4f}",
             ]
         )
     return markdown(HEADER, rows)

@@ -4,7 +4,7 @@ The public face: `search` and `best`, what they take, give and raise.
 """
 
 from study.config import ConfigError, StudyConfig, load_config
-from study.coordinator import TooManyFailures
+from study.failures import TooManyFailures
 from study.search import SearchOutcome, search
 from study.selector import NothingToSelect, Selection, best
 

@@ -18,9 +18,9 @@ from storage.vault import Vault
 from study.config import StudyConfig
 from study.course import Course
 from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
-from study.halving import goes_on
+from study.failures import Failures
 from study.outcomes import Outcomes
-from study.policy import Policy, Standing, is_halved
+from study.policy import Policy, Standing, may_enter
 from study.progress import EpochFinished, Listener, StageStarted, TrialFinished
 from study.proposing import Proposals
 from study.retention import Kept, discard, spare
@@ -37,10 +37,6 @@ TIDY_EVERY = 10
 """After so many trials, weights that are no longer needed are deleted."""
 
 _ENDED = (State.COMPLETE, State.PRUNED)
-
-
-class TooManyFailures(Exception):
-    """As many trials in a row failed as the budget allows."""
 
 
 class Coordinator:
@@ -77,11 +73,10 @@ class Coordinator:
         self.listener = listener
         self.stop = stop
         self.tree = StageTree()
-        self.seconds = 0.0  # of all epochs of the study
         self._trials: dict[int, Trial] = {}
         self._outcomes = Outcomes(store, config.metric, labels)
         self._training: dict[str, list[Course]] = {}  # who waits for the stage run of that key
-        self._failures = 0  # in a row
+        self._failures = Failures(config.budget.max_failures)
         self._load()
 
     def run(self) -> None:
@@ -110,13 +105,17 @@ class Coordinator:
         """How many trials have ended."""
         return sum(trial.state is not State.RUNNING for trial in self._trials.values())
 
+    @property
+    def seconds(self) -> float:
+        """How long all epochs of the study took together."""
+        return self.store.seconds_of_epochs(self.study.id)
+
     def _load(self) -> None:
         """Learn what has been run."""
         trials = self.store.trials(self.study.id)
         self._trials = {trial.number: trial for trial in trials}
         runs, links = self.store.stage_runs(self.study.id), self.store.links(self.study.id)
         self.tree = grow(trials, runs, links, self.store.ranks(self.study))
-        self.seconds = self.store.seconds_of_epochs(self.study.id)
         for trial in trials:
             self._outcomes.learn(trial)
 
@@ -148,7 +147,7 @@ class Coordinator:
         trial = course.trial
         prefixes = trial.schedule.prefixes()
         while course.position < len(prefixes):
-            if not self._may_enter(course):
+            if not may_enter(trial, course.position, self.tree, self.config):
                 self._finish(course, State.PRUNED)
                 return
             prefix = prefixes[course.position]
@@ -161,7 +160,7 @@ class Coordinator:
             if (in_training or run.state in _ENDED) and self._catches_up_to_be_pruned(course, run):
                 if not in_training:
                     self.vault.discard(key)
-                course.seconds += run.seconds
+                course.seconds += self._seconds(run)
                 self._finish(course, State.PRUNED)
                 return
             if not done:
@@ -171,17 +170,6 @@ class Coordinator:
             course.seconds += run.seconds
             course.position += 1
         self._finish(course, State.COMPLETE)
-
-    def _may_enter(self, course: Course) -> bool:
-        """Whether a trial goes on to its stage at hand. Once it did, it is not asked again."""
-        number, position = course.trial.number, course.position
-        if position == 0 or self.tree.has_entered(number, position):
-            return True
-        if course.run is None or not is_halved(course.trial, self.config):
-            return True
-        node, eta = self.tree.find(course.run.key), self.config.halving.eta
-        reached = self.tree.reached(position - 1)
-        return node is None or node.rank is None or goes_on(node.rank, reached, eta)
 
     def _catches_up_to_be_pruned(self, course: Course, run: StageRun) -> bool:
         """Report what others' training of the stage has shown; say whether to prune."""
@@ -221,18 +209,17 @@ class Coordinator:
                     self._advance(course)
             case StageFailed(_, kind, reason):
                 del self._training[event.key]
-                seconds = sum(epoch.seconds for epoch in self.store.epochs(run.id))
+                seconds = self._seconds(run)
                 self.store.fail_stage_run(run.id, seconds)
                 self.tree.fail(run.key)
                 self.vault.discard(run.key)
                 for course in courses:
                     course.seconds += seconds
                     self._finish(course, State.FAILED, f"{kind}: {reason}")
-                self._count_failure(f"{kind}: {reason}")
+                self._failures.count(f"{kind}: {reason}")
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         self.store.record_epoch(run.id, metrics)
-        self.seconds += metrics.seconds
         weak = []
         for course in courses:
             step = course.epochs_before + metrics.epoch
@@ -242,9 +229,17 @@ class Coordinator:
         if len(weak) == len(courses):  # nobody needs it any more
             self.engine.cancel(run.key)
             self._seal(courses, run, State.PRUNED)
+        elif weak:
+            seconds = self._seconds(run)
+            for course in weak:
+                course.seconds += seconds
         for course in weak:
             courses.remove(course)
             self._finish(course, State.PRUNED)
+
+    def _seconds(self, run: StageRun) -> float:
+        """How long a stage run was trained so far."""
+        return sum(epoch.seconds for epoch in self.store.epochs(run.id))
 
     def _note(self, course: Course, epoch: EpochNumbers) -> bool:
         """Report an epoch, be it new or taken over; say whether the pruner wants the trial out."""
@@ -294,7 +289,7 @@ class Coordinator:
         self.suggestions.tell(number, state, trial.score)
         self.listener(TrialFinished(trial, course.steps, file, self.policy.to_go(self.standing)))
         if state is not State.FAILED:
-            self._failures = 0
+            self._failures.forget()
         if self.ended % TIDY_EVERY == 0:
             self._tidy()
 
@@ -306,11 +301,3 @@ class Coordinator:
         kept = Kept.of(self.store, self.study)
         spares = spare(kept, self.standing, self.config, ongoing=True)
         discard(spares, self.store, self.vault)
-
-    def _count_failure(self, failure: str) -> None:
-        self._failures += 1
-        if self._failures >= self.config.budget.max_failures:
-            raise TooManyFailures(
-                f"{self._failures} trials in a row have failed, the last with {failure}; "
-                "mend the cause and run the same command again, or raise --max-failures"
-            )

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from storage.records import Role, State, Trial
 from study.config import Strategy, StudyConfig
-from study.halving import promising
+from study.halving import goes_on, promising
 from study.racing import Gains, beaten
 from study.tree import Node, StageTree
 from trainers.metrics import Metric
@@ -156,6 +156,17 @@ class SeedsPolicy:
             if trial.schedule_digest == digest and trial.state is not State.FAILED
         }
         return max(self.seeds - len(tried), 0)
+
+
+def may_enter(trial: Trial, position: int, tree: StageTree, config: StudyConfig) -> bool:
+    """Tell whether a trial goes on to its stage at `position`. Once it did, it is not asked again.
+
+    The stage run that it comes from is trained.
+    """
+    if position == 0 or tree.has_entered(trial.number, position) or not is_halved(trial, config):
+        return True
+    node = tree.at(trial.number, position - 1)
+    return node.rank is None or goes_on(node.rank, tree.reached(position - 1), config.halving.eta)
 
 
 def is_halved(trial: Trial, config: StudyConfig) -> bool:

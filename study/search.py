@@ -124,9 +124,7 @@ def run_search(
                     engine=engine,
                     listener=listener,
                     stop=lambda: bool(
-                        interrupted.is_set()
-                        or ownership.lost
-                        or _spent(config, coordinator.seconds, deadline)
+                        interrupted.is_set() or ownership.lost or _spent(coordinator, deadline)
                     ),
                 )
                 _started(store, study, config, manifest, coordinator, listener)
@@ -139,7 +137,7 @@ def run_search(
                     ended=coordinator.ended,
                     to_go=decide.to_go(coordinator.standing),
                     stopped=interrupted.is_set(),
-                    spent=_spent(config, coordinator.seconds, deadline),
+                    spent=_spent(coordinator, deadline),
                 )
     finally:
         store.close()
@@ -154,12 +152,13 @@ def search_policy(config: StudyConfig, weights: str) -> SearchPolicy:
     return SearchPolicy(config, given)
 
 
-def _spent(config: StudyConfig, seconds: float, deadline: float) -> str | None:
+def _spent(coordinator: Coordinator, deadline: float) -> str | None:
     """Say which part of the budget is spent, if one is."""
+    config = coordinator.config
     hours = config.budget.max_gpu_hours
     if time.monotonic() >= deadline:
         return "the time of --timeout is over"
-    if hours is not None and seconds >= hours * 3600 * config.workers_per_device:
+    if hours is not None and coordinator.seconds >= hours * 3600 * config.workers_per_device:
         return f"the {hours:g} hours of --max-gpu-hours are used"
     return None
 

@@ -76,6 +76,10 @@ class StageTree:
         """Tell whether a trial was let on to its stage at `position`."""
         return (trial, position) in self._at
 
+    def at(self, trial: int, position: int) -> Node:
+        """Give the stage run of a trial at a position that it has entered."""
+        return self._at[trial, position]
+
     def find(self, key: str) -> Node | None:
         """Give the stage run of that key, if a trial has entered it."""
         return self._nodes.get(key)

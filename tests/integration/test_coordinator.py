@@ -8,7 +8,7 @@ import pytest
 
 from storage.records import Role, State
 from study.config import Preset
-from study.coordinator import TooManyFailures
+from study.failures import TooManyFailures
 from study.naming import weights_name
 from study.presets import preset_schedule
 from study.progress import EpochFinished, Progress, StageStarted, TrialFinished

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from storage.records import State
-from study.coordinator import TooManyFailures
+from study.failures import TooManyFailures
 from study.progress import EpochFinished, StageStarted, TrialFinished
 from tests.crashes import check_end, crash_in, crashes, dies_at
 from tests.engines import Interleaved
@@ -229,7 +229,6 @@ def test_killed_around_every_end_with_several_slots_the_end_is_the_same(
     assert call > 1
 
 
-@pytest.mark.xfail(reason="Coordinator.seconds counts what is told again twice", strict=True)
 def test_epochs_told_again_are_not_counted_again(make_shared: MakeLab) -> None:
     """The hours of the budget are those of the epochs, however often they were told."""
     lab = make_shared(*PAIR)
