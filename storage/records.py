@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from trainers.metrics import EpochNumbers, Metric
@@ -114,7 +114,7 @@ class Trial:
         """The schedule, parsed when asked for: thousands of trials are listed without it."""
         return _schedule(self.schedule_json)
 
-    @property
+    @cached_property
     def schedule_digest(self) -> str:
         """The schedule's digest: repeats are trials that share it."""
         return hashlib.sha256(self.schedule_json.encode()).hexdigest()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from study.suggestions import Suggestions  # Optuna, which `best` and `ls` do without
 
 TIDY_EVERY = 10
-"""After so many trials, weights that are no longer needed are deleted."""
+"""After so many trials, or a tenth of all, weights that are no longer needed are deleted."""
 
 _ENDED = (State.COMPLETE, State.PRUNED)
 
@@ -78,6 +78,7 @@ class Coordinator:
         self._training: dict[str, list[Course]] = {}  # who waits for the stage run of that key
         self._failures = Failures(config.budget.max_failures)
         self._load()
+        self._tidy_at = self.ended + TIDY_EVERY
 
     def run(self) -> None:
         """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
@@ -147,11 +148,11 @@ class Coordinator:
         trial = course.trial
         prefixes = trial.schedule.prefixes()
         while course.position < len(prefixes):
-            if not may_enter(trial, course.position, self.tree, self.config):
-                self._finish(course, State.PRUNED)
-                return
             prefix = prefixes[course.position]
             key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
+            if not may_enter(trial, course.position, key, self.tree, self.config):
+                self._finish(course, State.PRUNED)
+                return
             start = self.weights_files.start(course.run, prefix.stages[-1])
             course.run = run = self.store.begin_stage_run(trial, key, course.position)
             self.tree.enter(trial, course.position, key)
@@ -290,8 +291,9 @@ class Coordinator:
         self.listener(TrialFinished(trial, course.steps, file, self.policy.to_go(self.standing)))
         if state is not State.FAILED:
             self._failures.forget()
-        if self.ended % TIDY_EVERY == 0:
+        if self.ended >= self._tidy_at:
             self._tidy()
+            self._tidy_at = self.ended + max(TIDY_EVERY, self.ended // 10)
 
     def _tidy(self) -> None:
         """Delete weights that nobody will choose and nobody goes on from.

@@ -158,15 +158,18 @@ class SeedsPolicy:
         return max(self.seeds - len(tried), 0)
 
 
-def may_enter(trial: Trial, position: int, tree: StageTree, config: StudyConfig) -> bool:
-    """Tell whether a trial goes on to its stage at `position`. Once it did, it is not asked again.
+def may_enter(trial: Trial, position: int, key: str, tree: StageTree, config: StudyConfig) -> bool:
+    """Tell whether a trial goes on to its stage at `position`, the stage run `key`.
 
-    The stage run that it comes from is trained.
+    Halving stops spending, so what is trained already may always be entered. Whoever was let on is
+    not asked again.
     """
     if position == 0 or tree.has_entered(trial.number, position) or not is_halved(trial, config):
         return True
-    node = tree.at(trial.number, position - 1)
-    return node.rank is None or goes_on(node.rank, tree.reached(position - 1), config.halving.eta)
+    onward, node = tree.find(key), tree.at(trial.number, position - 1)
+    if (onward is not None and onward.rank is not None) or node.rank is None:
+        return True
+    return goes_on(node.rank, tree.reached(position - 1), config.halving.eta)
 
 
 def is_halved(trial: Trial, config: StudyConfig) -> bool:

@@ -75,11 +75,17 @@ class Proposals:
         if self._config.strategy not in HALVING:
             return False
         manifest, seed = self._study.manifest_digest, self._config.seeds.first
-        for prefix in schedule.prefixes()[:-1]:
+        trained = None
+        for prefix in schedule.prefixes():
             node = tree.find(stage_run_key(manifest, prefix, seed))
-            if node is None or (node.rank is None and not node.failed):
-                return False  # not trained yet, so nothing is known of it
-            reached = tree.reached(node.position)
-            if node.rank is None or not goes_on(node.rank, reached, self._config.halving.eta):
+            if node is not None and node.failed:
                 return True
-        return False
+            if node is None or node.rank is None:
+                break
+            trained = node
+        else:
+            return False  # it becomes one more seed
+        if trained is None or trained.rank is None:
+            return False
+        reached = tree.reached(trained.position)
+        return not goes_on(trained.rank, reached, self._config.halving.eta)

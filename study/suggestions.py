@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.database import BUSY_SECONDS
+from storage.database import BUSY_SECONDS, spare_syncs
 from storage.records import State, Trial
 from study.choices import Space
 from study.config import Pruner, Sampler
@@ -31,7 +31,6 @@ class Suggestions:
         self, url: str, name: str, *, metric: Metric, sampler: Sampler, pruner: Pruner, seed: int
     ) -> None:
         _quiet()
-        # Kept whole in memory by Optuna's own cache; this process is its only writer.
         self._storage = optuna_storage(url)
         self._study = optuna.create_study(
             storage=self._storage,
@@ -46,6 +45,9 @@ class Suggestions:
         self._study.sampler = _sampler(sampler, seed, begun)
         self._study.set_metric_names([metric.value])
         self._study_id = self._storage.get_study_id_from_name(name)
+        self._prunes = pruner is not Pruner.NONE
+        self._open: dict[int, optuna.Trial] = {}
+        self._reported: dict[int, set[int]] = {}  # by trial, the steps
 
     def ask(self, space: Space, weights: str, after: Branch | None = None) -> tuple[int, Schedule]:
         """Let the sampler suggest a schedule; give the new trial's number beside it.
@@ -55,12 +57,13 @@ class Suggestions:
         if after is not None:
             self._study.enqueue_trial(self._fixed(after))
         trial = self._study.ask()
+        self._open[trial.number] = trial
         return trial.number, suggest_schedule(trial, space, weights)
 
     def give_up(self, number: int, why: str) -> None:
         """End a trial that was asked for, but leads nowhere."""
         self.annotate(number, {"given up": why})
-        self._study.tell(number, state=TrialState.FAIL)
+        self.tell(number, State.FAILED, None)
 
     def add(self, like: int | None = None) -> int:
         """Begin a trial that was not asked for, with the parameters of trial `like`, if any."""
@@ -83,23 +86,27 @@ class Suggestions:
 
     def report(self, number: int, step: int, score: float) -> bool:
         """Report an epoch (steps count through the trial's stages); say whether to prune."""
-        trial, known = self._trial(number), self._frozen(number)
-        if step not in known.intermediate_values:
+        trial = self._trial(number)
+        known = self._reported.setdefault(number, set())
+        if step not in known:
             trial.report(score, step)
-        elif known.last_step is not None and step < known.last_step:
+            known.add(step)
+        elif step < max(known):
             return False  # before a crash it was not, or the trial had not come further
-        return trial.should_prune()
+        return self._prunes and trial.should_prune()
 
     def tell(self, number: int, state: State, score: float | None) -> None:
         """End a trial. A pruned one keeps its latest report as its value.
 
         A complete one whose score is no number is a failed one there: Optuna takes no other.
         """
+        trial = self._open.pop(number, number)
         if state is State.COMPLETE and score is not None:
-            self._study.tell(number, score, state=TrialState.COMPLETE)
+            self._study.tell(trial, score, state=TrialState.COMPLETE)
         else:
             told = TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL
-            self._study.tell(number, state=told)
+            self._study.tell(trial, state=told)
+        self._reported.pop(number, None)
 
     def reconcile(self, trials: Iterable[Trial]) -> None:
         """End what a dead coordinator left running here but not in our own tables.
@@ -131,7 +138,11 @@ class Suggestions:
         return own | {"n_stages": after.n_stages}
 
     def _trial(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self._study, self._identity(number))
+        """Give a trial that has not ended. Each is kept: to open it anew costs several queries."""
+        if number not in self._open:
+            self._open[number] = optuna.Trial(self._study, self._identity(number))
+            self._reported[number] = set(self._frozen(number).intermediate_values)
+        return self._open[number]
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._identity(number))
@@ -141,9 +152,11 @@ class Suggestions:
 
 
 def optuna_storage(url: str) -> RDBStorage:
-    """Open Optuna's tables on a database; SQLite waits for other writers as our own do."""
+    """Open Optuna's tables on a database; SQLite waits and writes as for our own."""
     connect = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
-    return RDBStorage(url, engine_kwargs=connect)
+    storage = RDBStorage(url, engine_kwargs=connect)
+    spare_syncs(storage.engine)
+    return storage
 
 
 def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:

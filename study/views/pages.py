@@ -12,10 +12,11 @@ from rich.table import Table
 
 from storage.records import State
 from study.doctor import Finding, Level
-from study.listing import StageView, TrialList, TrialView
+from study.listing import StageView, TrialLine, TrialList, TrialView
 from study.naming import schedule_text, score_text, time_text
 from study.selector import Selection
 from study.views.chart import chart
+from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:  # what `best` and `ls` need not wait for
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # what `best` and `ls` need not wait for
 _STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
 _LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
 MISTAKES_SHOWN = 10
+MANY_TRIALS = 500
 
 
 def print_best(console: Console, chosen: Selection) -> None:
@@ -65,25 +67,41 @@ def print_summary(console: Console, chosen: Selection) -> None:
 
 
 def print_trials(console: Console, listed: TrialList) -> None:
-    """Print a line a trial."""
+    """Print a line a trial; many of them without a table, which takes a millisecond a line."""
+    names = ["trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "s"]
+    rows = [_trial_cells(listed.metric, line) for line in listed.trials]
+    if len(rows) > MANY_TRIALS:
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=False)]
+        lines = (
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False))
+            for row in [names, *rows]
+        )
+        schedules = ["schedule", *(line.failure or line.schedule for line in listed.trials)]
+        for text, schedule in zip(lines, schedules, strict=True):
+            console.file.write(f"{text}  {schedule}\n")
+        return
     table = Table(title=f"study {escape(listed.study)}", title_justify="left", box=None)
-    for name in ("trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "s"):
+    for name in names:
         table.add_column(name, justify="left" if name in ("role", "state") else "right")
     table.add_column("schedule", overflow="fold")
-    for line in listed.trials:
-        style = _STATE_STYLE.get(line.state, "")
-        table.add_row(
-            str(line.number),
-            str(line.seed),
-            line.role,
-            f"[{style}]{line.state}[/]" if style else line.state,
-            score_text(listed.metric, line.score),
-            "-" if line.loss is None else f"{line.loss:.4f}",
-            str(line.epochs),
-            f"{line.seconds:.0f}",
-            escape(line.failure or line.schedule),
-        )
+    for line, cells in zip(listed.trials, rows, strict=True):
+        style = _STATE_STYLE.get(line.state)
+        cells[3] = f"[{style}]{line.state}[/]" if style else line.state
+        table.add_row(*cells, escape(line.failure or line.schedule))
     console.print(table)
+
+
+def _trial_cells(metric: Metric, line: TrialLine) -> list[str]:
+    return [
+        str(line.number),
+        str(line.seed),
+        line.role,
+        line.state,
+        score_text(metric, line.score),
+        "-" if line.loss is None else f"{line.loss:.4f}",
+        str(line.epochs),
+        f"{line.seconds:.0f}",
+    ]
 
 
 def print_trial(console: Console, view: TrialView) -> None:

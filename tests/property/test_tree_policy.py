@@ -27,6 +27,7 @@ from study.policy import (
     Standing,
     fresh_seed,
     is_halved,
+    may_enter,
 )
 from study.racing import Gains
 from study.space import stage_of, suggest_schedule
@@ -185,7 +186,7 @@ class Search:
                 assert len(schedule.stages) == n_stages
                 assert schedule.stages[:stages] == of.schedule.stages[:stages]
             case Repeat(of):
-                assert len(self.exploring) >= self.policy._total
+                assert len(self.exploring) >= self.config.budget.trials
                 assert all(trial.state is not State.RUNNING for trial in self.exploring)
                 assert of.state is State.COMPLETE
                 role, schedule = Role.REPEAT, of.schedule
@@ -229,23 +230,27 @@ class Search:
         return schedule
 
     def _leads_nowhere(self, schedule: Schedule) -> bool:
-        for prefix in schedule.prefixes()[:-1]:
+        trained = None
+        for prefix in schedule.prefixes():
             node = self.tree.find(stage_run_key("photos", prefix, self.config.seeds.first))
             if node is None or node.rank is None:
-                return False
-            reached = self.tree.reached(node.position)
-            if not goes_on(node.rank, reached, self.config.halving.eta):
-                return True
-        return False
+                break
+            trained = node
+        else:
+            return False
+        if trained is None or trained.rank is None:
+            return False
+        reached = self.tree.reached(trained.position)
+        return not goes_on(trained.rank, reached, self.config.halving.eta)
 
     def _advance(self, number: int) -> None:
         trial = self.trials[number]
         while self.position[number] < len(trial.schedule.stages):
             position = self.position[number]
-            if not self._may_enter(trial, position):
+            key = self.key(trial, position)
+            if not may_enter(trial, position, key, self.tree, self.config):
                 self._end(number, State.PRUNED)
                 return
-            key = self.key(trial, position)
             run = self.runs.setdefault(key, self._row(key, trial, position))
             if (number, position, run.id) not in self.links:
                 self.links.append((number, position, run.id))
@@ -273,14 +278,6 @@ class Search:
             started_at=NOW,
             finished_at=None,
         )
-
-    def _may_enter(self, trial: Trial, position: int) -> bool:
-        if position == 0 or self.tree.has_entered(trial.number, position):
-            return True
-        node = self.tree.find(self.key(trial, position - 1))
-        if node is None or node.rank is None or not is_halved(trial, self.config):
-            return True
-        return goes_on(node.rank, self.tree.reached(position - 1), self.config.halving.eta)
 
     def _end(self, number: int, state: State) -> None:
         trial = self.trials[number]
