@@ -23,6 +23,10 @@ HALVING = (Strategy.TREE, Strategy.ASHA)
 """The strategies that stop the weak at stage boundaries."""
 
 
+PLACE_WORTH = 2
+"""How many children more the better of two neighbours at a boundary gets."""
+
+
 @dataclass(frozen=True)
 class RunGiven:
     """Run a schedule that the user gave: a preset's, or a line of a grid."""
@@ -213,9 +217,9 @@ def _explore(standing: Standing, config: StudyConfig) -> Explore | Branch:
 def _branch(standing: Standing, config: StudyConfig) -> Branch | None:
     """Find the promising beginning from which to go on, unless a new one is due.
 
-    Each gets its next child when it has the fewest, the deeper first, so that the best of the
-    cheap early stages are gone on with at once. New beginnings count 1/eta: of eta of them, one
-    is promising.
+    The one with the fewest children is next, and of these the deeper; but the best at a boundary
+    gets some before the second best gets any. New beginnings count 1/eta: of eta of them, one is
+    promising.
     """
     eta, by_number = config.halving.eta, {trial.number: trial for trial in standing.trials}
     best: tuple[tuple[float, ...], Branch | None] = (_beginnings(standing, config), None)
@@ -229,7 +233,8 @@ def _branch(standing: Standing, config: StudyConfig) -> Branch | None:
             if children >= _ways_on(of.schedule, position, config):
                 continue
             branch = Branch(of, position + 1, longer[children % len(longer)])
-            best = min(best, ((children, -position, place), branch), key=lambda each: each[0])
+            turn = (children + PLACE_WORTH * place, -position, place)
+            best = min(best, (turn, branch), key=lambda each: each[0])
     return best[1]
 
 
