@@ -332,12 +332,12 @@ def grown(*scores: float, position: int = 0) -> Standing:
 
 
 def test_the_best_third_of_beginnings_is_gone_on_with() -> None:
-    """With too few there is none; then the best gets some children before the next best gets any."""
+    """With too few there is none; then the best gets both its children before the next gets any."""
     policy = SearchPolicy(load_config(TREE))
     assert policy.next_action(grown(0.9, 0.8)) == Explore()
     now = grown(0.1, 0.9, 0.2, 0.8, 0.3, 0.4)
     assert policy.next_action(now) == Branch(trial_like(1), 1, 2)
-    for child in range(PLACE_WORTH + 1):
+    for child in range(PLACE_WORTH):
         assert policy.next_action(now) == Branch(trial_like(1), 1, 2 + child % 2)
         now.tree.enter(now.trials[1], 1, f"child {child}")
     assert policy.next_action(now) == Branch(trial_like(3), 1, 2)
