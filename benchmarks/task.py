@@ -51,7 +51,7 @@ class Task:
             image_size=self.size,
             batch_size=self.batch,
             cycle_len=self.epochs,
-            annealing=Annealing.ONE_CYCLE,  # as all contestants
+            annealing=Annealing.ONE_CYCLE,  # as fastai does it
             lrs=self.lr,  # type: ignore[arg-type]  # spread over the layer groups
             crop=CropType.RANDOM,
             max_zoom=1.1,
