@@ -6,7 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from trainers.metrics import EpochMetrics
+from trainers.annealing import cycle_of
+from trainers.metrics import EpochMetrics, Evaluation, log_loss
 from trainers.schedule import Schedule, Stage
 
 LAST = "last.safetensors"
@@ -67,6 +68,26 @@ class StageTask:
     def position(self) -> int:
         """Where the stage stands in the schedule, counted from 0."""
         return len(self.schedule.stages) - 1
+
+    def metrics(
+        self, evaluation: Evaluation, *, epoch: int, train_loss: float, images: int, seconds: float
+    ) -> EpochMetrics:
+        """Describe an epoch (from 1) that trained on `images` photos, in a plain training loop.
+
+        The validation loss is the evaluation's log loss, the learning rates are the stage's own.
+        """
+        lengths = self.stage.cycle_lengths
+        return EpochMetrics.of(
+            evaluation,
+            stage=self.position,
+            epoch=epoch,
+            cycle=cycle_of(epoch - 1, lengths)[0] + 1,
+            lrs=self.stage.lrs,
+            train_loss=train_loss,
+            valid_loss=log_loss(evaluation),
+            seconds=seconds,
+            images_per_second=images / seconds,
+        )
 
 
 class Trainer(Protocol):

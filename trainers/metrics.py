@@ -103,6 +103,12 @@ def macro_f1(confusion: NDArray[np.int64]) -> float:
     return float(np.mean([numbers.f1 for numbers in np.array(per_class(confusion))[seen]]))
 
 
+def log_loss(evaluation: Evaluation) -> float:
+    """Mean negative logarithm of the true class's probability, at least 1e-7."""
+    true = evaluation.probabilities[np.arange(len(evaluation.labels)), evaluation.labels]
+    return float(-np.log(np.maximum(true, 1e-7)).mean())
+
+
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
 

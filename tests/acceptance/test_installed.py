@@ -12,7 +12,16 @@ import pytest
 from PIL import Image
 
 from cli import run
-from study.config import Budget, Data, Seeds, StudyConfig, load_config
+from study.config import (
+    Budget,
+    Data,
+    Halving,
+    Keeping,
+    Seeds,
+    StudyConfig,
+    load_config,
+)
+from study.presets import grid_schedules
 from trainers.base import Precision
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +67,7 @@ def test_the_commands_of_the_readme_work(
 
 def test_the_python_example_of_the_readme_works(photos: Path) -> None:
     """The README's Python example runs as it stands."""
-    (example,) = blocks("python")
+    (example,) = (block for block in blocks("python") if "from study import" in block)
     done = subprocess.run(
         [sys.executable, "-c", example.replace("trials=50", "trials=1")],
         cwd=photos,
@@ -75,14 +84,20 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
     """The README's TOML is accepted, and study.toml with its `#` taken away says the defaults."""
     for block in blocks("toml"):
         (tmp_path / "study.toml").write_text(block)
-        load_config({}, tmp_path / "study.toml")
+        if "[[schedules]]" in block:
+            (schedule,) = grid_schedules(tmp_path / "study.toml", "resnet18", "random")
+            assert len(schedule.stages) == 2
+        else:
+            load_config({}, tmp_path / "study.toml")
     lines = (ROOT / "study.toml").read_text().splitlines()
     settings = [line[2:] for line in lines if re.match(r"# (\[|\w+ = )", line)]
     named = {line.split(" = ")[0] for line in settings}
-    for section in (StudyConfig, Data, Budget, Seeds):
-        fields = {n for n in section.model_fields if n not in ("data", "budget", "seeds", "space")}
+    sections = {"data": Data, "budget": Budget, "seeds": Seeds, "halving": Halving, "keep": Keeping}
+    for section in (StudyConfig, *sections.values()):
+        fields = {n for n in section.model_fields if n not in (*sections, "space")}
         assert fields <= named, "study.toml must name every setting"
-    optional = ("study", "preset", "backbone", "weights", "source", "root", "cache_limit")
+    optional = ["study", "preset", "backbone", "weights", "source", "root", "cache_limit"]
+    optional += ["grid", "trainer", "timeout", "max_gpu_hours", "max_disk"]
     kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
     (tmp_path / "study.toml").write_text("\n".join(kept))
     told = load_config({}, tmp_path / "study.toml")
@@ -133,7 +148,7 @@ def test_help_names_every_flag_and_the_choices(capsys: pytest.CaptureFixture[str
     """What is new to compute with and to keep photos in is offered, with what it may be."""
     assert run(["search", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for flag in ("precision", "compile", "deterministic", "cache-limit", "device", "trials"):
+    for flag in ("precision", "compile", "deterministic", "cache-limit", "devices", "trials"):
         assert f" --{flag} " in said
     assert f"--precision <{'|'.join(Precision)}>" in said
     assert "--cache-limit <str> Disk for decoded photos, as 20GB; default: half the free." in said

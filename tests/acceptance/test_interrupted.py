@@ -19,6 +19,7 @@ SETTINGS = """
 backbone = "test_resnet"
 weights = "random"
 sampler = "random"
+strategy = "independent"
 [space]
 n_stages = [2]
 image_size = [24]

@@ -86,7 +86,9 @@ def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_pat
 
     assert "bright [red]" in cli("best").stdout
     listed = json.loads(cli("ls", "--json").stdout)
-    assert [trial["state"] for trial in listed["trials"]] == ["complete"] * len(listed["trials"])
+    states = [trial["state"] for trial in listed["trials"]]
+    assert set(states) <= {"complete", "pruned"}
+    assert states[0] == "complete"
     assert any(trial["role"] == "repeat" for trial in listed["trials"])
     shown = json.loads(cli("show", "0", "--json").stdout)
     assert [len(stage["epochs"]) for stage in shown["stages"]] == [1, 1]
