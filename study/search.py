@@ -108,37 +108,38 @@ def run_search(
             closing(make_engine(config, made, slots)) as engine,
         ):
             store.update_config(study.id, {**study.config, **plain_config(config)})
+            interrupted = threading.Event()
+            coordinator = Coordinator(
+                study=study,
+                labels=manifest.labels(Split.VALID),
+                config=config,
+                weights=weights,
+                policy=decide,
+                store=store,
+                vault=Vault(runs_folder(config.storage) / config.study_name),
+                suggestions=make_suggestions(config),
+                engine=engine,
+                listener=listener,
+                stop=lambda: bool(
+                    interrupted.is_set() or ownership.lost or _spent(coordinator, deadline)
+                ),
+            )
+            _started(store, study, config, manifest, coordinator, listener)
             # Before there is a trial, there is nothing to finish: Ctrl-C stops at once.
             say = telling(listener, "decoding photos")
             made.prepare(_views(config, decide), say, lambda text: listener(Notice(text)))
-            with _interruption() as interrupted:
-                coordinator = Coordinator(
-                    study=study,
-                    labels=manifest.labels(Split.VALID),
-                    config=config,
-                    weights=weights,
-                    policy=decide,
-                    store=store,
-                    vault=Vault(runs_folder(config.storage) / config.study_name),
-                    suggestions=make_suggestions(config),
-                    engine=engine,
-                    listener=listener,
-                    stop=lambda: bool(
-                        interrupted.is_set() or ownership.lost or _spent(coordinator, deadline)
-                    ),
-                )
-                _started(store, study, config, manifest, coordinator, listener)
+            with _interruption(interrupted):
                 coordinator.run()
-                if ownership.lost:
-                    raise ownership.lost
-                _tell_of_boundaries(coordinator, listener)
-                return SearchOutcome(
-                    study=config.study_name,
-                    ended=coordinator.ended,
-                    to_go=decide.to_go(coordinator.standing),
-                    stopped=interrupted.is_set(),
-                    spent=_spent(coordinator, deadline),
-                )
+            if ownership.lost:
+                raise ownership.lost
+            _tell_of_boundaries(coordinator, listener)
+            return SearchOutcome(
+                study=config.study_name,
+                ended=coordinator.ended,
+                to_go=decide.to_go(coordinator.standing),
+                stopped=interrupted.is_set(),
+                spent=_spent(coordinator, deadline),
+            )
     finally:
         store.close()
 
@@ -228,11 +229,10 @@ def make_suggestions(config: StudyConfig) -> "Suggestions":
 
 
 @contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C (or SIGTERM) sets; the second one stops at once."""
-    event = threading.Event()
+def _interruption(event: threading.Event) -> Iterator[None]:
+    """Have the first Ctrl-C (or SIGTERM) set an event; the second one stops at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield
         return
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -244,7 +244,7 @@ def _interruption() -> Iterator[threading.Event]:
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield event
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

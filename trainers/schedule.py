@@ -202,7 +202,11 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain tuples, strings and numbers, as `from_dict` takes them."""
-        return asdict(self)
+        plain = asdict(self)
+        for stage in plain["stages"]:
+            if stage["annealing"] is Annealing.COSINE:
+                del stage["annealing"]  # once there was no other: digests stay as they were
+        return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:

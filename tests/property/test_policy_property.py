@@ -1,6 +1,7 @@
 """A whole search in the head: whatever the config and the outcomes, the plan is kept."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given, settings
@@ -113,7 +114,7 @@ class Imagined:
         one = self.data.draw(st.sampled_from(self.running))
         number = st.none() | st.floats(0, 1)
         outcome = {"state": state, "score": self.data.draw(number), "loss": self.data.draw(number)}
-        self.trials[one.number] = Trial(**{**vars(one), **outcome})
+        self.trials[one.number] = replace(one, **outcome)
 
 
 @settings(deadline=None, max_examples=200)

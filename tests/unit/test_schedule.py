@@ -188,8 +188,8 @@ def test_unknown_keys_are_refused_with_the_known_ones() -> None:
 def test_the_canonical_json_stays_as_it_is() -> None:
     """Stored runs are found again by this text: a change of it orphans them all."""
     assert schedule(hidden=(16,), stages=(stage(lrs=0.01, dropout=(0.5,)),)).to_json() == (
-        '{"backbone":"resnet18","hidden":[16],"stages":[{"annealing":"cosine","augmentation":"none",'
-        '"batch_size":8,"crop":"random","cycle_len":1,"cycle_mult":1,"dropout":[0.5],"frozen_groups":0,'
+        '{"backbone":"resnet18","hidden":[16],"stages":[{"augmentation":"none","batch_size":8,'
+        '"crop":"random","cycle_len":1,"cycle_mult":1,"dropout":[0.5],"frozen_groups":0,'
         '"image_size":64,"label_smoothing":0.0,"lrs":[0.001,0.002,0.01],"max_zoom":1.0,'
         '"n_cycles":1,"optimizer":"adamw","start_from":"last","weight_decay":0.0}],'
         '"weights":"pretrained"}'
