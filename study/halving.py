@@ -34,8 +34,6 @@ def rank_correlations(tree: StageTree) -> list[tuple[int, int, float]]:
     Gives (position, pairs, Spearman's correlation) for the boundary after stage `position` and
     the one after it, over the stage runs that reached both; where there are enough of them.
     """
-    from scipy.stats import spearmanr  # most of a second to import
-
     found, position = [], 0
     while later := tree.reached(position + 1):
         pairs = [
@@ -45,6 +43,8 @@ def rank_correlations(tree: StageTree) -> list[tuple[int, int, float]]:
         ]
         differing = all(len(set(scores)) > 1 for scores in zip(*pairs, strict=True))
         if len(pairs) >= FEW and differing:
+            from scipy.stats import spearmanr  # most of a second to import
+
             found.append((position, len(pairs), float(spearmanr(pairs).statistic)))
         position += 1
     return found
