@@ -7,7 +7,7 @@ from typing import Any
 
 from storage.database import open_database
 from storage.places import runs_folder
-from storage.records import Checkpoint, EpochRecord, Role, State, StudyRecord, Trial
+from storage.records import Checkpoint, EpochRecord, Kind, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.config import StudyConfig
 from study.naming import schedule_text
@@ -75,9 +75,15 @@ def list_trials(study: str | None = None, *, storage: str = StudyConfig().storag
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        ranking = store.ranking(record)
-        files = {r.trial.number: r.checkpoint.path for r in ranking if r.checkpoint}
-        lines = tuple(_line(trial, files.get(trial.number)) for trial in store.trials(record.id))
+        files = {
+            (file.stage_run_id, file.epoch): file.path
+            for file in store.checkpoints(record.id)
+            if file.kind is Kind.BEST
+        }
+        lines = tuple(
+            _line(trial, files.get((trial.best_stage_run or -1, trial.best_epoch or -1)))
+            for trial in store.trials(record.id)
+        )
         return TrialList(record.name, record.metric, lines)
     finally:
         store.close()

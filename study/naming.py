@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from storage.records import Kind, Trial
 from trainers.metrics import Metric
-from trainers.schedule import Schedule, Stage
+from trainers.schedule import Annealing, Schedule, Stage
 
 _TAGS = {
     Metric.ACCURACY: "acc",
@@ -54,6 +54,8 @@ def schedule_text(schedule: Schedule) -> str:
     ]
     if any(stage.frozen_groups for stage in stages):
         parts.append(f"frozen {_joined([stage.frozen_groups for stage in stages])}")
+    if any(stage.annealing is not Annealing.COSINE for stage in stages):
+        parts.append(_joined([stage.annealing for stage in stages]))
     return ", ".join(parts)
 
 
