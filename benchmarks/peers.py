@@ -1,11 +1,12 @@
 """Part `peers`: the same work under `optimize(n_jobs=2)`, Optuna's own way to use two slots.
 
-Its slots are threads. Ray Tune takes part if it is installed, which this project does not ask for.
+Its slots are threads. Ray Tune takes part where it is installed (the group `peers`).
 """
 
 import argparse
 import time
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from typing import Any
 
 import optuna
 import sharing
-from contestants import markdown
+from contestants import markdown, say
 from idle import HEADER as IDLE_HEADER
 from idle import row
 from plain_optuna import PlainLoop, sampler_of
@@ -43,6 +44,18 @@ def optimize(seconds: float, trials: int, jobs: int, sampler: str) -> tuple[floa
             storage.engine.dispose()
 
 
+def _ray() -> dict[str, sharing.Contestant]:
+    if find_spec("ray") is None:
+        say("Ray Tune is not installed, and left out")
+        return {}
+    import ray_tune
+
+    return {
+        "ray tune, Optuna TPE": partial(ray_tune.search, asha=False),
+        "ray tune, Optuna TPE, ASHA by epoch": partial(ray_tune.search, asha=True),
+    }
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this part's options."""
     sharing.add_arguments(parser)
@@ -52,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
     """Measure; give the tables and what they were made of."""
+    contestants = sharing.WITH_JOBS | _ray()
     runs = sharing.measure(
-        sharing.ground_of(given), sharing.WITH_JOBS, given.trials, given.repetitions
+        sharing.ground_of(given), contestants, given.trials, range(given.repetitions)
     )
     texts, measured = [sharing.table(runs)], {"sharing": [asdict(each) for each in runs]}
     speeds = {
@@ -69,8 +83,6 @@ def run(given: argparse.Namespace) -> tuple[str, Any]:
     _, waits = optimize(given.seconds, given.trials, given.jobs, "tpe")
     header = ("searched by", *IDLE_HEADER[1:])
     texts.append(markdown(header, [row(f"optuna, n_jobs={given.jobs}", waits)]))
-    ray = "installed, but no loop is written for it" if find_spec("ray") else "not installed"
-    texts.append(f"Ray Tune: {ray}.")
     measured["seconds"] = {sampler: seconds for sampler, (seconds, _) in speeds.items()}
     measured["gaps"] = asdict(waits)
     return "\n\n".join(texts), measured

@@ -4,7 +4,8 @@ import logging
 import threading
 import warnings
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ from wiring import METRIC
 from study.choices import Space
 from study.space import suggest_schedule
 from trainers.base import BEST, LAST, StageTask, Trainer
+from trainers.metrics import EpochMetrics
 from trainers.schedule import Schedule
 
 optuna.logging.set_verbosity(logging.WARNING)
@@ -68,28 +70,34 @@ class PlainLoop:
             return self._train(trial, schedule, seed, Path(folder))
 
     def _train(self, trial: optuna.Trial, schedule: Schedule, seed: int, folder: Path) -> float:
-        best, steps = 0.0, 0
-        start: Path | None = None
-        for position in range(len(schedule.stages)):
-            prefix = replace(schedule, stages=schedule.stages[: position + 1])
-            if start is not None and prefix.stages[-1].start_from == "best":
-                start = start.with_name(BEST)
-            work = folder / str(position)
-            work.mkdir()
-            in_stage = 0.0
-            task = StageTask(schedule=prefix, seed=seed, folder=work, start=start)
-            for metrics in self._trainer.train(task):
-                steps += 1
-                in_stage = max(in_stage, metrics.score(METRIC))
-                best = max(best, in_stage)
-                if self._reports == "epoch":
-                    trial.report(metrics.score(METRIC), steps)
-                    # Not after the last epoch: there is nothing left to be saved.
-                    if steps < schedule.epochs and trial.should_prune():
-                        raise optuna.TrialPruned
-            if self._reports == "stage":
-                trial.report(in_stage, position + 1)
-                if position < len(schedule.stages) - 1 and trial.should_prune():
+        best, steps, stages = 0.0, 0, {0: 0.0}
+        for position, metrics in train_alone(self._trainer, schedule, seed, folder):
+            score, steps = metrics.score(METRIC), steps + 1
+            best, stages[position] = max(best, score), max(stages.get(position, 0.0), score)
+            # Not after the last epoch: there is nothing left to be saved.
+            if self._reports == "epoch":
+                trial.report(score, steps)
+                if steps < schedule.epochs and trial.should_prune():
                     raise optuna.TrialPruned
-            start = work / LAST
+            elif metrics.epoch == schedule.stages[position].epochs:
+                trial.report(stages[position], position + 1)
+                if steps < schedule.epochs and trial.should_prune():
+                    raise optuna.TrialPruned
         return best
+
+
+def train_alone(
+    trainer: Trainer, schedule: Schedule, seed: int, folder: Path
+) -> Iterator[tuple[int, EpochMetrics]]:
+    """Train all stages of a schedule; give each epoch with its stage's position."""
+    start: Path | None = None
+    for position, prefix in enumerate(schedule.prefixes()):
+        if start is not None and prefix.stages[-1].start_from == "best":
+            start = start.with_name(BEST)
+        work = folder / str(position)
+        work.mkdir()
+        task = StageTask(schedule=prefix, seed=seed, folder=work, start=start)
+        with closing(trainer.train(task)) as epochs:
+            for metrics in epochs:
+                yield position, metrics
+        start = work / LAST

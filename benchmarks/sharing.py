@@ -1,7 +1,7 @@
 """Part `sharing`: how much has to be computed for an equal best score."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -162,11 +162,11 @@ def _real(given: argparse.Namespace) -> Ground:
 
 
 def measure(
-    ground: Ground, contestants: dict[str, Contestant], trials: int, repetitions: int
+    ground: Ground, contestants: dict[str, Contestant], trials: int, repetitions: Iterable[int]
 ) -> list[Run]:
     """Let everybody search in every repetition."""
     runs = []
-    for repetition in range(repetitions):
+    for repetition in repetitions:
         for name, search in contestants.items():
             counted = search(ground, trials, repetition)
             best = counted.curve[-1][1]
@@ -229,6 +229,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trainer", choices=["synthetic", "surface", "real"], default="synthetic")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS),
+                        default=list(CONTESTANTS))  # fmt: skip
     parser.add_argument("--data", type=Path, help="photos, for --trainer real")
     parser.add_argument("--photos", type=int, help="take about so many, spread over all")
     parser.add_argument("--sizes", choices=["small", "default"], default="small")
@@ -236,5 +238,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
     """Measure; give the table and what it was made of."""
-    runs = measure(ground_of(given), CONTESTANTS, given.trials, given.repetitions)
+    names = dict.fromkeys([HOME, *given.contestants])
+    chosen = {name: CONTESTANTS[name] for name in names}
+    runs = measure(ground_of(given), chosen, given.trials, range(given.repetitions))
     return table(runs), [asdict(each) for each in runs]

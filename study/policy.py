@@ -122,11 +122,12 @@ class SearchPolicy:
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
-        missing = [
-            max(repeats - repeated[trial.schedule_digest], 0)
-            for trial in _racing(standing, exploring, self.config)
-        ]
-        missing += [repeats] * min(undecided, count)
+        missing = [repeats] * min(undecided, count)
+        if undecided < count:
+            missing += [
+                max(repeats - repeated[trial.schedule_digest], 0)
+                for trial in _racing(standing, exploring, self.config)
+            ]
         running = sum(trial.state is State.RUNNING for trial in standing.trials)
         return running + to_explore + sum(sorted(missing, reverse=True)[:count])
 

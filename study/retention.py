@@ -1,14 +1,16 @@
 """Which weights files stay. What goes is what nobody will choose and nobody goes on from."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from storage.records import Checkpoint, Kind, RankedTrial, Role, State, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
-from study.config import Strategy, StudyConfig
+from study.config import StudyConfig
 from study.halving import promising
-from study.policy import Standing
+from study.policy import HALVING, Standing
 from study.tree import Node
 
 
@@ -45,7 +47,7 @@ def spare(kept: Kept, standing: Standing, config: StudyConfig, *, ongoing: bool)
     nodes = {run: standing.tree.find(key) for run, key in kept.keys.items()}
     running = {trial.number for trial in standing.trials if trial.state is State.RUNNING}
     chosen = _chosen(kept.ranking, standing.trials, config.keep.trials)
-    starts = _starts(standing, config) if ongoing else set()
+    starts = _starts(standing, config) if ongoing else {}
     spares, dispensable, size = [], [], 0
     for checkpoint in kept.checkpoints:
         node = nodes[checkpoint.stage_run_id]
@@ -55,9 +57,9 @@ def spare(kept: Kept, standing: Standing, config: StudyConfig, *, ongoing: bool)
         elif checkpoint.kind is Kind.BEST and place is not None:
             size += checkpoint.size
             dispensable.append((0, place, checkpoint))
-        elif node is not None and (node.key, checkpoint.kind) in starts:
+        elif node is not None and (start := starts.get((node.key, checkpoint.kind))) is not None:
             size += checkpoint.size
-            dispensable.append((1, 0, checkpoint))
+            dispensable.append((1, start, checkpoint))
         else:
             spares.append(Spare(checkpoint, _why(checkpoint, config)))
     if config.keep.max_disk is not None:
@@ -92,24 +94,29 @@ def _chosen(
     return chosen
 
 
-def _starts(standing: Standing, config: StudyConfig) -> set[tuple[str, Kind]]:
-    """Give the stage runs, by key, whose weights later trials may start from, and which weights."""
+def _starts(standing: Standing, config: StudyConfig) -> dict[tuple[str, Kind], int]:
+    """Give whose weights later trials may start from, and which weights; each with its place."""
     kinds = {Kind.LAST}
     if any(
         "best" in (config.resolved_space.of_stage(p).get("start_from") or ()) for p in range(12)
     ):
         kinds.add(Kind.BEST)
-    return {(node.key, kind) for node in _beginnings(standing, config) for kind in kinds}
+    nodes = enumerate(_beginnings(standing, config))
+    return {(node.key, kind): place for place, node in nodes for kind in kinds}
 
 
 def _beginnings(standing: Standing, config: StudyConfig) -> list[Node]:
-    if config.strategy in (Strategy.INDEPENDENT, Strategy.GRID):
+    """Give what later trials may begin with, best first.
+
+    Where trials are halved, that is every first stage, of which a space has few and any suggestion
+    may take one, and the promising ones of the others.
+    """
+    if config.strategy not in HALVING:
         return list(standing.tree)
-    return [
-        node
-        for position in range(max(config.resolved_space.n_stages) - 1)
-        for node in promising(standing.tree.reached(position), config.halving.eta)
-    ]
+    roots = sorted(standing.tree.roots, key=lambda node: node.rank or (math.inf,))
+    longer = range(1, max(config.resolved_space.n_stages) - 1)
+    reached = [promising(standing.tree.reached(p), config.halving.eta) for p in longer]
+    return list(chain(roots, *reached))
 
 
 def _why(checkpoint: Checkpoint, config: StudyConfig) -> str:
