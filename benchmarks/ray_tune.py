@@ -1,6 +1,7 @@
 """The search that a user of Ray Tune writes: its Optuna search, with or without its ASHA."""
 
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from ray.tune.search.optuna import OptunaSearch
 from sharing import Ground
 from wiring import METRIC, Counted
 
+from study.choices import Space
 from study.space import suggest_schedule
 
 LONGEST = 1000
@@ -36,14 +38,16 @@ def objective(params: dict[str, Any], ground: Ground, repetition: int) -> None:
             })  # fmt: skip
 
 
+def choose(trial: Any, *, space: Space, weights: str) -> None:
+    """Suggest a schedule's parameters; Ray hands them to `objective`, and pickles this."""
+    suggest_schedule(trial, space, weights)
+
+
 def search(ground: Ground, trials: int, repetition: int, *, asha: bool, jobs: int = 1) -> Counted:
     """Search; a schedule that comes again is trained again under the same seed."""
     ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
     halving = ASHAScheduler(max_t=LONGEST, grace_period=1, reduction_factor=3)
-
-    def space(trial: Any) -> None:
-        suggest_schedule(trial, ground.space, ground.weights)
-
+    space = partial(choose, space=ground.space, weights=ground.weights)
     sampler = sampler_of("tpe", repetition)
     suggester = OptunaSearch(space, metric="score", mode="max", sampler=sampler)
     with TemporaryDirectory(prefix="encore-bench-") as folder:
@@ -55,6 +59,7 @@ def search(ground: Ground, trials: int, repetition: int, *, asha: bool, jobs: in
                 search_alg=ConcurrencyLimiter(suggester, jobs),
                 scheduler=halving if asha else FIFOScheduler(),
                 num_samples=trials,
+                reuse_actors=True,  # a new process for each trial would take seconds
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         ).fit()
