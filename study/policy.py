@@ -139,7 +139,7 @@ class SearchPolicy:
 
 @dataclass(frozen=True)
 class SeedsPolicy:
-    """What `repeat` does: the schedule of a trial, until it was begun under `seeds` seeds."""
+    """What `repeat` does: the schedule of a trial, until it was trained under `seeds` seeds."""
 
     of: Trial
     seeds: int
@@ -158,7 +158,7 @@ class SeedsPolicy:
         tried = {
             trial.seed
             for trial in standing.trials
-            if trial.schedule_digest == digest and trial.state is not State.FAILED
+            if trial.schedule_digest == digest and trial.state not in (State.FAILED, State.PRUNED)
         }
         return max(self.seeds - len(tried), 0)
 

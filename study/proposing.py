@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from storage.records import Role, StudyRecord, Trial, stage_run_key
+from storage.records import Role, State, StudyRecord, Trial, stage_run_key
 from storage.store import Store
 from study.config import StudyConfig
 from study.halving import goes_on
@@ -49,8 +49,10 @@ class Proposals:
             case Repeat(of):
                 number, schedule = self._suggestions.add(like=of.number), of.schedule
                 role = Role.REPEAT
+        # Repeats train on what halving stopped: without its weak seeds a mean would flatter.
+        tried = [t for t in trials.values() if role is not Role.REPEAT or t.state != State.PRUNED]
         # A suggestion that was already run becomes one more seed of that schedule.
-        seed = fresh_seed(trials.values(), schedule, self._config.seeds.first)
+        seed = fresh_seed(tried, schedule, self._config.seeds.first)
         trial = self._store.add_trial(self._study.id, number, schedule, seed, role)
         self._suggestions.annotate(
             number, {"seed": seed, "schedule": trial.schedule_digest, "role": role.value}

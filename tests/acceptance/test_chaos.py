@@ -97,7 +97,9 @@ def test_twenty_kills_cost_nothing_but_time(tmp_path: Path, template: Path) -> N
         roles = Counter(trial.role for trial in trials)
         assert roles.total() - roles[Role.REPEAT] == TRIALS
         assert roles[Role.REPEAT] <= 4
-        assert len({(trial.schedule_digest, trial.seed) for trial in trials}) == len(trials)
+        # A repeat may go on under a seed that halving had stopped; nobody else shares one.
+        complete = [t for t in trials if t.state is State.COMPLETE]
+        assert len({(trial.schedule_digest, trial.seed) for trial in complete}) == len(complete)
         assert len({trial.number for trial in trials}) == len(trials)
         assert len({run.key for run in runs}) == len(runs)
         assert {run.state for run in runs} == {State.COMPLETE}

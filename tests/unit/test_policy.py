@@ -282,6 +282,13 @@ def test_seeds_policy_counts_every_seed_that_did_not_fail() -> None:
     assert policy.to_go(standing(trials)) == 1
 
 
+def test_a_seed_that_halving_stopped_is_still_to_be_trained() -> None:
+    """Else the mean over seeds would leave out the weak ones."""
+    policy = SeedsPolicy(trial(0), 2)
+    trials = [trial(0), trial(1, seed=1, state=State.PRUNED)]
+    assert policy.next_action(standing(trials)) == Repeat(trial_like(0))
+
+
 @pytest.mark.parametrize("strategy", ["tree", "asha", "independent"])
 def test_only_suggestions_are_halved(strategy: str) -> None:
     """Given, free and repeated trials always go on; without halving, all do."""
