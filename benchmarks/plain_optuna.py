@@ -70,19 +70,19 @@ class PlainLoop:
             return self._train(trial, schedule, seed, Path(folder))
 
     def _train(self, trial: optuna.Trial, schedule: Schedule, seed: int, folder: Path) -> float:
-        best, steps, stages = 0.0, 0, {0: 0.0}
+        best, in_stage, steps = 0.0, 0.0, 0
         for position, metrics in train_alone(self._trainer, schedule, seed, folder):
             score, steps = metrics.score(METRIC), steps + 1
-            best, stages[position] = max(best, score), max(stages.get(position, 0.0), score)
-            # Not after the last epoch: there is nothing left to be saved.
+            best, in_stage = max(best, score), max(in_stage, score) if metrics.epoch > 1 else score
             if self._reports == "epoch":
                 trial.report(score, steps)
-                if steps < schedule.epochs and trial.should_prune():
-                    raise optuna.TrialPruned
             elif metrics.epoch == schedule.stages[position].epochs:
-                trial.report(stages[position], position + 1)
-                if steps < schedule.epochs and trial.should_prune():
-                    raise optuna.TrialPruned
+                trial.report(in_stage, position + 1)
+            else:
+                continue
+            # Not after the last epoch: there is nothing left to be saved.
+            if steps < schedule.epochs and trial.should_prune():
+                raise optuna.TrialPruned
         return best
 
 

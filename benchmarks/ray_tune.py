@@ -69,10 +69,6 @@ def search(ground: Ground, trials: int, repetition: int, *, asha: bool, jobs: in
 
 def _counted(ground: Ground, epochs: list[dict[str, Any]]) -> Counted:
     counted = Counted(ground.trainer(0), ground.n_train)
-    best = 0.0
     for epoch in epochs:
-        counted.stage_runs += bool(epoch["begins"])
-        counted.pixels += epoch["pixels"]
-        best = max(best, epoch["score"])
-        counted.curve.append((counted.pixels, best))
+        counted.add(epoch["pixels"], epoch["score"], begins=bool(epoch["begins"]))
     return counted

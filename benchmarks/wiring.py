@@ -86,13 +86,18 @@ class Counted:
 
     def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; see `Trainer.train`."""
-        self.stage_runs += 1
         with closing(self._trainer.train(task)) as epochs:
             for metrics in epochs:
-                self.pixels += self._n_train * task.stage.image_size**2
-                before = self.curve[-1][1] if self.curve else 0.0
-                self.curve.append((self.pixels, max(before, metrics.score(METRIC))))
+                pixels = self._n_train * task.stage.image_size**2
+                self.add(pixels, metrics.score(METRIC), begins=metrics.epoch == 1)
                 yield metrics
+
+    def add(self, pixels: int, score: float, *, begins: bool) -> None:
+        """Count an epoch; `begins` says that it is the first of its stage run."""
+        self.stage_runs += begins
+        self.pixels += pixels
+        before = self.curve[-1][1] if self.curve else 0.0
+        self.curve.append((self.pixels, max(before, score)))
 
 
 def spent_until(curve: Curve, target: float) -> float:

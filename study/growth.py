@@ -10,7 +10,7 @@ from storage.store import Store
 from study.config import StudyConfig
 from study.halving import rank_correlations
 from study.selector import find_study
-from study.tree import Node, grow
+from study.tree import Node, Rank, grow
 from trainers.data.manifest import Manifest, Split
 from trainers.metrics import Metric
 from trainers.schedule import Stage
@@ -75,8 +75,9 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         photos = _n_train(store, record.manifest_digest)
     finally:
         store.close()
-    view = _View(record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs})
-    view.ranks = {run.key: ranks[run.id] for run in runs if run.id in ranks}
+    view = _View(
+        record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
+    )
     roots = tuple(view.node(root) for root in tree.roots)
     nodes = list(_all(roots))
     return ShownTree(
@@ -92,7 +93,7 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _View:
     """Turns nodes into what is shown of them."""
 
@@ -100,7 +101,7 @@ class _View:
     photos: int
     trials: dict[int, Trial]
     runs: dict[str, StageRun]
-    ranks: dict[str, tuple[float, float]] | None = None
+    ranks: dict[int, Rank]
 
     def node(self, node: Node) -> StageNode:
         run = self.runs[node.key]
@@ -111,7 +112,7 @@ class _View:
             for number in node.trials
             if number not in onward and self.trials[number].state is State.PRUNED
         ]
-        rank = (self.ranks or {}).get(node.key)
+        rank = self.ranks.get(run.id)
         sign = -1 if self.metric.higher_is_better else 1
         return StageNode(
             key=node.key,

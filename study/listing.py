@@ -75,13 +75,13 @@ def list_trials(study: str | None = None, *, storage: str = StudyConfig().storag
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        files = {
+        files: dict[tuple[int | None, int | None], str] = {
             (file.stage_run_id, file.epoch): file.path
             for file in store.checkpoints(record.id)
             if file.kind is Kind.BEST
         }
         lines = tuple(
-            _line(trial, files.get((trial.best_stage_run or -1, trial.best_epoch or -1)))
+            _line(trial, files.get((trial.best_stage_run, trial.best_epoch)))
             for trial in store.trials(record.id)
         )
         return TrialList(record.name, record.metric, lines)

@@ -18,10 +18,8 @@ from trainers.schedule import Schedule
 SUGGESTED = (Role.EXPLORE, Role.BRANCH, Role.FREE)
 """The roles of trials that the sampler had a say in."""
 
-
 HALVING = (Strategy.TREE, Strategy.ASHA)
 """The strategies that stop the weak at stage boundaries."""
-
 
 PLACE_WORTH = 2
 """How many children more the better of two neighbours at a boundary gets."""

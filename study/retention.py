@@ -97,9 +97,9 @@ def _chosen(
 def _starts(standing: Standing, config: StudyConfig) -> dict[tuple[str, Kind], int]:
     """Give whose weights later trials may start from, and which weights; each with its place."""
     kinds = {Kind.LAST}
-    if any(
-        "best" in (config.resolved_space.of_stage(p).get("start_from") or ()) for p in range(12)
-    ):
+    space = config.resolved_space
+    stages = range(max(space.n_stages))
+    if any("best" in (space.of_stage(p).get("start_from") or ()) for p in stages):
         kinds.add(Kind.BEST)
     nodes = enumerate(_beginnings(standing, config))
     return {(node.key, kind): place for place, node in nodes for kind in kinds}
