@@ -147,9 +147,10 @@ def _real(given: argparse.Namespace) -> Ground:
     if given.data is None:
         raise SystemExit("--trainer real needs --data, a folder {train,val}/CLASS/*")
     manifest = build_manifest(given.data)
-    if given.photos:
-        step = max(1, len(manifest.photos) // given.photos)
-        manifest = replace(manifest, photos=manifest.photos[::step])
+    if given.photos:  # few to train on, but all to validate on: luck must not decide
+        train, valid = manifest.of_split(Split.TRAIN), manifest.of_split(Split.VALID)
+        step = max(1, len(train) // given.photos)
+        manifest = replace(manifest, photos=(*train[::step], *valid))
     trainer = Finetuner(manifest, compute=choose_compute("cpu"))  # one: photos are decoded once
     return Ground(
         lambda _: trainer,
@@ -232,7 +233,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS),
                         default=list(CONTESTANTS))  # fmt: skip
     parser.add_argument("--data", type=Path, help="photos, for --trainer real")
-    parser.add_argument("--photos", type=int, help="take about so many, spread over all")
+    parser.add_argument("--photos", type=int, help="train on about so many, spread over all")
     parser.add_argument("--sizes", choices=["small", "default"], default="small")
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainers.backbone import Network
+from trainers.decision import Decision
 from trainers.metrics import EpochMetrics, Evaluation
 from trainers.schedule import CropType, Schedule, Stage
 
@@ -34,7 +35,11 @@ class NotOurWeights(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsCard:
-    """What a weights file says about itself: how to rebuild the network, and what made it."""
+    """What a weights file says about itself: how to rebuild the network, and what made it.
+
+    `decision` turns its probabilities into an answer, if prices were set for it (see `Decision`);
+    `made_by` is the command, commit and device that trained it, as far as it is known.
+    """
 
     backbone: str
     hidden: tuple[int, ...]
@@ -51,6 +56,8 @@ class WeightsCard:
     epoch: int
     metrics: dict[str, float]
     packages: dict[str, str]
+    decision: dict[str, Any] | None = None
+    made_by: dict[str, str] = field(default_factory=dict)
     format_version: str = FORMAT_VERSION
 
     @classmethod
@@ -63,7 +70,9 @@ class WeightsCard:
                     f"weights are of format {plain['format_version']}, this Encore reads "
                     f"{FORMAT_VERSION}; upgrade encore-search"
                 )
-            known = {field.name: plain[field.name] for field in fields(cls)}
+            # What came later may be missing: files of all versions of this format are read.
+            later = {"decision": None, "made_by": {}}
+            known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
             card = cls(**known)
@@ -78,6 +87,17 @@ class WeightsCard:
         Schedule(backbone=self.backbone, hidden=self.hidden, stages=(stage,))
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes must be names, got {str(self.classes)[:100]}")
+        if self.decision is not None:
+            Decision.from_dict(self.decision, len(self.classes))
+        if not all(isinstance(value, str) for value in dict(self.made_by).values()):
+            raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
+
+    @property
+    def rule(self) -> Decision:
+        """How the probabilities become an answer: the most probable class, if nothing was set."""
+        if self.decision is None:
+            return Decision.plain(len(self.classes))
+        return Decision.from_dict(self.decision, len(self.classes))
 
 
 def package_versions() -> dict[str, str]:

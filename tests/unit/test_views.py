@@ -70,9 +70,7 @@ def chosen(**others: Any) -> Selection:
 
 def test_the_command_lines_own_consoles_take_no_emoji_codes() -> None:
     """A class may be called :fire:, and then it is printed so."""
-    import cli
-
-    for own in (cli.out, cli.err):
+    for own in (console.out, console.err):
         assert str(own.render_str(":fire:")) == ":fire:"
 
 

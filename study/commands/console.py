@@ -1,0 +1,23 @@
+"""What commands share: where they print, and the flags of all that read."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from study.config import StudyConfig
+from study.views.document import json_text
+
+out, err = Console(emoji=False), Console(emoji=False, stderr=True)
+
+Storage = Annotated[str, typer.Option(help="Database URL, for Optuna and us.", show_default=True)]
+Study = Annotated[str | None, typer.Option(help="Study name; default: the one used last.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+TrialNumber = Annotated[int, typer.Argument(help="Number of a trial, as `ls` lists them.")]
+DEFAULT_STORAGE = StudyConfig().storage
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document and nothing else."""
+    sys.stdout.write(json_text(document) + "\n")

@@ -1,0 +1,133 @@
+"""From probabilities to an answer: which class is the cheapest to name, or is it none? Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+REJECTED = -1
+"""What `decide` gives for a photo that a person should look at."""
+
+_SMALLEST = 1e-7
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A rule for C classes: the answer is what costs least on average.
+
+    `costs` has C rows (the true class) of C prices (of naming each class instead), its diagonal
+    nought. Probabilities are first made honest by a `temperature`: above 1 they are less sure.
+    With a `reject_cost`, a photo on which every answer costs more than that is `REJECTED`.
+    """
+
+    costs: tuple[tuple[float, ...], ...]
+    temperature: float = 1.0
+    reject_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that this is a rule."""
+        n = len(self.costs)
+        if not n or any(len(row) != n for row in self.costs):
+            raise ValueError(f"costs must be a square, got {self.costs}")
+        prices = [price for row in self.costs for price in row]
+        if not all(math.isfinite(price) and price >= 0 for price in prices):
+            raise ValueError(f"costs must be finite and at least 0, got {self.costs}")
+        if any(self.costs[label][label] for label in range(n)):
+            raise ValueError(f"costs of a right answer must be 0, got {self.costs}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.reject_cost is not None and not 0 <= self.reject_cost < math.inf:
+            raise ValueError(f"reject_cost must be at least 0, got {self.reject_cost}")
+
+    @classmethod
+    def plain(cls, n_classes: int) -> Self:
+        """Give the rule of every classifier: name the most probable class."""
+        return cls(tuple(map(tuple, (1.0 - np.eye(n_classes)).tolist())))
+
+    @property
+    def threshold(self) -> float | None:
+        """The calibrated probability of the first class from which it is named, of two classes."""
+        if len(self.costs) != 2:
+            return None
+        missed_first, missed_second = self.costs[0][1], self.costs[1][0]
+        total = missed_first + missed_second
+        return missed_second / total if total else 0.5
+
+    def calibrated(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Give the honest probabilities, shape (n, C) as those given."""
+        sharpened = np.log(np.maximum(probabilities, _SMALLEST).astype(float)) / self.temperature
+        sharpened = np.exp(sharpened - sharpened.max(axis=1, keepdims=True))
+        honest: NDArray[np.float64] = sharpened / sharpened.sum(axis=1, keepdims=True)
+        return honest
+
+    def decide(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+        """Give each photo's cheapest class, shape (n,), or `REJECTED`; from (n, C) uncalibrated."""
+        expected = self.calibrated(probabilities) @ np.array(self.costs)
+        answers: NDArray[np.int64] = expected.argmin(axis=1)
+        if self.reject_cost is not None:
+            answers[expected.min(axis=1) > self.reject_cost] = REJECTED
+        return answers
+
+    def prices(self, labels: NDArray[np.int64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Give what each answer turned out to cost, shape (n,)."""
+        paid: NDArray[np.float64] = np.array(self.costs)[labels, np.maximum(answers, 0)]
+        return np.where(answers == REJECTED, self.reject_cost or 0.0, paid)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Any, n_classes: int) -> Self:
+        """Read what `to_dict` gave, from wherever it has been; ValueError if it is no rule."""
+        try:
+            costs = tuple(tuple(float(price) for price in row) for row in plain["costs"])
+            reject = plain["reject_cost"]
+            rule = cls(
+                costs, float(plain["temperature"]), None if reject is None else float(reject)
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"a decision must have costs and a temperature ({error!r})") from None
+        if len(rule.costs) != n_classes:
+            raise ValueError(f"costs must be of {n_classes} classes, got {len(rule.costs)}")
+        return rule
+
+
+def named_costs(prices: Sequence[str], classes: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+    """Read prices as "A380>B747=5" (true > predicted = price); all others are 1.
+
+    Raises ValueError that names what is wrong.
+    """
+    costs = (1.0 - np.eye(len(classes))).tolist()
+    for text in prices:
+        pair, found, price = text.rpartition("=")
+        ways = [
+            (true, predicted)
+            for true in classes
+            for predicted in classes
+            if pair.strip() in (f"{true}>{predicted}", f"{true} > {predicted}")
+        ]
+        if not found or not pair:
+            raise ValueError(f"cost must be TRUE>PREDICTED=PRICE, got {text!r}")
+        if not ways:
+            raise ValueError(
+                f"cost {text!r} must name two of the classes {', '.join(classes)} as TRUE>PREDICTED"
+            )
+        true, predicted = (classes.index(name) for name in ways[0])
+        if true == predicted:
+            raise ValueError(f"cost {text!r} must be of two different classes")
+        costs[true][predicted] = _price(price, text)
+    return tuple(map(tuple, costs))
+
+
+def _price(text: str, whole: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not (math.isfinite(price) and price >= 0):
+        raise ValueError(f"cost {whole!r} must end with a number of at least 0")
+    return price
