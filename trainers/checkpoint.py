@@ -71,7 +71,7 @@ class WeightsCard:
                     f"{FORMAT_VERSION}; upgrade encore-search"
                 )
             # What came later may be missing: files of all versions of this format are read.
-            later = {"decision": None, "made_by": {}}
+            later: dict[str, Any] = {"decision": None, "made_by": {}}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
