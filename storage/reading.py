@@ -1,53 +1,39 @@
 """Every question to the database, one named method each."""
 
-import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Engine, Executable, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from storage import rows
-from storage.database import reading, redact
+from storage.database import redact
 from storage.errors import StudyNotFound
-from storage.predictions import StoredPredictions, decode
 from storage.records import (
     Checkpoint,
     Deletion,
     EpochRecord,
-    Kind,
     ManifestRecord,
     Owner,
-    RankedTrial,
     StageRun,
     State,
     StudyRecord,
     Trial,
 )
+from storage.scores import Scores
 from storage.tables import (
     CheckpointRow,
     DeletionRow,
     EpochRow,
     ManifestRow,
     OwnerRow,
-    PredictionsRow,
     StageRunRow,
     StudyRow,
     TrialRow,
     TrialStageRow,
 )
-from trainers.metrics import Metric
 
 
-class Reader:
+class Reader(Scores):
     """Answers from the database that `engine` leads to; changes nothing."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def close(self) -> None:
-        """Let go of the database's connections."""
-        self._engine.dispose()
 
     # studies
 
@@ -97,35 +83,6 @@ class Reader:
         query = _trials(study_id).where(TrialRow.state == State.RUNNING)
         return [rows.trial(row) for row in self._all(query)]
 
-    def ranking(self, study: StudyRecord) -> list[RankedTrial]:
-        """Give the trials by their best epoch, the best first, each with that epoch's weights.
-
-        Complete trials are all there; pruned ones where their weights are kept.
-        """
-        kept = [column.label(f"kept_{column.name}") for column in CheckpointRow.__table__.columns]
-        query = (
-            select(TrialRow, *kept)
-            .outerjoin(
-                CheckpointRow,
-                and_(
-                    CheckpointRow.stage_run_id == TrialRow.best_stage_run,
-                    CheckpointRow.kind == Kind.BEST,
-                    # Another trial may have trained the stage further, to better weights.
-                    CheckpointRow.epoch == TrialRow.best_epoch,
-                ),
-            )
-            .where(TrialRow.study_id == study.id)
-            .where(
-                or_(
-                    TrialRow.state == State.COMPLETE,
-                    and_(TrialRow.state == State.PRUNED, CheckpointRow.path.is_not(None)),
-                )
-            )
-            .order_by(TrialRow.number)
-        )
-        found = [rows.ranked(row) for row in self._all(query)]
-        return sorted(found, key=lambda ranked: _rank(study, ranked.trial))
-
     # stage runs
 
     def stage_run(self, study_id: int, key: str) -> StageRun | None:
@@ -158,28 +115,7 @@ class Reader:
         )
         return [(row.number, row.position, row.stage_run_id) for row in self._all(query)]
 
-    def ranks(self, study: StudyRecord) -> dict[int, tuple[float, float]]:
-        """Give how good each stage run's best epoch is (see `Metric.rank`), by its id."""
-        column = EpochRow.valid_loss
-        if study.metric is not Metric.LOG_LOSS:
-            column = getattr(EpochRow, study.metric.value)
-        query = (
-            select(
-                EpochRow.stage_run_id.label("run"),
-                column.label("score"),
-                EpochRow.valid_loss.label("loss"),
-            )
-            .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
-            .where(StageRunRow.study_id == study.id)
-        )
-        best: dict[int, tuple[float, float]] = {}
-        for row in self._all(query):
-            score = math.nan if row.score is None else row.score
-            rank = study.metric.rank(score, math.inf if row.loss is None else row.loss)
-            best[row.run] = min(best.get(row.run, rank), rank)
-        return best
-
-    # epochs and predictions
+    # epochs
 
     def epochs(self, stage_run_id: int) -> list[EpochRecord]:
         """Give the epochs of a stage run in order."""
@@ -203,18 +139,6 @@ class Reader:
         )
         found = self._first(query)
         return float(found[0] or 0.0) if found else 0.0
-
-    def predictions(
-        self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]
-    ) -> StoredPredictions:
-        """Give an epoch's predictions; LookupError where the epoch was not recorded."""
-        query = select(PredictionsRow.form, PredictionsRow.blob).where(
-            PredictionsRow.stage_run_id == stage_run_id, PredictionsRow.epoch == epoch
-        )
-        found = self._first(query)
-        if found is None:
-            raise LookupError(f"stage run {stage_run_id} has no predictions of epoch {epoch}")
-        return decode(found.form, found.blob, labels)
 
     # checkpoints
 
@@ -255,14 +179,6 @@ class Reader:
         )
         return [rows.epoch(row) for row in self._all(query)]
 
-    def _first(self, query: Executable) -> Row[Any] | None:
-        with reading(self._engine) as connection:
-            return connection.execute(query).first()
-
-    def _all(self, query: Executable) -> list[Row[Any]]:
-        with reading(self._engine) as connection:
-            return list(connection.execute(query))
-
 
 def _trials(study_id: int) -> Select[Any]:
     return select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
@@ -275,8 +191,3 @@ def _checkpoints(study_id: int) -> Select[Any]:
         .where(StageRunRow.study_id == study_id)
         .order_by(CheckpointRow.stage_run_id, CheckpointRow.kind)
     )
-
-
-def _rank(study: StudyRecord, trial: Trial) -> tuple[float, float]:
-    score = math.nan if trial.score is None else trial.score
-    return study.metric.rank(score, math.inf if trial.loss is None else trial.loss)

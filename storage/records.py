@@ -185,6 +185,20 @@ class Deletion(Checkpoint):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """A look at the test photos: what `sha256`, of a trial, came to by `criterion`."""
+
+    study_id: int
+    trial: int
+    sha256: str
+    criterion: str
+    score: float
+    errors: int
+    photos: int
+    looked_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankedTrial:
     """A finished trial with the weights of its best epoch; None where they are not kept."""
 

@@ -11,6 +11,7 @@ from storage.records import (
     Deletion,
     EpochRecord,
     Kind,
+    Look,
     ManifestRecord,
     Owner,
     RankedTrial,
@@ -152,3 +153,17 @@ def owner(row: Row[Any]) -> Owner:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def look(row: Row[Any]) -> Look:
+    """Read a row of encore_looks."""
+    return Look(
+        study_id=row.study_id,
+        trial=row.trial,
+        sha256=row.sha256,
+        criterion=row.criterion,
+        score=row.score,
+        errors=row.errors,
+        photos=row.photos,
+        looked_at=row.looked_at,
+    )

@@ -16,6 +16,7 @@ from storage.reading import Reader
 from storage.records import (
     Checkpoint,
     Kind,
+    Look,
     ManifestRecord,
     Owner,
     Role,
@@ -28,6 +29,7 @@ from storage.tables import (
     CheckpointRow,
     DeletionRow,
     EpochRow,
+    LookRow,
     ManifestRow,
     PredictionsRow,
     StageRunRow,
@@ -261,6 +263,11 @@ class Store(Reader):
         with writing(self._engine) as connection:
             if connection.execute(delete(CheckpointRow).where(*same)).rowcount:
                 connection.execute(insert(DeletionRow).values(values))
+
+    def record_look(self, look: Look) -> None:
+        """Write down that somebody looked at the test photos."""
+        with writing(self._engine) as connection:
+            connection.execute(insert(LookRow).values(vars(look)))
 
     def _change(self, change: Update, what: str, row_id: int) -> None:
         with writing(self._engine) as connection:

@@ -229,6 +229,21 @@ class DeletionRow(Base):
     deleted_at: Mapped[datetime]
 
 
+class LookRow(Base):
+    """A look at the test photos: each one makes the next a little less of a surprise."""
+
+    __tablename__ = "encore_looks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(_parent("studies.id"), index=True)
+    trial: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    criterion: Mapped[str] = mapped_column(String(32))
+    score: Mapped[float]
+    errors: Mapped[int]
+    photos: Mapped[int]
+    looked_at: Mapped[datetime]
+
+
 class OwnerRow(Base):
     """The process that searches a study; no row where none does."""
 
