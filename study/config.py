@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
+from study.prices import Costs
 from study.refusals import one_sentence
 from trainers.base import Precision
 from trainers.metrics import Metric
@@ -174,6 +175,7 @@ class StudyConfig(Section):
     seeds: Seeds = Seeds()
     halving: Halving = Halving()
     keep: Keeping = Keeping()
+    costs: Costs = Costs()
     space: Space | None = None
 
     @model_validator(mode="after")

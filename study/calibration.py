@@ -1,0 +1,100 @@
+"""Honest probabilities: a temperature, how far off they are, folds to judge by. Pure."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.decision import Decision
+
+Labels = NDArray[np.int64]
+"""The true class of each photo, shape (n,)."""
+Table = NDArray[np.float32] | NDArray[np.float64]
+"""Each photo's probabilities as the network gave them, shape (n, C)."""
+
+COOLEST, HOTTEST = 0.05, 20.0
+"""Between these a temperature is looked for."""
+
+_SMALLEST = 1e-7  # as in Decision.calibrated: the fit must see what the rule will see
+
+
+def fit_temperature(labels: Labels, probabilities: Table) -> float:
+    """Give the temperature under which the photos' log loss is least (Guo et al. 2017).
+
+    Where all n are right, the bare loss asks for certainty, and a dear mistake would never be
+    hedged against; so a share 1 / (n + 2) of each label goes to any class alike (after Platt 1999,
+    with Laplace's share). On 20 photos this saves a quarter of the costs, on 300 it is not felt.
+    The loss is convex in 1 / temperature, so it is least where its slope is nought, or at a bound;
+    1 if it is the same everywhere.
+    """
+    from scipy.optimize import brentq
+
+    logs = np.log(np.maximum(probabilities, _SMALLEST).astype(float))
+    logs -= logs.max(axis=1, keepdims=True)
+    n = len(labels)
+    true = np.average([logs[np.arange(n), labels].mean(), logs.mean()], weights=[n + 1, 1])
+
+    def slope(sharpness: float) -> float:
+        weights = np.exp(sharpness * logs)
+        return float(((weights * logs).sum(axis=1) / weights.sum(axis=1)).mean() - true)
+
+    dull, sharp = slope(1 / HOTTEST), slope(1 / COOLEST)
+    if abs(dull) < 1e-12 and abs(sharp) < 1e-12:
+        return 1.0
+    if dull >= 0 or sharp <= 0:
+        return HOTTEST if dull >= 0 else COOLEST
+    return float(1 / brentq(slope, 1 / HOTTEST, 1 / COOLEST))
+
+
+def reliability(
+    labels: Labels, probabilities: Table, bins: int = 10, *, folds: int = 10, seed: int = 0
+) -> tuple[float, float]:
+    """Give the expected calibration error before and after a cross-fitted temperature.
+
+    It is the mean distance of the top class's probability from how often it is right, over `bins`
+    equal spans of that probability, weighed by their photos (Naeini et al. 2015).
+    """
+    classes = probabilities.shape[1]
+    check_predictions(labels, probabilities, classes)
+    honest, dealt = np.empty(probabilities.shape), deal(labels, folds, seed)
+    for fold in np.unique(dealt):
+        own = dealt == fold
+        temperature = fit_temperature(labels[~own], probabilities[~own])
+        rule = Decision(Decision.plain(classes).costs, temperature)
+        honest[own] = rule.calibrated(probabilities[own])
+    return _error(labels, probabilities, bins), _error(labels, honest, bins)
+
+
+def _error(labels: Labels, probabilities: Table, bins: int) -> float:
+    sure = probabilities.max(axis=1).astype(float)
+    right = probabilities.argmax(axis=1) == labels
+    span = np.minimum((sure * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(span, weights=sure - right)).sum() / len(labels))
+
+
+def deal(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
+    """Give each photo's fold, shape (n,): each class's photos are dealt out evenly, shuffled.
+
+    Classes take turns by who comes first in the shuffle, so that their order tells nothing.
+    """
+    counts = np.bincount(labels)
+    folds = min(folds, max(2, int(counts[counts > 0].min())))
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    names, first = np.unique(labels[shuffled], return_index=True)
+    turn = np.zeros(len(counts), np.int64)
+    turn[names] = first
+    order = shuffled[np.argsort(turn[labels[shuffled]], kind="stable")]
+    dealt = np.empty(len(labels), np.int64)
+    dealt[order] = np.arange(len(labels)) % folds
+    return dealt
+
+
+def check_predictions(labels: Labels, probabilities: Table, n_classes: int) -> None:
+    """Refuse what are no predictions on at least one photo of so many classes."""
+    if probabilities.shape != (len(labels), n_classes) or not len(labels):
+        raise ValueError(
+            f"probabilities must be a row for each of at least 1 labels, with {n_classes} classes, "
+            f"got shape {probabilities.shape} and {len(labels)} labels"
+        )
+    if not 0 <= labels.min() <= labels.max() < n_classes:
+        raise ValueError(f"labels must be from 0 to {n_classes - 1}, got {labels.max()}")
+    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+        raise ValueError("probabilities must be finite and at least 0")
