@@ -21,7 +21,8 @@ def exit_code(error: Exception) -> int | None:
     if "NothingToSelect" in names:
         return NOTHING_TO_SELECT
     ours = (StudyInUse, StudyNotFound, DatabaseUnusable, DatabaseTooNew, ConfigError)
-    if isinstance(error, (*ours, LookupError, OSError)) or "WeightsUnavailable" in names:
+    files = {"WeightsUnavailable", "NotOurWeights", "UnreadablePhoto"}
+    if isinstance(error, (*ours, LookupError, OSError)) or names & files:
         return FAILED
     return None
 

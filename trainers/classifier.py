@@ -1,8 +1,11 @@
 """A weights file put to work: `load(path)` alone gives a classifier."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +15,19 @@ from torch import Tensor
 
 from trainers.backbone import Network, empty_network
 from trainers.checkpoint import NotOurWeights, WeightsCard, read_weights, shapes
-from trainers.data.photo import upright_rgb
+from trainers.data.photo import UnreadablePhoto, upright_rgb
 from trainers.data.scale import read_at, validation_scale
+from trainers.decision import REJECTED
 from trainers.device import choose_device
 from trainers.schedule import CropType
+
+Photo = Path | str | Image.Image
+"""What can be predicted: a file by its path, or an image that PIL has opened."""
+
+Row = NDArray[np.float32]
+"""The probabilities of one photo, shape (classes,)."""
+
+Square = NDArray[np.uint8]
 
 
 class Classifier:
@@ -28,27 +40,83 @@ class Classifier:
         self._device = device
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
-    @torch.inference_mode()
     def predict(
-        self, photos: Iterable[Path | str | Image.Image], batch_size: int = 64
+        self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool = False
     ) -> NDArray[np.float32]:
         """Give the probabilities of each class for each photo, shape (photos, classes).
 
-        Raises `UnreadablePhoto` for a file that is no photo.
+        With `augment` they are the mean of those of the photo and of its mirror image: twice the
+        work for a few errors less, where left and right mean nothing.
+        Raises `UnreadablePhoto` for a file that is no photo, FileNotFoundError for none.
         """
-        rows = [np.zeros((0, len(self.classes)), np.float32)]
-        waiting: Iterator[Path | str | Image.Image] = iter(photos)
-        while batch := list(islice(waiting, batch_size)):
-            pixels = np.stack([self._square(photo) for photo in batch])
-            squares = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-            squares = squares.to(self._device, memory_format=torch.channels_last)
-            rows.append(self._network(squares).softmax(1).float().cpu().numpy())
-        return np.concatenate(rows)
+        rows = []
+        for photo, row in self.stream(photos, batch_size, augment=augment):
+            if isinstance(row, UnreadablePhoto):
+                raise UnreadablePhoto(f"{photo}: {row}") from row
+            if isinstance(row, OSError):
+                raise row
+            rows.append(row)
+        return np.stack(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
 
-    def _square(self, photo: Path | str | Image.Image) -> NDArray[np.uint8]:
+    def stream(
+        self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool = False
+    ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
+        """Give each photo in turn with what `predict` gives for it, or why it cannot be read.
+
+        Never holds the pixels of more than two batches.
+        """
+        waiting = iter(photos)
+        # Threads do: Pillow decodes outside of Python's lock, and a process takes seconds to start.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            batch = self._begin(pool, islice(waiting, batch_size))
+            while batch:
+                # Decoded while the network is at work on the batch before it.
+                following = self._begin(pool, islice(waiting, batch_size))
+                yield from self._finish(batch, augment)
+                batch = following
+
+    def decide(self, probabilities: NDArray[np.floating[Any]]) -> list[str | None]:
+        """Name each photo's class by the rule of the weights, from what `predict` gives.
+
+        None is a photo that the rule rejects, since any answer would cost too much on average.
+        """
+        answers = self.card.rule.decide(probabilities).tolist()
+        return [None if answer == REJECTED else self.classes[answer] for answer in answers]
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, photos: Iterable[Photo]
+    ) -> list[tuple[Photo, Future[Square]]]:
+        return [(photo, self._square(pool, photo)) for photo in photos]
+
+    def _square(self, pool: ThreadPoolExecutor, photo: Photo) -> Future[Square]:
         if isinstance(photo, Image.Image):
-            return np.array(self._scale.fit(upright_rgb(photo)))
-        return read_at(Path(photo), [self._scale])[0]
+            # Read here: one image may come twice, and no two threads may read it at once.
+            upright = upright_rgb(photo)
+            return pool.submit(lambda: np.asarray(self._scale.fit(upright)))
+        path = Path(photo)
+        return pool.submit(lambda: read_at(path, [self._scale])[0])
+
+    def _finish(
+        self, batch: Sequence[tuple[Photo, Future[Square]]], augment: bool
+    ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
+        outcomes = [_outcome(decoded) for _, decoded in batch]
+        squares = [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
+        rows = iter(self._probabilities(np.stack(squares), augment) if squares else ())
+        for (photo, _), outcome in zip(batch, outcomes, strict=True):
+            yield photo, next(rows) if isinstance(outcome, np.ndarray) else outcome
+
+    @torch.inference_mode()
+    def _probabilities(self, pixels: NDArray[np.uint8], augment: bool) -> NDArray[np.float32]:
+        squares = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
+        squares = squares.contiguous(memory_format=torch.channels_last)
+        probabilities = self._network(squares).softmax(1).float()
+        if augment:
+            mirrored = self._network(squares.flip(3)).softmax(1).float()
+            probabilities = (probabilities + mirrored) / 2
+        if not probabilities.isfinite().all():
+            raise NotOurWeights("these weights are damaged: they give no numbers for a photo")
+        found: NDArray[np.float32] = probabilities.cpu().numpy()
+        return found
 
 
 def load(path: Path | str, device: str = "cpu") -> Classifier:
@@ -64,6 +132,13 @@ def load(path: Path | str, device: str = "cpu") -> Classifier:
     except (RuntimeError, TypeError, ValueError) as error:
         raise NotOurWeights(f"{path}: metadata and tensors do not fit ({error})") from error
     return Classifier(network, card, choose_device(device))
+
+
+def _outcome(decoded: Future[Square]) -> Square | UnreadablePhoto | OSError:
+    try:
+        return decoded.result()
+    except (UnreadablePhoto, OSError) as error:
+        return error
 
 
 def _claims_more(card: WeightsCard, tensors: Mapping[str, Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainers.classifier import load
 from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import build_manifest
 from trainers.data.photo import UnreadablePhoto, read_photo
+from trainers.decision import Decision
 from trainers.device import choose_compute
 from trainers.loop import evaluate
 from trainers.schedule import CropType, Schedule, Stage
@@ -154,7 +156,7 @@ def test_no_photos_and_no_photo(tmp_path: Path) -> None:
     classifier = load(save(tmp_path))
     assert classifier.predict([]).shape == (0, 3)
     (tmp_path / "note.jpg").write_text("not a photo")
-    with pytest.raises(UnreadablePhoto, match="not an image"):
+    with pytest.raises(UnreadablePhoto, match=r"note\.jpg: not an image"):
         classifier.predict([tmp_path / "note.jpg"])
     with pytest.raises(FileNotFoundError):
         classifier.predict([tmp_path / "absent.jpg"])
@@ -167,6 +169,77 @@ def test_a_batch_norm_in_evaluation(tmp_path: Path) -> None:
     alone = np.concatenate([classifier.predict([photo]) for photo in photos])
     assert classifier.predict(photos) == pytest.approx(alone, abs=1e-6)
     assert alone.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+
+
+def test_augmented_is_the_mean_of_a_photo_and_its_mirror_image(tmp_path: Path) -> None:
+    """What `augment` gives is what the network gives by hand for both, averaged."""
+    network, photo = network_of(), picture(30, 24)  # of the edge's height: nothing is resampled
+    sides = [photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    seen, mirrored = (by_hand(network, side) for side in sides)
+    assert np.abs(seen - mirrored).max() > 1e-3  # the network does tell them apart
+    found = load(save(tmp_path)).predict([photo], augment=True)
+    assert found[0] == pytest.approx((seen + mirrored) / 2, abs=1e-6)
+
+
+def test_decide_uses_the_rule_of_the_weights(tmp_path: Path) -> None:
+    """Prices change the class, a reject cost leaves a photo unnamed; else it is the likeliest."""
+    rows = np.array([[0.34, 0.33, 0.33], [0.6, 0.3, 0.1], [1.0, 0.0, 0.0]], np.float32)
+    assert load(save(tmp_path)).decide(rows) == ["lilies", "lilies", "lilies"]
+    # To call a rose a lily costs 10: of the second photo, even the best answer costs 0.7.
+    rule = Decision(((0, 1, 1), (10, 0, 1), (1, 1, 0)), reject_cost=0.68)
+    priced = load(save(tmp_path, decision=rule.to_dict()))
+    assert priced.decide(rows) == ["roses", None, "lilies"]
+    assert priced.decide(rows[:0]) == []
+
+
+def test_a_stream_goes_on_after_what_cannot_be_read(tmp_path: Path) -> None:
+    """Each photo comes in turn with its own probabilities, or with its own error."""
+    good = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(good):
+        picture(seed=seed).save(path)
+    note, absent = tmp_path / "note.jpg", tmp_path / "absent.jpg"
+    note.write_text("not a photo")
+    classifier = load(save(tmp_path))
+    expected = classifier.predict(good)
+    given = [good[0], note, absent, note, good[1], good[2]]
+    for batch_size in (2, 64):  # of two, one batch holds no photo at all
+        photos, found = zip(*classifier.stream(given, batch_size), strict=True)
+        assert list(photos) == given
+        kinds = [type(each) for each in found[1:4]]
+        assert kinds == [UnreadablePhoto, FileNotFoundError, UnreadablePhoto]
+        rows = np.stack([found[0], *found[4:]])
+        assert rows == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_stream_takes_no_more_than_two_batches_ahead(tmp_path: Path) -> None:
+    """A million photos need no more memory than two batches, and the first answers come soon."""
+    taken: list[int] = []
+
+    def endless() -> Iterator[Image.Image]:
+        while True:
+            taken.append(len(taken))
+            yield picture()
+
+    stream = load(save(tmp_path)).stream(endless(), 3)
+    for _ in range(7):
+        next(stream)
+    stream.close()
+    assert len(taken) == 12  # the third batch is being given, the fourth decoded
+
+
+def test_one_image_many_times(tmp_path: Path) -> None:
+    """An image that PIL has opened but not yet read is read once, by one thread alone."""
+    picture(400, 300).save(tmp_path / "photo.jpg")
+    classifier = load(save(tmp_path))
+    expected = classifier.predict([Image.open(tmp_path / "photo.jpg")])
+    image = Image.open(tmp_path / "photo.jpg")
+    assert classifier.predict([image] * 16) == pytest.approx(expected.repeat(16, 0), abs=1e-6)
+
+
+def test_weights_that_give_no_numbers_name_no_class(tmp_path: Path) -> None:
+    """Where the arithmetic fails, the fault is the file's: no class is as good as any."""
+    with pytest.raises(NotOurWeights, match="give no numbers"):
+        load(save(tmp_path, std=(0.0, 0.0, 0.0))).predict([picture()])
 
 
 def test_the_card_s_normalisation_counts(tmp_path: Path) -> None:
