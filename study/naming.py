@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from storage.records import Kind, Trial
+from study.scoring import Criterion
 from trainers.metrics import Metric
 from trainers.schedule import Annealing, Schedule, Stage
 
@@ -14,11 +15,11 @@ _TAGS = {
 }
 
 
-def score_text(metric: Metric, score: float | None) -> str:
-    """Give a score as people read it: shares in per cent, losses as they are."""
+def score_text(metric: Metric | Criterion, score: float | None) -> str:
+    """Give a score as people read it: shares in per cent, losses and costs as they are."""
     if score is None:
         return "-"
-    return f"{score:.4f}" if metric is Metric.LOG_LOSS else f"{100 * score:.2f}"
+    return f"{100 * score:.2f}" if metric.higher_is_better else f"{score:.4f}"
 
 
 def time_text(seconds: float) -> str:

@@ -59,36 +59,55 @@ def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
     few; Welch and Satterthwaite's degrees of freedom join the two.
     """
     leader = max(racing, key=lambda name: racing[name].mean())
-    of_seeds, freedom = _spread_of_seeds(list(racing.values()))
+    of_seeds, freedom = spread_of_seeds(list(racing.values()))
     return {
         name
         for name, seeds in racing.items()
-        if name != leader and _p_value(racing[leader], seeds, of_seeds, freedom) < ALPHA / tests
+        if name != leader and p_value(racing[leader], seeds, of_seeds, freedom) < ALPHA / tests
     }
 
 
-def _spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
-    """Give the variance of scores between a schedule's seeds, and its degrees of freedom."""
+def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
+    """Give the variance of scores between a schedule's seeds, and its degrees of freedom.
+
+    Both are 0 if no schedule has a second seed.
+    """
     scores = [seeds.mean(axis=1) for seeds in racing]
     freedom = sum(len(each) - 1 for each in scores)
     squares = chain.from_iterable((each - each.mean()) ** 2 for each in scores)
-    return float(sum(squares)) / freedom, freedom
+    return float(sum(squares)) / max(freedom, 1), freedom
 
 
-def _p_value(
+def p_value(
     leader: NDArray[np.float64], other: NDArray[np.float64], of_seeds: float, freedom: int
 ) -> float:
     """Test, two-sided, that two schedules are equal; shapes (seeds, photos)."""
     from scipy.special import stdtr  # Student's t; scipy.stats has it, too, in a second more
 
     difference = leader.mean(axis=0) - other.mean(axis=0)
-    n = len(difference)
-    by_photos = float(difference.var(ddof=1)) / n if n > 1 else math.inf
     by_seeds = of_seeds * (1 / len(leader) + 1 / len(other))
-    variance = by_photos + by_seeds
+    variance, joint = _joint(difference, by_seeds, freedom)
     if variance == math.inf or difference.mean() == 0:
         return 1.0
     if variance == 0:
         return 0.0
-    joint = variance**2 / (by_photos**2 / (n - 1) + by_seeds**2 / freedom)
     return float(2 * stdtr(joint, -abs(difference.mean()) / math.sqrt(variance)))
+
+
+def mean_interval(seeds: NDArray[np.float64], of_seeds: float, freedom: int) -> float:
+    """Give half the 95 % interval of a schedule's mean, over photos and seeds; (seeds, photos)."""
+    from scipy.special import stdtrit
+
+    variance, joint = _joint(seeds.mean(axis=0), of_seeds / len(seeds), freedom)
+    return float(stdtrit(joint, 0.975) * math.sqrt(variance)) if variance else 0.0
+
+
+def _joint(values: NDArray[np.float64], by_seeds: float, freedom: int) -> tuple[float, float]:
+    """Give the variance of a mean over photos, seeds' luck included, and what freedom it has."""
+    n = len(values)
+    if n < 2:
+        return math.inf, 1.0
+    by_photos = float(values.var(ddof=1)) / n
+    variance = by_photos + by_seeds
+    parts = by_photos**2 / (n - 1) + by_seeds**2 / max(freedom, 1)
+    return variance, variance**2 / parts if parts else 1.0

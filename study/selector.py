@@ -9,94 +9,57 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.places import runs_folder
-from storage.records import RankedTrial, State, StudyRecord
+from storage.predictions import StoredPredictions
+from storage.records import Checkpoint, RankedTrial, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
+from study.goals import goal_of
+from study.pool import NothingToSelect, Pool, best_epoch, counted, gather
+from study.prices import Costs
+from study.schedules import ScheduleLine, rank_schedules
+from study.scoring import Criterion
+from study.selection import Asked, Mistake, RunnerUp, Selection
+from study.statistics import By, Honest, honest_number
+from study.thresholds import Operation, operate
 from trainers.data.manifest import Manifest, Photo, Split
-from trainers.metrics import ClassNumbers, Metric, confusion_matrix, per_class
+from trainers.metrics import confusion_matrix, per_class
 
-
-class NothingToSelect(Exception):
-    """No trial has left weights to choose from."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A validation photo that the chosen weights get wrong."""
-
-    path: str
-    label: str
-    predicted: str
-    probability: float
+FEWEST = 10
+"""With fewer validation photos there is nothing to say about new ones."""
 
 
 @dataclass(frozen=True)
-class RunnerUp:
-    """Another trial's weights, with its schedule's mean over seeds."""
+class Ranked:
+    """A trial with its score by the criterion, and which of the pool's candidates it is."""
 
-    trial: int
-    seed: int
+    of: RankedTrial
     score: float
-    schedule_mean: float
-    file: str
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The answer of `best`. `confusion` counts validation photos: row true, column predicted.
-
-    `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are over
-    the complete trials of the winner's schedule, whose scores `seed_scores` gives by seed.
-    `damaged` names better files that were passed over, since they are missing or changed.
-    """
-
-    study: str
-    trial: int
-    seed: int
-    file: str
-    sha256: str
-    metric: Metric
-    score: float
-    loss: float
-    errors: int
-    n_valid: int
-    classes: tuple[str, ...]
-    per_class: tuple[ClassNumbers, ...]
-    confusion: list[list[int]]
-    mistakes: tuple[Mistake, ...]
-    schedule: dict[str, Any]
-    schedule_digest: str
-    stage: int
-    epoch: int
-    schedule_mean: float
-    schedule_spread: float | None
-    seed_scores: dict[int, float]
-    trials: int
-    runners_up: tuple[RunnerUp, ...]
-    damaged: tuple[str, ...]
+    column: int
 
 
 def best(
-    study: str | None = None, *, storage: str = StudyConfig().storage, runners_up: int = 5
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    asked: Asked | None = None,
+    runners_up: int = 5,
 ) -> Selection:
     """Choose the best weights of a study (by default the one used last).
 
-    Raises `NothingToSelect`, `StudyNotFound` and the database's errors.
+    Raises `NothingToSelect`, `StudyNotFound`, `ConfigError` and the database's errors.
     """
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
         vault = Vault(runs_folder(storage) / record.name)
-        return _select(store, vault, record, runners_up)
+        return Selector(store, vault, record, asked or Asked()).select(runners_up)
     finally:
         store.close()
 
@@ -111,127 +74,203 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
     return studies[0]
 
 
+def manifest_of(store: Store, study: StudyRecord) -> Manifest:
+    """Give the data that a study is frozen with."""
+    record = store.manifest(study.manifest_digest)
+    return Manifest.from_json(record.document, Path(record.root))
+
+
 def copy_weights(selection: Selection, folder: Path) -> Path:
-    """Copy the chosen weights into a folder, whole or not at all; give where they are."""
+    """Copy the chosen weights into a folder, whole or not at all; give where they are.
+
+    The copy carries the decision rule, if prices were set: `predict` goes by it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(selection.file)
     target, temporary = folder / source.name, folder / f".{source.name}.{os.getpid()}.tmp"
     try:
-        shutil.copyfile(source, temporary)
+        if selection.operation:
+            from trainers.marking import copy_with_decision
+
+            copy_with_decision(source, temporary, selection.operation.decision)
+        else:
+            shutil.copyfile(source, temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     return target
 
 
-def _select(store: Store, vault: Vault, study: StudyRecord, runners_up: int) -> Selection:
-    # A score or loss that is no number is None: nothing to choose by.
-    every = store.ranking(study)
-    deleted = {(gone.stage_run_id, gone.epoch) for gone in store.deletions(study.id)}
-    ranking = [
-        r
-        for r in every
-        if None not in (r.trial.score, r.trial.loss)
-        and (r.checkpoint or (r.trial.best_stage_run, r.trial.best_epoch) not in deleted)
-    ]
-    damaged: list[str] = []
-    for place, ranked in enumerate(ranking):
-        kept = ranked.checkpoint
-        if kept is not None and vault.verify(kept.path, kept.sha256):
-            others = _distinct(ranking[place + 1 :], kept.path)[:runners_up]
-            return _selection(store, vault, study, ranked, others, damaged, _scores(every))
-        name = kept.path if kept else f"trial {ranked.trial.number}"
-        if name not in damaged:  # trials may share a file
-            damaged.append(name)
-    if damaged:
-        raise NothingToSelect(
-            f"study {study.name!r} has no whole weights file left: {len(damaged)} are missing or "
-            "changed; restore them, or search anew under another --study"
-        )
-    raise NothingToSelect(f"no trial of study {study.name!r} has finished yet; let `search` run on")
+class Selector:
+    """Chooses among all that a study has left."""
 
+    def __init__(self, store: Store, vault: Vault, study: StudyRecord, asked: Asked) -> None:
+        self._store = store
+        self._vault = vault
+        self._study = study
+        self._by = asked.by
+        self._criterion = asked.criterion or Criterion(study.metric.value)
+        self._manifest = manifest_of(store, study)
+        self._labels = self._manifest.labels(Split.VALID)
+        classes = self._manifest.classes
+        costs = Costs(**study.config.get("costs", {}))
+        self._goal = goal_of(costs, asked.costs, asked.recalls, asked.reject_cost, classes)
 
-def _distinct(ranking: Sequence[RankedTrial], winner: str) -> list[tuple[RankedTrial, str]]:
-    """Give trials with the paths of their files, each file once: trials may share a stage run."""
-    seen, found = {winner}, []
-    for ranked in ranking:
-        if ranked.checkpoint is not None and ranked.checkpoint.path not in seen:
-            seen.add(ranked.checkpoint.path)
-            found.append((ranked, ranked.checkpoint.path))
-    return found
-
-
-def _selection(
-    store: Store,
-    vault: Vault,
-    study: StudyRecord,
-    winner: RankedTrial,
-    others: Sequence[tuple[RankedTrial, str]],
-    damaged: Sequence[str],
-    by_schedule: dict[str, dict[int, float]],
-) -> Selection:
-    trial, kept = winner.trial, winner.checkpoint
-    if kept is None or trial.best_epoch is None or trial.score is None or trial.loss is None:
-        raise ValueError(f"winner must have weights and a score, got trial {trial.number}")
-    record = store.manifest(study.manifest_digest)
-    manifest = Manifest.from_json(record.document, Path(record.root))
-    labels = manifest.labels(Split.VALID)
-    predictions = store.predictions(kept.stage_run_id, trial.best_epoch, labels)
-    confusion = confusion_matrix(labels, predictions.predicted, len(manifest.classes))
-    wrong = np.flatnonzero(predictions.predicted != labels)
-    photos = manifest.of_split(Split.VALID)
-    scores = by_schedule[trial.schedule_digest]
-    run = store.stage_runs_of(trial.id)
-    return Selection(
-        study=study.name,
-        trial=trial.number,
-        seed=trial.seed,
-        file=str(_shown(vault.path(kept.path))),
-        sha256=kept.sha256,
-        metric=study.metric,
-        score=trial.score,
-        loss=trial.loss,
-        errors=len(wrong),
-        n_valid=len(labels),
-        classes=manifest.classes,
-        per_class=tuple(per_class(confusion)),
-        confusion=confusion.tolist(),
-        mistakes=tuple(
-            _mistake(photos[i], manifest, int(predictions.predicted[i]), predictions.confidence[i])
-            for i in wrong
-        ),
-        schedule=trial.schedule.to_dict(),
-        schedule_digest=trial.schedule_digest,
-        stage=next(r.position for r in run if r.id == kept.stage_run_id),
-        epoch=trial.best_epoch,
-        schedule_mean=fmean(scores.values()),
-        schedule_spread=stdev(scores.values()) if len(scores) > 1 else None,
-        seed_scores=dict(sorted(scores.items())),
-        trials=len(store.trials(study.id)),
-        runners_up=tuple(
-            RunnerUp(
-                trial=ranked.trial.number,
-                seed=ranked.trial.seed,
-                score=ranked.trial.score or 0.0,
-                schedule_mean=fmean(by_schedule[ranked.trial.schedule_digest].values()),
-                file=str(_shown(vault.path(path))),
+    def select(self, runners_up: int) -> Selection:
+        """Choose the best whole file; `NothingToSelect` if there is none."""
+        trials = self._store.trials(self._study.id)
+        if not any(trial.score is not None for trial in trials):
+            raise NothingToSelect(
+                f"no trial of study {self._study.name!r} has finished yet; let `search` run on"
             )
-            for ranked, path in others
-        ),
-        damaged=tuple(damaged),
-    )
+        pool = gather(
+            self._store,
+            self._study,
+            self._labels,
+            len(self._manifest.classes),
+            self._criterion,
+            self._goal,
+        )
+        seeds = counted(trials)
+        lines = rank_schedules(seeds, pool, self._by, self._seconds())
+        ranking = self._ranking(pool, lines)
+        winner, others, damaged = self._first_whole(ranking)
+        return self._selection(winner, others[:runners_up], damaged, pool, lines, len(trials))
 
+    def _ranking(self, pool: Pool, lines: Sequence[ScheduleLine]) -> list[Ranked]:
+        """Give the trials that have weights, or should have, the best first."""
+        deleted = {(d.stage_run_id, d.epoch) for d in self._store.deletions(self._study.id)}
+        places = {line.digest: place for place, line in enumerate(lines)}
+        rows = np.arange(len(self._labels))
+        sign = -1 if self._criterion.higher_is_better else 1
+        found = []
+        for place, ranked in enumerate(self._store.ranking(self._study)):
+            trial, epoch = ranked.trial, best_epoch(ranked.trial)
+            column = pool.epochs.get(epoch)
+            # A loss that is no number is None: nothing to choose by.
+            if column is None or trial.loss is None or (not ranked.checkpoint and epoch in deleted):
+                continue
+            score = trial.score
+            if score is None or self._criterion.value != self._study.metric.value:
+                score = pool.scorer.score(np.full(len(rows), column), rows)
+            first = places[trial.schedule_digest] if self._by is not By.MAX else 0
+            # Equal scores keep the order of the study's own ranking: by its metric, then by loss.
+            found.append(((first, sign * score, place), Ranked(ranked, score, column)))
+        return [ranked for _, ranked in sorted(found, key=lambda pair: pair[0])]
 
-def _scores(ranking: Sequence[RankedTrial]) -> dict[str, dict[int, float]]:
-    """Give each schedule's scores by seed: those of complete trials, if it has any."""
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    trials = [ranked.trial for ranked in ranking]
-    complete = {trial.schedule_digest for trial in trials if trial.state is State.COMPLETE}
-    for trial in trials:
-        counts = trial.state is State.COMPLETE or trial.schedule_digest not in complete
-        if counts and trial.score is not None:
-            found[trial.schedule_digest][trial.seed] = trial.score
-    return found
+    def _first_whole(self, ranking: Sequence[Ranked]) -> tuple[Ranked, list[Ranked], list[str]]:
+        """Give the first whose file is as it was written, those after it, and who was passed over.
+
+        Trials may share a stage run, and so a file: it counts once.
+        """
+        damaged: dict[str, None] = {}
+        for place, ranked in enumerate(ranking):
+            kept = ranked.of.checkpoint
+            if kept is not None and self._vault.verify(kept.path, kept.sha256):
+                others = {r.of.checkpoint: r for r in reversed(ranking[place:]) if r.of.checkpoint}
+                del others[kept]
+                return ranked, sorted(others.values(), key=ranking.index), list(damaged)
+            damaged[kept.path if kept else f"trial {ranked.of.trial.number}"] = None
+        if not damaged:
+            raise NothingToSelect(
+                f"no trial of study {self._study.name!r} has finished yet; let `search` run on"
+            )
+        raise NothingToSelect(
+            f"study {self._study.name!r} has no whole weights file left: {len(damaged)} are "
+            "missing or changed; restore them, or search anew under another --study"
+        )
+
+    def _selection(
+        self,
+        winner: Ranked,
+        others: Sequence[Ranked],
+        damaged: Sequence[str],
+        pool: Pool,
+        lines: Sequence[ScheduleLine],
+        trials: int,
+    ) -> Selection:
+        trial, kept = winner.of.trial, winner.of.checkpoint
+        if kept is None or trial.loss is None:
+            raise ValueError(f"winner must have weights and a score, got trial {trial.number}")
+        manifest, labels = self._manifest, self._labels
+        predictions = self._store.predictions(kept.stage_run_id, kept.epoch, labels)
+        confusion = confusion_matrix(labels, predictions.predicted, len(manifest.classes))
+        wrong = np.flatnonzero(predictions.predicted != labels)
+        photos = manifest.of_split(Split.VALID)
+        schedules = {line.digest: line for line in lines}
+        own = schedules[trial.schedule_digest]
+        runs = self._store.stage_runs_of(trial.id)
+        return Selection(
+            study=self._study.name,
+            trial=trial.number,
+            seed=trial.seed,
+            file=self._shown(kept),
+            sha256=kept.sha256,
+            metric=self._criterion,
+            by=self._by,
+            score=winner.score,
+            honest=self._honest(pool, winner.column),
+            loss=trial.loss,
+            errors=len(wrong),
+            n_valid=len(labels),
+            classes=manifest.classes,
+            per_class=tuple(per_class(confusion)),
+            confusion=confusion.tolist(),
+            mistakes=tuple(
+                _mistake(
+                    photos[i], manifest, int(predictions.predicted[i]), predictions.confidence[i]
+                )
+                for i in wrong
+            ),
+            schedule=trial.schedule.to_dict(),
+            schedule_digest=trial.schedule_digest,
+            stage=next(run.position for run in runs if run.id == kept.stage_run_id),
+            epoch=kept.epoch,
+            schedule_mean=own.mean,
+            schedule_spread=own.spread,
+            seed_scores=own.scores,
+            trials=trials,
+            runners_up=tuple(
+                RunnerUp(
+                    trial=each.of.trial.number,
+                    seed=each.of.trial.seed,
+                    score=each.score,
+                    schedule_mean=schedules[each.of.trial.schedule_digest].mean,
+                    file=self._shown(each.of.checkpoint),
+                )
+                for each in others
+            ),
+            schedules=tuple(lines),
+            goal=self._goal,
+            operation=self._operation(predictions),
+            damaged=tuple(damaged),
+        )
+
+    def _honest(self, pool: Pool, column: int) -> Honest | None:
+        if len(self._labels) < FEWEST:
+            return None
+        return honest_number(pool.scorer, pool.trials, self._by, column)
+
+    def _operation(self, predictions: StoredPredictions) -> Operation | None:
+        if self._goal is None:
+            return None
+        if predictions.probabilities is None:
+            raise NothingToSelect(
+                "a decision rule needs the probabilities of all classes, which are not kept of so "
+                "many photos and classes; leave --cost, --recall and --reject-cost away"
+            )
+        return operate(self._labels, predictions.probabilities, self._goal)
+
+    def _seconds(self) -> dict[int, float]:
+        """Give by trial what its stages took, whoever trained them."""
+        of_run = {run.id: run.seconds for run in self._store.stage_runs(self._study.id)}
+        spent: dict[int, float] = defaultdict(float)
+        for number, _, run in self._store.links(self._study.id):
+            spent[number] += of_run[run]
+        return spent
+
+    def _shown(self, kept: Checkpoint | None) -> str:
+        return str(_shown(self._vault.path(kept.path))) if kept else ""
 
 
 def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:

@@ -1,30 +1,129 @@
-"""The commands that choose: best."""
+"""The commands that choose: best, compare."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, out, print_json
+from study.scoring import Criterion
+from study.statistics import By
+
+if TYPE_CHECKING:
+    from study.selection import Selection
+
+Metric = Annotated[Criterion | None, typer.Option(help="Choose by this; default: the study's.")]
+Ways = Annotated[By, typer.Option(help="max: the best file of all; else of the best schedule.")]
+Top = Annotated[int, typer.Option(min=0, help="How many schedules and runners-up to list.")]
+Cost = Annotated[
+    list[str] | None, typer.Option(help='Price of a mistake, "TRUE>PREDICTED=5"; else 1.')
+]
+Recall = Annotated[list[str] | None, typer.Option(help='Least recall, "CLASS>=0.99".')]
+Reject = Annotated[
+    float | None, typer.Option("--reject-cost", help="Price of leaving a photo to a person.")
+]
+FinalTest = Annotated[
+    bool, typer.Option("--final-test", help="Score the choice on the test photos; it is counted.")
+]
+Ensemble = Annotated[
+    int | None, typer.Option(min=1, help="Average so many weights files, chosen greedily.")
+]
+Soup = Annotated[
+    bool, typer.Option("--soup", help="Average the weights of trials that began alike.")
+]
+CopyTo = Annotated[Path | None, typer.Option(help="Copy the weights into this folder.")]
 
 
 def best(
     study: Study = None,
     storage: Storage = DEFAULT_STORAGE,
-    copy_to: Annotated[Path | None, typer.Option(help="Copy the weights into this folder.")] = None,
+    by: Ways = By.MAX,
+    metric: Metric = None,
+    top: Top = 5,
+    cost: Cost = None,
+    recall: Recall = None,
+    reject_cost: Reject = None,
+    final_test: FinalTest = False,
+    ensemble: Ensemble = None,
+    soup: Soup = False,
+    copy_to: CopyTo = None,
     as_json: Json = False,
 ) -> None:
-    """Print the best weights of all runs, and what is known of them."""
+    """Print the best weights of all runs, the best schedule, and how sure that is."""
+    from study.selection import Asked
     from study.selector import best as choose
-    from study.selector import copy_weights
-    from study.views.pages import print_best
+    from study.views.selection import print_best
 
-    chosen = choose(study, storage=storage)
-    copied = copy_weights(chosen, copy_to) if copy_to else None
+    asked = Asked(by, metric, tuple(cost or ()), tuple(recall or ()), reject_cost)
+    chosen = choose(study, storage=storage, asked=asked, runners_up=top)
+    if not as_json:
+        print_best(out, chosen, top)
+    found: dict[str, Any] = {}
+    if ensemble:
+        found["ensemble"] = _ensemble(chosen, storage, ensemble, show=not as_json)
+    if soup:
+        found["soup"] = _soup(chosen, storage, copy_to, show=not as_json)
+    if final_test:
+        found["final_test"] = _final_test(chosen, storage, show=not as_json)
+    if copy_to:
+        found["copied_to"] = _copy(chosen, copy_to, show=not as_json)
     if as_json:
-        print_json({**asdict(chosen), **({"copied_to": str(copied)} if copied else {})})
-        return
-    print_best(out, chosen)
-    if copied:
+        print_json(asdict(chosen) | found)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="A trial, a weights file, or a CSV of answers.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    study: Study = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Json = False,
+) -> None:
+    """Compare two classifiers on the same photos, and say whether luck may explain it."""
+    from study.comparing import compare as weigh
+    from study.views.selection import print_comparison
+
+    found = weigh(first, second, study, storage=storage)
+    if as_json:
+        print_json(found)
+    else:
+        print_comparison(out, found)
+
+
+def _ensemble(chosen: "Selection", storage: str, size: int, *, show: bool) -> Any:
+    from study.ensemble import ensemble
+    from study.views.better import print_ensemble
+
+    found = ensemble(chosen.study, storage=storage, size=size)
+    if show:
+        print_ensemble(out, found)
+    return found
+
+
+def _soup(chosen: "Selection", storage: str, folder: Path | None, *, show: bool) -> Any:
+    from study.soup import soup
+    from study.views.better import print_soup
+
+    found = soup(chosen.study, storage=storage, copy_to=folder or Path("chosen"))
+    if show:
+        print_soup(out, found)
+    return found
+
+
+def _final_test(chosen: "Selection", storage: str, *, show: bool) -> Any:
+    from study.final_test import final_test
+    from study.views.selection import print_final_test
+
+    found = final_test(chosen, storage=storage)
+    if show:
+        print_final_test(out, chosen, found)
+    return found
+
+
+def _copy(chosen: "Selection", folder: Path, *, show: bool) -> str:
+    from study.selector import copy_weights
+
+    copied = copy_weights(chosen, folder)
+    if show:
         out.print(f"copied to {copied}", markup=False, soft_wrap=True)
+    return str(copied)

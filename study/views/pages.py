@@ -1,11 +1,9 @@
 """What `best`, `ls`, `show` and `doctor` print for a person."""
 
 from collections.abc import Sequence
-from pathlib import PurePath
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,11 +11,9 @@ from rich.table import Table
 from storage.records import State
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialLine, TrialList, TrialView
-from study.naming import schedule_text, score_text, time_text
-from study.selector import Selection
+from study.naming import score_text, time_text
 from study.views.chart import chart
 from trainers.metrics import Metric
-from trainers.schedule import Schedule
 
 if TYPE_CHECKING:  # what `best` and `ls` need not wait for
     from study.cleaning import CachedPhotos, Cleaned
@@ -25,45 +21,7 @@ if TYPE_CHECKING:  # what `best` and `ls` need not wait for
 
 _STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
 _LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
-MISTAKES_SHOWN = 10
 MANY_TRIALS = 500
-
-
-def print_best(console: Console, chosen: Selection) -> None:
-    """Print the winner, how it does on each class, its mistakes, its schedule, its runners-up."""
-    metric, schedule = chosen.metric, Schedule.from_dict(chosen.schedule)
-    for path in chosen.damaged:
-        console.print(f"[red]passed over[/] {escape(path)}: missing or changed")
-    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
-    lines = (
-        (
-            f"[bold]{metric} {score_text(metric, chosen.score)}[/], {chosen.errors} errors on "
-            f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}"
-        ),
-        (
-            f"study {escape(chosen.study)}, best of {chosen.trials} trials: trial {chosen.trial}, "
-            f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
-        ),
-        f"{schedule.backbone}, {escape(schedule_text(schedule))}",
-        f"schedule {chosen.schedule_digest[:12]}: {_seeds(chosen)}",
-    )
-    for line in lines:
-        console.print(line, highlight=False)
-    console.print(_confusion(chosen))
-    _print_mistakes(console, chosen)
-    if chosen.runners_up:
-        console.print(_runners_up(chosen))
-
-
-def print_summary(console: Console, chosen: Selection) -> None:
-    """Print the winner in a line."""
-    console.print(
-        f"best: {chosen.metric} {score_text(chosen.metric, chosen.score)}, "
-        f"{chosen.errors} errors on {chosen.n_valid} photos: {chosen.file}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def print_trials(console: Console, listed: TrialList) -> None:
@@ -188,62 +146,6 @@ def print_plan(console: Console, found: "Plan") -> None:
         f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
         highlight=False,
     )
-
-
-def _seeds(chosen: Selection) -> str:
-    mean = score_text(chosen.metric, chosen.schedule_mean)
-    if chosen.schedule_spread is None:
-        return "one seed only: how much of this is luck, `search --repeats 3` tells"
-    spread = score_text(chosen.metric, chosen.schedule_spread)
-    each = ", ".join(score_text(chosen.metric, score) for score in chosen.seed_scores.values())
-    return f"mean over {len(chosen.seed_scores)} seeds {mean}, spread {spread} ({each})"
-
-
-def _confusion(chosen: Selection) -> Table:
-    table = Table(title="true class by predicted class", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("")
-    for name in chosen.classes:
-        table.add_column(escape(name), justify="right")
-    for name in ("precision", "recall", "F1"):
-        table.add_column(name, justify="right", style="dim")
-    for i, name in enumerate(chosen.classes):
-        counts = [
-            f"[green]{n}[/]" if i == j else f"[red]{n}[/]" if n else "."
-            for j, n in enumerate(chosen.confusion[i])
-        ]
-        own = chosen.per_class[i]
-        numbers = (f"{100 * value:.1f}" for value in (own.precision, own.recall, own.f1))
-        table.add_row(escape(name), *counts, *numbers)
-    return table
-
-
-def _print_mistakes(console: Console, chosen: Selection) -> None:
-    worst = sorted(chosen.mistakes, key=lambda mistake: -mistake.probability)
-    for mistake in worst[:MISTAKES_SHOWN]:
-        console.print(
-            f"  {escape(repr(mistake.path))}: {escape(mistake.label)} taken for "
-            f"{escape(mistake.predicted)} ({100 * mistake.probability:.0f} %)",
-            soft_wrap=True,
-            highlight=False,
-        )
-    if len(worst) > MISTAKES_SHOWN:
-        console.print(f"  and {len(worst) - MISTAKES_SHOWN} more, all in --json")
-
-
-def _runners_up(chosen: Selection) -> Table:
-    table = Table(title="runners-up", title_justify="left", box=None)
-    for name in ("trial", "seed", str(chosen.metric), "schedule mean"):
-        table.add_column(name, justify="right")
-    table.add_column("file", overflow="fold")
-    for other in chosen.runners_up:
-        table.add_row(
-            str(other.trial),
-            str(other.seed),
-            score_text(chosen.metric, other.score),
-            score_text(chosen.metric, other.schedule_mean),
-            escape(PurePath(other.file).name),
-        )
-    return table
 
 
 def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:

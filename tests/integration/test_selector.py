@@ -13,7 +13,8 @@ from storage.errors import StudyNotFound
 from storage.records import RankedTrial, State, stage_run_key
 from storage.store import Store
 from study import selector
-from study.selector import NothingToSelect, best, copy_weights
+from study.pool import NothingToSelect
+from study.selector import best, copy_weights
 from tests.lab import Lab, schedule, stage
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split

@@ -1,0 +1,144 @@
+"""All that could have been chosen: every epoch of every trial, with what it predicted."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.predictions import StoredPredictions
+from storage.records import State, StudyRecord, Trial
+from storage.store import Store
+from study.calibration import fit_temperature
+from study.goals import Goal
+from study.scoring import Candidates, Criterion, Scorer
+from study.statistics import Trials
+from trainers.decision import Decision
+
+LIMIT = 1000
+"""No more epochs are weighed against each other: what is behind so many has no chance."""
+
+Epoch = tuple[int | None, int | None]
+"""A stage run's id, and one of its epochs; a trial without a score has neither."""
+
+Labels = NDArray[np.int64]
+
+
+class NothingToSelect(Exception):
+    """No trial has left weights to choose from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The epochs that a scorer's candidates are, and whose they are."""
+
+    scorer: Scorer
+    epochs: dict[Epoch, int]
+    trials: Trials
+
+
+def gather(
+    store: Store,
+    study: StudyRecord,
+    labels: Labels,
+    n_classes: int,
+    criterion: Criterion,
+    goal: Goal | None,
+) -> Pool:
+    """Read the predictions of a study's best epochs, and of all that counts in a mean."""
+    seeds = counted(store.trials(study.id))
+    repeated = [trial for same in seeds.values() if len(same) > 1 for trial in same]
+    # A mean without its weak seeds would flatter.
+    wanted = [*store.leading_epochs(study, LIMIT), *map(best_epoch, repeated)]
+    epochs = {epoch: place for place, epoch in enumerate(dict.fromkeys(wanted))}
+    found = store.predictions_of(list(epochs), labels)
+    scorer = scorer_of(found, labels, n_classes, criterion, goal)
+    return Pool(scorer, epochs, _trials(seeds, store.links(study.id), epochs))
+
+
+def scorer_of(
+    found: Sequence[StoredPredictions],
+    labels: Labels,
+    n_classes: int,
+    criterion: Criterion,
+    goal: Goal | None,
+) -> Scorer:
+    """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice."""
+    if not found:
+        raise NothingToSelect("no trial has finished yet; let `search` run on")
+    probabilities = None
+    if criterion.needs_probabilities:
+        tables = [each.probabilities for each in found if each.probabilities is not None]
+        if len(tables) < len(found):
+            raise NothingToSelect(
+                f"{criterion} needs the probabilities of all classes, which are not kept of so "
+                "many photos and classes; choose by another --metric"
+            )
+        if criterion is Criterion.COST:
+            tables = [_honest(labels, table) for table in tables]
+        probabilities = np.stack(tables)
+    candidates = Candidates(
+        labels=labels,
+        n_classes=n_classes,
+        predicted=np.stack([each.predicted for each in found]),
+        p_true=np.stack([each.true_probability for each in found]),
+        probabilities=probabilities,
+    )
+    return Scorer(candidates, criterion, _prices(criterion, goal))
+
+
+def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Give each schedule's trials that count: the complete ones, or if there is none, the pruned.
+
+    An early end is no bad result.
+    """
+    found: dict[str, list[Trial]] = defaultdict(list)
+    complete = {trial.schedule_digest for trial in trials if trial.state is State.COMPLETE}
+    for trial in trials:
+        pruned = trial.state is State.PRUNED and trial.schedule_digest not in complete
+        if (pruned or trial.state is State.COMPLETE) and trial.score is not None:
+            found[trial.schedule_digest].append(trial)
+    return found
+
+
+def best_epoch(trial: Trial) -> Epoch:
+    """Give a trial's best epoch."""
+    return trial.best_stage_run, trial.best_epoch
+
+
+def _trials(
+    seeds: dict[str, list[Trial]], links: Sequence[tuple[int, int, int]], epochs: dict[Epoch, int]
+) -> Trials:
+    of_run: dict[int | None, list[int]] = defaultdict(list)
+    for (run, _), column in epochs.items():
+        of_run[run].append(column)
+    of_trial: dict[int, list[int]] = defaultdict(list)
+    for number, _, run in links:
+        of_trial[number] += of_run[run]
+    columns, starts, schedules = [], [0], []
+    for schedule, same in enumerate(seeds.values()):
+        for trial in same:
+            if mine := of_trial[trial.number]:
+                columns += mine
+                starts.append(len(columns))
+                schedules.append(schedule)
+    return Trials(*(np.array(each, np.int64) for each in (columns, starts, schedules)))
+
+
+def _prices(criterion: Criterion, goal: Goal | None) -> Decision | None:
+    if criterion is not Criterion.COST:
+        return None
+    if goal is None:
+        raise NothingToSelect(
+            'cost needs prices to choose by; give --cost "TRUE>PREDICTED=PRICE" or [costs] '
+            "in study.toml"
+        )
+    return goal.priced
+
+
+def _honest(labels: Labels, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    rule = Decision(
+        Decision.plain(probabilities.shape[1]).costs, fit_temperature(labels, probabilities)
+    )
+    return rule.calibrated(probabilities).astype(np.float32)

@@ -1,0 +1,109 @@
+"""Which schedule? Each one's mean over seeds, how sure that is, and which are as good."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+import numpy as np
+
+from storage.records import Trial
+from study.naming import schedule_text
+from study.pool import Pool, best_epoch
+from study.racing import Gains, mean_interval, p_value, spread_of_seeds
+from study.statistics import ONE_SIDED, By
+
+LEVEL = 0.05
+"""Schedules differ if luck alone would make them differ so much less often than this."""
+
+
+@dataclass(frozen=True)
+class ScheduleLine:
+    """A schedule and its runs: `trial` is the number of the first, `seconds` the mean of all.
+
+    `scores` are by seed, `spread` is their sample standard deviation (None for one). `low` and
+    `high` are the 95 % interval of the mean, over photos and seeds; `bound` is its lower confidence
+    bound, over seeds alone. `tied` schedules are as good as the first, as far as can be told.
+    """
+
+    digest: str
+    schedule: str
+    trial: int
+    scores: dict[int, float]
+    mean: float
+    spread: float | None
+    low: float
+    high: float
+    bound: float
+    best: float
+    seconds: float
+    tied: bool = False
+
+    def key(self, by: By) -> float:
+        """Give what it is ranked by: its mean, unless the lower bound is asked for."""
+        return self.bound if by is By.LCB else self.mean
+
+
+def rank_schedules(
+    seeds: dict[str, list[Trial]], pool: Pool, by: By, seconds: dict[int, float]
+) -> list[ScheduleLine]:
+    """Rank schedules (by digest, with the trials that count), the best first.
+
+    `seconds` says by trial what its stages took, whoever trained them.
+    """
+    known = {
+        digest: here
+        for digest, same in seeds.items()
+        if (here := [trial for trial in same if best_epoch(trial) in pool.epochs])
+    }
+    outcomes = {digest: _gains(same, pool) for digest, same in known.items()}
+    spread = spread_of_seeds(list(outcomes.values()))
+    lines = [
+        _line(digest, same, outcomes[digest], pool, spread, seconds)
+        for digest, same in known.items()
+    ]
+    sign = -1 if pool.scorer.higher_is_better else 1
+    lines.sort(key=lambda line: sign * line.key(by))
+    first = outcomes[lines[0].digest] if lines else None
+    return [replace(line, tied=_as_good(first, outcomes[line.digest], spread)) for line in lines]
+
+
+def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
+    """Give the one of the best schedules that takes the least time to train."""
+    return min((line for line in lines if line.tied), key=lambda line: line.seconds)
+
+
+def _gains(same: Sequence[Trial], pool: Pool) -> Gains:
+    return np.stack([pool.scorer.gains(pool.epochs[best_epoch(trial)]) for trial in same])
+
+
+def _line(
+    digest: str,
+    same: Sequence[Trial],
+    gained: Gains,
+    pool: Pool,
+    spread: tuple[float, int],
+    seconds: dict[int, float],
+) -> ScheduleLine:
+    rows = np.arange(gained.shape[1])
+    columns = [np.full(len(rows), pool.epochs[best_epoch(trial)]) for trial in same]
+    scores = [pool.scorer.score(column, rows) for column in columns]
+    by_seed = {trial.seed: score for trial, score in zip(same, scores, strict=True)}
+    sign = 1 if pool.scorer.higher_is_better else -1
+    mean, half = fmean(scores), mean_interval(gained, *spread)
+    return ScheduleLine(
+        digest=digest,
+        schedule=schedule_text(same[0].schedule),
+        trial=same[0].number,
+        scores=dict(sorted(by_seed.items())),
+        mean=mean,
+        spread=stdev(scores) if len(scores) > 1 else None,
+        low=mean - half,
+        high=mean + half,
+        bound=mean - sign * ONE_SIDED * float(np.sqrt(spread[0] / len(same))),
+        best=max(scores) if sign > 0 else min(scores),
+        seconds=fmean(seconds[trial.number] for trial in same),
+    )
+
+
+def _as_good(first: Gains | None, other: Gains, spread: tuple[float, int]) -> bool:
+    return first is None or first is other or p_value(first, other, *spread) >= LEVEL

@@ -1,0 +1,236 @@
+"""What predictions are worth by any criterion: for one choice, or all candidates at once. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.decision import Decision
+from trainers.metrics import Metric, balanced_accuracy, macro_f1
+
+SMALLEST = 1e-7
+"""No probability counts as less, or one photo would decide a log loss alone."""
+
+
+class Criterion(StrEnum):
+    """What weights can be chosen by: the metrics of a search, and two that predictions add."""
+
+    ACCURACY = "accuracy"
+    BALANCED_ACCURACY = "balanced_accuracy"
+    F1 = "f1"
+    AUROC = "auroc"
+    LOG_LOSS = "log_loss"
+    COST = "cost"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a greater score wins."""
+        return self not in (Criterion.LOG_LOSS, Criterion.COST)
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the predicted class and the true one's probability do not suffice."""
+        return self in (Criterion.AUROC, Criterion.COST)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What M candidates predict of the same n photos of C classes.
+
+    `labels` (n,); `predicted` (M, n); `p_true` (M, n), the true class's probability;
+    `probabilities` (M, n, C), where a criterion needs them.
+    """
+
+    labels: NDArray[np.int64]
+    n_classes: int
+    predicted: NDArray[np.int64]
+    p_true: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
+
+    @cached_property
+    def losses(self) -> NDArray[np.float32]:
+        """Each photo's log loss, (M, n)."""
+        found: NDArray[np.float32] = -np.log(np.maximum(self.p_true, np.float32(SMALLEST)))
+        return found
+
+    @property
+    def every_probability(self) -> NDArray[np.float32]:
+        """The probabilities of all classes, (M, n, C); ValueError if they were not given."""
+        if self.probabilities is None:
+            raise ValueError("this criterion needs the probabilities of all classes")
+        return self.probabilities
+
+
+Columns = NDArray[np.int64]
+"""For each of some photos the candidate whose prediction counts."""
+
+Rows = NDArray[np.int64]
+"""Some photos; one may come several times."""
+
+Inside = NDArray[np.float32]
+"""B sets of photos, (n, B): 1 for those of a set, 0 for the others."""
+
+Scores = NDArray[np.float64]
+"""How good each candidate is on each set of photos, (M, B): more is better."""
+
+
+class Scorer:
+    """Scores candidates. `decision` prices their answers, if the criterion is what they cost."""
+
+    def __init__(
+        self, candidates: Candidates, criterion: Criterion, decision: Decision | None = None
+    ) -> None:
+        if (criterion is Criterion.COST) != (decision is not None):
+            raise ValueError(f"a decision must be given for cost and nothing else, got {criterion}")
+        self.candidates = candidates
+        self.higher_is_better = criterion.higher_is_better
+        self.is_share = criterion is Criterion.ACCURACY
+        self._criterion = criterion
+        self._decision = decision
+
+    def score(self, columns: Columns, rows: Rows) -> float:
+        """Give the score of what the candidates `columns` say of the photos `rows`."""
+        candidates = self.candidates
+        labels = candidates.labels[rows]
+        match self._criterion:
+            case Criterion.AUROC:
+                return auroc(labels, candidates.every_probability[columns, rows])
+            case Criterion.BALANCED_ACCURACY | Criterion.F1:
+                pairs = labels * candidates.n_classes + candidates.predicted[columns, rows]
+                counts = np.bincount(pairs, minlength=candidates.n_classes**2)
+                confusion = counts.reshape(candidates.n_classes, candidates.n_classes)
+                balanced = self._criterion is Criterion.BALANCED_ACCURACY
+                return balanced_accuracy(confusion) if balanced else macro_f1(confusion)
+            case _:
+                return float(self._worth[columns, rows].mean(dtype=np.float64))
+
+    def within(self, inside: Inside) -> Scores:
+        """Score each candidate on each set of photos; log loss tells equal scores apart."""
+        found: NDArray[Any]
+        match self._criterion:
+            case Criterion.AUROC:
+                found = _aurocs(self.candidates, inside)
+            case Criterion.BALANCED_ACCURACY | Criterion.F1:
+                found = _by_class(self.candidates, inside, self._criterion)
+            case _:
+                sign = np.float32(1 if self.higher_is_better else -1)
+                found = (sign * self._worth) @ inside / inside.sum(axis=0)
+        # Less than what a single photo can change, so that it decides between equals alone.
+        tiny = 0.5 / (len(self.candidates.labels) ** 2 * -np.log(SMALLEST))
+        scores: Scores = found.astype(np.float64) - tiny * (self.candidates.losses @ inside)
+        return scores
+
+    def gains(self, column: int) -> NDArray[np.float64]:
+        """Split a candidate's score into what each photo adds, (n,): more is better.
+
+        F1 is no mean over photos: each class counts alike in it, as in balanced accuracy.
+        """
+        candidates, n = self.candidates, len(self.candidates.labels)
+        counts = np.bincount(candidates.labels, minlength=candidates.n_classes)
+        share = n / np.maximum(counts[candidates.labels] * np.count_nonzero(counts), 1)
+        match self._criterion:
+            case Criterion.AUROC:
+                gained = np.mean(
+                    [
+                        _placements(scores, candidates.labels == label)
+                        for label, scores in enumerate(candidates.every_probability[column].T)
+                    ],
+                    axis=0,
+                )
+                return np.asarray(share * gained, np.float64)
+            case Criterion.BALANCED_ACCURACY | Criterion.F1:
+                right = candidates.predicted[column] == candidates.labels
+                return np.asarray(share * right, np.float64)
+            case _:
+                sign = 1 if self.higher_is_better else -1
+                return np.asarray(sign * self._worth[column], np.float64)
+
+    @cached_property
+    def _worth(self) -> NDArray[np.float32]:
+        """What each photo adds to a score that is a mean over photos, (M, n)."""
+        candidates, rule = self.candidates, self._decision
+        if rule is not None:
+            prices = (
+                rule.prices(candidates.labels, rule.decide(p)) for p in candidates.every_probability
+            )
+            return np.stack([price.astype(np.float32) for price in prices])
+        if self._criterion is Criterion.LOG_LOSS:
+            return candidates.losses
+        right: NDArray[np.float32] = (candidates.predicted == candidates.labels).astype(np.float32)
+        return right
+
+
+def auroc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> float:
+    """Give the area under the ROC curve; over more than two classes the mean of one against all.
+
+    NaN where a class is missing, or is all there is.
+    """
+    n_classes = probabilities.shape[1]
+    chosen = range(1, 2) if n_classes == 2 else range(n_classes)
+    return float(np.mean([_area(labels == k, probabilities[:, k]) for k in chosen]))
+
+
+def _area(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float:
+    n = int(positive.sum())
+    if not n or n == len(positive):
+        return float("nan")
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]  # equal scores share their mean rank
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
+
+
+def _aurocs(candidates: Candidates, inside: Inside) -> NDArray[np.float64]:
+    """Give all candidates' areas on each set of photos, (M, B).
+
+    By each photo's placement among all photos of the other kind (DeLong 1988), which is the area
+    but for a term of the order 1/n: to count the pairs of each set would take minutes.
+    """
+    areas = []
+    for label in range(1, 2) if candidates.n_classes == 2 else range(candidates.n_classes):
+        positive = candidates.labels == label
+        scores = candidates.every_probability[:, :, label]
+        ahead = np.stack([_placements(some, positive) for some in scores])
+        whole = ahead[:, positive].mean(axis=1, keepdims=True)
+        sides = [
+            ahead[:, side] @ inside[side] / np.maximum(inside[side].sum(axis=0), 1)
+            for side in (positive, ~positive)
+        ]
+        areas.append(sides[0] + sides[1] - whole)
+    mean: NDArray[np.float64] = np.mean(areas, axis=0, dtype=np.float64)
+    return mean
+
+
+def _placements(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Give for each photo the share of the other kind that it is rightly told from, (n,)."""
+    found = np.empty(len(scores), np.float32)
+    for side, sign in ((positive, 1), (~positive, -1)):
+        mine, others = sign * scores[side], np.sort(sign * scores[~side])
+        below = np.searchsorted(others, mine, "left") + np.searchsorted(others, mine, "right")
+        found[side] = below / max(2 * len(others), 1)  # a tie is half a win
+    return found
+
+
+def _by_class(candidates: Candidates, inside: Inside, criterion: Criterion) -> NDArray[np.float32]:
+    """Give all candidates' balanced accuracies or F1 on each set, (M, B)."""
+    total = np.zeros((len(candidates.predicted), inside.shape[1]), np.float32)
+    seen = np.zeros_like(total)
+    for label in range(candidates.n_classes):
+        mine = candidates.labels == label
+        photos = inside[mine].sum(axis=0)
+        named = candidates.predicted == label
+        hits = named[:, mine].astype(np.float32) @ inside[mine]
+        if criterion is Criterion.BALANCED_ACCURACY:
+            whole, part = np.broadcast_to(photos, hits.shape), hits
+        else:
+            whole, part = photos + named.astype(np.float32) @ inside, 2 * hits
+        total += part / np.maximum(whole, 1)
+        seen += whole > 0
+    return np.asarray(total / np.maximum(seen, 1), np.float32)
+
+
+def criterion_of(metric: Metric) -> Criterion:
+    """Give the criterion that is a search's metric."""
+    return Criterion(metric.value)
