@@ -1,0 +1,172 @@
+"""Scores of many predictions at once, and what one gains over another on the same photos. Pure.
+
+Whoever chooses by the photos that score the choice is flattered; so what is chosen on the photos
+outside of a fold is scored on those inside, and all folds are pooled (cross-fitting).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.racing import gains
+from trainers.metrics import Metric
+
+Table = NDArray[np.float32]
+"""Probabilities: (n, C) of one file, (M, n, C) of M files."""
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+ENTRIES = 4_000_000
+"""How many numbers are worked on at once, for memory."""
+
+Mask = NDArray[np.bool_]
+
+RESAMPLES = 2000
+_FLIPS = 10_000
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """What an ensemble and a single file reach on photos that had no say in choosing them.
+
+    `gain` is positive where the ensemble is better, for a loss too; `gain_interval` is its 95 %
+    interval by a paired bootstrap over photos (it knows nothing of the luck in the training).
+    """
+
+    score_ensemble: float
+    score_single: float
+    gain: float
+    gain_interval: tuple[float, float]
+
+
+def compare(
+    metric: Metric,
+    labels: Labels,
+    many: Sequence[Table],
+    single: Sequence[Table],
+    seed: int = 0,
+) -> CrossFit:
+    """Compare tables of probabilities (n, C) for the same photos: the means of their scores."""
+    judge, sign = Judge(metric, labels, many[0].shape[1]), 1.0 if metric.higher_is_better else -1.0
+    scores = [
+        float(np.mean([score(metric, labels, table) for table in tables]))
+        for tables in (many, single)
+    ]
+    drawn = []
+    for counts in _resamples(len(labels), seed):
+        means = [
+            np.mean([judge.resampled(table, counts) for table in tables], axis=0)
+            for tables in (many, single)
+        ]
+        drawn.append(sign * (means[0] - means[1]))
+    low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975))
+    return CrossFit(scores[0], scores[1], sign * (scores[0] - scores[1]), (float(low), float(high)))
+
+
+def score(metric: Metric, labels: Labels, probabilities: Table) -> float:
+    """Give the metric's value for a table of probabilities (n, C)."""
+    judge = Judge(metric, labels, probabilities.shape[1])
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(judge.scores(probabilities.argmax(axis=1)[None], true[None])[0][0])
+
+
+def folds_of(labels: Labels, folds: int, seed: int) -> list[Mask]:
+    """Part the photos into folds, each a mask (n,); every class is spread over all of them."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    place = np.empty(len(labels), np.int64)
+    place[order] = np.arange(len(labels)) % folds
+    # A lone photo has no others to choose by, and a fold without photos says nothing.
+    return [place == fold for fold in range(min(folds, len(labels)))]
+
+
+def paired_p(metric: Metric, labels: Labels, first: Table, second: Table) -> float:
+    """Test, two-sided, that two tables of probabilities (n, C) are equally good.
+
+    Were they, each photo's difference could as well have the other sign. For accuracy that is
+    McNemar's exact test, and a binomial law; otherwise 10,000 draws of signs are counted.
+    """
+    difference = _gains(metric, labels, first) - _gains(metric, labels, second)
+    difference = difference[difference != 0]
+    if metric is Metric.ACCURACY:
+        from scipy.stats import binomtest  # a second to import
+
+        better, all_ = int((difference > 0).sum()), len(difference)
+        return float(binomtest(better, all_).pvalue) if all_ else 1.0
+    random, found = np.random.default_rng(0), abs(difference.sum())
+    drawn = [random.choice((-1.0, 1.0), len(difference)) @ difference for _ in range(_FLIPS)]
+    # What was found counts as drawn, too: no p value is 0. Rounding must not part equal sums.
+    return (1 + int((np.abs(drawn) >= found * (1 - 1e-9)).sum())) / (1 + _FLIPS)
+
+
+class Judge:
+    """Scores many predictions of the same photos at once."""
+
+    def __init__(self, metric: Metric, labels: Labels, classes: int) -> None:
+        self._metric, self._labels = metric, labels
+        self._one_hot = np.eye(classes, dtype=np.float32)[labels]
+        self._photos = self._one_hot.sum(axis=0)
+
+    def scores(self, predicted: Labels, true: Table) -> tuple[Floats, Floats]:
+        """Give scores and log losses, (M,) each; `true` are the labels' probabilities, (M, n)."""
+        losses = _nll(true).mean(axis=1)
+        # Whole numbers in float32: exact up to 16 million photos.
+        hits = (predicted == self._labels).astype(np.float32) @ self._one_hot
+        counts = np.zeros_like(hits)
+        if self._metric is Metric.F1:
+            classes = hits.shape[1]
+            cells = predicted + classes * np.arange(len(predicted))[:, None]
+            counts = np.bincount(cells.ravel(), minlength=hits.size).reshape(hits.shape)
+        return self._reduce(hits, counts, self._photos, losses), losses
+
+    def resampled(self, probabilities: Table, counts: Table) -> Floats:
+        """Give the scores (B,) of (n, C) where each photo counts as often as `counts` (B, n)."""
+        predicted = probabilities.argmax(axis=1)
+        right = (predicted == self._labels)[:, None]
+        classes = np.eye(probabilities.shape[1], dtype=np.float32)[predicted]
+        loss = _nll(probabilities[np.arange(len(predicted)), self._labels])
+        losses = counts @ loss / len(loss)
+        photos = counts @ self._one_hot
+        return self._reduce(counts @ (right * self._one_hot), counts @ classes, photos, losses)
+
+    def first(self, scores: Floats, losses: Floats) -> tuple[int, tuple[float, float]]:
+        """Give the best of M: its index, and its rank as `Metric.rank` gives it."""
+        order = np.lexsort((losses, -scores if self._metric.higher_is_better else scores))
+        best = int(order[0])
+        return best, self._metric.rank(float(scores[best]), float(losses[best]))
+
+    def _reduce(self, hits: Table, predicted: Table, photos: Table, losses: Floats) -> Floats:
+        """Make scores (K,) of counts by class, (K, C) each, as `trainers.metrics` does of one."""
+        hits, photos = hits.astype(np.float64), np.broadcast_to(photos, hits.shape)
+        if self._metric is Metric.LOG_LOSS:
+            return losses
+        if self._metric is Metric.ACCURACY:
+            accuracy: Floats = hits.sum(axis=1) / photos.sum(axis=1)
+            return accuracy
+        whole = photos if self._metric is Metric.BALANCED_ACCURACY else (photos + predicted) / 2
+        shares = np.divide(hits, whole, out=np.zeros_like(hits), where=whole > 0)
+        means: Floats = shares.sum(axis=1) / (whole > 0).sum(axis=1)
+        return means
+
+
+def _nll(true: Table) -> Floats:
+    return -np.log(np.maximum(true.astype(np.float64), 1e-7))
+
+
+def _resamples(photos: int, seed: int) -> Iterator[Table]:
+    """Draw how often each photo is in each of the bootstrap's samples: some (B, n) at a time."""
+    random, step = np.random.default_rng(seed), max(1, min(RESAMPLES, ENTRIES // photos))
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
+        cells = random.integers(0, photos, (rows, photos)) + photos * np.arange(rows)[:, None]
+        drawn = np.bincount(cells.ravel(), minlength=rows * photos)
+        yield drawn.reshape(rows, photos).astype(np.float32)
+
+
+def _gains(metric: Metric, labels: Labels, table: Table) -> Floats:
+    right = (table.argmax(axis=1) == labels).astype(np.float64)
+    true = table[np.arange(len(labels)), labels].astype(np.float64)
+    return gains(metric, labels, right, true)

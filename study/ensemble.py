@@ -1,0 +1,230 @@
+"""Greedy ensembles over stored predictions, and an honest word on what they gain.
+
+Reads rows alone, so it answers at once: no torch, no photo. What an ensemble gains is told by
+cross-fitting (see `study.crossfit`): the single file it is compared with is chosen as it is.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from storage.database import open_database
+from storage.places import runs_folder
+from storage.records import Checkpoint, StudyRecord, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.config import StudyConfig
+from study.crossfit import ENTRIES, CrossFit, Judge, Labels, Table, compare, folds_of, score
+from study.pool import NothingToSelect
+from study.selector import find_study
+from trainers.data.manifest import Manifest, Split
+from trainers.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Member:
+    """A weights file of an ensemble, which counts `count` times in the mean."""
+
+    trial: int
+    seed: int
+    stage_run: int
+    epoch: int
+    file: str
+    sha256: str
+    count: int
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """The answer of `ensemble`. `score`, `loss` and `errors` flatter: see `CrossFit`.
+
+    `single_score` and `single_errors` are those of the best file alone, which is `single_trial`'s,
+    on the same photos and as flattered. `damaged` names files that are missing or changed.
+    """
+
+    study: str
+    metric: Metric
+    size: int
+    members: tuple[Member, ...]
+    score: float
+    loss: float
+    errors: int
+    n_valid: int
+    single_trial: int
+    single_score: float
+    single_errors: int
+    cross: CrossFit
+    candidates: int
+    damaged: tuple[str, ...]
+
+
+def ensemble(
+    study: str | None = None, *, storage: str = StudyConfig().storage, size: int = 5
+) -> EnsembleResult:
+    """Choose up to `size` weights files, with repeats, whose mean prediction is the best.
+
+    Raises `NothingToSelect`, `StudyNotFound` and the database's errors.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        vault = Vault(runs_folder(storage) / record.name)
+        kept, damaged = kept_weights(store, vault, record)
+        if len(kept) < 2:
+            raise NothingToSelect(
+                f"an ensemble needs at least 2 weights files, study {record.name!r} has "
+                f"{len(kept)}; let `search` run on, or raise --keep"
+            )
+        labels, tables = _predictions(store, record, kept)
+        return _result(vault, record, kept, damaged, labels, tables, size)
+    finally:
+        store.close()
+
+
+def kept_weights(
+    store: Store, vault: Vault, study: StudyRecord, numbers: Collection[int] | None = None
+) -> tuple[list[tuple[Trial, Checkpoint]], list[str]]:
+    """Give the trials whose best weights are kept and whole, the best first, each file once.
+
+    With `numbers`, only those trials. The second list names the files that are missing or changed.
+    """
+    seen: set[str] = set()
+    kept: list[tuple[Trial, Checkpoint]] = []
+    damaged: list[str] = []
+    for ranked in store.ranking(study):
+        trial, file = ranked.trial, ranked.checkpoint
+        if file is None or file.path in seen or None in (trial.score, trial.loss):
+            continue
+        if numbers is not None and trial.number not in numbers:
+            continue
+        seen.add(file.path)  # trials may share a stage run
+        if vault.verify(file.path, file.sha256):
+            kept.append((trial, file))
+        else:
+            damaged.append(file.path)
+    return kept, damaged
+
+
+def shown(path: Path) -> str:
+    """Give a path as a person in the current folder would write it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def greedy(
+    probabilities: Table, labels: Labels, size: int, metric: Metric = Metric.ACCURACY
+) -> tuple[int, ...]:
+    """Choose members of an ensemble, with repeats, from M tables of probabilities (M, n, C).
+
+    Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of models" (ICML
+    2004): each step adds the member with which the mean is best, and of the nested ensembles of
+    1 to `size` members the best is given. Best by `metric`, ties by log loss, then by order.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1 member, got {size}")
+    judge = Judge(metric, labels, probabilities.shape[2])
+    true = probabilities[:, np.arange(len(labels)), labels]
+    total, total_true = np.zeros_like(probabilities[0]), np.zeros_like(true[0])
+    members: list[int] = []
+    ranks: list[tuple[float, float]] = []
+    for count in range(1, size + 1):
+        predicted = _predicted(total, probabilities)
+        scores, losses = judge.scores(predicted, (total_true + true) / count)
+        best, rank = judge.first(scores, losses)
+        members.append(best)
+        ranks.append(rank)
+        total, total_true = total + probabilities[best], total_true + true[best]
+    return tuple(members[: ranks.index(min(ranks)) + 1])
+
+
+def cross_fitted(
+    probabilities: Table,
+    labels: Labels,
+    size: int,
+    metric: Metric = Metric.ACCURACY,
+    folds: int = 10,
+    seed: int = 0,
+    repeats: int = 5,
+) -> CrossFit:
+    """Say what the choice of an ensemble gains over the choice of a single file; (M, n, C).
+
+    In each fold both are chosen on the photos of the other folds; what they say of the fold's own
+    is pooled over all folds. With fewer photos to choose by, both are as good or a little worse.
+    How the photos are parted is chance and can move a gain by its own size: scores are means over
+    `repeats` partings.
+    """
+    together, alone = ([np.empty_like(probabilities[0]) for _ in range(repeats)] for _ in range(2))
+    for repeat in range(repeats):
+        for fold in folds_of(labels, folds, seed + repeat):
+            choosing, truth = probabilities[:, ~fold], labels[~fold]
+            members = list(greedy(choosing, truth, size, metric))
+            together[repeat][fold] = probabilities[members][:, fold].mean(axis=0)
+            alone[repeat][fold] = probabilities[greedy(choosing, truth, 1, metric)[0], fold]
+    return compare(metric, labels, together, alone, seed)
+
+
+def _predicted(total: Table, probabilities: Table) -> Labels:
+    """Give what each member says together with those so far, (M, n); in blocks, for memory."""
+    found = np.empty(probabilities.shape[:2], np.int64)
+    step = max(1, ENTRIES // max(1, total.size))
+    for start in range(0, len(found), step):
+        block = slice(start, start + step)
+        sums = total + probabilities[block]
+        # To take the greater of two is ten times as fast as argmax over an axis so short.
+        found[block] = sums[..., 1] > sums[..., 0] if sums.shape[2] == 2 else sums.argmax(axis=2)
+    return found
+
+
+def _predictions(
+    store: Store, study: StudyRecord, kept: Sequence[tuple[Trial, Checkpoint]]
+) -> tuple[Labels, Table]:
+    record = store.manifest(study.manifest_digest)
+    labels = Manifest.from_json(record.document, Path(record.root)).labels(Split.VALID)
+    tables = []
+    for _, file in kept:
+        table = store.predictions(file.stage_run_id, file.epoch, labels).probabilities
+        if table is None:
+            raise NothingToSelect(
+                f"an ensemble needs the probabilities of all classes, but of {len(labels)} photos "
+                f"study {study.name!r} keeps two each, to save room; `best` alone can choose"
+            )
+        tables.append(table)
+    return labels, np.stack(tables)
+
+
+def _result(
+    vault: Vault,
+    study: StudyRecord,
+    kept: Sequence[tuple[Trial, Checkpoint]],
+    damaged: Sequence[str],
+    labels: Labels,
+    tables: Table,
+    size: int,
+) -> EnsembleResult:
+    chosen = greedy(tables, labels, size, study.metric)
+    single = greedy(tables, labels, 1, study.metric)[0]
+    mean = tables[list(chosen)].mean(axis=0)
+    members = []
+    for index in dict.fromkeys(chosen):
+        trial, file = kept[index]
+        path, count = shown(vault.path(file.path)), chosen.count(index)
+        where = (trial.number, trial.seed, file.stage_run_id, file.epoch)
+        members.append(Member(*where, path, file.sha256, count))
+    return EnsembleResult(
+        study=study.name,
+        metric=study.metric,
+        size=size,
+        members=tuple(sorted(members, key=lambda member: -member.count)),
+        score=score(study.metric, labels, mean),
+        loss=score(Metric.LOG_LOSS, labels, mean),
+        errors=int((mean.argmax(axis=1) != labels).sum()),
+        n_valid=len(labels),
+        single_trial=kept[single][0].number,
+        single_score=score(study.metric, labels, tables[single]),
+        single_errors=int((tables[single].argmax(axis=1) != labels).sum()),
+        cross=cross_fitted(tables, labels, size, study.metric),
+        candidates=len(kept),
+        damaged=tuple(damaged),
+    )

@@ -1,0 +1,296 @@
+"""Greedy ensembles: what is chosen, what it is said to gain, and that luck is not called a gain."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from storage.records import Kind
+from study.crossfit import CrossFit, Judge, compare, folds_of, paired_p, score
+from study.ensemble import EnsembleResult, Member, cross_fitted, ensemble, greedy
+from study.selector import NothingToSelect
+from study.views.better import print_ensemble
+from tests.lab import Lab, schedule, stage
+from tests.tiny_training import card_of, network_of
+from trainers.checkpoint import save_weights
+from trainers.classifier import load
+from trainers.data.manifest import Split
+from trainers.ensemble import load_ensemble
+from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy, log_loss, macro_f1
+
+torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
+
+Tables = NDArray[np.float32]
+Labels = NDArray[np.int64]
+HOSTILE = r"[red]a [bold] [bold :fire: \[b]"
+
+
+def tables_of(
+    members: int, photos: int, classes: int = 3, seed: int = 0
+) -> tuple[Tables, NDArray[np.int64]]:
+    """Make random predictions that know a little."""
+    dice = np.random.default_rng(seed)
+    labels = dice.integers(0, classes, photos)
+    logits = dice.normal(size=(members, photos, classes)) + np.eye(classes)[labels]
+    raised = np.exp(logits)
+    return (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32), labels
+
+
+def plain(metric: Metric, labels: Labels, table: Tables) -> tuple[float, float]:
+    """Score a table with nothing of the code under test."""
+    found = Evaluation(labels, table)
+    by = {Metric.ACCURACY: accuracy, Metric.BALANCED_ACCURACY: balanced_accuracy}
+    loss = log_loss(found)
+    if metric is Metric.LOG_LOSS:
+        return loss, loss
+    return by.get(metric, macro_f1)(found.confusion), loss
+
+
+def by_hand(tables: Tables, labels: Labels, size: int, metric: Metric) -> list[int]:
+    """Choose an ensemble as the paper's words say, one candidate after the other."""
+    members: list[int] = []
+    nested: list[tuple[tuple[float, float], list[int]]] = []
+    for _ in range(size):
+        tried = []
+        for candidate in range(len(tables)):
+            mean = tables[[*members, candidate]].mean(axis=0)
+            tried.append((metric.rank(*plain(metric, labels, mean)), candidate))
+        rank, best = min(tried)
+        members = [*members, best]
+        nested.append((rank, members))
+    return min(nested, key=lambda each: each[0])[1]
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("classes", [2, 5])
+def test_members_are_those_of_the_paper(metric: Metric, classes: int) -> None:
+    """The vectorised choice is the one that a plain loop over candidates makes."""
+    for seed in range(3):
+        tables, labels = tables_of(8, 83, classes, seed)
+        assert list(greedy(tables, labels, 6, metric)) == by_hand(tables, labels, 6, metric)
+
+
+def test_a_member_may_count_twice_and_ties_go_by_log_loss() -> None:
+    """Of two that are right alike the surer one is chosen; with nobody else to add, again."""
+    labels = np.array([0, 1, 0, 1])
+    right = np.where(labels[:, None] == np.arange(2), 0.9, 0.1).astype(np.float32)
+    unsure, wrong = 0.5 + (right - 0.5) / 2, 1 - right
+    assert greedy(np.stack([wrong, unsure, right]), labels, 1) == (2,)
+    torn = right.copy()
+    torn[0] = (0.45, 0.55)
+    weak = 0.5 + (right - 0.5) / 4
+    # Twice the weak one would do, but a log loss is lower with the torn one, twice.
+    tables = np.stack([torn, weak])
+    assert list(greedy(tables, labels, 4)) == by_hand(tables, labels, 4, Metric.ACCURACY)
+    assert len(set(greedy(tables, labels, 4))) < len(greedy(tables, labels, 4))
+
+
+def test_blocks_choose_what_the_whole_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library too big to be looked at at once is looked at in parts, to the same end."""
+    tables, labels = tables_of(9, 50)
+    whole = greedy(tables, labels, 5, Metric.F1)
+    monkeypatch.setattr("study.ensemble.ENTRIES", 310)
+    assert greedy(tables, labels, 5, Metric.F1) == whole
+
+
+def test_no_member_is_misuse() -> None:
+    """A size of nothing is refused in one sentence."""
+    tables, labels = tables_of(2, 10)
+    with pytest.raises(ValueError, match="size must be at least 1 member, got 0"):
+        greedy(tables, labels, 0)
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_scores_and_resamples_are_those_of_the_metrics(metric: Metric) -> None:
+    """A score is that of `trainers.metrics`; a resample's is that of its photos, one by one."""
+    (table, *_), labels = tables_of(1, 40, 4)
+    assert score(metric, labels, table) == pytest.approx(plain(metric, labels, table)[0], rel=1e-6)
+    picked = np.random.default_rng(1).integers(0, 40, (3, 40))
+    picked[0] = np.flatnonzero(labels == 1)[0]  # a class alone
+    counts = np.stack([np.bincount(row, minlength=40) for row in picked]).astype(np.float32)
+    expected = [plain(metric, labels[row], table[row])[0] for row in picked]
+    found = Judge(metric, labels, 4).resampled(table, counts)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_folds_part_every_class() -> None:
+    """Each photo is in one fold, and no fold has more of a class than another by two."""
+    labels = np.repeat([0, 1, 2], (50, 23, 4))
+    folds = folds_of(labels, 10, seed=3)
+    assert (np.sum(folds, axis=0) == 1).all()
+    for label in range(3):
+        inside = [int((labels[fold] == label).sum()) for fold in folds]
+        assert max(inside) - min(inside) <= 1
+    assert len(folds_of(np.array([0, 1, 0]), 10, 0)) == 3
+
+
+def lucky(dice: np.random.Generator, members: int, photos: int, share: float) -> Any:
+    """Make members that are each right on `share` of the photos, by luck of their own."""
+    labels = np.arange(photos) % 2
+    right = dice.random((members, photos)) < share
+    # One surety for all: then votes count alike, and log loss knows nothing more.
+    true = np.where(right, 0.9, 0.1)
+    of_zero = np.where(labels == 0, true, 1 - true)
+    return np.stack([of_zero, 1 - of_zero], axis=2).astype(np.float32), labels
+
+
+def test_luck_flatters_the_single_file_but_not_when_cross_fitted() -> None:
+    """With equals, the best one's own score is points too high; cross-fitted it is the truth."""
+    dice = np.random.default_rng(0)
+    naive, fair = [], []
+    for _ in range(60):
+        tables, labels = lucky(dice, 30, 200, 0.8)
+        naive.append(score(Metric.ACCURACY, labels, tables[greedy(tables, labels, 1)[0]]))
+        fair.append(cross_fitted(tables, labels, 1, repeats=1).score_single)
+    error = np.std(fair) / np.sqrt(len(fair))
+    assert np.mean(naive) - 0.8 > 0.04
+    assert abs(np.mean(fair) - 0.8) < 3 * error < 0.02
+
+
+def test_a_better_ensemble_gains_when_cross_fitted() -> None:
+    """Members with errors of their own correct each other, and the interval says it is no luck."""
+    tables, labels = lucky(np.random.default_rng(1), 15, 300, 0.8)
+    found = cross_fitted(tables, labels, 7)
+    assert found.gain == pytest.approx(found.score_ensemble - found.score_single)
+    assert 0 < found.gain_interval[0] < found.gain < found.gain_interval[1]
+
+
+def test_copies_gain_nothing() -> None:
+    """Where all members say the same, the gain is nothing at all and not a rounding error."""
+    tables, labels = tables_of(1, 60)
+    found = cross_fitted(np.repeat(tables, 5, axis=0), labels, 4)
+    assert (found.gain, found.gain_interval) == (0, (0, 0))
+    assert found.score_single == score(Metric.ACCURACY, labels, tables[0])
+
+
+def test_a_gain_of_loss_is_positive() -> None:
+    """Where less is better, the gain still says how much better the ensemble is."""
+    tables, labels = tables_of(12, 200)
+    found = cross_fitted(tables, labels, 6, Metric.LOG_LOSS)
+    assert found.score_ensemble < found.score_single
+    assert found.gain == pytest.approx(found.score_single - found.score_ensemble)
+    assert found.gain_interval[0] > 0
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Over many draws of photos, the true gain of one table over another is in 95 % of them."""
+    dice, held = np.random.default_rng(2), 0
+    for _ in range(200):
+        (better, worse), labels = lucky(dice, 2, 150, 0.8)
+        worse = np.where((dice.random(150) < 0.25)[:, None], 1 - worse, worse)
+        low, high = compare(Metric.ACCURACY, labels, [better], [worse]).gain_interval
+        held += low <= 0.8 - (0.8 * 0.75 + 0.2 * 0.25) <= high
+    assert 180 <= held <= 199
+
+
+def test_the_paired_test_errs_as_often_as_it_says() -> None:
+    """Of equals, at most one in twenty is called better or worse, and some are."""
+    dice, called = np.random.default_rng(3), 0
+    for _ in range(200):
+        (first, second), labels = lucky(dice, 2, 200, 0.8)
+        called += paired_p(Metric.ACCURACY, labels, first, second) < 0.05
+    assert 0 < called <= 16
+
+
+def test_an_ensemble_of_a_study(finished: Lab) -> None:
+    """Members are files of the study, whole, each once; scores are those of their mean."""
+    found = ensemble(storage=finished.url, size=4)
+    manifest = finished.manifest
+    assert manifest is not None
+    labels = manifest.labels(Split.VALID)
+    total = np.zeros((len(labels), 3))
+    with finished.reading() as (store, study, vault):
+        kept = {c.path: c for c in store.checkpoints(study.id) if c.kind is Kind.BEST}
+        for member in found.members:
+            file = kept[Path(member.file).name]
+            assert (member.stage_run, member.epoch) == (file.stage_run_id, file.epoch)
+            assert vault.verify(Path(member.file).name, member.sha256)
+            stored = store.predictions(member.stage_run, member.epoch, labels).probabilities
+            assert stored is not None
+            total += member.count * stored
+        best = store.ranking(study)[0].trial
+        paths = {r.checkpoint.path for r in store.ranking(study) if r.checkpoint}
+    assert len({member.file for member in found.members}) == len(found.members)
+    assert 1 <= sum(member.count for member in found.members) <= 4
+    assert found.candidates == len(paths)
+    assert found.score == (total.argmax(axis=1) == labels).mean()
+    assert found.errors == (total.argmax(axis=1) != labels).sum()
+    assert (found.single_trial, found.single_score) == (best.number, best.score)
+    assert found.score >= found.single_score
+
+
+def test_what_is_damaged_is_no_member(finished: Lab) -> None:
+    """A changed file is named and left out; with less than two whole ones there is no ensemble."""
+    with finished.reading() as (store, study, vault):
+        first, *others = dict.fromkeys(
+            r.checkpoint.path for r in store.ranking(study) if r.checkpoint
+        )
+        vault.path(first).write_bytes(b"changed")
+        found = ensemble(storage=finished.url, size=3)
+        assert found.damaged == (first,)
+        assert first not in {Path(member.file).name for member in found.members}
+        for path in others[1:]:
+            vault.path(path).unlink()
+    with pytest.raises(NothingToSelect, match="at least 2 weights files, study 'lab' has 1"):
+        ensemble(storage=finished.url)
+
+
+def test_without_all_probabilities_there_is_no_ensemble(
+    make_lab: Callable[..., Lab], photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two probabilities a photo were kept, an ensemble is refused in a sentence."""
+    monkeypatch.setattr("storage.predictions.FULL_LIMIT", 10)
+    lab = make_lab(schedule(stage(64)), schedule(stage(96)), manifest=photos)
+    lab.search()
+    with pytest.raises(NothingToSelect, match="needs the probabilities of all classes"):
+        ensemble(storage=lab.url)
+
+
+def test_files_predict_together(tmp_path: Path) -> None:
+    """A loaded ensemble gives the mean of its files' probabilities, weighted by their counts."""
+    for seed in range(2):
+        save_weights(tmp_path / f"{seed}.st", network_of(seed).state_dict(), card_of())
+    dice = np.random.default_rng(0)
+    photos = [Image.fromarray(dice.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(3)]
+    first, second = (load(tmp_path / f"{seed}.st").predict(photos) for seed in range(2))
+    together = load_ensemble([(tmp_path / "0.st", 3), (tmp_path / "1.st", 1)])
+    found = together.predict(iter(photos))
+    assert together.classes == card_of().classes
+    assert found.dtype == np.float32
+    assert np.allclose(found, (3 * first + second) / 4, atol=1e-7)
+    assert not np.allclose(found, first, atol=1e-4)
+
+
+def test_files_of_other_classes_do_not_predict_together(tmp_path: Path) -> None:
+    """Classes that differ, and counts of nothing, are refused in a sentence."""
+    save_weights(tmp_path / "a.st", network_of().state_dict(), card_of())
+    save_weights(tmp_path / "b.st", network_of().state_dict(), card_of(classes=("x", "y")))
+    with pytest.raises(ValueError, match=r"same classes, but .*roses.* and .*'x', 'y'"):
+        load_ensemble([(tmp_path / "a.st", 1), (tmp_path / "b.st", 1)])
+    for none in ([], [(tmp_path / "a.st", 0)]):
+        with pytest.raises(ValueError, match="count at least once"):
+            load_ensemble(none)
+
+
+@pytest.mark.parametrize(("low", "luck"), [(-0.01, True), (0.01, False)])
+def test_what_is_printed_is_literal(low: float, luck: bool) -> None:
+    """Hostile names are shown as they are, and a gain that may be luck is called so."""
+    text = io.StringIO()
+    member = Member(7, 3, 1, 2, f"runs/{HOSTILE}.safetensors", "f" * 64, 2)
+    cross = CrossFit(0.9, 0.875, 0.025, (low, 0.06))
+    found = EnsembleResult(
+        *(f"[/]{HOSTILE}", Metric.ACCURACY, 3, (member,), 0.92, 0.3, 8, 100),
+        *(7, 0.91, 9, cross, 5, (HOSTILE,)),
+    )
+    print_ensemble(Console(file=text, width=200, emoji=False), found)
+    assert text.getvalue().count(HOSTILE) == 3
+    assert "ensemble 90.00, best file 87.50; gain +2.50" in text.getvalue()
+    assert f"interval {'-' if luck else '+'}1.00 to +6.00" in text.getvalue()
+    assert ("may be luck" in text.getvalue()) is luck
