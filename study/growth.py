@@ -7,8 +7,8 @@ from pathlib import Path
 from storage.database import open_database
 from storage.records import StageRun, State, Trial
 from storage.store import Store
-from study.config import StudyConfig
-from study.halving import rank_correlations
+from study.config import Strategy, StudyConfig
+from study.halving import Guide, guides, unhalved
 from study.selector import find_study
 from study.tree import Node, Rank, grow
 from trainers.data.manifest import Manifest, Split
@@ -41,15 +41,6 @@ class StageNode:
 
 
 @dataclass(frozen=True)
-class Foretelling:
-    """How the scores after stages `stage` and `stage` + 1 (from 1) go together, over `pairs`."""
-
-    stage: int
-    pairs: int
-    rank_correlation: float
-
-
-@dataclass(frozen=True)
 class ShownTree:
     """A study's stage tree. `saved_pixels` would have been trained, were nothing shared."""
 
@@ -60,7 +51,7 @@ class ShownTree:
     pixels: int
     saved_pixels: int
     seconds: float
-    foretelling: tuple[Foretelling, ...]
+    guides: tuple[Guide, ...]
     roots: tuple[StageNode, ...]
 
 
@@ -78,6 +69,7 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
     view = _View(
         record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
     )
+    strategy = Strategy(record.config.get("strategy", Strategy.INDEPENDENT))
     roots = tuple(view.node(root) for root in tree.roots)
     nodes = list(_all(roots))
     return ShownTree(
@@ -88,7 +80,7 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         pixels=sum(node.pixels for node in nodes),
         saved_pixels=sum(node.pixels * (len(node.trials) - 1) for node in nodes),
         seconds=sum(node.seconds for node in nodes),
-        foretelling=tuple(Foretelling(p + 1, n, c) for p, n, c in rank_correlations(tree)),
+        guides=tuple(guides(tree, unhalved(trials, strategy))),
         roots=roots,
     )
 

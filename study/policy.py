@@ -9,7 +9,7 @@ from typing import Protocol
 
 from storage.records import Role, State, Trial
 from study.config import Strategy, StudyConfig
-from study.halving import goes_on, promising
+from study.halving import goes_on, is_halved, promising
 from study.racing import Gains, beaten
 from study.tree import Node, StageTree
 from trainers.metrics import Metric
@@ -17,9 +17,6 @@ from trainers.schedule import Schedule
 
 SUGGESTED = (Role.EXPLORE, Role.BRANCH, Role.FREE)
 """The roles of trials that the sampler had a say in."""
-
-HALVING = (Strategy.TREE, Strategy.ASHA)
-"""The strategies that stop the weak at stage boundaries."""
 
 PLACE_WORTH = 2
 """How many children more the better of two neighbours at a boundary gets."""
@@ -173,11 +170,6 @@ def may_enter(trial: Trial, position: int, key: str, tree: StageTree, config: St
     if (onward is not None and onward.rank is not None) or node.rank is None:
         return True
     return goes_on(node.rank, tree.reached(position - 1), config.halving.eta)
-
-
-def is_halved(trial: Trial, config: StudyConfig) -> bool:
-    """Tell whether a trial has to be among the best to go on at a stage boundary."""
-    return config.strategy in HALVING and trial.role in (Role.EXPLORE, Role.BRANCH)
 
 
 def finalists(exploring: Sequence[Trial], metric: Metric, count: int) -> list[Trial]:

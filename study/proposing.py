@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from storage.records import Role, State, StudyRecord, Trial, stage_run_key
 from storage.store import Store
 from study.config import StudyConfig
-from study.halving import goes_on
-from study.policy import HALVING, Action, Branch, Explore, Repeat, RunGiven, fresh_seed
+from study.halving import HALVING, goes_on
+from study.policy import Action, Branch, Explore, Repeat, RunGiven, fresh_seed
 from study.tree import StageTree
 from trainers.schedule import Schedule
 

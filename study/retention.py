@@ -9,8 +9,8 @@ from storage.records import Checkpoint, Kind, RankedTrial, Role, State, StudyRec
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
-from study.halving import promising
-from study.policy import HALVING, Standing
+from study.halving import HALVING, promising
+from study.policy import Standing
 from study.tree import Node
 
 

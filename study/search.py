@@ -18,11 +18,12 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config import Strategy, StudyConfig, load_config, settings_of
 from study.coordinator import Coordinator
+from study.drift import searched_by
 from study.freezing import describe_data, freeze_data, telling
-from study.halving import LOW, rank_correlations
+from study.halving import HALVING, guides, unhalved
 from study.listing import find_trial
 from study.ownership import Ownership
-from study.policy import HALVING, Policy, SearchPolicy, SeedsPolicy
+from study.policy import Policy, SearchPolicy, SeedsPolicy
 from study.presets import grid_schedules, preset_schedule
 from study.progress import Listener, Notice, SearchStarted
 from study.selector import find_study
@@ -98,7 +99,7 @@ def run_search(
     slots, weights = choose_slots(config), choose_weights(config)
     decide = policy(config, weights)
     manifest = freeze_data(config, listener)
-    made = recipe(config, manifest, runs_folder(config.storage) / CACHE)
+    made = recipe(config, manifest, runs_folder(config.storage) / CACHE, searched_by())
     check_backbones(config, made, weights)
     store = Store(open_database(config.storage))
     try:
@@ -166,16 +167,20 @@ def _spent(coordinator: Coordinator, deadline: float) -> str | None:
 
 def _tell_of_boundaries(coordinator: Coordinator, listener: Listener) -> None:
     """Record how well stages foretell each other; warn where halving goes by poor guides."""
-    found = rank_correlations(coordinator.tree)
+    strategy = coordinator.config.strategy
+    free = unhalved(coordinator.standing.trials, strategy)
+    found = guides(coordinator.tree, free)
     coordinator.suggestions.note(
-        "rank correlations", {f"stages {p + 1}-{p + 2}": round(c, 3) for p, _, c in found}
+        "rank correlations",
+        {f"stages {g.position + 1}-{g.position + 2}": round(g.correlation, 3) for g in found},
     )
-    for position, pairs, correlation in found:
-        if correlation < LOW and coordinator.config.strategy in HALVING:
+    for guide in found:
+        if guide.poor and strategy in HALVING:
+            here = f"after stages {guide.position + 1} and {guide.position + 2}"
             listener(
                 Notice(
-                    f"the scores after stages {position + 1} and {position + 2} hardly go together "
-                    f"(rank correlation {correlation:.2f} over {pairs}): halving there stops good "
+                    f"the scores {here} hardly go together (rank correlation "
+                    f"{guide.correlation:.2f} over {guide.pairs}): halving there stops good "
                     "schedules, too; make the earlier stage longer, or give --strategy independent"
                 )
             )

@@ -1,12 +1,13 @@
 """The commands that choose: best, compare."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, out, print_json
+from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
 from study.scoring import Criterion
 from study.statistics import By
 
@@ -104,7 +105,8 @@ def _soup(chosen: "Selection", storage: str, folder: Path | None, *, show: bool)
     from study.soup import soup
     from study.views.better import print_soup
 
-    found = soup(chosen.study, storage=storage, copy_to=folder or Path("chosen"))
+    say = partial(err.print, markup=False, highlight=False)
+    found = soup(chosen.study, storage=storage, copy_to=folder or Path("chosen"), say=say)
     if show:
         print_soup(out, found)
     return found

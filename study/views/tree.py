@@ -6,7 +6,6 @@ from rich.tree import Tree
 
 from storage.records import State
 from study.growth import ShownTree, StageNode
-from study.halving import LOW
 from study.naming import score_text, time_text
 from trainers.metrics import Metric
 
@@ -28,12 +27,12 @@ def print_tree(console: Console, shown: ShownTree) -> None:
     for root in shown.roots:
         _grow(tree, root, shown.metric)
     console.print(tree, highlight=False, soft_wrap=True)
-    for each in shown.foretelling:
-        low = each.rank_correlation < LOW
+    for guide in shown.guides:
+        who = "stage runs" if guide.fair else "that were let on, which lowers it"
         console.print(
-            f"scores after stages {each.stage} and {each.stage + 1}: rank correlation "
-            f"{each.rank_correlation:.2f} over {each.pairs} stage runs"
-            + ("; [yellow]halving goes by a poor guide there[/]" if low else ""),
+            f"scores after stages {guide.position + 1} and {guide.position + 2}: rank correlation "
+            f"{guide.correlation:.2f} over {guide.pairs} {who}"
+            + ("; [yellow]halving goes by a poor guide there[/]" if guide.poor else ""),
             highlight=False,
         )
 

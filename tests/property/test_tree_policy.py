@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from storage.records import Role, StageRun, State, Trial, stage_run_key
 from study.choices import Space, StageChoices
 from study.config import StudyConfig, load_config
-from study.halving import goes_on, promising
+from study.halving import goes_on, is_halved, promising
 from study.policy import (
     SUGGESTED,
     Action,
@@ -26,7 +26,6 @@ from study.policy import (
     SearchPolicy,
     Standing,
     fresh_seed,
-    is_halved,
     may_enter,
 )
 from study.racing import Gains

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from storage.records import Role, State, Trial
-from study.halving import FEW, goes_on, promising, rank_correlations
+from study.halving import FEW, Guide, goes_on, guides, promising
 from study.tree import Node, StageTree
 from tests.lab import schedule, stage
 
@@ -65,6 +65,10 @@ def exploring(number: int) -> Trial:
     )
 
 
+ALL = range(100)
+"""Nobody could be stopped."""
+
+
 def chains(*pairs: tuple[float, ...]) -> StageTree:
     """Make a tree of schedules that share nothing, with a score after each stage."""
     tree, keys = StageTree(), count()
@@ -79,23 +83,33 @@ def chains(*pairs: tuple[float, ...]) -> StageTree:
 def test_scores_that_keep_their_order_foretell() -> None:
     """Spearman's correlation is 1 for the same order, -1 for the reverse, boundary by boundary."""
     same = [(n, n**2, -n) for n in range(FEW)]
-    assert rank_correlations(chains(*same)) == [
-        (0, FEW, pytest.approx(1)),
-        (1, FEW, pytest.approx(-1)),
+    assert guides(chains(*same), ALL) == [
+        Guide(0, FEW, pytest.approx(1), fair=True),
+        Guide(1, FEW, pytest.approx(-1), fair=True),
     ]
+
+
+def test_those_that_could_not_be_stopped_tell_more() -> None:
+    """Where they are enough, they alone count; if not, it is said, and nobody is warned."""
+    free = [(n, -n) for n in range(FEW)]
+    tree = chains(*free, *[(100 + n, 100 + n) for n in range(FEW)])
+    assert guides(tree, range(FEW)) == [Guide(0, FEW, pytest.approx(-1), fair=True)]
+    assert guides(tree, range(FEW))[0].poor
+    (guide,) = guides(tree, range(FEW - 1))
+    assert (guide.pairs, guide.fair, guide.poor) == (2 * FEW, False, False)
 
 
 def test_few_or_equal_scores_foretell_nothing() -> None:
     """Neither fewer pairs than a correlation needs nor scores without an order are reported."""
-    assert rank_correlations(StageTree()) == []
-    assert rank_correlations(chains(*[(n, n) for n in range(FEW - 1)], (5.0,), (6.0,))) == []
+    assert guides(StageTree(), ALL) == []
+    assert guides(chains(*[(n, n) for n in range(FEW - 1)], (5.0,), (6.0,)), ALL) == []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert rank_correlations(chains(*[(0.5, n) for n in range(FEW)])) == []
+        assert guides(chains(*[(0.5, n) for n in range(FEW)]), ALL) == []
 
 
 def test_equal_scores_are_no_reason_to_warn() -> None:
     """A study whose first stages all score alike is shown without a library's warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rank_correlations(chains(*[(0.5, n) for n in range(FEW)])) == []
+        assert guides(chains(*[(0.5, n) for n in range(FEW)]), ALL) == []

@@ -9,6 +9,7 @@ import pytest
 
 from storage.records import Role, State, Trial
 from study.config import StudyConfig, load_config, settings_of
+from study.halving import is_halved
 from study.policy import (
     PLACE_WORTH,
     Action,
@@ -21,7 +22,6 @@ from study.policy import (
     Standing,
     finalists,
     fresh_seed,
-    is_halved,
 )
 from study.racing import Gains
 from study.tree import StageTree
