@@ -8,9 +8,13 @@ from collections.abc import Sequence
 
 import typer
 
-from study.commands.choosing import best
+from study.commands.choosing import best, compare
 from study.commands.console import err
+from study.commands.explain import explain
+from study.commands.export import export
+from study.commands.predict import predict
 from study.commands.reading import dashboard, doctor, gc, ls, show, tree
+from study.commands.reproduce import reproduce
 from study.commands.searching import plan, repeat, search
 from study.exits import FAILED, INTERRUPTED, exit_code, sentence
 
@@ -22,7 +26,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="--debug shows the traceback of an error.",
 )
-for command in (search, plan, repeat, best, ls, show, tree, dashboard, doctor, gc):
+for command in (
+    search,
+    plan,
+    repeat,
+    best,
+    compare,
+    predict,
+    explain,
+    export,
+    reproduce,
+    ls,
+    show,
+    tree,
+    dashboard,
+    doctor,
+    gc,
+):
     app.command()(command)
 
 

@@ -2,8 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ Told = Callable[[int, int], None]
 class Recipe:
     """Everything that a trainer is made of. `own` names the user's class, `package.module:Class`.
 
-    The user's class is called with the manifest and, by name, the metric and the device.
+    The user's class is called with the manifest and, by name, the metric and the device. `made_by`
+    says who searches; Encore's own weights files tell it on.
     """
 
     manifest: Manifest
@@ -39,6 +40,7 @@ class Recipe:
     cache_folder: Path
     cache_limit: int | None
     own: str | None = None
+    made_by: Mapping[str, str] = field(default_factory=dict)
 
     def trainer(self, slot: Slot, *, alone: bool) -> Trainer:
         """Make the trainer of a slot; `alone` in a process that sees nothing but its device."""
@@ -65,6 +67,7 @@ class Recipe:
             cache=Cache(self.cache_folder, self.manifest, limit=self.cache_limit),
             checkpoint_seconds=self.checkpoint_seconds,
             sharers=slot.sharers,
+            made_by=self.made_by,
         )
 
     def prepare(self, stages: Sequence[Stage], progress: Told, say: Callable[[str], None]) -> None:
@@ -81,7 +84,12 @@ class Recipe:
             Finetuner(self.manifest, compute=compute, cache=cache).prepare(stages, progress)
 
 
-def recipe(config: StudyConfig, manifest: Manifest, cache_folder: Path) -> Recipe:
+def recipe(
+    config: StudyConfig,
+    manifest: Manifest,
+    cache_folder: Path,
+    made_by: Mapping[str, str] | None = None,
+) -> Recipe:
     """Give the recipe for a search's trainer. Raises `ConfigError` for a missing weights file."""
     return Recipe(
         manifest=manifest,
@@ -94,6 +102,7 @@ def recipe(config: StudyConfig, manifest: Manifest, cache_folder: Path) -> Recip
         cache_folder=cache_folder,
         cache_limit=config.data.cache_limit,
         own=config.trainer,
+        made_by=dict(made_by or {}),
     )
 
 

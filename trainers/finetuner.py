@@ -1,8 +1,10 @@
 """Train stage by stage, as fast.ai's `fit` did: the trainer behind a search on real photos."""
 
 import hashlib
+import platform
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache as remembered
 from pathlib import Path
 
 import torch
@@ -37,6 +39,7 @@ class Finetuner:
     schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
     processes; without one they are kept in memory. A crash costs at most `checkpoint_seconds` of
     training, or an epoch, whichever is longer. `sharers` such trainers share this machine.
+    `made_by` is who trains (a command, a commit), for the weights files to tell.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Finetuner:
         cache: Cache | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         sharers: int = 1,
+        made_by: Mapping[str, str] | None = None,
     ) -> None:
         self.manifest = manifest
         self.metric = metric
         self.compute = compute or choose_compute()
         self.weights_file = weights_file
         self.checkpoint_seconds = checkpoint_seconds
+        self.made_by = dict(made_by or {})
         self._cache = cache
         self._photos = Photos(manifest, cache, self.compute.device, sharers=sharers)
         self._inputs = Inputs(self._photos, self.compute)
@@ -71,6 +76,8 @@ class Finetuner:
 
     def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; see `Trainer.train`."""
+        # Asked here: the thread that writes the files has a number of threads of its own.
+        made_by = self.made_by | circumstances(self.compute)
         network = self._network(task)
         state = TrainingState(
             network, make_optimizer(network, task.stage), self.compute.scaler(), history=[]
@@ -81,7 +88,7 @@ class Finetuner:
             epochs=task.stage.epochs,
             metric=self.metric,
             seconds=self.checkpoint_seconds,
-            card=lambda epoch: self._card(task, network, epoch),
+            card=lambda epoch: self._card(task, network, epoch, made_by),
         )
         try:
             keeper.resume(self.manifest.labels(Split.VALID))
@@ -170,7 +177,9 @@ class Finetuner:
             micro_batch=micro_batch,
         )
 
-    def _card(self, task: StageTask, network: Network, epoch: EpochMetrics) -> WeightsCard:
+    def _card(
+        self, task: StageTask, network: Network, epoch: EpochMetrics, made_by: dict[str, str]
+    ) -> WeightsCard:
         names = ("train_loss", "valid_loss", "accuracy", "balanced_accuracy", "f1")
         return WeightsCard(
             backbone=task.schedule.backbone,
@@ -188,7 +197,35 @@ class Finetuner:
             epoch=epoch.epoch,
             metrics={name: getattr(epoch, name) for name in names},
             packages=package_versions(),
+            made_by=made_by,
         )
+
+
+def circumstances(compute: Compute) -> dict[str, str]:
+    """Give what the last bits of a training depend on, beside the versions of packages.
+
+    A sum over threads is added up in another order than one over others, and each processor has
+    its own arithmetic instructions.
+    """
+    found = {
+        "device": compute.name,
+        "threads": str(torch.get_num_threads()),
+        "processor": processor(),
+    }
+    if compute.device.type != "cpu":  # which always repeats itself
+        found["deterministic"] = "yes" if compute.deterministic else "no"
+    return found | ({"compiled": "yes"} if compute.compiled else {})
+
+
+@remembered
+def processor() -> str:
+    """Name this machine's CPU, such as "AMD EPYC 7B13"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), "") or platform.processor() or platform.machine()
 
 
 def _number(**place: int) -> int:

@@ -32,6 +32,9 @@ ROOMS = {
     "click": ("cli",),
     "pandas": (),
     "plotly": (),
+    "captum": ("trainers.attribution",),
+    "onnx": ("trainers.exporting",),
+    "onnxruntime": ("trainers.exporting",),
 }
 """Where a library may be known, by the start of the module's name."""
 

@@ -5,24 +5,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State
 from study.cleaning import CachedPhotos
+from study.commands import console as consoles
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialLine, TrialList, TrialView
-from study.selector import Mistake, RunnerUp, Selection
-from study.views.pages import (
-    print_best,
-    print_cached,
-    print_doctor,
-    print_trial,
-    print_trials,
-)
+from study.views.pages import print_cached, print_doctor, print_trial, print_trials
 from tests.lab import schedule, stage
-from trainers.metrics import ClassNumbers, Metric
+from trainers.metrics import Metric
 
 HOSTILE = r"[red]a[/] [/] [bold :fire: \[b] [link=http://x]z"
 """Closes a tag that is not open, opens some, and asks for an emoji."""
@@ -37,66 +30,10 @@ def console(width: int = 200, **options: Any) -> tuple[Console, io.StringIO]:
     return Console(file=text, width=width, emoji=False, **options), text
 
 
-def chosen(**others: Any) -> Selection:
-    """Make a selection in which every name is hostile."""
-    given: dict[str, Any] = {
-        "study": HOSTILE,
-        "trial": 4,
-        "seed": 3,
-        "file": f"runs/{HOSTILE}.safetensors",
-        "sha256": "f" * 64,
-        "metric": Metric.ACCURACY,
-        "score": 0.5,
-        "loss": 0.6,
-        "errors": 1,
-        "n_valid": 2,
-        "classes": (HOSTILE, "b"),
-        "per_class": (ClassNumbers(1, 0.5, 0.7, 1), ClassNumbers(0, 0, 0, 1)),
-        "confusion": [[1, 0], [1, 0]],
-        "mistakes": (Mistake(f"{HOSTILE}.png", "b", HOSTILE, 0.6),) * 23,
-        "schedule": OF.to_dict(),
-        "schedule_digest": OF.digest,
-        "stage": 1,
-        "epoch": 2,
-        "schedule_mean": 0.5,
-        "schedule_spread": 0.1,
-        "seed_scores": {3: 0.5, 4: 0.6},
-        "trials": 9,
-        "runners_up": (RunnerUp(5, 0, 0.4, 0.3, "runs/[red]w [bold].safetensors"),),
-        "damaged": (HOSTILE,),
-    }
-    return Selection(**(given | others))
-
-
 def test_the_command_lines_own_consoles_take_no_emoji_codes() -> None:
     """A class may be called :fire:, and then it is printed so."""
-    for own in (console.out, console.err):
+    for own in (consoles.out, consoles.err):
         assert str(own.render_str(":fire:")) == ":fire:"
-
-
-def test_best_is_printed_literally() -> None:
-    """File, study, classes, mistakes, runners-up and damaged files, whatever they are called."""
-    out, text = console()
-    print_best(out, chosen())
-    said = text.getvalue()
-    assert f"passed over {HOSTILE}" in said
-    assert f"runs/{HOSTILE}.safetensors" in said.splitlines()
-    assert f"study {HOSTILE}, best of 9 trials: trial 4, seed 3, stage 2, epoch 2" in said
-    assert "accuracy 50.00, 1 errors on 2 validation photos, loss 0.6000" in said
-    assert f": b taken for {HOSTILE} (60 %)" in said
-    assert said.count(" taken for ") == 10
-    assert "and 13 more" in said
-    assert "mean over 2 seeds 50.00, spread 10.00 (50.00, 60.00)" in said
-    assert "[red]w [bold].safetensors" in said
-    assert said.count(HOSTILE) >= 15
-
-
-def test_best_of_one_seed_says_what_would_tell_more() -> None:
-    """No spread is invented where there is one seed."""
-    out, text = console()
-    print_best(out, chosen(schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=()))
-    assert "one seed only" in text.getvalue()
-    assert "runners-up" not in text.getvalue()
 
 
 def line(**others: Any) -> TrialLine:
@@ -267,18 +204,10 @@ def test_doctor_prints_findings_with_their_advice() -> None:
 
 @pytest.mark.parametrize("width", [20, 60])
 def test_narrow_terminals_get_everything_too(width: int) -> None:
-    """Tables and texts shrink or wrap, but nothing fails, even with many classes."""
+    """Tables and texts shrink or wrap, but nothing fails."""
     out, text = console(width)
-    many = tuple(f"class {n}" for n in range(40))
-    wide = chosen(
-        classes=many,
-        per_class=(ClassNumbers(1, 1, 1, 1),) * 40,
-        confusion=np.eye(40, dtype=int).tolist(),
-    )
-    for one in (wide, chosen()):
-        print_best(out, one)
     print_trial(out, view())
-    assert text.getvalue().count("taken for") >= 20
+    assert "trained by trial 2" in " ".join(text.getvalue().split())
     out, text = console(width)
     print_trials(out, TrialList("s", Metric.F1, (line(), replace(line(), number=12345))))
     assert max(map(len, text.getvalue().splitlines())) <= width

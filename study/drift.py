@@ -1,0 +1,116 @@
+"""Who searches, for weights files to tell, and what has changed since they were made."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from storage.database import redact
+
+SOURCE = Path(__file__).parents[1]
+"""Encore's own folder: a git checkout's, or that of installed packages."""
+
+FROM_PYTHON = "search(...)"
+"""The command of whoever searches from Python: a program of their own, or none at all."""
+
+_SOURCES = ("cli.py", "study", "storage", "trainers")
+_PROGRAMS = ("cli.py", "encore", "encore.exe")
+_PATIENCE = 5.0
+"""Seconds that git gets; a file system that hangs must not keep a search from beginning."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Something that weights may depend on, as it was when they were made, and as it is now."""
+
+    what: str
+    then: str
+    now: str
+
+
+def searched_by() -> dict[str, str]:
+    """Say who searches: the command line, and the commit of Encore's source if it has one."""
+    found = commit(SOURCE)
+    return {"command": command_line(sys.argv, sys.orig_argv)} | ({"commit": found} if found else {})
+
+
+def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
+    """Give the command that was typed, fit for a shell, without the passwords of databases.
+
+    `words` and `all_words` are `sys.argv` and `sys.orig_argv`, which knows the interpreter, too.
+    """
+    if not words or Path(words[0]).name not in _PROGRAMS:
+        return FROM_PYTHON
+    return shlex.join(redact(word) if "://" in word else word for word in all_words)
+
+
+@cache
+def commit(folder: Path) -> str:
+    """Give the git commit that is checked out in a folder, with "+changes" if its source differs.
+
+    Nothing where there is no git, or the folder is no checkout but lies in one.
+    """
+    git = shutil.which("git")
+    if git is None or not (folder / ".git").exists():
+        return ""
+    # A git that runs us, as for a hook, would have its variables lead to its own repository.
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    question = ["status", "--porcelain=v2", "--branch", "--", *_SOURCES]
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell, and no word of it is anybody's input
+            [git, "--no-optional-locks", "-C", str(folder), *question],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=_PATIENCE,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit_of(done.stdout)
+
+
+def commit_of(status: str) -> str:
+    """Read the commit from what `git status --porcelain=v2 --branch` says."""
+    mark, lines = "# branch.oid ", status.splitlines()
+    found = next((line.removeprefix(mark) for line in lines if line.startswith(mark)), "")
+    if not found or found.startswith("("):  # "(initial)": nothing has been committed yet
+        return ""
+    return found + ("+changes" if any(not line.startswith("#") for line in lines) else "")
+
+
+def differing(
+    then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str] | None = None
+) -> tuple[Drift, ...]:
+    """Give what differs, of these names or of all that were known then.
+
+    What was not known then cannot differ.
+    """
+    return tuple(
+        Drift(name, then[name], now.get(name, "unknown"))
+        for name in (then if names is None else names)
+        if name in then and then[name] != now.get(name, "unknown")
+    )
+
+
+def circumstances_now(device: str, made_by: Mapping[str, str]) -> dict[str, str]:
+    """Give what is now of all that a card tells: versions, commit, processor and device.
+
+    `device` is where it would be trained now; of the card's only the precision is taken, which is
+    a setting. Raises ValueError for a device that is not here.
+    """
+    from trainers.checkpoint import package_versions  # torch: seconds to import
+    from trainers.device import Compute, choose_device
+    from trainers.finetuner import processor
+
+    name = Compute(choose_device(device)).name.rpartition(", ")[0]
+    precision = made_by.get("device", "").rpartition(", ")[2]
+    here = {"device": f"{name}, {precision}", "processor": processor()}
+    found = commit(SOURCE)
+    return package_versions() | here | ({"commit": found} if found else {})

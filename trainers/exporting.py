@@ -1,0 +1,231 @@
+"""A network as a file that runs without this project: ONNX, TorchScript or torch.export.
+
+Each is read back and has to answer as the network does before it gets its name.
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainers.classifier import Classifier
+from trainers.data.photo import UnreadablePhoto
+from trainers.data.scale import read_at, validation_scale
+from trainers.formats import INPUT, OUTPUT, ExportRefused, Format
+from trainers.schedule import CropType
+
+TOLERANCE = 1e-3
+"""The largest difference of a logit that may be, as a share of the largest logit."""
+
+_SMALLEST_SCALE = 0.01
+"""An untrained head gives logits of almost nought: their rounding is no share of them."""
+
+_BATCHES = (1, 3, 16)
+"""Batch sizes to try: the last one for all that is left."""
+
+_NOTE = "encore"
+
+_Answer = Callable[[Tensor], Tensor]
+"""From squares (B, 3, S, S) to logits (B, C)."""
+
+
+def export_network(
+    classifier: Classifier,
+    path: Path,
+    kind: Format,
+    squares: NDArray[np.uint8],
+    note: str = "",
+) -> float:
+    """Write a network, whole or not at all; give the largest difference of a logit on `squares`.
+
+    `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several sizes.
+    `note` is kept in the file, under "encore". Raises `ExportRefused` if the file does not answer
+    as the network does, and leaves what was at `path`.
+    """
+    # The layout in memory is for speed on the classifier's device, and no part of the network.
+    network = copy.deepcopy(classifier._network).cpu().eval()
+    network.to(memory_format=torch.contiguous_format)
+    size = classifier.card.image_size
+    # Two squares: of one, torch would take for granted that there is never another.
+    square = torch.full((2, 3, size, size), 0.5)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside, _quiet():
+        made = Path(beside) / path.name
+        try:
+            _WRITERS[kind](network, square, made, note)
+            answer = _READERS[kind](made)
+            found = _compare(network, answer, squares)
+        except Exception as error:  # torch fails in many ways on what it cannot trace
+            if isinstance(error, (ExportRefused, OSError, ImportError)):
+                raise
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ExportRefused(
+                f"{classifier.card.backbone} could not be exported as {kind} "
+                f"({type(error).__name__}: {reason}); try another --format"
+            ) from error
+        made.replace(path)
+    return found
+
+
+def photo_squares(classifier: Classifier, paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """Read photos as the network wants them, (N, S, S, 3); those that cannot be read are left out.
+
+    Raises LookupError if that leaves none.
+    """
+    card, squares = classifier.card, []
+    scale = validation_scale(card.image_size, CropType(card.crop))
+    for path in paths:
+        try:
+            squares.append(read_at(path, [scale])[0])
+        except (UnreadablePhoto, OSError):
+            continue
+    if not squares:
+        raise LookupError(f"none of the {len(paths)} photos to verify on can be read")
+    return np.stack(squares)
+
+
+def random_squares(classifier: Classifier, count: int = 20) -> NDArray[np.uint8]:
+    """Give squares of noise, coarse and fine, always the same: where no photos are at hand."""
+    size = classifier.card.image_size
+    dice = np.random.default_rng(0)
+    coarse = dice.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    places = np.arange(size) * 4 // size
+    large: NDArray[np.uint8] = coarse[:, places][:, :, places]
+    fine = dice.integers(0, 32, large.shape, dtype=np.uint8)
+    return np.maximum(large, fine)
+
+
+def _compare(network: nn.Module, answer: _Answer, squares: NDArray[np.uint8]) -> float:
+    """Give the largest difference of a logit; raises `ExportRefused` if it is too large."""
+    largest, scale = 0.0, _SMALLEST_SCALE
+    for batch in _batches(squares):
+        with torch.inference_mode():
+            expected = network(batch)
+        found = answer(batch)
+        if found.shape != expected.shape:
+            raise ExportRefused(
+                f"the exported network gave logits of shape {tuple(found.shape)} for a batch of "
+                f"{len(batch)}, {tuple(expected.shape)} were expected; nothing was written"
+            )
+        # NaN, which max() would pass over, is as wrong as wrong can be.
+        difference = torch.nan_to_num((found - expected).abs(), nan=torch.inf, posinf=torch.inf)
+        largest = max(largest, float(difference.max()))
+        scale = max(scale, float(expected.abs().max()))
+    if not largest <= TOLERANCE * scale:
+        raise ExportRefused(
+            f"the exported network must answer as the trained one, but a logit differs by "
+            f"{largest:.3g} where {TOLERANCE * scale:.3g} may be; nothing was written"
+        )
+    return largest
+
+
+def _batches(squares: NDArray[np.uint8]) -> Iterator[Tensor]:
+    """Give batches of 1, of 3 and then of 16; few squares are shown more than once."""
+    fewest = sum(_BATCHES)
+    shown = squares if len(squares) >= fewest else np.resize(squares, (fewest, *squares.shape[1:]))
+    start, sizes = 0, [*_BATCHES]
+    while start < len(shown):
+        size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+        batch = torch.from_numpy(shown[start : start + size])
+        yield batch.permute(0, 3, 1, 2).contiguous().float() / 255
+        start += size
+
+
+def _write_onnx(network: nn.Module, square: Tensor, made: Path, note: str) -> None:
+    import onnx
+
+    program = torch.onnx.export(
+        _program(network, square),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    if program is None:
+        raise ExportRefused("torch gave no ONNX graph")
+    program.save(made, external_data=False)
+    whole = onnx.load(made)
+    for place in (*whole.graph.input, *whole.graph.output):
+        place.type.tensor_type.shape.dim[0].dim_param = "batch"  # torch numbers it: "s92"
+    onnx.helper.set_model_props(whole, {_NOTE: note})
+    onnx.checker.check_model(whole)
+    onnx.save(whole, made)
+
+
+def _write_torchscript(network: nn.Module, square: Tensor, made: Path, note: str) -> None:
+    # Its own check compares on the same squares that it has just traced, which proves less.
+    traced = torch.jit.trace(network, (square,), check_trace=False)  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, made, _extra_files={_NOTE: note.encode()})
+
+
+def _write_program(network: nn.Module, square: Tensor, made: Path, note: str) -> None:
+    torch.export.save(_program(network, square), made, extra_files={_NOTE: note})
+
+
+def _program(network: nn.Module, square: Tensor) -> torch.export.ExportedProgram:
+    shapes = {INPUT: {0: torch.export.Dim("batch")}}
+    return torch.export.export(network, (square,), dynamic_shapes=shapes)
+
+
+def _read_onnx(made: Path) -> _Answer:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+    return lambda batch: torch.from_numpy(session.run([OUTPUT], {INPUT: batch.numpy()})[0])
+
+
+def _read_torchscript(made: Path) -> _Answer:
+    network = torch.jit.load(made, map_location="cpu")  # type: ignore[no-untyped-call]
+    return _without_gradients(network)
+
+
+def _read_program(made: Path) -> _Answer:
+    return _without_gradients(torch.export.load(made).module())
+
+
+def _without_gradients(network: Callable[[Tensor], Tensor]) -> _Answer:
+    def answer(batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            return network(batch)
+
+    return answer
+
+
+_WRITERS: Mapping[Format, Callable[[nn.Module, Tensor, Path, str], None]] = {
+    Format.ONNX: _write_onnx,
+    Format.TORCHSCRIPT: _write_torchscript,
+    Format.TORCH_EXPORT: _write_program,
+}
+_READERS: Mapping[Format, Callable[[Path], _Answer]] = {
+    Format.ONNX: _read_onnx,
+    Format.TORCHSCRIPT: _read_torchscript,
+    Format.TORCH_EXPORT: _read_program,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what torch and timm have to say to those who write exporters."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
