@@ -85,12 +85,14 @@ def holdout(given: argparse.Namespace) -> str:
         say(rows[-1][0])
     together = ensemble(given.study, storage=given.storage, size=given.ensemble)
     found = load_ensemble([(each.file, each.count) for each in together.members]).predict(paths)
-    naive, fair = (score_text(together.metric, s) for s in (together.score, together.cross.score))
+    naive, fair = (
+        score_text(together.metric, s) for s in (together.score, together.cross.score_ensemble)
+    )
     rows.append([f"ensemble of {given.ensemble}", naive, fair, *_accuracy(found, labels)])
     with TemporaryDirectory() as folder:
         made = soup(given.study, storage=given.storage, copy_to=Path(folder))
         kept = "kept" if made.file else f"not better, p = {made.p_value:.2f}"
-        naive, fair = (score_text(made.metric, s) for s in (made.score, made.cross.score))
+        naive, fair = (score_text(made.metric, s) for s in (made.score, made.cross.score_ensemble))
         tested = _accuracy(load(made.file).predict(paths), labels) if made.file else ["-"]
         rows.append([f"soup ({kept})", naive, fair, *tested])
     header = ("choice", "validation, naive", "corrected (95 %)", f"{len(labels)} test photos")

@@ -41,10 +41,10 @@ def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) ->
                 f"row {number} of {source} must have {len(header)} cells as its header has, "
                 f"got {len(cells)}"
             )
-        path = cells[where].strip().replace("\\", "/")
+        path = str(PurePosixPath(cells[where].strip().replace("\\", "/")))
         label = answer(number, cells)
         if named.setdefault(path, label) != label:
-            raise ConfigError(f"row {number} of {source} answers {path!r} again, and otherwise")
+            raise ConfigError(f"row {number} of {source} answers {path[:200]!r} again, otherwise")
     return _of_photos(source, named, photos)
 
 

@@ -46,7 +46,12 @@ def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
     """
     if not words or Path(words[0]).name not in _PROGRAMS:
         return FROM_PYTHON
-    return shlex.join(redact(word) if "://" in word else word for word in all_words)
+    return typed(all_words)
+
+
+def typed(words: Sequence[str]) -> str:
+    """Give a command as it can be typed, without passwords: others get to read it."""
+    return shlex.join(redact(word) if "://" in word else word for word in words)
 
 
 @cache

@@ -21,7 +21,7 @@ def exit_code(error: Exception) -> int | None:
     if "NothingToSelect" in names:
         return NOTHING_TO_SELECT
     ours = (StudyInUse, StudyNotFound, DatabaseUnusable, DatabaseTooNew, ConfigError)
-    files = {"WeightsUnavailable", "NotOurWeights", "UnreadablePhoto"}
+    files = {"WeightsUnavailable", "NotOurWeights", "UnreadablePhoto", "ExportRefused"}
     if isinstance(error, (*ours, LookupError, OSError)) or names & files:
         return FAILED
     return None

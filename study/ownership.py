@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import socket
 import sys
 import threading
@@ -11,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from storage.database import redact
 from storage.errors import StudyInUse
 from storage.store import Store
+from study.drift import typed
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER = timedelta(seconds=60)
@@ -41,7 +40,7 @@ class Ownership:
             host=socket.gethostname(),
             pid=os.getpid(),
             token=self._token,
-            command=_command(),
+            command=typed(sys.argv)[:1000],
             now=datetime.now(UTC),
             stale_after=STALE_AFTER,
         )
@@ -67,9 +66,3 @@ class Ownership:
                 return
             except Exception:  # a database busy for once must not end the heartbeat
                 log.debug("a heartbeat was missed", exc_info=True)
-
-
-def _command() -> str:
-    """Give how this process was started, without passwords: others get to read it."""
-    words = (redact(word) if "://" in word else word for word in sys.argv)
-    return shlex.join(words)[:1000]

@@ -1,6 +1,6 @@
 """All that could have been chosen: every epoch of every trial, with what it predicted."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,8 +47,9 @@ def gather(
     goal: Goal | None,
 ) -> Pool:
     """Read the predictions of a study's best epochs, and of all that counts in a mean."""
-    seeds = counted(store.trials(study.id))
-    repeated = [trial for same in seeds.values() if len(same) > 1 for trial in same]
+    trials = store.trials(study.id)
+    seeds, runs = counted(trials), Counter(trial.schedule_digest for trial in trials)
+    repeated = [t for same in seeds.values() for t in same if runs[t.schedule_digest] > 1]
     # A mean without its weak seeds would flatter.
     wanted = [*store.leading_epochs(study, LIMIT), *map(best_epoch, repeated)]
     epochs = {epoch: place for place, epoch in enumerate(dict.fromkeys(wanted))}
@@ -69,7 +70,10 @@ def scorer_of(
         raise NothingToSelect("no trial has finished yet; let `search` run on")
     probabilities = None
     if criterion.needs_probabilities:
-        tables = [each.probabilities for each in found if each.probabilities is not None]
+        # An own trainer may have yielded what is no number.
+        tables = [
+            np.nan_to_num(each.probabilities) for each in found if each.probabilities is not None
+        ]
         if len(tables) < len(found):
             raise NothingToSelect(
                 f"{criterion} needs the probabilities of all classes, which are not kept of so "
@@ -94,10 +98,11 @@ def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     An early end is no bad result.
     """
     found: dict[str, list[Trial]] = defaultdict(list)
-    complete = {trial.schedule_digest for trial in trials if trial.state is State.COMPLETE}
-    for trial in trials:
+    scored = [trial for trial in trials if trial.score is not None]
+    complete = {trial.schedule_digest for trial in scored if trial.state is State.COMPLETE}
+    for trial in scored:
         pruned = trial.state is State.PRUNED and trial.schedule_digest not in complete
-        if (pruned or trial.state is State.COMPLETE) and trial.score is not None:
+        if pruned or trial.state is State.COMPLETE:
             found[trial.schedule_digest].append(trial)
     return found
 

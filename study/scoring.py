@@ -52,8 +52,8 @@ class Candidates:
 
     @cached_property
     def losses(self) -> NDArray[np.float32]:
-        """Each photo's log loss, (M, n)."""
-        found: NDArray[np.float32] = -np.log(np.maximum(self.p_true, np.float32(SMALLEST)))
+        """Each photo's log loss, (M, n); a probability that is no number counts as none."""
+        found: NDArray[np.float32] = -np.log(np.fmax(self.p_true, np.float32(SMALLEST)))
         return found
 
     @property

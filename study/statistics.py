@@ -165,6 +165,7 @@ def _drawn(
         scorer.score(picked[draw % REPEATS][rows], rows) for draw, rows in enumerate(samples)
     ]
     hopeful = [scorer.score(chosen, rows) for rows in samples]
+    # An area is no number where the sample lacks a class.
     if scorer.higher_is_better:
-        return float(np.quantile(careful, 0.025)), float(np.quantile(hopeful, 0.975))
-    return float(np.quantile(hopeful, 0.025)), float(np.quantile(careful, 0.975))
+        return float(np.nanquantile(careful, 0.025)), float(np.nanquantile(hopeful, 0.975))
+    return float(np.nanquantile(hopeful, 0.025)), float(np.nanquantile(careful, 0.975))

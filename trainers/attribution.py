@@ -20,9 +20,10 @@ from trainers.backbone import Network
 from trainers.classifier import Classifier
 
 MIN_SIDE = 5
-"""So many places a side a map should have. Where the photo is too small for the last layer to have
-them, an earlier one does: of 96 pixels, the last layer's 3 x 3 places told no more than chance
-which area the network needs, the 6 x 6 before it did (hidden and shown alone, on 289 photos)."""
+"""So many places a side a map should have; where a small photo's last layer has fewer, an earlier
+layer is taken. Measured with an EfficientNet-Lite0 on 289 photos of 96 pixels: with the hottest
+quarter hidden, the predicted class fell from 0.91 to 0.81 by the last layer's 3 x 3 places, as with
+any quarter hidden (0.81), and to 0.70 by the 6 x 6 places before them."""
 
 _Layout = Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
 """Turns a layer's output into a grid (B, C, H, W), and gives what turns such a grid back."""

@@ -47,10 +47,15 @@ print(json.dumps([found.tolist(), decide(found)]))
 """
 
 
-def example() -> str:
-    """Give the Python block of docs/exported.md."""
-    text = (ROOT / "docs" / "exported.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+ORDINARY = ("large", "even", "turned", "small")
+"""Photos that need no more than what the README's example does."""
+
+
+def example(page: str = "docs/exported.md") -> str:
+    """Give the Python block of a page that needs onnxruntime."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if "onnxruntime" in block)
     return str(block)
 
 
@@ -128,6 +133,35 @@ def test_the_example_gives_our_own_probabilities(
     assert answers == [None if index < 0 else ours.classes[index] for index in decided]
     assert {None, *ours.classes} == set(answers)  # each way to answer has been taken
     assert np.ptp(expected[:, 0]) > 0.3
+
+
+@pytest.mark.parametrize("crop", ["random", "no"])
+def test_the_example_of_the_readme_answers_as_we_do(
+    crop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On ordinary photos, be they JPEGs of any size or turned, it prints our own answers."""
+    rule = {"costs": [[0, 3], [1, 0]], "temperature": 1.7, "reject_cost": 0.4}
+    photos = [p for p in odd_photos(tmp_path / "photos") if p.stem in ORDINARY]
+    assert len(photos) == len(ORDINARY)
+    weights = weights_file(tmp_path, photos, crop=crop, decision=rule)
+    monkeypatch.chdir(tmp_path)
+    assert export("--to", "exported", "--weights", weights) == 0
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ISOLATED + example("README.md"), *photos],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    ours = load(weights)
+    expected = ours.card.rule.calibrated(ours.predict(photos))
+    answers = ours.decide(ours.predict(photos))
+    for line, path, row, answer in zip(
+        done.stdout.splitlines(), photos, expected, answers, strict=True
+    ):
+        told, _, numbers = line.removeprefix(f"{path} ").partition(" [")
+        assert told == (answer or "ask a person")
+        assert json.loads(f"[{numbers}") == pytest.approx(row.tolist(), abs=1e-4)
 
 
 def test_what_is_kept_out_of_the_example_is_out() -> None:
