@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from storage.tables import (
 )
 from trainers.metrics import Metric
 
-CHUNK = 400
-"""So many (stage run, epoch) pairs go into one query: some SQLites take 999 values at most."""
+CHUNK = 100
+"""So many (stage run, epoch) pairs go into one query: some SQLites take 999 values at most, and an
+epoch's predictions may take some MB."""
 
 
 class Scores:
@@ -119,12 +121,19 @@ class Scores:
         return [(row.stage_run_id, row.epoch) for row in self._all(query)]
 
     def predictions_of(
-        self, epochs: Sequence[tuple[int | None, int | None]], labels: NDArray[np.int64]
+        self,
+        epochs: Sequence[tuple[int | None, int | None]],
+        labels: NDArray[np.int64],
+        *,
+        whole: bool = True,
     ) -> list[StoredPredictions]:
-        """Give the predictions of each (stage run, epoch); LookupError if one has none."""
+        """Give the predictions of each (stage run, epoch); LookupError if one has none.
+
+        If not `whole`, all probabilities but two are left out: of many epochs they fill the memory.
+        """
         here = tuple_(PredictionsRow.stage_run_id, PredictionsRow.epoch)
         found = {
-            (row.stage_run_id, row.epoch): decode(row.form, row.blob, labels)
+            (row.stage_run_id, row.epoch): _decoded(row, labels, whole=whole)
             for start in range(0, len(epochs), CHUNK)
             for row in self._all(
                 select(PredictionsRow).where(here.in_(epochs[start : start + CHUNK]))
@@ -146,6 +155,11 @@ class Scores:
     def _all(self, query: Executable) -> list[Row[Any]]:
         with reading(self._engine) as connection:
             return list(connection.execute(query))
+
+
+def _decoded(row: Row[Any], labels: NDArray[np.int64], *, whole: bool) -> StoredPredictions:
+    found = decode(row.form, row.blob, labels)
+    return found if whole else replace(found, probabilities=None)
 
 
 def _score_column(metric: Metric) -> Any:

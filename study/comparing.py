@@ -10,7 +10,7 @@ from storage.database import open_database
 from storage.store import Store
 from study.answers import read_answers
 from study.config import StudyConfig
-from study.origin import find
+from study.origin import Origin, find, of_trial
 from study.selector import find_study, manifest_of
 from study.statistics import mcnemar, wilson
 from trainers.data.manifest import Split
@@ -69,7 +69,10 @@ def compare(
         def answers(target: str) -> NDArray[np.int64]:
             if target.lower().endswith(".csv"):
                 return read_answers(Path(target), [p.path for p in photos], manifest.classes)
-            origin = find(target, record.name, store, storage).origin
+            if target.isdecimal():  # its rows suffice: its file would be read with torch
+                origin: Origin | None = of_trial(store, record, int(target))
+            else:
+                origin = find(target, record.name, store, storage).origin
             if origin is None:
                 raise LookupError(
                     f"study {record.name!r} did not make {target!r}; give a trial's number, a file "

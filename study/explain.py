@@ -203,7 +203,10 @@ def _pictures(
     read = [read_at(each.photo.path, scales) for each in seen]
     asked = [target or each.answer for each in seen]
     indices = [classifier.classes.index(name) for name in asked]
-    heats = attribute(classifier, np.stack([square for square, _ in read]), indices)
+    try:
+        heats = attribute(classifier, np.stack([square for square, _ in read]), indices)
+    except ValueError as error:  # a backbone of an odd kind
+        raise ConfigError(str(error)) from None
     return [
         _picture(rank, len(seen), each, name, large, heat)
         for rank, (each, name, (_, large), heat) in enumerate(

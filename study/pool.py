@@ -53,7 +53,7 @@ def gather(
     # A mean without its weak seeds would flatter.
     wanted = [*store.leading_epochs(study, LIMIT), *map(best_epoch, repeated)]
     epochs = {epoch: place for place, epoch in enumerate(dict.fromkeys(wanted))}
-    found = store.predictions_of(list(epochs), labels)
+    found = store.predictions_of(list(epochs), labels, whole=criterion.needs_probabilities)
     scorer = scorer_of(found, labels, n_classes, criterion, goal)
     return Pool(scorer, epochs, _trials(seeds, store.links(study.id), epochs))
 

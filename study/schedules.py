@@ -13,7 +13,7 @@ from study.racing import Gains, mean_interval, p_value, spread_of_seeds
 from study.statistics import ONE_SIDED, By
 
 LEVEL = 0.05
-"""Schedules differ if luck alone would make them differ so much less often than this."""
+"""How often, at most, luck alone may make a schedule that is the best seem worse than the first."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,11 @@ def rank_schedules(
     sign = -1 if pool.scorer.higher_is_better else 1
     lines.sort(key=lambda line: sign * line.key(by))
     first = outcomes[lines[0].digest] if lines else None
-    return [replace(line, tied=_as_good(first, outcomes[line.digest], spread)) for line in lines]
+    # Of many schedules the first is so by luck as well: the level is shared out (Bonferroni).
+    level = LEVEL / max(len(lines) - 1, 1)
+    return [
+        replace(line, tied=_as_good(first, outcomes[line.digest], spread, level)) for line in lines
+    ]
 
 
 def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
@@ -105,5 +109,5 @@ def _line(
     )
 
 
-def _as_good(first: Gains | None, other: Gains, spread: tuple[float, int]) -> bool:
-    return first is None or first is other or p_value(first, other, *spread) >= LEVEL
+def _as_good(first: Gains | None, other: Gains, spread: tuple[float, int], level: float) -> bool:
+    return first is None or first is other or p_value(first, other, *spread) >= level

@@ -19,7 +19,7 @@ from storage.predictions import StoredPredictions
 from storage.records import Checkpoint, RankedTrial, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
-from study.config import StudyConfig
+from study.config import ConfigError, StudyConfig
 from study.goals import goal_of
 from study.pool import NothingToSelect, Pool, best_epoch, counted, gather
 from study.prices import Costs
@@ -83,11 +83,14 @@ def manifest_of(store: Store, study: StudyRecord) -> Manifest:
 def copy_weights(selection: Selection, folder: Path) -> Path:
     """Copy the chosen weights into a folder, whole or not at all; give where they are.
 
-    The copy carries the decision rule, if prices were set: `predict` goes by it.
+    The copy carries the decision rule, if prices were set: `predict` goes by it. Raises
+    `ConfigError` where that cannot be: there are no weights of ours, or they lie in that folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(selection.file)
     target, temporary = folder / source.name, folder / f".{source.name}.{os.getpid()}.tmp"
+    if target.resolve() == source.resolve():
+        raise ConfigError(f"--copy-to must be another folder than that of {source}, got {folder}")
     try:
         if selection.operation:
             from trainers.marking import copy_with_decision
@@ -95,6 +98,9 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
             copy_with_decision(source, temporary, selection.operation.decision)
         else:
             shutil.copyfile(source, temporary)
+    except ValueError as error:
+        raise ConfigError(f"{error}, to be copied with prices; leave --cost away") from None
+    else:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def attribute(
     (B, S, S), each map's hottest place is 1; one that nothing speaks for is 0 everywhere. The
     network is left as it was. Raises ValueError for a backbone without a layer that has places.
     """
-    network = subject._network if isinstance(subject, Classifier) else subject
+    network = subject.network if isinstance(subject, Classifier) else subject
     maps = [np.zeros((0, *squares.shape[1:3]), np.float32)]
     with _evaluating(network), torch.enable_grad():
         for first in range(0, len(squares), batch_size):

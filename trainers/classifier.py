@@ -36,7 +36,7 @@ class Classifier:
     def __init__(self, network: Network, card: WeightsCard, device: torch.device) -> None:
         self.card = card
         self.classes = card.classes
-        self._network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._device = device
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
@@ -109,9 +109,9 @@ class Classifier:
     def _probabilities(self, pixels: NDArray[np.uint8], augment: bool) -> NDArray[np.float32]:
         squares = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
         squares = squares.contiguous(memory_format=torch.channels_last)
-        probabilities = self._network(squares).softmax(1).float()
+        probabilities = self.network(squares).softmax(1).float()
         if augment:
-            mirrored = self._network(squares.flip(3)).softmax(1).float()
+            mirrored = self.network(squares.flip(3)).softmax(1).float()
             probabilities = (probabilities + mirrored) / 2
         if not probabilities.isfinite().all():
             raise NotOurWeights("these weights are damaged: they give no numbers for a photo")

@@ -53,7 +53,7 @@ def export_network(
     as the network does, and leaves what was at `path`.
     """
     # The layout in memory is for speed on the classifier's device, and no part of the network.
-    network = copy.deepcopy(classifier._network).cpu().eval()
+    network = copy.deepcopy(classifier.network).cpu().eval()
     network.to(memory_format=torch.contiguous_format)
     size = classifier.card.image_size
     # Two squares: of one, torch would take for granted that there is never another.

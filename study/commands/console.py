@@ -1,6 +1,7 @@
 """What commands share: where they print, and the flags of all that read."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,10 @@ Storage = Annotated[str, typer.Option(help="Database URL, for Optuna and us.", s
 Study = Annotated[str | None, typer.Option(help="Study name; default: the one used last.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 TrialNumber = Annotated[int, typer.Argument(help="Number of a trial, as `ls` lists them.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights file; default: the one `best` names.", metavar="FILE")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 DEFAULT_STORAGE = StudyConfig().storage
 
 

@@ -6,22 +6,27 @@ from typing import Annotated
 
 import typer
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, out, print_json
+from study.commands.console import (
+    DEFAULT_STORAGE,
+    Device,
+    Json,
+    Storage,
+    Study,
+    Weights,
+    out,
+    print_json,
+)
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(help="Photos, folders, quoted patterns; default: the validation photos."),
 ]
 To = Annotated[Path, typer.Option(help="Folder that the pictures go to.")]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights file; default: the one `best` names.", metavar="FILE")
-]
 Top = Annotated[int, typer.Option(min=1, max=100, help="How many photos, worst first.")]
 Class = Annotated[
     str | None,
     typer.Option("--class", metavar="NAME", help="Explain this class; default: the predicted."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
 def explain(

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, out, print_json
+from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, Weights, out, print_json
 from trainers.formats import Format
 
 
 def export(
     to: Annotated[Path, typer.Option(help="Folder to write.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights file; default: the best.")] = None,
+    weights: Weights = None,
     formats: Annotated[
         list[Format] | None, typer.Option("--format", help="May be repeated; default: onnx.")
     ] = None,

@@ -1,22 +1,27 @@
 """The command that puts weights to work: predict."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
+from study.commands.console import (
+    DEFAULT_STORAGE,
+    Device,
+    Json,
+    Storage,
+    Study,
+    Weights,
+    err,
+    out,
+    print_json,
+)
 from study.exits import FAILED
 
 Inputs = Annotated[
     list[str],
     typer.Argument(help="Photos, folders, quoted patterns; - reads a path a line."),
 ]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights file; default: the one `best` names.", metavar="FILE")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Augment = Annotated[
     bool, typer.Option("--augment", help="Average over each photo and its mirror image.")
 ]

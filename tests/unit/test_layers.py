@@ -192,7 +192,7 @@ def run_commands(commands: list[tuple[list[str], int]], folder: Path) -> None:
 
 def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
     """Help and mistakes are answered without the seconds that torch and Optuna take."""
-    every = ([], ["search"], ["best"], ["dashboard"], ["gc"], ["tree"], ["plan"])
+    every = ([], ["search"], ["best"], ["compare"], ["dashboard"], ["gc"], ["tree"], ["plan"])
     helps = [([*command, "--help"], 0) for command in every]
     nothing_there = [(command, 1) for command in (["best"], ["ls"], ["show", "0"], ["gc"])]
     mistakes = [(["search", flag, "-1"], 2) for flag in ("--trials", "--cache-limit")]
@@ -209,6 +209,7 @@ def test_reading_a_study_loads_nothing_heavy(finished: Lab, tmp_path: Path) -> N
     assert finished.manifest
     Cache(finished.folder / ".cache", finished.manifest).prepare([(Split.VALID, SCALE)])
     commands = [["best"], ["best", "--json"], ["ls"], ["show", "0"], ["show", "0", "--json"]]
+    commands += [["best", "--by", "mean"], ["compare", "0", "1"]]
     commands += [["gc", "--cache"], ["gc", "--cache", "--delete"]]
     run_commands([([*command, "--storage", finished.url], 0) for command in commands], tmp_path)
     assert list((finished.folder / ".cache").rglob("*.pixels")) == []

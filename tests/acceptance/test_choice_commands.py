@@ -1,0 +1,262 @@
+"""`best` and `compare` from the command line, on a real search of tiny photos with a test split."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from PIL import Image
+from scipy.stats import binomtest
+
+import cli
+from storage.database import open_database
+from storage.store import Store
+from tests.tiny_training import card_of, network_of, tensors
+from trainers.checkpoint import save_weights
+from trainers.classifier import load
+from trainers.decision import Decision
+
+torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
+
+Capture = pytest.CaptureFixture[str]
+SETTINGS = (
+    'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+    "image_size = [32]\nbatch_size = [8]\nlrs = [0.001]\ncycle_len = [1, 2]\n"
+)
+
+
+def fill(root: Path, splits: dict[str, int]) -> None:
+    """Write photos of noise into `root`/SPLIT/CLASS, a little lighter in one of two classes."""
+    dice = np.random.default_rng(0)
+    for split, count in splits.items():
+        for index in range(count):
+            label = index % 2
+            pixels = dice.integers(label * 20, 236 + label * 20, (30, 36, 3), dtype=np.uint8)
+            path = root / split / "ab"[label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Search once, two trials."""
+    here = tmp_path_factory.mktemp("searched")
+    fill(here / "data", {"train": 16, "valid": 12, "test": 10})
+    (here / "study.toml").write_text(SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        assert cli.run(["search", "--data", "data", "--trials", "2", "--study", "planes"]) == 0
+    return here
+
+
+@pytest.fixture
+def here(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a copy of the finished search; the photos are where they were."""
+    copied = tmp_path / "here"
+    shutil.copytree(searched, copied, ignore=shutil.ignore_patterns("data", ".cache"))
+    monkeypatch.chdir(copied)
+    return copied
+
+
+def asked(capsys: Capture, *arguments: str) -> Any:
+    """Run a command with `--json`, which must succeed, and give its document."""
+    capsys.readouterr()
+    assert cli.run([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def looks() -> list[Any]:
+    """Give the looks that the database knows."""
+    store = Store(open_database("sqlite:///runs/encore.db"))
+    try:
+        return store.looks(store.studies()[0].id)
+    finally:
+        store.close()
+
+
+def test_the_final_test_is_what_the_file_says_of_the_photos(
+    here: Path, searched: Path, capsys: Capture
+) -> None:
+    """Errors, accuracy and prices are those counted here, with the weights alone."""
+    found = asked(capsys, "best", "--final-test", "--cost", "a>b=5")
+    paths = sorted((searched / "data" / "test").rglob("*.png"))
+    classifier = load(here / found["file"])
+    table = classifier.predict(paths)
+    labels = np.array(["ab".index(path.parent.name) for path in paths])
+    test = found["final_test"]
+    assert test["photos"] == len(paths) == 10
+    assert test["errors"] == int((table.argmax(axis=1) != labels).sum())
+    assert test["accuracy"] == test["score"] == 1 - test["errors"] / 10
+    assert test["low"] < test["accuracy"] < test["high"] or test["errors"] in (0, 10)
+    rule = Decision(
+        tuple(map(tuple, found["operation"]["decision"]["costs"])),
+        found["operation"]["decision"]["temperature"],
+    )
+    prices = [((0, 5), (1, 0))[i][j] for i, j in zip(labels, rule.decide(table), strict=True)]
+    assert test["cost"] == pytest.approx(np.mean(prices))
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "auroc", "balanced_accuracy"])
+def test_the_final_test_is_scored_as_it_was_chosen(
+    searched: Path, here: Path, capsys: Capture, metric: str
+) -> None:
+    """By the criterion that was asked for, as scikit-learn counts it."""
+    from sklearn import metrics
+
+    found = asked(capsys, "best", "--final-test", "--metric", metric)
+    paths = sorted((searched / "data" / "test").rglob("*.png"))
+    table = load(here / found["file"]).predict(paths).astype(float)
+    labels = np.array(["ab".index(path.parent.name) for path in paths])
+    expected = {
+        "log_loss": lambda: metrics.log_loss(labels, table / table.sum(axis=1, keepdims=True)),
+        "auroc": lambda: metrics.roc_auc_score(labels, table[:, 1]),
+        "balanced_accuracy": lambda: metrics.balanced_accuracy_score(labels, table.argmax(axis=1)),
+    }
+    assert found["final_test"]["score"] == pytest.approx(expected[metric](), rel=1e-4)
+    assert [(look.criterion, look.photos) for look in looks()] == [(metric, 10)]
+
+
+@pytest.mark.usefixtures("here")
+def test_looks_at_the_test_photos_are_counted(capsys: Capture) -> None:
+    """None without the flag; each is a row with what was seen; the second is told."""
+    found = asked(capsys, "best")
+    assert "final_test" not in found
+    assert looks() == []
+    for number in (1, 2, 3):
+        capsys.readouterr()
+        assert cli.run(["best", "--final-test"]) == 0
+        said = capsys.readouterr().out
+        assert "test photos: accuracy" in said
+        assert ("at 1 weights files" in said) is (number > 1)
+        assert (f"look {number} at" in said) is (number > 1)
+        assert len(looks()) == number
+    assert {(look.trial, look.sha256) for look in looks()} == {(found["trial"], found["sha256"])}
+
+
+def test_a_copy_with_prices_decides_by_them(here: Path, capsys: Capture) -> None:
+    """Its card carries the rule, `load(...).decide` goes by it, and no tensor has changed."""
+    prices = ("--cost", "a>b=5", "--reject-cost", "0.9")
+    found = asked(capsys, "best", *prices, "--copy-to", "chosen")
+    source, copied = here / found["file"], here / found["copied_to"]
+    assert copied.parent == here / "chosen"
+    assert tensors(copied) == tensors(source)
+    with safetensors.safe_open(copied, "np") as file:
+        card = json.loads(file.metadata()["encore"])
+    assert card["decision"] == found["operation"]["decision"]
+    assert card["decision"]["costs"] == [[0, 5], [1, 0]]
+    table = np.array([[0.99, 0.01], [0.3, 0.7], [0.01, 0.99]], np.float32)
+    rule = Decision(((0, 5), (1, 0)), card["decision"]["temperature"], 0.9)
+    assert load(copied).decide(table) == [
+        None if answer < 0 else "ab"[answer] for answer in rule.decide(table)
+    ]
+    assert load(source).decide(table) == ["a", "b", "b"]
+    plain = asked(capsys, "best", "--copy-to", "plain")
+    assert Path(plain["copied_to"]).read_bytes() == source.read_bytes()
+
+
+def test_without_test_photos_there_is_no_final_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Exit code 5, and a sentence that says what to do."""
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "data", {"train": 8, "valid": 4})
+    Path("study.toml").write_text(SETTINGS)
+    assert cli.run(["search", "--data", "data", "--trials", "1"]) == 0
+    capsys.readouterr()
+    assert cli.run(["best", "--final-test", "--json"]) == 5
+    said = capsys.readouterr()
+    assert "has no test photos" in said.err
+    assert (len(said.err.strip().splitlines()), said.out) == (1, "")
+    assert looks() == []
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"another")])
+def test_changed_test_photos_are_refused(searched: Path, capsys: Capture, change: Any) -> None:
+    """Exit code 4: what was frozen is no more; it is no look either."""
+    photo = searched / "data" / "test" / "a" / "0.png"
+    before = photo.read_bytes()
+    try:
+        change(photo)
+        assert cli.run(["best", "--final-test"]) == 4
+    finally:
+        photo.write_bytes(before)
+    said = capsys.readouterr().err
+    assert "1 photos of study" in said
+    assert "test/a/0.png" in said
+    assert len(said.strip().splitlines()) == 1
+    assert looks() == []
+
+
+@pytest.mark.usefixtures("here")
+def test_two_classifiers_are_compared(searched: Path, capsys: Capture) -> None:
+    """Two trials, and a trial with a list of answers, as a person and as a program reads it."""
+    between = asked(capsys, "compare", "0", "1")
+    assert between["photos"] == 12
+    valid = sorted((searched / "data" / "valid").rglob("*.png"))
+    with Path("answers.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "a", "b"])
+        rows.writerows([path, *((1, 0) if path.parent.name == "a" else (0, 1))] for path in valid)
+    found = asked(capsys, "compare", "0", "answers.csv")
+    assert found["second"] | {"low": 0} == {
+        "name": "answers.csv", "errors": 0, "accuracy": 1, "low": 0, "high": 1
+    }  # fmt: skip
+    errors = found["first"]["errors"]
+    assert errors == between["first"]["errors"] == len(found["differences"]) > 0
+    assert found["only_second_right"] == errors
+    assert found["p_value"] == pytest.approx(binomtest(0, errors).pvalue)
+    assert cli.run(["compare", "0", "answers.csv"]) == 0
+    said = capsys.readouterr().out
+    assert f"trial 0: {errors} errors on 12 validation photos" in said
+    assert "answers.csv: 0 errors" in said
+    assert "named differently" in said
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("best", "--cost", "nonsense"), 2, "cost must be TRUE>PREDICTED=PRICE, got 'nonsense'"),
+        (("best", "--cost", "a>c=5"), 2, "must name two of the classes a, b"),
+        (("best", "--cost", "a>b=-1"), 2, "must end with a number of at least 0"),
+        (("best", "--recall", "a>=2"), 2, "a share above 0 and at most 1"),
+        (("best", "--recall", "c>=0.5"), 2, "must name one of the classes a, b"),
+        (("best", "--reject-cost", "-1"), 2, "--reject-cost must be at least 0, got -1"),
+        (("best", "--metric", "cost"), 5, "cost needs prices to choose by; give --cost"),
+        (("best", "--metric", "speed"), 2, "speed"),
+        (("best", "--by", "luck"), 2, "luck"),
+        (("best", "--top", "-1"), 2, "top"),
+        (
+            ("best", "--cost", "a>b=5", "--json", "--copy-to", "runs/planes"),
+            2,
+            "must be another folder",
+        ),
+        (("compare", "0"), 2, "Missing argument 'second'"),
+        (("compare", "0", "99"), 1, "99"),
+        (("compare", "0", "-1"), 2, "-1"),
+        (("compare", "0", "missing.csv"), 1, "missing.csv"),
+        (("compare", "0", "study.toml"), 1, "study.toml is not a whole safetensors file"),
+        (("compare", "0", "foreign.safetensors"), 1, "did not make 'foreign.safetensors'"),
+        (("compare", "0", "few.csv"), 2, "12 have none"),
+        (("compare", "0", "1", "--study", "none"), 1, "no study 'none'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    capsys: Capture, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    """Each mistake gives its exit code and names the thing, and nothing is on stdout."""
+    save_weights(Path("foreign.safetensors"), network_of().state_dict(), card_of())
+    Path("few.csv").write_text("path,label\nx.png,a\n")
+    capsys.readouterr()
+    assert cli.run(arguments) == code
+    said = capsys.readouterr()
+    assert says in said.err
+    assert "unexpected" not in said.err
+    assert said.out == ""
+    assert len(said.err.strip().splitlines()) == 1

@@ -1,0 +1,227 @@
+"""`best` by what it is asked to choose by, on studies whose runs come out as they are told to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storage import predictions
+from storage.records import State
+from study import pool
+from study.config import ConfigError
+from study.goals import Goal
+from study.pool import NothingToSelect, counted
+from study.schedules import cheapest
+from study.scoring import Criterion
+from study.selection import Asked, Selection
+from study.selector import best, copy_weights
+from study.statistics import By
+from tests.lab import Lab
+from tests.tiny_photos import fill
+from tests.told import Run, search_as_told
+from trainers.data.manifest import Manifest, Split, build_manifest
+from trainers.decision import Decision
+
+Search = Callable[..., Lab]
+
+
+@pytest.fixture
+def searched(make_lab: Callable[..., Lab], photos: Manifest) -> Search:
+    """Give what searches as told, on the photos of three classes if no others are given."""
+
+    def search(
+        outcomes: Mapping[int, Sequence[Run]], *, manifest: Manifest = photos, **others: Any
+    ) -> Lab:
+        return search_as_told(make_lab, manifest, outcomes, **others)
+
+    return search
+
+
+def size_of(chosen: Selection) -> int:
+    """Give the image size that tells the schedules apart."""
+    size: int = chosen.schedule["stages"][0]["image_size"]
+    return size
+
+
+def test_the_best_mean_beats_the_best_run_if_asked(searched: Search) -> None:
+    """By mean, the file is the best of the best schedule; by max, the luckiest of all."""
+    lab = searched({32: [Run(1), Run(9), Run(9)], 64: [Run(4), Run(2), Run(3)]})
+    lucky = best(storage=lab.url)
+    assert (size_of(lucky), lucky.errors, lucky.by) == (32, 1, By.MAX)
+    steady = best(storage=lab.url, asked=Asked(By.MEAN))
+    assert (size_of(steady), steady.errors, steady.by) == (64, 2, By.MEAN)
+    assert steady.schedule_digest == steady.schedules[0].digest == lucky.schedules[0].digest
+    assert [other.score for other in steady.runners_up] == pytest.approx(
+        [1 - errors / 30 for errors in (3, 4, 1, 9, 9)]
+    )
+    for chosen in (lucky, steady):
+        assert chosen.honest is not None
+        assert chosen.honest.naive == pytest.approx(chosen.score)
+        assert chosen.honest.low <= chosen.honest.estimate <= chosen.honest.high
+        assert chosen.honest.candidates == 6
+
+
+def test_more_seeds_win_at_equal_means_by_the_lower_bound(searched: Search) -> None:
+    """Of what two seeds and four say alike, four are surer; by the mean, the first one stays."""
+    lab = searched({64: [Run(2), Run(4)], 96: [Run(4), Run(2), Run(2), Run(4)]})
+    assert size_of(best(storage=lab.url, asked=Asked(By.MEAN))) == 64
+    sure = best(storage=lab.url, asked=Asked(By.LCB))
+    assert (size_of(sure), sure.errors) == (96, 2)
+    first, second = sure.schedules
+    assert first.mean == pytest.approx(second.mean)
+    assert second.bound < first.bound < first.mean
+    assert (len(first.scores), len(second.scores)) == (4, 2)
+
+
+def test_another_criterion_ranks_anew(searched: Search) -> None:
+    """By log loss, a few more errors are better than a few that it was sure of."""
+    lab = searched({32: [Run(2, 0.999)], 64: [Run(4, 0.8)], 96: [Run(5, 0.8)]})
+    assert size_of(best(storage=lab.url)) == 32
+    chosen = best(storage=lab.url, asked=Asked(criterion=Criterion.LOG_LOSS))
+    assert (size_of(chosen), chosen.metric, chosen.errors) == (64, Criterion.LOG_LOSS, 4)
+    expected = -(26 * np.log(0.8) + 4 * np.log(0.1)) / 30
+    assert chosen.score == pytest.approx(expected, abs=1e-3)
+    assert chosen.loss == pytest.approx(expected, abs=1e-3)
+    assert [other.score for other in chosen.runners_up] == sorted(
+        other.score for other in chosen.runners_up
+    )
+    assert [line.mean for line in chosen.schedules] == sorted(ln.mean for ln in chosen.schedules)
+
+
+@pytest.mark.parametrize("criterion", [c for c in Criterion if c is not Criterion.COST])
+def test_the_winner_is_the_best_by_each_criterion(searched: Search, criterion: Criterion) -> None:
+    """No other trial scores better; without a criterion the study's own metric counts."""
+    lab = searched({32: [Run(3, 0.9, 0), Run(2, 0.7, 2)], 64: [Run(4, 0.6, 1)]}, metric="f1")
+    assert best(storage=lab.url).metric is Criterion.F1
+    chosen = best(storage=lab.url, asked=Asked(criterion=criterion))
+    sign = 1 if criterion.higher_is_better else -1
+    assert len(chosen.runners_up) == 2
+    assert all(sign * chosen.score >= sign * other.score for other in chosen.runners_up)
+    found = [score for line in chosen.schedules for score in line.scores.values()]
+    assert sign * chosen.score == pytest.approx(max(sign * score for score in found))
+
+
+def test_cost_chooses_what_costs_least(searched: Search) -> None:
+    """Four cheap mistakes are better than two dear ones; the score is the price per photo."""
+    lab = searched({32: [Run(2, 0.9, 0)], 64: [Run(4, 0.9, 2)]})
+    assert lab.manifest is not None
+    roses, tulips, _ = lab.manifest.classes
+    assert size_of(best(storage=lab.url)) == 32
+    asked = Asked(criterion=Criterion.COST, costs=(f"{roses}>{tulips}=3",))
+    chosen = best(storage=lab.url, asked=asked)
+    assert (size_of(chosen), chosen.metric) == (64, Criterion.COST)
+    assert chosen.goal == Goal(((0.0, 3.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0)))
+    assert chosen.score == pytest.approx(4 / 30)
+    assert [other.score for other in chosen.runners_up] == pytest.approx([2 * 3 / 30])
+    assert chosen.operation is not None
+    assert chosen.operation.decision.costs == chosen.goal.costs
+    low, mean, high = (getattr(chosen.schedules[0], name) for name in ("low", "mean", "high"))
+    assert mean == pytest.approx(chosen.score)
+    assert 0 <= low < mean < high
+
+
+def test_schedules_are_ranked_with_what_is_as_good(searched: Search) -> None:
+    """Each with its interval; what luck explains is tied, and the cheapest of these is named."""
+    outcomes = {32: [Run(9), Run(10)], 64: [Run(1), Run(2)], 96: [Run(2), Run(2)]}
+    lab = searched(outcomes, epochs={64: 4, 96: 2})
+    lines = best(storage=lab.url).schedules
+    assert [line.trial for line in lines] == [2, 4, 0]
+    assert [line.tied for line in lines] == [True, True, False]
+    assert cheapest(lines) is lines[1]
+    assert [line.seconds for line in lines] == [6.0, 3.0, 1.5]
+    for line in lines:
+        assert 0 <= line.low <= line.mean <= line.high <= 1
+        assert line.mean == pytest.approx(np.mean(list(line.scores.values())))
+        assert line.best == max(line.scores.values())
+        assert line.spread == pytest.approx(np.std(list(line.scores.values()), ddof=1))
+
+
+def test_without_all_probabilities_some_choices_cannot_be_made(
+    searched: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of very many photos and classes they are not kept: a sentence says so, the rest works."""
+    monkeypatch.setattr(predictions, "FULL_LIMIT", 0)
+    lab = searched({32: [Run(1)], 64: [Run(2)]})
+    assert lab.manifest is not None
+    roses, tulips, _ = lab.manifest.classes
+    assert best(storage=lab.url, asked=Asked(criterion=Criterion.LOG_LOSS)).honest is not None
+    with pytest.raises(NothingToSelect, match="auroc needs the probabilities of all classes, whi"):
+        best(storage=lab.url, asked=Asked(criterion=Criterion.AUROC))
+    with pytest.raises(NothingToSelect, match=r"rule needs .+; leave --cost, --recall and --rej"):
+        best(storage=lab.url, asked=Asked(costs=(f"{roses}>{tulips}=5",)))
+
+
+def test_cost_needs_prices(searched: Search) -> None:
+    """What mistakes cost cannot be guessed: the sentence says how to give it."""
+    lab = searched({32: [Run(1)]})
+    with pytest.raises(NothingToSelect, match=r'cost needs prices .+ give --cost "TRUE>PREDICTED='):
+        best(storage=lab.url, asked=Asked(criterion=Criterion.COST))
+
+
+@pytest.mark.parametrize("criterion", [None, *Criterion])
+def test_a_run_that_gave_no_numbers_is_never_chosen(
+    searched: Search, criterion: Criterion | None
+) -> None:
+    """Its NaN probabilities neither win nor disturb the choice among the others."""
+    lab = searched({32: [Run(0, np.nan)], 64: [Run(3)], 96: [Run(4)]})
+    assert lab.manifest is not None
+    roses, tulips, _ = lab.manifest.classes
+    costs = (f"{roses}>{tulips}=2",) if criterion is Criterion.COST else ()
+    chosen = best(storage=lab.url, asked=Asked(criterion=criterion, costs=costs))
+    assert size_of(chosen) == 64
+    assert chosen.honest is not None
+    assert np.isfinite([chosen.honest.estimate, chosen.honest.low, chosen.honest.high]).all()
+
+
+def test_a_handful_of_photos_says_nothing_of_new_ones(searched: Search, tmp_path: Path) -> None:
+    """Below ten validation photos no number is made up."""
+    few = build_manifest(fill(tmp_path / "few", ("a", "b", "c"), 10))
+    assert len(few.labels(Split.VALID)) < 10
+    lab = searched({32: [Run(1)], 64: [Run(0)]}, manifest=few)
+    assert best(storage=lab.url).honest is None
+
+
+def test_what_counts_in_a_mean(finished: Lab) -> None:
+    """Complete trials; pruned ones where no complete one has a score; never failed ones."""
+    with finished.reading() as (store, study, _):
+        one = store.trials(study.id)[0]
+    pruned, failed = replace(one, state=State.PRUNED), replace(one, state=State.FAILED)
+    blank = replace(one, score=None)
+    digest = one.schedule_digest
+    assert counted([one, pruned, failed, blank]) == {digest: [one]}
+    assert counted([pruned, failed]) == counted([pruned, blank]) == {digest: [pruned]}
+    assert counted([failed, blank]) == {}
+
+
+def test_a_copy_with_prices_is_refused_where_it_cannot_be(finished: Lab, tmp_path: Path) -> None:
+    """Into the weights' own folder it would change them; another trainer's have no place for it."""
+    asked = Asked(reject_cost=0.5)
+    chosen = best(storage=finished.url, asked=asked)
+    assert chosen.operation is not None
+    assert isinstance(chosen.operation.decision, Decision)
+    source = Path(chosen.file)
+    before = source.read_bytes()
+    with pytest.raises(ConfigError, match="--copy-to must be another folder than that of"):
+        copy_weights(chosen, source.parent)
+    assert source.read_bytes() == before
+    with pytest.raises(ConfigError, match="must be weights that Encore has written, to be copied"):
+        copy_weights(chosen, tmp_path / "copies")
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_a_pruned_trial_among_the_leaders_needs_its_schedule_s_own(
+    finished: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only the best epochs are weighed, a weak seed that counts in a mean is among them."""
+    monkeypatch.setattr(pool, "LIMIT", 1)
+    chosen = best(storage=finished.url, runners_up=99)
+    assert chosen.schedules[0].digest == chosen.schedule_digest
+    with finished.reading() as (store, study, _):
+        trials = store.trials(study.id)
+    for line in chosen.schedules:
+        seeds = {t.seed for t in trials if t.schedule_digest == line.digest and t.score is not None}
+        assert set(line.scores) == seeds
+    assert len(chosen.schedules) < len({trial.schedule_digest for trial in trials})

@@ -1,0 +1,245 @@
+"""What `best` and `compare` print for a person: complete, literal, within the terminal's width."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from storage.records import Look
+from study.comparing import Comparison, Difference, Side
+from study.final_test import FinalTest
+from study.schedules import ScheduleLine
+from study.scoring import Criterion
+from study.selection import Mistake, RunnerUp, Selection
+from study.statistics import By, Honest
+from study.thresholds import Goal, operate
+from study.views.selection import print_best, print_comparison, print_final_test, print_summary
+from tests.lab import schedule, stage
+from trainers.metrics import ClassNumbers
+
+HOSTILE = r"[red]a[/] [/] [bold :fire: \[b] [link=http://x]z"
+"""Closes a tag that is not open, opens some, and asks for an emoji."""
+
+OF = schedule(stage(64, dropout=(0.25, 0.5)), stage(96))
+
+
+def console(width: int = 200) -> tuple[Console, io.StringIO]:
+    """Make the console of the command line, into a string."""
+    text = io.StringIO()
+    return Console(file=text, width=width, emoji=False), text
+
+
+def ranked(trial: int, **others: Any) -> ScheduleLine:
+    """Make a schedule of two seeds."""
+    given: dict[str, Any] = {
+        "digest": "d" * 64,
+        "schedule": "64 px",
+        "trial": trial,
+        "scores": {3: 0.5, 4: 0.6},
+        "mean": 0.55,
+        "spread": 0.07,
+        "low": 0.41,
+        "high": 0.69,
+        "bound": 0.47,
+        "best": 0.6,
+        "seconds": 90.0,
+        "tied": True,
+    }
+    return ScheduleLine(**(given | others))
+
+
+def chosen(**others: Any) -> Selection:
+    """Make a selection in which every name is hostile."""
+    given: dict[str, Any] = {
+        "study": HOSTILE,
+        "trial": 4,
+        "seed": 3,
+        "file": f"runs/{HOSTILE}.safetensors",
+        "sha256": "f" * 64,
+        "metric": Criterion.ACCURACY,
+        "by": By.MAX,
+        "score": 0.5,
+        "honest": Honest(0.5, 0.42, 0.3, 0.61, 77, 2000),
+        "loss": 0.6,
+        "errors": 1,
+        "n_valid": 2,
+        "classes": (HOSTILE, "b"),
+        "per_class": (ClassNumbers(1, 0.5, 0.7, 1), ClassNumbers(0, 0, 0, 1)),
+        "confusion": [[1, 0], [1, 0]],
+        "mistakes": (Mistake(f"{HOSTILE}.png", "b", HOSTILE, 0.6),) * 23,
+        "schedule": OF.to_dict(),
+        "schedule_digest": OF.digest,
+        "stage": 1,
+        "epoch": 2,
+        "schedule_mean": 0.5,
+        "schedule_spread": 0.1,
+        "seed_scores": {3: 0.5, 4: 0.6},
+        "trials": 9,
+        "runners_up": (RunnerUp(5, 0, 0.4, 0.3, "runs/[red]w [bold].safetensors"),),
+        "schedules": (
+            ranked(4, schedule=HOSTILE),
+            ranked(6, mean=0.54, seconds=30.0),
+            ranked(8, mean=0.2, seconds=1.0, tied=False),
+        ),
+        "goal": None,
+        "operation": None,
+        "damaged": (HOSTILE,),
+    }
+    return Selection(**(given | others))
+
+
+def printed(one: Selection, width: int = 200, top: int = 5) -> str:
+    """Print a selection."""
+    out, text = console(width)
+    print_best(out, one, top)
+    return text.getvalue()
+
+
+def test_best_is_printed_literally() -> None:
+    """File, study, classes, mistakes, schedules, runners-up, damaged files, whatever their name."""
+    said = printed(chosen())
+    assert f"passed over {HOSTILE}" in said
+    assert f"runs/{HOSTILE}.safetensors" in said.splitlines()
+    assert f"study {HOSTILE}, best of 9 trials: trial 4, seed 3, stage 2, epoch 2" in said
+    assert "accuracy 50.00, 1 errors on 2 validation photos, loss 0.6000" in said
+    assert "on new photos expect 42.00 (95 % from 30.00 to 61.00)" in said
+    assert "the best of 77 epochs" in said
+    assert f": b taken for {HOSTILE} (60 %)" in said
+    assert said.count(" taken for ") == 10
+    assert "and 13 more" in said
+    assert "mean over 2 seeds 50.00, spread 10.00 (50.00, 60.00)" in said
+    assert "[red]w [bold].safetensors" in said
+    assert said.count(HOSTILE) >= 16
+
+
+def test_schedules_are_listed_with_what_is_as_good() -> None:
+    """Ranked, each with its interval; the tied ones marked, and the cheapest of them named."""
+    rows = [row.split() for row in printed(chosen()).splitlines()]
+    assert ["4", "2", "55.00", "41.00", "-", "69.00", "60.00", "1.5", "min"] in [
+        r[:9] for r in rows
+    ]
+    assert ["6", "2", "=", "54.00", "41.00", "-", "69.00"] in [row[:7] for row in rows]
+    assert ["8", "2", "20.00"] in [row[:3] for row in rows]
+    said = printed(chosen())
+    assert "2 schedules are tied (=) within noise; the cheapest is that of trial 6, 30.0 s" in said
+    assert "schedules, by mean over seeds" in said
+    assert "by lower bound of the mean" in printed(chosen(by=By.LCB))
+    assert "20.00" not in printed(chosen(), top=2)
+    assert "schedules" not in printed(chosen(), top=0)
+    alone = chosen(schedules=(ranked(4),))
+    assert "tied" not in printed(alone)
+
+
+def test_best_of_one_seed_says_what_would_tell_more() -> None:
+    """No spread is invented where there is one seed, and no expectation from two photos."""
+    one = chosen(schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=(), honest=None)
+    said = printed(one)
+    assert "one seed only" in said
+    assert "runners-up" not in said
+    assert "too few photos to say what to expect on new ones: 2" in said
+
+
+def test_the_rule_is_printed_where_prices_were_set() -> None:
+    """Its classes literally, and nothing of it where none were."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 40)
+    goal = Goal(((0.0, 5.0), (1.0, 0.0)))
+    rule = operate(labels, rng.dirichlet([1, 1], 40), goal)
+    said = printed(chosen(goal=goal, operation=rule, metric=Criterion.COST, score=1.25))
+    assert "cost 1.2500, 1 errors" in said
+    assert f"name {HOSTILE} from" in said
+    assert "per photo" not in printed(chosen())
+
+
+def test_a_summary_is_two_lines() -> None:
+    """What was found, and what to expect; the file's name literally."""
+    out, text = console()
+    print_summary(out, chosen())
+    first, second = text.getvalue().splitlines()
+    assert first == f"best: accuracy 50.00, 1 errors on 2 photos: runs/{HOSTILE}.safetensors"
+    assert second.startswith("on new photos expect 42.00 (95 % from 30.00 to 61.00)")
+
+
+def comparison(differences: int = 23, p_value: float = 0.0043) -> Comparison:
+    """Make a comparison of two files with hostile names."""
+    side = Side(f"runs/{HOSTILE}", 4, 0.987, 0.967, 0.995)
+    each = Difference(f"{HOSTILE}.png", "b", HOSTILE, "b")
+    return Comparison(
+        HOSTILE, 309, side, replace(side, errors=18), 287, 18, 4, 0, p_value, (each,) * differences
+    )
+
+
+def test_a_comparison_is_printed_literally() -> None:
+    """Both sides, where they are right, what luck says, and twenty of the photos that differ."""
+    out, text = console()
+    print_comparison(out, comparison())
+    said = text.getvalue()
+    assert f"runs/{HOSTILE}: 4 errors on 309 validation photos, accuracy 98.70 (95 % from" in said
+    assert (
+        "both right on 287 photos, neither on 0; only the first on 18, only the second on" in said
+    )
+    assert "p = 0.0043 (McNemar, exact): luck alone rarely does that" in said
+    assert said.count(f"{HOSTILE}.png") == 20
+    assert "and 3 more, all in --json" in said
+    out, text = console()
+    print_comparison(out, comparison(0, 0.5))
+    assert "p = 0.5 (McNemar, exact): that may well be luck" in text.getvalue()
+    assert "named differently" not in text.getvalue()
+
+
+def looked(*files: str, cost: float | None = None) -> str:
+    """Print a final test after so many looks, each at the file of a hash."""
+    looks = tuple(
+        Look(
+            study_id=1,
+            trial=4,
+            sha256=sha256,
+            criterion="accuracy",
+            score=0.9,
+            errors=3,
+            photos=30,
+            looked_at=datetime.now(UTC),
+        )
+        for sha256 in files
+    )
+    out, text = console()
+    found = FinalTest(0.9, 0.9, 0.744, 0.965, 3, 30, cost, looks)
+    print_final_test(out, chosen(), found)
+    return text.getvalue()
+
+
+def test_a_second_look_at_the_test_photos_is_told() -> None:
+    """The first is not; how many there were, and at how many files, from then on."""
+    first = looked("a")
+    assert first.startswith(
+        "test photos: accuracy 90.00, 3 errors on 30, accuracy 90.00 (95 % from"
+    )
+    assert "look" not in first
+    assert "look 3 at these photos, at 2 weights files" in looked("a", "b", "a")
+    assert "cost" not in first
+    assert "cost 0.2500 per photo, by the rule above" in looked("a", cost=0.25)
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_narrow_terminals_get_everything_too(width: int) -> None:
+    """Tables shrink or wrap, even with many classes; only paths to be copied may be longer."""
+    many = tuple(f"class {n}" for n in range(40))
+    wide = chosen(
+        classes=many,
+        per_class=(ClassNumbers(1, 1, 1, 1),) * 40,
+        confusion=np.eye(40, dtype=int).tolist(),
+    )
+    for one in (wide, chosen()):
+        said = printed(one, width)
+        assert said.count("taken for") == 10
+        long = [line for line in said.splitlines() if len(line) > width]
+        assert all("taken for" in line or line.startswith("runs/") for line in long)
+    out, text = console(width)
+    print_comparison(out, comparison())
+    long = [line for line in text.getvalue().splitlines() if len(line) > width]
+    assert all(line.startswith("runs/") for line in long)
+    assert "".join(text.getvalue().split()).count(".png") == 20

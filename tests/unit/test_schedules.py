@@ -1,0 +1,127 @@
+"""Ranked schedules: means, bounds and ties, in simulated studies whose truth is known."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from storage.records import Role, State, Trial
+from study.pool import Pool
+from study.schedules import ScheduleLine, cheapest, rank_schedules
+from study.scoring import Candidates, Criterion, Scorer
+from study.statistics import ONE_SIDED, By, Trials
+from tests.lab import schedule, stage
+
+PHOTOS = 309
+
+
+def ranked(
+    right: NDArray[np.bool_], schedules: NDArray[np.int64], by: By = By.MEAN
+) -> list[ScheduleLine]:
+    """Rank schedules whose runs get these photos right, shape (runs, photos); named by number."""
+    runs, n = right.shape
+    labels = np.zeros(n, np.int64)
+    found = Candidates(labels, 2, (~right).astype(np.int64), right.astype(np.float32))
+    epochs: dict[tuple[int | None, int | None], int] = {(run, 1): run for run in range(runs)}
+    trials = Trials(np.arange(runs), np.arange(runs + 1), schedules)
+    seeds: dict[str, list[Trial]] = {}
+    for run, own in enumerate(schedules.tolist()):
+        trial = Trial(
+            id=run,
+            study_id=1,
+            number=run,
+            schedule_json=schedule(stage(32 + own)).to_json(),
+            seed=run,
+            role=Role.EXPLORE,
+            state=State.COMPLETE,
+            score=float(right[run].mean()),
+            best_stage_run=run,
+            best_epoch=1,
+            started_at=datetime.now(UTC),
+        )
+        seeds.setdefault(str(own), []).append(trial)
+    pool = Pool(Scorer(found, Criterion.ACCURACY), epochs, trials)
+    return rank_schedules(seeds, pool, by, {run: float(run) for run in range(runs)})
+
+
+def world(
+    quality: NDArray[np.float64], seeds: int, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Train schedules of such quality in probits: some photos are hard for all, seeds have luck."""
+    schedules = np.repeat(np.arange(len(quality)), seeds)
+    own = quality[schedules] + rng.normal(0, 0.1, len(schedules))
+    ease = own[:, None] - rng.normal(size=PHOTOS) + rng.normal(size=(len(own), PHOTOS))
+    return ease > 0, schedules
+
+
+@pytest.mark.parametrize(("schedules", "seeds"), [(2, 5), (12, 5), (40, 2)])
+@pytest.mark.parametrize("spread", [0.0, 0.15])
+def test_the_truly_best_is_tied_with_the_first(schedules: int, seeds: int, spread: float) -> None:
+    """However many compete: in 95 % of simulated studies it is first or marked as good."""
+    rng, kept = np.random.default_rng(2), []
+    for _ in range(100):
+        quality = 2.0 + rng.normal(0, spread, schedules)
+        lines = {line.digest: line for line in ranked(*world(quality, seeds, rng))}
+        kept.append(lines[str(quality.argmax())].tied)
+    assert np.mean(kept) >= 0.95
+
+
+def test_the_clearly_worse_is_not_tied() -> None:
+    """Some 9 points on 309 photos and five seeds are no luck, among twelve schedules either."""
+    rng, told = np.random.default_rng(2), []
+    for _ in range(30):
+        quality = np.where(np.arange(12) < 2, 2.0, 1.4)
+        lines = {line.digest: line for line in ranked(*world(quality, 5, rng))}
+        told += [lines[str(worse)].tied for worse in range(2, 12)]
+    assert np.mean(told) <= 0.05
+
+
+def test_the_interval_of_a_mean_holds_the_truth() -> None:
+    """In at least 95 % of simulated studies, over new photos and new seeds."""
+    rng, holds = np.random.default_rng(3), []
+    truth = norm.cdf(2.0 / np.sqrt(1 + 1 + 0.1**2))
+    for _ in range(60):
+        for line in ranked(*world(np.full(6, 2.0), 4, rng)):
+            holds.append(line.low <= truth <= line.high)
+    assert np.mean(holds) >= 0.95
+
+
+def test_a_bound_is_the_mean_less_what_seeds_may_err() -> None:
+    """By the spread of seeds of all schedules together, over the root of how many it has."""
+    rng = np.random.default_rng(0)
+    right, schedules = world(np.array([2.0, 1.9, 1.8]), 3, rng)
+    right, schedules = right[:-2], schedules[:-2]  # the last has one seed
+    lines = {line.digest: line for line in ranked(right, schedules)}
+    scores = [right[schedules == own].mean(axis=1) for own in range(3)]
+    spread = np.sqrt(sum(((own - own.mean()) ** 2).sum() for own in scores) / 4)
+    for own, found in enumerate(scores):
+        line = lines[str(own)]
+        assert line.mean == pytest.approx(found.mean())
+        assert line.bound == pytest.approx(found.mean() - ONE_SIDED * spread / len(found) ** 0.5)
+        assert line.best == pytest.approx(found.max())
+        assert sorted(line.scores.values()) == pytest.approx(sorted(found))
+    assert lines["2"].spread is None
+    assert lines["0"].spread == pytest.approx(scores[0].std(ddof=1))
+
+
+def test_shares_stay_shares() -> None:
+    """An interval that would reach beyond all photos, or below none, ends there."""
+    right = np.ones((2, 20), bool)
+    right[1, :3] = False
+    first, second = ranked(right, np.array([0, 1]))
+    assert (first.low, first.mean, first.high) == (1, 1, 1)
+    assert second.low < second.mean < second.high == 1
+    poor = ranked(~right, np.array([0, 1]))
+    assert min(line.low for line in poor) == 0
+
+
+def test_the_cheapest_is_one_of_the_best() -> None:
+    """The least seconds among the tied ones, not among all."""
+    right = np.ones((3, 100), bool)
+    right[0, :40] = False
+    right[2, :1] = False
+    lines = ranked(right, np.arange(3))
+    assert [(line.digest, line.tied) for line in lines] == [("1", True), ("2", True), ("0", False)]
+    assert cheapest(lines).digest == "1"
