@@ -21,8 +21,9 @@ class ScheduleLine:
     """A schedule and its runs: `trial` is the number of the first, `seconds` the mean of all.
 
     `scores` are by seed, `spread` is their sample standard deviation (None for one). `low` and
-    `high` are the 95 % interval of the mean, over photos and seeds; `bound` is its lower confidence
-    bound, over seeds alone. `tied` schedules are as good as the first, as far as can be told.
+    `high` are the 95 % interval of the mean, over photos and seeds; None where no schedule has a
+    second seed to tell their luck by. `bound` is its lower confidence bound, over seeds alone.
+    `tied` schedules are as good as the first, as far as can be told.
     """
 
     digest: str
@@ -31,8 +32,8 @@ class ScheduleLine:
     scores: dict[int, float]
     mean: float
     spread: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     bound: float
     best: float
     seconds: float
@@ -93,7 +94,8 @@ def _line(
     scores = [pool.scorer.score(column, rows) for column in columns]
     by_seed = {trial.seed: score for trial, score in zip(same, scores, strict=True)}
     sign = 1 if pool.scorer.higher_is_better else -1
-    mean, half = fmean(scores), mean_interval(gained, *spread)
+    mean, (of_seeds, freedom) = fmean(scores), spread
+    half = mean_interval(gained, of_seeds, freedom) if freedom else None
     return ScheduleLine(
         digest=digest,
         schedule=schedule_text(same[0].schedule),
@@ -101,9 +103,9 @@ def _line(
         scores=dict(sorted(by_seed.items())),
         mean=mean,
         spread=stdev(scores) if len(scores) > 1 else None,
-        low=max(mean - half, 0.0),
-        high=min(mean + half, 1.0) if sign > 0 else mean + half,
-        bound=mean - sign * ONE_SIDED * float(np.sqrt(spread[0] / len(same))),
+        low=None if half is None else max(mean - half, 0.0),
+        high=None if half is None else min(mean + half, 1.0 if sign > 0 else np.inf),
+        bound=mean - sign * ONE_SIDED * float(np.sqrt(of_seeds / len(same))),
         best=max(scores) if sign > 0 else min(scores),
         seconds=fmean(seconds[trial.number] for trial in same),
     )

@@ -146,7 +146,7 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
             str(line.trial),
             str(len(line.scores)),
             f"{mark}{mean}",
-            f"{low} - {high}",
+            "-" if line.low is None else f"{low} - {high}",
             best,
             time_text(line.seconds),
             escape(line.schedule),

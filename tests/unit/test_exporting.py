@@ -132,7 +132,7 @@ def test_a_wrong_graph_is_refused(
     made, path = classifier(tmp_path), tmp_path / "out" / "model.pt"
     squares = random_squares(made)
     with torch.no_grad():
-        logits = made._network(torch.from_numpy(squares).permute(0, 3, 1, 2) / 255)
+        logits = made.network(torch.from_numpy(squares).permute(0, 3, 1, 2) / 255)
         scale = logits.abs().max().item()
     path.parent.mkdir()
     path.write_text("the file before")
@@ -182,7 +182,7 @@ def test_photos_are_shown_as_the_classifier_sees_them(crop: str, tmp_path: Path)
     (tmp_path / "note.jpg").write_text("no photo")
     squares = photo_squares(made, [paths[0], tmp_path / "note.jpg", *paths[1:]])
     with torch.no_grad():
-        logits = made._network(torch.from_numpy(squares).permute(0, 3, 1, 2) / 255)
+        logits = made.network(torch.from_numpy(squares).permute(0, 3, 1, 2) / 255)
     assert logits.softmax(1).numpy() == pytest.approx(made.predict(paths), abs=1e-6)
     assert len(np.unique(squares.reshape(3, -1), axis=0)) == 3
     with pytest.raises(LookupError, match="none of the 1 photos"):

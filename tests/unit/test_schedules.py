@@ -108,13 +108,21 @@ def test_a_bound_is_the_mean_less_what_seeds_may_err() -> None:
 
 def test_shares_stay_shares() -> None:
     """An interval that would reach beyond all photos, or below none, ends there."""
-    right = np.ones((2, 20), bool)
-    right[1, :3] = False
-    first, second = ranked(right, np.array([0, 1]))
+    right = np.ones((4, 20), bool)
+    right[2:, :3] = False
+    seeds = np.array([0, 0, 1, 1])
+    first, second = ranked(right, seeds)
     assert (first.low, first.mean, first.high) == (1, 1, 1)
+    assert second.low is not None
     assert second.low < second.mean < second.high == 1
-    poor = ranked(~right, np.array([0, 1]))
-    assert min(line.low for line in poor) == 0
+    poor = ranked(~right, seeds)
+    assert min(line.low or 0 for line in poor) == 0
+
+
+def test_without_a_second_seed_there_is_no_interval() -> None:
+    """How much of a score is the luck of its seed cannot be known, and is not claimed."""
+    lines = ranked(np.ones((2, 20), bool), np.array([0, 1]))
+    assert {(line.low, line.high) for line in lines} == {(None, None)}
 
 
 def test_the_cheapest_is_one_of_the_best() -> None:
