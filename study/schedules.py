@@ -15,6 +15,9 @@ from study.statistics import ONE_SIDED, By
 LEVEL = 0.05
 """How often, at most, luck alone may make a schedule that is the best seem worse than the first."""
 
+ONE_ERROR = 0.317
+"""How often luck alone makes a difference of a standard error or more."""
+
 
 @dataclass(frozen=True)
 class ScheduleLine:
@@ -23,7 +26,7 @@ class ScheduleLine:
     `scores` are by seed, `spread` is their sample standard deviation (None for one). `low` and
     `high` are the 95 % interval of the mean, over photos and seeds; None where no schedule has a
     second seed to tell their luck by. `bound` is its lower confidence bound, over seeds alone.
-    `tied` schedules are as good as the first, as far as can be told.
+    `p_value` tests that it is as good as the first; `tied` are all for which that may be so.
     """
 
     digest: str
@@ -37,6 +40,7 @@ class ScheduleLine:
     bound: float
     best: float
     seconds: float
+    p_value: float = 1.0
     tied: bool = False
 
     def key(self, by: By) -> float:
@@ -67,14 +71,19 @@ def rank_schedules(
     first = outcomes[lines[0].digest] if lines else None
     # Of many schedules the first is so by luck as well: the level is shared out (Bonferroni).
     level = LEVEL / max(len(lines) - 1, 1)
+    tested = [_p_value(first, outcomes[line.digest], spread) for line in lines]
     return [
-        replace(line, tied=_as_good(first, outcomes[line.digest], spread, level)) for line in lines
+        replace(line, p_value=p, tied=p >= level) for line, p in zip(lines, tested, strict=True)
     ]
 
 
 def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
-    """Give the one of the best schedules that takes the least time to train."""
-    return min((line for line in lines if line.tied), key=lambda line: line.seconds)
+    """Give the schedule that takes the least time of those within a standard error of the first.
+
+    That is Breiman's rule (1984): to be tied proves little where there are few photos and seeds.
+    """
+    near = (line for line in lines if line.p_value >= ONE_ERROR)
+    return min(near, key=lambda line: line.seconds)
 
 
 def _gains(same: Sequence[Trial], pool: Pool) -> Gains:
@@ -111,5 +120,5 @@ def _line(
     )
 
 
-def _as_good(first: Gains | None, other: Gains, spread: tuple[float, int], level: float) -> bool:
-    return first is None or first is other or p_value(first, other, *spread) >= level
+def _p_value(first: Gains | None, other: Gains, spread: tuple[float, int]) -> float:
+    return 1.0 if first is None or first is other else p_value(first, other, *spread)

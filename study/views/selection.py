@@ -155,8 +155,12 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
     tied = sum(line.tied for line in lines)
     if tied > 1:
         least = cheapest(lines)
-        text = f"{tied} schedules are tied (=) within noise; the cheapest is that of trial "
-        console.print(f"{text}{least.trial}, {time_text(least.seconds)}", highlight=False)
+        console.print(
+            f"{tied} schedules are tied (=) within noise; the cheapest within a standard error of "
+            f"the first is that of trial {least.trial}: "
+            f"{score_text(metric, least.mean)}, {time_text(least.seconds)}",
+            highlight=False,
+        )
 
 
 def _confusion(chosen: Selection) -> Table:

@@ -83,7 +83,7 @@ def chosen(**others: Any) -> Selection:
         "schedules": (
             ranked(4, schedule=HOSTILE),
             ranked(6, mean=0.54, seconds=30.0),
-            ranked(8, mean=0.2, seconds=1.0, tied=False),
+            ranked(8, mean=0.2, seconds=1.0, tied=False, p_value=0.001),
         ),
         "goal": None,
         "operation": None,
@@ -125,7 +125,8 @@ def test_schedules_are_listed_with_what_is_as_good() -> None:
     assert ["6", "2", "=", "54.00", "41.00", "-", "69.00"] in [row[:7] for row in rows]
     assert ["8", "2", "20.00"] in [row[:3] for row in rows]
     said = printed(chosen())
-    assert "2 schedules are tied (=) within noise; the cheapest is that of trial 6, 30.0 s" in said
+    assert "2 schedules are tied (=) within noise; the cheapest within a standard error" in said
+    assert "is that of trial 6: 54.00, 30.0 s" in " ".join(said.split())
     assert "schedules, by mean over seeds" in said
     assert "by lower bound of the mean" in printed(chosen(by=By.LCB))
     assert "20.00" not in printed(chosen(), top=2)

@@ -126,7 +126,7 @@ def test_without_a_second_seed_there_is_no_interval() -> None:
 
 
 def test_the_cheapest_is_one_of_the_best() -> None:
-    """The least seconds among the tied ones, not among all."""
+    """The least seconds within a standard error, not among all, nor among all tied ones."""
     right = np.ones((3, 100), bool)
     right[0, :40] = False
     right[2, :1] = False
