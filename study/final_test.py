@@ -35,8 +35,12 @@ class FinalTest:
     looks: tuple[Look, ...]
 
 
-def final_test(chosen: Selection, *, storage: str, device: str = "auto") -> FinalTest:
+def final_test(
+    chosen: Selection, *, storage: str, device: str = "auto", augment: bool = False
+) -> FinalTest:
     """Look at the test photos. Each look is counted: what is chosen by them flatters as well.
+
+    With `augment`, each is looked at twice, once mirrored (see `Classifier.predict`).
 
     Raises `NothingToSelect` where there are none, `DatasetError` where they have changed.
     """
@@ -54,7 +58,8 @@ def final_test(chosen: Selection, *, storage: str, device: str = "auto") -> Fina
         from trainers.classifier import load  # torch: seconds to import
 
         classifier = load(chosen.file, device)
-        probabilities = classifier.predict([manifest.root / photo.path for photo in photos])
+        paths = [manifest.root / photo.path for photo in photos]
+        probabilities = classifier.predict(paths, augment=augment)
         rows = np.arange(len(labels))
         candidates = Candidates(
             labels=labels,

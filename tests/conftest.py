@@ -1,5 +1,6 @@
 """What the tests of a whole search share: databases, labs and photos."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,10 @@ from storage.database import open_database
 from tests.lab import Lab, schedule, stage
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.schedule import Schedule
+
+# Before anybody imports torch, here or in a program that a test starts: as many tests run at a time
+# as there are cores, and threads of several torches fight for these.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

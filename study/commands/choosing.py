@@ -27,6 +27,9 @@ Reject = Annotated[
 FinalTest = Annotated[
     bool, typer.Option("--final-test", help="Score the choice on the test photos; it is counted.")
 ]
+Augment = Annotated[
+    bool, typer.Option("--augment", help="Look at each test photo and at its mirror image.")
+]
 Ensemble = Annotated[
     int | None, typer.Option(min=1, help="Average so many weights files, chosen greedily.")
 ]
@@ -46,6 +49,7 @@ def best(
     recall: Recall = None,
     reject_cost: Reject = None,
     final_test: FinalTest = False,
+    augment: Augment = False,
     ensemble: Ensemble = None,
     soup: Soup = False,
     copy_to: CopyTo = None,
@@ -56,6 +60,8 @@ def best(
     from study.selector import best as choose
     from study.views.selection import print_best
 
+    if augment and not final_test:
+        raise typer.BadParameter("--augment belongs to --final-test; give both, or neither")
     asked = Asked(by, metric, tuple(cost or ()), tuple(recall or ()), reject_cost)
     chosen = choose(study, storage=storage, asked=asked, runners_up=top)
     if not as_json:
@@ -66,7 +72,7 @@ def best(
     if soup:
         found["soup"] = _soup(chosen, storage, copy_to, show=not as_json)
     if final_test:
-        found["final_test"] = _final_test(chosen, storage, show=not as_json)
+        found["final_test"] = _final_test(chosen, storage, augment=augment, show=not as_json)
     if copy_to:
         found["copied_to"] = _copy(chosen, copy_to, show=not as_json)
     if as_json:
@@ -112,11 +118,11 @@ def _soup(chosen: "Selection", storage: str, folder: Path | None, *, show: bool)
     return found
 
 
-def _final_test(chosen: "Selection", storage: str, *, show: bool) -> Any:
+def _final_test(chosen: "Selection", storage: str, *, augment: bool, show: bool) -> Any:
     from study.final_test import final_test
     from study.views.selection import print_final_test
 
-    found = final_test(chosen, storage=storage)
+    found = final_test(chosen, storage=storage, augment=augment)
     if show:
         print_final_test(out, chosen, found)
     return found

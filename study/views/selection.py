@@ -11,6 +11,7 @@ from study.comparing import Comparison, Side
 from study.final_test import FinalTest
 from study.naming import schedule_text, score_text, time_text
 from study.schedules import cheapest
+from study.scoring import Criterion
 from study.selection import Selection
 from study.statistics import By
 from study.views.costs import print_operation
@@ -90,11 +91,12 @@ def print_comparison(console: Console, found: Comparison) -> None:
 
 def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> None:
     """Print what came of the test photos, and how often they have been looked at."""
-    text = f"[bold]test photos: {chosen.metric} {score_text(chosen.metric, found.score)}[/]"
     low, high = 100 * found.low, 100 * found.high
+    other = f", {chosen.metric} {score_text(chosen.metric, found.score)}"
     console.print(
-        f"{text}, {found.errors} errors on {found.photos}, accuracy {100 * found.accuracy:.2f} "
-        f"(95 % from {low:.2f} to {high:.2f})",
+        f"[bold]test photos: accuracy {100 * found.accuracy:.2f}[/] (95 % from {low:.2f} to "
+        f"{high:.2f}), {found.errors} errors on {found.photos}"
+        + ("" if chosen.metric is Criterion.ACCURACY else other),
         highlight=False,
     )
     if found.cost is not None:
@@ -191,7 +193,7 @@ def _print_mistakes(console: Console, chosen: Selection) -> None:
             highlight=False,
         )
     if len(worst) > MISTAKES_SHOWN:
-        console.print(f"  and {len(worst) - MISTAKES_SHOWN} more, all in --json")
+        console.print(f"  and {len(worst) - MISTAKES_SHOWN} more, all in --json", highlight=False)
 
 
 def _runners_up(chosen: Selection) -> Table:

@@ -121,6 +121,19 @@ def test_the_final_test_is_scored_as_it_was_chosen(
     assert [(look.criterion, look.photos) for look in looks()] == [(metric, 10)]
 
 
+def test_a_final_test_can_look_at_mirror_images_as_well(
+    searched: Path, here: Path, capsys: Capture
+) -> None:
+    """The answers are then the mean of both; without a final test the flag is misuse."""
+    found = asked(capsys, "best", "--final-test", "--augment", "--metric", "log_loss")
+    paths = sorted((searched / "data" / "test").rglob("*.png"))
+    table = load(here / found["file"]).predict(paths, augment=True).astype(float)
+    labels = np.array(["ab".index(path.parent.name) for path in paths])
+    expected = metrics.log_loss(labels, table / table.sum(axis=1, keepdims=True))
+    assert found["final_test"]["score"] == pytest.approx(expected, rel=1e-4)
+    assert cli.run(["best", "--augment"]) == 2
+
+
 @pytest.mark.usefixtures("here")
 def test_looks_at_the_test_photos_are_counted(capsys: Capture) -> None:
     """None without the flag; each is a row with what was seen; the second is told."""

@@ -58,7 +58,7 @@ def reader(kind: Format, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
     ("backbone", "kind"),
     [
         *(("test_resnet", kind) for kind in Format),
-        ("test_vit", Format.ONNX),
+        pytest.param("test_vit", Format.ONNX, marks=pytest.mark.slow),
         ("test_vit", Format.TORCHSCRIPT),
         pytest.param("test_vit", Format.TORCH_EXPORT, marks=pytest.mark.slow),
         ("tf_efficientnet_lite0", Format.TORCHSCRIPT),
