@@ -125,6 +125,8 @@ def test_a_final_test_can_look_at_mirror_images_as_well(
     searched: Path, here: Path, capsys: Capture
 ) -> None:
     """The answers are then the mean of both; without a final test the flag is misuse."""
+    from sklearn import metrics
+
     found = asked(capsys, "best", "--final-test", "--augment", "--metric", "log_loss")
     paths = sorted((searched / "data" / "test").rglob("*.png"))
     table = load(here / found["file"]).predict(paths, augment=True).astype(float)
