@@ -10,7 +10,7 @@ from wiring import METRIC
 
 from study.choices import DIGITS_SPACE
 from study.progress import EpochFinished, Progress
-from study.search import search
+from study.searching import search
 
 
 class Told:

@@ -78,6 +78,11 @@ class Reader(Scores):
         """Give a study's trials in number order."""
         return [rows.trial(row) for row in self._all(_trials(study_id))]
 
+    def count_trials(self, study_id: int) -> int:
+        """Count a study's trials."""
+        found = self._first(select(func.count()).where(TrialRow.study_id == study_id))
+        return int(found[0]) if found else 0
+
     def running_trials(self, study_id: int) -> list[Trial]:
         """Give the trials that are not finished, in number order."""
         query = _trials(study_id).where(TrialRow.state == State.RUNNING)
@@ -114,6 +119,17 @@ class Reader(Scores):
             .where(TrialRow.study_id == study_id)
         )
         return [(row.number, row.position, row.stage_run_id) for row in self._all(query)]
+
+    def seconds_by_trial(self, study_id: int) -> dict[int, float]:
+        """Give by trial number what its stage runs took, whichever trial had them trained."""
+        query = (
+            select(TrialRow.number, func.sum(StageRunRow.seconds).label("seconds"))
+            .join(TrialStageRow, TrialStageRow.trial_id == TrialRow.id)
+            .join(StageRunRow, StageRunRow.id == TrialStageRow.stage_run_id)
+            .where(TrialRow.study_id == study_id)
+            .group_by(TrialRow.number)
+        )
+        return {row.number: float(row.seconds) for row in self._all(query)}
 
     # epochs
 

@@ -20,7 +20,7 @@ from study.coordinator import Coordinator
 from study.engines.inline import InlineEngine
 from study.freezing import freeze_data
 from study.progress import Listener, Notice
-from study.search import make_suggestions, search_policy
+from study.searching import make_suggestions, search_policy
 from study.slots import Slot
 from study.studies import open_study
 from study.training import check_backbones, choose_slots, choose_weights, recipe

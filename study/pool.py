@@ -1,6 +1,6 @@
 """All that could have been chosen: every epoch of every trial, with what it predicted."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,11 +31,15 @@ class NothingToSelect(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The epochs that a scorer's candidates are, and whose they are."""
+    """The epochs that a scorer's candidates are, and whose they are.
+
+    `seeds` are the trials that count, by schedule, of all schedules that are still in the running.
+    """
 
     scorer: Scorer
     epochs: dict[Epoch, int]
     trials: Trials
+    seeds: dict[str, list[Trial]]
 
 
 def gather(
@@ -46,16 +50,26 @@ def gather(
     criterion: Criterion,
     goal: Goal | None,
 ) -> Pool:
-    """Read the predictions of a study's best epochs, and of all that counts in a mean."""
-    trials = store.trials(study.id)
-    seeds, runs = counted(trials), Counter(trial.schedule_digest for trial in trials)
-    repeated = [t for same in seeds.values() for t in same if runs[t.schedule_digest] > 1]
+    """Read the predictions of a study's best epochs, and of all that counts in a mean.
+
+    Raises `NothingToSelect` where there are none, or too little of them is kept.
+    """
+    leading = store.leading_epochs(study, LIMIT)
+    if not leading:
+        raise NothingToSelect(
+            f"no trial of study {study.name!r} has finished yet; let `search` run on"
+        )
+    trials, links = store.trials(study.id), store.links(study.id)
+    leading_runs = {run for run, _ in leading}
+    leaders = {number for number, _, run in links if run in leading_runs}
+    running = {trial.schedule_digest for trial in trials if trial.number in leaders}
+    seeds = counted([trial for trial in trials if trial.schedule_digest in running])
     # A mean without its weak seeds would flatter.
-    wanted = [*store.leading_epochs(study, LIMIT), *map(best_epoch, repeated)]
+    wanted = [*leading, *(best_epoch(trial) for same in seeds.values() for trial in same)]
     epochs = {epoch: place for place, epoch in enumerate(dict.fromkeys(wanted))}
     found = store.predictions_of(list(epochs), labels, whole=criterion.needs_probabilities)
     scorer = scorer_of(found, labels, n_classes, criterion, goal)
-    return Pool(scorer, epochs, _trials(seeds, store.links(study.id), epochs))
+    return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds)
 
 
 def scorer_of(
@@ -66,8 +80,6 @@ def scorer_of(
     goal: Goal | None,
 ) -> Scorer:
     """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice."""
-    if not found:
-        raise NothingToSelect("no trial has finished yet; let `search` run on")
     probabilities = None
     if criterion.needs_probabilities:
         # An own trainer may have yielded what is no number.

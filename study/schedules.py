@@ -48,23 +48,16 @@ class ScheduleLine:
         return self.bound if by is By.LCB else self.mean
 
 
-def rank_schedules(
-    seeds: dict[str, list[Trial]], pool: Pool, by: By, seconds: dict[int, float]
-) -> list[ScheduleLine]:
-    """Rank schedules (by digest, with the trials that count), the best first.
+def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[ScheduleLine]:
+    """Rank the schedules that are in the running, the best first.
 
     `seconds` says by trial what its stages took, whoever trained them.
     """
-    known = {
-        digest: here
-        for digest, same in seeds.items()
-        if (here := [trial for trial in same if best_epoch(trial) in pool.epochs])
-    }
-    outcomes = {digest: _gains(same, pool) for digest, same in known.items()}
+    outcomes = {digest: _gains(same, pool) for digest, same in pool.seeds.items()}
     spread = spread_of_seeds(list(outcomes.values()))
     lines = [
         _line(digest, same, outcomes[digest], pool, spread, seconds)
-        for digest, same in known.items()
+        for digest, same in pool.seeds.items()
     ]
     sign = -1 if pool.scorer.higher_is_better else 1
     lines.sort(key=lambda line: sign * line.key(by))

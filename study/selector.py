@@ -5,7 +5,6 @@ Reads rows alone, so it answers at once: no torch, no Optuna.
 
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config import ConfigError, StudyConfig
 from study.goals import goal_of
-from study.pool import NothingToSelect, Pool, best_epoch, counted, gather
+from study.pool import NothingToSelect, Pool, best_epoch, gather
 from study.prices import Costs
 from study.schedules import ScheduleLine, rank_schedules
 from study.scoring import Criterion
@@ -124,11 +123,6 @@ class Selector:
 
     def select(self, runners_up: int) -> Selection:
         """Choose the best whole file; `NothingToSelect` if there is none."""
-        trials = self._store.trials(self._study.id)
-        if not any(trial.score is not None for trial in trials):
-            raise NothingToSelect(
-                f"no trial of study {self._study.name!r} has finished yet; let `search` run on"
-            )
         pool = gather(
             self._store,
             self._study,
@@ -137,11 +131,10 @@ class Selector:
             self._criterion,
             self._goal,
         )
-        seeds = counted(trials)
-        lines = rank_schedules(seeds, pool, self._by, self._seconds())
+        lines = rank_schedules(pool, self._by, self._store.seconds_by_trial(self._study.id))
         ranking = self._ranking(pool, lines)
         winner, others, damaged = self._first_whole(ranking)
-        return self._selection(winner, others[:runners_up], damaged, pool, lines, len(trials))
+        return self._selection(winner, others[:runners_up], damaged, pool, lines)
 
     def _ranking(self, pool: Pool, lines: Sequence[ScheduleLine]) -> list[Ranked]:
         """Give the trials that have weights, or should have, the best first."""
@@ -193,7 +186,6 @@ class Selector:
         damaged: Sequence[str],
         pool: Pool,
         lines: Sequence[ScheduleLine],
-        trials: int,
     ) -> Selection:
         trial, kept = winner.of.trial, winner.of.checkpoint
         if kept is None or trial.loss is None:
@@ -235,7 +227,7 @@ class Selector:
             schedule_mean=own.mean,
             schedule_spread=own.spread,
             seed_scores=own.scores,
-            trials=trials,
+            trials=self._store.count_trials(self._study.id),
             runners_up=tuple(
                 RunnerUp(
                     trial=each.of.trial.number,
@@ -266,14 +258,6 @@ class Selector:
                 "many photos and classes; leave --cost, --recall and --reject-cost away"
             )
         return operate(self._labels, predictions.probabilities, self._goal)
-
-    def _seconds(self) -> dict[int, float]:
-        """Give by trial what its stages took, whoever trained them."""
-        of_run = {run.id: run.seconds for run in self._store.stage_runs(self._study.id)}
-        spent: dict[int, float] = defaultdict(float)
-        for number, _, run in self._store.links(self._study.id):
-            spent[number] += of_run[run]
-        return spent
 
     def _shown(self, kept: Checkpoint | None) -> str:
         return str(_shown(self._vault.path(kept.path))) if kept else ""

@@ -22,7 +22,7 @@ from study.config import StudyConfig, load_config, settings_of
 from study.exits import INTERRUPTED
 
 if TYPE_CHECKING:
-    from study.search import SearchOutcome
+    from study.searching import SearchOutcome
 
 
 def search(
@@ -62,7 +62,7 @@ def search(
     """Search schedules; the same command again goes on where it was."""
     settings = _settings(locals())
 
-    from study.search import search as run
+    from study.searching import search as run
     from study.views.live import SearchView
 
     with SearchView(err) as view:
@@ -109,7 +109,7 @@ def repeat(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Train a trial's schedule again under other seeds: how much of it was luck."""
-    from study.search import repeat as run
+    from study.searching import repeat as run
     from study.views.live import SearchView
 
     with SearchView(err) as view:

@@ -20,7 +20,7 @@ from storage.records import Kind
 from storage.store import Store
 from study.origin import FileState
 from study.reproduce import reproduce, what_made
-from study.search import search
+from study.searching import search
 from tests.tiny_training import noise
 from trainers.base import StageTask
 from trainers.checkpoint import NotOurWeights, read_card, read_weights, save_weights

@@ -13,7 +13,7 @@ from storage.records import State
 from storage.store import Store
 from study.choices import Space
 from study.progress import Listener, Notice, Progress, SearchStarted, StageStarted, Working
-from study.search import search
+from study.searching import search
 from study.space import views_of
 from tests.tiny_training import noise, tensors
 from trainers.data import scale

@@ -16,7 +16,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.ensemble import kept_weights
 from study.exits import exit_code, sentence
-from study.search import search
+from study.searching import search
 from study.selector import NothingToSelect
 from study.soup import Strangers, soup
 from tests.tiny_training import noise

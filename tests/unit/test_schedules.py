@@ -42,8 +42,8 @@ def ranked(
             started_at=datetime.now(UTC),
         )
         seeds.setdefault(str(own), []).append(trial)
-    pool = Pool(Scorer(found, Criterion.ACCURACY), epochs, trials)
-    return rank_schedules(seeds, pool, by, {run: float(run) for run in range(runs)})
+    pool = Pool(Scorer(found, Criterion.ACCURACY), epochs, trials, seeds)
+    return rank_schedules(pool, by, {run: float(run) for run in range(runs)})
 
 
 def world(
