@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.racing import gains
+from study.statistics import mcnemar
 from trainers.metrics import Metric
 
 Table = NDArray[np.float32]
@@ -92,10 +93,7 @@ def paired_p(metric: Metric, labels: Labels, first: Table, second: Table) -> flo
     difference = _gains(metric, labels, first) - _gains(metric, labels, second)
     difference = difference[difference != 0]
     if metric is Metric.ACCURACY:
-        from scipy.stats import binomtest  # a second to import
-
-        better, all_ = int((difference > 0).sum()), len(difference)
-        return float(binomtest(better, all_).pvalue) if all_ else 1.0
+        return mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
     random, found = np.random.default_rng(0), abs(difference.sum())
     drawn = [random.choice((-1.0, 1.0), len(difference)) @ difference for _ in range(_FLIPS)]
     # What was found counts as drawn, too: no p value is 0. Rounding must not part equal sums.
