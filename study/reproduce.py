@@ -1,5 +1,7 @@
 """Use case `reproduce`: what made a weights file, what has changed since, and making it again."""
 
+import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from storage.database import open_database, redact
+from storage.liveness import alive
 from storage.places import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.store import Store
@@ -33,6 +36,10 @@ from trainers.metrics import EpochNumbers
 _DEFAULT = StudyConfig().storage
 _COMPARED = ("device", "processor", "commit")
 """What of `made_by` is drift: threads are taken as they were, the rest are settings."""
+
+
+AGAIN = ".again-"
+"""How a folder of training again is named; the number of its process follows."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +201,9 @@ def _compared(
     say = telling(listener, "decoding photos")
     made.prepare(origin.prefix.stages, say, lambda text: listener(Notice(text)))
     runs.mkdir(parents=True, exist_ok=True)
+    sweep(runs)
     with (
-        TemporaryDirectory(prefix=".again-", dir=runs) as folder,
+        TemporaryDirectory(prefix=f"{AGAIN}{os.getpid()}-", dir=runs) as folder,
         engine_as_made(config, made, traced.found.made_by) as engine,
     ):
         trained = train_again(origin, engine, Path(folder), listener)
@@ -225,3 +233,11 @@ def _compared(
 
 def _same(again: EpochNumbers, recorded: EpochNumbers) -> bool:
     return again.valid_loss == recorded.valid_loss
+
+
+def sweep(runs: Path) -> None:
+    """Delete what reproductions have left behind that were killed."""
+    for folder in runs.glob(f"{AGAIN}*"):
+        pid = folder.name.removeprefix(AGAIN).partition("-")[0]
+        if pid.isdecimal() and not alive(int(pid), None):
+            shutil.rmtree(folder, ignore_errors=True)

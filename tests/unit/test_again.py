@@ -1,6 +1,9 @@
 """How weights that were made again are compared, and under which settings they are made."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from study.again import Compared, compare_files, compare_tensors, settings_as_made, with_data
 from study.config import StudyConfig, load_config, settings_of
+from study.reproduce import sweep
 from trainers.base import Precision
 
 GPU = {"device": "NVIDIA H200, bf16", "deterministic": "yes"}
@@ -92,3 +96,16 @@ def test_data_are_found_from_any_folder(tmp_path: Path) -> None:
     assert (rooted.data.source, rooted.data.root) == ("a/b.csv", str(tmp_path))
     for config in (StudyConfig(), load_config(settings_of(data="photos"))):
         assert with_data(config, tmp_path / "gone") == config
+
+
+def test_what_a_killed_reproduction_left_is_swept(tmp_path: Path) -> None:
+    """Its folder goes, and neither that of one that runs nor anything that is called alike."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".again-{dead.pid}-x"
+    stays = [tmp_path / f".again-{os.getpid()}-x", tmp_path / ".again-mine", tmp_path / "roses"]
+    for folder in (left, *stays):
+        folder.mkdir()
+        (folder / "last.safetensors").write_bytes(b"weights")
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(stays)
