@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from study.calibration import deal
 from study.racing import gains
 from study.statistics import mcnemar
 from trainers.metrics import Metric
@@ -75,13 +76,9 @@ def score(metric: Metric, labels: Labels, probabilities: Table) -> float:
 
 
 def folds_of(labels: Labels, folds: int, seed: int) -> list[Mask]:
-    """Part the photos into folds, each a mask (n,); every class is spread over all of them."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    place = np.empty(len(labels), np.int64)
-    place[order] = np.arange(len(labels)) % folds
-    # A lone photo has no others to choose by, and a fold without photos says nothing.
-    return [place == fold for fold in range(min(folds, len(labels)))]
+    """Part the photos into folds, each a mask (n,); see `deal`."""
+    dealt = deal(labels, folds, seed)
+    return [dealt == fold for fold in np.unique(dealt)]
 
 
 def paired_p(metric: Metric, labels: Labels, first: Table, second: Table) -> float:

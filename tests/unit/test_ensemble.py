@@ -128,7 +128,7 @@ def test_folds_part_every_class() -> None:
     for label in range(3):
         inside = [int((labels[fold] == label).sum()) for fold in folds]
         assert max(inside) - min(inside) <= 1
-    assert len(folds_of(np.array([0, 1, 0]), 10, 0)) == 3
+    assert len(folds_of(np.array([0, 1, 0]), 10, 0)) == 2  # the rarest class has but one
 
 
 def lucky(dice: np.random.Generator, members: int, photos: int, share: float) -> Any:
