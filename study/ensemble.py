@@ -6,7 +6,6 @@ cross-fitting (see `study.crossfit`): the single file it is compared with is cho
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,8 +17,8 @@ from storage.vault import Vault
 from study.config import StudyConfig
 from study.crossfit import ENTRIES, CrossFit, Judge, Labels, Table, compare, folds_of, score
 from study.pool import NothingToSelect
-from study.selector import find_study
-from trainers.data.manifest import Manifest, Split
+from study.selector import find_study, manifest_of, shown
+from trainers.data.manifest import Split
 from trainers.metrics import Metric
 
 
@@ -107,12 +106,6 @@ def kept_weights(
     return kept, damaged
 
 
-def shown(path: Path) -> str:
-    """Give a path as a person in the current folder would write it."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def greedy(
     probabilities: Table, labels: Labels, size: int, metric: Metric = Metric.ACCURACY
 ) -> tuple[int, ...]:
@@ -180,8 +173,7 @@ def _predicted(total: Table, probabilities: Table) -> Labels:
 def _predictions(
     store: Store, study: StudyRecord, kept: Sequence[tuple[Trial, Checkpoint]]
 ) -> tuple[Labels, Table]:
-    record = store.manifest(study.manifest_digest)
-    labels = Manifest.from_json(record.document, Path(record.root)).labels(Split.VALID)
+    labels = manifest_of(store, study).labels(Split.VALID)
     tables = []
     for _, file in kept:
         table = store.predictions(file.stage_run_id, file.epoch, labels).probabilities

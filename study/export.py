@@ -18,7 +18,7 @@ from storage.store import Store
 from study.config import ConfigError, StudyConfig
 from study.model_card import model_card
 from study.selection import Selection
-from study.selector import best, find_study
+from study.selector import best, find_study, manifest_of
 from study.views.document import json_text
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
@@ -154,10 +154,9 @@ def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
     chosen = best(study, storage=storage)
     store = Store(open_database(storage, create=False))
     try:
-        record = store.manifest(find_study(store, chosen.study).manifest_digest)
+        manifest = manifest_of(store, find_study(store, chosen.study))
     finally:
         store.close()
-    manifest = Manifest.from_json(record.document, Path(record.root))
     return _Source(Path(chosen.file), chosen, manifest)
 
 

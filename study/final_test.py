@@ -87,10 +87,12 @@ def final_test(
             looked_at=datetime.now(UTC),
         )
         store.record_look(look)
+        low, high = wilson(right, len(labels))
         return FinalTest(
             score=score,
             accuracy=right / len(labels),
-            **dict(zip(("low", "high"), wilson(right, len(labels)), strict=True)),
+            low=low,
+            high=high,
             errors=look.errors,
             photos=look.photos,
             cost=cost,

@@ -168,7 +168,8 @@ class Selector:
             if kept is not None and self._vault.verify(kept.path, kept.sha256):
                 others = {r.of.checkpoint: r for r in reversed(ranking[place:]) if r.of.checkpoint}
                 del others[kept]
-                return ranked, sorted(others.values(), key=ranking.index), list(damaged)
+                after = [r for r in ranking if (c := r.of.checkpoint) and others.get(c) is r]
+                return ranked, after, list(damaged)
             damaged[kept.path if kept else f"trial {ranked.of.trial.number}"] = None
         if not damaged:
             raise NothingToSelect(
@@ -260,7 +261,7 @@ class Selector:
         return operate(self._labels, predictions.probabilities, self._goal)
 
     def _shown(self, kept: Checkpoint | None) -> str:
-        return str(_shown(self._vault.path(kept.path))) if kept else ""
+        return shown(self._vault.path(kept.path)) if kept else ""
 
 
 def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:
@@ -268,7 +269,7 @@ def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: floa
     return Mistake(photo.path, label, manifest.classes[predicted], float(probability))
 
 
-def _shown(path: Path) -> Path:
+def shown(path: Path) -> str:
     """Give a path as a person in the current folder would write it."""
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -19,10 +19,10 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config import ConfigError, StudyConfig
 from study.crossfit import CrossFit, Mask, Table, compare, folds_of, paired_p, score
-from study.ensemble import kept_weights, shown
+from study.ensemble import kept_weights
 from study.naming import score_text
 from study.pool import NothingToSelect
-from study.selector import find_study
+from study.selector import find_study, manifest_of, shown
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.data.reading import read_all
 from trainers.data.sources import sample
@@ -105,10 +105,9 @@ def soup(
         record = find_study(store, study)
         vault = Vault(runs_folder(storage) / record.name)
         files, damaged = _ingredients(store, vault, record, trials)
-        stored = store.manifest(record.manifest_digest)
+        manifest = manifest_of(store, record)
     finally:
         store.close()
-    manifest = Manifest.from_json(stored.document, Path(stored.root))
     check_photos(record.name, manifest)
     paths = [vault.path(file.path) for _, file in files]
     with _kitchen(manifest, paths, device) as kitchen:
