@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
+from study.commands.checking import check_data
 from study.commands.choosing import best, compare
 from study.commands.console import err
 from study.commands.explain import explain
@@ -27,6 +28,7 @@ app = typer.Typer(
     epilog="--debug shows the traceback of an error.",
 )
 for command in (
+    check_data,
     search,
     plan,
     repeat,

@@ -33,9 +33,9 @@ from study.choices import PHOTO_SPACE
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
+from study.optuna_storage import optuna_storage
 from study.slots import slots_of
 from study.space import suggest_schedule
-from study.suggestions import optuna_storage
 from trainers.base import StageTask
 from trainers.synthetic import SyntheticTrainer
 

@@ -21,7 +21,7 @@ from plain_optuna import PlainLoop, sampler_of
 from stamped import Gaps, StampedRecipe, gaps
 
 from study.choices import PHOTO_SPACE
-from study.suggestions import optuna_storage
+from study.optuna_storage import optuna_storage
 
 
 def optimize(seconds: float, trials: int, jobs: int, sampler: str) -> tuple[float, Gaps]:

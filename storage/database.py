@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
@@ -13,17 +14,19 @@ from sqlalchemy.exc import (
     DatabaseError,
     DataError,
     IntegrityError,
-    NoSuchModuleError,
     ProgrammingError,
 )
 
-from storage import revisions
+from storage import revisions, server
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another process's transaction to end."""
 
-_UPGRADE_LOCK = 0x656E636F7265  # "encore"; any number will do, as long as it is always the same
+_LOCK = text("SELECT pg_advisory_xact_lock(111524789056101)")
+"""Any number will do, as long as it is always the same."""
+
+_SQLITE = ("sqlite", "sqlite+pysqlite")
 
 
 def open_database(url: str, *, create: bool = True) -> Engine:
@@ -58,6 +61,42 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def settings(url: str) -> tuple[str, dict[str, Any]]:
+    """Give somebody else's `create_engine` what ours gets; the URL holds the password."""
+    parsed = _parse(url)
+    plain = url if parsed.drivername in _SQLITE else parsed.render_as_string(hide_password=False)
+    return plain, _settings(parsed)
+
+
+def adopt(engine: Engine) -> None:
+    """Have somebody else's engine do as ours: spare syncs, or say when the server is away.
+
+    With SQLite's write-ahead log, a power cut can then undo the latest transactions, but not harm
+    one.
+    """
+    if engine.dialect.name != "sqlite":
+        server.watch(engine, redact(engine.url))
+        return
+    event.listen(engine, "connect", _sync_seldom)
+    engine.dispose()  # connections from before
+
+
+@contextmanager
+def making_tables(url: str) -> Iterator[None]:
+    """Let somebody else make tables in a database; on a server, one process at a time."""
+    parsed = _parse(url)
+    if parsed.drivername != server.DRIVER:
+        yield
+        return
+    engine = _engine(parsed)
+    try:
+        with writing(engine) as connection:
+            connection.execute(_LOCK)
+            yield
+    finally:
+        engine.dispose()
+
+
 def redact(url: str | URL) -> str:
     """Give a database URL fit for a message: without passwords, even where it is misspelt."""
     shown = url if isinstance(url, str) else _readable(url)
@@ -76,11 +115,14 @@ def _readable(url: URL) -> str:
 
 def _parse(url: str) -> URL:
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise DatabaseUnusable(
-            f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db"
+            f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db or "
+            f"{server.DRIVER}://user@host/database"
         ) from None
+    # SQLAlchemy 2.0 would take another driver than 2.1 does.
+    return parsed.set(drivername=server.DRIVER) if parsed.drivername == server.BACKEND else parsed
 
 
 def _prepare_file(url: URL, *, create: bool) -> None:
@@ -100,17 +142,29 @@ def _prepare_file(url: URL, *, create: bool) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    try:
-        if url.get_backend_name() != "sqlite":
-            return create_engine(url, pool_pre_ping=True)
-        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError):
+    if url.drivername not in (server.DRIVER, *_SQLITE):
         raise DatabaseUnusable(
-            f"{redact(url)} needs the driver {url.drivername}, which is not installed"
+            f"{redact(url)} needs the driver {url.drivername}, which Encore does not know; give a "
+            f"file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
+        )
+    try:
+        engine = create_engine(url, **_settings(url))
+    except ModuleNotFoundError:
+        raise DatabaseUnusable(
+            f"{redact(url)} needs the driver psycopg, which is not installed; {server.INSTALL}"
         ) from None
+    if url.drivername == server.DRIVER:
+        server.watch(engine, redact(url))
+        return engine
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _settings(url: URL) -> dict[str, Any]:
+    if url.drivername == server.DRIVER:
+        return server.connecting(url)
+    return {"connect_args": {"timeout": BUSY_SECONDS}}
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -119,16 +173,6 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     _write_ahead(connection)
     _sync_seldom(connection, _record)
     connection.execute("PRAGMA foreign_keys = ON")
-
-
-def spare_syncs(engine: Engine) -> None:
-    """Have somebody else's engine on SQLite wait for the disk as seldom as ours does.
-
-    With the write-ahead log, a power cut can then undo the latest transactions, but not harm one.
-    """
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _sync_seldom)
-        engine.dispose()  # connections from before
 
 
 def _sync_seldom(connection: sqlite3.Connection, _record: object) -> None:
@@ -157,13 +201,21 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
     with reading(engine) as connection:
+        if connection.dialect.name != "sqlite":
+            server.check_age(connection, redact(engine.url))
         revision = revisions.current(connection)
+        strangers = revisions.strangers(connection) if revision is None else []
     if revision is None and not create:
         raise _nothing_there(engine.url)
+    if strangers:
+        raise DatabaseUnusable(
+            f"{redact(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
+            "give Encore a database of its own"
+        )
     if not _is_current(revision, engine.url):
         with writing(engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
+            if connection.dialect.name != "sqlite":
+                connection.execute(_LOCK)
             # Asked again behind the lock, for another process may just have done it.
             if not _is_current(revisions.current(connection), engine.url):
                 revisions.upgrade(connection)
@@ -187,14 +239,8 @@ def _usable(engine: Engine) -> Iterator[None]:
         raise
     except DatabaseError as error:
         raise DatabaseUnusable(
-            f"{redact(engine.url)} cannot be used: {_reason(error.orig or error, engine.url)}"
+            f"{redact(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
         ) from None
-
-
-def _reason(error: BaseException, url: URL) -> str:
-    """Give the first line of an error's text, without the password."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line.replace(str(url.password), "***") if url.password else line
 
 
 def _nothing_there(url: URL) -> StudyNotFound:

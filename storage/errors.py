@@ -4,6 +4,7 @@
     ├── StudyNotFound      no study of that name, or no database yet
     ├── StudyInUse         another process is searching the study
     ├── DatabaseUnusable   the URL, the file or the server cannot be used
+    │   └── DatabaseAway   the server cannot be reached, or stopped answering: to wait may help
     └── DatabaseTooNew     written by a newer Encore
 
 Misuse raises ValueError or LookupError, as everywhere.
@@ -20,6 +21,10 @@ class StudyInUse(Exception):
 
 class DatabaseUnusable(Exception):
     """The database cannot be opened, read or written."""
+
+
+class DatabaseAway(DatabaseUnusable):
+    """A server cannot be reached or has stopped answering; what was asked may be asked again."""
 
 
 class DatabaseTooNew(Exception):

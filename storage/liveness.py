@@ -9,8 +9,7 @@ _DEAD = ("Z", "X")  # a zombie waits only for its parent to notice
 def born(pid: int) -> str | None:
     """Give what tells a process from a later one with the same pid; None where unknown."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{_stat(pid)[19]}"  # field 22 of proc(5): when it started, in ticks
+        return f"{_where()}/{_stat(pid)[19]}"  # field 22 of proc(5): when it started, in ticks
     except OSError:
         return None
 
@@ -19,6 +18,8 @@ def alive(pid: int, birth: str | None) -> bool:
     """Tell whether the process that had `pid` and `birth` lives; in doubt it does."""
     if os.name != "posix":
         return True  # there, signal 0 is Ctrl-C
+    if birth is not None and not _within_sight(birth):
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -31,6 +32,20 @@ def alive(pid: int, birth: str | None) -> bool:
     except OSError:
         return True
     return birth is None or born(pid) in (None, birth)
+
+
+def _within_sight(birth: str) -> bool:
+    """Tell whether a process was born where we are: machines and containers may share a name."""
+    try:
+        return birth.rpartition("/")[0] == _where()
+    except OSError:
+        return True
+
+
+def _where() -> str:
+    """Name the machine since its last boot, and the container: each counts its own pids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
 def _stat(pid: int) -> list[str]:

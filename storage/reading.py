@@ -1,5 +1,6 @@
 """Every question to the database, one named method each."""
 
+import json
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -21,6 +22,7 @@ from storage.records import (
 from storage.scores import Scores
 from storage.tables import (
     CheckpointRow,
+    CheckRow,
     DeletionRow,
     EpochRow,
     ManifestRow,
@@ -64,6 +66,12 @@ class Reader(Scores):
         if found is None:
             raise LookupError(f"there is no manifest {digest}")
         return rows.manifest(found)
+
+    def check(self, manifest_digest: str) -> dict[str, Any] | None:
+        """Give what the data gate found in a data set; None where it has not looked."""
+        query = select(CheckRow.document).where(CheckRow.manifest_digest == manifest_digest)
+        found = self._first(query)
+        return None if found is None else dict(json.loads(found.document))
 
     # trials
 

@@ -7,11 +7,32 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+from storage.tables import PREFIX
+
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All revisions in order, as in `migrations/versions`; the last is what `tables` describes."""
 
 VERSION_TABLE = "encore_version"
 """Where our revision stands; `alembic_version` is Optuna's."""
+
+OPTUNAS = frozenset(
+    {
+        "alembic_version",
+        "studies",
+        "study_directions",
+        "study_system_attributes",
+        "study_user_attributes",
+        "trial_heartbeats",
+        "trial_intermediate_values",
+        "trial_params",
+        "trial_system_attributes",
+        "trial_user_attributes",
+        "trial_values",
+        "trials",
+        "version_info",
+    }
+)
+"""The names of Optuna's tables."""
 
 
 def current(connection: Connection) -> str | None:
@@ -21,6 +42,16 @@ def current(connection: Connection) -> str | None:
     # The table's name is a constant of ours.
     query = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608
     return connection.execute(query).scalar()
+
+
+def strangers(connection: Connection) -> list[str]:
+    """Give the tables that are neither ours nor Optuna's, which may be here first.
+
+    Many programs have an `alembic_version`, and what two of them write there ruins both.
+    """
+    found = inspect(connection).get_table_names()
+    theirs = OPTUNAS if "version_info" in found else frozenset()
+    return sorted(n for n in found if n not in theirs and not n.startswith(PREFIX))
 
 
 def upgrade(connection: Connection, target: str = REVISIONS[-1]) -> None:

@@ -27,6 +27,7 @@ from storage.records import (
 )
 from storage.tables import (
     CheckpointRow,
+    CheckRow,
     DeletionRow,
     EpochRow,
     LookRow,
@@ -143,22 +144,27 @@ class Store(Reader):
     def add_trial(
         self, study_id: int, number: int, schedule: Schedule, seed: int, role: Role
     ) -> Trial:
-        """Begin a trial; ValueError if the study has one of that number."""
+        """Begin a trial; ValueError if the study has another one of that number.
+
+        The very same trial is given as it is: it was begun, and the answer was lost.
+        """
+        values = {
+            "study_id": study_id,
+            "number": number,
+            "schedule_digest": schedule.digest,
+            "schedule": schedule.to_json(),
+            "seed": seed,
+            "role": role.value,
+            "state": State.RUNNING.value,
+        }
         with writing(self._engine) as connection:
             same = (TrialRow.study_id == study_id, TrialRow.number == number)
-            if connection.execute(select(TrialRow.id).where(*same)).first():
+            found = connection.execute(select(TrialRow).where(*same)).first()
+            if found and all(found._mapping[name] == value for name, value in values.items()):
+                return rows.trial(found)
+            if found:
                 raise ValueError(f"number must be new to the study, got {number}")
-            values = {
-                "study_id": study_id,
-                "number": number,
-                "schedule_digest": schedule.digest,
-                "schedule": schedule.to_json(),
-                "seed": seed,
-                "role": role.value,
-                "state": State.RUNNING.value,
-                "seconds": 0.0,
-                "started_at": datetime.now(UTC),
-            }
+            values |= {"seconds": 0.0, "started_at": datetime.now(UTC)}
             created = connection.execute(insert(TrialRow).values(values).returning(TrialRow))
             return rows.trial(created.one())
 
@@ -263,6 +269,14 @@ class Store(Reader):
         with writing(self._engine) as connection:
             if connection.execute(delete(CheckpointRow).where(*same)).rowcount:
                 connection.execute(insert(DeletionRow).values(values))
+
+    def save_check(self, manifest_digest: str, document: str) -> None:
+        """Keep what the data gate found in a data set, in place of what it found before."""
+        values = {"document": document, "made_at": datetime.now(UTC)}
+        same = CheckRow.manifest_digest == manifest_digest
+        with writing(self._engine) as connection:
+            connection.execute(delete(CheckRow).where(same))
+            connection.execute(insert(CheckRow).values(manifest_digest=manifest_digest, **values))
 
     def record_look(self, look: Look) -> None:
         """Write down that somebody looked at the test photos."""

@@ -244,6 +244,15 @@ class LookRow(Base):
     looked_at: Mapped[datetime]
 
 
+class CheckRow(Base):
+    """What the data gate found in a data set, as JSON."""
+
+    __tablename__ = "encore_checks"
+    manifest_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    document: Mapped[str] = mapped_column(Text)
+    made_at: Mapped[datetime]
+
+
 class OwnerRow(Base):
     """The process that searches a study; no row where none does."""
 

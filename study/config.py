@@ -101,12 +101,15 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=
 class Data(Section):
     """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships.
 
-    `cache_limit` bounds the decoded photos on disk; None is half of what is free.
+    `cache_limit` bounds the decoded photos on disk; None is half of what is free. `regroup` splits
+    the photos anew, duplicates together; `allow_leaks` leaves them where they are.
     """
 
     source: str | None = None
     root: str | None = None
     cache_limit: ByteSize | None = None
+    regroup: bool = False
+    allow_leaks: bool = False
 
 
 class Budget(Section):
@@ -244,6 +247,8 @@ _SECTION = {
     "data": ("data", "source"),
     "data_root": ("data", "root"),
     "cache_limit": ("data", "cache_limit"),
+    "regroup": ("data", "regroup"),
+    "allow_leaks": ("data", "allow_leaks"),
     "trials": ("budget", "trials"),
     "timeout": ("budget", "timeout"),
     "max_gpu_hours": ("budget", "max_gpu_hours"),

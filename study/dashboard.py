@@ -31,7 +31,7 @@ def dashboard(
             ) from None
     import optuna_dashboard  # seconds, which a mistake need not wait for
 
-    from study.suggestions import optuna_storage
+    from study.optuna_storage import optuna_storage
 
     served = optuna_storage(storage)
     ready(f"http://{HOST}:{port}/")

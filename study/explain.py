@@ -72,7 +72,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class _Photo:
+class ToExplain:
     """A photo to explain: where it lies, what to call it, its class if that is known."""
 
     path: Path
@@ -84,7 +84,7 @@ class _Photo:
 class _Seen:
     """What the weights say of a photo; `predicted` is None where their rule rejects it."""
 
-    photo: _Photo
+    photo: ToExplain
     predicted: str | None
     probabilities: dict[str, float]
 
@@ -135,9 +135,19 @@ def explain(
         mistakes = {mistake.path for mistake in chosen.mistakes} if chosen else set()
         if len(mistakes) >= limit:
             photos = [photo for photo in photos if photo.name in mistakes]
+    return _publish(to, draw(classifier, photos, limit, target), str(file))
+
+
+def draw(
+    classifier: "Classifier", photos: Sequence[ToExplain], limit: int, target: str | None = None
+) -> list[tuple[Explained, Picture]]:
+    """Give the `limit` worst of the photos with their pictures, as `explain` would write them.
+
+    Raises `ConfigError` for a backbone that has no places to point at, and what reading a photo
+    raises.
+    """
     seen = sorted(_look(classifier, photos), key=_rank)[:limit]
-    pictures = _pictures(classifier, seen, target)
-    return _publish(to, pictures, str(file))
+    return _pictures(classifier, seen, target)
 
 
 def _load(file: Path, device: str) -> "Classifier":
@@ -152,13 +162,13 @@ def _load(file: Path, device: str) -> "Classifier":
         raise ConfigError(str(error)) from error
 
 
-def _given(path: Path, classes: Sequence[str]) -> _Photo:
+def _given(path: Path, classes: Sequence[str]) -> ToExplain:
     """Take the nearest folder that is called like a class for the photo's label."""
     label = next((each.name for each in path.absolute().parents if each.name in classes), None)
-    return _Photo(path, os.fsencode(path).decode("utf-8", "backslashreplace"), label)
+    return ToExplain(path, os.fsencode(path).decode("utf-8", "backslashreplace"), label)
 
 
-def _validation(digest: str, storage: str) -> list[_Photo]:
+def _validation(digest: str, storage: str) -> list[ToExplain]:
     """Give the validation photos of the data that weights were trained on."""
     store = Store(open_database(storage, create=False))
     try:
@@ -171,12 +181,12 @@ def _validation(digest: str, storage: str) -> list[_Photo]:
         store.close()
     manifest = Manifest.from_json(record.document, Path(record.root))
     return [
-        _Photo(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
+        ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
         for photo in manifest.of_split(Split.VALID)
     ]
 
 
-def _look(classifier: "Classifier", photos: Sequence[_Photo]) -> list[_Seen]:
+def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
     rows = classifier.predict(photo.path for photo in photos)
     numbers = classifier.card.rule.calibrated(rows).tolist()
     return [

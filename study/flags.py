@@ -21,6 +21,12 @@ Storage = Annotated[
     str | None, typer.Option(help=f"Database URL; default: {config.StudyConfig().storage}.")
 ]
 DataRoot = Annotated[str | None, typer.Option(help="Folder that a CSV's paths start from.")]
+Regroup = Annotated[
+    bool | None, typer.Option("--regroup", help="Split the photos anew, duplicates together.")
+]
+AllowLeaks = Annotated[
+    bool | None, typer.Option("--allow-leaks", help="Search though splits share photos.")
+]
 Metric = Annotated[metrics.Metric | None, typer.Option(help="What decides which is best.")]
 Backbone = Annotated[str | None, typer.Option(help="Name of a timm model.")]
 Weights = Annotated[

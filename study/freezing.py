@@ -1,6 +1,8 @@
-"""The data of a search: frozen once, and refused if the study knows them otherwise."""
+"""The data of a search: frozen once, looked over, and refused if the study knows them otherwise."""
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from storage.database import open_database
@@ -8,28 +10,77 @@ from storage.errors import StudyNotFound
 from storage.places import runs_folder
 from storage.store import Store
 from study.config import StudyConfig
-from study.progress import Listener, Working
+from study.gate import look_over, refuse_leaks, summary
+from study.progress import Listener, Notice, Working
+from trainers.data.cache import Cache
 from trainers.data.digits import digits_folder
+from trainers.data.inspect.document import document_of
+from trainers.data.inspect.findings import Inspection
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
 
 
-def freeze_data(config: StudyConfig, listener: Listener) -> Manifest:
-    """Freeze the data; refuse it if the study knows it otherwise."""
+@dataclass(frozen=True)
+class Frozen:
+    """The data, and what was found in them; None where they had been looked over before."""
+
+    manifest: Manifest
+    check: Inspection | None = None
+
+
+def freeze_data(
+    config: StudyConfig, listener: Listener, cache_folder: Path | None = None
+) -> Frozen:
+    """Freeze the data; refuse them if splits share photos, or the study knows them otherwise.
+
+    They are looked over before they become a study's, which then keeps them; photos are decoded
+    into `cache_folder`, if there is one.
+    """
     known, seed = _known(config)
     if config.data.source is None:
         source = digits_folder(runs_folder(config.storage) / "data")
     else:
         source = Path(config.data.source)
     root = Path(config.data.root) if config.data.root else None
-    progress = telling(listener, "reading photos")
-    manifest = build_manifest(source, data_root=root, seed=seed, known=known, progress=progress)
+    manifest = build_manifest(
+        source,
+        data_root=root,
+        seed=seed,
+        known=known,
+        split_anew=config.data.regroup,
+        progress=telling(listener, "reading photos"),
+    )
+    if known is None and config.data.source is not None:
+        return _looked_over(config, manifest, seed, listener, cache_folder)
     if known is not None and known.digest != manifest.digest:
         raise DatasetError(
             f"the data of study {config.study_name!r} have changed: "
             f"{differences(known, manifest)}; put them back as they were, or "
             "give the search a new name with --study"
         )
-    return manifest
+    return Frozen(manifest)
+
+
+def _looked_over(
+    config: StudyConfig,
+    manifest: Manifest,
+    seed: int,
+    listener: Listener,
+    cache_folder: Path | None,
+) -> Frozen:
+    cache = cache_folder and Cache(cache_folder, manifest, limit=config.data.cache_limit)
+    manifest, found = look_over(manifest, seed, cache or None, listener)
+    if not config.data.allow_leaks:
+        refuse_leaks(found)
+    if said := summary(found):
+        listener(Notice(f"the data: {said}; `check-data {config.data.source}` shows them"))
+    return Frozen(manifest, found)
+
+
+def keep_check(store: Store, frozen: Frozen) -> None:
+    """Keep what was found, for whoever wants to see it later."""
+    if frozen.check is not None:
+        text = json.dumps(document_of(frozen.check), ensure_ascii=False)
+        store.save_check(frozen.check.manifest_digest, text)
 
 
 def _known(config: StudyConfig) -> tuple[Manifest | None, int]:

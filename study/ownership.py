@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from storage.errors import StudyInUse
+from storage.errors import DatabaseAway, StudyInUse
 from storage.store import Store
 from study.drift import typed
 
@@ -55,12 +55,19 @@ class Ownership:
     ) -> None:
         self._over.set()
         self._thread.join()
-        self._store.release(self._study_id, self._token)
+        try:
+            self._store.release(self._study_id, self._token)
+        except DatabaseAway:  # nobody is kept out for long by one who gives no heartbeat
+            log.debug("the study was not given up", exc_info=True)
+
+    def confirm(self) -> None:
+        """Say now that we live, and learn at once if we are the owner no more: `StudyInUse`."""
+        self._store.heartbeat(self._study_id, self._token, datetime.now(UTC))
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
             try:
-                self._store.heartbeat(self._study_id, self._token, datetime.now(UTC))
+                self.confirm()
             except StudyInUse as error:
                 self.lost = error
                 return

@@ -68,7 +68,7 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     """Estimate what a search costs, without its repeats. Raises what `search` does."""
     slots, weights = choose_slots(config), choose_weights(config)
     search_policy(config, weights)  # a grid is read before anything is timed
-    manifest = freeze_data(config, listener)
+    manifest = freeze_data(config, listener).manifest
     known = _known_prices(config)
     runs, trials = _rehearse(config, manifest)
     scale = max(1.0, config.budget.trials / REHEARSED)

@@ -165,7 +165,7 @@ def _trace(
 
 def _data(config: StudyConfig, listener: Listener) -> Manifest | DatasetError:
     try:
-        return freeze_data(config, listener)
+        return freeze_data(config, listener).manifest
     except DatasetError as error:
         return error
 

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from storage.database import open_database
+from storage.patience import Patience, PatientStore
 from storage.places import CACHE, runs_folder
 from storage.records import StudyRecord
 from storage.store import Store
@@ -19,7 +20,7 @@ from storage.vault import Vault
 from study.config import Strategy, StudyConfig, load_config, settings_of
 from study.coordinator import Coordinator
 from study.drift import searched_by
-from study.freezing import describe_data, freeze_data, telling
+from study.freezing import describe_data, freeze_data, keep_check, telling
 from study.halving import HALVING, guides, unhalved
 from study.listing import find_trial
 from study.ownership import Ownership
@@ -98,18 +99,23 @@ def run_search(
     deadline = time.monotonic() + (config.budget.timeout or math.inf)
     slots, weights = choose_slots(config), choose_weights(config)
     decide = policy(config, weights)
-    manifest = freeze_data(config, listener)
-    made = recipe(config, manifest, runs_folder(config.storage) / CACHE, searched_by())
+    cache_folder = runs_folder(config.storage) / CACHE
+    frozen = freeze_data(config, listener, cache_folder)
+    manifest = frozen.manifest
+    made = recipe(config, manifest, cache_folder, searched_by())
     check_backbones(config, made, weights)
-    store = Store(open_database(config.storage))
+    database = open_database(config.storage)
     try:
-        study = open_study(store, config, manifest)
+        study = open_study(Store(database), config, manifest)
+        keep_check(Store(database), frozen)
         with (
-            Ownership(store, study.id) as ownership,
+            Ownership(Store(database), study.id) as ownership,
             closing(make_engine(config, made, slots)) as engine,
         ):
-            store.update_config(study.id, {**study.config, **plain_config(config)})
             interrupted = threading.Event()
+            patience = Patience(lambda text: listener(Notice(text)), interrupted, ownership.confirm)
+            store = PatientStore(database, patience)
+            store.update_config(study.id, {**study.config, **plain_config(config)})
             coordinator = Coordinator(
                 study=study,
                 labels=manifest.labels(Split.VALID),
@@ -118,7 +124,7 @@ def run_search(
                 policy=decide,
                 store=store,
                 vault=Vault(runs_folder(config.storage) / config.study_name),
-                suggestions=make_suggestions(config),
+                suggestions=make_suggestions(config, patience),
                 engine=engine,
                 listener=listener,
                 stop=lambda: bool(
@@ -142,7 +148,7 @@ def run_search(
                 spent=_spent(coordinator, deadline),
             )
     finally:
-        store.close()
+        database.dispose()
 
 
 def search_policy(config: StudyConfig, weights: str) -> SearchPolicy:
@@ -219,7 +225,7 @@ def _started(
     )
 
 
-def make_suggestions(config: StudyConfig) -> "Suggestions":
+def make_suggestions(config: StudyConfig, patience: Patience | None = None) -> "Suggestions":
     """Open the Optuna study of a search."""
     from study.suggestions import Suggestions
 
@@ -230,6 +236,7 @@ def make_suggestions(config: StudyConfig) -> "Suggestions":
         sampler=config.sampler,
         pruner=config.pruner,
         seed=config.seeds.first,
+        patience=patience,
     )
 
 

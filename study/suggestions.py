@@ -1,6 +1,6 @@
 """Optuna's study behind a few verbs: it owns what was suggested, and tells the story on its board.
 
-Beside `space` (and `dashboard`) the only module that knows Optuna.
+Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Optuna.
 """
 
 import logging
@@ -11,13 +11,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from storage.database import BUSY_SECONDS, spare_syncs
+from storage.patience import Patience
 from storage.records import State, Trial
 from study.choices import Space
 from study.config import Pruner, Sampler
+from study.optuna_storage import optuna_storage
 from study.policy import Branch
 from study.space import stage_of, suggest_schedule
 from trainers.metrics import Metric
@@ -25,13 +25,24 @@ from trainers.schedule import Schedule
 
 
 class Suggestions:
-    """The Optuna study of a search. Trials are named by their number, here as there."""
+    """The Optuna study of a search. Trials are named by their number, here as there.
+
+    With `patience`, it outlasts the absence of a database server.
+    """
 
     def __init__(
-        self, url: str, name: str, *, metric: Metric, sampler: Sampler, pruner: Pruner, seed: int
+        self,
+        url: str,
+        name: str,
+        *,
+        metric: Metric,
+        sampler: Sampler,
+        pruner: Pruner,
+        seed: int,
+        patience: Patience | None = None,
     ) -> None:
         _quiet()
-        self._storage = optuna_storage(url)
+        self._storage = optuna_storage(url, patience)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,
@@ -149,14 +160,6 @@ class Suggestions:
 
     def _identity(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-
-def optuna_storage(url: str) -> RDBStorage:
-    """Open Optuna's tables on a database; SQLite waits and writes as for our own."""
-    connect = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
-    storage = RDBStorage(url, engine_kwargs=connect)
-    spare_syncs(storage.engine)
-    return storage
 
 
 def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:

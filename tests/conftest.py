@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from storage.database import open_database
 from tests.lab import Lab, schedule, stage
+from tests.postgres import Server
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.schedule import Schedule
 
@@ -28,6 +29,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     open_database(f"sqlite:///{path}").dispose()
     RDBStorage(f"sqlite:///{path}").engine.dispose()
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Start a PostgreSQL server for the tests that need one."""
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import safetensors
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
+from storage.patience import Patience, PatientStore
 from storage.records import Kind, ManifestRecord, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
@@ -117,10 +118,12 @@ class Lab:
         *,
         manifest: Manifest | None = None,
         template: Path | None = None,
+        url: str | None = None,
         **settings: Any,
     ) -> None:
         self.folder, self.manifest = folder, manifest
-        self.url = f"sqlite:///{folder / 'encore.db'}"
+        self.url = url or f"sqlite:///{folder / 'encore.db'}"
+        self.patience: Patience | None = None
         if template is not None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(template, folder / "encore.db")
@@ -147,8 +150,10 @@ class Lab:
     @contextmanager
     def bench(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Bench]:
         """Build everything, and let go of it afterwards."""
-        store = Store(open_database(self.url))
+        database = open_database(self.url)
+        store = PatientStore(database, self.patience) if self.patience else Store(database)
         real: dict[str, Any] = {
+            "patience": self.patience,
             "url": self.url,
             "name": "lab",
             "metric": self.config.metric,
@@ -258,17 +263,21 @@ class Lab:
                 theirs = self.optuna_trials()
                 assert [number for number, one in theirs.items() if one.state == "RUNNING"] == []
 
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """Ask the database, past Optuna and all of ours."""
+        with closing(sqlite3.connect(self.folder / "encore.db")) as connection:
+            return connection.execute(statement).fetchall()
+
     def optuna_trials(self) -> dict[int, OptunaTrial]:
         """Read Optuna's own rows, past Optuna and all of ours."""
-        with closing(sqlite3.connect(self.folder / "encore.db")) as connection:
-            trials = connection.execute(
-                "SELECT trial_id, number, state, value FROM trials LEFT JOIN trial_values USING "
-                "(trial_id) ORDER BY number"
-            ).fetchall()
-            steps = "SELECT trial_id, step, intermediate_value FROM trial_intermediate_values"
-            reported: dict[int, dict[int, float]] = {trial: {} for trial, *_ in trials}
-            for trial, step, value in connection.execute(steps):
-                reported[trial][step] = value
+        trials = self.sql(
+            "SELECT trial_id, number, state, value FROM trials LEFT JOIN trial_values USING "
+            "(trial_id) ORDER BY number"
+        )
+        steps = "SELECT trial_id, step, intermediate_value FROM trial_intermediate_values"
+        reported: dict[int, dict[int, float]] = {trial: {} for trial, *_ in trials}
+        for trial, step, value in self.sql(steps):
+            reported[trial][step] = value
         return {
             number: OptunaTrial(state, value, reported[trial])
             for trial, number, state, value in trials

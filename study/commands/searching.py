@@ -33,6 +33,8 @@ def search(
     config: flags.Config = None,
     storage: flags.Storage = None,
     data_root: flags.DataRoot = None,
+    regroup: flags.Regroup = None,
+    allow_leaks: flags.AllowLeaks = None,
     metric: flags.Metric = None,
     backbone: flags.Backbone = None,
     weights: flags.Weights = None,

@@ -109,14 +109,15 @@ def _cell(picture: Picture, side: int, text_size: int) -> Image.Image:
     caption += [(_shortened(note, text_size, room), _FAINT) for note in picture.notes]
     cell = Image.new("RGB", (width, side + line * len(caption) + 6), _PAPER)
     cell.paste(photo, (0, 0))
-    cell.paste(_heated(photo, picture.heat), (side + _GAP, 0))
+    cell.paste(heated(photo, picture.heat), (side + _GAP, 0))
     pen = ImageDraw.Draw(cell)
     for index, (text, colour) in enumerate(caption):
         pen.text((_INDENT, side + 3 + index * line), text, colour, _font(text_size))
     return cell
 
 
-def _heated(photo: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+def heated(photo: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
+    """Give a photo in grey under its heat map (H, H) in 0..1, at the photo's size."""
     smooth = Image.fromarray(heat).resize(photo.size, Image.Resampling.BILINEAR)
     grey = np.asarray(photo.convert("L"), np.float32)[..., None]
     mixed = _STRENGTH * coloured(np.asarray(smooth)) + (1 - _STRENGTH) * grey

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from safetensors import SafetensorError
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 
 from storage import revisions
 from storage.database import open_database
@@ -25,11 +26,11 @@ from storage.records import (
     Trial,
 )
 from storage.store import Store
-from storage.tables import Base
 from study.engines.base import Engine, EpochEnded, Event
 from study.engines.inline import InlineEngine
 from tests import lab
 from tests.engines import Inline, Interleaved, Processes, workers
+from tests.postgres import Server
 from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
@@ -38,8 +39,6 @@ from trainers.synthetic import SyntheticTrainer
 NOW = datetime(2026, 3, 1, 12, 3, tzinfo=UTC)
 STALE = timedelta(seconds=60)
 LABELS = np.array([0, 1, 1])
-POSTGRES = os.environ.get("ENCORE_TEST_POSTGRES")
-"""URL of an empty PostgreSQL database, to run the contract on that as well."""
 
 ENGINES = {
     "inline": Inline(InlineEngine),
@@ -75,33 +74,41 @@ def make_shared(url: str) -> None:
     open_database(url).dispose()
 
 
-def make_postgres(_url: str) -> None:
-    """Leave what ENCORE_TEST_POSTGRES names as it is: the test itself opens it."""
-
-
-MAKERS = [make_fresh, make_migrated, make_shared] + ([make_postgres] if POSTGRES else [])
+MAKERS = {
+    "fresh": make_fresh,
+    "migrated": make_migrated,
+    "shared": make_shared,
+    "postgres": make_shared,
+}
 
 
 @pytest.fixture(scope="session", params=MAKERS)
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make one database of each kind, to be copied for each test."""
-    path = tmp_path_factory.mktemp("database") / "encore.db"
-    request.param(f"sqlite:///{path}")
-    return path
+def make_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AbstractContextManager[str]]:
+    """Make one database of each kind; give what copies it for a test."""
+    make = MAKERS[request.param]
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("postgres")
+        template = server.create()
+        make(server.url(template))
+        return lambda: server.copy(template)
+    original = tmp_path_factory.mktemp("database") / "encore.db"
+    make(f"sqlite:///{original}")
+
+    def copy() -> AbstractContextManager[str]:
+        path = tmp_path_factory.mktemp("copy") / "encore.db"
+        shutil.copy(original, path)
+        return nullcontext(f"sqlite:///{path}")
+
+    return copy
 
 
 @pytest.fixture
-def url(database: Path, tmp_path: Path) -> Iterator[str]:
+def url(make_url: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """Give the URL of a database of each kind that is this test's own."""
-    if database.exists():
-        shutil.copy(database, tmp_path / "encore.db")
-        yield f"sqlite:///{tmp_path / 'encore.db'}"
-        return
-    assert POSTGRES
-    yield POSTGRES
-    with open_database(POSTGRES).begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(text(f"DROP TABLE {revisions.VERSION_TABLE}"))
+    with make_url() as url:
+        yield url
 
 
 @pytest.fixture

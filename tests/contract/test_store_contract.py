@@ -124,6 +124,18 @@ class TestStoreContract:
         store.add_trial(other.id, 0, schedule(64), 0, Role.EXPLORE)
         assert [trial.number for trial in store.trials(study.id)] == [0, 1, 2]
 
+    def test_trial_may_be_begun_again(self, store: Store, study: StudyRecord) -> None:
+        """Whoever lost the answer asks again, and is given the very trial that was begun."""
+        trial = store.add_trial(study.id, 0, schedule(64), 0, Role.EXPLORE)
+        assert store.add_trial(study.id, 0, schedule(64), 0, Role.EXPLORE) == trial
+        assert store.trials(study.id) == [trial]
+        for other in (schedule(96), 0, Role.EXPLORE), (schedule(64), 0, Role.REPEAT):
+            with pytest.raises(ValueError, match="new to the study, got 0"):
+                store.add_trial(study.id, 0, *other)
+        finish(store, trial, score=0.5, loss=0.5)
+        with pytest.raises(ValueError, match="new to the study, got 0"):
+            store.add_trial(study.id, 0, schedule(64), 0, Role.EXPLORE)
+
     def test_trial_number_is_unique(self, store: Store, study: StudyRecord) -> None:
         """A second trial of a number is refused, a missing one is a LookupError."""
         store.add_trial(study.id, 0, schedule(64), 0, Role.EXPLORE)

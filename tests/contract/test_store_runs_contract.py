@@ -10,6 +10,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from storage import liveness
 from storage.database import open_database
 from storage.errors import StudyInUse
 from storage.records import (
@@ -247,10 +248,24 @@ class TestStoreRunsContract:
         self, store: Store, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A later process with the dead owner's pid does not keep the study locked."""
+        here = str(liveness.born(os.getpid())).rpartition("/")[0]
         with monkeypatch.context() as patch:
-            patch.setattr("storage.liveness.born", lambda _pid: "another boot/123")
+            patch.setattr("storage.liveness.born", lambda _pid: f"{here}/123")
             claim(store, study, "one")
         claim(store, study, "two")
+
+    def test_another_machine_of_the_same_name_is_left_its_study(
+        self, store: Store, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What its pids say here says nothing of them there, nor in another container."""
+        with subprocess.Popen([sys.executable, "-c", ""]) as child:
+            child.wait()
+            with monkeypatch.context() as patch:
+                patch.setattr("storage.liveness.born", lambda _pid: "another boot/pid:[1]/123")
+                claim(store, study, "one", pid=child.pid)
+            with pytest.raises(StudyInUse):
+                claim(store, study, "two")
+        claim(store, study, "two", now=NOW + STALE + timedelta(seconds=1))
 
     def test_of_many_claims_at_once_one_wins(self, url: str, study: StudyRecord) -> None:
         """Claims are atomic: of eight coordinators that start together one gets the study."""

@@ -80,7 +80,8 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     open_database(f"sqlite:///{old}", create=False).dispose()
     after = tables(old)
     assert "encore_owners" not in before
-    assert [after.pop(f"encore_{new}") for new in ("owners", "deletions", "looks")] == [[]] * 3
+    new = ("owners", "deletions", "looks", "checks")
+    assert [after.pop(f"encore_{name}") for name in new] == [[]] * len(new)
     for changed in (before, after):
         changed.pop("sqlite_schema")
     assert before.pop("encore_version") == [("0001",)]

@@ -21,7 +21,7 @@ FLOORS = ("trainers", "storage", "study", "cli")
 """From the ground up: a floor may import itself and those before it."""
 
 ROOMS = {
-    "optuna": ("study.suggestions", "study.dashboard"),
+    "optuna": ("study.suggestions", "study.optuna_storage", "study.dashboard"),
     "optuna_dashboard": ("study.dashboard",),
     "sqlalchemy": ("storage",),
     "alembic": ("storage",),
@@ -30,8 +30,11 @@ ROOMS = {
     "rich": ("study.commands", "study.views"),
     "typer": ("cli", "study.flags", "study.commands"),
     "click": ("cli",),
-    "pandas": (),
-    "plotly": (),
+    "pandas": ("study.frames",),
+    "plotly": ("study.report",),
+    "jinja2": ("study.report",),
+    "imagehash": ("trainers.data.inspect.fingerprints",),
+    "cleanlab": ("trainers.data.inspect.labels",),
     "captum": ("trainers.attribution",),
     "onnx": ("trainers.exporting",),
     "onnxruntime": ("trainers.exporting",),

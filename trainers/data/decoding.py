@@ -30,7 +30,7 @@ def decoded(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(members), _AHEAD):
             some = members[start : start + _AHEAD]
-            yield from pool.map(lambda photo: _decode(manifest, photo, scales), some)
+            yield from pool.map(lambda photo: read_known(manifest, photo, scales), some)
 
 
 def estimated_bytes(manifest: Manifest, split: Split, scale: Scale) -> int:
@@ -42,7 +42,10 @@ def estimated_bytes(manifest: Manifest, split: Split, scale: Scale) -> int:
     return total * len(members) // max(1, len(some))
 
 
-def _decode(manifest: Manifest, photo: Photo, scales: Sequence[Scale]) -> list[NDArray[np.uint8]]:
+def read_known(
+    manifest: Manifest, photo: Photo, scales: Sequence[Scale]
+) -> list[NDArray[np.uint8]]:
+    """Give a photo at all scales; raises `DatasetError` if it is no longer what it was."""
     path = manifest.root / photo.path
     with _readable(path):
         if hashlib.sha256(path.read_bytes()).hexdigest() != photo.sha256:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,8 @@ __all__ = [
     "Split",
     "build_manifest",
     "differences",
+    "keep_together",
+    "without",
 ]
 
 FORMAT = 1
@@ -49,12 +51,16 @@ class Photo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All photos by path, under sorted classes; what was left out does not count as data."""
+    """All photos by path, under sorted classes; what was left out does not count as data.
+
+    `drawn` are the paths of those whose split nobody gave: it was drawn.
+    """
 
     root: Path
     classes: tuple[str, ...]
     photos: tuple[Photo, ...]
     left_out: tuple[LeftOut, ...] = ()
+    drawn: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -101,25 +107,60 @@ def build_manifest(
     data_root: Path | None = None,
     seed: int = 0,
     known: Manifest | None = None,
+    split_anew: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Find, read and check all photos of a folder or CSV, and split them where they are not.
 
     `data_root` is the folder that a CSV's paths start from, if not its own; `seed` draws the
-    splits; photos with the contents of one in `known` are not decoded again; `progress` gets
-    (files read, files in all). Raises DatasetError if the data cannot be used.
+    splits, those of all photos if they are to be `split_anew`; photos that are in `known` are not
+    decoded again and keep the splits that were drawn there; `progress` gets (files read, files in
+    all). Raises DatasetError if the data cannot be used.
     """
     found = _find(source, data_root)
+    if split_anew:
+        found = replace(found, photos=tuple(replace(each, split=None) for each in found.photos))
     given = {photo.split for photo in found.photos}
     needed = {Split.TRAIN, Split.VALID, *given} - {None}
     # What the reading cannot mend is told before it; splits that are yet to draw have no gaps.
     filled = {(photo.label, photo.split) for photo in found.photos}
     _check_filled(found.classes, filled, set() if None in given else needed, found.left_out)
     pairs, left_out = _read(found, known, progress)
-    photos = _photos(pairs, found.classes, seed)
+    photos = _photos(pairs, found.classes, seed, known)
     filled = {(found.classes[photo.label], photo.split) for photo in photos}
     _check_filled(found.classes, filled, needed | {split for _, split in filled}, left_out)
-    return Manifest(found.root, found.classes, photos, left_out)
+    drawn = frozenset(photo.path for photo, _ in pairs if photo.split is None)
+    return Manifest(found.root, found.classes, photos, left_out, drawn)
+
+
+def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: int = 0) -> Manifest:
+    """Draw the splits of the `drawn` photos again, so that groups of photos are not torn apart.
+
+    A group of which some have a split that was given goes with those.
+    """
+    # Photos of one hash stay together: let those of a group have one.
+    twin = {photo.sha256: min(each.sha256 for each in g) for g in groups for photo in g}
+    splits = assign_splits(
+        [manifest.classes[photo.label] for photo in manifest.photos],
+        [twin.get(photo.sha256, photo.sha256) for photo in manifest.photos],
+        [None if photo.path in manifest.drawn else photo.split for photo in manifest.photos],
+        seed,
+    )
+    photos = tuple(
+        replace(photo, split=split) for photo, split in zip(manifest.photos, splits, strict=True)
+    )
+    filled = {(manifest.classes[photo.label], photo.split) for photo in photos}
+    _check_filled(manifest.classes, filled, {Split.TRAIN, Split.VALID}, manifest.left_out)
+    return replace(manifest, photos=photos)
+
+
+def without(manifest: Manifest, paths: AbstractSet[str]) -> Manifest:
+    """Leave photos out; DatasetError if a class loses all of its photos in a split by that."""
+    before = {photo.split for photo in manifest.photos}
+    photos = tuple(photo for photo in manifest.photos if photo.path not in paths)
+    filled = {(manifest.classes[photo.label], photo.split) for photo in photos}
+    _check_filled(manifest.classes, filled, before, manifest.left_out)
+    return replace(manifest, photos=photos)
 
 
 def differences(old: Manifest, new: Manifest) -> str:
@@ -179,13 +220,17 @@ def _read(
 
 
 def _photos(
-    pairs: Sequence[tuple[Found, Reading]], classes: Sequence[str], seed: int
+    pairs: Sequence[tuple[Found, Reading]],
+    classes: Sequence[str],
+    seed: int,
+    known: Manifest | None,
 ) -> tuple[Photo, ...]:
     """Assign the splits that are missing, and put the photos into order."""
+    before = {(photo.path, photo.sha256): photo.split for photo in known.photos} if known else {}
     splits = assign_splits(
         [photo.label for photo, _ in pairs],
         [file.sha256 for _, file in pairs],
-        [photo.split for photo, _ in pairs],
+        [photo.split or before.get((photo.path, file.sha256)) for photo, file in pairs],
         seed,
     )
     index = {name: position for position, name in enumerate(classes)}

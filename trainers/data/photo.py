@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -83,8 +84,21 @@ def reduction_of(path: Path, short_side: int) -> int:
 
 def photo_size(path: Path) -> tuple[int, int]:
     """Give a photo's width and height as its header says, before any turn."""
+    return photo_header(path).size
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a photo's file says before it is decoded: (width, height) before any turn, format."""
+
+    size: tuple[int, int]
+    format: str
+
+
+def photo_header(path: Path) -> Header:
+    """Read a photo's header."""
     with _opened(path) as photo:
-        return photo.size
+        return Header(photo.size, photo.format or "")
 
 
 def upright_rgb(photo: Image.Image) -> Image.Image:

@@ -1,0 +1,90 @@
+"""What is peculiar to a database on a PostgreSQL server: how it is reached, refused and lost."""
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from storage.errors import DatabaseAway, DatabaseUnusable
+
+BACKEND = "postgresql"
+DRIVER = "postgresql+psycopg"
+INSTALL = "pip install 'encore-search[postgres]' (from a checkout: pip install '.[postgres]')"
+
+OLDEST = (12,)
+"""The first PostgreSQL that is known to do all that is asked of it here."""
+
+_CONNECTION = {
+    "connect_timeout": 10,
+    # A server that vanishes without a word would otherwise be waited for for a quarter of an hour.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+    "application_name": "encore",
+}
+
+_LATER = ("57P01", "57P02", "57P03", "57P05", "53300", "40001", "40P01")
+"""SQLSTATEs: it shuts down or starts up, has no room for one more, or broke a deadlock."""
+
+_FORBIDDEN = ("42501", "3F000")
+"""SQLSTATEs: no right to do this, and no schema to do it in."""
+
+_ADVICE = (
+    ("password", "check the user and the password in --storage"),
+    ('role "', "check the user in --storage"),
+    ('database "', "create it with `createdb`, or check its name in --storage"),
+    ("pg_hba.conf", "have the server's pg_hba.conf let this machine in"),
+    ("connection option", "check what stands behind the ? in --storage"),
+)
+_LOOK = "check the host and the port in --storage, and that the server runs"
+
+
+def connecting(url: URL) -> dict[str, Any]:
+    """Give `create_engine` what a server's connections need; what the URL says goes before."""
+    own = {name: value for name, value in _CONNECTION.items() if name not in url.query}
+    return {"connect_args": own, "pool_pre_ping": True}
+
+
+def watch(engine: Engine, place: str) -> None:
+    """Have an engine raise `DatabaseAway`, in a sentence about `place`, where waiting may help.
+
+    It must be raised at the source: Optuna would turn the driver's error into one of its own, or
+    take it for another mistake and try something else.
+    """
+
+    def tell(context: ExceptionContext) -> None:
+        if context.sqlalchemy_exception is None or context.is_pre_ping:
+            return  # none of the driver's, or a connection from before an outage: replaced
+        error = context.original_exception
+        found = reason(error, engine.url)
+        if context.connection is None:
+            advice = next((advice for part, advice in _ADVICE if part in found), _LOOK)
+            raise DatabaseAway(f"{place} cannot be reached: {found}; {advice}")
+        state = getattr(error, "sqlstate", None)
+        if state in _FORBIDDEN:
+            raise DatabaseUnusable(
+                f"{place} cannot be used: {found}; have its owner let this user create tables"
+            )
+        if context.is_disconnect or state in _LATER:
+            raise DatabaseAway(f"{place} has stopped answering: {found}")
+
+    event.listen(engine, "handle_error", tell)
+
+
+def check_age(connection: Connection, place: str) -> None:
+    """Raise `DatabaseUnusable` if the server is older than what this was tried with."""
+    found = connection.dialect.server_version_info
+    if found is not None and found < OLDEST:
+        raise DatabaseUnusable(
+            f"{place} is PostgreSQL {'.'.join(map(str, found))}, and Encore needs "
+            f"{OLDEST[0]} or newer; upgrade the server, or leave --storage away"
+        )
+
+
+def reason(error: BaseException, url: URL) -> str:
+    """Give the line of an error's text that says why, without the password."""
+    lines = [line.strip(" \t-") for line in str(error).splitlines()]
+    # A name with several addresses: "All failures were:", and then one after the other.
+    line = next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
+    return line.replace(str(url.password), "***") if url.password else line

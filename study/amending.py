@@ -1,0 +1,154 @@
+"""A list of photos that is put right: what is left out, and a CSV that `search --data` takes."""
+
+import csv
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from trainers.data.csv_list import find_in_csv
+from trainers.data.inspect.findings import Flaw, Inspection
+from trainers.data.manifest import Manifest, Photo, without
+from trainers.data.sources import DatasetError, Split
+
+
+class Remove(StrEnum):
+    """What may be left out of a list."""
+
+    DUPLICATES = "duplicates"
+    CONFLICTS = "conflicts"
+    LABEL_ERRORS = "label-errors"
+    BLANK = "blank"
+    BLURRED = "blurred"
+    TINY = "tiny"
+    ODD_ASPECT = "odd-aspect"
+    GREY = "grey"
+    NOTHING = "nothing"
+
+
+_REMOVING = {
+    Flaw.BLANK: Remove.BLANK,
+    Flaw.BLURRED: Remove.BLURRED,
+    Flaw.TINY: Remove.TINY,
+    Flaw.ODD_ASPECT: Remove.ODD_ASPECT,
+    Flaw.GREY: Remove.GREY,
+}
+
+_JUDGES = (Split.TEST, Split.VALID, Split.TRAIN)
+"""Of copies, the one that judges stays, so that scores remain comparable."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A photo that is left out, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Amended:
+    """A list that was written: how many photos it has, which it lacks, how to search on them."""
+
+    file: str
+    photos: int
+    removed: tuple[Removed, ...]
+    command: str
+
+
+def amend(
+    manifest: Manifest, found: Inspection, kinds: Collection[Remove]
+) -> tuple[Manifest, tuple[Removed, ...]]:
+    """Leave photos out, and put what is left of each group of duplicates into one split.
+
+    Raises DatasetError if too little is left.
+    """
+    gone = dict(reversed([*_reasons(found, kinds)]))  # the first reason is told
+    rest = without(manifest, gone.keys())
+    place = {
+        photo.path: min((each.split for each in group if each.path not in gone), key=_order)
+        for group in found.groups
+        for photo in group
+        if photo.path not in gone
+    }
+    photos = tuple(
+        replace(photo, split=place.get(photo.path, photo.split)) for photo in rest.photos
+    )
+    together = without(replace(rest, photos=photos), set())
+    return together, tuple(Removed(path, gone[path]) for path in sorted(gone))
+
+
+def write_list(manifest: Manifest, file: Path) -> None:
+    """Write photos as path,label,split, whole or not at all, and read them back.
+
+    Raises DatasetError for a name that a CSV cannot hold.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.csv")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(("path", "label", "split"))
+            rows.writerows(
+                (photo.path, manifest.classes[photo.label], photo.split.value)
+                for photo in manifest.photos
+            )
+        _check_round_trip(manifest, temporary)
+        temporary.replace(file)
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"a name among the photos is not UTF-8 ({error.object[:80]!r}), and a CSV cannot list "
+            "it; rename that file"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reasons(found: Inspection, kinds: Collection[Remove]) -> Iterator[tuple[str, str]]:
+    """Give the path of each photo that has to go, with the reason; maybe more than once."""
+    if Remove.CONFLICTS in kinds:
+        yield from _conflicts(found)
+    if Remove.DUPLICATES in kinds:
+        yield from _copies(found)
+    for flaw in found.flaws:
+        if _REMOVING[flaw.flaw] in kinds:
+            yield flaw.photo.path, f"{flaw.flaw}: {flaw.detail}"
+    if Remove.LABEL_ERRORS in kinds:
+        for doubt in found.doubts or ():
+            yield doubt.photo.path, f"looks more like {found.classes[doubt.suggested]}"
+
+
+def _conflicts(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Give all photos with a duplicate of another label: nobody knows which one is right."""
+    for pair in found.conflicts:
+        for photo, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            yield photo.path, f"has another label than its duplicate {other.path}"
+
+
+def _copies(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Give all but one photo of each group, those with conflicting labels apart."""
+    clashing = {photo.path for pair in found.conflicts for photo in (pair.first, pair.second)}
+    for group in found.groups:
+        copies = [photo for photo in group if photo.path not in clashing]
+        stays = min(copies, key=_worth, default=None)
+        for photo in copies:
+            if stays is not None and photo is not stays:
+                yield photo.path, f"duplicate of {stays.path}"
+
+
+def _worth(photo: Photo) -> tuple[int, int, str]:
+    return _JUDGES.index(photo.split), -photo.size, photo.path
+
+
+def _order(split: Split) -> int:
+    return list(Split).index(split)
+
+
+def _check_round_trip(manifest: Manifest, file: Path) -> None:
+    """Check that the CSV says what it should: names of files and classes may be anything."""
+    wanted = {(p.path, manifest.classes[p.label], p.split) for p in manifest.photos}
+    read = {(p.path, p.label, p.split) for p in find_in_csv(file, manifest.root).photos}
+    if wanted != read:
+        path = min(path for path, _, _ in wanted - read)
+        raise DatasetError(f"a CSV cannot list {path!r} under its class; rename that file or class")

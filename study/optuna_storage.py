@@ -1,0 +1,72 @@
+"""Optuna's tables on our database, opened as our own, and as patient while a server is away."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from storage.database import adopt, making_tables, settings
+from storage.patience import Patience
+
+_WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
+    "_get_best_trial_id",
+    "_get_trials",
+    "_set_trial_param",
+}
+"""What Optuna asks of its storage, each a whole transaction: the public and some private verbs."""
+
+
+def optuna_storage(url: str, patience: Patience | None = None) -> RDBStorage:
+    """Open Optuna's tables. With `patience`, they must be written by nobody else meanwhile."""
+    plain, options = settings(url)
+    plain = plain.replace("{", "{{").replace("}", "}}")  # for Optuna, a template
+    with making_tables(url):
+        storage = (
+            RDBStorage(plain, engine_kwargs=options)
+            if patience is None
+            else PatientStorage(plain, options, patience)
+        )
+    adopt(storage.engine)
+    return storage
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage, whose questions and changes are repeated while the server is away."""
+
+    def __init__(self, url: str, options: dict[str, Any], patience: Patience) -> None:
+        self._patience = patience
+        self._trials: dict[int, int] = {}  # by study, how many there are
+        super().__init__(url, engine_kwargs=options)
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(self._patience, found) if name in _WHOLE else found
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """End a trial, or begin a waiting one; one that has come so far is left alone."""
+        change = partial(super().set_trial_state_values, trial_id, state, values)
+        return self._patience.either(
+            change, lambda: self.get_trial(trial_id).state is state or change()
+        )
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        # Optuna's own way to repeat this would leave a second trial if only the answer was lost.
+        if study_id not in self._trials:
+            self._trials[study_id] = self.get_n_trials(study_id)
+        create = partial(super()._create_new_trial, study_id, template_trial)
+        made = self._patience.either(create, lambda: self._created(study_id) or create())
+        self._trials[study_id] = made.number + 1
+        return made
+
+    def _created(self, study_id: int) -> FrozenTrial | None:
+        """Give the trial that was created last, if its number was never given."""
+        number = self._trials[study_id]
+        if self.get_n_trials(study_id) == number:
+            return None
+        return self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, number))

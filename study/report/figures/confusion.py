@@ -1,0 +1,126 @@
+"""Which classes are taken for which, by the winner's best epoch."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.predictions import StoredPredictions
+from study.report.contents import Contents
+from study.report.figures.style import Panel, axis, figure, number, shown
+from trainers.metrics import confusion_matrix, per_class
+
+MOST_CLASSES, WITH_COUNTS, PHOTOS = 40, 25, 12
+UNPREDICTED = "No trial has ended yet whose predictions could be shown."
+
+_DARKER = [[0, "#F2F5F7"], [0.02, "#DCE9F3"], [0.5, "#56A0D3"], [1, "#004B78"]]
+
+
+def confusion(contents: Contents) -> Panel:
+    """Draw the confusion matrix, a row for each true class; of many classes the most confused.
+
+    A cell's `customdata` is [true class, predicted class, photos], classes by index. `data` are the
+    cells that have photos, mistakes first, the most frequent first: {true, predicted, count,
+    photos}, where `photos` are indices into `Contents.photos` of up to `PHOTOS`: of a mistake the
+    surest ones, of what is right the least sure.
+    """
+    found = contents.predictions
+    if found is None:
+        return Panel(None, UNPREDICTED)
+    counts = confusion_matrix(contents.labels, found.predicted, len(contents.classes))
+    some = _most_confused(counts)
+    part = counts[np.ix_(some, some)]
+    shares = part / np.maximum(counts[some].sum(axis=1, keepdims=True), 1)
+    names = [shown(contents.classes[label], 24 if len(some) > 10 else 40) for label in some]
+    places = list(range(len(some)))
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "x": places,
+        "y": places,
+        "z": [[number(share, 3) for share in row] for row in shares.tolist()],
+        "text": part.tolist(),
+        "customdata": [
+            [[true, predicted, int(counts[true, predicted])] for predicted in some] for true in some
+        ],
+        "hovertext": [[f"{true}, taken for {predicted}" for predicted in names] for true in names],
+        "hovertemplate": "%{hovertext}<br>%{text} photos, %{z:.1%}<extra></extra>",
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": _DARKER,
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+    }
+    if len(some) <= WITH_COUNTS:
+        trace["texttemplate"] = "%{text}"
+    ticks = {"tickvals": places, "ticktext": names, "showgrid": False}
+    drawn = figure(
+        [trace],
+        max(320, min(900, 140 + 28 * len(some))),
+        xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) > 4 else 0),
+        yaxis=axis("true", **ticks, autorange="reversed"),
+        meta={"min_width": 22 * len(some)},
+    )
+    wrong = int(counts.sum() - np.trace(counts))
+    said = f"{wrong} of {counts.sum()} validation photos are taken for another class"
+    if len(some) < len(counts):
+        said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
+    return Panel(drawn, said + ".", _cells(contents, found, some))
+
+
+def class_table(contents: Contents) -> Panel:
+    """Give the numbers of each class, the weakest recall first; there is no figure.
+
+    `data` are {index, name, photos, predicted, recall, precision, f1, taken_for, times}:
+    `taken_for` is the class by which its photos are missed most often, or None.
+    """
+    found = contents.predictions
+    if found is None:
+        return Panel(None, UNPREDICTED)
+    counts = confusion_matrix(contents.labels, found.predicted, len(contents.classes))
+    missed = counts - np.diag(np.diag(counts))
+    rows = []
+    for label, numbers in enumerate(per_class(counts)):
+        other = int(missed[label].argmax())
+        times = int(missed[label, other])
+        rows.append(
+            {
+                "index": label,
+                "name": contents.classes[label],
+                "photos": numbers.photos,
+                "predicted": int(counts[:, label].sum()),
+                "recall": number(numbers.recall),
+                "precision": number(numbers.precision),
+                "f1": number(numbers.f1),
+                "taken_for": contents.classes[other] if times else None,
+                "times": times,
+            }
+        )
+    rows.sort(key=lambda row: (row["recall"], row["index"]))
+    return Panel(None, f"{len(rows)} classes, the most often missed first.", rows)
+
+
+def _most_confused(counts: NDArray[np.int64]) -> list[int]:
+    missed = counts - np.diag(np.diag(counts))
+    blamed = missed.sum(axis=0) + missed.sum(axis=1)
+    order = np.argsort(-blamed, kind="stable")[:MOST_CLASSES]
+    return sorted(order.tolist())
+
+
+def _cells(contents: Contents, found: StoredPredictions, some: list[int]) -> list[dict[str, Any]]:
+    labels, predicted = contents.labels, found.predicted
+    sure = np.nan_to_num(found.confidence)
+    cells = []
+    photos: dict[tuple[int, int], list[int]] = {}
+    for place, pair in enumerate(zip(labels.tolist(), predicted.tolist(), strict=True)):
+        photos.setdefault(pair, []).append(place)
+    inside = set(some)
+    for (true, answer), mine in photos.items():
+        if true not in inside or answer not in inside:
+            continue
+        sign = 1 if true == answer else -1
+        mine.sort(key=lambda place, sign=sign: sign * sure[place])  # type: ignore[misc]
+        cells.append(
+            {"true": true, "predicted": answer, "count": len(mine), "photos": mine[:PHOTOS]}
+        )
+    return sorted(cells, key=lambda c: (c["true"] == c["predicted"], -c["count"], c["true"]))

@@ -1,0 +1,132 @@
+"""Which parameters matter? As far as a random forest can tell, and only where it can."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import State, Trial
+from study.report.contents import Contents
+from study.report.figures.parameters import Table, is_numeric, levels_of, table_of
+from study.report.figures.style import GREY, PALETTE, Panel, axis, figure, number, numbers, shown
+
+FEWEST = 20
+"""Of fewer schedules a forest learns nothing that another search would confirm."""
+
+MOST_BARS, TREES, SAMPLES = 15, 100, 512
+
+
+def importance(contents: Contents) -> Panel:
+    """Draw each parameter's share in what a random forest makes of the scores.
+
+    That is the mean decrease of impurity (Breiman 2001), as Optuna's evaluator of that name takes
+    it, summed over the columns of a category. One row is a schedule, with its mean over seeds: a
+    repeat outside of a tree's sample is no new evidence. `data` are (parameter, share), the
+    weightiest first.
+    """
+    schedules, scores = _outcomes(contents.trials)
+    if len(scores) < FEWEST:
+        return Panel(
+            None,
+            f"Nothing is claimed about importance: that takes at least {FEWEST} schedules trained "
+            f"to their end, and there are {len(scores)}.",
+        )
+    table = table_of([trial.schedule for trial in schedules])
+    if not table or np.ptp(scores) == 0:
+        return Panel(None, "Nothing is claimed about importance: nothing varies.")
+    explained, shares, spreads = _forest(table, np.array(scores))
+    if explained <= 0:
+        return Panel(
+            None,
+            "Nothing is claimed about importance: of schedules it had not seen, a random forest "
+            f"foretells no more than their mean does (out-of-bag R² {explained:.2f}).",
+        )
+    order = sorted(table, key=lambda name: -shares[name])
+    names = order[:MOST_BARS][::-1]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": numbers(shares[name] for name in names),
+        "y": list(range(len(names))),
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": numbers(spreads[name] for name in names),
+            "arrayminus": numbers(min(spreads[name], shares[name]) for name in names),
+            "thickness": 1,
+            "color": GREY,
+        },
+        "marker": {"color": PALETTE[0]},
+        "hovertemplate": "%{x:.1%}<extra></extra>",
+    }
+    drawn = figure(
+        [bars],
+        80 + 24 * len(names),
+        xaxis=axis("share of what the forest explains", tickformat=".0%", rangemode="tozero"),
+        yaxis=axis(
+            tickvals=list(range(len(names))),
+            ticktext=[shown(name, 30) for name in names],
+            showgrid=False,
+        ),
+    )
+    said = (
+        f"A random forest over {len(scores)} schedules explains {explained:.0%} of how their "
+        "scores differ (out-of-bag R²); the lines are a standard deviation over its trees."
+    )
+    return Panel(drawn, said, [[name, number(shares[name])] for name in order])
+
+
+def _outcomes(trials: Sequence[Trial]) -> tuple[list[Trial], list[float]]:
+    """Give a trial of each schedule that was trained to its end, and the mean over its seeds."""
+    found: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        # What was stopped early scores lower for that alone.
+        if trial.state is State.COMPLETE and number(trial.score) is not None:
+            found[trial.schedule_digest].append(trial)
+    means = [fmean(float(trial.score or 0.0) for trial in same) for same in found.values()]
+    return [same[0] for same in found.values()], means
+
+
+def _forest(
+    table: Table, scores: NDArray[np.float64]
+) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Give the out-of-bag R², and each parameter's share with its spread over the trees."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    columns, owners = _encoded(table)
+    forest = RandomForestRegressor(
+        n_estimators=TREES,
+        min_samples_leaf=2,
+        max_samples=min(SAMPLES, len(scores)),
+        oob_score=True,
+        random_state=0,
+        n_jobs=1,
+    ).fit(columns, scores)
+    by_tree = np.array([tree.feature_importances_ for tree in forest.estimators_])
+    names = list(table)
+    mine = np.array([[owner == name for name in names] for owner in owners], float)
+    shares = by_tree @ mine
+    means, spreads = shares.mean(axis=0), shares.std(axis=0)
+    return (
+        float(forest.oob_score_),
+        dict(zip(names, means.tolist(), strict=True)),
+        dict(zip(names, spreads.tolist(), strict=True)),
+    )
+
+
+def _encoded(table: Table) -> tuple[NDArray[np.float64], list[str]]:
+    """Give numbers as they are and a column for each category, and whose column each is."""
+    columns: list[list[float]] = []
+    owners = []
+    for name, values in table.items():
+        if is_numeric(values):
+            # A stage that is not there is below all that are.
+            columns.append([-1.0 if value is None else float(value) for value in values])
+            owners.append(name)
+            continue
+        for level in levels_of(values):
+            columns.append([float(value == level) for value in values])
+            owners.append(name)
+    return np.array(columns).T, owners

@@ -1,0 +1,92 @@
+"""The parameters of schedules as a table: a column each, those alone that vary."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from trainers.schedule import Schedule, Stage
+
+Value = float | str | None
+"""A parameter's value; None where the schedule has no such stage."""
+
+Table = dict[str, list[Value]]
+"""By parameter its value for each schedule."""
+
+
+def table_of(schedules: Sequence[Schedule]) -> Table:
+    """Flatten schedules into the parameters that differ between them, in training order."""
+    flat = [flattened(schedule) for schedule in schedules]
+    # The longest schedule names its parameters in order; shorter ones have no others.
+    names = dict.fromkeys(name for each in sorted(flat, key=len, reverse=True) for name in each)
+    table = {name: [each.get(name) for each in flat] for name in names}
+    # A stage that some lack, and that is alike in all others, says no more than how many there are.
+    return {name: values for name, values in table.items() if len({*values} - {None}) > 1}
+
+
+def flattened(schedule: Schedule) -> dict[str, Value]:
+    """Give a schedule's parameters by name; stages count from 1."""
+    plain: dict[str, Value] = {
+        "backbone": schedule.backbone,
+        "weights": schedule.weights[:20],
+        "head": _listed(schedule.hidden) or "plain",
+        "stages": len(schedule.stages),
+    }
+    for place, stage in enumerate(schedule.stages, start=1):
+        plain |= {f"s{place} {name}": value for name, value in _of_stage(stage).items()}
+    return plain
+
+
+def _of_stage(stage: Stage) -> dict[str, Value]:
+    head = stage.lrs[-1]
+    dropout = stage.dropout
+    return {
+        "image size": stage.image_size,
+        "batch size": stage.batch_size,
+        "epochs": stage.epochs,
+        "cycles": stage.n_cycles,
+        "cycle mult": stage.cycle_mult,
+        "annealing": stage.annealing.value,
+        "lr": head,
+        # Nearly always a tenth: a column only where rates were listed one by one.
+        "lr body/head": float(f"{stage.lrs[0] / head:.3g}") if head else 0.0,
+        "crop": stage.crop.value,
+        "max zoom": stage.max_zoom,
+        "augmentation": stage.augmentation.value,
+        "dropout": dropout if isinstance(dropout, float) else _listed(dropout),
+        "frozen": stage.frozen_groups,
+        "optimizer": stage.optimizer.value,
+        "weight decay": stage.weight_decay,
+        "smoothing": stage.label_smoothing,
+        "start from": stage.start_from,
+    }
+
+
+def is_numeric(values: Sequence[Value]) -> bool:
+    """Tell whether a column holds numbers alone, gaps aside."""
+    return all(value is None or isinstance(value, int | float) for value in values)
+
+
+def levels_of(values: Sequence[Value]) -> list[Value]:
+    """Give a column's different values in order: gaps, then numbers, then text."""
+
+    def key(value: Value) -> tuple[Any, ...]:
+        return (value is not None, isinstance(value, str), value if value is not None else 0)
+
+    return sorted(set(values), key=key)
+
+
+def value_text(value: Value) -> str:
+    """Give a value as people write it."""
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, int | float) else value
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Tell whether numbers spread so widely that their ratios are what counts."""
+    low, high = min(values), max(values)
+    return low > 0 and high / low > 20 and math.isfinite(high)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return "/".join(f"{value:g}" for value in values)

@@ -1,0 +1,126 @@
+"""The winner's probabilities, as they come and made honest, and how far off they are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.calibration import Labels, deal, fit_temperature
+from study.report.contents import Contents
+from study.report.figures.confusion import UNPREDICTED
+from study.report.figures.style import GREY, PALETTE, Panel, figure, numbers, share_axis
+from trainers.decision import Decision
+
+Probabilities = NDArray[np.float64]
+"""Each photo's probability of each class, (n, C)."""
+
+BINS, FOLDS = 10, 10
+BIG = 400_000
+"""Of more probabilities a temperature is found with half the photos for the other half: ten fits
+would take seconds, and so many photos tell it well enough."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the winner says of the validation photos: as it comes, and after a temperature.
+
+    `labels` (n,); `plain` and `honest` (n, C): each photo's temperature was fitted without it.
+    """
+
+    labels: Labels
+    plain: Probabilities
+    honest: Probabilities
+
+
+def answers_of(contents: Contents) -> tuple[Answers | None, str]:
+    """Give the winner's answers, or None and the reason why there are none."""
+    found = contents.predictions
+    if found is None:
+        return None, UNPREDICTED
+    if found.probabilities is None:
+        return None, (
+            "Of so many photos and classes, only the probabilities of the true and of the "
+            "predicted class are kept: this would need all of them."
+        )
+    if len(contents.labels) < 2:
+        return None, "This would need at least 2 validation photos."
+    if not np.isfinite(found.probabilities).all():
+        return None, "Some of the winner's probabilities are no numbers."
+    plain = found.probabilities.astype(np.float64)
+    return Answers(contents.labels, plain, _cross_fitted(contents.labels, plain)), ""
+
+
+def reliability_diagram(answers: Answers) -> Panel:
+    """Draw how often the named class is right by how sure the winner is of it.
+
+    Before and after a cross-fitted temperature (Guo et al. 2017). `data` are the expected
+    calibration errors {before, after} (Naeini et al. 2015), as `study.calibration.reliability`.
+    """
+    before, after = (_bins(answers.labels, table) for table in (answers.plain, answers.honest))
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "honest",
+            "x": [0, 1],
+            "y": [0, 1],
+            "line": {"color": GREY, "dash": "dot", "width": 1},
+            "hoverinfo": "skip",
+        },
+        _curve("as they come", before, PALETTE[0]),
+        _curve("after a temperature", after, PALETTE[1]),
+    ]
+    drawn = figure(traces, 420, xaxis=share_axis("how sure"), yaxis=share_axis("how often right"))
+    errors = {"before": _error(before), "after": _error(after)}
+    said = (
+        f"Probabilities are off by {errors['before']:.1%} on average, by {errors['after']:.1%} "
+        "after a temperature that was fitted on other photos."
+    )
+    return Panel(drawn, said, {name: float(f"{e:.4g}") for name, e in errors.items()})
+
+
+def _cross_fitted(labels: Labels, plain: Probabilities) -> Probabilities:
+    honest = np.empty(plain.shape)
+    dealt = deal(labels, 2 if plain.size > BIG else FOLDS, 0)
+    costs = Decision.plain(plain.shape[1]).costs
+    for fold in np.unique(dealt):
+        own = dealt == fold
+        temperature = fit_temperature(labels[~own], plain[~own])
+        honest[own] = Decision(costs, temperature).calibrated(plain[own])
+    return honest
+
+
+def _bins(labels: Labels, table: Probabilities) -> NDArray[np.float64]:
+    """Give (photos, how sure, how often right) of each bin that has photos, shape (b, 3)."""
+    sure = table.max(axis=1)
+    right = table.argmax(axis=1) == labels
+    span = np.minimum((sure * BINS).astype(int), BINS - 1)
+    photos, total, hits = (
+        np.bincount(span, weights=weights, minlength=BINS) for weights in (None, sure, right)
+    )
+    full = photos > 0
+    return np.stack([photos[full], total[full] / photos[full], hits[full] / photos[full]], axis=1)
+
+
+def _error(bins: NDArray[np.float64]) -> float:
+    photos, sure, right = bins.T
+    return float((photos * np.abs(sure - right)).sum() / photos.sum())
+
+
+def _curve(name: str, bins: NDArray[np.float64], colour: str) -> dict[str, Any]:
+    photos, sure, right = bins.T
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": numbers(sure.tolist()),
+        "y": numbers(right.tolist()),
+        "customdata": photos.astype(int).tolist(),
+        "marker": {
+            "color": colour,
+            "size": np.round(6 + 14 * np.sqrt(photos / photos.sum()), 1).tolist(),
+        },
+        "line": {"color": colour},
+        "hovertemplate": "%{x:.1%} sure, %{y:.1%} right, %{customdata} photos<extra></extra>",
+    }

@@ -1,0 +1,90 @@
+"""How the search went: each trial's score when it ended, and the best so far."""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from storage.records import State, Trial
+from study.report.contents import Contents
+from study.report.figures.style import (
+    PALETTE,
+    Panel,
+    axis,
+    figure,
+    number,
+    numbers,
+    score_axis,
+    score_format,
+)
+
+_MARKS = {
+    State.COMPLETE: ("circle", PALETTE[4]),
+    State.PRUNED: ("x-thin-open", PALETTE[3]),
+    State.FAILED: ("cross", PALETTE[5]),
+    State.RUNNING: ("circle-open", PALETTE[2]),
+}
+
+
+def progress(contents: Contents) -> Panel:
+    """Draw scores over time; a point's `customdata` is its trial's number."""
+    ended = sorted(
+        (t for t in contents.trials if t.finished_at and number(t.score) is not None),
+        key=lambda trial: (trial.finished_at, trial.number),
+    )
+    if not ended:
+        return Panel(None, "No trial has ended with a score yet.")
+    metric = contents.study.metric
+    hours, form = _hours(contents, ended), score_format(metric)
+    scores = [float(trial.score or 0.0) for trial in ended]
+    best = list(accumulate(scores, max if metric.higher_is_better else min))
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "best so far",
+        "x": hours,
+        "y": numbers(best, 6),
+        "line": {"shape": "hv", "color": PALETTE[0], "width": 2},
+        "hovertemplate": "best so far %{y:" + form + "}<extra></extra>",
+    }
+    points = [
+        _points(
+            state, [(h, t) for h, t in zip(hours, ended, strict=True) if t.state is state], form
+        )
+        for state in _MARKS
+        if any(trial.state is state for trial in ended)
+    ]
+    drawn = figure(
+        [*points, line],
+        360,
+        xaxis=axis("hours since the first trial began"),
+        yaxis=score_axis(metric),
+    )
+    gains = sum(after != before for before, after in pairwise(best))
+    times = "once" if gains == 1 else f"{gains} times"
+    return Panel(drawn, f"Of {len(ended)} trials with a score, the best was bettered {times}.")
+
+
+def _points(state: State, mine: Sequence[tuple[float | None, Trial]], form: str) -> dict[str, Any]:
+    symbol, colour = _MARKS[state]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": state.value,
+        "x": [hour for hour, _ in mine],
+        "y": numbers((trial.score for _, trial in mine), 6),
+        "customdata": [trial.number for _, trial in mine],
+        "marker": {
+            "symbol": symbol,
+            "color": colour,
+            "size": 7,
+            "opacity": 0.8,
+            "line": {"color": colour, "width": 1.5},
+        },
+        "hovertemplate": "trial %{customdata}: %{y:" + form + "}<extra></extra>",
+    }
+
+
+def _hours(contents: Contents, ended: Sequence[Trial]) -> list[float | None]:
+    first = min(trial.started_at for trial in contents.trials)
+    ends = (trial.finished_at or first for trial in ended)
+    return numbers(((end - first).total_seconds() / 3600 for end in ends), 6)

@@ -1,0 +1,130 @@
+"""What all figures share: their colours, their layout, and the one way that text gets into them."""
+
+import html
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.metrics import Metric
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800")
+"""Told apart with any colour vision, on white and on black: Okabe and Ito (2008), without their
+black, and with their yellow darkened."""
+
+WEAK, MIDDLE, GOOD = (86, 180, 233), (169, 169, 169), (230, 159, 0)
+"""Of a score: blue over grey to orange, which no kind of colour blindness confuses."""
+
+SCALE = [[at, f"rgb{rgb}"] for at, rgb in ((0, WEAK), (0.5, MIDDLE), (1, GOOD))]
+FAINT = "rgba(128, 128, 128, 0.25)"
+GREY = "#888888"
+
+LONGEST = 60
+"""So many characters of a name are shown."""
+
+# What plotly reads as markup, as a template's field, as the end of an attribute or as TeX. Of the
+# named entities it knows few, of the numbered ones all.
+_RISKY = str.maketrans({sign: f"&#{ord(sign)};" for sign in "\"'{}$`\\"})
+
+Figure = dict[str, Any]
+"""What `Plotly.newPlot` takes: data and layout, plain values alone."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure, a sentence on it, and what the page's script needs beside it.
+
+    `figure` is None where there is nothing to draw; then `said` tells why. `said` and `data` hold
+    names as they are: they are for a template that escapes, and for a script that sets text. Names
+    in `figure` are escaped by `shown`. Numbers are finite, or None.
+    """
+
+    figure: Figure | None
+    said: str = ""
+    data: Any = None
+
+
+def shown(text: object, longest: int = LONGEST) -> str:
+    """Make a name safe for plotly, which takes labels, ticks and hover texts for HTML.
+
+    Characters that cannot be seen are dropped: control, formatting (those that turn the reading
+    direction, too) and half pairs. Long names lose their middle, as file names differ at their end.
+    """
+    seen = "".join(c if unicodedata.category(c)[0] != "C" else "" for c in str(text))
+    if len(seen) > longest:
+        tail = longest // 3
+        seen = f"{seen[: longest - tail - 1]}…{seen[-tail:]}"
+    return html.escape(seen, quote=False).translate(_RISKY)
+
+
+def number(value: float | None, digits: int = 4) -> float | None:
+    """Round to so many significant digits, to be short in JSON; None for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def numbers(values: Iterable[float | None], digits: int = 4) -> list[float | None]:
+    """Round them all."""
+    return [number(value, digits) for value in values]
+
+
+def figure(traces: list[dict[str, Any]], height: int, **layout: Any) -> Figure:
+    """Put traces into the layout of all figures.
+
+    Its backgrounds are transparent and no text or grid has a colour: the page sets these, light or
+    dark.
+    """
+    common: dict[str, Any] = {
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
+        "colorway": list(PALETTE),
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left"},
+        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
+    }
+    return {"data": traces, "layout": common | layout}
+
+
+def axis(title: str = "", **others: Any) -> dict[str, Any]:
+    """Give an axis that makes room for its labels."""
+    return {"title": {"text": title}, "automargin": True, "zeroline": False} | others
+
+
+def share_axis(title: str, **others: Any) -> dict[str, Any]:
+    """Give an axis from 0 to 1, in per cent."""
+    return axis(title, range=[-0.02, 1.02], tickformat=".0%", **others)
+
+
+def score_axis(metric: Metric, **others: Any) -> dict[str, Any]:
+    """Give the axis of a study's metric: shares in per cent, losses as they are."""
+    form = {"tickformat": ".1%"} if metric.higher_is_better else {}
+    return axis(metric_text(metric), **form, **others)
+
+
+def score_format(metric: Metric) -> str:
+    """Give how hover texts show a score."""
+    return ".2%" if metric.higher_is_better else ".4f"
+
+
+def metric_text(metric: str) -> str:
+    """Give a metric's name as people write it."""
+    return metric.replace("_", " ")
+
+
+def colour_at(share: float) -> str:
+    """Give the colour on the scale at a share from 0 (weak) to 1 (good)."""
+    first, second = (WEAK, MIDDLE) if share < 0.5 else (MIDDLE, GOOD)
+    way = min(max(2 * share - (share >= 0.5), 0.0), 1.0)
+    mixed = (round(a + way * (b - a)) for a, b in zip(first, second, strict=True))
+    return "rgb({}, {}, {})".format(*mixed)
+
+
+def ranks_of(scores: Mapping[Any, float], *, higher_is_better: bool) -> dict[Any, float]:
+    """Give each its place as a share: 0 the worst, 1 the best."""
+    order = sorted(scores, key=lambda one: scores[one], reverse=not higher_is_better)
+    last = max(len(order) - 1, 1)
+    return {one: place / last if len(order) > 1 else 1.0 for place, one in enumerate(order)}

@@ -1,0 +1,60 @@
+"""The photos that a report shows: which of them, and as small pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from study.report.contents import Contents
+from study.report.thumbnails import thumbnails
+from study.report.worst import worst_of
+
+MOST_IN_CELLS, MOST_PAIRS = 240, 24
+"""So many photos, at most, are shown of the confusion matrix, and so many pairs of duplicates."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small pictures by the photos' paths; `missing` counts those whose files cannot be read."""
+
+    by_path: Mapping[str, str] = field(default_factory=dict, repr=False)
+    missing: int = 0
+
+
+def pictures(contents: Contents, cells: Sequence[Mapping[str, Any]], top: int) -> Pictures:
+    """Make the pictures of the `top` worst errors, of a matrix's cells, and of duplicates.
+
+    `cells` are those of the confusion matrix's panel. Where they have too many photos, each cell
+    has its first before any has its second.
+    """
+    if contents.manifest is None:
+        return Pictures()
+    turns = chain(*zip_longest(*(cell["photos"] for cell in cells)))
+    shown = [place for place in turns if place is not None][:MOST_IN_CELLS]
+    wanted = [contents.photos[place].path for place in (*worst_of(contents, top), *shown)]
+    wanted += [pair[side]["path"] for pair in pairs(contents) for side in ("first", "second")]
+    drawn = thumbnails(Path(contents.manifest.root), wanted)
+    return Pictures(drawn, len(set(wanted)) - len(drawn))
+
+
+def pairs(contents: Contents) -> Sequence[Mapping[str, Any]]:
+    """Give the duplicates that are shown: what `check-data` found, the worst first."""
+    return contents.check["pairs"][:MOST_PAIRS] if contents.check else ()
+
+
+def photos_json(contents: Contents, cells: Sequence[Mapping[str, Any]], have: Pictures) -> Any:
+    """Give by place what the page's script shows of the photos in the matrix's cells."""
+    found = contents.predictions
+    places = sorted({place for cell in cells for place in cell["photos"]})
+    if found is None:
+        return {}
+    return {
+        str(place): {
+            "path": contents.photos[place].path,
+            "probability": round(float(found.confidence[place]), 4),
+            "src": have.by_path[contents.photos[place].path],
+        }
+        for place in places
+        if contents.photos[place].path in have.by_path
+    }

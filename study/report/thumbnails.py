@@ -1,0 +1,40 @@
+"""Small pictures of photos, written into the page itself."""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import BytesIO
+from os import cpu_count
+from pathlib import Path
+
+from PIL import Image
+
+from trainers.data.photo import UnreadablePhoto, read_photo, reduction_of
+
+SIDE, QUALITY = 160, 70
+
+
+def thumbnails(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Give by path a small picture of each photo, as a data URI; of what is no photo, none."""
+    some = list(dict.fromkeys(paths))
+    # Threads do: Pillow decodes outside of Python's lock.
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        drawn = pool.map(lambda path: thumbnail(root / path), some)
+        return {path: uri for path, uri in zip(some, drawn, strict=True) if uri}
+
+
+def thumbnail(path: Path) -> str | None:
+    """Give a small picture of a photo as a data URI; None if the file is missing or no photo."""
+    with suppress(OSError, ValueError, UnreadablePhoto):
+        photo = read_photo(path, reduction_of(path, 2 * SIDE))
+        photo.thumbnail((SIDE, SIDE))
+        return data_uri(photo)
+    return None
+
+
+def data_uri(picture: Image.Image) -> str:
+    """Give a picture as the address of a JPEG that needs no file."""
+    stream = BytesIO()
+    picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode('ascii')}"

@@ -1,0 +1,75 @@
+"""What a photo is recognised by: the hash of its pixels, and perceptual hashes of its windows."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainers.data.scale import Scale
+
+CHECK_SCALE = Scale(128, squeeze=False, cut=False)
+"""Photos are looked over at that size: enough for hashes and features, and soon decoded."""
+
+FEWEST_PIXELS = 32
+"""A shorter side below it has too little to be known by: other than for all of its pixels."""
+
+LEAST_CONTRAST = 3.0
+"""Where luminance varies by less, in levels of 255, a perceptual hash is one of noise."""
+
+_SIDE = 96  # windows are cut from a grey square of so many pixels
+_CUTS = (0.04, 0.08)  # how much less each side of a window has: a crop of 2 to 10 % meets one
+
+WINDOWS = 1 + 5 * len(_CUTS)
+"""The whole photo and, for each cut, the windows at its corners and in its middle."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """A photo's SHA-256 of size and pixels, and the hashes of its windows, uint64 (WINDOWS,).
+
+    The first hash is that of the whole photo. They are None where they would mean nothing.
+    """
+
+    sha256: str
+    hashes: NDArray[np.uint64] | None
+
+
+def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
+    """Take the fingerprint of a photo, RGB (H, W, 3), at `CHECK_SCALE`."""
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(pixels.tobytes())
+    if min(pixels.shape[:2]) < FEWEST_PIXELS:
+        return Fingerprint(digest.hexdigest(), None)
+    square = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    if np.asarray(square).std() < LEAST_CONTRAST:
+        return Fingerprint(digest.hexdigest(), None)
+    bits = np.stack([imagehash.dhash(window).hash for window in _windows(square)])
+    return Fingerprint(digest.hexdigest(), packed(bits))
+
+
+def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack hashes of 8 x 8 bits, (n, 8, 8), into numbers, (n,)."""
+    return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64)[:, 0]
+
+
+def mirrored(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Give what the hashes would be if the photos were turned over.
+
+    A bit says whether brightness rises from one pixel to the next: seen from the other side it
+    falls, and the last step is the first.
+    """
+    bits = np.unpackbits(hashes.reshape(-1, 1).view(np.uint8), axis=1).reshape(-1, 8, 8)
+    return packed(bits[:, :, ::-1] == 0).reshape(hashes.shape)
+
+
+def _windows(square: Image.Image) -> Iterator[Image.Image]:
+    yield square
+    for cut in _CUTS:
+        less = round(cut * _SIDE)
+        side = _SIDE - less
+        for x, y in ((0, 0), (less, 0), (0, less), (less, less), (less // 2, less // 2)):
+            yield square.crop((x, y, x + side, y + side))

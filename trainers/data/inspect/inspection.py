@@ -1,0 +1,132 @@
+"""Look over a data set: duplicates, flaws, and if asked for, doubtful labels and trivial cues."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.cache import Cache
+from trainers.data.inspect.cues import find_cues
+from trainers.data.inspect.duplicates import find_duplicates
+from trainers.data.inspect.facts import Facts, facts_of
+from trainers.data.inspect.findings import Inspection
+from trainers.data.inspect.fingerprints import CHECK_SCALE, Fingerprint, fingerprint
+from trainers.data.inspect.flaws import find_flaws
+from trainers.data.inspect.labels import doubt_labels
+from trainers.data.inspect.shots import Shots
+from trainers.data.manifest import Manifest, Photo
+from trainers.data.sources import Split
+
+Told = Callable[[str, int, int], None]
+"""Is told what is being done, how many photos are done, and of how many."""
+
+
+class Embed(Protocol):
+    """Gives the features of photos by their indices: float32 (n, F), rows of length 1."""
+
+    def __call__(self, indices: Sequence[int]) -> NDArray[np.float32]:
+        """Compute them."""
+        ...
+
+
+def inspect_data(
+    manifest: Manifest,
+    cache: Cache | None,
+    *,
+    thorough: bool = False,
+    progress: Told = lambda *_: None,
+) -> Inspection:
+    """Look over a data set's photos once; see `Inspection`.
+
+    Only if `thorough`, the features of all photos are computed, and labels are doubted; otherwise
+    a network looks only at photos whose hashes are alike, if there are any.
+    """
+    shots = Shots(manifest, CHECK_SCALE, cache, lambda *n: progress("decoding photos", *n))
+    photos, total = manifest.photos, len(manifest.photos)
+    prints: list[Fingerprint] = []
+    facts: list[Facts] = []
+    for done, (mark, fact) in enumerate(shots.each(lambda *of: _look(manifest, *of)), 1):
+        prints.append(mark)
+        facts.append(fact)
+        progress("looking at photos", done, total)
+    embed = _Features(shots, lambda *n: progress("comparing photos", *n))
+    if thorough:
+        embed(range(total))
+    pairs, groups, uncompared = find_duplicates(photos, prints, embed)
+    found = Inspection(
+        manifest_digest=manifest.digest,
+        classes=manifest.classes,
+        photos=total,
+        counts=counts_of(manifest),
+        pairs=pairs,
+        groups=groups,
+        flaws=find_flaws(photos, facts),
+        uncompared=uncompared,
+        cues=find_cues(photos, facts, len(manifest.classes)),
+    )
+    if not thorough:
+        return found
+    doubts = doubt_labels(
+        photos, embed(range(total)), _group_numbers(photos, groups), len(manifest.classes)
+    )
+    return replace(found, doubts=doubts)
+
+
+def counts_of(manifest: Manifest) -> dict[Split, tuple[int, ...]]:
+    """Count the photos of each class in each split that has any."""
+    n_classes = len(manifest.classes)
+    return {
+        split: tuple(np.bincount(manifest.labels(split), minlength=n_classes).tolist())
+        for split in Split
+        if manifest.of_split(split)
+    }
+
+
+def moved(found: Inspection, manifest: Manifest) -> Inspection:
+    """Give what was found of the same photos, now that they have other splits."""
+    now = {photo.path: photo for photo in manifest.photos}
+    return replace(
+        found,
+        manifest_digest=manifest.digest,
+        counts=counts_of(manifest),
+        pairs=tuple(
+            replace(pair, first=now[pair.first.path], second=now[pair.second.path])
+            for pair in found.pairs
+        ),
+        groups=tuple(tuple(now[photo.path] for photo in group) for group in found.groups),
+        flaws=tuple(replace(flaw, photo=now[flaw.photo.path]) for flaw in found.flaws),
+        doubts=found.doubts
+        and tuple(replace(doubt, photo=now[doubt.photo.path]) for doubt in found.doubts),
+    )
+
+
+def _look(manifest: Manifest, photo: Photo, pixels: NDArray[np.uint8]) -> tuple[Fingerprint, Facts]:
+    return fingerprint(pixels), facts_of(manifest.root / photo.path, photo.size, pixels)
+
+
+class _Features:
+    """The features of photos, each computed once, and only if it is asked for."""
+
+    def __init__(self, shots: Shots, progress: Callable[[int, int], None]) -> None:
+        self._shots = shots
+        self._progress = progress
+        self._known: dict[int, NDArray[np.float32]] = {}
+
+    def __call__(self, indices: Sequence[int]) -> NDArray[np.float32]:
+        missing = [index for index in dict.fromkeys(indices) if index not in self._known]
+        if missing:
+            from trainers.embedding import embed  # torch: seconds to import
+
+            rows = embed((self._shots[index] for index in missing), len(missing), self._progress)
+            self._known |= dict(zip(missing, rows, strict=True))
+        return np.stack([self._known[index] for index in indices])
+
+
+def _group_numbers(photos: Sequence[Photo], groups: Sequence[Sequence[Photo]]) -> NDArray[np.int64]:
+    """Give each photo the number of its group; one without a duplicate is a group by itself."""
+    numbers = {photo.path: index for index, photo in enumerate(photos)}
+    for group in groups:
+        numbers |= dict.fromkeys((photo.path for photo in group), numbers[group[0].path])
+    return np.array([numbers[photo.path] for photo in photos], np.int64)

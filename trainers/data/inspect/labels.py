@@ -1,0 +1,81 @@
+"""Labels that a classifier doubts, which has not seen the photo: confident learning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.inspect.findings import Doubt
+from trainers.data.manifest import Photo
+
+FOLDS = 5
+FEWEST = FOLDS
+"""Of a class with fewer photos (duplicates counted once), nothing can be said."""
+
+_DIMENSIONS = 128  # of the features: a linear classifier on more gains little, and takes minutes
+_STRENGTH = 0.01  # inverse of the regularisation: frozen features of a few photos overfit
+
+
+def doubt_labels(
+    photos: Sequence[Photo],
+    features: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    n_classes: int,
+    seed: int = 0,
+) -> tuple[Doubt, ...]:
+    """Give the photos whose labels are likely wrong, the likeliest first.
+
+    `features` are (n, F), of a frozen backbone. Each photo's probabilities come from a logistic
+    regression that was fitted without its fold; photos of one of the `groups`, (n,), share a fold.
+    Which labels are doubted is decided by confident learning (Northcutt et al. 2021, cleanlab).
+    """
+    labels = np.array([photo.label for photo in photos], np.int64)
+    sizes = [len(np.unique(groups[labels == label])) for label in range(n_classes)]
+    judged = np.flatnonzero(np.isin(labels, [c for c, size in enumerate(sizes) if size >= FEWEST]))
+    classes, own = np.unique(labels[judged], return_inverse=True)
+    if len(classes) < 2:
+        return ()
+    from cleanlab.filter import find_label_issues  # seconds to import
+
+    probabilities = out_of_fold(own, features[judged], groups[judged], seed)
+    ranked = find_label_issues(
+        own, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
+    )
+    return tuple(
+        Doubt(
+            photo=photos[judged[index]],
+            suggested=int(classes[probabilities[index].argmax()]),
+            suggested_probability=float(probabilities[index].max()),
+            own_probability=float(probabilities[index, own[index]]),
+        )
+        for index in ranked
+        if probabilities[index].argmax() != own[index]
+    )
+
+
+def out_of_fold(
+    labels: NDArray[Any], features: NDArray[np.float32], groups: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Give each photo's probabilities, (n, C), by a classifier fitted without its fold."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    n, width = features.shape
+    classifier = make_pipeline(
+        PCA(min(_DIMENSIONS, width, n // 2), random_state=seed),
+        StandardScaler(),
+        LogisticRegression(C=_STRENGTH, max_iter=300),
+    )
+    probabilities = np.zeros((n, int(labels.max()) + 1))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for fitted, judged in folds.split(features, labels, groups):
+        classifier.fit(features[fitted], labels[fitted])
+        # A fold may lack a class that has few photos.
+        probabilities[np.ix_(judged, classifier.classes_)] = classifier.predict_proba(
+            features[judged]
+        )
+    return probabilities

@@ -1,0 +1,54 @@
+"""What a pretrained backbone sees in photos: features to compare them by. Imports torch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import normalize
+
+from trainers.backbone import build_network
+from trainers.schedule import Schedule, Stage
+
+BACKBONE = "tf_efficientnet_lite0"
+"""Small, and its ImageNet weights come with Encore's packages."""
+
+SIDE = 128
+"""Pixels a side: copies are as alike as with 224, at a third of the time."""
+
+_BATCH = 64
+
+
+def embed(
+    photos: Iterable[NDArray[np.uint8]],
+    count: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> NDArray[np.float32]:
+    """Give the pooled features of `count` photos, each RGB (H, W, 3), as rows of length 1.
+
+    The whole photo is squeezed into a square, as what is at its rim counts too. Returns (n, F);
+    `progress` gets (photos done, of). On the CPU, so that a search's GPUs stay free.
+    """
+    stages = (Stage(image_size=SIDE, batch_size=_BATCH),)
+    network = build_network(Schedule(backbone=BACKBONE, stages=stages), 2, seed=0)
+    body = network.eval().to(memory_format=torch.channels_last)
+    rows: list[NDArray[np.float32]] = []
+    done = 0
+    with torch.inference_mode():
+        for batch in _batches(photos):
+            squares = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
+            rows.append(normalize(body.features(squares)).numpy())
+            done += len(batch)
+            progress(done, count)
+    return np.concatenate(rows)
+
+
+def _batches(photos: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    squares = (
+        np.asarray(Image.fromarray(photo).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        for photo in photos
+    )
+    while batch := list(islice(squares, _BATCH)):
+        yield np.stack(batch)
