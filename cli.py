@@ -15,6 +15,7 @@ from study.commands.explain import explain
 from study.commands.export import export
 from study.commands.predict import predict
 from study.commands.reading import dashboard, doctor, gc, ls, show, tree
+from study.commands.report import report
 from study.commands.reproduce import reproduce
 from study.commands.searching import plan, repeat, search
 from study.exits import FAILED, INTERRUPTED, exit_code, sentence
@@ -41,6 +42,7 @@ for command in (
     ls,
     show,
     tree,
+    report,
     dashboard,
     doctor,
     gc,

@@ -1,13 +1,20 @@
-"""Use case `dashboard`: Optuna's own, on the study's database, for this machine alone."""
+"""Use case `dashboard`: Optuna's own, with notes and pictures, for this machine alone."""
 
 import socket
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from storage.database import open_database
+from storage.places import runs_folder
 from storage.store import Store
 from study.config import ConfigError, StudyConfig
 
 HOST = "127.0.0.1"
+ARTIFACTS = ".artifacts"
+"""The folder among the runs of what people upload; no study can have its name."""
 
 
 def dashboard(
@@ -31,8 +38,30 @@ def dashboard(
             ) from None
     import optuna_dashboard  # seconds, which a mistake need not wait for
 
+    from study.board.decorated import DecoratedArtifacts, DecoratedStorage
+    from study.board.exhibits import Exhibits
+    from study.board.guard import Guard
     from study.optuna_storage import optuna_storage
 
-    served = optuna_storage(storage)
-    ready(f"http://{HOST}:{port}/")
-    optuna_dashboard.run_server(served, host=HOST, port=port)
+    with closing(Exhibits(storage)) as exhibits:
+        served = optuna_storage(storage, partial(DecoratedStorage, exhibits))
+        artifacts = DecoratedArtifacts(runs_folder(storage) / ARTIFACTS, exhibits)
+        application = Guard(
+            optuna_dashboard.wsgi(served, artifacts), (f"{HOST}:{port}", f"localhost:{port}")
+        )
+        with make_server(HOST, port, application, _Server, _Quiet) as server:
+            ready(f"http://{HOST}:{port}/")
+            server.serve_forever()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each request in a thread: a heat map takes seconds, and others need not wait."""
+
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    """Writes no line for each request."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Say nothing."""

@@ -54,8 +54,15 @@ def _write(frame: "pd.DataFrame", path: Path) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     safe = frame.map(_defused).rename(columns=_defused)
     try:
-        # A file name may hold bytes that are no UTF-8.
-        safe.to_csv(temporary, index=False, encoding="utf-8", errors="backslashreplace")
+        # A file name may hold bytes that are no UTF-8, or the half of a line's end: Python quotes
+        # what is in the line's end that it is told.
+        safe.to_csv(
+            temporary,
+            index=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+            lineterminator="\r\n",
+        )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Optuna's tables on our database, opened as our own, and as patient while a server is away."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,27 +18,26 @@ _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
 """What Optuna asks of its storage, each a whole transaction: the public and some private verbs."""
 
 
-def optuna_storage(url: str, patience: Patience | None = None) -> RDBStorage:
-    """Open Optuna's tables. With `patience`, they must be written by nobody else meanwhile."""
+def optuna_storage(url: str, make: Callable[..., RDBStorage] = RDBStorage) -> RDBStorage:
+    """Open Optuna's tables; `make` gets the URL and `engine_kwargs` of `RDBStorage`."""
     plain, options = settings(url)
     plain = plain.replace("{", "{{").replace("}", "}}")  # for Optuna, a template
     with making_tables(url):
-        storage = (
-            RDBStorage(plain, engine_kwargs=options)
-            if patience is None
-            else PatientStorage(plain, options, patience)
-        )
+        storage = make(plain, engine_kwargs=options)
     adopt(storage.engine)
     return storage
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage, whose questions and changes are repeated while the server is away."""
+    """Optuna's storage, whose questions and changes are repeated while the server is away.
 
-    def __init__(self, url: str, options: dict[str, Any], patience: Patience) -> None:
+    Nobody else must write to its study meanwhile.
+    """
+
+    def __init__(self, patience: Patience, url: str, engine_kwargs: dict[str, Any]) -> None:
         self._patience = patience
         self._trials: dict[int, int] = {}  # by study, how many there are
-        super().__init__(url, engine_kwargs=options)
+        super().__init__(url, engine_kwargs=engine_kwargs)
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)

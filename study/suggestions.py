@@ -7,17 +7,19 @@ import logging
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from storage.patience import Patience
 from storage.records import State, Trial
 from study.choices import Space
 from study.config import Pruner, Sampler
-from study.optuna_storage import optuna_storage
+from study.optuna_storage import PatientStorage, optuna_storage
 from study.policy import Branch
 from study.space import stage_of, suggest_schedule
 from trainers.metrics import Metric
@@ -42,7 +44,9 @@ class Suggestions:
         patience: Patience | None = None,
     ) -> None:
         _quiet()
-        self._storage = optuna_storage(url, patience)
+        self._storage = optuna_storage(
+            url, partial(PatientStorage, patience) if patience else RDBStorage
+        )
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,

@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +13,8 @@ from typing import Any
 
 import jinja2
 
-from study.naming import schedule_text, score_text, time_text
+from storage.records import State
+from study.naming import score_text, time_text
 from study.report.contents import Contents
 from study.report.figures.style import Panel
 from study.report.pictures import Pictures, pairs, photos_json
@@ -41,7 +43,24 @@ class Report:
     explanation: Explanation
     commands: Mapping[str, str]
     made: str
+    top: int
     reload: int | None = None
+
+    @property
+    def states(self) -> dict[str, int]:
+        """Count the trials by how far they have come."""
+        count = Counter(trial.state for trial in self.contents.trials)
+        return {state.value: count[state] for state in State}
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """Who made the winner: what its card tells, but the command, which is shown apart."""
+        return {k: v for k, v in self.explanation.made_by.items() if k != "command"}
+
+    @property
+    def versions(self) -> str:
+        """The packages that the winner was made with."""
+        return ", ".join(f"{name} {v}" for name, v in self.explanation.packages.items())
 
 
 def render(report: Report) -> str:
@@ -54,20 +73,24 @@ def render(report: Report) -> str:
         name: {"figure": panel.figure, "data": panel.data} for name, panel in report.panels.items()
     }
     payload["photos"] = photos_json(contents, cells, report.pictures)
-    return _environment().get_template("report.html.j2").render(
-        report=report,
-        contents=contents,
-        chosen=contents.selection,
-        winner=Schedule.from_dict(contents.selection.schedule) if contents.selection else None,
-        cheapest=cheapest(contents.schedules) if contents.schedules else None,
-        worst=[_fallback(contents, place) for place in worst_of(contents, 12)],
-        pairs=pairs(contents),
-        payload=payload,
-        policy=policy([plotly, ours], [style, EMPTY]),
-        sheets=_sheets(plotly),
-        plotly=plotly,
-        script=ours,
-        style=style,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            contents=contents,
+            chosen=contents.selection,
+            winner=Schedule.from_dict(contents.selection.schedule) if contents.selection else None,
+            cheapest=cheapest(contents.schedules) if contents.schedules else None,
+            worst=[_fallback(contents, place) for place in worst_of(contents, report.top)],
+            pairs=pairs(contents),
+            payload=payload,
+            policy=policy([plotly, ours], [style, EMPTY]),
+            sheets=_sheets(plotly),
+            plotly=plotly,
+            script=ours,
+            style=style,
+        )
     )
 
 
@@ -133,7 +156,6 @@ def _environment() -> jinja2.Environment:
         "json": to_json,
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
         "time": time_text,
-        "schedule": schedule_text,
         "rates": lambda values: "/".join(f"{value:g}" for value in values),
     }
     environment.globals["score_text"] = score_text

@@ -5,26 +5,22 @@ figures are made; and whatever goes wrong there, the report is written, and says
 """
 
 import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import signal
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
-from study.explain import ToExplain, draw
+from study.explain import Explained, ToExplain, draw
 from study.report.contents import Contents
 from study.report.thumbnails import data_uri
 from study.views.sheet import Picture, heated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from study.explain import Explained
 
 SIDE = 224
 """Pixels a side of a photo and of its heat map."""
@@ -59,8 +55,9 @@ class Explanation:
 
 
 def worst_of(contents: Contents, top: int) -> list[int]:
-    """Give the places of the `top` worst validation photos: mistakes by how little was right,
-    then those that were rightly named with the least certainty.
+    """Give the places of the `top` worst validation photos, the surest mistakes first.
+
+    After the mistakes come those that were rightly named with the least certainty.
     """
     found = contents.predictions
     if found is None:
@@ -70,22 +67,67 @@ def worst_of(contents: Contents, top: int) -> list[int]:
     return [int(place) for place in np.argsort(doubt, kind="stable")[:top]]
 
 
-@contextmanager
-def explaining(contents: Contents, top: int) -> "Iterator[Callable[[], Explanation]]":
-    """Begin to explain the worst errors beside; what is given waits for them."""
-    reason = _reason(contents)
-    chosen, manifest = contents.selection, contents.manifest
-    if reason or chosen is None or manifest is None:
-        yield partial(Explanation, reason=reason)
-        return
-    photos = [contents.photos[place] for place in worst_of(contents, top)]
-    asked = [
-        ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
-        for photo in photos
-    ]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        yield pool.submit(explain_all, Path(chosen.file), asked).result
+class Explainer:
+    """Explains the worst errors in a process of its own, for as long as it is entered."""
+
+    def __init__(self) -> None:
+        self._process: SpawnProcess | None = None
+        self._line: Connection | None = None
+        self._reason = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Be done with the process: what it still has to tidy up would take a second."""
+        if self._process is not None and self._line is not None:
+            self._process.kill()
+            self._process.join()
+            self._line.close()
+
+    def start(self) -> None:
+        """Start the process, if it is not there yet: its imports take seconds."""
+        if self._process is None:
+            spawn = multiprocessing.get_context("spawn")
+            self._line, theirs = spawn.Pipe()
+            self._process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+            self._process.start()
+            theirs.close()
+
+    def ask(self, contents: Contents, top: int) -> None:
+        """Have the `top` worst errors explained, where that can be."""
+        chosen, manifest = contents.selection, contents.manifest
+        self._reason = _reason(contents)
+        if self._reason or chosen is None or manifest is None:
+            return
+        photos = [contents.photos[place] for place in worst_of(contents, top)]
+        asked = [
+            ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
+            for photo in photos
+        ]
+        self.start()
+        if self._line is not None:
+            with suppress(OSError):  # that it has died is found when it should answer
+                self._line.send((Path(chosen.file), asked))
+
+    def answer(self) -> Explanation:
+        """Wait for what came of it."""
+        if self._reason or self._line is None:
+            return Explanation(reason=self._reason)
+        try:
+            found: Explanation = self._line.recv()
+        except (EOFError, OSError):
+            return Explanation(reason="the process that was to explain the photos died")
+        return found
+
+
+def _work(line: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    with suppress(Exception):  # whoever asks is told of what is missing
+        import trainers.attribution
+        import trainers.classifier  # noqa: F401
+    with suppress(EOFError):
+        line.send(explain_all(*line.recv()))
 
 
 def _reason(contents: Contents) -> str:
@@ -129,7 +171,7 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def _worst(about: "Explained", picture: Picture) -> Worst:
+def _worst(about: Explained, picture: Picture) -> Worst:
     photo = Image.fromarray(picture.photo).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return Worst(
         path=about.path,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,14 +58,19 @@ def served(finished: Lab, port: int) -> Iterator[int]:
         command, cwd=finished.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as server:
         try:
-            deadline = time.monotonic() + 60
-            while not can_connect("127.0.0.1", port):
-                assert server.poll() is None, server.stdout and server.stdout.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_for(server, port)
             yield port
         finally:
             server.kill()
+
+
+def wait_for(server: "subprocess.Popen[Any]", port: int) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + 60
+    while not can_connect("127.0.0.1", port):
+        assert server.poll() is None, server.stdout and server.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def can_connect(host: str, port: int) -> bool:

@@ -54,7 +54,9 @@ def _seconds(contents: Contents) -> tuple[dict[Group, float], dict[Group, float]
     saved: dict[Group, float] = defaultdict(float)
     for run in contents.runs.values():
         group = (run.position + 1, run.image_size)
-        seconds = number(run.seconds) or 0.0
+        # While it runs, its epochs alone know.
+        known = run.seconds or sum(epoch.seconds for epoch in contents.epochs.get(run.id, ()))
+        seconds = number(known) or 0.0
         spent[group] += seconds
         saved[group] += seconds * max(used[run.id] - 1, 0)
     return spent, saved

@@ -54,12 +54,11 @@ def curves(contents: Contents) -> Panel:
     losses = [epoch.valid_loss for trial in trials for epoch in contents.epochs_of(trial.number)]
     drawn = figure(
         traces,
-        620,
+        680,
         xaxis=axis(anchor="y", matches="x2", showticklabels=False),
         xaxis2=axis("epoch", anchor="y2"),
         yaxis=axis("validation loss", domain=[0.53, 1], **_bounded(losses)),
         yaxis2=score_axis(metric, domain=[0, 0.47], anchor="x2"),
-        legend={"orientation": "h", "y": -0.12, "yanchor": "top", "font": {"size": 11}},
     )
     said = f"{len(trials)} trials"
     if behind:
@@ -209,7 +208,7 @@ def _behind(trials: Sequence[Trial], contents: Contents, panel: str) -> Iterator
             "xaxis": panel.replace("y", "x"),
             "yaxis": panel,
             "line": {"color": FAINT, "width": 1},
-            "opacity": max(0.2, 1 - len(trials) / BEHIND),
+            "opacity": max(0.4, 1 - len(trials) / BEHIND),
             "hovertemplate": "trial %{customdata}, epoch %{x}: %{y:" + _form(contents, panel) + "}"
             "<extra></extra>",
         }

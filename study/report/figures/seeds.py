@@ -42,8 +42,6 @@ def seeds(contents: Contents) -> Panel:
             autorange="reversed",
             showgrid=False,
         ),
-        legend={"orientation": "h", "y": 1, "yanchor": "bottom"},
-        margin={"l": 56, "r": 16, "t": 40, "b": 48},
     )
     tied = sum(line.tied for line in contents.schedules[1:])
     said = f"The first {len(lines)} of {len(contents.schedules)} schedules"

@@ -90,7 +90,7 @@ def separation(contents: Contents, answers: Answers) -> tuple[Panel, Panel]:
         Panel(
             figure(
                 roc,
-                460,
+                360 + 14 * len(roc),
                 xaxis=share_axis("false alarms"),
                 yaxis=share_axis("caught (recall)"),
                 showlegend=True,
@@ -101,7 +101,7 @@ def separation(contents: Contents, answers: Answers) -> tuple[Panel, Panel]:
         Panel(
             figure(
                 precise,
-                460,
+                360 + 14 * len(precise),
                 xaxis=share_axis("caught (recall)"),
                 yaxis=share_axis("right, where named (precision)"),
                 showlegend=True,

@@ -84,14 +84,19 @@ def figure(traces: list[dict[str, Any]], height: int, **layout: Any) -> Figure:
         "colorway": list(PALETTE),
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "y": -0.2, "yanchor": "top"},
+        # Above: below, on a phone, it would lie on the title of the axis.
+        "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
     }
     return {"data": traces, "layout": common | layout}
 
 
 def axis(title: str = "", **others: Any) -> dict[str, Any]:
     """Give an axis that makes room for its labels."""
-    return {"title": {"text": title}, "automargin": True, "zeroline": False} | others
+    return {
+        "title": {"text": title, "standoff": 10},
+        "automargin": True,
+        "zeroline": False,
+    } | others
 
 
 def share_axis(title: str, **others: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What another threshold would cost, or leaving more photos to a person: for the page's slider."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,65 +8,108 @@ import numpy as np
 from study.goals import Goal
 from study.report.contents import Contents
 from study.report.figures.probabilities import Answers
-from study.report.figures.style import PALETTE, Panel, axis, figure, number, numbers, shown
-from study.tradeoff import TradeOff, by_doubt, by_threshold
+from study.report.figures.style import (
+    GREY,
+    PALETTE,
+    Figure,
+    Panel,
+    axis,
+    figure,
+    number,
+    numbers,
+    shown,
+)
+from study.tradeoff import POINTS, TradeOff, by_threshold
 from trainers.decision import Decision
 
-MOST_RECALLS = 12
+Point = dict[str, Any]
+
+FEW_CLASSES = 50
+"""Of so many the page may show all prices."""
 
 
 def trade_off(contents: Contents, answers: Answers) -> Panel:
     """Draw what each setting of the decision rule gives, on cross-fitted probabilities.
 
     By the prices of the study, or at 1 for each mistake. The figure's first shape is the line that
-    marks a setting: the slider moves its `x0` and `x1`. `data` are {kind, classes, photos (by
-    class), costs (C rows; None for more than 50 classes), priced (whether the study set prices),
-    own (the rule's setting, or None), points}. Of kind "threshold" (two classes), a point is {at,
-    recalls, cost, confusion}: from the probability `at` on the first class is named. Of kind
-    "doubt", it is {at, answered (a share), cost, wrong}: photos whose expected cost is above `at`
-    are left to a person, `cost` is per answered photo and `wrong` counts the mistakes among these.
+    marks a setting: the slider moves its `x0` and `x1`, to a point's `at` or `answered`. `data` are
+    {kind, classes (of two), photos (of each of the two), costs (C rows; None of many classes),
+    priced (whether the study set prices), own (the rule's setting, or None), points}. Of kind
+    "threshold" (two classes), a point is {at, recalls, cost, confusion}: from the probability `at`
+    on the first class is named. Of kind "doubt", it is {at, answered (a share), cost, wrong}:
+    photos whose expected cost is above `at` are left to a person, `cost` is per answered photo, and
+    `wrong` counts the mistakes among these.
     """
-    goal = contents.selection.goal if contents.selection else None
-    priced = goal is not None
-    goal = goal or Goal(Decision.plain(len(contents.classes)).costs)
-    curve, own = _curve(contents, answers, goal)
-    photos = np.bincount(answers.labels, minlength=len(contents.classes)).tolist()
     two = len(contents.classes) == 2
-    points = [_threshold(point, photos) if two else _doubt(point, answers, goal) for point in curve]
+    draw = _thresholds if two else _doubts
+    points, own, drawn = draw(contents, answers)
+    operation = contents.selection.operation if contents.selection else None
+    few = len(contents.classes) <= FEW_CLASSES
     data = {
         "kind": "threshold" if two else "doubt",
         "classes": list(contents.classes) if two else [],
-        "photos": photos if two else [],
-        "costs": [list(row) for row in goal.costs] if len(photos) <= 50 else None,
-        "priced": priced,
+        "photos": np.bincount(answers.labels, minlength=2).tolist() if two else [],
+        "costs": [list(row) for row in _goal(contents).costs] if few else None,
+        "priced": operation is not None,
         "own": number(own),
         "points": points,
     }
-    cost = "cost per photo" if priced else "mistakes per photo"
-    drawn = _by_threshold(contents, curve, cost) if two else _by_doubt(curve, cost)
-    start = own if own is not None else curve[-1].at
-    at = number(start if two else 1 - curve[-1].rejected)
-    drawn["layout"]["shapes"] = [_mark(at)]
-    prices = "the study's prices" if priced else "each mistake at 1, as no prices were set"
+    start = min(points, key=lambda p: abs(p["at"] - own)) if own is not None else points[-1]
+    drawn["layout"]["shapes"] = [_mark(start["at" if two else "answered"])]
+    prices = "the study's prices" if operation else "each mistake at 1, as no prices were set"
     return Panel(drawn, f"With {prices}; each photo is judged by what the others tell.", data)
 
 
-def _curve(
-    contents: Contents, answers: Answers, goal: Goal
-) -> tuple[tuple[TradeOff, ...], float | None]:
-    """Give the curve, that of `best` where it has one, and the rule's own setting."""
+def _goal(contents: Contents) -> Goal:
+    goal = contents.selection.goal if contents.selection else None
+    return goal or Goal(Decision.plain(len(contents.classes)).costs)
+
+
+def _cost(contents: Contents) -> str:
+    priced = contents.selection and contents.selection.operation
+    return "cost per photo" if priced else "mistakes per photo"
+
+
+def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], float | None, Figure]:
+    """Give the settings for two classes, the rule's own, and the figure."""
+    goal = _goal(contents)
     operation = contents.selection.operation if contents.selection else None
-    if operation is not None:
-        rule = operation.decision
-        return operation.trade_off, rule.threshold if len(goal.costs) == 2 else rule.reject_cost
-    if len(goal.costs) == 2:
-        rule = Decision(goal.costs)
-        return by_threshold(answers.labels, answers.honest[:, 0], goal, rule), rule.threshold
-    expected = answers.honest @ np.array(goal.costs)
-    return by_doubt(answers.labels, expected.argmin(axis=1), expected.min(axis=1), goal), None
+    rule = operation.decision if operation else Decision(goal.costs)
+    curve = (
+        operation.trade_off
+        if operation
+        else by_threshold(answers.labels, answers.honest[:, 0], goal, rule)
+    )
+    photos = np.bincount(answers.labels, minlength=2).tolist()
+    points = [_threshold(point, photos) for point in curve]
+    x = [point["at"] for point in points]
+    names = [shown(name, 30) for name in contents.classes]
+    cost = _cost(contents)
+    drawn = figure(
+        [
+            *(
+                _line(f"recall of {name}", x, [p["recalls"][label] for p in points], label)
+                for label, name in enumerate(names)
+            ),
+            _line(cost, x, [p["cost"] for p in points], 5) | {"yaxis": "y2"},
+        ],
+        400,
+        xaxis=axis(f"probability from which {names[0]} is named"),
+        yaxis=axis("recall", tickformat=".0%"),
+        yaxis2=axis(
+            cost,
+            overlaying="y",
+            side="right",
+            tickmode="auto",
+            showgrid=False,
+            rangemode="tozero",
+        ),
+        margin={"l": 56, "r": 56, "t": 24, "b": 48},
+    )
+    return points, rule.threshold, drawn
 
 
-def _threshold(point: TradeOff, photos: list[int]) -> dict[str, Any]:
+def _threshold(point: TradeOff, photos: Sequence[int]) -> Point:
     # Of two classes a recall says all: the class's other photos are taken for the other class.
     first, second = (round(r * n) for r, n in zip(point.recalls, photos, strict=True))
     return {
@@ -76,62 +120,75 @@ def _threshold(point: TradeOff, photos: list[int]) -> dict[str, Any]:
     }
 
 
-def _doubt(point: TradeOff, answers: Answers, goal: Goal) -> dict[str, Any]:
-    expected = answers.honest @ np.array(goal.costs)
-    answered = expected.min(axis=1) <= point.at
-    wrong = (expected.argmin(axis=1) != answers.labels) & answered
-    return {
-        "at": number(point.at),
-        "answered": number(1 - point.rejected),
-        "cost": number(point.cost),
-        "wrong": int(wrong.sum()),
-    }
-
-
-def _by_threshold(contents: Contents, curve: tuple[TradeOff, ...], cost: str) -> dict[str, Any]:
-    first, second = (shown(name, 30) for name in contents.classes)
-    x = numbers(point.at for point in curve)
-    traces = [
-        _line(f"recall of {name}", x, [point.recalls[label] for point in curve], label)
-        for label, name in enumerate((first, second))
-    ]
-    traces.append(_line(cost, x, [point.cost for point in curve], 5) | {"yaxis": "y2"})
-    return figure(
-        traces,
-        400,
-        xaxis=axis(f"probability from which {first} is named"),
-        yaxis=axis("recall", tickformat=".0%"),
-        yaxis2=axis(
-            cost, overlaying="y", side="right", tickmode="auto", showgrid=False, rangemode="tozero"
-        ),
-        margin={"l": 56, "r": 56, "t": 24, "b": 48},
-    )
-
-
-def _by_doubt(curve: tuple[TradeOff, ...], cost: str) -> dict[str, Any]:
-    x = numbers(1 - point.rejected for point in curve)
-    return figure(
-        [_line(cost, x, [point.cost for point in curve], 5)],
+def _doubts(contents: Contents, answers: Answers) -> tuple[list[Point], float | None, Figure]:
+    """Give the settings for more classes, the rule's own, and the figure."""
+    operation = contents.selection.operation if contents.selection else None
+    if operation is None:
+        points, own = _by_doubt(answers), None
+    else:
+        points = [_doubt(point, operation.photos) for point in operation.trade_off]
+        own = operation.decision.reject_cost
+    cost = _cost(contents)
+    drawn = figure(
+        [_line(cost, [p["answered"] for p in points], [p["cost"] for p in points], 5)],
         360,
         xaxis=axis("photos answered, the others left to a person", tickformat=".0%"),
         yaxis=axis(f"{cost} answered", rangemode="tozero"),
     )
+    return points, own, drawn
 
 
-# From one probability to the next, all get the answers of the next.
-def _line(name: str, x: list[float | None], y: list[float], colour: int) -> dict[str, Any]:
+def _doubt(point: TradeOff, photos: Sequence[int]) -> Point:
+    # A recall counts what is left to a person as seen: what it lacks are mistakes.
+    wrong = sum(n * (1 - recall) for recall, n in zip(point.recalls, photos, strict=True))
+    return {
+        "at": number(point.at),
+        "answered": number(1 - point.rejected),
+        "cost": number(point.cost),
+        "wrong": round(wrong),
+    }
+
+
+def _by_doubt(answers: Answers) -> list[Point]:
+    """Answer ever more photos, the surest first, each mistake at 1.
+
+    As `study.tradeoff.by_doubt`, which weighs prices, and would take seconds for a thousand
+    classes.
+    """
+    doubt = 1 - answers.honest.max(axis=1)
+    wrong = answers.honest.argmax(axis=1) != answers.labels
+    order = np.argsort(doubt, kind="stable")
+    some = np.linspace(0, len(order) - 1, min(len(order), POINTS)).round().astype(int)
+    levels = np.unique(doubt[order][some])
+    answered = np.searchsorted(doubt[order], levels, side="right")
+    mistakes = np.cumsum(wrong[order])[answered - 1]
+    return [
+        {
+            "at": number(at),
+            "answered": number(count / len(order)),
+            "cost": number(errors / count),
+            "wrong": errors,
+        }
+        for at, count, errors in zip(
+            levels.tolist(), answered.tolist(), mistakes.tolist(), strict=True
+        )
+    ]
+
+
+# From one setting to the next, all photos get the answers of the next.
+def _line(name: str, x: list[float | None], y: list[float | None], colour: int) -> Point:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": name,
         "x": x,
-        "y": numbers(y),
+        "y": y,
         "line": {"color": PALETTE[colour], "shape": "vh"},
         "hovertemplate": "%{x:.3g}: %{y:.3g}<extra>%{fullData.name}</extra>",
     }
 
 
-def _mark(at: float | None) -> dict[str, Any]:
+def _mark(at: float | None) -> Point:
     return {
         "type": "line",
         "x0": at,
@@ -139,5 +196,5 @@ def _mark(at: float | None) -> dict[str, Any]:
         "y0": 0,
         "y1": 1,
         "yref": "paper",
-        "line": {"color": "#888888", "dash": "dash", "width": 1.5},
+        "line": {"color": GREY, "dash": "dash", "width": 1.5},
     }

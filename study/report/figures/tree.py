@@ -78,7 +78,7 @@ def stage_tree(contents: Contents) -> Panel:
         ],
         "hovertemplate": "%{label}<br>%{customdata[2]}<extra></extra>",
         "texttemplate": "%{label}",
-        "insidetextfont": {"color": "#111111"},
+        "textfont": {"color": "#111111"},
         "leaf": {"opacity": 1},
         "marker": {
             "colors": colours,
@@ -99,8 +99,8 @@ def stage_tree(contents: Contents) -> Panel:
     said = f"{tree.stage_runs} stage runs for {tree.trials} trials in {time_text(tree.seconds)}"
     if tree.saved_pixels:
         said += f"; sharing saved {tree.saved_pixels / whole:.0%} of the pixels"
-    if len(boxes) < tree.stage_runs:
-        said += f"; {tree.stage_runs - len(boxes)} of the weaker ones are merged"
+    if merged := sum(box.merged for box in boxes if box.merged > 1):
+        said += f"; {merged} of the weaker ones are merged"
     return Panel(drawn, said + ".", [_listed(box, contents) for box in boxes])
 
 
@@ -126,27 +126,32 @@ def boxes_of(contents: Contents) -> list[Box]:
 def _boxes(
     nodes: Sequence[StageNode], parent: str, depth: int, kept: set[str], contents: Contents
 ) -> Iterator[Box]:
+    below = list(_below([node for node in nodes if node.key not in kept]))
     for node in nodes:
-        if node.key in kept:
+        # A single one is no more to show than its count.
+        if node.key in kept or len(below) == 1:
             yield _box(node, parent, depth, contents)
             yield from _boxes(node.children, node.key, depth + 1, kept, contents)
-    if rest := [node for node in nodes if node.key not in kept]:
-        below = list(_below(rest))
-        scores = [node.score for node in below if node.score is not None]
-        best = max if contents.study.metric.higher_is_better else min
-        states = {node.state for node in below}
-        yield Box(
-            id=f"{parent}+",
-            parent=parent,
-            depth=depth,
-            label=f"{len(below)} more",
-            state=states.pop() if len(states) == 1 else State.COMPLETE,
-            score=best(scores) if scores else None,
-            seconds=sum(node.seconds for node in below),
-            trials=tuple(sorted({number for node in rest for number in node.trials})),
-            stopped=sum(len(node.stopped) for node in below),
-            merged=len(below),
-        )
+    if len(below) > 1:
+        yield _merged(below, parent, depth, contents)
+
+
+def _merged(below: Sequence[StageNode], parent: str, depth: int, contents: Contents) -> Box:
+    scores = [node.score for node in below if node.score is not None]
+    best = max if contents.study.metric.higher_is_better else min
+    states = {node.state for node in below}
+    return Box(
+        id=f"{parent}+",
+        parent=parent,
+        depth=depth,
+        label=f"{len(below)} more",
+        state=states.pop() if len(states) == 1 else State.COMPLETE,
+        score=best(scores) if scores else None,
+        seconds=sum(node.seconds for node in below),
+        trials=tuple(sorted({number for node in below for number in node.trials})),
+        stopped=sum(len(node.stopped) for node in below),
+        merged=len(below),
+    )
 
 
 def _below(nodes: Sequence[StageNode]) -> Iterator[StageNode]:

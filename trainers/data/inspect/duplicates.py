@@ -9,18 +9,15 @@ from numpy.typing import NDArray
 from trainers.data.inspect.findings import Likeness, Pair
 from trainers.data.inspect.fingerprints import Fingerprint, mirrored
 from trainers.data.inspect.neighbours import alike
+from trainers.data.inspect.overlay import agreement
 from trainers.data.manifest import Photo
 
-LEAST_COSINE = 0.75
-"""From this cosine of features on, photos with hashes alike are one shot: 97 % of the copies of 300
-photos of flowers have it, cropped, mirrored and recompressed ones too, and 0.1 % of the others."""
+LEAST_AGREEMENT = 0.75
+"""From this correlation of detail on, photos with hashes alike are one shot: of 720 photos of
+flowers, all copies had it, and other photos 0.6 at most (`benchmarks/duplicates.py`)."""
 
-NEARER = 0.6
-"""Where all photos of a set look alike, as X-rays do, copies must be nearer by so much of the way
-from the usual cosine to 1."""
-
-SAMPLE = 100
-"""Photos that tell the usual cosine."""
+LEAST_COSINE = 0.4
+"""So alike must the features be as well: grey copies had 0.42 (all but 1 %), the others 0.6."""
 
 MOST = 16
 """Of one photo, so many earlier copies are told: a film of one scene has millions of pairs."""
@@ -29,7 +26,7 @@ Features = Callable[[Sequence[int]], NDArray[np.float32]]
 """Gives features of photos by index: (n, F), rows of length 1."""
 
 _Found = tuple[int, int, bool]
-"""Indices of two photos, the first the smaller, and whether one is turned over."""
+"""Two photos by their index, the first the smaller, and whether one is turned over."""
 
 
 def find_duplicates(
@@ -38,8 +35,8 @@ def find_duplicates(
     """Give the pairs of duplicates, the groups they form, and how many photos were not compared.
 
     EXACT copies are paired with the first of them. NEAR ones have perceptual hashes alike in some
-    window, mirrored or not, which the cosine of features confirms; `features` are asked for only
-    for these, and a few others. Photos without a perceptual hash are compared by all their pixels.
+    window, mirrored or not, agree in their detail, and in their features, which are asked for only
+    of these. Photos without a look of their own are compared by all their pixels.
     """
     first = _firsts(prints)
     exact = [
@@ -50,15 +47,14 @@ def find_duplicates(
     distinct = [
         index
         for index, origin in enumerate(first)
-        if index == origin and prints[index].hashes is not None
+        if index == origin and prints[index].look is not None
     ]
-    candidates = _candidates(distinct, prints)
     near = [
         Pair(photos[one], photos[other], Likeness.NEAR, cosine, turned)
-        for (one, other, turned), cosine in _confirmed(candidates, len(photos), features)
+        for (one, other, turned), cosine in _confirmed(_agreeing(distinct, prints), features)
     ]
     pairs = tuple(sorted((*exact, *near), key=lambda pair: (pair.first.path, pair.second.path)))
-    uncompared = sum(each.hashes is None for each in prints)
+    uncompared = sum(each.look is None for each in prints)
     return pairs, _groups(photos, pairs), uncompared
 
 
@@ -68,46 +64,41 @@ def _firsts(prints: Sequence[Fingerprint]) -> list[int]:
     return [seen.setdefault(each.sha256, index) for index, each in enumerate(prints)]
 
 
-def _candidates(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_Found]:
-    """Give the pairs whose hashes are alike; those of each photo with the first `MOST` of them."""
-    if len(distinct) < 2:
+def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_Found]:
+    """Give the pairs of one shot by hash and detail; of each photo, `MOST` with earlier ones."""
+    looks = [look for index in distinct if (look := prints[index].look) is not None]
+    if not looks:
         return []
-    table = np.stack([hashes for i in distinct if (hashes := prints[i].hashes) is not None])
-    turned: dict[tuple[int, int], bool] = {}
-    for flip, windows in ((False, table), (True, mirrored(table))):
-        for left, right in alike(table[:, 0], list(windows.T)):
-            apart = left != right
-            small, large = np.minimum(left, right)[apart], np.maximum(left, right)[apart]
-            for pair in zip(small.tolist(), large.tolist(), strict=True):
-                turned.setdefault(pair, flip)
+    hashes = np.stack([look.hashes for look in looks])
+    greys = np.stack([look.grey for look in looks])
+    best: dict[tuple[int, int], tuple[float, bool]] = {}
+    for turned, windows in ((False, hashes), (True, mirrored(hashes))):
+        for one, other in alike(hashes[:, 0], list(windows.T)):
+            step = -1 if turned else 1
+            found = agreement(greys[one], greys[other][:, :, ::step])
+            for i, j, value in zip(one.tolist(), other.tolist(), found.tolist(), strict=True):
+                if value >= LEAST_AGREEMENT:
+                    pair = min(i, j), max(i, j)
+                    best[pair] = max(best.get(pair, (0.0, False)), (value, turned))
     earlier: dict[int, int] = defaultdict(int)
-    found = []
-    for (small, large), flip in sorted(turned.items()):
+    kept = []
+    for (small, large), (_, turned) in sorted(best.items()):
         earlier[large] += 1
         if earlier[large] <= MOST:
-            found.append((distinct[small], distinct[large], flip))
-    return found
+            kept.append((distinct[small], distinct[large], turned))
+    return kept
 
 
-def _confirmed(
-    candidates: Sequence[_Found], n_photos: int, features: Features
-) -> Iterable[tuple[_Found, float]]:
-    if not candidates:
+def _confirmed(found: Sequence[_Found], features: Features) -> Iterable[tuple[_Found, float]]:
+    """Give those whose features are alike too, with the cosine."""
+    if not found:
         return
-    asked = sorted({index for one, other, _ in candidates for index in (one, other)})
-    others = np.random.default_rng(0).permutation(n_photos)[:SAMPLE].tolist()
-    rows = dict(zip([*asked, *others], features([*asked, *others]), strict=True))
-    least = _least_cosine(np.stack([rows[index] for index in others]))
-    for one, other, turned in candidates:
+    asked = sorted({index for one, other, _ in found for index in (one, other)})
+    rows = dict(zip(asked, features(asked), strict=True))
+    for one, other, turned in found:
         cosine = min(float(rows[one] @ rows[other]), 1.0)
-        if cosine >= least:
+        if cosine >= LEAST_COSINE:
             yield (one, other, turned), cosine
-
-
-def _least_cosine(sample: NDArray[np.float32]) -> float:
-    cosines = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
-    usual = float(np.median(cosines)) if len(cosines) else 0.0
-    return max(LEAST_COSINE, usual + NEARER * (1 - usual))
 
 
 def _groups(photos: Sequence[Photo], pairs: Sequence[Pair]) -> tuple[tuple[Photo, ...], ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainers.data.inspect.overlay import STORED
 from trainers.data.scale import Scale
 
 CHECK_SCALE = Scale(128, squeeze=False, cut=False)
@@ -29,13 +30,21 @@ WINDOWS = 1 + 5 * len(_CUTS)
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """A photo's SHA-256 of size and pixels, and the hashes of its windows, uint64 (WINDOWS,).
-
-    The first hash is that of the whole photo. They are None where they would mean nothing.
-    """
+    """A photo's SHA-256 of size and pixels, and its `look`; None where that would mean nothing."""
 
     sha256: str
-    hashes: NDArray[np.uint64] | None
+    look: "Look | None"
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """The hashes of a photo's windows, uint64 (WINDOWS,), that of the whole photo first.
+
+    `grey` is the whole photo, squeezed into a small square, uint8 (STORED, STORED).
+    """
+
+    hashes: NDArray[np.uint64]
+    grey: NDArray[np.uint8]
 
 
 def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
@@ -48,7 +57,8 @@ def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
     if np.asarray(square).std() < LEAST_CONTRAST:
         return Fingerprint(digest.hexdigest(), None)
     bits = np.stack([imagehash.dhash(window).hash for window in _windows(square)])
-    return Fingerprint(digest.hexdigest(), packed(bits))
+    small = square.resize((STORED, STORED), Image.Resampling.BOX)
+    return Fingerprint(digest.hexdigest(), Look(packed(bits), np.asarray(small)))
 
 
 def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:

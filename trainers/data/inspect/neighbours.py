@@ -8,12 +8,22 @@ from numpy.typing import NDArray
 RADIUS = 7
 """So many of 64 bits may differ; then at most one does in some quarter of them."""
 
+CROWD = 64
+"""Under one key, so many hashes are looked at: thousands of photos of one scene all have it, and
+each is like the first of them."""
+
+CLOSEST = 32
+"""So many photos, those with the hashes nearest to its own, are given for each."""
+
 _QUARTERS = 4
 _BITS = 64 // _QUARTERS
 _FLIPS = np.array([0, *(1 << bit for bit in range(_BITS))], np.uint16)
 _BLOCK = 256  # photos that look for theirs at once
+_AT_ONCE = 2**21  # hashes that are compared at once
+_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+Hashes = NDArray[np.uint64]
+Indices = NDArray[np.int64]
 
 
 class Index:
@@ -23,7 +33,7 @@ class Index:
     changed, so each hash is looked up under 4 x 17 keys.
     """
 
-    def __init__(self, hashes: NDArray[np.uint64]) -> None:
+    def __init__(self, hashes: Hashes) -> None:
         self._hashes = hashes
         keys = _quarters(hashes)
         self._orders = [np.argsort(column, kind="stable") for column in keys.T]
@@ -32,44 +42,74 @@ class Index:
             for column, order in zip(keys.T, self._orders, strict=True)
         ]
 
-    def alike(self, queries: NDArray[np.uint64]) -> Pairs:
-        """Give (query, hash) for all that are alike, by their indices, each pair once."""
-        found = [
-            self._check(queries, *self._under(quarter, keys))
-            for quarter, keys in enumerate(_quarters(queries).T)
-        ]
-        pairs = np.unique(np.concatenate(found), axis=0)
-        return pairs[:, 0], pairs[:, 1]
+    def alike(self, queries: Hashes) -> tuple[Indices, Indices, Indices]:
+        """Give (query, hash, bits that differ) for all that are alike; some more than once."""
+        found = []
+        for quarter in range(_QUARTERS):
+            query, hashed = self._under(quarter, *self._keys(quarter, queries))
+            bits = differing(queries[query], self._hashes[hashed])
+            near = bits <= RADIUS
+            found.append(np.stack([query[near], hashed[near], bits[near]]))
+        query, hashed, bits = np.concatenate(found, axis=1)
+        return query, hashed, bits
 
-    def _under(self, quarter: int, keys: NDArray[np.uint16]) -> Pairs:
-        """Give (query, hash) for all hashes under a query's key or one with a bit changed."""
-        order, starts = self._orders[quarter], self._starts[quarter]
-        wanted = (keys[:, None] ^ _FLIPS).ravel().astype(np.int64)
-        counts = starts[wanted + 1] - starts[wanted]
-        which = np.repeat(np.arange(len(wanted)), counts)
+    def cost(self, queries: Hashes) -> int:
+        """Tell how many hashes would be compared."""
+        return sum(int(self._keys(quarter, queries)[1].sum()) for quarter in range(_QUARTERS))
+
+    def _keys(self, quarter: int, queries: Hashes) -> tuple[Indices, Indices]:
+        """Give the keys of all queries, one after the other, and how many hashes each has."""
+        keys = (_quarters(queries)[:, quarter, None] ^ _FLIPS).ravel().astype(np.int64)
+        starts = self._starts[quarter]
+        return keys, np.minimum(starts[keys + 1] - starts[keys], CROWD)
+
+    def _under(self, quarter: int, keys: Indices, counts: Indices) -> tuple[Indices, Indices]:
+        """Give (query, hash) for all hashes under the keys."""
+        which = np.repeat(np.arange(len(keys)), counts)
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return which // len(_FLIPS), order[starts[wanted][which] + within]
-
-    def _check(
-        self, queries: NDArray[np.uint64], left: NDArray[np.int64], right: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        near = np.bitwise_count(queries[left] ^ self._hashes[right]) <= RADIUS
-        return np.column_stack([left[near], right[near]])
+        places = self._starts[quarter][keys[which]] + within
+        return which // len(_FLIPS), self._orders[quarter][places]
 
 
-def alike(hashes: NDArray[np.uint64], queries: Sequence[NDArray[np.uint64]]) -> Iterator[Pairs]:
+def alike(hashes: Hashes, queries: Sequence[Hashes]) -> Iterator[tuple[Indices, Indices]]:
     """Give, block by block, pairs (i, j) of which a query of photo i is like the hash of photo j.
 
     `hashes` are (n,), each of `queries` (n,) as well: the photos seen through different windows.
+    No photo is paired with itself.
     """
-    index = Index(hashes)
-    table = np.stack(queries, axis=1)
-    for start in range(0, len(hashes), _BLOCK):
-        block = table[start : start + _BLOCK]
-        left, right = index.alike(block.ravel())
-        yield start + left // table.shape[1], right
+    index, table = Index(hashes), np.stack(queries, axis=1)
+    starts = list(range(0, len(table), _BLOCK))
+    blocks = [(start, min(start + _BLOCK, len(table))) for start in reversed(starts)]
+    while blocks:
+        start, stop = blocks.pop()
+        block = table[start:stop].ravel()
+        if stop - start > 1 and index.cost(block) > _AT_ONCE:
+            middle = (start + stop) // 2
+            blocks += [(middle, stop), (start, middle)]
+        else:
+            query, hashed, bits = index.alike(block)
+            yield _closest(start + query // table.shape[1], hashed, bits)
 
 
-def _quarters(hashes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+def differing(one: Hashes, other: Hashes) -> NDArray[np.int64]:
+    """Count the bits in which hashes differ, one by one."""
+    ones = _ONES[(one ^ other).view(np.uint8)].reshape(-1, 8)
+    return np.asarray(ones.sum(axis=1, dtype=np.int64))
+
+
+def _closest(one: Indices, other: Indices, bits: Indices) -> tuple[Indices, Indices]:
+    """Give each pair once, and of each photo those with the `CLOSEST`."""
+    apart = one != other
+    order = np.lexsort((bits[apart], other[apart], one[apart]))
+    one, other, bits = one[apart][order], other[apart][order], bits[apart][order]
+    first = np.append(True, (np.diff(one) != 0) | (np.diff(other) != 0))[: len(one)]
+    one, other, bits = one[first], other[first], bits[first]
+    order = np.lexsort((bits, one))
+    one, other = one[order], other[order]
+    rank = np.arange(len(one)) - np.searchsorted(one, one)
+    return one[rank < CLOSEST], other[rank < CLOSEST]
+
+
+def _quarters(hashes: Hashes) -> NDArray[np.uint16]:
     """Cut hashes (n,) into four, (n, 4)."""
     return np.ascontiguousarray(hashes).view(np.uint16).reshape(-1, _QUARTERS)

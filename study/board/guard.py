@@ -1,0 +1,45 @@
+"""Who may ask the dashboard for what: this machine's own pages, and nothing a search stands on."""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_READING = ("GET", "HEAD")
+_WRITABLE = re.compile(r"/api/(studies/\d+(/\d+)?/note|artifacts/.+)")
+
+
+class Guard:
+    """Lets through what comes from this server's own pages, and changes notes and uploads only.
+
+    A page of somebody else's that names 127.0.0.1 by a name of its own (DNS rebinding), or has
+    the browser send something here, is refused. So is what would end trials of a search or delete
+    them behind its back, be it a click in good faith.
+    """
+
+    def __init__(self, application: Application, hosts: Iterable[str]) -> None:
+        self._application = application
+        self._hosts = frozenset(hosts)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request, as WSGI has it."""
+        origin = environ.get("HTTP_ORIGIN")
+        ours = origin is None or origin in {f"http://{host}" for host in self._hosts}
+        if environ.get("HTTP_HOST") not in self._hosts or not ours:
+            return _refuse(start_response, "this dashboard is for its own machine alone")
+        path = environ.get("PATH_INFO", "")
+        if environ["REQUEST_METHOD"] not in _READING and not _WRITABLE.fullmatch(path):
+            return _refuse(
+                start_response,
+                "Encore keeps its studies itself; only notes and uploads change here",
+            )
+        return self._application(environ, start_response)
+
+
+def _refuse(start_response: StartResponse, reason: str) -> list[bytes]:
+    start_response("403 Forbidden", [("Content-Type", "application/json")])
+    return [json.dumps({"reason": reason}).encode()]

@@ -1,0 +1,189 @@
+"""What the dashboard shows beside its own: notes that are harmless, pictures, a guard."""
+
+import json
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage.records import Trial
+from study.board.exhibits import Exhibit, Exhibits
+from study.board.guard import Guard
+from study.board.notes import Predicted, note_on, plain
+from study.board.pictures import CLASSES, draw_confusion, draw_curves, draw_words
+from tests.lab import Lab
+
+HOSTILE = ("<script>alert(1)</script>", "a|b", "`x` [y](javascript:z)\n# big")
+
+
+def trials(lab: Lab) -> list[Trial]:
+    """Give a study's trials."""
+    with lab.reading() as (store, study, _):
+        return store.trials(study.id)
+
+
+def predicted(names: tuple[str, ...] = HOSTILE) -> Predicted:
+    """Give predictions with a mistake in each class."""
+    labels = np.repeat(np.arange(len(names)), 4)
+    answers = labels.copy()
+    answers[::4] = (labels[::4] + 1) % len(names)
+    return Predicted(names, labels, answers)
+
+
+def test_a_note_tells_the_story(finished: Lab) -> None:
+    """Score, schedule, errors, matrix, weights and the way on are in it."""
+    trial = max(trials(finished), key=lambda each: each.score or 0)
+    note = note_on(trial, finished.config.metric, "lab", predicted(("a", "b")), "/artifacts/1/2/3")
+    assert note.startswith(f"**{100 * (trial.score or 0):.2f} accuracy**")
+    assert f"seed {trial.seed}" in note
+    assert "2 errors on 8 validation photos" in note
+    assert "| a | 3 | 1 |\n| b | 1 | 3 |" in note
+    assert "[The weights](/artifacts/1/2/3)" in note
+    assert note.endswith(f"`python cli.py show {trial.number} --study lab`")
+
+
+def test_names_are_only_text(finished: Lab) -> None:
+    """No class name becomes HTML, a link, code or a column of the table."""
+    trial = next(each for each in trials(finished) if each.score)
+    note = note_on(trial, finished.config.metric, "lab", predicted(), None)
+    assert "<" not in note
+    table = [line for line in note.splitlines() if line.startswith("|")]
+    assert len(table) == 5
+    assert [line.replace("\\|", "").count("|") for line in table] == [5] * 5
+    assert "\\`x\\` \\[y\\]\\(javascript\\:z\\)?\\# big" in note
+
+
+def test_what_failed_says_why(finished: Lab) -> None:
+    """A failed trial's note has the reason and no matrix."""
+    trial = next(each for each in trials(finished) if each.failure)
+    note = note_on(trial, finished.config.metric, "lab", None, None)
+    assert plain(trial.failure or "") in note
+    assert "|" not in note
+
+
+def test_many_classes_are_listed_by_their_worst_confusions(finished: Lab) -> None:
+    """Beyond ten classes the note names pairs, the most frequent first."""
+    names = tuple(f"class{n}" for n in range(12))
+    labels = np.repeat(np.arange(12), 4)
+    answers = labels.copy()
+    answers[:3], answers[4] = 5, 7
+    trial = next(each for each in trials(finished) if each.score)
+    note = note_on(trial, finished.config.metric, "lab", Predicted(names, labels, answers), None)
+    assert "- 3 class0 taken for class5\n- 1 class1 taken for class7" in note
+    assert "| true" not in note
+
+
+@pytest.mark.parametrize("count", [2, 3, CLASSES + 30])
+def test_a_confusion_matrix_is_drawn(count: int) -> None:
+    """It is a PNG of a size that a page can show, whatever the classes are called."""
+    names = tuple(f"{HOSTILE[n % 3]}$\\frac{n}$" for n in range(count))
+    picture = Image.open(BytesIO(draw_confusion(predicted(names), "$title$")))
+    assert picture.format == "PNG"
+    assert 300 < picture.width < 1100
+    assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_curves_are_drawn(finished: Lab) -> None:
+    """Even of an epoch without a finite loss there is a picture."""
+    with finished.reading() as (store, study, _):
+        for trial in store.trials(study.id):
+            drawn = draw_curves(store.epochs_of_trial(trial.id), study.metric, "trial")
+            assert Image.open(BytesIO(drawn)).width > 500
+    assert Image.open(BytesIO(draw_words("no $heat maps\n: <b>"))).width > 500
+
+
+def test_exhibits_are_those_of_what_is_there(finished: Lab) -> None:
+    """Whatever has ended has pictures; weights and heat maps only where a file is kept."""
+    exhibits = Exhibits(finished.url)
+    try:
+        study = exhibits.known("lab")
+        assert study is not None
+        assert exhibits.known("somebody else's") is None
+        found = exhibits.of(study)
+        with finished.reading() as (store, record, vault):
+            for trial in store.trials(record.id):
+                kinds = set(found[trial.number].values())
+                kept = {(c.stage_run_id, c.epoch) for c in store.checkpoints(record.id)}
+                has_file = (trial.best_stage_run, trial.best_epoch) in kept
+                assert (Exhibit.WEIGHTS in kinds) == (Exhibit.HEAT in kinds) == has_file
+            names = {kind: name for name, kind in found[1].items()}
+            shown = exhibits.show(names[Exhibit.WEIGHTS])
+            assert shown is not None
+            assert not isinstance(shown, bytes)
+            assert shown.parent == vault.root
+        again = Exhibits(finished.url)
+        assert again.of(study) == found  # an address that was noted stays good
+        again.close()
+        assert exhibits.show("0" * 8) is None
+    finally:
+        exhibits.close()
+
+
+Answer = tuple[str, str]
+
+
+def ask(method: str, path: str, host: str = "127.0.0.1:8080", origin: str | None = None) -> Answer:
+    """Send a request through the guard; give the status and the text."""
+    said: list[str] = []
+
+    def application(_: dict[str, Any], start: Any) -> list[bytes]:
+        start("200 OK", [])
+        return [b"let through"]
+
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": host}
+    if origin is not None:
+        environ["HTTP_ORIGIN"] = origin
+    guard = Guard(application, ("127.0.0.1:8080", "localhost:8080"))
+    body = b"".join(guard(environ, lambda status, _: said.append(status)))
+    return said[0], body.decode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/studies/1"),
+        ("HEAD", "/dashboard"),
+        ("PUT", "/api/studies/1/2/note"),
+        ("PUT", "/api/studies/1/note"),
+        ("POST", "/api/artifacts/1/2"),
+        ("DELETE", "/api/artifacts/1/2/abc"),
+    ],
+)
+def test_reading_noting_and_uploading_pass(method: str, path: str) -> None:
+    """What a person does there with no harm is let through, from its own pages."""
+    for origin in (None, "http://127.0.0.1:8080", "http://localhost:8080"):
+        assert ask(method, path, origin=origin) == ("200 OK", "let through")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "/api/studies/1"),
+        ("POST", "/api/studies"),
+        ("POST", "/api/studies/1/rename"),
+        ("POST", "/api/trials/3/tell"),
+        ("PUT", "/api/trials/3/user-attrs"),
+    ],
+)
+def test_nothing_that_a_search_stands_on_is_changed(method: str, path: str) -> None:
+    """No click ends, deletes or renames what belongs to a search."""
+    status, text = ask(method, path)
+    assert status == "403 Forbidden"
+    assert "Encore keeps its studies itself" in json.loads(text)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("evil.example:8080", None),
+        ("127.0.0.1:9999", None),
+        ("", None),
+        ("127.0.0.1:8080", "http://evil.example"),
+        ("127.0.0.1:8080", "null"),
+    ],
+)
+def test_pages_of_others_are_refused(host: str, origin: str | None) -> None:
+    """Neither a rebound name nor another page's script gets anything, not even to read."""
+    assert ask("GET", "/api/studies", host, origin)[0] == "403 Forbidden"
