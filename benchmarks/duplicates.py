@@ -259,8 +259,8 @@ def index(_: argparse.Namespace) -> str:
         cells = [f"{n:,}"]
         for hashes in (_random(draw, n), _clustered(draw, n)):
             began = time.perf_counter()
-            pairs = sum(len(left) for left, _ in alike(hashes, [hashes]))
-            cells += [f"{time.perf_counter() - began:.2f}", f"{(pairs - n) // 2:,}"]
+            pairs = sum(len(left) for left, _ in alike(hashes[:, None], hashes)) // 2
+            cells += [f"{time.perf_counter() - began:.2f}", f"{pairs:,}"]
         rows.append(cells)
     header = ("hashes", "random, s", "pairs", "clusters of 10, s", "pairs")
     return f"{markdown(header, rows)}\n\nwithin {RADIUS} of 64 bits"

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.inspect.findings import Likeness, Pair
-from trainers.data.inspect.fingerprints import Fingerprint, mirrored
+from trainers.data.inspect.fingerprints import Fingerprint
 from trainers.data.inspect.neighbours import alike
 from trainers.data.inspect.overlay import agreement
 from trainers.data.manifest import Photo
 
-LEAST_AGREEMENT = 0.75
+LEAST_AGREEMENT = 0.9
 """From this correlation of detail on, photos with hashes alike are one shot: of 720 photos of
 flowers, all copies had it, and other photos 0.6 at most (`benchmarks/duplicates.py`)."""
 
@@ -69,13 +69,14 @@ def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_F
     looks = [look for index in distinct if (look := prints[index].look) is not None]
     if not looks:
         return []
-    hashes = np.stack([look.hashes for look in looks])
+    windows = np.stack([look.hashes for look in looks])
+    turned_over = np.array([look.mirrored for look in looks], np.uint64)
     greys = np.stack([look.grey for look in looks])
     best: dict[tuple[int, int], tuple[float, bool]] = {}
-    for turned, windows in ((False, hashes), (True, mirrored(hashes))):
-        for one, other in alike(hashes[:, 0], list(windows.T)):
+    for turned, queries in ((False, windows[:, 0]), (True, turned_over)):
+        for one, other in alike(windows, queries):
             step = -1 if turned else 1
-            found = agreement(greys[one], greys[other][:, :, ::step])
+            found = agreement(greys[one][:, :, ::step], greys[other])
             for i, j, value in zip(one.tolist(), other.tolist(), found.tolist(), strict=True):
                 if value >= LEAST_AGREEMENT:
                     pair = min(i, j), max(i, j)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trainers.data.inspect.overlay import STORED
 from trainers.data.scale import Scale
@@ -40,10 +40,12 @@ class Fingerprint:
 class Look:
     """The hashes of a photo's windows, uint64 (WINDOWS,), that of the whole photo first.
 
-    `grey` is the whole photo, squeezed into a small square, uint8 (STORED, STORED).
+    `mirrored` is the hash of the whole photo turned over; `grey` is the photo, squeezed into a
+    small square, uint8 (STORED, STORED).
     """
 
     hashes: NDArray[np.uint64]
+    mirrored: np.uint64
     grey: NDArray[np.uint8]
 
 
@@ -56,24 +58,15 @@ def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
     square = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     if np.asarray(square).std() < LEAST_CONTRAST:
         return Fingerprint(digest.hexdigest(), None)
-    bits = np.stack([imagehash.dhash(window).hash for window in _windows(square)])
-    small = square.resize((STORED, STORED), Image.Resampling.BOX)
-    return Fingerprint(digest.hexdigest(), Look(packed(bits), np.asarray(small)))
+    windows = [*_windows(square), ImageOps.mirror(square)]
+    hashes = packed(np.stack([imagehash.dhash(window).hash for window in windows]))
+    small = np.asarray(square.resize((STORED, STORED), Image.Resampling.BILINEAR))
+    return Fingerprint(digest.hexdigest(), Look(hashes[:-1], hashes[-1], small))
 
 
 def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Pack hashes of 8 x 8 bits, (n, 8, 8), into numbers, (n,)."""
     return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64)[:, 0]
-
-
-def mirrored(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Give what the hashes would be if the photos were turned over.
-
-    A bit says whether brightness rises from one pixel to the next: seen from the other side it
-    falls, and the last step is the first.
-    """
-    bits = np.unpackbits(hashes.reshape(-1, 1).view(np.uint8), axis=1).reshape(-1, 8, 8)
-    return packed(bits[:, :, ::-1] == 0).reshape(hashes.shape)
 
 
 def _windows(square: Image.Image) -> Iterator[Image.Image]:

@@ -1,24 +1,25 @@
 """Which hashes are alike: multi-index hashing (Norouzi et al. 2012), so that not all meet all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-RADIUS = 7
-"""So many of 64 bits may differ; then at most one does in some quarter of them."""
+RADIUS = 9
+"""So many of 64 bits may differ; then, of the quarters of a hash, one of the first two differs in at
+most 2 bits, or one of the last two in at most 1."""
 
-CROWD = 64
+CROWD = 256
 """Under one key, so many hashes are looked at: thousands of photos of one scene all have it, and
 each is like the first of them."""
 
-CLOSEST = 32
+CLOSEST = 16
 """So many photos, those with the hashes nearest to its own, are given for each."""
 
 _QUARTERS = 4
 _BITS = 64 // _QUARTERS
-_FLIPS = np.array([0, *(1 << bit for bit in range(_BITS))], np.uint16)
-_BLOCK = 256  # photos that look for theirs at once
+_BLOCK = 1024  # photos that look for theirs at once
 _AT_ONCE = 2**21  # hashes that are compared at once
 _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
@@ -29,8 +30,8 @@ Indices = NDArray[np.int64]
 class Index:
     """Finds, among n hashes, uint64 (n,), those within `RADIUS` bits of others.
 
-    Each quarter of a hash is a key to a table; who is alike has a quarter with at most one bit
-    changed, so each hash is looked up under 4 x 17 keys.
+    Each quarter of a hash is a key to a table. A hash is looked up under its own keys and those
+    with a bit or two changed, 308 in all.
     """
 
     def __init__(self, hashes: Hashes) -> None:
@@ -59,7 +60,7 @@ class Index:
 
     def _keys(self, quarter: int, queries: Hashes) -> tuple[Indices, Indices]:
         """Give the keys of all queries, one after the other, and how many hashes each has."""
-        keys = (_quarters(queries)[:, quarter, None] ^ _FLIPS).ravel().astype(np.int64)
+        keys = (_quarters(queries)[:, quarter, None] ^ _FLIPS[quarter]).ravel().astype(np.int64)
         starts = self._starts[quarter]
         return keys, np.minimum(starts[keys + 1] - starts[keys], CROWD)
 
@@ -68,30 +69,28 @@ class Index:
         which = np.repeat(np.arange(len(keys)), counts)
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
         places = self._starts[quarter][keys[which]] + within
-        return which // len(_FLIPS), self._orders[quarter][places]
+        return which // len(_FLIPS[quarter]), self._orders[quarter][places]
 
 
-def alike(hashes: Hashes, queries: Sequence[Hashes]) -> Iterator[tuple[Indices, Indices]]:
-    """Give, block by block, pairs (i, j) of which a query of photo i is like the hash of photo j.
+def alike(windows: Hashes, queries: Hashes) -> Iterator[tuple[Indices, Indices]]:
+    """Give, block by block, pairs (i, j) of which the query of i is like a window of j.
 
-    `hashes` are (n,), each of `queries` (n,) as well: the photos seen through different windows.
-    No photo is paired with itself.
+    `windows` are (n, w), of n photos, and `queries` (n,). No photo is paired with itself.
     """
-    index, table = Index(hashes), np.stack(queries, axis=1)
-    starts = list(range(0, len(table), _BLOCK))
-    blocks = [(start, min(start + _BLOCK, len(table))) for start in reversed(starts)]
+    index = Index(windows.ravel())
+    starts = range(0, len(queries), _BLOCK)
+    blocks = [(start, min(start + _BLOCK, len(queries))) for start in reversed(starts)]
     while blocks:
         start, stop = blocks.pop()
-        block = table[start:stop].ravel()
-        if stop - start > 1 and index.cost(block) > _AT_ONCE:
+        if stop - start > 1 and index.cost(queries[start:stop]) > _AT_ONCE:
             middle = (start + stop) // 2
             blocks += [(middle, stop), (start, middle)]
         else:
-            query, hashed, bits = index.alike(block)
-            yield _closest(start + query // table.shape[1], hashed, bits)
+            query, hashed, bits = index.alike(queries[start:stop])
+            yield _closest(start + query, hashed // windows.shape[1], bits)
 
 
-def differing(one: Hashes, other: Hashes) -> NDArray[np.int64]:
+def differing(one: Hashes, other: Hashes) -> Indices:
     """Count the bits in which hashes differ, one by one."""
     ones = _ONES[(one ^ other).view(np.uint8)].reshape(-1, 8)
     return np.asarray(ones.sum(axis=1, dtype=np.int64))
@@ -113,3 +112,13 @@ def _closest(one: Indices, other: Indices, bits: Indices) -> tuple[Indices, Indi
 def _quarters(hashes: Hashes) -> NDArray[np.uint16]:
     """Cut hashes (n,) into four, (n, 4)."""
     return np.ascontiguousarray(hashes).view(np.uint16).reshape(-1, _QUARTERS)
+
+
+def _flips(most: int) -> NDArray[np.uint16]:
+    """Give what changes none to `most` bits of a key."""
+    changed = [bits for count in range(most + 1) for bits in combinations(range(_BITS), count)]
+    return np.array([sum(1 << bit for bit in bits) for bits in changed], np.uint16)
+
+
+# If no quarter were as near as that, 3 + 3 + 2 + 2 bits would differ, which is more than RADIUS.
+_FLIPS = [_flips(2), _flips(2), _flips(1), _flips(1)]

@@ -1,4 +1,8 @@
-"""Whether photos agree in their detail, when one is laid over the windows of the other."""
+"""Whether photos agree in their detail, when one is laid over a window of the other.
+
+What light and layout do, such as a bright sky above, is left out of the comparison: by that, photos
+of many kinds are alike.
+"""
 
 from itertools import product
 
@@ -7,59 +11,135 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import uniform_filter1d
 
-STORED = 32
+STORED = 64
 """Pixels a side of the grey squares, uint8 (n, STORED, STORED), that are laid over one another."""
 
-_SIDE = 24  # pixels a side of what is compared: coarser, so that windows may miss by a little
+WORTH_A_LOOK = 0.6
+"""Photos whose detail correlates less, roughly laid over one another, are no copies."""
+
+_ENOUGH = 0.97  # a correlation that no better fit is sought for
+_COARSE, _FINE = 24, 48  # pixels a side of what is compared: coarse, so as to miss by a little
 _BLUR = 7  # detail is what differs from the mean of so many pixels a side
-_FAINT = 1.5  # levels of 255; detail that deviates less is noise, and counts the less
+_FAINT = 1.0  # levels of 255; detail that deviates less is noise, and counts the less
 _SHARES = (0.95, 0.9)  # of both sides that a window leaves
 _PLACES = (0.0, 0.5, 1.0)  # where it lies, from one end to the other
-_AT_ONCE = 256  # pairs, so that memory stays flat
+_STEPS = 4
+_FARTHEST = 0.02  # share of a side by which an edge may move in a step
+_AT_ONCE = 128  # pairs, so that memory stays flat
 
 Squares = NDArray[np.uint8]
 Matrix = NDArray[np.float32]
+Numbers = NDArray[np.float64]
 
 
-def agreement(one: Squares, other: Squares) -> NDArray[np.float64]:
-    """Give the greatest correlation of detail of each pair, float64 (n,), in -1..1.
+def agreement(one: Squares, other: Squares) -> Numbers:
+    """Give the correlation of detail of each pair, float64 (n,), at most 1.
 
-    The whole of either photo is laid over the windows of the other. What light and layout do,
-    such as a bright sky above, is left out: by that, photos of many kinds are alike.
+    The whole of either photo is laid over the windows of the other, roughly; where that is
+    `WORTH_A_LOOK`, the best of these windows is fitted, and compared in finer detail.
     """
-    parts = [
-        _agreement(one[start : start + _AT_ONCE], other[start : start + _AT_ONCE])
-        for start in range(0, len(one), _AT_ONCE)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _agreement(one: Squares, other: Squares) -> NDArray[np.float64]:
-    first, second = _details(one), _details(other)
-    there = np.einsum("nwp,np->nw", first, second[:, 0]).max(axis=1)
-    back = np.einsum("nwp,np->nw", second, first[:, 0]).max(axis=1)
-    return np.asarray(np.maximum(there, back), np.float64)
-
-
-def _details(squares: Squares) -> NDArray[np.float32]:
-    """Give the detail of all windows, the whole first: (n, windows, pixels), of length 1."""
-    seen = _DOWN @ squares[:, None].astype(np.float32) @ _ACROSS.transpose(0, 2, 1)
-    detail = (seen - _MEANS @ seen @ _MEANS.T).reshape(len(squares), len(_DOWN), -1)
-    detail -= detail.mean(axis=2, keepdims=True)
-    length = np.linalg.norm(detail, axis=2, keepdims=True)
-    found: NDArray[np.float32] = detail / np.maximum(length, np.float32(_FAINT * _SIDE))
+    found = np.zeros(len(one))
+    for start in range(0, len(one), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        found[part] = _agreement(one[part], other[part])
     return found
 
 
+def _agreement(one: Squares, other: Squares) -> Numbers:
+    first, second = _details(one), _details(other)
+    there = np.einsum("nwp,np->nw", first, second[:, 0])
+    back = np.einsum("nwp,np->nw", second, first[:, 0])
+    turn = back.max(axis=1) > there.max(axis=1)
+    best = np.where(turn[:, None], back, there)
+    found = best.max(axis=1).astype(np.float64)
+    worth = np.flatnonzero(found >= WORTH_A_LOOK)
+    swap = turn[worth, None, None]
+    below = np.where(swap, other[worth], one[worth])
+    above = np.where(swap, one[worth], other[worth])
+    found[worth] = _fitted(below, above, _WINDOWS[best[worth].argmax(axis=1)])
+    return found
+
+
+def _details(squares: Squares) -> Matrix:
+    """Give the coarse detail of all windows, the whole first: (n, windows, pixels)."""
+    seen = _DOWN @ squares[:, None].astype(np.float32) @ _ACROSS.transpose(0, 2, 1)
+    return _unit(seen - _MEANS[_COARSE] @ seen @ _MEANS[_COARSE].T)
+
+
+def _unit(detail: Matrix) -> Matrix:
+    """Give detail (..., side, side) as vectors (..., side * side) of mean 0 and length 1."""
+    flat = detail.reshape(*detail.shape[:-2], -1)
+    flat = flat - flat.mean(axis=-1, keepdims=True)
+    length = np.linalg.norm(flat, axis=-1, keepdims=True)
+    return np.asarray(flat / np.maximum(length, _FAINT * detail.shape[-1]), np.float32)
+
+
+def _fitted(below: Squares, above: Squares, windows: Numbers) -> Numbers:
+    """Fit the windows, (n, 4): left and width, top and height; give the best correlations.
+
+    By Gauss-Newton steps on the difference, as Lucas and Kanade (1981) align two images.
+    """
+    whole = np.tile([0.0, 1.0, 0.0, 1.0], (len(below), 1))
+    target = _unit(_seen(above, whole))
+    windows, best = windows.copy(), np.full(len(below), -1.0)
+    for _ in range(_STEPS + 1):
+        open_ = np.flatnonzero(best < _ENOUGH)
+        if not len(open_):
+            break
+        seen = _seen(below[open_], windows[open_])
+        vector = _unit(seen)
+        correlation = np.einsum("np,np->n", vector, target[open_])
+        best[open_] = np.maximum(best[open_], correlation)
+        away = target[open_] * np.maximum(correlation, 0)[:, None] - vector
+        windows[open_] += _step(vector.reshape(seen.shape), away, windows[open_])
+        windows[:, 1::2] = windows[:, 1::2].clip(0.8, 1.1)
+    return best
+
+
+def _seen(squares: Squares, windows: Numbers) -> Matrix:
+    """Give the fine detail within windows, (n, _FINE, _FINE)."""
+    left, width, top, height = windows.T
+    rows, columns = _tents(top, height), _tents(left, width)
+    seen = rows @ squares.astype(np.float32) @ columns.transpose(0, 2, 1)
+    return np.asarray(seen - _MEANS[_FINE] @ seen @ _MEANS[_FINE].T, np.float32)
+
+
+def _tents(start: Numbers, length: Numbers) -> Matrix:
+    """Give what takes windows along one side, antialiased: (n, _FINE, STORED)."""
+    centres = (start[:, None] + length[:, None] * _CENTRES) * STORED - 0.5
+    away = np.abs(centres.clip(0, STORED - 1)[:, :, None] - np.arange(STORED))
+    weights = np.maximum(0, 1 - away / np.maximum(1, STORED / _FINE * length)[:, None, None])
+    return np.asarray(weights / weights.sum(axis=2, keepdims=True), np.float32)
+
+
+def _step(seen: Matrix, away: Matrix, windows: Numbers) -> Numbers:
+    """Give how windows are to move so that what is seen goes the way that is wanted."""
+    down, across = np.gradient(seen, axis=(1, 2))
+    across = across * (_FINE / windows[:, 1])[:, None, None]
+    down = down * (_FINE / windows[:, 3])[:, None, None]
+    slopes = np.stack([across, across * _CENTRES, down, down * _CENTRES[:, None]], axis=-1)
+    slopes = slopes.reshape(len(seen), -1, 4)
+    square = slopes.transpose(0, 2, 1) @ slopes
+    damping = 1e-3 * np.trace(square, axis1=1, axis2=2) + 1e-9
+    square += damping[:, None, None] * np.eye(4)
+    step = np.linalg.solve(square, slopes.transpose(0, 2, 1) @ away[:, :, None])[:, :, 0]
+    return np.asarray(step.clip(-_FARTHEST, _FARTHEST))
+
+
 def _sampling(share: float, place: float) -> Matrix:
-    """Give what takes the pixels of a window along one side, (_SIDE, STORED)."""
+    """Give what takes the coarse pixels of a window along one side, (_COARSE, STORED)."""
     start = (1 - share) * place * STORED
     unit = Image.fromarray(np.eye(STORED, dtype=np.float32))
     box = (0, start, STORED, start + share * STORED)
-    return np.asarray(unit.resize((STORED, _SIDE), Image.Resampling.BILINEAR, box))
+    return np.asarray(unit.resize((STORED, _COARSE), Image.Resampling.BILINEAR, box))
 
 
-_WINDOWS = [(1.0, 0.0, 0.0), *product(_SHARES, _PLACES, _PLACES)]
-_DOWN = np.stack([_sampling(share, y) for share, y, _ in _WINDOWS])
-_ACROSS = np.stack([_sampling(share, x) for share, _, x in _WINDOWS])
-_MEANS: Matrix = uniform_filter1d(np.eye(_SIDE, dtype=np.float32), _BLUR, axis=0, mode="nearest")
+_CENTRES = (np.arange(_FINE) + 0.5) / _FINE
+_PLACED = [(1.0, 0.0, 0.0), *product(_SHARES, _PLACES, _PLACES)]
+_DOWN = np.stack([_sampling(share, y) for share, y, _ in _PLACED])
+_ACROSS = np.stack([_sampling(share, x) for share, _, x in _PLACED])
+_WINDOWS = np.array([((1 - s) * x, s, (1 - s) * y, s) for s, y, x in _PLACED])
+_MEANS: dict[int, Matrix] = {
+    side: uniform_filter1d(np.eye(side, dtype=np.float32), _BLUR, axis=0, mode="nearest")
+    for side in (_COARSE, _FINE)
+}

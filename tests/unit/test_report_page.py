@@ -1,0 +1,246 @@
+"""The report's page: whole, inert and self-contained, whatever a study holds and is called."""
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from study.report.contents import Contents
+from study.report.page import Report, policy, render, to_json
+from study.report.panels import panels
+from study.report.pictures import MOST_IN_CELLS, pictures
+from study.report.thumbnails import SIDE, thumbnails
+from study.report.worst import Explainer, Explanation, explain_all, worst_of
+from study.reporting import _commands
+from tests.contents import HOSTILE, make_contents
+
+SECTIONS = (
+    *("winner", "parameters", "curves", "tree", "seeds", "classes", "errors", "duplicates"),
+    *("compute", "trials", "again"),
+)
+PAIR = {"likeness": "near", "cosine": 0.98, "mirrored": True, "leaks": True, "conflicts": True}
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page: elements with attributes, scripts, styles, text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[tuple[dict[str, str], str]] = []
+        self.styles: list[str] = []
+        self.words: list[str] = []
+        self._open = ""
+        self._inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element."""
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag in ("script", "style"):
+            self._open, self._inside = tag, []
+
+    def handle_data(self, data: str) -> None:
+        """Note text, apart from scripts and styles."""
+        (self._inside if self._open else self.words).append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note a script or style as a whole."""
+        if tag != self._open:
+            return
+        inside, self._open = "".join(self._inside), ""
+        if tag == "style":
+            self.styles.append(inside)
+        else:
+            attributes = [a for t, a in self.elements if t == "script"][-1]
+            self.scripts.append((attributes, inside))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        """Give the attributes of all elements of a kind."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def made(contents: Contents, **others: Any) -> str:
+    """Render a page without heat maps."""
+    drawn = panels(contents)
+    given: dict[str, Any] = {
+        "contents": contents,
+        "panels": drawn,
+        "pictures": pictures(contents, drawn["confusion"].data or (), 12),
+        "explanation": Explanation(reason=HOSTILE[0], made_by={HOSTILE[1]: HOSTILE[2]}),
+        "commands": {"Again": HOSTILE[2]},
+        "made": "today",
+        "top": 12,
+    }
+    return render(Report(**given | others))
+
+
+@cache
+def page_of(trials: int) -> str:
+    """Give a page of so many trials of classes with hostile names, and duplicates of these."""
+    photo = {"path": f"{HOSTILE[2]}/1.png", "label": HOSTILE[2], "split": "valid"}
+    check = {
+        "pairs": [{**PAIR, "first": photo, "second": photo}],
+        **dict.fromkeys(("n_pairs", "n_leaks", "n_conflicts"), 1),
+    }
+    return made(replace(make_contents(trials), check=check))
+
+
+@pytest.mark.parametrize("trials", [1, 50, 2000])
+def test_all_sections_are_there_in_order(trials: int) -> None:
+    """From one running trial to thousands: all sections, each with its heading, in 20 MB."""
+    text = page_of(trials)
+    page = Page(text)
+    assert tuple(a["id"] for a in page.all("section")) == SECTIONS
+    assert [a["aria-labelledby"] for a in page.all("section")] == [f"{s}-title" for s in SECTIONS]
+    assert [a["id"] for a in page.all("h2")] == [f"{section}-title" for section in SECTIONS]
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert len(text.encode()) < 20_000_000
+
+
+@pytest.mark.parametrize("trials", [1, 50])
+def test_names_are_text_and_nothing_else(trials: int) -> None:
+    """Names that would be markup make no element, no attribute that runs, no link."""
+    page = Page(page_of(trials))
+    assert {a.get("type", "") for a in page.all("script")} == {"", "module", "application/json"}
+    assert len([a for a in page.all("script") if "type" not in a]) == 1
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        assert attributes.get("href", "#").startswith("#")
+        assert attributes.get("src", "data:").startswith("data:")
+    words = "".join(page.words)
+    assert HOSTILE[0] in words
+    assert "\u202e" not in words
+    assert "\\u202egnp.exe" in words
+
+
+def test_scripts_cannot_be_ended_by_data() -> None:
+    """Each block of data is one JSON document: no name in it has closed its script."""
+    page = Page(page_of(50))
+    blocks = {a["id"]: text for a, text in page.scripts if a.get("type") == "application/json"}
+    assert "panel-curves" in blocks
+    names = {each["name"] for each in json.loads(blocks["panel-classes"])["data"]}
+    assert set(HOSTILE) == names
+    for text in blocks.values():
+        json.loads(text)
+        assert not re.search("[<>&]", text)
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "\u2028\u2029", "\udc80", "\x00'\""])
+def test_json_comes_back_as_it_was(text: str) -> None:
+    """Whatever ends a script, a line or a string is spelled out, and reads the same."""
+    written = to_json({text: [text]})
+    assert written.isascii()
+    assert not set("<>&\n\x00") & set(written)
+    assert json.loads(written) == {text: [text]}
+
+
+def test_only_what_is_listed_runs_and_nothing_is_fetched() -> None:
+    """Every script and style is listed by its hash, and all else is forbidden to the page."""
+    page = Page(page_of(1))
+    [allowed] = [
+        a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    parts = dict(part.split(" ", 1) for part in allowed.split("; "))
+    run = [text for a, text in page.scripts if a.get("type") != "application/json"]
+    assert parts["default-src"] == "'none'"
+    assert parts["script-src"].split() == [hashed(text) for text in run]
+    assert set(parts["style-src-elem"].split()) == {hashed(text) for text in page.styles}
+    assert not re.search(r"https?:|\*|unsafe-eval", allowed)
+    assert "unsafe" not in parts["script-src"]
+    assert not [a for _, a in page.elements if "src" in a or a.get("rel")]
+
+
+def hashed(text: str) -> str:
+    """Give what a policy calls a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_a_policy_names_what_it_is_given() -> None:
+    """Another script has another hash, so that it would not run."""
+    assert hashed("one") in policy(["one"], ["style"])
+    assert hashed("two") not in policy(["one"], ["style"])
+
+
+@pytest.fixture
+def with_photos(tmp_path: Path) -> Contents:
+    """Give contents whose photos are there, but for one that is missing and one that is none."""
+    contents = make_contents(10, 12, each=30)
+    assert contents.manifest is not None
+    for index, photo in enumerate(contents.photos):
+        path = tmp_path / photo.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 200), (index % 256, 90, 0)).save(path)
+    (worst, next_worst) = worst_of(contents, 2)
+    (tmp_path / contents.photos[worst].path).unlink()
+    (tmp_path / contents.photos[next_worst].path).write_text("no photo")
+    return replace(contents, manifest=replace(contents.manifest, root=tmp_path))
+
+
+def test_photos_are_shown_up_to_a_number_and_missing_ones_are_said(with_photos: Contents) -> None:
+    """A page has some hundred pictures at most; what cannot be read is counted, not fatal."""
+    cells = panels(with_photos)["confusion"].data
+    assert sum(len(cell["photos"]) for cell in cells) > MOST_IN_CELLS / 2
+    seen = pictures(with_photos, cells, 12)
+    assert seen.missing == 2
+    assert MOST_IN_CELLS / 2 < len(seen.by_path) <= MOST_IN_CELLS + 12
+    text = made(with_photos, pictures=seen)
+    assert "2 cannot be read any more" in text
+    assert "the file is missing" in text
+    page = Page(text)
+    assert len(page.all("img")) == 10
+    block = next(text for a, text in page.scripts if a.get("id") == "panel-photos")
+    for place, photo in json.loads(block).items():
+        assert with_photos.photos[int(place)].path == photo["path"]
+        assert photo["src"].startswith("data:image/jpeg;base64,")
+
+
+def test_thumbnails_are_small_and_upright(tmp_path: Path) -> None:
+    """A thumbnail is a JPEG that fits its square; a missing file and a text give none."""
+    Image.new("RGB", (1000, 400), (200, 10, 10)).save(tmp_path / "wide.png")
+    (tmp_path / "text.jpg").write_text("no photo")
+    found = thumbnails(tmp_path, ["wide.png", "gone.png", "text.jpg", "wide.png"])
+    assert list(found) == ["wide.png"]
+    (tmp_path / "out.jpg").write_bytes(base64.b64decode(found["wide.png"].split(",")[1]))
+    with Image.open(tmp_path / "out.jpg") as small:
+        assert (small.format, small.size) == ("JPEG", (SIDE, round(0.4 * SIDE)))
+
+
+def test_the_worst_come_first() -> None:
+    """The surest mistakes, then what was rightly named with the least certainty."""
+    contents = make_contents(10, 4, each=50)
+    found = contents.predictions
+    assert found is not None
+    places = worst_of(contents, 200)
+    wrong = [bool(found.predicted[place] != contents.labels[place]) for place in places]
+    assert 0 < sum(wrong) < 200
+    assert wrong == sorted(wrong, reverse=True)
+    truth = [float(found.true_probability[place]) for place in places]
+    assert truth[: sum(wrong)] == sorted(truth[: sum(wrong)])
+    assert truth[sum(wrong) :] == sorted(truth[sum(wrong) :])
+
+
+def test_what_cannot_be_explained_says_why(tmp_path: Path) -> None:
+    """Nothing chosen, weights that are gone, or are none: a reason, and never an error."""
+    with Explainer() as explainer:
+        explainer.ask(make_contents(1), 12)
+        assert explainer.answer() == Explanation(reason="no trial has finished yet")
+    (tmp_path / "text.safetensors").write_text("weights")
+    assert "text.safetensors" in explain_all(tmp_path / "text.safetensors", []).reason
+    assert explain_all(tmp_path / "gone.safetensors", []).reason
+
+
+def test_commands_hold_no_password() -> None:
+    """The page says how to read the study again, but not by which password."""
+    found = _commands(make_contents(1), Explanation(), "postgresql://me:secret@host/db")
+    assert "postgresql://me:***@host/db" in found["Write this page again"]
+    assert "secret" not in str(found)
