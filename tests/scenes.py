@@ -1,26 +1,40 @@
-"""Pictures that look like photos to a machine: coarse forms, fine detail, colours; by a seed."""
+"""Pictures as rich as photos, each unlike all others, and what becomes of them on their way."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from trainers.data.inspect.fingerprints import CHECK_SCALE, Fingerprint, fingerprint
 
-def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
-    """Draw noise of several scales, one over the other, the finer the fainter."""
-    random = np.random.default_rng(seed)
-    layers = np.zeros((height, width, 3), np.float32)
+
+def scene(number: int, width: int = 240, height: int = 180) -> Image.Image:
+    """Draw coloured clouds, coarse and fine: the spectrum falls as that of photos does."""
+    draw = np.random.default_rng(number)
+    clouds = np.zeros((height, width, 3))
     for cells in (3, 6, 12, 24, 48, 96, 192):
-        coarse = random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
-        grown = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        layers += np.asarray(grown, np.float32) / cells**0.35
-    low, high = layers.min(), layers.max()
-    return Image.fromarray(((layers - low) / (high - low) * 255).astype(np.uint8))
+        grid = draw.integers(0, 256, (cells, cells, 3), np.uint8)
+        layer = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
+        clouds += (np.asarray(layer) - 127.5) / cells**0.35
+    return Image.fromarray((127.5 + clouds).clip(0, 255).astype(np.uint8))
 
 
-def save(picture: Image.Image, path: Path, **how: Any) -> Path:
-    """Write a picture, with the folders on its way."""
+def as_jpeg(photo: Image.Image, quality: int) -> Image.Image:
+    """Save and open a photo as JPEG."""
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=quality)
+    return Image.open(stream).convert("RGB")
+
+
+def print_of(photo: Image.Image) -> Fingerprint:
+    """Take a photo's fingerprint at the scale that photos are checked at."""
+    return fingerprint(np.asarray(CHECK_SCALE.fit(photo)))
+
+
+def save(photo: Image.Image, path: Path, **how: Any) -> Path:
+    """Write a photo, with the folders on its way."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, **how)
+    photo.save(path, **how)
     return path

@@ -154,9 +154,9 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "name": lambda text: visible(str(text)),
         "json": to_json,
-        "percent": lambda share, digits=1: f"{100 * share:.{digits}f} %",
+        "percent": lambda share: f"{100 * share:.1f} %",
         "time": time_text,
-        "rates": lambda values: "/".join(f"{value:g}" for value in values),
+        "rates": lambda values: "/".join(f"{value:.3g}" for value in values),
     }
     environment.globals["score_text"] = score_text
     return environment

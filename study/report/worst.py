@@ -150,8 +150,10 @@ def explain_all(weights: Path, photos: list[ToExplain]) -> Explanation:
         known = partial(Explanation, made_by=dict(card.made_by), packages=dict(card.packages))
     except Exception as error:  # noqa: BLE001 - the report is worth having without these pictures
         return Explanation(reason=_sentence(error))
+    if not photos:
+        return known()
     readable = [photo for photo in photos if _is_readable(photo.path)]
-    if photos and not readable:
+    if not readable:
         where = photos[0].path.parent
         return known(reason=f"none of the worst photos can be read any more, such as in {where}")
     try:

@@ -116,7 +116,7 @@ def test_regrouped_lists_move_and_remove_only_what_is_asked(
 
 
 @pytest.mark.parametrize("kind", ["blank", "conflicts"])
-def test_what_is_removed_is_chosen(photos: Path, run: Run, tmp_path: Path, kind: str) -> None:
+def test_what_is_removed_is_chosen(photos: Path, run: Run, kind: str) -> None:
     """With one kind named, only photos of that kind go."""
     code, text = run(
         "check-data", str(photos), "--write-csv", "some.csv", "--remove", kind, "--json"

@@ -1,5 +1,6 @@
 """Before a search: leaks are refused, drawn splits keep duplicates together, others only noted."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def leaking(tmp_path: Path, clean: Path) -> Path:
     """Give the same photos; two of train lie in valid, too: as they are, and mirrored."""
     root = tmp_path / "leaking"
-    for file in clean.rglob("*.jpg"):
-        target = root / file.relative_to(clean)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(file)
+    shutil.copytree(clean, root)
     copied = (clean / "train" / "day" / "2.jpg").read_bytes()
     (root / "valid" / "day" / "copy.jpg").write_bytes(copied)
     save(ImageOps.mirror(scene(103)), root / "valid" / "night" / "turned.jpg", quality=60)
@@ -124,7 +122,7 @@ def test_splits_that_are_drawn_never_leak(freeze: Freeze, leaking: Path, tmp_pat
     for file in leaking.rglob("*.jpg"):
         target = flat / file.parent.name / f"{file.parent.parent.name}-{file.name}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(file.resolve())
+        shutil.copy(file, target)
     torn = 0
     for seed in range(4):
         frozen, _ = freeze(flat, seed=seed)

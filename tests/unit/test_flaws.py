@@ -34,7 +34,7 @@ def flaws(files: list[Path]) -> dict[str, list[Flaw]]:
 def good(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Write forty photos that nothing is wrong with."""
     folder = tmp_path_factory.mktemp("good")
-    return [save(scene(seed), folder / f"{seed}.jpg", quality=85) for seed in range(40)]
+    return [save(scene(seed, 160, 120), folder / f"{seed}.jpg", quality=85) for seed in range(40)]
 
 
 def test_nothing_is_found_in_good_photos(good: list[Path]) -> None:
@@ -44,10 +44,10 @@ def test_nothing_is_found_in_good_photos(good: list[Path]) -> None:
 
 PLANTED = {
     Flaw.BLANK: Image.new("RGB", (160, 120), (200, 200, 201)),
-    Flaw.BLURRED: scene(90).filter(ImageFilter.GaussianBlur(4)),
+    Flaw.BLURRED: scene(90, 160, 120).filter(ImageFilter.GaussianBlur(4)),
     Flaw.TINY: scene(91, 20, 15),
     Flaw.ODD_ASPECT: scene(92, 400, 100),
-    Flaw.GREY: scene(93).convert("L"),
+    Flaw.GREY: scene(93, 160, 120).convert("L"),
 }
 
 
@@ -62,10 +62,10 @@ def test_a_planted_flaw_is_found_alone(flaw: Flaw, good: list[Path], tmp_path: P
 def test_what_is_common_is_no_flaw(flaw: Flaw, tmp_path: Path) -> None:
     """A set of small, grey, long or soft photos is left in peace."""
     change = {
-        Flaw.BLURRED: lambda seed: scene(seed).filter(ImageFilter.GaussianBlur(4)),
+        Flaw.BLURRED: lambda seed: scene(seed, 160, 120).filter(ImageFilter.GaussianBlur(4)),
         Flaw.TINY: lambda seed: scene(seed, 20, 15),
         Flaw.ODD_ASPECT: lambda seed: scene(seed, 400, 100),
-        Flaw.GREY: lambda seed: scene(seed).convert("L"),
+        Flaw.GREY: lambda seed: scene(seed, 160, 120).convert("L"),
     }[flaw]
     files = [save(change(seed), tmp_path / f"{seed}.png") for seed in range(20)]
     assert flaws(files) == {}
@@ -73,7 +73,7 @@ def test_what_is_common_is_no_flaw(flaw: Flaw, tmp_path: Path) -> None:
 
 def test_a_soft_background_is_not_blurred(good: list[Path], tmp_path: Path) -> None:
     """A photo that is sharp in a quarter of it passes."""
-    soft = scene(94).filter(ImageFilter.GaussianBlur(6))
+    soft = scene(94, 160, 120).filter(ImageFilter.GaussianBlur(6))
     soft.paste(scene(95, 80, 60), (40, 30))
     assert flaws([*good, save(soft, tmp_path / "portrait.png")]) == {}
 

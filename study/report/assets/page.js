@@ -165,6 +165,7 @@ $("#theme").addEventListener("click", () => {
 retint();
 
 for (const button of $$("button.copy")) {
+  button.hidden = !navigator.clipboard;
   button.addEventListener("click", async () => {
     const said = await navigator.clipboard.writeText($("code", button.parentNode).textContent)
       .then(() => "copied", () => "denied");

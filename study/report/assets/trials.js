@@ -98,13 +98,13 @@ function detailTraces({ x, train, valid, score, lr, size }) {
 }
 
 function detailLayout(runs, bounds, shapes) {
-  const title = (text) => ({ title: { text }, automargin: true, zeroline: false });
+  const title = (text) => ({ title: { text, standoff: 10 }, automargin: true, zeroline: false });
   const last = bounds.at(-1);
   return {
     height: 600,
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 68, r: 48, t: 44, b: 48 },
+    margin: { l: 56, r: 48, t: 44, b: 48 },
     hovermode: "x",
     legend: { orientation: "h", y: -0.12, yanchor: "top" },
     xaxis: { ...title("epoch"), range: [0.5, last + 0.5], anchor: "y3" },

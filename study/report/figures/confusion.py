@@ -59,7 +59,8 @@ def confusion(contents: Contents) -> Panel:
         max(320, min(900, 140 + 28 * len(some))),
         xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) > 4 else 0),
         yaxis=axis("true", **ticks, autorange="reversed"),
-        meta={"min_width": 22 * len(some)},
+        # Long names must leave room for the matrix: with none, plotly fails.
+        meta={"min_width": 22 * len(some) + 7 * max(map(len, names)) + 60},
     )
     wrong = int(counts.sum() - np.trace(counts))
     said = f"{wrong} of {counts.sum()} validation photos are taken for another class"

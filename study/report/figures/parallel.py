@@ -74,7 +74,7 @@ def parallel(contents: Contents, weighty: Sequence[str] = ()) -> Panel:
         showlegend=False,
         margin={"l": 16, "r": 48, "t": 80, "b": 16},
         # So narrow, at least, can it be read: the page may scroll within.
-        meta={"min_width": 70 * len(names)},
+        meta={"min_width": 60 * len(names)},
     )
     return Panel(drawn, said + ".")
 

@@ -94,7 +94,12 @@ def stage_tree(contents: Contents) -> Panel:
         "pathbar": {"visible": True},
     }
     depth = max(box.depth for box in boxes)
-    drawn = figure([trace], 120 + 90 * depth, margin={"l": 8, "r": 8, "t": 32, "b": 8})
+    drawn = figure(
+        [trace],
+        120 + 90 * depth,
+        margin={"l": 8, "r": 8, "t": 32, "b": 8},
+        uniformtext={"minsize": 9, "mode": "hide"},
+    )
     whole = tree.pixels + tree.saved_pixels
     said = f"{tree.stage_runs} stage runs for {tree.trials} trials in {time_text(tree.seconds)}"
     if tree.saved_pixels:

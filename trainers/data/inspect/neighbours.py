@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RADIUS = 9
-"""So many of 64 bits may differ; then, of the quarters of a hash, one of the first two differs in at
-most 2 bits, or one of the last two in at most 1."""
+"""So many of 64 bits may differ; then, of the quarters of a hash, one of the first two differs in
+at most 2 bits, or one of the last two in at most 1."""
 
 CROWD = 256
 """Under one key, so many hashes are looked at: thousands of photos of one scene all have it, and

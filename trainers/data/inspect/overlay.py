@@ -24,6 +24,7 @@ _FAINT = 1.0  # levels of 255; detail that deviates less is noise, and counts th
 _SHARES = (0.95, 0.9)  # of both sides that a window leaves
 _PLACES = (0.0, 0.5, 1.0)  # where it lies, from one end to the other
 _STEPS = 4
+_SLACK, _MOST_CUT = 0.01, 0.12  # how far edges may lie outside the photo, and inside
 _FARTHEST = 0.02  # share of a side by which an edge may move in a step
 _AT_ONCE = 128  # pairs, so that memory stays flat
 
@@ -51,19 +52,21 @@ def _agreement(one: Squares, other: Squares) -> Numbers:
     back = np.einsum("nwp,np->nw", second, first[:, 0])
     turn = back.max(axis=1) > there.max(axis=1)
     best = np.where(turn[:, None], back, there)
-    found = best.max(axis=1).astype(np.float64)
+    found = np.array(best.max(axis=1), np.float64)
     worth = np.flatnonzero(found >= WORTH_A_LOOK)
+    if not len(worth):
+        return np.asarray(found)
     swap = turn[worth, None, None]
     below = np.where(swap, other[worth], one[worth])
     above = np.where(swap, one[worth], other[worth])
     found[worth] = _fitted(below, above, _WINDOWS[best[worth].argmax(axis=1)])
-    return found
+    return np.asarray(found)
 
 
 def _details(squares: Squares) -> Matrix:
     """Give the coarse detail of all windows, the whole first: (n, windows, pixels)."""
     seen = _DOWN @ squares[:, None].astype(np.float32) @ _ACROSS.transpose(0, 2, 1)
-    return _unit(seen - _MEANS[_COARSE] @ seen @ _MEANS[_COARSE].T)
+    return _unit(np.asarray(seen - _MEANS[_COARSE] @ seen @ _MEANS[_COARSE].T))
 
 
 def _unit(detail: Matrix) -> Matrix:
@@ -91,9 +94,16 @@ def _fitted(below: Squares, above: Squares, windows: Numbers) -> Numbers:
         correlation = np.einsum("np,np->n", vector, target[open_])
         best[open_] = np.maximum(best[open_], correlation)
         away = target[open_] * np.maximum(correlation, 0)[:, None] - vector
-        windows[open_] += _step(vector.reshape(seen.shape), away, windows[open_])
-        windows[:, 1::2] = windows[:, 1::2].clip(0.8, 1.1)
+        step = _step(vector.reshape(seen.shape), away, windows[open_])
+        windows[open_] = _within(windows[open_] + step)
     return best
+
+
+def _within(windows: Numbers) -> Numbers:
+    """Keep windows within the photo: what was moved about in it makes another photo."""
+    start = windows[:, ::2].clip(-_SLACK, _MOST_CUT)
+    stop = (windows[:, ::2] + windows[:, 1::2]).clip(1 - _MOST_CUT, 1 + _SLACK)
+    return np.stack([start, stop - start], axis=2).reshape(-1, 4)
 
 
 def _seen(squares: Squares, windows: Numbers) -> Matrix:
