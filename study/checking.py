@@ -5,10 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.database import open_database
+from storage.errors import StudyNotFound
 from storage.places import CACHE, runs_folder
+from storage.store import Store
 from study.amending import Amended, Remove, amend, write_list
 from study.config import ConfigError, StudyConfig
-from study.freezing import telling
+from study.freezing import keep_check, telling
 from study.gate import look_over
 from study.progress import Listener
 from trainers.data.cache import Cache
@@ -75,7 +78,23 @@ def check_data(
             words += ["--data-root", str(manifest.root)]
         command = f"python cli.py {shlex.join(words)}"
         amended = Amended(str(write_csv), len(better.photos), removed, command)
+    _keep(storage, found)
     return Checked(data, manifest, found, manifest.left_out, amended)
+
+
+def _keep(storage: str, found: Inspection) -> None:
+    """Keep what was found with the studies on these data, if there are any: reports show it."""
+    try:
+        store = Store(open_database(storage, create=False))
+    except StudyNotFound:
+        return
+    try:
+        store.manifest(found.manifest_digest)
+        keep_check(store, found)
+    except LookupError:  # no study is on these data
+        return
+    finally:
+        store.close()
 
 
 def refuse_inside(file: Path, data: Path) -> None:

@@ -76,11 +76,9 @@ def _looked_over(
     return Frozen(manifest, found)
 
 
-def keep_check(store: Store, frozen: Frozen) -> None:
+def keep_check(store: Store, found: Inspection) -> None:
     """Keep what was found, for whoever wants to see it later."""
-    if frozen.check is not None:
-        text = json.dumps(document_of(frozen.check), ensure_ascii=False)
-        store.save_check(frozen.check.manifest_digest, text)
+    store.save_check(found.manifest_digest, json.dumps(document_of(found), ensure_ascii=True))
 
 
 def _known(config: StudyConfig) -> tuple[Manifest | None, int]:

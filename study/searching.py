@@ -107,7 +107,8 @@ def run_search(
     database = open_database(config.storage)
     try:
         study = open_study(Store(database), config, manifest)
-        keep_check(Store(database), frozen)
+        if frozen.check is not None:
+            keep_check(Store(database), frozen.check)
         with (
             Ownership(Store(database), study.id) as ownership,
             closing(make_engine(config, made, slots)) as engine,
