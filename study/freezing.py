@@ -1,7 +1,7 @@
 """The data of a search: frozen once, looked over, and refused if the study knows them otherwise."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from storage.store import Store
 from study.config import StudyConfig
 from study.gate import look_over, refuse_leaks, summary
 from study.progress import Listener, Notice, Working
-from trainers.data.cache import Cache
+from trainers.data.cache import Cache, wanted_by
 from trainers.data.digits import digits_folder
 from trainers.data.inspect.document import document_of
 from trainers.data.inspect.findings import Inspection
+from trainers.data.inspect.fingerprints import CHECK_SCALE
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
+from trainers.schedule import Stage
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Frozen:
 
 
 def freeze_data(
-    config: StudyConfig, listener: Listener, cache_folder: Path | None = None
+    config: StudyConfig,
+    listener: Listener,
+    cache_folder: Path | None = None,
+    stages: Sequence[Stage] = (),
 ) -> Frozen:
     """Freeze the data; refuse them if splits share photos, or the study knows them otherwise.
 
     They are looked over before they become a study's, which then keeps them; photos are decoded
-    into `cache_folder`, if there is one.
+    into `cache_folder`, if there is one, and at once for all that `stages` will look at.
     """
     known, seed = _known(config)
     if config.data.source is None:
@@ -50,7 +55,8 @@ def freeze_data(
         progress=telling(listener, "reading photos"),
     )
     if known is None and config.data.source is not None:
-        return _looked_over(config, manifest, seed, listener, cache_folder)
+        cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)
+        return _looked_over(config, manifest, seed, listener, cache or None)
     if known is not None and known.digest != manifest.digest:
         raise DatasetError(
             f"the data of study {config.study_name!r} have changed: "
@@ -65,15 +71,27 @@ def _looked_over(
     manifest: Manifest,
     seed: int,
     listener: Listener,
-    cache_folder: Path | None,
+    cache: Cache | None,
 ) -> Frozen:
-    cache = cache_folder and Cache(cache_folder, manifest, limit=config.data.cache_limit)
-    manifest, found = look_over(manifest, seed, cache or None, listener)
+    manifest, found = look_over(manifest, seed, cache, listener)
     if not config.data.allow_leaks:
         refuse_leaks(found)
     if said := summary(found):
         listener(Notice(f"the data: {said}; `check-data {config.data.source}` shows them"))
     return Frozen(manifest, found)
+
+
+def _decoded(
+    config: StudyConfig,
+    manifest: Manifest,
+    listener: Listener,
+    folder: Path,
+    stages: Sequence[Stage],
+) -> Cache:
+    cache = Cache(folder, manifest, limit=config.data.cache_limit)
+    looked_over = [(split, CHECK_SCALE) for split in Split if manifest.of_split(split)]
+    cache.prepare([*wanted_by(stages), *looked_over], telling(listener, "decoding photos"))
+    return cache
 
 
 def keep_check(store: Store, found: Inspection) -> None:

@@ -100,7 +100,8 @@ def run_search(
     slots, weights = choose_slots(config), choose_weights(config)
     decide = policy(config, weights)
     cache_folder = runs_folder(config.storage) / CACHE
-    frozen = freeze_data(config, listener, cache_folder)
+    views = [] if config.trainer else _views(config, decide)
+    frozen = freeze_data(config, listener, cache_folder, views)
     manifest = frozen.manifest
     made = recipe(config, manifest, cache_folder, searched_by())
     check_backbones(config, made, weights)
@@ -135,7 +136,7 @@ def run_search(
             _started(store, study, config, manifest, coordinator, listener)
             # Before there is a trial, there is nothing to finish: Ctrl-C stops at once.
             say = telling(listener, "decoding photos")
-            made.prepare(_views(config, decide), say, lambda text: listener(Notice(text)))
+            made.prepare(views, say, lambda text: listener(Notice(text)))
             with _interruption(interrupted):
                 coordinator.run()
             if ownership.lost:

@@ -18,10 +18,9 @@ from trainers.checkpoint import (
     load_network_weights,
     package_versions,
 )
-from trainers.data.cache import Cache
+from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
-from trainers.data.scale import training_scale, validation_scale
 from trainers.device import Compute, choose_compute
 from trainers.features import Inputs
 from trainers.keeping import Keeper
@@ -68,11 +67,7 @@ class Finetuner:
     def prepare(self, stages: Sequence[Stage], progress: Callable[[int, int], None]) -> None:
         """Decode all photos for all these stages at once; `progress` gets (photos done, of)."""
         if self._cache:
-            wanted = [(Split.TRAIN, training_scale(stage)) for stage in stages]
-            wanted += [
-                (Split.VALID, validation_scale(stage.image_size, stage.crop)) for stage in stages
-            ]
-            self._cache.prepare(wanted, progress)
+            self._cache.prepare(wanted_by(stages), progress)
 
     def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; see `Trainer.train`."""

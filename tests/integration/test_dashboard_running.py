@@ -13,6 +13,7 @@ import pytest
 
 from storage.records import State
 from tests.chaos_search import make_lab
+from tests.engines import until
 from tests.unit.test_dashboard import ROOT, port, wait_for
 
 __all__ = ["port"]
@@ -111,8 +112,8 @@ def test_a_search_is_never_disturbed(
             assert len(set(places)) == len(places)
             if trial.state is State.COMPLETE:
                 assert len(places) == trial.schedule.epochs
-    shown = visitor.trials()
-    assert len([t for t in shown if t["note"]["body"]]) == len(trials)
+    # For some seconds the dashboard answers with the trials that it has read before.
+    until(lambda: sum(bool(trial["note"]["body"]) for trial in visitor.trials()) == len(trials))
     server.terminate()
     said = server.communicate()[0]
     assert not re.search("lock|Traceback|OperationalError", said), said

@@ -279,7 +279,7 @@ def test_a_user_without_rights_is_told_which(postgres: Server, database: str) ->
     """A database that others own, and where this user may look but not create."""
     postgres.execute("CREATE USER guest PASSWORD 'hunter2'")
     url = f"postgresql+psycopg://guest:hunter2@127.0.0.1:{postgres.port}/{database}"
-    with pytest.raises(DatabaseUnusable, match="permission denied .+ let this user create tables"):
+    with pytest.raises(DatabaseUnusable, match=r"permission denied .+ let this user create tables"):
         open_database(url)
     postgres.execute("DROP USER guest")
 
@@ -318,7 +318,7 @@ def test_what_cannot_be_reached_is_refused_in_a_sentence(
     postgres: Server, place: str, says: str
 ) -> None:
     """Whatever is wrong with an address, a line says what, and what to do; never the password."""
-    secret = "s3cr3t" if "{port}" not in place else QUOTED  # noqa: S105
+    secret = "s3cr3t" if "{port}" not in place else QUOTED
     url = place.format(user=USER, secret=secret, port=postgres.port, free=free_port())
     with pytest.raises(DatabaseUnusable, match=says) as caught:
         open_database(f"postgresql+psycopg://{url}")

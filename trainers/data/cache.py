@@ -6,7 +6,7 @@ number of processes share.
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,11 +15,21 @@ from filelock import FileLock
 from trainers.data.decoding import decoded, estimated_bytes
 from trainers.data.manifest import Manifest
 from trainers.data.pixels import SUFFIX, BrokenPixels, Pixels, PixelsWriter, View, open_pixels
-from trainers.data.scale import Scale
+from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.data.sources import Split
+from trainers.schedule import Stage
 
 Wanted = Sequence[tuple[Split, Scale]]
 Told = Callable[[int, int], None]
+
+
+def wanted_by(stages: Iterable[Stage]) -> Wanted:
+    """Give what training these stages looks at, the smallest scale first."""
+    wanted: set[tuple[Split, Scale]] = set()
+    for stage in stages:
+        wanted.add((Split.TRAIN, training_scale(stage)))
+        wanted.add((Split.VALID, validation_scale(stage.image_size, stage.crop)))
+    return sorted(wanted, key=lambda each: (each[1], each[0]))
 
 
 class Cache:
@@ -53,7 +63,8 @@ class Cache:
     def prepare(self, wanted: Wanted, progress: Told = lambda *_: None) -> None:
         """Make sure of the maps of these splits and scales; `progress` gets (photos done, of).
 
-        Whoever else asks for the same meanwhile waits, and finds them.
+        Where there is no room for all, what comes first is kept. Whoever else asks for the same
+        meanwhile waits, and finds them.
         """
         views = [self._view(split, scale) for split, scale in dict.fromkeys(wanted)]
         try:
@@ -94,9 +105,9 @@ class Cache:
         return [view for view in views if view not in self._open and view not in self._refused]
 
     def _affordable(self, views: Sequence[View]) -> list[View]:
-        """Choose, from the smallest scale on, the maps that the limit has room for."""
+        """Choose, from the first on, the maps that the limit has room for."""
         chosen, needed = [], 0
-        for view in sorted(views, key=lambda view: (view.scale, view.split)):
+        for view in views:
             size = estimated_bytes(self._manifest, view.split, view.scale)
             room = self._room() - needed
             if size <= room + self._drop_others(size - room):
