@@ -19,7 +19,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a spreadsheet takes for the beginning of something to run."""
 
 _OF_PHOTO = ("path", "label", "split")
-_OF_PAIR = ("likeness", "cosine", "mirrored", "leaks", "conflicts")
+_OF_PAIR = ("likeness", "agreement", "cosine", "mirrored", "leaks", "conflicts")
 
 
 def frames(contents: Contents) -> dict[str, "pd.DataFrame"]:

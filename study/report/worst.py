@@ -89,10 +89,11 @@ class Explainer:
         """Start the process, if it is not there yet: its imports take seconds."""
         if self._process is None:
             spawn = multiprocessing.get_context("spawn")
-            self._line, theirs = spawn.Pipe()
-            self._process = spawn.Process(target=_work, args=(theirs,), daemon=True)
-            self._process.start()
+            line, theirs = spawn.Pipe()
+            process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+            process.start()
             theirs.close()
+            self._process, self._line = process, line
 
     def ask(self, contents: Contents, top: int) -> None:
         """Have the `top` worst errors explained, where that can be."""

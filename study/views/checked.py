@@ -14,7 +14,7 @@ from study.checking import Checked
 from study.gate import leaked
 from study.views.predictions import visible
 from trainers.data.inspect.document import document_of, worst_first
-from trainers.data.inspect.findings import Inspection, Pair
+from trainers.data.inspect.findings import Inspection, Likeness, Pair
 
 SHOWN = 5
 """So many of a kind are listed; the page and the JSON have them all."""
@@ -110,7 +110,8 @@ def _lines(found: Inspection, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _line(found: Inspection, pair: Pair) -> str:
-    how = "the same pixels" if pair.likeness == "exact" else f"alike, cosine {pair.cosine:.2f}"
+    alike = f"alike: detail {pair.agreement:.2f}, features {pair.cosine:.2f}"
+    how = "the same pixels" if pair.likeness is Likeness.EXACT else alike
     turned = ", mirrored" if pair.mirrored else ""
     labels = ""
     if pair.conflicts:

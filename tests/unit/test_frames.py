@@ -129,8 +129,8 @@ def test_the_pairs_that_the_data_gate_found_are_a_frame() -> None:
         {"path": "a/1.png", "label": "a", "split": "train"},
         {"path": "a/2.png", "label": "b", "split": "valid"},
     ]
-    pair = {"first": photos[0], "second": photos[1], "likeness": "near", "cosine": 0.98}
-    pair |= {"mirrored": False, "leaks": True, "conflicts": True}
+    pair = {"first": photos[0], "second": photos[1], "likeness": "near"}
+    pair |= {"agreement": 0.99, "cosine": 0.98, "mirrored": False, "leaks": True, "conflicts": True}
     made = frames(replace(make_contents(4), check={"pairs": [pair]}))["duplicates"]
     assert made["second_split"].tolist() == ["valid"]
     assert made["cosine"].tolist() == [0.98]

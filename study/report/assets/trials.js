@@ -137,7 +137,7 @@ const trialTable = table($("#trials-table"), {
   words: (trial) => `${trial.n} ${trial.state} ${trial.role} seed ${trial.seed} ${trial.schedule} ${trial.failure ?? ""}`,
   columns: [
     { title: "trial", value: (trial) => trial.n, cell: (trial) => pickButton(trial.n) },
-    { title: metric, value: (trial) => trial.score, cell: (trial) => trial.score_text, numeric: true, down: details.higher_is_better },
+    { title: metric, value: (trial) => trial.score, cell: (trial) => (trial.score == null ? "–" : trial.score_text), numeric: true, down: details.higher_is_better },
     { title: "loss", value: (trial) => trial.loss, cell: (trial) => trial.loss?.toFixed(4) ?? "–", numeric: true },
     { title: "seed", value: (trial) => trial.seed, numeric: true },
     { title: "role", value: (trial) => trial.role },

@@ -31,7 +31,9 @@ def confusion(contents: Contents) -> Panel:
     some = _most_confused(counts)
     part = counts[np.ix_(some, some)]
     shares = part / np.maximum(counts[some].sum(axis=1, keepdims=True), 1)
-    names = [shown(contents.classes[label], 24 if len(some) > 10 else 40) for label in some]
+    longest = 16 if len(some) > 10 else 24
+    names = [shown(contents.classes[label], longest) for label in some]
+    widest = min(longest, max(len(contents.classes[label]) for label in some))
     places = list(range(len(some)))
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -56,11 +58,11 @@ def confusion(contents: Contents) -> Panel:
     ticks = {"tickvals": places, "ticktext": names, "showgrid": False}
     drawn = figure(
         [trace],
-        max(320, min(900, 140 + 28 * len(some))),
-        xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) > 4 else 0),
+        max(320, min(900, 140 + 28 * len(some) + 4 * widest)),
+        xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) * widest > 40 else 0),
         yaxis=axis("true", **ticks, autorange="reversed"),
         # Long names must leave room for the matrix: with none, plotly fails.
-        meta={"min_width": 22 * len(some) + 7 * max(map(len, names)) + 60},
+        meta={"min_width": 22 * len(some) + 7 * widest + 60},
     )
     wrong = int(counts.sum() - np.trace(counts))
     said = f"{wrong} of {counts.sum()} validation photos are taken for another class"

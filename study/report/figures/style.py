@@ -95,6 +95,9 @@ def axis(title: str = "", **others: Any) -> dict[str, Any]:
     return {
         "title": {"text": title, "standoff": 10},
         "automargin": True,
+        "ticks": "outside",  # which cannot be seen: they keep labels off what is drawn
+        "ticklen": 4,
+        "tickcolor": "rgba(0,0,0,0)",
         "zeroline": False,
     } | others
 

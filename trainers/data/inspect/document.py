@@ -41,7 +41,7 @@ def document_of(found: Inspection) -> dict[str, Any]:
 
 def worst_first(pairs: tuple[Pair, ...]) -> list[Pair]:
     """Put pairs across splits first, then those of two labels, then the most alike."""
-    return sorted(pairs, key=lambda pair: (not pair.leaks, not pair.conflicts, -pair.cosine))
+    return sorted(pairs, key=lambda pair: (not pair.leaks, not pair.conflicts, -pair.agreement))
 
 
 class _Words:
@@ -62,6 +62,7 @@ class _Words:
             "first": self.photo(pair.first),
             "second": self.photo(pair.second),
             "likeness": pair.likeness.value,
+            "agreement": round(pair.agreement, 4),
             "cosine": round(pair.cosine, 4),
             "mirrored": pair.mirrored,
             "leaks": pair.leaks,

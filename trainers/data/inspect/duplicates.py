@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,14 @@ MOST = 16
 Features = Callable[[Sequence[int]], NDArray[np.float32]]
 """Gives features of photos by index: (n, F), rows of length 1."""
 
-_Found = tuple[int, int, bool]
-"""Two photos by their index, the first the smaller, and whether one is turned over."""
+
+class _Found(NamedTuple):
+    """Two photos by their index, the first the smaller; `turned` where one is turned over."""
+
+    one: int
+    other: int
+    agreement: float
+    turned: bool
 
 
 def find_duplicates(
@@ -40,7 +47,7 @@ def find_duplicates(
     """
     first = _firsts(prints)
     exact = [
-        Pair(photos[origin], photos[index], Likeness.EXACT, 1.0)
+        Pair(photos[origin], photos[index], Likeness.EXACT, 1.0, 1.0)
         for index, origin in enumerate(first)
         if index != origin
     ]
@@ -50,8 +57,10 @@ def find_duplicates(
         if index == origin and prints[index].look is not None
     ]
     near = [
-        Pair(photos[one], photos[other], Likeness.NEAR, cosine, turned)
-        for (one, other, turned), cosine in _confirmed(_agreeing(distinct, prints), features)
+        Pair(
+            photos[each.one], photos[each.other], Likeness.NEAR, each.agreement, cosine, each.turned
+        )
+        for each, cosine in _confirmed(_agreeing(distinct, prints), features)
     ]
     pairs = tuple(sorted((*exact, *near), key=lambda pair: (pair.first.path, pair.second.path)))
     uncompared = sum(each.look is None for each in prints)
@@ -83,10 +92,10 @@ def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_F
                     best[pair] = max(best.get(pair, (0.0, False)), (value, turned))
     earlier: dict[int, int] = defaultdict(int)
     kept = []
-    for (small, large), (_, turned) in sorted(best.items()):
+    for (small, large), (value, turned) in sorted(best.items()):
         earlier[large] += 1
         if earlier[large] <= MOST:
-            kept.append((distinct[small], distinct[large], turned))
+            kept.append(_Found(distinct[small], distinct[large], value, turned))
     return kept
 
 
@@ -94,12 +103,12 @@ def _confirmed(found: Sequence[_Found], features: Features) -> Iterable[tuple[_F
     """Give those whose features are alike too, with the cosine."""
     if not found:
         return
-    asked = sorted({index for one, other, _ in found for index in (one, other)})
+    asked = sorted({index for each in found for index in (each.one, each.other)})
     rows = dict(zip(asked, features(asked), strict=True))
-    for one, other, turned in found:
-        cosine = min(float(rows[one] @ rows[other]), 1.0)
+    for each in found:
+        cosine = min(float(rows[each.one] @ rows[each.other]), 1.0)
         if cosine >= LEAST_COSINE:
-            yield (one, other, turned), cosine
+            yield each, cosine
 
 
 def _groups(photos: Sequence[Photo], pairs: Sequence[Pair]) -> tuple[tuple[Photo, ...], ...]:

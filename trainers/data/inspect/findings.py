@@ -18,12 +18,14 @@ class Likeness(StrEnum):
 class Pair:
     """Two photos of one shot, in the manifest's order.
 
-    `cosine` is that of their features (1 for exact ones), `mirrored` that one is turned over.
+    `agreement` is the correlation of their detail, one laid over the other, `cosine` that of their
+    features (both are 1 for exact ones), `mirrored` that one is turned over.
     """
 
     first: Photo
     second: Photo
     likeness: Likeness
+    agreement: float
     cosine: float
     mirrored: bool = False
 
