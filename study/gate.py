@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from study.naming import count_text
 from study.progress import Listener, Working
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
@@ -51,9 +52,9 @@ def leaked(found: Inspection) -> str:
         if photo.split is not Split.TRAIN
     }
     counts: Counter[Split] = Counter(judged.values())
-    parts = [f"{counts[split]} photos of {split}" for split in Split if counts[split]]
+    parts = [f"{count_text(counts[split], 'photo')} of {split}" for split in Split if counts[split]]
     verb = "is" if len(judged) == 1 else "are"
-    return f"{' and '.join(parts)} {verb} in another split, too".replace("1 photos", "1 photo", 1)
+    return f"{' and '.join(parts)} {verb} in another split, too"
 
 
 def shown(pair: Pair) -> str:
@@ -68,16 +69,12 @@ def summary(found: Inspection) -> str:
     cues = [cue.name for cue in found.cues or () if cue.leaks]
     parts = [
         leaked(found) if found.leaks else "",
-        f"{_count(len(inside), 'pair')} of duplicates within a split" if inside else "",
-        f"{_count(len(found.conflicts), 'pair')} of one photo under two labels"
+        f"{count_text(len(inside), 'pair')} of duplicates within a split" if inside else "",
+        f"{count_text(len(found.conflicts), 'pair')} of one photo under two labels"
         if found.conflicts
         else "",
         ", ".join(f"{count} {flaw}" for flaw, count in flaws.items()),
         f"{' and '.join(cues)} alone tells the classes apart" if cues else "",
-        f"{_count(len(found.doubts), 'doubtful label')}" if found.doubts else "",
+        f"{count_text(len(found.doubts), 'doubtful label')}" if found.doubts else "",
     ]
     return ", ".join(part for part in parts if part)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

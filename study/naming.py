@@ -68,3 +68,8 @@ def _joined(values: Sequence[object]) -> str:
 def _dropout_text(stage: Stage) -> str:
     rates = (stage.dropout,) if isinstance(stage.dropout, float) else stage.dropout
     return "/".join(f"{rate:g}" for rate in rates)
+
+
+def count_text(count: int, what: str) -> str:
+    """Give a number of things in words: "1 trial", "2,000 trials"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

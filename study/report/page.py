@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from storage.records import State
-from study.naming import score_text, time_text
+from study.naming import count_text, score_text, time_text
 from study.report.contents import Contents
 from study.report.figures.style import Panel
 from study.report.pictures import Pictures, pairs, photos_json
@@ -158,6 +158,7 @@ def _environment() -> jinja2.Environment:
         "time": time_text,
         "rates": lambda values: "/".join(f"{value:.3g}" for value in values),
     }
+    environment.globals["count_text"] = count_text
     environment.globals["score_text"] = score_text
     return environment
 

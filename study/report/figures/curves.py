@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from storage.records import EpochRecord, StageRun, Trial
-from study.naming import schedule_text, score_text
+from study.naming import count_text, schedule_text, score_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     FAINT,
@@ -60,7 +60,7 @@ def curves(contents: Contents) -> Panel:
         yaxis=axis("validation loss", domain=[0.53, 1], **_bounded(losses)),
         yaxis2=score_axis(metric, domain=[0, 0.47], anchor="x2"),
     )
-    said = f"{len(trials)} trials"
+    said = count_text(len(trials), "trial")
     if behind:
         others = len(trials) - NAMED
         some = f"{len(behind)} of the others" if len(behind) < others else "the others"

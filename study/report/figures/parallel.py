@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from storage.records import Trial
-from study.naming import score_text
+from study.naming import count_text, score_text
 from study.report.contents import Contents
 from study.report.figures.parameters import (
     Table,
@@ -55,7 +55,9 @@ def parallel(contents: Contents, weighty: Sequence[str] = ()) -> Panel:
     metric = contents.study.metric
     places, labels = _places(table, some, contents)
     names = [*(shown(name, 24) for name in table), metric_text(metric)]
-    said = f"{len(some)} of {len(contents.trials)} trials, the better the more orange"
+    said = (
+        f"{len(some):,} of {count_text(len(contents.trials), 'trial')}, the better the more orange"
+    )
     if left_out:
         said += f"; {left_out} of the parameters that vary are not shown"
     traces = [*_lines(places, table, some, contents), _rails(len(names)), _labels(labels)]

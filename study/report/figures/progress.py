@@ -5,6 +5,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from storage.records import State, Trial
+from study.naming import count_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     PALETTE,
@@ -61,7 +62,9 @@ def progress(contents: Contents) -> Panel:
     )
     gains = sum(after != before for before, after in pairwise(best))
     times = "once" if gains == 1 else f"{gains} times"
-    return Panel(drawn, f"Of {len(ended)} trials with a score, the best was bettered {times}.")
+    return Panel(
+        drawn, f"Of {count_text(len(ended), 'trial')} with a score, the best was bettered {times}."
+    )
 
 
 def _points(state: State, mine: Sequence[tuple[float | None, Trial]], form: str) -> dict[str, Any]:

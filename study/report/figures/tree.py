@@ -7,7 +7,7 @@ from typing import Any
 
 from storage.records import State
 from study.growth import StageNode
-from study.naming import score_text, time_text
+from study.naming import count_text, score_text, time_text
 from study.report.contents import Contents
 from study.report.figures.style import GREY, Panel, colour_at, figure, number, ranks_of, shown
 
@@ -58,7 +58,8 @@ def stage_tree(contents: Contents) -> Panel:
         {box.id: box.score for box in boxes if box.score is not None},
         higher_is_better=metric.higher_is_better,
     )
-    colours = ["#D8D8D8", *(_colour(box, ranks) for box in boxes)]
+    colours = ["#B0B0B0", *(_colour(box, ranks) for box in boxes)]
+    runs, trials = count_text(tree.stage_runs, "stage run"), count_text(tree.trials, "trial")
     timed = any(box.seconds > 0 for box in boxes)
     texts = [_text(box, score_text(metric, box.score)) for box in boxes]
     trace = {
@@ -70,7 +71,7 @@ def stage_tree(contents: Contents) -> Panel:
         "values": [0, *(number(box.seconds) if timed else 1 for box in boxes)],
         "branchvalues": "remainder",
         "customdata": [
-            [[], tree.trials, f"{tree.stage_runs} stage runs of {tree.trials} trials"],
+            [[], tree.trials, f"{runs} of {trials}"],
             *(
                 [list(box.trials[:MOST_TRIALS]), len(box.trials), text]
                 for box, text in zip(boxes, texts, strict=True)
@@ -101,7 +102,7 @@ def stage_tree(contents: Contents) -> Panel:
         uniformtext={"minsize": 9, "mode": "hide"},
     )
     whole = tree.pixels + tree.saved_pixels
-    said = f"{tree.stage_runs} stage runs for {tree.trials} trials in {time_text(tree.seconds)}"
+    said = f"{runs} for {trials} in {time_text(tree.seconds)}"
     if tree.saved_pixels:
         said += f"; sharing saved {tree.saved_pixels / whole:.0%} of the pixels"
     if merged := sum(box.merged for box in boxes if box.merged > 1):
