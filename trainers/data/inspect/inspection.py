@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,6 @@ from trainers.data.sources import Split
 
 Told = Callable[[str, int, int], None]
 """Is told what is being done, how many photos are done, and of how many."""
-
-
-class Embed(Protocol):
-    """Gives the features of photos by their indices: float32 (n, F), rows of length 1."""
-
-    def __call__(self, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Compute them."""
-        ...
 
 
 def inspect_data(
@@ -51,10 +43,11 @@ def inspect_data(
         prints.append(mark)
         facts.append(fact)
         progress("looking at photos", done, total)
-    embed = _Features(shots, lambda *n: progress("comparing photos", *n))
-    if thorough:
-        embed(range(total))
-    pairs, groups, uncompared = find_duplicates(photos, prints, embed)
+    embed = partial(_features, shots, lambda *n: progress("comparing photos", *n))
+    features = embed(range(total)) if thorough else None
+    pairs, groups, uncompared = find_duplicates(
+        photos, prints, embed if features is None else lambda asked: features[asked]
+    )
     found = Inspection(
         manifest_digest=manifest.digest,
         classes=manifest.classes,
@@ -66,11 +59,10 @@ def inspect_data(
         uncompared=uncompared,
         cues=find_cues(photos, facts, len(manifest.classes)),
     )
-    if not thorough:
+    if features is None:
         return found
-    doubts = doubt_labels(
-        photos, embed(range(total)), _group_numbers(photos, groups), len(manifest.classes)
-    )
+    numbers = _group_numbers(photos, groups)
+    doubts = doubt_labels(photos, features, numbers, len(manifest.classes))
     return replace(found, doubts=doubts)
 
 
@@ -106,22 +98,13 @@ def _look(manifest: Manifest, photo: Photo, pixels: NDArray[np.uint8]) -> tuple[
     return fingerprint(pixels), facts_of(manifest.root / photo.path, photo.size, pixels)
 
 
-class _Features:
-    """The features of photos, each computed once, and only if it is asked for."""
+def _features(
+    shots: Shots, progress: Callable[[int, int], None], indices: Sequence[int]
+) -> NDArray[np.float32]:
+    """Give the features of some photos, (n, F), rows of length 1."""
+    from trainers.embedding import embed  # torch: seconds to import
 
-    def __init__(self, shots: Shots, progress: Callable[[int, int], None]) -> None:
-        self._shots = shots
-        self._progress = progress
-        self._known: dict[int, NDArray[np.float32]] = {}
-
-    def __call__(self, indices: Sequence[int]) -> NDArray[np.float32]:
-        missing = [index for index in dict.fromkeys(indices) if index not in self._known]
-        if missing:
-            from trainers.embedding import embed  # torch: seconds to import
-
-            rows = embed((self._shots[index] for index in missing), len(missing), self._progress)
-            self._known |= dict(zip(missing, rows, strict=True))
-        return np.stack([self._known[index] for index in indices])
+    return embed((shots[index] for index in indices), len(indices), progress)
 
 
 def _group_numbers(photos: Sequence[Photo], groups: Sequence[Sequence[Photo]]) -> NDArray[np.int64]:

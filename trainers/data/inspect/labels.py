@@ -14,6 +14,7 @@ FEWEST = FOLDS
 """Of a class with fewer photos (duplicates counted once), nothing can be said."""
 
 _DIMENSIONS = 128  # of the features: a linear classifier on more gains little, and takes minutes
+_AT_ONCE = 1024
 _STRENGTH = 0.01  # inverse of the regularisation: frozen features of a few photos overfit
 
 
@@ -38,7 +39,7 @@ def doubt_labels(
         return ()
     from cleanlab.filter import find_label_issues  # seconds to import
 
-    probabilities = out_of_fold(own, features[judged], groups[judged], seed)
+    probabilities = out_of_fold(own, _reduced(features)[judged], groups[judged], seed)
     ranked = find_label_issues(
         own, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
     )
@@ -58,19 +59,13 @@ def out_of_fold(
     labels: NDArray[Any], features: NDArray[np.float32], groups: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
     """Give each photo's probabilities, (n, C), by a classifier fitted without its fold."""
-    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    n, width = features.shape
-    classifier = make_pipeline(
-        PCA(min(_DIMENSIONS, width, n // 2), random_state=seed),
-        StandardScaler(),
-        LogisticRegression(C=_STRENGTH, max_iter=300),
-    )
-    probabilities = np.zeros((n, int(labels.max()) + 1))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=_STRENGTH, max_iter=300))
+    probabilities = np.zeros((len(features), int(labels.max()) + 1))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for fitted, judged in folds.split(features, labels, groups):
         classifier.fit(features[fitted], labels[fitted])
@@ -79,3 +74,16 @@ def out_of_fold(
             features[judged]
         )
     return probabilities
+
+
+def _reduced(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the principal components, some photos at a time: memory is what many photos lack."""
+    from sklearn.decomposition import IncrementalPCA
+
+    n, width = features.shape
+    reduce = IncrementalPCA(min(_DIMENSIONS, width, n // 2), batch_size=_AT_ONCE)
+    reduce.fit(features)
+    parts = [
+        reduce.transform(features[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE)
+    ]
+    return np.concatenate(parts).astype(np.float32)
