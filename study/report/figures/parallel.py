@@ -193,6 +193,7 @@ def _labels(labels: Sequence[Sequence[tuple[float, str]]]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "text",
+        "cliponaxis": False,
         "x": [axis - 0.04 if axis < len(labels) - 1 else axis + 0.04 for axis, _, _ in flat],
         "y": [number(spot) for _, spot, _ in flat],
         "text": [text for _, _, text in flat],
