@@ -74,10 +74,10 @@ def adopt(engine: Engine) -> None:
     With SQLite's write-ahead log, a power cut can then undo the latest transactions, but not harm
     one.
     """
-    if engine.dialect.name != "sqlite":
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _sync_seldom)
+    else:
         server.watch(engine, redact(engine.url))
-        return
-    event.listen(engine, "connect", _sync_seldom)
     engine.dispose()  # connections from before
 
 

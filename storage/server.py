@@ -1,9 +1,12 @@
 """What is peculiar to a database on a PostgreSQL server: how it is reached, refused and lost."""
 
+import time
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from storage.errors import DatabaseAway, DatabaseUnusable
 
@@ -37,6 +40,14 @@ _ADVICE = (
     ("pg_hba.conf", "have the server's pg_hba.conf let this machine in"),
     ("connection option", "check what stands behind the ? in --storage"),
 )
+_Session = tuple[int, datetime]
+"""Its process, and when it began: the number alone may be another's by now."""
+
+_SESSION, _BLINK = "session", 0.01
+_OWN = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"
+)
 _LOOK = "check the host and the port in --storage, and that the server runs"
 
 
@@ -50,8 +61,10 @@ def watch(engine: Engine, place: str) -> None:
     """Have an engine raise `DatabaseAway`, in a sentence about `place`, where waiting may help.
 
     It must be raised at the source: Optuna would turn the driver's error into one of its own, or
-    take it for another mistake and try something else.
+    take it for another mistake and try something else. Whoever asks again finds what was lost
+    either done or undone: its session is ended before there is another one.
     """
+    lost: list[_Session] = []
 
     def tell(context: ExceptionContext) -> None:
         if context.sqlalchemy_exception is None or context.is_pre_ping:
@@ -66,10 +79,27 @@ def watch(engine: Engine, place: str) -> None:
             raise DatabaseUnusable(
                 f"{place} cannot be used: {found}; have its owner let this user create tables"
             )
+        if context.is_disconnect and (session := context.connection.info.get(_SESSION)):
+            lost.append(session)
         if context.is_disconnect or state in _LATER:
             raise DatabaseAway(f"{place} has stopped answering: {found}")
 
+    def begin(connection: Any, record: ConnectionPoolEntry) -> None:
+        while lost:
+            _end(connection, lost[-1])
+            lost.pop()
+        record.info[_SESSION] = connection.execute(_OWN).fetchone()
+        connection.rollback()
+
     event.listen(engine, "handle_error", tell)
+    event.listen(engine, "connect", begin)
+
+
+def _end(connection: Any, session: _Session) -> None:
+    """End a session whose line was cut, which may be carrying out its last COMMIT even now."""
+    while connection.execute(_TERMINATE, session).fetchone():
+        connection.rollback()  # else it would see the same sessions for ever
+        time.sleep(_BLINK)
 
 
 def check_age(connection: Connection, place: str) -> None:
