@@ -59,7 +59,8 @@ ROOT = Path(__file__).parents[2]
         (("show", "three"), 2, "trial"),
         (("dashboard",), 1, "search"),
         (("dashboard", "--port", "0"), 2, "port"),
-        (("best", "--storage", "postgresql://me:secret@/x"), 1, "driver"),
+        (("best", "--storage", "mysql+pymysql://me:secret@/x"), 1, "driver"),
+        (("best", "--storage", "postgresql://me:secret@127.0.0.1:1/x"), 1, "127.0.0.1:1/x"),
     ],
 )
 def test_wrong_input_is_one_sentence(
