@@ -8,47 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import cli
 from study.explain import picture_name
 from study.selector import best
 from study.views.sheet import MAX_BYTES, Picture, coloured, draw_picture, draw_sheet
+from tests.tiny_search import copy_of, search_in
 
-torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
-
-SETTINGS = (
-    'backbone = "test_resnet"\nweights = "random"\n'
-    "[space]\nn_stages = [1]\nimage_size = [32]\nbatch_size = [8]\nlrs = [0.01]\ncycle_len = [1]\n"
-)
 CLASSES = "bright [red]", "dark \u2740"
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Search once over two classes of tiny photos; some names would leave the folder."""
-    folder, dice = tmp_path_factory.mktemp("explain"), np.random.default_rng(0)
-    for index in range(24):
-        split, name = ("train" if index < 12 else "valid"), CLASSES[index % 2]
-        pixels = dice.normal((150, 100)[index % 2], 50, (40, 50, 3)).clip(0, 255)
-        path = folder / "photos" / split / name / f"{index}; \u00fc$(x) ..png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
-    (folder / "study.toml").write_text(SETTINGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert cli.run(["search", "--data", "photos", "--trials", "1"]) == 0
-    return folder
+    return search_in(tmp_path_factory.mktemp("explain"), CLASSES, "; \u00fc$(x) ..png", 1)
 
 
 @pytest.fixture
 def place(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a copy of what was searched."""
-    copied = tmp_path / "work"
-    shutil.copytree(searched, copied)
-    monkeypatch.chdir(copied)
-    return copied
+    return copy_of(searched, tmp_path / "work", monkeypatch)
 
 
 @pytest.fixture

@@ -3,52 +3,28 @@
 import csv
 import json
 import re
-import shutil
 import webbrowser
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 import cli
 from study.selector import best
+from tests.tiny_search import copy_of, search_in
 
-torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
-
-SETTINGS = (
-    'backbone = "test_resnet"\nweights = "random"\n'
-    "[space]\nn_stages = [1, 2]\nimage_size = [32]\nbatch_size = [8]\nlrs = [0.01]\n"
-    "cycle_len = [1]\n"
-)
 CLASSES = "<b onclick=alert(1)>bright", "dark \"'&\u2740"
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Search over two classes of tiny photos, whose names would be markup."""
-    folder, dice = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
-    for index in range(24):
-        split, name = ("train" if index < 12 else "valid"), CLASSES[index % 2]
-        pixels = dice.normal((150, 100)[index % 2], 50, (40, 50, 3)).clip(0, 255)
-        path = folder / "photos" / split / name / f"{index}; <img src=x>.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
-    (folder / "study.toml").write_text(SETTINGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert cli.run(["search", "--data", "photos", "--trials", "2"]) == 0
-    return folder
+    return search_in(tmp_path_factory.mktemp("report"), CLASSES, "; <img src=x>.png", 2)
 
 
 @pytest.fixture
 def place(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a copy of what was searched."""
-    copied = tmp_path / "work"
-    shutil.copytree(searched, copied)
-    monkeypatch.chdir(copied)
-    return copied
+    return copy_of(searched, tmp_path / "work", monkeypatch)
 
 
 @pytest.mark.usefixtures("place")
