@@ -67,11 +67,12 @@ def main() -> None:
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command and give its exit code."""
     try:
-        code = typer.main.get_command(app).main(
-            list(arguments), prog_name="encore", standalone_mode=False
-        )
+        command = typer.main.get_command(app)
+        # Not its `main`, which would end Ctrl-C without a word.
+        with command.make_context("encore", list(arguments)) as context:
+            command.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
     except BrokenPipeError:  # `encore ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
