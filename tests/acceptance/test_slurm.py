@@ -1,6 +1,7 @@
 """The sbatch recipe, run by bash with the real search; of Slurm, only its commands are played."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -55,23 +56,41 @@ COMMANDS = {
     "encore": f'exec {sys.executable} {ROOT / "cli.py"} "$@"',
     "scontrol": 'echo "$@" >> asked',
     "squeue": "cat state",
+    "srun": """
+while case "$1" in --*) ;; *) false ;; esac do shift; done
+exec "$@"
+""",
 }
+ON_RAY = f"""
+exec {sys.executable} - "$@" <<'PYTHON'
+import signal, sys, time
+import ray
+ray.init(address=sys.argv[-1], logging_level="ERROR", log_to_driver=False)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # ray.init sets a handler, too
+print(*sys.argv[1:-1], len(ray.nodes()), flush=True)
+time.sleep(60)
+PYTHON
+"""
+"""A search on Ray, but for the training: says what it is told and how many nodes there are."""
 
 
-def start(folder: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *flags: str, encore: str = COMMANDS["encore"], **environment: str
+) -> subprocess.Popen[str]:
     """Begin the recipe as Slurm does, in a group of its own, in a folder that holds a trainer."""
     (folder / "bin").mkdir(parents=True, exist_ok=True)
-    for name, text in COMMANDS.items():
+    for name, text in {**COMMANDS, "encore": encore}.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
     (folder / "schedules.toml").write_text(SCHEDULES)
     (folder / "held.py").write_text(TRAINER)
     (folder / "state").write_text("RUNNING\n")
-    given = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    given = {"SLURM_JOB_ID": NUMBER, "PYTHONPATH": str(ROOT)}
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
         ["bash", str(RECIPE), "--strategy", "grid", "schedules.toml", "--trainer", "held:Held",
          "--trials", "2", *flags],
-        cwd=folder, env={**os.environ, "SLURM_JOB_ID": NUMBER, **given, **environment},
+        cwd=folder, env={**os.environ, **given, **environment, "PATH": path},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -179,6 +198,26 @@ def test_before_the_first_trial_a_signal_stops_at_once(tmp_path: Path) -> None:
     assert said.endswith("stopped\n")
     assert query(tmp_path, "SELECT count(*) FROM encore_owners") == [(0,)]
     assert asked(tmp_path) == ""
+
+
+@pytest.mark.slow
+def test_several_nodes_are_one_ray(tmp_path: Path) -> None:
+    """The search begins when the other node has joined, and with it ends all that was started."""
+    if shutil.which("ray", path=Path(sys.executable).parent) is None:
+        pytest.skip("ray is not installed")
+    nodes = {"SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1", "SLURMD_NODENAME": "n1"}
+    recipe = start(tmp_path, encore=ON_RAY, **nodes)
+    assert recipe.stdout is not None
+    said = recipe.stdout.readline()
+    assert said.startswith("search --strategy grid")
+    assert said.endswith("--engine ray --address 2\n")
+    recipe.send_signal(signal.SIGTERM)
+    code, said = ends(recipe)
+    assert code == 130, said
+    assert "2 of 2 nodes have joined Ray" in said
+    assert asked(tmp_path) == f"requeue {NUMBER}\n"
+    ours = subprocess.run(["pgrep", "-f", f":{20000 + int(NUMBER)}"], stdout=subprocess.PIPE)
+    assert ours.stdout == b""
 
 
 def test_a_search_that_cannot_begin_is_not_tried_again(tmp_path: Path) -> None:
