@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from trainers.interrupts import INTERRUPTS
+
 ECHO = 5.0
 """Seconds in which a second SIGTERM says nothing new.
 
-A cluster sends it to every process of a batch, and the batch's script passes it on.
+A cluster sends it to every process of a job, and the job's script passes it on.
 """
 
 
@@ -31,9 +33,7 @@ def interruption(event: threading.Event) -> Iterator[None]:
         elif not first[0] == number == signal.SIGTERM or now - first[1] >= ECHO:
             raise KeyboardInterrupt
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:

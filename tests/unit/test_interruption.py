@@ -14,7 +14,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
     ("later", "first", "second", "obeyed"),
     [
         (0.1, INT, INT, True),
-        (0.1, TERM, TERM, False),  # sent to all processes, and passed on by the batch's script
+        (0.1, TERM, TERM, False),  # sent to all processes, and passed on by a job's script
         (5, TERM, TERM, True),
         (0.1, INT, TERM, True),
         (0.1, TERM, INT, True),
