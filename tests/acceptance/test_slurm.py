@@ -160,7 +160,7 @@ def test_pre_empted_the_epoch_ends_is_saved_and_the_search_is_requeued(
 ) -> None:
     """SIGTERM reaches every process, and the search once more from the script: one is meant."""
     recipe = start(tmp_path, "--devices", "cpu:2")
-    until(lambda: len(list(tmp_path.glob("training-*"))) == 2)
+    until(lambda: len(list(tmp_path.glob("training-*"))) == 2, 60)
     os.killpg(recipe.pid, signal.SIGTERM)
     time.sleep(0.5)  # for the script to pass it on
     (tmp_path / "go").touch()
@@ -175,7 +175,7 @@ def test_pre_empted_the_epoch_ends_is_saved_and_the_search_is_requeued(
 def test_an_epoch_longer_than_the_grace_is_given_up(tmp_path: Path, undisturbed: list[Any]) -> None:
     """The epoch before it is what is kept; what was cancelled by hand does not come back."""
     recipe = start(tmp_path, GRACE="6")
-    until(lambda: any(tmp_path.glob("training-*")))
+    until(lambda: any(tmp_path.glob("training-*")), 60)
     (tmp_path / "state").write_text("COMPLETING\n")
     recipe.send_signal(signal.SIGTERM)
     code, said = ends(recipe)
@@ -189,7 +189,7 @@ def test_an_epoch_longer_than_the_grace_is_given_up(tmp_path: Path, undisturbed:
 def test_before_the_first_trial_a_signal_stops_at_once(tmp_path: Path) -> None:
     """However often it comes. The study is given up, so that another machine may take it over."""
     recipe = start(tmp_path, SLOW_START="yes", REQUEUE="no")
-    until((tmp_path / "starting").exists)
+    until((tmp_path / "starting").exists, 60)
     assert query(tmp_path, "SELECT count(*) FROM encore_owners") == [(1,)]
     for _ in range(3):
         os.killpg(recipe.pid, signal.SIGTERM)
