@@ -46,7 +46,6 @@ def obey_the_parent_alone() -> None:
 
 
 def _wait_for_the_parent() -> None:
-    if sys.platform == "linux":
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
