@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -52,6 +55,7 @@ for command in (
 
 def main() -> None:
     """Run the command line and exit; errors become one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _like_ctrl_c)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, stream=sys.stderr)
@@ -63,11 +67,12 @@ def main() -> None:
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command and give its exit code."""
     try:
-        code = typer.main.get_command(app).main(
-            list(arguments), prog_name="encore", standalone_mode=False
-        )
+        command = typer.main.get_command(app)
+        # Not its `main`, which would end Ctrl-C without a word.
+        with command.make_context("encore", list(arguments)) as context:
+            command.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
     except BrokenPipeError:  # `encore ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -83,6 +88,12 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         err.print("[red]error:[/] ", end="")
         err.print(message, markup=False, highlight=False, soft_wrap=True)
         return FAILED if known is None else known
+
+
+def _like_ctrl_c(number: int, _frame: FrameType | None) -> NoReturn:
+    """Give the study up and clean away what is half done; a cluster may send SIGTERM twice."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Use cases `search` and `repeat`: wire the parts, run the coordinator."""
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from storage.database import open_database
@@ -22,6 +20,7 @@ from study.coordinator import Coordinator
 from study.drift import searched_by
 from study.freezing import describe_data, freeze_data, keep_check, telling
 from study.halving import HALVING, guides, unhalved
+from study.interruption import interruption
 from study.listing import find_trial
 from study.ownership import Ownership
 from study.policy import Policy, SearchPolicy, SeedsPolicy
@@ -134,10 +133,10 @@ def run_search(
                 ),
             )
             _started(store, study, config, manifest, coordinator, listener)
-            # Before there is a trial, there is nothing to finish: Ctrl-C stops at once.
+            # Before there is a trial, there is nothing to finish: one signal stops at once.
             say = telling(listener, "decoding photos")
             made.prepare(views, say, lambda text: listener(Notice(text)))
-            with _interruption(interrupted):
+            with interruption(interrupted):
                 coordinator.run()
             if ownership.lost:
                 raise ownership.lost
@@ -240,25 +239,3 @@ def make_suggestions(config: StudyConfig, patience: Patience | None = None) -> "
         seed=config.seeds.first,
         patience=patience,
     )
-
-
-@contextmanager
-def _interruption(event: threading.Event) -> Iterator[None]:
-    """Have the first Ctrl-C (or SIGTERM) set an event; the second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,17 +2,16 @@
 
 import multiprocessing
 import signal
-import sys
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
-from study.engines.worker import INTERRUPTS, Broken, Build, Order, work
+from study.engines.worker import Broken, Build, Order, work
 from study.slots import Slot
 from trainers.base import StageTask
+from trainers.interrupts import held_back
 
 _PATIENCE = 10.0
 """Seconds that an idle worker gets to end."""
@@ -198,7 +197,7 @@ class _Worker:
         arguments = (theirs, held, self._build, self._slot)
         process = spawn.Process(target=work, args=arguments, name="encore-worker")
         try:
-            with _uninterrupted():
+            with held_back():
                 process.start()
         finally:
             theirs.close()
@@ -209,17 +208,3 @@ class _Worker:
         self.connection.close()
         self._lifeline.close()
         self._process = None
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold interrupts back: what is started meanwhile does not get them until it ignores them."""
-    if sys.platform == "win32":
-        yield
-        return
-    resource_tracker.ensure_running()  # it would let them through as it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,13 +16,11 @@ from multiprocessing.connection import Connection
 from study.engines.base import EpochEnded
 from study.engines.inline import InlineEngine
 from study.slots import Slot
+from trainers import interrupts
 from trainers.base import StageTask, Trainer
 
 Build = Callable[[Slot], Trainer]
 """Makes the trainer in the worker; it is sent there, so it must be picklable."""
-
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-"""What a terminal or a cluster sends to the whole group: the coordinator says when to leave."""
 
 
 class Order(Enum):
@@ -48,10 +46,7 @@ def work(connection: "Connection[object, object]", lifeline: "Connection[object,
          build: Build, slot: Slot) -> None:  # fmt: skip
     """Train what comes through `connection` until that says None; die when `lifeline` breaks."""
     _die_with_the_coordinator(lifeline)
-    for ignored in INTERRUPTS:
-        signal.signal(ignored, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)  # blocked until they were ignored
+    interrupts.ignore()  # the coordinator says when to leave
     os.environ.update(slot.environment)
     try:
         engine = InlineEngine(build(slot))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from trainers.data.manifest import DatasetError
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at
 from trainers.data.streaming import Decoders, Request
+from trainers.interrupts import INTERRUPTS
 
 WHOLE = Scale(2, squeeze=False, cut=True)
 
@@ -70,6 +72,18 @@ def test_the_same_processes_serve_every_epoch(decoders: Decoders, paths: list[Pa
         found = reds(decoders.batches(requests(paths[-count:], size)))
         assert found == batched(range(30 - count, 30), size)
     assert {process.pid for process in multiprocessing.active_children()} == processes
+
+
+def test_an_interrupt_of_all_processes_disturbs_no_epoch(
+    decoders: Decoders, paths: list[Path]
+) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach these, too; whether to stop is said elsewhere."""
+    batches = decoders.batches(requests(paths, 4))
+    assert reds(iter([next(batches)])) == batched(range(4), 4)
+    processes = [process.pid for process in multiprocessing.active_children()]
+    for number in INTERRUPTS:
+        subprocess.run(["kill", f"-{number}", *map(str, processes)], check=True)
+    assert reds(batches) == batched(range(30), 4)[1:]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from trainers import interrupts
 from trainers.data.scale import Scale, read_at
 
 Request = tuple[Path, Scale]
@@ -27,13 +28,20 @@ class Decoders:
             collate_fn=list,
             persistent_workers=True,
             multiprocessing_context="spawn",  # a fork of a process with threads may hang
+            worker_init_fn=_begin,
         )
 
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
         """Give the photos of each batch of requests, uint8 (H, W, 3) each."""
         self._requests.batches = requests
-        for photos in self._loader:
+        with interrupts.held_back():  # the first time, this starts the workers
+            decoded = iter(self._loader)
+        for photos in decoded:
             yield [torch.from_numpy(photo) for photo in photos]
+
+
+def _begin(_worker: int) -> None:
+    interrupts.obey_the_parent_alone()  # an epoch may end though a search is stopped
 
 
 class _Decoded(Dataset[NDArray[np.uint8]]):

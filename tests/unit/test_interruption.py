@@ -1,0 +1,55 @@
+"""What the first and the second signal of a search do."""
+
+import signal
+import threading
+
+import pytest
+
+from study import interruption
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("later", "first", "second", "obeyed"),
+    [
+        (0.1, INT, INT, True),
+        (0.1, TERM, TERM, False),  # sent to all processes, and passed on by a job's script
+        (5, TERM, TERM, True),
+        (0.1, INT, TERM, True),
+        (0.1, TERM, INT, True),
+    ],
+)
+def test_the_second_signal_is_obeyed_at_once_unless_it_is_an_echo(
+    monkeypatch: pytest.MonkeyPatch, later: float, first: int, second: int, *, obeyed: bool
+) -> None:
+    """Whatever the two signals are, but for a SIGTERM that says what another one has just said."""
+    now = 100.0
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now)
+    before, event = signal.getsignal(TERM), threading.Event()
+    with interruption.interruption(event):
+        assert not event.is_set()
+        signal.raise_signal(first)
+        assert event.is_set()
+        now += later
+        if obeyed:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(second)
+        else:
+            signal.raise_signal(second)
+    assert signal.getsignal(TERM) is before
+
+
+def test_a_search_in_another_thread_leaves_signals_alone() -> None:
+    """Python lets the main thread alone handle them; a notebook's thread searches all the same."""
+    handlers = []
+
+    def search() -> None:
+        with interruption.interruption(threading.Event()):
+            handlers.append(signal.getsignal(TERM))
+
+    before = signal.getsignal(TERM)
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join()
+    assert handlers == [before]
