@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ByteSize,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from storage.remote import plain_url
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from study.prices import Costs
 from study.refusals import one_sentence
@@ -157,6 +159,7 @@ class StudyConfig(Section):
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] | None = None
     storage: str = "sqlite:///runs/encore.db"
+    vault: Annotated[str, AfterValidator(plain_url)] | None = None
     metric: Metric = Metric.ACCURACY
     backbone: str | None = None
     strategy: Strategy = Strategy.TREE

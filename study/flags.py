@@ -20,6 +20,10 @@ Config = Annotated[
 Storage = Annotated[
     str | None, typer.Option(help=f"Database URL; default: {config.StudyConfig().storage}.")
 ]
+Vault = Annotated[
+    str | None,
+    typer.Option(help="URL to keep weights under, s3://bucket/prefix; default: by the database."),
+]
 DataRoot = Annotated[str | None, typer.Option(help="Folder that a CSV's paths start from.")]
 Regroup = Annotated[
     bool | None, typer.Option("--regroup", help="Split the photos anew, duplicates together.")

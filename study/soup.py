@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from storage.database import open_database
-from storage.places import runs_folder
+from storage.places import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
@@ -103,7 +103,7 @@ def soup(
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        vault = Vault(runs_folder(storage) / record.name)
+        vault = open_vault(storage, record)
         files, damaged = _ingredients(store, vault, record, trials)
         manifest = manifest_of(store, record)
     finally:
