@@ -107,7 +107,10 @@ class Remote:
 
     def send(self, source: Path, name: str) -> None:
         """Put a file under a name, where it appears whole; one of that name is replaced."""
-        self._patiently(lambda: self._send(source, name))
+        try:
+            self._patiently(lambda: self._send(source, name))
+        except FileNotFoundError as error:
+            raise self._unusable(error) from None
 
     def fetch(self, name: str, target: Path) -> bool:
         """Write a file's content to `target`; tell whether there is such a file."""
@@ -199,10 +202,10 @@ class Remote:
                     raise
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                     raise
-                if not _may_pass(error) or time.monotonic() > deadline:
+                if not _may_pass(error) or time.monotonic() >= deadline:
                     raise self._unusable(error) from None
                 if delay > 1 and not told:
-                    self._say(f"{self.url} does not answer ({_first_line(error)}); waiting")
+                    self._say(f"{self.url} does not answer ({_said(error)}); waiting")
                     told = True
                 time.sleep(random.uniform(0, delay))  # noqa: S311 - no secret, but a spread
                 delay = min(2 * delay, _LONGEST_DELAY)
@@ -212,7 +215,7 @@ class Remote:
             return answer
 
     def _unusable(self, error: Exception) -> RemoteUnusable:
-        url, reason, s3 = self.url, _first_line(error), _scheme(self.url) in _S3
+        url, reason, s3 = self.url, _said(error), _scheme(self.url) in _S3
         if isinstance(error, ImportError):
             package = "pip install 's3fs'" if s3 else "pip install it"
             return RemoteUnusable(f"{url} needs a package that is not there ({reason}); {package}")
@@ -241,8 +244,8 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, _LASTING) and type(error).__name__ not in _BARE
 
 
-def _first_line(error: Exception) -> str:
-    return hidden((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+def _said(error: Exception) -> str:
+    return hidden(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__)
 
 
 def _version(info: dict[str, Any]) -> str:
