@@ -56,7 +56,7 @@ def plain_url(url: str) -> str:
     """Give a URL without a slash at its end; ValueError for one that cannot be used or stored."""
     shown = hidden(url)
     if not is_url(url) or not url.isprintable():
-        raise ValueError(f"a vault must be a URL like s3://bucket/prefix, got {shown!r}")
+        raise ValueError(f"this must be a URL like s3://bucket/prefix, got {shown!r}")
     scheme, place = _scheme(url), urlsplit(url)
     if shown != url or place.query or (scheme in _S3 and "@" in place.netloc):
         raise ValueError(
