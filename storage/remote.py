@@ -23,6 +23,8 @@ from storage.errors import RemoteUnusable
 GIVE_UP_AFTER = 600.0
 """Seconds without success after which a search ends, as with the database."""
 
+INSTALL = "pip install 'encore-search[s3]' (from a checkout: pip install '.[s3]')"
+
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 20.0
 _PART = 16 << 20
@@ -148,10 +150,9 @@ class Remote:
         # Not an instance from before: the variables may have changed, which fsspec does not see.
         options: dict[str, Any] = {"skip_instance_cache": True}
         if _scheme(self.url) in _S3:
-            options["config_kwargs"] = {
-                "retries": {"mode": "standard", "max_attempts": 4},
-                "connect_timeout": 10,
-            }
+            # botocore's own tries are few: who waits for how long is decided in `_patiently`.
+            retries = {"mode": "standard", "max_attempts": 2}
+            options["config_kwargs"] = {"retries": retries, "connect_timeout": 10}
         try:
             files, root = fsspec.url_to_fs(self.url, **options)
         except (ImportError, ValueError) as error:
@@ -217,8 +218,8 @@ class Remote:
     def _unusable(self, error: Exception) -> RemoteUnusable:
         url, reason, s3 = self.url, _said(error), _scheme(self.url) in _S3
         if isinstance(error, ImportError):
-            package = "pip install 's3fs'" if s3 else "pip install it"
-            return RemoteUnusable(f"{url} needs a package that is not there ({reason}); {package}")
+            look = INSTALL if s3 else "install it"
+            return RemoteUnusable(f"{url} needs a package that is not installed ({reason}); {look}")
         if type(error).__name__ in _BARE:
             return RemoteUnusable(
                 f"there are no credentials for {url}; set AWS_ACCESS_KEY_ID and "
