@@ -1,11 +1,11 @@
 """A vault on object storage while requests fail: what is lost, and what sealing and fetching cost.
 
-python benchmarks/object_storage.py --files 100 --megabytes 16 --failing 0.05
+PYTHONPATH=. python benchmarks/object_storage.py --files 100 --megabytes 16 --failing 0.05
 
 An S3 server (moto) runs on loopback in a process of its own, and spoils a share of the requests:
 refuses them (500, 503) or breaks off before, after or amid. Each file is sealed in a folder, under
 the URL, and under the URL while requests fail, in turn; then all copies are deleted, and each is
-fetched and verified. Loopback has no distance: what a real bucket adds is its latency and bandwidth.
+fetched and verified. Loopback has no distance: a real bucket adds its latency and its bandwidth.
 """
 
 import argparse

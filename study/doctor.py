@@ -139,7 +139,9 @@ def _files(
 ) -> Iterator[Finding]:
     broken = vault.broken(checkpoints)
     if vault.remote is not None:
-        yield Finding(f"study {study.name}: vault", Level.GOOD, vault.remote.url)
+        size = sum(file.size for file in checkpoints) / 1e9
+        found = f"{vault.remote.url}, {size:.2f} GB"
+        yield Finding(f"study {study.name}: vault", Level.GOOD, found)
     if broken:
         yield Finding(
             f"study {study.name}: files",

@@ -3,13 +3,16 @@
 import hashlib
 import posixpath
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from storage.mirror import mirror
 from storage.places import CACHE, runs_folder
+from storage.records import StudyRecord
 from storage.remote import Remote, is_url
 from study.progress import Listener, Notice, Working
 from trainers.data.csv_list import listed_paths
+from trainers.data.manifest import Manifest
 from trainers.data.photo import is_photo_name
 
 MIRRORS = "mirrors"
@@ -38,6 +41,19 @@ def local_data(
         return source, Path(base) if base else None
     listed = {posixpath.normpath(path) for path in listed_paths(source)}
     return source, bring(base, listed.__contains__)
+
+
+def at_hand(manifest: Manifest, study: StudyRecord, storage: str) -> Manifest:
+    """Give a study's manifest with its photos on this machine, be they found on another.
+
+    Only those under a URL can be fetched. Raises `RemoteUnusable`.
+    """
+    source, root = (study.config.get("data", {}).get(name) for name in ("source", "root"))
+    if source is None or not is_url(root or source) or manifest.root.is_dir():
+        return manifest
+    place, below = local_data(source, root, storage, lambda _: None)
+    folder = place.parent if place.suffix.lower() == ".csv" else place
+    return replace(manifest, root=below or folder)
 
 
 class _Bringing:

@@ -20,6 +20,7 @@ from storage.vault import Vault
 from study.config import ConfigError, StudyConfig
 from study.crossfit import CrossFit, Mask, Table, compare, folds_of, paired_p, score
 from study.ensemble import kept_weights
+from study.mirroring import at_hand
 from study.naming import score_text
 from study.pool import NothingToSelect
 from study.selector import find_study, manifest_of, shown
@@ -105,7 +106,7 @@ def soup(
         record = find_study(store, study)
         vault = open_vault(storage, record)
         files, damaged = _ingredients(store, vault, record, trials)
-        manifest = manifest_of(store, record)
+        manifest = at_hand(manifest_of(store, record), record, storage)
     finally:
         store.close()
     check_photos(record.name, manifest)

@@ -1,7 +1,9 @@
 """Data under a URL become a folder here: fetched once, whole, and never outside of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -9,7 +11,7 @@ from PIL import Image
 from storage.errors import RemoteUnusable
 from storage.mirror import JOURNAL, mirror
 from storage.remote import Remote
-from study.mirroring import local_data
+from study.mirroring import at_hand, local_data
 from study.progress import Notice, Progress
 from tests.object_store import ObjectStore
 from trainers.data.manifest import Manifest, build_manifest
@@ -156,6 +158,23 @@ def test_no_name_leads_out_of_the_copy(object_store: ObjectStore, tmp_path: Path
     assert all(name.startswith("deep/copy/") for name in written - {f"deep/copy/{JOURNAL}"})
     local_data(f"s3://{bucket}/p", None, f"sqlite:///{tmp_path}/encore.db", told.append)
     assert any(isinstance(each, Notice) and "passed over" in each.text for each in told)
+
+
+def test_photos_that_another_machine_found_are_brought_here(
+    photos_at: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    """Data under a URL are fetched where they are missing; a folder cannot be, and stays named."""
+    folder, _, url = photos_at
+    away = replace(build_manifest(folder), root=tmp_path / "away")
+    storage = f"sqlite:///{tmp_path}/here/encore.db"
+    of_url, of_folder = (
+        SimpleNamespace(config={"data": {"source": source, "root": None}})
+        for source in (url, str(tmp_path / "away"))
+    )
+    assert at_hand(away, of_folder, storage).root == tmp_path / "away"  # type: ignore[arg-type]
+    found = at_hand(away, of_url, storage)  # type: ignore[arg-type]
+    assert all((found.root / photo.path).is_file() for photo in away.photos)
+    assert found.digest == away.digest
 
 
 def test_an_empty_place_is_one_sentence(object_store: ObjectStore, tmp_path: Path) -> None:
