@@ -13,6 +13,9 @@ from storage.vault import Vault
 CACHE = ".cache"
 """The folder of decoded photos among the runs; no study can have its name."""
 
+READ_WITHIN = 10.0
+"""Seconds that a person who asks for weights waits for a vault that does not answer."""
+
 
 def runs_folder(url: str) -> Path:
     """Give the folder that holds the studies' files: the SQLite file's own, else `runs`.
@@ -41,7 +44,7 @@ def open_vault(
     storage: str,
     study: StudyRecord,
     *,
-    give_up_after: float = 30.0,
+    give_up_after: float = READ_WITHIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> Vault:
     """Give the vault of a study; where it lies under a URL, its folder here holds copies."""

@@ -199,15 +199,15 @@ class Remote:
             except RemoteUnusable:
                 raise
             except Exception as error:  # each kind of store has errors of its own
-                if isinstance(error, FileNotFoundError):
-                    raise
-                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+                if full or isinstance(error, FileNotFoundError):
                     raise
                 if not _may_pass(error) or time.monotonic() >= deadline:
                     raise self._unusable(error) from None
                 if delay > 1 and not told:
                     self._say(f"{self.url} does not answer ({_said(error)}); waiting")
                     told = True
+                delay = min(delay, max(0, deadline - time.monotonic()))
                 time.sleep(random.uniform(0, delay))  # noqa: S311 - no secret, but a spread
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue

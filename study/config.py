@@ -163,8 +163,8 @@ class StudyConfig(Section):
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] | None = None
     storage: str = "sqlite:///runs/encore.db"
-    vault: Annotated[str, AfterValidator(plain_url)] | None = None
     metric: Metric = Metric.ACCURACY
+    vault: Annotated[str, AfterValidator(plain_url)] | None = None
     backbone: str | None = None
     strategy: Strategy = Strategy.TREE
     grid: str | None = None

@@ -37,6 +37,9 @@ from trainers.schedule import Stage
 if TYPE_CHECKING:
     from study.suggestions import Suggestions
 
+CHECK_WITHIN = 3.0
+"""Seconds that a vault has to answer when a search begins: nothing would be lost yet."""
+
 
 @dataclass(frozen=True)
 class SearchOutcome:
@@ -98,7 +101,7 @@ def run_search(
     """Wire the parts and run the coordinator. `policy` gets the config and schedules' weights."""
     deadline = time.monotonic() + (config.budget.timeout or math.inf)
     if config.vault is not None:
-        Remote(config.vault, give_up_after=0).check()
+        Remote(config.vault, give_up_after=CHECK_WITHIN).check()
     slots, weights = choose_slots(config), choose_weights(config)
     decide = policy(config, weights)
     cache_folder = runs_folder(config.storage) / CACHE

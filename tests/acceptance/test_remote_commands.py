@@ -58,6 +58,7 @@ def test_a_wrong_address_is_one_sentence_before_any_work(
     """Exit code 1, no secret, nothing written: not after the first stage."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("study.mirroring.PATIENCE", 0)
+    monkeypatch.setattr("study.searching.CHECK_WITHIN", 0)
     for name, value in variables.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     if not variables.get("AWS_ACCESS_KEY_ID", "there"):
