@@ -51,7 +51,8 @@ def mirror(
             for count, done in enumerate(as_completed(asked), 1):
                 done.result()
                 name = asked[done]
-                journal.write(json.dumps([name, there[name].size, there[name].version]) + "\n")
+                # The line's end comes first, and ends what a crash may have left of another.
+                journal.write("\n" + json.dumps([name, there[name].size, there[name].version]))
                 journal.flush()
                 progress(len(there) - len(missing) + count, len(there))
         finally:
@@ -76,7 +77,7 @@ def _known(folder: Path) -> dict[str, Entry]:
     known = {}
     with suppress(FileNotFoundError):
         for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a line that a crash cut off
+            with suppress(ValueError):  # an empty line, or one that a crash cut off
                 name, size, version = json.loads(line)
                 known[name] = Entry(size, version)
     return known

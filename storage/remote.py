@@ -60,7 +60,7 @@ def plain_url(url: str) -> str:
     if not is_url(url) or not url.isprintable():
         raise ValueError(f"this must be a URL like s3://bucket/prefix, got {shown!r}")
     scheme, place = _scheme(url), urlsplit(url)
-    if shown != url or place.query or (scheme in _S3 and "@" in place.netloc):
+    if shown != url or (scheme in _S3 and "@" in place.netloc):
         raise ValueError(
             f"{shown} holds a password or options, which would be stored with the study; leave "
             "them away and set the environment's variables, as AWS_ACCESS_KEY_ID and "

@@ -140,6 +140,8 @@ def test_a_copy_that_was_broken_off_goes_on(
     mirror(Remote(url), here, lambda _: True, lambda done, _: told.append(done))
     assert told[0] == 4
     assert files_of(here) == files_of(folder)
+    mirror(Remote(url), here, lambda _: True, lambda done, _: told.append(done))
+    assert told[-1] == len(files_of(folder))
 
 
 def test_no_name_leads_out_of_the_copy(object_store: ObjectStore, tmp_path: Path) -> None:
