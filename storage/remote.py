@@ -212,7 +212,7 @@ class Remote:
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue
             if told:
-                self._say(f"{self.url} answers again; the search goes on")
+                self._say(f"{self.url} answers again")
             return answer
 
     def _unusable(self, error: Exception) -> RemoteUnusable:
@@ -246,7 +246,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    return hidden(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__)
+    return hidden(" ".join(str(error).split()))[:200].rstrip(".") or type(error).__name__
 
 
 def _version(info: dict[str, Any]) -> str:
