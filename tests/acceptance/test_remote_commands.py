@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import cli
+from study.searching import search
 from tests.lab import Lab, schedule, stage
 from tests.object_store import ObjectStore
+from tests.tiny_training import noise
 from trainers.data.manifest import Manifest
 
 Run = Callable[..., tuple[int, str, str]]
@@ -132,3 +134,45 @@ def test_commands_need_no_copies(
 
 def _key(store: ObjectStore, bucket: str, file: Path) -> str:
     return next(name for name in store.objects(bucket) if name.endswith(f"/{file.name}"))
+
+
+@pytest.mark.slow
+def test_the_database_alone_is_enough_to_use_what_was_found(
+    object_store: ObjectStore, run: Run, tmp_path: Path
+) -> None:
+    """Photos and weights in a bucket that fails one request in twenty; a copy of the database.
+
+    On another machine it predicts, explains, exports, and makes the same weights again.
+    """
+    bucket, photos = object_store.bucket(), tmp_path / "photos"
+    noise(photos)
+    for path in photos.rglob("*.png"):
+        name = path.relative_to(tmp_path).as_posix()
+        object_store.put(bucket, name, path.read_bytes())
+    one, other = tmp_path / "one", tmp_path / "other"
+    with object_store.failing(0.05, seed=11):
+        search(
+            data=f"s3://{bucket}/photos",
+            vault=f"s3://{bucket}/weights",
+            storage=f"sqlite:///{one}/encore.db",
+            backbone="test_resnet",
+            weights="random",
+            devices="cpu",
+            trials=1,
+            space={"n_stages": [2], "image_size": [24], "batch_size": [8], "lrs": [0.01]},
+        )
+        other.mkdir()
+        for file in one.glob("encore.db*"):  # with SQLite's log of what is new
+            shutil.copy(file, other)
+        shutil.rmtree(one)
+        photo = str(next(photos.rglob("*.png")))
+        for words in (
+            ("predict", photo),
+            ("explain", "--to", str(tmp_path / "explained")),
+            ("export", "--to", str(tmp_path / "exported")),
+            ("reproduce", "0", "--run"),
+        ):
+            shutil.rmtree(other / "photos", ignore_errors=True)
+            code, out, err = run(*words, "--storage", f"sqlite:///{other}/encore.db")
+            assert code == 0, err
+    assert "bit-identical" in out
