@@ -5,7 +5,8 @@
     ├── StudyInUse         another process is searching the study
     ├── DatabaseUnusable   the URL, the file or the server cannot be used
     │   └── DatabaseAway   the server cannot be reached, or stopped answering: to wait may help
-    └── DatabaseTooNew     written by a newer Encore
+    ├── DatabaseTooNew     written by a newer Encore
+    └── RemoteUnusable     the URL of a vault or of data cannot be used
 
 Misuse raises ValueError or LookupError, as everywhere.
 """
@@ -29,3 +30,7 @@ class DatabaseAway(DatabaseUnusable):
 
 class DatabaseTooNew(Exception):
     """The database was written by a newer Encore than this one."""
+
+
+class RemoteUnusable(Exception):
+    """What lies behind a URL cannot be reached, read or written."""

@@ -1,12 +1,20 @@
-"""Where things lie beside the database."""
+"""Where things lie: beside the database, or under a study's URL."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from storage.records import StudyRecord
+from storage.remote import Remote
+from storage.vault import Vault
+
 CACHE = ".cache"
 """The folder of decoded photos among the runs; no study can have its name."""
+
+READ_WITHIN = 10.0
+"""Seconds that a person who asks for weights waits for a vault that does not answer."""
 
 
 def runs_folder(url: str) -> Path:
@@ -21,3 +29,25 @@ def runs_folder(url: str) -> Path:
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         return Path(parsed.database).parent
     return Path("runs")
+
+
+def vault_url(study: StudyRecord) -> str | None:
+    """Give the URL that a study's weights are kept under, if it is not this machine's folder.
+
+    It tells when the study began: studies of one name, of several databases, may share a bucket.
+    """
+    url = study.config.get("vault")
+    return url and f"{url}/{study.name}-{study.created_at:%Y%m%dT%H%M%S%f}"
+
+
+def open_vault(
+    storage: str,
+    study: StudyRecord,
+    *,
+    give_up_after: float = READ_WITHIN,
+    say: Callable[[str], None] = lambda _: None,
+) -> Vault:
+    """Give the vault of a study; where it lies under a URL, its folder here holds copies."""
+    url = vault_url(study)
+    remote = Remote(url, give_up_after=give_up_after, say=say) if url else None
+    return Vault(runs_folder(storage) / study.name, remote)

@@ -3,6 +3,9 @@
 Under `root` lie the sealed files, each under its final name, and `stages/<key[:16]>/`, one
 workspace per stage run, where a trainer keeps its files until they are sealed. A crash at any
 moment leaves at worst a file that nothing points to; `sweep` removes those.
+
+Where a `Remote` is given, the sealed files are kept there, and `root` holds copies of them: a file
+is sealed once it has arrived there, and one that is missing here, or damaged, is fetched.
 """
 
 import errno
@@ -11,9 +14,12 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from storage.records import Checkpoint
+from storage.remote import Remote
 
 SUFFIX = ".safetensors"
 """What every sealed file's name ends with."""
@@ -35,10 +41,14 @@ class StoredFile:
 
 
 class Vault:
-    """The files under `root`, which is made when first needed."""
+    """The files under `root`, which is made when first needed, and in `remote`, if there is one.
 
-    def __init__(self, root: Path) -> None:
+    With `remote`, all that needs a file which is not here may raise `RemoteUnusable`.
+    """
+
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.root = Path(root).absolute()
+        self.remote = remote
 
     def workspace(self, key: str) -> Path:
         """Give the folder where the stage run of that key keeps its files; make it if missing."""
@@ -68,6 +78,8 @@ class Vault:
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(self.root)
+        if self.remote is not None:
+            self.remote.send(self.root / name, name)
         return StoredFile(name, sha256, size)
 
     def path(self, relative: str) -> Path:
@@ -80,19 +92,24 @@ class Vault:
         return path
 
     def verify(self, relative: str, sha256: str) -> bool:
-        """Tell whether a sealed file is there and has exactly that content."""
-        try:
-            with self.path(relative).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        except (FileNotFoundError, IsADirectoryError):
-            return False
+        """Tell whether a sealed file has exactly that content; afterwards it lies at its `path`."""
+        return _has(self.path(relative), sha256) or self._fetch(relative, sha256)
+
+    def broken(self, files: Iterable[StoredFile | Checkpoint]) -> list[str]:
+        """List those that are missing or changed; a remote file is judged by its size alone."""
+        if self.remote is None:
+            return [file.path for file in files if not self.verify(file.path, file.sha256)]
+        there = self.remote.entries()
+        return [f.path for f in files if f.path not in there or there[f.path].size != f.size]
 
     def delete(self, relative: str) -> None:
         """Remove a sealed file, if it is there."""
         self.path(relative).unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.delete(relative)
 
     def size(self) -> int:
-        """Count the bytes of all files, those of the workspaces too."""
+        """Count the bytes of all files under `root`, those of the workspaces too."""
         return sum(_size(path) for path in self.root.rglob("*"))
 
     def orphans(self, known: set[str], running: set[str]) -> list[Path]:
@@ -102,8 +119,10 @@ class Vault:
         workspaces. Other files are their owner's business.
         """
         busy = {key[:16] for key in running}
+        here = [path for path in _entries(self.root) if _is_stray_file(path, known)]
         return [
-            *(path for path in _entries(self.root) if _is_stray_file(path, known)),
+            *here,
+            *(self.root / name for name in self._strays(known) if self.root / name not in here),
             *(path for path in _entries(self.root / _STAGES) if _is_stray_workspace(path, busy)),
         ]
 
@@ -114,8 +133,31 @@ class Vault:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                self.delete(path.name)
         return removed
+
+    def _fetch(self, relative: str, sha256: str) -> bool:
+        """Have a file's remote content take its place here, if it is what it should be."""
+        if self.remote is None:
+            return False
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = self.root / f".sealing-{uuid.uuid4().hex}"
+        try:
+            # Twice: what was changed on its way is not what was lost.
+            for _ in range(2):
+                if not self.remote.fetch(relative, temporary):
+                    return False
+                if _has(temporary, sha256):
+                    temporary.replace(self.path(relative))
+                    return True
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _strays(self, known: set[str]) -> list[str]:
+        """List by name what `remote` keeps and nothing points to."""
+        names = sorted(self.remote.entries()) if self.remote is not None else []
+        return [name for name in names if "/" not in name and _is_stray(name, known)]
 
     def _workspace(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -149,6 +191,14 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
+def _has(path: Path, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut, where the system can."""
     if os.name != "posix":
@@ -168,11 +218,13 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _is_stray_file(path: Path, known: set[str]) -> bool:
-    if path.is_symlink() or not path.is_file():
-        return False
-    if path.name.startswith("."):
-        return _TEMPORARY.fullmatch(path.name) is not None
-    return path.name.endswith(SUFFIX) and path.name not in known
+    return not path.is_symlink() and path.is_file() and _is_stray(path.name, known)
+
+
+def _is_stray(name: str, known: set[str]) -> bool:
+    if name.startswith("."):
+        return _TEMPORARY.fullmatch(name) is not None
+    return name.endswith(SUFFIX) and name not in known
 
 
 def _is_stray_workspace(path: Path, busy: set[str]) -> bool:

@@ -13,6 +13,7 @@ from study.amending import Amended, Remove, amend, write_list
 from study.config import ConfigError, StudyConfig
 from study.freezing import keep_check, telling
 from study.gate import look_over
+from study.mirroring import local_data
 from study.progress import Listener
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection
@@ -59,9 +60,9 @@ def check_data(
         raise ConfigError("--remove nothing goes with no other --remove; leave one away")
     if write_csv is not None:
         refuse_inside(write_csv, Path(data))
-    root = Path(data_root) if data_root else None
+    source, root = local_data(data, data_root, storage, listener)
     manifest = build_manifest(
-        Path(data),
+        source,
         data_root=root,
         seed=seed,
         split_anew=regroup,

@@ -4,9 +4,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from storage.database import open_database
-from storage.places import CACHE, runs_folder
+from storage.places import CACHE, open_vault, runs_folder
 from storage.store import Store
-from storage.vault import Vault
 from study.config import StudyConfig, settings_of
 from study.ownership import Ownership
 from study.policy import SearchPolicy, Standing
@@ -100,7 +99,7 @@ def clean_weights(
             found = Kept.of(store, record)
             spares = spare(found, standing, config, ongoing=ongoing)
             if delete:
-                discard(spares, store, Vault(runs_folder(storage) / record.name))
+                discard(spares, store, open_vault(storage, record))
         gone = {each.checkpoint.path for each in spares}
         kept = [each.size for each in found.checkpoints if each.path not in gone]
         files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)

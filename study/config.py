@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ByteSize,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from storage.remote import is_url, plain_url
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from study.prices import Costs
 from study.refusals import one_sentence
@@ -98,6 +100,10 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=
 """A span of time, written as "8h"; a bare number is seconds."""
 
 
+Place = Annotated[str, AfterValidator(lambda text: plain_url(text) if is_url(text) else text)]
+"""A path on this machine, or a URL."""
+
+
 class Data(Section):
     """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships.
 
@@ -105,8 +111,8 @@ class Data(Section):
     the photos anew, duplicates together; `allow_leaks` leaves them where they are.
     """
 
-    source: str | None = None
-    root: str | None = None
+    source: Place | None = None
+    root: Place | None = None
     cache_limit: ByteSize | None = None
     regroup: bool = False
     allow_leaks: bool = False
@@ -158,6 +164,7 @@ class StudyConfig(Section):
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] | None = None
     storage: str = "sqlite:///runs/encore.db"
     metric: Metric = Metric.ACCURACY
+    vault: Annotated[str, AfterValidator(plain_url)] | None = None
     backbone: str | None = None
     strategy: Strategy = Strategy.TREE
     grid: str | None = None

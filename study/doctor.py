@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 
 from storage.database import open_database, redact
-from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
-from storage.places import CACHE, runs_folder
-from storage.records import State, StudyRecord, keys_of
+from storage.errors import DatabaseTooNew, DatabaseUnusable, RemoteUnusable, StudyNotFound
+from storage.places import CACHE, open_vault, runs_folder
+from storage.records import Checkpoint, State, StudyRecord, keys_of
 from storage.store import Store
 from storage.vault import Vault
 from study.cleaning import cached
@@ -115,7 +115,7 @@ def _database(url: str) -> Iterator[Finding]:
         found = f"{redact(url)}, up to date, {_count(len(studies), 'study', 'studies')}"
         yield Finding("database", Level.GOOD, found)
         for study in studies:
-            yield from _study(store, study, Vault(runs_folder(url) / study.name))
+            yield from _study(store, study, open_vault(url, study))
     finally:
         store.close()
 
@@ -127,7 +127,21 @@ def _study(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
     summary = f"{_count(len(trials), 'trial')}, {_count(len(checkpoints), 'weights file')}"
     yield Finding(f"study {study.name}", Level.GOOD, f"{summary}, {size:.2f} GB")
     yield from _unfinished(store, study)
-    broken = [c.path for c in checkpoints if not vault.verify(c.path, c.sha256)]
+    try:
+        yield from _files(store, study, vault, checkpoints)
+    except RemoteUnusable as error:
+        yield Finding(f"study {study.name}: vault", Level.BAD, str(error), "see the message")
+    yield from _collapsed(store, study)
+
+
+def _files(
+    store: Store, study: StudyRecord, vault: Vault, checkpoints: list[Checkpoint]
+) -> Iterator[Finding]:
+    broken = vault.broken(checkpoints)
+    if vault.remote is not None:
+        size = sum(file.size for file in checkpoints) / 1e9
+        found = f"{vault.remote.url}, {size:.2f} GB"
+        yield Finding(f"study {study.name}: vault", Level.GOOD, found)
     if broken:
         yield Finding(
             f"study {study.name}: files",
@@ -136,7 +150,6 @@ def _study(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
             "restore them; `best` passes them over, and `search` trains again what it needs",
         )
     yield from _orphans(store, study, vault)
-    yield from _collapsed(store, study)
 
 
 def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.database import open_database
-from storage.places import runs_folder
+from storage.places import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
@@ -69,7 +69,7 @@ def ensemble(
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        vault = Vault(runs_folder(storage) / record.name)
+        vault = open_vault(storage, record)
         kept, damaged = kept_weights(store, vault, record)
         if len(kept) < 2:
             raise NothingToSelect(

@@ -2,7 +2,13 @@
 
 import errno
 
-from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyInUse, StudyNotFound
+from storage.errors import (
+    DatabaseTooNew,
+    DatabaseUnusable,
+    RemoteUnusable,
+    StudyInUse,
+    StudyNotFound,
+)
 from study.config import ConfigError
 
 FAILED, MISUSE, TOO_MANY_FAILURES, DATA_REFUSED, NOTHING_TO_SELECT, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -20,7 +26,8 @@ def exit_code(error: Exception) -> int | None:
         return DATA_REFUSED
     if "NothingToSelect" in names:
         return NOTHING_TO_SELECT
-    ours = (StudyInUse, StudyNotFound, DatabaseUnusable, DatabaseTooNew, ConfigError)
+    database = (StudyInUse, StudyNotFound, DatabaseUnusable, DatabaseTooNew)
+    ours = (*database, RemoteUnusable, ConfigError)
     files = {"WeightsUnavailable", "NotOurWeights", "UnreadablePhoto", "ExportRefused"}
     if isinstance(error, (*ours, LookupError, OSError)) or names & files:
         return FAILED

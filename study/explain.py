@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from storage.database import open_database
 from storage.store import Store
 from study.config import ConfigError, StudyConfig
+from study.mirroring import at_hand
 from study.predict import find_photos
-from study.selector import best
+from study.selector import best, manifest_of
 from study.views.sheet import SIDE, Picture, draw_picture, draw_sheet
-from trainers.data.manifest import Manifest, Split
+from trainers.data.manifest import Split
 from trainers.data.scale import Scale, read_at, validation_scale
 from trainers.schedule import CropType
 
@@ -172,14 +173,14 @@ def _validation(digest: str, storage: str) -> list[ToExplain]:
     """Give the validation photos of the data that weights were trained on."""
     store = Store(open_database(storage, create=False))
     try:
-        record = store.manifest(digest)
-    except LookupError:
-        raise LookupError(
-            "these weights were trained on data that no study here knows; name the photos"
-        ) from None
+        study = next((s for s in store.studies() if s.manifest_digest == digest), None)
+        if study is None:
+            raise LookupError(
+                "these weights were trained on data that no study here knows; name the photos"
+            )
+        manifest = at_hand(manifest_of(store, study), study, storage)
     finally:
         store.close()
-    manifest = Manifest.from_json(record.document, Path(record.root))
     return [
         ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
         for photo in manifest.of_split(Split.VALID)

@@ -8,6 +8,7 @@ import numpy as np
 from storage.database import open_database
 from storage.records import Look
 from storage.store import Store
+from study.mirroring import at_hand
 from study.pool import NothingToSelect
 from study.scoring import Candidates, Criterion, Scorer
 from study.selection import Selection
@@ -47,7 +48,7 @@ def final_test(
     store = Store(open_database(storage, create=False))
     try:
         study = find_study(store, chosen.study)
-        manifest = manifest_of(store, study)
+        manifest = at_hand(manifest_of(store, study), study, storage)
         photos, labels = manifest.of_split(Split.TEST), manifest.labels(Split.TEST)
         if not photos:
             raise NothingToSelect(

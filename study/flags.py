@@ -10,7 +10,8 @@ from trainers import base, metrics
 
 Grid = Annotated[Path | None, typer.Argument(help="TOML file of schedules, for --strategy grid.")]
 Data = Annotated[
-    str | None, typer.Option(help="Folder or CSV of photos; default: handwritten digits.")
+    str | None,
+    typer.Option(help="Folder or CSV of photos, or its URL; default: handwritten digits."),
 ]
 Trials = Annotated[int | None, typer.Option(help="Trials in all, earlier ones included.")]
 Study = Annotated[str | None, typer.Option(help="Study name; default: the data's.")]
@@ -19,6 +20,10 @@ Config = Annotated[
 ]
 Storage = Annotated[
     str | None, typer.Option(help=f"Database URL; default: {config.StudyConfig().storage}.")
+]
+Vault = Annotated[
+    str | None,
+    typer.Option(help="URL to keep weights under, s3://bucket/prefix; default: by the database."),
 ]
 DataRoot = Annotated[str | None, typer.Option(help="Folder that a CSV's paths start from.")]
 Regroup = Annotated[

@@ -11,6 +11,7 @@ from storage.places import runs_folder
 from storage.store import Store
 from study.config import StudyConfig
 from study.gate import look_over, refuse_leaks, summary
+from study.mirroring import local_data
 from study.progress import Listener, Notice, Working
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.digits import digits_folder
@@ -42,10 +43,10 @@ def freeze_data(
     """
     known, seed = _known(config)
     if config.data.source is None:
-        source = digits_folder(runs_folder(config.storage) / "data")
+        source, root = digits_folder(runs_folder(config.storage) / "data"), None
     else:
-        source = Path(config.data.source)
-    root = Path(config.data.root) if config.data.root else None
+        given = config.data.source, config.data.root
+        source, root = local_data(*given, config.storage, listener)
     manifest = build_manifest(
         source,
         data_root=root,

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from storage.database import open_database
-from storage.places import runs_folder
+from storage.places import runs_folder, vault_url
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.config import StudyConfig
@@ -112,7 +111,7 @@ def show_trial(
             hidden=trial.schedule.hidden,
             started_at=trial.started_at,
             finished_at=trial.finished_at,
-            folder=str(Path(runs_folder(storage)) / record.name),
+            folder=vault_url(record) or str(runs_folder(storage) / record.name),
             stages=stages,
         )
     finally:

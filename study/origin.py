@@ -7,10 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.places import runs_folder
+from storage.places import open_vault
 from storage.records import Checkpoint, Deletion, Kind, StageRun, StudyRecord, Trial, stage_run_key
 from storage.store import Store
-from storage.vault import Vault
 from study.listing import find_trial
 from study.selector import find_study
 from trainers.schedule import Schedule
@@ -91,8 +90,7 @@ def find(target: str, study: str | None, store: Store, storage: str) -> Found:
     if target.isdecimal():
         record = find_study(store, study)
         origin = of_trial(store, record, int(target))
-        row = origin.row
-        return _with_file(origin, _vault(record, storage).path(row.path) if row else None)
+        return _with_file(origin, _file_of(origin, storage))
     file, studies = Path(target), [store.study(study)] if study else store.studies()
     if file.is_dir():
         raise LookupError(f"{target!r} is a folder; give a trial's number or a weights file")
@@ -166,8 +164,14 @@ def _card_if_any(file: Path) -> "WeightsCard | None":
         return None
 
 
-def _vault(study: StudyRecord, storage: str) -> Vault:
-    return Vault(runs_folder(storage) / study.name)
+def _file_of(origin: Origin, storage: str) -> Path | None:
+    """Give where a file lies, or lay; it is fetched if it is kept elsewhere."""
+    row, vault = origin.row, open_vault(storage, origin.study)
+    if row is None:
+        return None
+    if not isinstance(row, Deletion):
+        vault.verify(row.path, row.sha256)
+    return vault.path(row.path)
 
 
 def _of_content(store: Store, studies: Iterable[StudyRecord], file: Path) -> Origin | None:
@@ -183,9 +187,11 @@ def _of_place(
 ) -> Origin | None:
     """Find what lies, or lay, in a place of the vault."""
     place = file.resolve()
-    return _of_row(
-        store, studies, lambda study, row: _vault(study, storage).path(row.path).resolve() == place
-    )
+
+    def lies_there(study: StudyRecord, row: Checkpoint) -> bool:
+        return open_vault(storage, study).path(row.path).resolve() == place
+
+    return _of_row(store, studies, lies_there)
 
 
 def _of_row(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from storage.database import open_database
 from storage.patience import Patience, PatientStore
-from storage.places import CACHE, runs_folder
+from storage.places import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
+from storage.remote import GIVE_UP_AFTER, Remote
 from storage.store import Store
-from storage.vault import Vault
 from study.config import Strategy, StudyConfig, load_config, settings_of
 from study.coordinator import Coordinator
 from study.drift import searched_by
@@ -35,6 +35,9 @@ from trainers.schedule import Stage
 
 if TYPE_CHECKING:
     from study.suggestions import Suggestions
+
+CHECK_WITHIN = 3.0
+"""Seconds that a vault has to answer when a search begins: nothing would be lost yet."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def run_search(
 ) -> SearchOutcome:
     """Wire the parts and run the coordinator. `policy` gets the config and schedules' weights."""
     deadline = time.monotonic() + (config.budget.timeout or math.inf)
+    if config.vault is not None:
+        Remote(config.vault, give_up_after=CHECK_WITHIN).check()
     slots, weights = choose_slots(config), choose_weights(config)
     decide = policy(config, weights)
     cache_folder = runs_folder(config.storage) / CACHE
@@ -124,7 +129,12 @@ def run_search(
                 weights=weights,
                 policy=decide,
                 store=store,
-                vault=Vault(runs_folder(config.storage) / config.study_name),
+                vault=open_vault(
+                    config.storage,
+                    study,
+                    give_up_after=GIVE_UP_AFTER,
+                    say=lambda text: listener(Notice(text)),
+                ),
                 suggestions=make_suggestions(config, patience),
                 engine=engine,
                 listener=listener,

@@ -13,7 +13,7 @@ import numpy as np
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
-from storage.places import runs_folder
+from storage.places import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import Checkpoint, RankedTrial, StudyRecord
 from storage.store import Store
@@ -57,7 +57,7 @@ def best(
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        vault = Vault(runs_folder(storage) / record.name)
+        vault = open_vault(storage, record)
         return Selector(store, vault, record, asked or Asked()).select(runners_up)
     finally:
         store.close()

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from storage.database import open_database
-from storage.places import runs_folder
+from storage.places import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.config import ConfigError, StudyConfig
 from study.crossfit import CrossFit, Mask, Table, compare, folds_of, paired_p, score
 from study.ensemble import kept_weights
+from study.mirroring import at_hand
 from study.naming import score_text
 from study.pool import NothingToSelect
 from study.selector import find_study, manifest_of, shown
@@ -103,9 +104,9 @@ def soup(
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        vault = Vault(runs_folder(storage) / record.name)
+        vault = open_vault(storage, record)
         files, damaged = _ingredients(store, vault, record, trials)
-        manifest = manifest_of(store, record)
+        manifest = at_hand(manifest_of(store, record), record, storage)
     finally:
         store.close()
     check_photos(record.name, manifest)

@@ -13,7 +13,7 @@ from trainers.data.manifest import Manifest
 
 
 def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRecord:
-    """Find the study, or create it. The first metric, space and trainer are for good."""
+    """Find the study, or create it. The first metric, space, trainer and vault stay."""
     space = describe_space(config.resolved_space)
     plain = {**plain_config(config), "split_seed": config.seeds.first}
     try:
@@ -42,6 +42,14 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
         raise ConfigError(
             f"study {study.name!r} is trained by {study.config.get('trainer') or 'Encore itself'}, "
             f"not by {config.trainer or 'Encore itself'}; give the search a new name with --study"
+        )
+    if study.config.get("vault") != config.vault:
+        kept = study.config.get("vault")
+        raise ConfigError(
+            f"the weights of study {study.name!r} are kept "
+            f"{f'under {kept}' if kept else 'beside the database'}; give "
+            f"{f'--vault {kept}' if kept else 'no --vault'}, or give the search a new name with "
+            "--study"
         )
     return study
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from storage.database import open_database
 from tests.lab import Lab, schedule, stage
+from tests.object_store import ObjectStore
 from tests.postgres import Server
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.schedule import Schedule
@@ -36,6 +37,20 @@ def postgres() -> Iterator[Server]:
     """Start a PostgreSQL server for the tests that need one."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _object_store() -> Iterator[ObjectStore]:
+    with ObjectStore() as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Give an S3 server, whose address and keys are in the environment."""
+    for name, value in _object_store.variables.items():
+        monkeypatch.setenv(name, value)
+    return _object_store
 
 
 @pytest.fixture

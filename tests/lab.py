@@ -14,6 +14,7 @@ import safetensors
 from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.patience import Patience, PatientStore
+from storage.places import open_vault
 from storage.records import Kind, ManifestRecord, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
@@ -165,7 +166,7 @@ class Lab:
         suggestions = (
             Scripted(self.script, store, study.id, **real) if self.script else Suggestions(**real)
         )
-        vault, engine = Vault(self.folder / "lab"), self.make_engine(self.trainer)
+        vault, engine = open_vault(self.url, study), self.make_engine(self.trainer)
         coordinator = Coordinator(
             study=study,
             labels=self.trainer.labels,
@@ -209,7 +210,8 @@ class Lab:
         """Open the store and the vault to look at them."""
         store = Store(open_database(self.url))
         try:
-            yield store, store.study("lab"), Vault(self.folder / "lab")
+            study = store.study("lab")
+            yield store, study, open_vault(self.url, study)
         finally:
             store.close()
 

@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.errors import RemoteUnusable
 from study.board.exhibits import Addresses, Exhibit, Exhibits
 
 _ARTIFACT = "artifacts:"  # optuna.artifacts keeps a trial's under that prefix
@@ -98,7 +99,10 @@ class DecoratedArtifacts(FileSystemArtifactStore):
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """Open an exhibit, or what somebody has uploaded."""
-        shown = self._exhibits.show(artifact_id)
+        try:
+            shown = self._exhibits.show(artifact_id)
+        except RemoteUnusable as error:
+            raise ArtifactNotFound(str(error)) from None
         if isinstance(shown, bytes):
             return BytesIO(shown)
         if isinstance(shown, Path):

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.places import CACHE, runs_folder
-from storage.records import Kind, State, StudyRecord, Trial
+from storage.places import CACHE, open_vault, runs_folder
+from storage.records import Checkpoint, Kind, State, StudyRecord, Trial
 from storage.store import Store
-from storage.vault import Vault
 from study.board.notes import Predicted, note_on
 from study.board.pictures import draw_confusion, draw_curves, draw_words
 from study.selector import manifest_of
@@ -25,6 +24,9 @@ from trainers.data.manifest import Split
 
 PHOTOS = 12
 """So many photos are on a sheet of heat maps."""
+
+_Kept = dict[tuple[int | None, int | None], Checkpoint]
+"""The best weights that are kept, by stage run and epoch."""
 
 _NAMESPACE = uuid.UUID("6f1b7b5e-6d0e-4a53-9d0e-0b7f6c1f2a3d")
 
@@ -131,9 +133,9 @@ class Exhibits:
         self._keys[name] = key
         return name
 
-    def _kept(self, study: StudyRecord) -> dict[tuple[int | None, int | None], str]:
+    def _kept(self, study: StudyRecord) -> _Kept:
         return {
-            (file.stage_run_id, file.epoch): file.path
+            (file.stage_run_id, file.epoch): file
             for file in self._store.checkpoints(study.id)
             if file.kind is Kind.BEST
         }
@@ -157,9 +159,8 @@ class Exhibits:
         return self._data[study.name]
 
     def _weights(self, study: StudyRecord, trial: Trial) -> Path | None:
-        path = self._kept(study).get(_epoch(trial))
-        file = path and Vault(runs_folder(self._storage) / study.name).path(path)
-        return file if file and file.is_file() else None
+        kept, vault = self._kept(study).get(_epoch(trial)), open_vault(self._storage, study)
+        return vault.path(kept.path) if kept and vault.verify(kept.path, kept.sha256) else None
 
     def _heat(self, study: StudyRecord, trial: Trial) -> bytes | Path:
         """Draw what a trial's weights go by, once: one at a time, and after all that trains."""
@@ -189,7 +190,7 @@ class Addresses:
         return f"/artifacts/{self._study_id}/{self._ids.get(number, 0)}/{name}"
 
 
-def _exhibits(trial: Trial, kept: dict[tuple[int | None, int | None], str]) -> tuple[Exhibit, ...]:
+def _exhibits(trial: Trial, kept: _Kept) -> tuple[Exhibit, ...]:
     if trial.best_stage_run is None:
         return ()
     drawn = (Exhibit.CURVES, Exhibit.CONFUSION)

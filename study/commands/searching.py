@@ -32,6 +32,7 @@ def search(
     study: flags.Study = None,
     config: flags.Config = None,
     storage: flags.Storage = None,
+    vault: flags.Vault = None,
     data_root: flags.DataRoot = None,
     regroup: flags.Regroup = None,
     allow_leaks: flags.AllowLeaks = None,

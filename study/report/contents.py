@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from storage.database import open_database
-from storage.places import runs_folder
+from storage.places import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, StageRun, StudyRecord, Trial
 from storage.store import Store
-from storage.vault import Vault
 from study.calibration import Labels
 from study.config import StudyConfig
 from study.growth import ShownTree, show_tree
@@ -129,7 +128,7 @@ def _select(
 ) -> tuple[Selection | None, str]:
     if manifest is None:
         return None, f"the data set of study {record.name!r} is not kept: it has no photos"
-    vault = Vault(runs_folder(storage) / record.name)
+    vault = open_vault(storage, record)
     try:
         return Selector(store, vault, record, Asked()).select(RUNNERS_UP), ""
     except NothingToSelect as error:

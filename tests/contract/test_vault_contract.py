@@ -3,23 +3,29 @@
 import errno
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from storage.remote import Remote
 from storage.vault import Vault
+from tests.object_store import ObjectStore
 
 KEY = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
 NAME = "0.9871 a.safetensors"
 
 
-@pytest.fixture(params=[Vault])
+@pytest.fixture(params=["folder", "s3", "file"])
 def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
     """Give an empty vault of each kind, whose root is not there yet."""
-    make: Callable[[Path], Vault] = request.param
-    return make(tmp_path / "runs" / "weights")
+    root, remote = tmp_path / "runs" / "weights", None
+    if request.param == "s3":
+        store: ObjectStore = request.getfixturevalue("object_store")
+        remote = Remote(f"s3://{store.bucket()}/some/prefix")
+    if request.param == "file":
+        remote = Remote(f"file://{tmp_path}/elsewhere")
+    return Vault(root, remote)
 
 
 def put(vault: Vault, content: bytes = b"weights", key: str = KEY) -> Path:
@@ -61,10 +67,21 @@ class TestVaultContract:
         """A flipped byte and a missing file both fail the check, without an exception."""
         stored = vault.seal(put(vault), NAME)
         vault.path(NAME).write_bytes(b"weightz")
+        if vault.remote is not None:
+            vault.remote.send(vault.path(NAME), NAME)
         assert not vault.verify(NAME, stored.sha256)
         vault.delete(NAME)
         vault.delete(NAME)
         assert not vault.verify(NAME, stored.sha256)
+
+    def test_broken_lists_what_is_missing_or_cut_short(self, vault: Vault) -> None:
+        """Files that are gone or half there are named, whole ones are not."""
+        whole, gone, cut = (vault.seal(put(vault), f"{n}.safetensors") for n in "abc")
+        vault.delete(gone.path)
+        vault.path(cut.path).write_bytes(b"wei")
+        if vault.remote is not None:
+            vault.remote.send(vault.path(cut.path), cut.path)
+        assert vault.broken([whole, gone, cut]) == [gone.path, cut.path]
 
     @pytest.mark.parametrize(
         "name",
@@ -167,8 +184,9 @@ class TestVaultContract:
         """Looking into a vault that was never written to neither fails nor makes its folder."""
         assert vault.size() == 0
         assert vault.sweep(set(), set()) == []
-        assert not vault.verify(NAME, "0" * 64)
+        assert vault.broken([]) == []
         assert not vault.root.exists()
+        assert not vault.verify(NAME, "0" * 64)
 
     def test_size_counts_sealed_files_and_workspaces(self, vault: Vault) -> None:
         """Size is the bytes of everything the study keeps."""

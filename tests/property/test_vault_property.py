@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from storage.remote import Remote
 from storage.vault import StoredFile, Vault
 
 NAMES = st.sampled_from([f"{letter}.safetensors" for letter in "abc"])
@@ -107,6 +108,39 @@ class VaultLife(RuleBasedStateMachine):
             assert self.vault.path(name).stat().st_size == stored.size
 
 
+class RemoteVaultLife(VaultLife):
+    """The same life with the files kept elsewhere, and copies here that may be lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elsewhere = Path(tempfile.mkdtemp())
+
+    @property
+    def vault(self) -> Vault:
+        """A new one each time, as after a restart: both folders are all it knows."""
+        return Vault(self.root, Remote(f"file://{self.elsewhere}"))
+
+    def teardown(self) -> None:
+        """Leave nothing in the temporary folder."""
+        super().teardown()
+        shutil.rmtree(self.elsewhere)
+
+    @rule()
+    def lose_copies(self) -> None:
+        """Go to another machine, which has the database alone."""
+        for path in self.root.glob("*.safetensors"):
+            path.unlink()
+
+    @rule(name=NAMES, content=CONTENTS)
+    def damage(self, name: str, content: bytes) -> None:
+        """Let something write into a copy here."""
+        (self.root / name).write_bytes(content)
+
+
 TestVaultLife = VaultLife.TestCase
 """No sequence of events loses a known file or leaves wrong content under its name."""
 TestVaultLife.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+TestRemoteVaultLife = RemoteVaultLife.TestCase
+"""Nor does any with the files elsewhere, whatever happens to the copies here."""
+TestRemoteVaultLife.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)

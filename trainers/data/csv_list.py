@@ -50,6 +50,11 @@ def find_in_csv(source: Path, data_root: Path | None = None) -> Findings:
     )
 
 
+def listed_paths(source: Path) -> set[str]:
+    """Give the paths that a CSV lists, as they are written there, be there files or not."""
+    return {path for _, (path, _, _) in _rows(source)}
+
+
 def _rows(source: Path) -> Iterator[tuple[int, _Row]]:
     """Give each row with its number, the header being row 1."""
     table = _table(source)

@@ -1,0 +1,104 @@
+"""A copy of what lies under a URL: fetched once, and again where it has changed there.
+
+Names are whoever's who may write there: one that would lead out of the copy is passed over.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+
+from storage.errors import RemoteUnusable
+from storage.remote import Entry, Remote
+
+JOURNAL = ".fetched"
+"""The file that says what has been fetched: a line of JSON for each file, the last one counts."""
+
+_AT_ONCE = 16
+"""Photos are small: most of the time, a fetch waits for an answer."""
+
+
+def mirror(
+    remote: Remote,
+    folder: Path,
+    wanted: Callable[[str], bool],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[str]:
+    """Have `folder` hold what lies under a URL and is wanted, whole; give what was passed over.
+
+    `progress` gets (files there, files in all). Killed at any moment, it goes on from there.
+    Raises `RemoteUnusable`.
+    """
+    entries = remote.entries()
+    safe, listed = _safe(entries), [name for name in entries if wanted(name)]
+    there = {name: entries[name] for name in listed if name in safe}
+    if not there:
+        raise RemoteUnusable(f"{remote.url} holds no such files as are needed; check the address")
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _known(folder)
+    for name in known.keys() - safe:
+        (folder / name).unlink(missing_ok=True)
+    missing = [name for name, entry in there.items() if not _holds(folder, name, entry, known)]
+    progress(len(there) - len(missing), len(there))
+    with (
+        (folder / JOURNAL).open("a", encoding="utf-8") as journal,
+        ThreadPoolExecutor(_AT_ONCE) as threads,
+    ):
+        asked = {threads.submit(_fetch, remote, folder, n, there[n]): n for n in missing}
+        try:
+            for count, done in enumerate(as_completed(asked), 1):
+                done.result()
+                name = asked[done]
+                # The line's end comes first, and ends what a crash may have left of another.
+                journal.write("\n" + json.dumps([name, there[name].size, there[name].version]))
+                journal.flush()
+                progress(len(there) - len(missing) + count, len(there))
+        finally:
+            threads.shutdown(cancel_futures=True)
+    return sorted(set(listed) - safe)
+
+
+def _safe(names: Iterable[str]) -> set[str]:
+    """Give the names that are paths below a folder, and of which none is a folder of another."""
+    plain = {name for name in names if _is_plain(name)}
+    folders = {name[:end] for name in plain for end, mark in enumerate(name) if mark == "/"}
+    return plain - folders
+
+
+def _is_plain(name: str) -> bool:
+    steps = name.split("/")
+    fits = all(step not in ("", ".", "..") and len(step.encode()) <= 255 for step in steps)
+    return fits and not any(mark in name for mark in "\\\0") and steps[0] != JOURNAL
+
+
+def _known(folder: Path) -> dict[str, Entry]:
+    known = {}
+    with suppress(FileNotFoundError):
+        for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # an empty line, or one that a crash cut off
+                name, size, version = json.loads(line)
+                known[name] = Entry(size, version)
+    return known
+
+
+def _holds(folder: Path, name: str, entry: Entry, known: dict[str, Entry]) -> bool:
+    if known.get(name) != entry:
+        return False
+    try:
+        return (folder / name).stat().st_size == entry.size
+    except OSError:
+        return False
+
+
+def _fetch(remote: Remote, folder: Path, name: str, entry: Entry) -> None:
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".fetching-{uuid.uuid4().hex}"
+    try:
+        if not remote.fetch(name, temporary) or temporary.stat().st_size != entry.size:
+            raise RemoteUnusable(f"{remote.url} changed while it was read ({name!r}); try again")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,256 @@
+"""Files under a URL, s3://bucket/prefix say: sent, fetched, listed, deleted. fsspec does the work.
+
+What passes by itself (a server that is busy, a connection that breaks) is waited for and tried
+again; what does not is `RemoteUnusable`, in one sentence. Endpoint and credentials are the
+environment's: a URL that holds a password is refused, as it would be stored.
+"""
+
+import errno
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from storage.errors import RemoteUnusable
+
+GIVE_UP_AFTER = 600.0
+"""Seconds without success after which a search ends, as with the database."""
+
+INSTALL = "pip install 'encore-search[s3]' (from a checkout: pip install '.[s3]')"
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 20.0
+_PART = 16 << 20
+"""Bytes of a part of a large file: a part that fails is sent again alone."""
+
+_S3 = ("s3", "s3a")
+_WHOLE = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory")
+"""Where a file appears when all of it has arrived; elsewhere it is renamed into place."""
+
+_LASTING = (PermissionError, FileNotFoundError, ImportError, ValueError, TypeError)
+_BARE = ("NoCredentialsError", "PartialCredentialsError")
+"""By name, as botocore may not be there."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file under a URL: its size in bytes, and a text that changes when its content does."""
+
+    size: int
+    version: str
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is a URL, and no path."""
+    return _URL.match(text) is not None
+
+
+def plain_url(url: str) -> str:
+    """Give a URL without a slash at its end; ValueError for one that cannot be used or stored."""
+    shown = hidden(url)
+    if not is_url(url) or not url.isprintable():
+        raise ValueError(f"this must be a URL like s3://bucket/prefix, got {shown!r}")
+    scheme, place = _scheme(url), urlsplit(url)
+    if shown != url or (scheme in _S3 and "@" in place.netloc):
+        raise ValueError(
+            f"{shown} holds a password or options, which would be stored with the study; leave "
+            "them away and set the environment's variables, as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY"
+        )
+    if (scheme in _S3 and not place.netloc) or ".." in place.path.split("/"):
+        raise ValueError(f"{shown} names no place; write it like s3://bucket/prefix")
+    from fsspec import available_protocols
+
+    if scheme not in available_protocols():
+        raise ValueError(f"{shown}: nobody knows {scheme}://; write it like s3://bucket/prefix")
+    return url.rstrip("/")
+
+
+def hidden(text: str) -> str:
+    """Give a text fit for a message: its URLs without passwords and queries."""
+    # Greedily: a secret may hold an @ or a slash.
+    shown = re.sub(r"://[^@\s]*:\S*@", "://***@", text)
+    return re.sub(r"(://[^?\s]*)\?\S*", r"\1?***", shown)
+
+
+class Remote:
+    """The files below a URL. `say` is told when waiting begins and ends."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        give_up_after: float = GIVE_UP_AFTER,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.url = url
+        self._give_up_after = give_up_after
+        self._say = say
+
+    def check(self) -> None:
+        """Write, read and delete a small file, so that what is wrong shows before any work."""
+        name = f".probe-{uuid.uuid4().hex}"
+        with TemporaryDirectory() as folder:
+            probe = Path(folder, "probe")
+            probe.write_bytes(b"Encore was here")
+            self.send(probe, name)
+            if not self.fetch(name, probe):
+                raise RemoteUnusable(f"{self.url} does not keep what is written there")
+            self.delete(name)
+
+    def send(self, source: Path, name: str) -> None:
+        """Put a file under a name, where it appears whole; one of that name is replaced."""
+        try:
+            self._patiently(lambda: self._send(source, name))
+        except FileNotFoundError as error:
+            raise self._unusable(error) from None
+
+    def fetch(self, name: str, target: Path) -> bool:
+        """Write a file's content to `target`; tell whether there is such a file."""
+        try:
+            self._patiently(lambda: self._files.get_file(self._at(name), str(target)))
+        except FileNotFoundError:
+            # That a bucket is away must not be taken for the loss of a file.
+            return self._is_listed(name)
+        return True
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            self._patiently(lambda: self._files.rm_file(self._at(name)))
+        except FileNotFoundError:
+            self._is_listed(name)
+
+    def entries(self) -> dict[str, Entry]:
+        """List all files at any depth, each by its name below the URL."""
+        try:
+            found = self._patiently(self._list)
+        except FileNotFoundError as error:
+            raise self._unusable(error) from None
+        start = len(self._root.rstrip("/")) + 1
+        return {
+            path[start:]: Entry(int(info["size"] or 0), _version(info))
+            for path, info in found.items()
+            if info["type"] == "file" and path[start:]
+        }
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        import fsspec  # only where there is a URL
+
+        # Not an instance from before: the variables may have changed, which fsspec does not see.
+        options: dict[str, Any] = {"skip_instance_cache": True}
+        if _scheme(self.url) in _S3:
+            # botocore's own tries are few: who waits for how long is decided in `_patiently`.
+            retries = {"mode": "standard", "max_attempts": 2}
+            options["config_kwargs"] = {"retries": retries, "connect_timeout": 10}
+        try:
+            files, root = fsspec.url_to_fs(self.url, **options)
+        except (ImportError, ValueError) as error:
+            raise self._unusable(error) from None
+        return files, root
+
+    @property
+    def _files(self) -> Any:
+        return self._place[0]
+
+    @property
+    def _root(self) -> str:
+        return self._place[1]
+
+    def _at(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _send(self, source: Path, name: str) -> None:
+        if (scheme := _scheme(self.url)) in _WHOLE:
+            parts = {"chunksize": _PART} if scheme in _S3 else {}
+            self._files.put_file(str(source), self._at(name), **parts)
+            return
+        self._files.makedirs(self._root, exist_ok=True)
+        temporary = self._at(f".sealing-{uuid.uuid4().hex}")
+        self._files.put_file(str(source), temporary)
+        self._files.mv(temporary, self._at(name))
+
+    def _list(self) -> dict[str, Any]:
+        self._files.invalidate_cache()
+        found: dict[str, Any] = self._files.find(self._root, detail=True)
+        return found
+
+    def _is_listed(self, name: str) -> bool:
+        if name in self.entries():
+            raise RemoteUnusable(f"{self.url} lists {name!r}, but does not give it; try again")
+        return False
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask, and again while that may help, after times that grow and that chance spreads."""
+        deadline, delay, told = time.monotonic() + self._give_up_after, _FIRST_DELAY, False
+        while True:
+            try:
+                answer = ask()
+            except RemoteUnusable:
+                raise
+            except Exception as error:  # each kind of store has errors of its own
+                full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+                if full or isinstance(error, FileNotFoundError):
+                    raise
+                if not _may_pass(error) or time.monotonic() >= deadline:
+                    raise self._unusable(error) from None
+                if delay > 1 and not told:
+                    self._say(f"{self.url} does not answer ({_said(error)}); waiting")
+                    told = True
+                delay = min(delay, max(0, deadline - time.monotonic()))
+                time.sleep(random.uniform(0, delay))  # noqa: S311 - no secret, but a spread
+                delay = min(2 * delay, _LONGEST_DELAY)
+                continue
+            if told:
+                self._say(f"{self.url} answers again")
+            return answer
+
+    def _unusable(self, error: Exception) -> RemoteUnusable:
+        url, reason, s3 = self.url, _said(error), _scheme(self.url) in _S3
+        if isinstance(error, ImportError):
+            look = INSTALL if s3 else "install it"
+            return RemoteUnusable(f"{url} needs a package that is not installed ({reason}); {look}")
+        if type(error).__name__ in _BARE:
+            return RemoteUnusable(
+                f"there are no credentials for {url}; set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
+        if isinstance(error, PermissionError):
+            look = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if s3 else "the credentials"
+            return RemoteUnusable(
+                f"{url} refuses access ({reason}); check {look}, and that they may read, write, "
+                "list and delete there"
+            )
+        if isinstance(error, FileNotFoundError):
+            return RemoteUnusable(f"there is no place {url}; make the bucket, or correct its name")
+        look = "the network and AWS_ENDPOINT_URL" if s3 else "the network"
+        return RemoteUnusable(f"{url} cannot be reached ({reason}); check {look}")
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
+
+
+def _may_pass(error: Exception) -> bool:
+    return not isinstance(error, _LASTING) and type(error).__name__ not in _BARE
+
+
+def _said(error: Exception) -> str:
+    return hidden(" ".join(str(error).split()))[:200].rstrip(".") or type(error).__name__
+
+
+def _version(info: dict[str, Any]) -> str:
+    for name in ("ETag", "etag", "md5Hash", "mtime", "created"):
+        if info.get(name):
+            return str(info[name]).strip('"')
+    return ""
