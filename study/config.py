@@ -71,7 +71,7 @@ class Strategy(StrEnum):
 
 
 class EngineKind(StrEnum):
-    """Where stage runs are trained: in this process, or in one process per slot.
+    """Where stage runs are trained: in this process, in one process per slot, or on a Ray cluster.
 
     AUTO takes processes if there are several slots.
     """
@@ -79,6 +79,7 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     INLINE = "inline"
     PROCESSES = "processes"
+    RAY = "ray"
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -163,6 +164,7 @@ class StudyConfig(Section):
     grid: str | None = None
     trainer: str | None = None
     engine: EngineKind = EngineKind.AUTO
+    address: str | None = None
     devices: str = "auto"
     workers_per_device: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Precision = Precision.AUTO
@@ -197,6 +199,15 @@ class StudyConfig(Section):
                 "strategy grid must come with a file of schedules, and no other strategy with one; "
                 "give --strategy grid FILE"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _an_address_is_that_of_a_cluster(self) -> Self:
+        if self.address is not None:
+            if self.engine is not EngineKind.RAY:
+                raise ValueError("address is for engine ray alone; give --engine ray as well")
+            if self.address != "auto" and not re.fullmatch(r"[^\s/@]+:\d{1,5}", self.address):
+                raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         return self
 
     @property

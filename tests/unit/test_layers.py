@@ -26,7 +26,7 @@ ROOMS = {
     "sqlalchemy": ("storage",),
     "alembic": ("storage",),
     "fsspec": ("storage",),
-    "ray": (),
+    "ray": ("study.engines.cluster",),
     "rich": ("study.commands", "study.views"),
     "typer": ("cli", "study.flags", "study.commands"),
     "click": ("cli",),
