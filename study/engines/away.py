@@ -62,8 +62,10 @@ class AwayWorker:
         """Keep decoded photos for all workers of this machine; name what is still missing."""
         self._cache.mkdir(parents=True, exist_ok=True)
         with FileLock(self._cache / "lock"):
-            for name in self.missing(names):
-                write_whole(self._cache / name, contents[list(names).index(name)])
+            for name, content in zip(names, contents, strict=True):
+                if not (self._cache / name).exists():
+                    (self._cache / name).parent.mkdir(exist_ok=True)
+                    write_whole(self._cache / name, content)
         return self.missing(names)
 
     def begin(self, key: str, task: StageTask, start: Content | None, files: Files) -> Word:

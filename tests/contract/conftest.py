@@ -211,6 +211,8 @@ def claim(
     )
 
 
+Kinds = Inline | Processes | OnRay
+
 MARKED = [
     pytest.param(kind, id=name, marks=needs_ray if isinstance(kind, OnRay) else ())
     for name, kind in ENGINES.items()
@@ -218,7 +220,7 @@ MARKED = [
 
 
 @pytest.fixture(scope="session", params=MARKED)
-def kind(request: pytest.FixtureRequest) -> Iterator[Inline | Processes | OnRay]:
+def kind(request: pytest.FixtureRequest) -> Iterator[Kinds]:
     """Give each kind of engine; its processes serve test after test and end with the last."""
     yield request.param
     if not isinstance(request.param, Inline):
@@ -227,7 +229,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Inline | Processes | OnRay]
 
 
 @pytest.fixture
-def make_engine(kind: Inline | Processes | OnRay, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+def make_engine(kind: Kinds, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     """Give what makes an engine of each kind; afterwards there is nothing left for it to do."""
     made: list[Engine] = []
 
