@@ -119,7 +119,7 @@ def lose_a_node(count: int, epochs: int, seconds: float) -> list[str]:
                 if isinstance(event, StageFailed):
                     raise RuntimeError(f"no stage run may fail, {event} did")
                 if not killed and ended.total() == count // 3:
-                    nodes.remove_node(nodes.worker_nodes[0], allow_graceful=False)
+                    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
                     killed = time.perf_counter() - began
             wall = time.perf_counter() - began
     work = count * epochs * seconds

@@ -1,8 +1,11 @@
 """The engine that trains on a Ray cluster: the only place that knows Ray."""
 
 import logging
-import re
+import os
+import platform
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
@@ -277,42 +280,48 @@ def _nodes() -> dict[str, dict[str, float]]:
 
 
 def connect(address: str | None) -> bool:
-    """Join the cluster at `address`; None starts one on this machine, unless one is known.
+    """Join the cluster at `address`; None is that of RAY_ADDRESS, else one is started here.
 
     Gives whether this call did so. Raises ConnectionError in a sentence.
     """
     if ray.is_initialized():
         return False
-    if address and address != "auto":
-        _knock(address)
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
+    if place != "local":
+        _knock(place)
     try:
-        options: dict[str, Any] = {} if address else {"include_dashboard": False}
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         text = " ".join(str(error).split())
-        if "ersion mismatch" in text:
+        if "version mismatch" in text.lower():
             raise ConnectionError(
-                f"the Ray cluster runs other versions of Ray or Python than this machine "
-                f"(here: Ray {ray.__version__}); install the same on both"
+                f"the Ray cluster at {place} runs other versions than this machine (here: Ray "
+                f"{ray.__version__}, Python {platform.python_version()}); install the same on both"
             ) from error
-        raise ConnectionError(
-            f"there is no Ray cluster at {address or 'this machine'!r} ({text[:200]}); "
-            "start one with `ray start --head`, or check --address"
-        ) from error
+        raise ConnectionError(f"Ray cannot be used at {place}: {text[:300]}") from error
     return True
 
 
 def _knock(address: str) -> None:
-    """See whether anybody is there: Ray itself would try for minutes."""
-    found = re.fullmatch(r"\[?([^\]/@]+?)\]?:(\d{1,5})", address)
+    """See whether a cluster is there: Ray itself would try for minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        except (OSError, ValueError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ConnectionError(
+                f"nobody answers at {address} ({why.lower()}); "
+                "start a Ray cluster there, or check --address"
+            ) from None
+    asked = [] if address == "auto" else ["--address", address]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked]
     try:
-        if found is None or not 0 < int(found[2]) < 65536:
-            raise ConnectionError(f"address must be auto or host:port, got {address!r}")
-        socket.create_connection((found[1], int(found[2])), _PATIENCE).close()
-    except socket.gaierror:
-        raise ConnectionError(f"address {address!r} names no known host; check --address") from None
-    except (TimeoutError, ConnectionRefusedError) as error:
+        subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)  # noqa: S603 - Ray's own
+    except subprocess.SubprocessError:
+        where = "on this machine" if address == "auto" else f"at {address}"
         raise ConnectionError(
-            f"nobody answers at {address} ({str(error).lower()}); "
-            "start a Ray cluster there, or check --address"
+            f"there is no Ray cluster {where}; start one with `ray start --head`, "
+            "or check --address"
         ) from None

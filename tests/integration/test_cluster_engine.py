@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -145,7 +146,7 @@ def test_an_interrupt_ends_what_trains_at_once(make: Callable[..., Any], tmp_pat
 
 @pytest.mark.parametrize(
     ("address", "says"),
-    [("127.0.0.1:1", "nobody answers"), ("no-such-host.invalid:6379", "no known host")],
+    [("127.0.0.1:1", "refused"), ("no-such-host.invalid:6379", "nobody answers")],
 )
 def test_a_cluster_that_cannot_be_reached_is_told_in_a_sentence(
     make: Callable[..., Any], address: str, says: str
@@ -155,6 +156,30 @@ def test_a_cluster_that_cannot_be_reached_is_told_in_a_sentence(
         make(address)
     assert address in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_no_cluster_is_told_in_a_sentence(make: Callable[..., Any]) -> None:
+    """It accepts the connection and says nothing; nobody waits for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}"):
+            make(address)
+
+
+def test_other_versions_are_told_in_a_sentence(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own error has many lines; ours names the version here."""
+    import ray
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr("study.engines.cluster._knock", lambda _: None)
+    with pytest.raises(ConnectionError, match=rf"other versions.*Ray {ray.__version__}"):
+        make("10.0.0.1:6379")
 
 
 def test_without_ray_the_engine_says_what_to_install(
