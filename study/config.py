@@ -203,11 +203,10 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _an_address_is_that_of_a_cluster(self) -> Self:
-        if self.address is not None:
-            if self.engine is not EngineKind.RAY:
-                raise ValueError("address is for engine ray alone; give --engine ray as well")
-            if self.address != "auto" and not re.fullmatch(r"[^\s/@]+:\d{1,5}", self.address):
-                raise ValueError(f"address must be auto or host:port, got {self.address!r}")
+        if self.address is not None and self.engine is not EngineKind.RAY:
+            raise ValueError("address is for engine ray alone; give --engine ray as well")
+        if not re.fullmatch(r"auto|[^\s/@]+:\d{1,5}", self.address or "auto"):
+            raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         return self
 
     @property

@@ -3,31 +3,26 @@
 import logging
 import os
 import platform
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.engines.away import AwayWorker, BuildAway, Content, Word, read_whole, write_whole
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.knocking import PATIENCE, knock
 from study.engines.worker import Broken
 from study.slots import Share, shares_of
 from trainers.base import BEST, LAST, StageTask
 
 _GLANCE = 1.0
 """Seconds after which the engine looks anew which nodes there are."""
-
-_PATIENCE = 10.0
-"""Seconds that a cluster gets to answer, and an idle worker to end."""
 
 _TRIES = 3
 """Workers in a row that may fail to start on a node before it gets none."""
@@ -42,9 +37,16 @@ class ClusterEngine:
     """
 
     def __init__(
-        self, build: BuildAway, *, cache: Path, maps: Any = list, address: str | None = None,
-        devices: str = "auto", per_device: int = 1, max_retries: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        build: BuildAway,
+        *,
+        cache: Path,
+        maps: Callable[[], Sequence[Path]] = list,
+        address: str | None = None,
+        devices: str = "auto",
+        per_device: int = 1,
+        max_retries: int = 2,
+    ) -> None:
         self._build, self._cache, self._maps = build, cache.resolve(), maps
         self._devices, self._per_device, self._max_retries = devices, per_device, max_retries
         self._arriving: list[_Worker] = []
@@ -92,8 +94,8 @@ class ClusterEngine:
         """End the workers, and Ray itself where this engine started it or joined it."""
         self._abandon()
         with suppress(RayError):
-            vacated = [worker.actor.vacate.remote() for worker in self._idle]
-            ray.wait(vacated, num_returns=len(vacated), timeout=_PATIENCE) if vacated else None
+            for vacated in [worker.actor.vacate.remote() for worker in self._idle]:
+                ray.get(vacated, timeout=PATIENCE)
         for worker in [*self._arriving, *self._idle]:
             worker.kill()
         self._arriving, self._idle = [], []
@@ -108,8 +110,8 @@ class ClusterEngine:
             return
         self._looked = time.monotonic()
         nodes = _nodes()
-        self._idle = [worker for worker in self._idle if worker.node in nodes]
-        self._arriving = [worker for worker in self._arriving if worker.node in nodes]
+        for workers in (self._idle, self._arriving):
+            workers[:] = [worker for worker in workers if worker.node in nodes]
         crew = [*self._arriving, *self._idle, *self._busy.values()]
         held = Counter(worker.node for worker in crew)
         for node, shares in shares_of(nodes, self._devices, self._per_device).items():
@@ -220,7 +222,7 @@ class ClusterEngine:
                     if isinstance(said := worker.hear(spoken), Broken):
                         raise said.error
                 self._idle.append(worker)
-            except RayActorError:  # its files are those of the last epoch that came home
+            except RayError:  # its files are those of the last epoch that came home
                 worker.kill()
             except Exception as error:  # noqa: BLE001 - raised when all have left
                 worker.kill()
@@ -289,7 +291,7 @@ def connect(address: str | None) -> bool:
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     if place != "local":
-        _knock(place)
+        knock(place)
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -301,27 +303,3 @@ def connect(address: str | None) -> bool:
             ) from error
         raise ConnectionError(f"Ray cannot be used at {place}: {text[:300]}") from error
     return True
-
-
-def _knock(address: str) -> None:
-    """See whether a cluster is there: Ray itself would try for minutes."""
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
-        except (OSError, ValueError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise ConnectionError(
-                f"nobody answers at {address} ({why.lower()}); "
-                "start a Ray cluster there, or check --address"
-            ) from None
-    asked = [] if address == "auto" else ["--address", address]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)  # noqa: S603 - Ray's own
-    except subprocess.SubprocessError:
-        where = "on this machine" if address == "auto" else f"at {address}"
-        raise ConnectionError(
-            f"there is no Ray cluster {where}; start one with `ray start --head`, "
-            "or check --address"
-        ) from None

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from study.config import ConfigError, load_config
+from study.engines.away import AwayWorker, BuildAway
 from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.slots import Slot
@@ -20,7 +21,7 @@ from study.training import make_engine
 from tests import lab
 from tests.cluster import NODE, ROOT, cluster, needs_ray
 from tests.contract.conftest import told
-from tests.engines import Watched, all_dead, read, until
+from tests.engines import Watched, all_dead, read, until, write
 from trainers.base import BEST, LAST, StageTask, Trainer
 
 pytestmark = needs_ray
@@ -44,8 +45,16 @@ class Placed(Watched):
         yield from super().train(task)
 
 
-def placed(_slot: Slot, _cache: Path, place: Path) -> Trainer:
-    """Build such a trainer."""
+class Distant(AwayWorker):
+    """Is on a machine that has not got the coordinator's folders."""
+
+    def __init__(self, build: BuildAway, slot: Slot, _cache: Path) -> None:
+        super().__init__(build, slot, Path("/not/here"))
+
+
+def placed(_slot: Slot, cache: Path, place: Path) -> Trainer:
+    """Build such a trainer; note what decoded photos it finds."""
+    write(place / "found", str({path.name: path.read_bytes() for path in cache.glob("d/*")}))
     return Placed(place)
 
 
@@ -144,6 +153,31 @@ def test_an_interrupt_ends_what_trains_at_once(make: Callable[..., Any], tmp_pat
         until(lambda: all_dead([int(read(tmp_path / "a.pids"))]))
 
 
+@pytest.mark.slow
+def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come through Ray, so nothing is decoded there and no disk is shared."""
+    from study.engines import cluster as engines
+
+    monkeypatch.setattr(engines, "AwayWorker", Distant)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "theirs"))
+    (tmp_path / "theirs" / "ray").mkdir(parents=True)  # Ray notes its address there
+    photos = tmp_path / "cache" / "d" / "train-64.pixels"
+    photos.parent.mkdir(parents=True)
+    photos.write_bytes(b"photos")
+    with cluster() as nodes:
+        build = partial(placed, place=tmp_path)
+        engine = engines.ClusterEngine(
+            build, cache=tmp_path / "cache", maps=lambda: [photos], address=nodes.address
+        )
+        engine.submit("a", task(tmp_path / "home", "a"))
+        assert told(list(engine.events()), "a") == [1, 2, 3, 4, StageEnded]
+        engine.close()
+    assert read(tmp_path / "found") == str({photos.name: b"photos"})
+    assert list(tmp_path.glob("theirs/encore-*/cache/d/*")) != []
+
+
 @pytest.mark.parametrize(
     ("address", "says"),
     [("127.0.0.1:1", "refused"), ("no-such-host.invalid:6379", "nobody answers")],
@@ -177,7 +211,7 @@ def test_other_versions_are_told_in_a_sentence(
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setattr("study.engines.cluster._knock", lambda _: None)
+    monkeypatch.setattr("study.engines.cluster.knock", lambda _: None)
     with pytest.raises(ConnectionError, match=rf"other versions.*Ray {ray.__version__}"):
         make("10.0.0.1:6379")
 
