@@ -58,12 +58,12 @@ class ClusterEngine:
         self._stored: dict[str, Any] = {}
         self._looked = 0.0
         self._ours = connect(address)
-        self._muster()
 
     @property
     def slots(self) -> int:
         """How many stage runs it can run at once, as the cluster is now."""
-        return max(1, len(self._idle) + len(self._busy) + len(self._arriving))
+        crew = len(self._idle) + len(self._busy) + len(self._arriving)
+        return max(1, crew or sum(map(len, self._shares(_nodes()).values())))
 
     def submit(self, key: str, task: StageTask) -> None:
         """Queue a stage run."""
@@ -71,7 +71,10 @@ class ClusterEngine:
         self._waiting.append((key, task))
 
     def events(self) -> Generator[Event, None, None]:
-        """Train what is queued, yielding what the workers say."""
+        """Train what is queued, yielding what the workers say.
+
+        They start now and not before: by now the coordinator has decoded the photos.
+        """
         try:
             while self._waiting or self._busy:
                 self._muster()
@@ -114,11 +117,14 @@ class ClusterEngine:
             workers[:] = [worker for worker in workers if worker.node in nodes]
         crew = [*self._arriving, *self._idle, *self._busy.values()]
         held = Counter(worker.node for worker in crew)
-        for node, shares in shares_of(nodes, self._devices, self._per_device).items():
+        for node, shares in self._shares(nodes).items():
             if self._refused[node] < _TRIES:
                 for share in shares[held[node] :]:
                     self._arriving.append(_Worker(self._build, share, self._cache, node))
                     self._arriving[-1].survey(self._names())
+
+    def _shares(self, nodes: dict[str, dict[str, float]]) -> dict[str, list[Share]]:
+        return shares_of(nodes, self._devices, self._per_device)
 
     def _names(self) -> list[str]:
         return [str(path.resolve().relative_to(self._cache)) for path in self._maps()]

@@ -164,13 +164,17 @@ def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
     monkeypatch.setenv("TMPDIR", str(tmp_path / "theirs"))
     (tmp_path / "theirs" / "ray").mkdir(parents=True)  # Ray notes its address there
     photos = tmp_path / "cache" / "d" / "train-64.pixels"
-    photos.parent.mkdir(parents=True)
-    photos.write_bytes(b"photos")
     with cluster() as nodes:
         build = partial(placed, place=tmp_path)
         engine = engines.ClusterEngine(
-            build, cache=tmp_path / "cache", maps=lambda: [photos], address=nodes.address
+            build,
+            cache=tmp_path / "cache",
+            maps=lambda: list(tmp_path.glob("cache/d/*")),
+            address=nodes.address,
         )
+        assert engine.slots == 1
+        photos.parent.mkdir(parents=True)  # decoded when the engine is there, as `search` does
+        photos.write_bytes(b"photos")
         engine.submit("a", task(tmp_path / "home", "a"))
         assert told(list(engine.events()), "a") == [1, 2, 3, 4, StageEnded]
         engine.close()
