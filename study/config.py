@@ -73,7 +73,7 @@ class Strategy(StrEnum):
 
 
 class EngineKind(StrEnum):
-    """Where stage runs are trained: in this process, or in one process per slot.
+    """Where stage runs are trained: in this process, in one process per slot, or on a Ray cluster.
 
     AUTO takes processes if there are several slots.
     """
@@ -81,6 +81,7 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     INLINE = "inline"
     PROCESSES = "processes"
+    RAY = "ray"
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -170,6 +171,7 @@ class StudyConfig(Section):
     grid: str | None = None
     trainer: str | None = None
     engine: EngineKind = EngineKind.AUTO
+    address: str | None = None
     devices: str = "auto"
     workers_per_device: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Precision = Precision.AUTO
@@ -204,6 +206,14 @@ class StudyConfig(Section):
                 "strategy grid must come with a file of schedules, and no other strategy with one; "
                 "give --strategy grid FILE"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _an_address_is_that_of_a_cluster(self) -> Self:
+        if self.address is not None and self.engine is not EngineKind.RAY:
+            raise ValueError("address is for engine ray alone; give --engine ray as well")
+        if not re.fullmatch(r"auto|[^\s/@]+:\d{1,5}", self.address or "auto"):
+            raise ValueError(f"address must be auto or host:port, got {self.address!r}")
         return self
 
     @property

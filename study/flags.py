@@ -45,6 +45,9 @@ WorkersPerDevice = Annotated[int | None, typer.Option(help="Trials that share a 
 Engine = Annotated[
     config.EngineKind | None, typer.Option(help="auto: processes if there are several slots.")
 ]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster, auto or host:port; default: known or started here.")
+]
 Precision = Annotated[
     base.Precision | None, typer.Option(help="Numbers to compute with; auto: by the device.")
 ]

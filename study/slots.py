@@ -33,6 +33,57 @@ def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
     return [_slot(name, threads, len(named)) for name in named]
 
 
+@dataclass(frozen=True)
+class Share:
+    """A slot of a cluster's node, and what of the node's resources it asks for."""
+
+    slot: Slot
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+
+def check_cluster_devices(devices: str) -> None:
+    """Raise ValueError unless these are devices that any node of a cluster may have."""
+    if not _ON_A_NODE.fullmatch(devices.strip().lower()):
+        raise ValueError(
+            f"devices must be auto, cuda or cpu:2 with engine ray, got {devices!r}: "
+            "on each node, Ray chooses the GPUs"
+        )
+
+
+def shares_of(
+    nodes: Mapping[str, Mapping[str, float]], devices: str, per_device: int = 1
+) -> dict[str, list[Share]]:
+    """Give the slots of each node by its resources ("CPU", "GPU"): `devices`, on each of them.
+
+    AUTO is every GPU, or one CPU slot on each node where no node has a GPU.
+    """
+    name = devices.strip().lower()
+    on_gpus = name == "cuda" or (name == "auto" and any(has.get("GPU") for has in nodes.values()))
+    _, _, count = name.partition(":")
+    return {
+        node: _shares(has, int(has.get("GPU", 0)) if on_gpus else int(count or 1),
+                      per_device, on_gpus=on_gpus)
+        for node, has in nodes.items()
+    }  # fmt: skip
+
+
+def _shares(has: Mapping[str, float], devices: int, per: int, *, on_gpus: bool) -> list[Share]:
+    cores, n = has.get("CPU", 0.0), devices * per
+    if n == 0 or not (on_gpus or cores):
+        return []
+    threads = max(1, int(cores) // n)
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    if on_gpus:
+        # Ray lets the process see its GPU alone.
+        return [Share(Slot("cuda", "cuda", threads, n, environment), gpus=1 / per)] * n
+    slot = Slot("cpu", "cpu", threads, n, environment | {"CUDA_VISIBLE_DEVICES": ""})
+    return [Share(slot, cpus=min(threads, cores / n))] * n
+
+
+_ON_A_NODE = re.compile(r"auto|cuda|cpu(:[1-9]\d{0,2})?")
+
+
 def _names(devices: str) -> list[str]:
     if devices.strip() == "auto":
         return _all_devices()

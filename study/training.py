@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
 from study.presets import preset_schedule
-from study.slots import Slot, slots_of
+from study.slots import Slot, check_cluster_devices, slots_of
 from trainers.base import Trainer
 from trainers.data.manifest import Manifest
 from trainers.metrics import Metric
@@ -42,8 +43,11 @@ class Recipe:
     own: str | None = None
     made_by: Mapping[str, str] = field(default_factory=dict)
 
-    def trainer(self, slot: Slot, *, alone: bool) -> Trainer:
-        """Make the trainer of a slot; `alone` in a process that sees nothing but its device."""
+    def trainer(self, slot: Slot, cache_folder: Path | None = None, *, alone: bool) -> Trainer:
+        """Make the trainer of a slot; `alone` in a process that sees nothing but its device.
+
+        `cache_folder` is that of another machine.
+        """
         device = slot.alone if alone else slot.device
         if self.own is not None:
             made: Trainer = find_class(self.own)(self.manifest, metric=self.metric, device=device)
@@ -64,11 +68,15 @@ class Recipe:
             metric=self.metric,
             compute=compute,
             weights_file=self.weights_file,
-            cache=Cache(self.cache_folder, self.manifest, limit=self.cache_limit),
+            cache=Cache(cache_folder or self.cache_folder, self.manifest, limit=self.cache_limit),
             checkpoint_seconds=self.checkpoint_seconds,
             sharers=slot.sharers,
             made_by=self.made_by,
         )
+
+    def maps(self) -> list[Path]:
+        """List the files of decoded photos that there are by now."""
+        return sorted((self.cache_folder / self.manifest.digest[:16]).glob("*.pixels"))
 
     def prepare(self, stages: Sequence[Stage], progress: Told, say: Callable[[str], None]) -> None:
         """Decode all photos for all these stages, once for all slots."""
@@ -151,6 +159,8 @@ def choose_slots(config: StudyConfig) -> list[Slot]:
     if config.trainer is not None:
         find_class(config.trainer)
     try:
+        if config.engine is EngineKind.RAY:
+            check_cluster_devices(config.devices)
         slots = slots_of(config.devices, config.workers_per_device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
@@ -170,8 +180,26 @@ def _weights_file(config: StudyConfig) -> Path | None:
 
 
 def make_engine(config: StudyConfig, made: Recipe, slots: Sequence[Slot]) -> Engine:
-    """Make the engine that the settings ask for."""
+    """Make the engine that the settings ask for. Raises `ConfigError` where Ray is missing."""
+    if config.engine is EngineKind.RAY:
+        return _cluster(config, made)
     if len(slots) > 1 or config.engine is EngineKind.PROCESSES:
         build = partial(made.trainer, alone=True)
         return ProcessEngine(build, slots, max_retries=config.budget.max_retries)
     return InlineEngine(made.trainer(slots[0], alone=False))
+
+
+def _cluster(config: StudyConfig, made: Recipe) -> Engine:
+    if find_spec("ray") is None:
+        raise ConfigError("engine ray needs Ray; pip install -c constraints.txt -e '.[ray]'")
+    from study.engines.cluster import ClusterEngine
+
+    return ClusterEngine(
+        partial(made.trainer, alone=True),
+        cache=made.cache_folder,
+        maps=made.maps,
+        address=config.address,
+        devices=config.devices,
+        per_device=config.workers_per_device,
+        max_retries=config.budget.max_retries,
+    )

@@ -115,6 +115,12 @@ class Processes:
             self.engine = ProcessEngine(Given, slots_of(f"cpu:{self.slots}"), max_retries=0)
         return self.engine
 
+    def close(self) -> None:
+        """End the workers."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+
 
 class Interleaved:
     """Several slots in this process. After each event, `pick` says whose epoch comes next.

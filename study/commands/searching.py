@@ -43,6 +43,7 @@ def search(
     devices: flags.Devices = None,
     workers_per_device: flags.WorkersPerDevice = None,
     engine: flags.Engine = None,
+    address: flags.Address = None,
     precision: flags.Precision = None,
     compile: flags.Compile = None,  # noqa: A002 - the flag's name is torch's
     deterministic: flags.Deterministic = None,

@@ -55,7 +55,7 @@ def work(connection: "Connection[object, object]", lifeline: "Connection[object,
                 _train(connection, engine, *order)
     except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
         with suppress(ConnectionError):  # unless that has gone
-            connection.send(Broken(_sendable(error)))
+            connection.send(Broken(sendable(error)))
 
 
 def _train(connection: "Connection[object, object]", engine: InlineEngine, key: str,
@@ -76,7 +76,7 @@ def _train(connection: "Connection[object, object]", engine: InlineEngine, key: 
     connection.send(Left())
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """Give an error that arrives as it was sent: some classes cannot be unpickled."""
     error.add_note(f"In a worker process:\n{traceback.format_exc()}")
     with suppress(Exception):

@@ -29,6 +29,7 @@ from storage.store import Store
 from study.engines.base import Engine, EpochEnded, Event
 from study.engines.inline import InlineEngine
 from tests import lab
+from tests.cluster import OnRay, needs_ray
 from tests.engines import Inline, Interleaved, Processes, workers
 from tests.postgres import Server
 from trainers.base import StageTask, Trainer
@@ -45,6 +46,7 @@ ENGINES = {
     "interleaved": Inline(Interleaved),
     "a process": Processes(1),
     "two processes": Processes(2),
+    "a cluster": OnRay(),
 }
 
 FULL_DISK = [
@@ -209,18 +211,25 @@ def claim(
     )
 
 
-@pytest.fixture(scope="session", params=ENGINES.values(), ids=ENGINES)
-def kind(request: pytest.FixtureRequest) -> Iterator[Inline | Processes]:
+Kinds = Inline | Processes | OnRay
+
+MARKED = [
+    pytest.param(kind, id=name, marks=needs_ray if isinstance(kind, OnRay) else ())
+    for name, kind in ENGINES.items()
+]
+
+
+@pytest.fixture(scope="session", params=MARKED)
+def kind(request: pytest.FixtureRequest) -> Iterator[Kinds]:
     """Give each kind of engine; its processes serve test after test and end with the last."""
     yield request.param
-    if isinstance(request.param, Processes) and request.param.engine is not None:
-        request.param.engine.close()
-        request.param.engine = None
+    if not isinstance(request.param, Inline):
+        request.param.close()
     assert workers() == []
 
 
 @pytest.fixture
-def make_engine(kind: Inline | Processes, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+def make_engine(kind: Kinds, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     """Give what makes an engine of each kind; afterwards there is nothing left for it to do."""
     made: list[Engine] = []
 

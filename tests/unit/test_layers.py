@@ -27,7 +27,7 @@ ROOMS = {
     "alembic": ("storage",),
     "fsspec": ("storage.remote",),
     "s3fs": (),
-    "ray": (),
+    "ray": ("study.engines.cluster",),
     "rich": ("study.commands", "study.views"),
     "typer": ("cli", "study.flags", "study.commands"),
     "click": ("cli",),

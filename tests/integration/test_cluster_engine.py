@@ -1,0 +1,248 @@
+"""A Ray cluster whose nodes come and go: no stage run is lost, and nothing is left running."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.config import ConfigError, load_config
+from study.engines.away import AwayWorker, BuildAway
+from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
+from study.engines.inline import InlineEngine
+from study.slots import Slot
+from study.training import make_engine
+from tests import lab
+from tests.cluster import NODE, ROOT, cluster, needs_ray
+from tests.contract.conftest import told
+from tests.engines import Watched, all_dead, read, until, write
+from trainers.base import BEST, LAST, StageTask, Trainer
+
+pytestmark = needs_ray
+
+EPOCHS = 4
+KEYS = "abcd"
+
+
+class Placed(Watched):
+    """Is watched in a folder that all nodes see, by the processes it had there."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self.seconds_per_epoch = 0.2
+        self.place = place
+
+    def train(self, task: StageTask) -> Any:
+        """Note the process, and train."""
+        with (self.place / f"{task.folder.name}.pids").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        yield from super().train(task)
+
+
+class Distant(AwayWorker):
+    """Is on a machine that has not got the coordinator's folders."""
+
+    def __init__(self, build: BuildAway, slot: Slot, _cache: Path) -> None:
+        super().__init__(build, slot, Path("/not/here"))
+
+
+def placed(_slot: Slot, cache: Path, place: Path) -> Trainer:
+    """Build such a trainer; note what decoded photos it finds."""
+    write(place / "found", str({path.name: path.read_bytes() for path in cache.glob("d/*")}))
+    return Placed(place)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Give what makes an engine on a cluster; afterwards no process of its is left."""
+    from study.engines.cluster import ClusterEngine
+
+    made: list[Any] = []
+
+    def engine(address: str, retries: int = 2) -> Any:
+        build = partial(placed, place=tmp_path)
+        made.append(ClusterEngine(build, cache=tmp_path, address=address, max_retries=retries))
+        return made[-1]
+
+    yield engine
+    for each in made:
+        each.close()
+    pids = [int(pid) for file in tmp_path.glob("*.pids") for pid in file.read_text().split()]
+    until(lambda: all_dead(pids))
+
+
+def task(folder: Path, key: str) -> StageTask:
+    """Make a task in a folder of its own, named as its key."""
+    (folder / key).mkdir(parents=True)
+    schedule = lab.schedule(lab.stage(epochs=EPOCHS))
+    return StageTask(schedule=schedule, seed=0, folder=folder / key)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Give the files of a task; their metadata may be in any order."""
+    return {path.name: bytes(sorted(path.read_bytes())) for path in folder.iterdir()}
+
+
+def test_a_node_that_dies_costs_an_epoch_and_one_that_joins_gets_work(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Every stage run ends once, with the files of an undisturbed one; files come home first."""
+    with cluster(2) as nodes:
+        engine, events, gone = make(nodes.address), [], False
+        for key in KEYS:
+            engine.submit(key, task(tmp_path / "home", key))
+        for event in engine.events():
+            events.append(event)
+            if isinstance(event, EpochEnded):
+                assert (tmp_path / "home" / event.key / LAST).exists()
+                assert (tmp_path / "home" / event.key / BEST).exists()
+            if not gone and len({each.key for each in events}) == 2:  # both nodes train
+                victim = next(n for n in nodes.worker_nodes)
+                nodes.remove_node(victim, allow_graceful=False)
+                gone = True
+                nodes.add_node(**NODE)
+        engine.close()
+    again = [key for key in KEYS if len(read(tmp_path / f"{key}.pids").split()) > 1]
+    assert gone
+    assert len(again) == 1
+    for key in KEYS:
+        said = told(events, key)
+        assert said[-5:] == [1, 2, 3, 4, StageEnded]
+        assert said.count(StageEnded) == 1
+        calm = InlineEngine(Watched())
+        calm.submit(key, task(tmp_path / "calm", key))
+        list(calm.events())
+        assert files(tmp_path / "home" / key) == files(tmp_path / "calm" / key)
+
+
+@pytest.mark.slow
+def test_a_stage_run_that_loses_its_worker_too_often_fails(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It has failed as killed; the next one is trained by a new worker."""
+    with cluster() as nodes:
+        engine, events = make(nodes.address, retries=0), []
+        for key in "ab":
+            engine.submit(key, task(tmp_path / "home", key))
+        for event in engine.events():
+            events.append(event)
+            if told(events, "a") == [1]:
+                os.kill(int(read(tmp_path / "a.pids")), signal.SIGKILL)
+        engine.close()
+    failed = next(each for each in events if isinstance(each, StageFailed))
+    assert (failed.key, failed.kind) == ("a", FailureKind.KILLED)
+    assert told(events, "b") == [1, 2, 3, 4, StageEnded]
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_what_trains_at_once(make: Callable[..., Any], tmp_path: Path) -> None:
+    """The second Ctrl-C waits for no epoch, and the workers' processes are gone."""
+    with cluster() as nodes:
+        engine = make(nodes.address)
+        engine.submit("a", task(tmp_path / "home", "a"))
+        events = engine.events()
+        next(events)
+        with pytest.raises(KeyboardInterrupt):
+            events.throw(KeyboardInterrupt())
+        until(lambda: all_dead([int(read(tmp_path / "a.pids"))]))
+
+
+@pytest.mark.slow
+def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come through Ray, so nothing is decoded there and no disk is shared."""
+    from study.engines import cluster as engines
+
+    monkeypatch.setattr(engines, "AwayWorker", Distant)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "theirs"))
+    (tmp_path / "theirs" / "ray").mkdir(parents=True)  # Ray notes its address there
+    photos = tmp_path / "cache" / "d" / "train-64.pixels"
+    with cluster() as nodes:
+        build = partial(placed, place=tmp_path)
+        engine = engines.ClusterEngine(
+            build,
+            cache=tmp_path / "cache",
+            maps=lambda: list(tmp_path.glob("cache/d/*")),
+            address=nodes.address,
+        )
+        assert engine.slots == 1
+        photos.parent.mkdir(parents=True)  # decoded when the engine is there, as `search` does
+        photos.write_bytes(b"photos")
+        engine.submit("a", task(tmp_path / "home", "a"))
+        assert told(list(engine.events()), "a") == [1, 2, 3, 4, StageEnded]
+        engine.close()
+    assert read(tmp_path / "found") == str({photos.name: b"photos"})
+    assert list(tmp_path.glob("theirs/encore-*/cache/d/*")) != []
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [("127.0.0.1:1", "refused"), ("no-such-host.invalid:6379", "nobody answers")],
+)
+def test_a_cluster_that_cannot_be_reached_is_told_in_a_sentence(
+    make: Callable[..., Any], address: str, says: str
+) -> None:
+    """It names the address and says what to check."""
+    with pytest.raises(ConnectionError, match=says) as raised:
+        make(address)
+    assert address in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_no_cluster_is_told_in_a_sentence(make: Callable[..., Any]) -> None:
+    """It accepts the connection and says nothing; nobody waits for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}"):
+            make(address)
+
+
+def test_other_versions_are_told_in_a_sentence(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own error has many lines; ours names the version here."""
+    import ray
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr("study.engines.cluster.knock", lambda _: None)
+    with pytest.raises(ConnectionError, match=rf"other versions.*Ray {ray.__version__}"):
+        make("10.0.0.1:6379")
+
+
+def test_without_ray_the_engine_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence, and no traceback of an import."""
+    monkeypatch.setattr("study.training.find_spec", lambda _: None)
+    config = load_config({"engine": "ray", "storage": f"sqlite:///{tmp_path / 'a.db'}"})
+    with pytest.raises(ConfigError, match=r"\[ray\]"):
+        make_engine(config, None, [])  # type: ignore[arg-type]
+
+
+def test_ray_is_not_imported_by_the_other_engines() -> None:
+    """Who does not ask for a cluster does not pay for it."""
+    code = """
+import sys
+from study import training
+from study.config import load_config
+from tests.engines import watched
+for settings in ({}, {"engine": "processes"}, {"devices": "cpu:2"}):
+    config = load_config({"devices": "cpu", **settings})
+    made = type("Made", (), {"trainer": staticmethod(lambda slot, *, alone: watched(slot))})()
+    training.make_engine(config, made, training.choose_slots(config)).close()
+assert "study.engines.processes" in sys.modules
+assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT,
+                   env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
