@@ -23,10 +23,16 @@ from study.config import (
 )
 from study.presets import grid_schedules
 from study.prices import Costs
+from tests.object_store import ObjectStore
 from trainers.base import Precision
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# The first one stands at the end of the command that installs.
+COMMANDS = [
+    line.strip() for line in re.findall(r"(?:^|&& )(python cli\.py [^#\n]*)", README, re.MULTILINE)
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -54,9 +60,7 @@ def test_the_commands_of_the_readme_work(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every `python cli.py` line of the README runs, word by word but for the number of trials."""
-    # The first one stands at the end of the command that installs.
-    commands = re.findall(r"(?:^|&& )(python cli\.py [^#\n]*)", README, re.MULTILINE)
-    lines = [line.strip() for line in commands if "dashboard" not in line]
+    lines = [line for line in COMMANDS if not re.search("dashboard|s3:|--engine ray", line)]
     assert len(lines) >= 6
     monkeypatch.chdir(photos)
     for line in lines:
@@ -64,6 +68,29 @@ def test_the_commands_of_the_readme_work(
         # A GPU's backbone and a weights file of one's own are not for this machine.
         words = ["test_resnet" if word == "resnext50_32x4d" else word for word in words]
         assert run(words) == 0, f"{line}: {capsys.readouterr().err}"
+
+
+def test_the_commands_for_more_machines_work(
+    photos: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos and weights in a bucket, and a Ray that is started here instead of on HOST."""
+    bucket = object_store.bucket()
+    for photo in (photos / "PHOTOS").rglob("*.jpg"):
+        name = photo.relative_to(photos / "PHOTOS").as_posix()
+        object_store.put(bucket, f"photos/{name}", photo.read_bytes())
+    monkeypatch.chdir(photos)
+    lines = [line for line in COMMANDS if "s3:" in line or "--engine ray" in line]
+    assert len(lines) == 2
+    for line in lines:
+        words = line.replace("bucket", bucket).replace(" --address HOST:6379", "").split()[2:]
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "cli.py"), *words[:-1], "1"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert any(name.endswith(".safetensors") for name in object_store.objects(bucket))
 
 
 def test_the_python_example_of_the_readme_works(photos: Path) -> None:
@@ -99,7 +126,7 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
         fields = {n for n in section.model_fields if n not in (*sections, "space")}
         assert fields <= named, "study.toml must name every setting"
     optional = ["study", "preset", "backbone", "weights", "source", "root", "cache_limit"]
-    optional += ["grid", "trainer", "timeout", "max_gpu_hours", "max_disk"]
+    optional += ["address", "vault", "grid", "trainer", "timeout", "max_gpu_hours", "max_disk"]
     kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
     costs = ("prices = ", "matrix = ", "reject = ", "recall = ")
     kept = [line for line in kept if not line.startswith(costs)]
