@@ -1,5 +1,6 @@
 """A whole study around any trainer and engine: everything is Encore's but what trains."""
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contestants import say
 from numpy.typing import NDArray
 
 from storage.database import open_database
+from storage.patience import Patience
 from storage.store import Store
 from storage.vault import Vault
 from study.config import load_config, settings_of
@@ -54,6 +57,7 @@ def searching(
         sampler=config.sampler,
         pruner=config.pruner,
         seed=config.seeds.first,
+        patience=Patience(say, threading.Event(), lambda: None),
     )
     try:
         yield Coordinator(

@@ -1,6 +1,7 @@
 """Optuna's tables on our database, opened as our own, and as patient while a server is away."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,9 @@ _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
 }
 """What Optuna asks of its storage, each a whole transaction: the public and some private verbs."""
 
+_CHANGES = {name for name in _WHOLE if name.lstrip("_").startswith("set_trial")}
+"""Those that change a trial, which they name first."""
+
 
 def optuna_storage(url: str, make: Callable[..., RDBStorage] = RDBStorage) -> RDBStorage:
     """Open Optuna's tables; `make` gets the URL and `engine_kwargs` of `RDBStorage`."""
@@ -31,17 +35,21 @@ def optuna_storage(url: str, make: Callable[..., RDBStorage] = RDBStorage) -> RD
 class PatientStorage(RDBStorage):
     """Optuna's storage, whose questions and changes are repeated while the server is away.
 
-    Nobody else must write to its study meanwhile.
+    Nobody else must write to its study meanwhile. So what was read is known, and trials are read
+    again only if they have changed: Optuna asks for all that run whenever it suggests one.
     """
 
     def __init__(self, patience: Patience, url: str, engine_kwargs: dict[str, Any]) -> None:
         self._patience = patience
         self._trials: dict[int, int] = {}  # by study, how many there are
+        self._changed: dict[int, set[int]] = {}  # by study, trials since all were read
         super().__init__(url, engine_kwargs=engine_kwargs)
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        return partial(self._patience, found) if name in _WHOLE else found
+        if name not in _WHOLE:
+            return found
+        return partial(self._patience, partial(self._change, found) if name in _CHANGES else found)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -61,7 +69,31 @@ class PatientStorage(RDBStorage):
         create = partial(super()._create_new_trial, study_id, template_trial)
         made = self._patience.either(create, lambda: self._created(study_id) or create())
         self._trials[study_id] = made.number + 1
+        self._note(made._trial_id)
         return made
+
+    def _change(self, change: Callable[..., Any], trial_id: int, *given: Any, **named: Any) -> Any:
+        self._note(trial_id)
+        return change(trial_id, *given, **named)
+
+    def _note(self, trial_id: int) -> None:
+        for changed in self._changed.values():
+            changed.add(trial_id)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        changed = self._changed.setdefault(study_id, set())
+        if not included_trial_ids and trial_id_greater_than < 0:  # for the first time, or by us
+            return super()._get_trials(study_id, states, set(), trial_id_greater_than)
+        # Whoever asks again has kept what was given before.
+        found = super()._get_trials(study_id, states, changed, sys.maxsize) if changed else []
+        changed.clear()
+        return found
 
     def _created(self, study_id: int) -> FrozenTrial | None:
         """Give the trial that was created last, if its number was never given."""
