@@ -2,10 +2,12 @@
 
 PYTHONPATH=. python benchmarks/scale.py slots [--slots 8 64 256 1000] [--profile]
 PYTHONPATH=. python benchmarks/scale.py trials [--trials 1000 10000 100000]
+PYTHONPATH=. python benchmarks/scale.py optuna [--trials 1000 10000]
 
 `slots`: virtual machines train in virtual time: the next epoch to end is there as soon as the
 coordinator asks for it. What it then takes is its own: policy, Optuna, database, files. `trials`: a
-database of so many trials, and what those take who read it.
+database of so many trials, and what those take who read it. `optuna`: what Optuna takes to read its
+own trials, when a search goes on.
 """
 
 import argparse
@@ -21,6 +23,9 @@ from typing import Any
 
 import numpy as np
 from contestants import markdown, say
+from optuna import create_study, load_study
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 from stamped import LABELS, N_CLASSES
 from wiring import Clock, ClockedSuggestions, searching
 
@@ -30,11 +35,15 @@ from study.choices import PHOTO_SPACE
 from study.engines.base import EpochEnded, Event, StageEnded
 from study.growth import show_tree
 from study.listing import list_trials, show_trial
+from study.optuna_storage import optuna_storage
 from study.selector import best
 from tests.studies import NAME, write_study
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics
 from trainers.synthetic import SyntheticTrainer
+
+PARAMETERS = 14
+"""Of a trial of two or three stages."""
 
 Running = Generator[EpochMetrics, None, None]
 
@@ -162,6 +171,31 @@ def _read(url: str, number: int) -> list[str]:
     return cells
 
 
+def optuna(given: argparse.Namespace) -> str:
+    """Measure what Optuna takes to read its trials again."""
+    draw, rows = np.random.default_rng(0), []
+    scale = FloatDistribution(0, 1)
+    for number in given.trials:
+        with TemporaryDirectory(prefix="encore-bench-") as folder:
+            url = f"sqlite:///{Path(folder) / 'encore.db'}"
+            storage = optuna_storage(url)
+            study = create_study(storage=storage, study_name=NAME)
+            for _ in range(number):
+                params = {f"s{at}": draw.random() for at in range(PARAMETERS)}
+                storage.create_new_trial(study._study_id, create_trial(
+                    params=params, distributions=dict.fromkeys(params, scale),
+                    value=draw.random(), intermediate_values={1: 0.5, 2: 0.6, 3: 0.7},
+                ))  # fmt: skip
+            storage.engine.dispose()
+            began = time.perf_counter()
+            storage = optuna_storage(url)
+            load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False)
+            rows.append([f"{number:,}", f"{time.perf_counter() - began:.2f}"])
+            storage.engine.dispose()
+        say("  ".join(rows[-1]))
+    return markdown(("trials", "seconds to read them"), rows)
+
+
 def main() -> None:
     """Measure what is asked for, and print it as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -173,6 +207,9 @@ def main() -> None:
     of_slots.add_argument("--trials", type=int, default=3000)
     of_slots.add_argument("--profile", action="store_true")
     of_trials.set_defaults(run=trials)
+    of_optuna = parts.add_parser("optuna")
+    of_optuna.set_defaults(run=optuna)
+    of_optuna.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000])
     of_trials.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000, 100_000])
     given = parser.parse_args()
     print(given.run(given))
