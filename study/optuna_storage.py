@@ -1,6 +1,5 @@
 """Optuna's tables on our database, opened as our own, and as patient while a server is away."""
 
-import sys
 from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +19,9 @@ _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
 
 _CHANGES = {name for name in _WHOLE if name.lstrip("_").startswith("set_trial")}
 """Those that change a trial, which they name first."""
+
+_LAST_ID = 2**31 - 1
+"""The largest that a server's INTEGER holds."""
 
 
 def optuna_storage(url: str, make: Callable[..., RDBStorage] = RDBStorage) -> RDBStorage:
@@ -91,7 +93,7 @@ class PatientStorage(RDBStorage):
         if not included_trial_ids and trial_id_greater_than < 0:  # for the first time, or by us
             return super()._get_trials(study_id, states, set(), trial_id_greater_than)
         # Whoever asks again has kept what was given before.
-        found = super()._get_trials(study_id, states, changed, sys.maxsize) if changed else []
+        found = super()._get_trials(study_id, states, changed, _LAST_ID) if changed else []
         changed.clear()
         return found
 
