@@ -1,4 +1,4 @@
-"""From a URL to an engine whose tables are up to date, and the two kinds of transaction."""
+"""From a URL to an engine whose tables are up to date, and the kinds of transaction."""
 
 import re
 import sqlite3
@@ -61,6 +61,19 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def alone(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that writes, after all others of this kind: for what searches share.
+
+    Of two that look for a row and find none, the second would fail to make it. SQLite has one
+    writer at a time anyway; on a server, whoever writes to one study does not wait for another's.
+    """
+    with writing(engine) as connection:
+        if connection.dialect.name != "sqlite":
+            connection.execute(_LOCK)
+        yield connection
+
+
 def settings(url: str) -> tuple[str, dict[str, Any]]:
     """Give somebody else's `create_engine` what ours gets; the URL holds the password."""
     parsed = _parse(url)
@@ -90,8 +103,7 @@ def making_tables(url: str) -> Iterator[None]:
         return
     engine = _engine(parsed)
     try:
-        with writing(engine) as connection:
-            connection.execute(_LOCK)
+        with alone(engine):
             yield
     finally:
         engine.dispose()
@@ -213,9 +225,7 @@ def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
             "give Encore a database of its own"
         )
     if not _is_current(revision, engine.url):
-        with writing(engine) as connection:
-            if connection.dialect.name != "sqlite":
-                connection.execute(_LOCK)
+        with alone(engine) as connection:
             # Asked again behind the lock, for another process may just have done it.
             if not _is_current(revisions.current(connection), engine.url):
                 revisions.upgrade(connection)

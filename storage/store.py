@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Update, delete, insert, select, update
 
 from storage import liveness, ownership, rows
-from storage.database import writing
+from storage.database import alone, writing
 from storage.errors import StudyInUse
 from storage.predictions import encode
 from storage.reading import Reader
@@ -61,7 +61,7 @@ class Store(Reader):
     ) -> StudyRecord:
         """Begin a study; StudyInUse if there is one of that name."""
         now = datetime.now(UTC)
-        with writing(self._engine) as connection:
+        with alone(self._engine) as connection:
             if connection.execute(select(StudyRow.id).where(StudyRow.name == name)).first():
                 # Who asked first whether it is there has just been overtaken by another process.
                 raise StudyInUse(
@@ -87,7 +87,7 @@ class Store(Reader):
 
     def save_manifest(self, manifest: ManifestRecord) -> None:
         """Keep a manifest; one of the same digest only gets its root updated."""
-        with writing(self._engine) as connection:
+        with alone(self._engine) as connection:
             same = ManifestRow.digest == manifest.digest
             moved = update(ManifestRow).where(same).values(root=manifest.root)
             if connection.execute(moved).rowcount:
@@ -274,7 +274,7 @@ class Store(Reader):
         """Keep what the data gate found in a data set, in place of what it found before."""
         values = {"document": document, "made_at": datetime.now(UTC)}
         same = CheckRow.manifest_digest == manifest_digest
-        with writing(self._engine) as connection:
+        with alone(self._engine) as connection:
             connection.execute(delete(CheckRow).where(same))
             connection.execute(insert(CheckRow).values(manifest_digest=manifest_digest, **values))
 

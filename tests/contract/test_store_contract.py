@@ -1,5 +1,6 @@
 """What every store promises of studies, trials and transactions."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from storage import revisions
-from storage.database import writing
+from storage.database import open_database, writing
 from storage.errors import StudyInUse, StudyNotFound
 from storage.records import (
     Kind,
@@ -49,6 +50,28 @@ class TestStoreContract:
         with pytest.raises(StudyInUse, match="'planes' has just been created"):
             store.create_study("planes", Metric.F1, "n", {}, {})
         assert store.studies() == [study]
+
+    def test_what_searches_share_may_be_written_by_all_at_once(self, url: str) -> None:
+        """Of eight that start together none fails: one makes the row, the others find it."""
+        manifest = ManifestRecord(digest="d" * 64, root="/a", document="{}")
+        stores = [Store(open_database(url)) for _ in range(8)]
+
+        def create(store: Store) -> bool:
+            try:
+                store.create_study("planes", Metric.F1, manifest.digest, {}, {})
+            except StudyInUse:
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            list(pool.map(lambda store: store.save_manifest(manifest), stores))
+            list(pool.map(lambda store: store.save_check(manifest.digest, "{}"), stores))
+            assert sum(pool.map(create, stores)) == 1
+        assert stores[0].manifest(manifest.digest) == manifest
+        assert stores[0].check(manifest.digest) == {}
+        assert [study.name for study in stores[0].studies()] == ["planes"]
+        for store in stores:
+            store.close()
 
     def test_most_recently_used_study_comes_first(self, store: Store) -> None:
         """Creating, configuring and claiming a study are use; looking at it is not."""
