@@ -219,9 +219,12 @@ MARKED = [
 ]
 
 
-@pytest.fixture(scope="session", params=MARKED)
+@pytest.fixture(scope="module", params=MARKED)
 def kind(request: pytest.FixtureRequest) -> Iterator[Kinds]:
-    """Give each kind of engine; its processes serve test after test and end with the last."""
+    """Give each kind of engine; its processes serve test after test and end with the module.
+
+    Not later: a process that is part of a Ray cluster joins no other, as tests elsewhere do.
+    """
     yield request.param
     if not isinstance(request.param, Inline):
         request.param.close()
