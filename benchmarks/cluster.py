@@ -21,10 +21,10 @@ from contestants import markdown, say
 from ray.cluster_utils import Cluster
 from stamped import StampedRecipe
 
-from study.config import load_config, settings_of
 from study.engines.base import Engine, EpochEnded, StageEnded, StageFailed
 from study.engines.cluster import ClusterEngine
 from study.engines.processes import ProcessEngine
+from study.settings import load_config, settings_of
 from study.slots import Slot, slots_of
 from study.training import recipe
 from trainers.base import StageTask, Trainer

@@ -15,11 +15,11 @@ from storage.database import open_database
 from storage.patience import Patience
 from storage.store import Store
 from storage.vault import Vault
-from study.config import load_config, settings_of
 from study.coordinator import Coordinator
 from study.engines.base import Engine
 from study.policy import SearchPolicy
 from study.progress import Listener
+from study.settings import load_config, settings_of
 from study.space import describe_space
 from study.suggestions import Suggestions
 from trainers.base import StageTask, Trainer

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Update, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -72,6 +72,12 @@ def alone(engine: Engine) -> Iterator[Connection]:
         if connection.dialect.name != "sqlite":
             connection.execute(_LOCK)
         yield connection
+
+
+def change_one(connection: Connection, change: Update, what: str, row_id: int) -> None:
+    """Carry out an update of one row; LookupError, in terms of `what`, if it is not there."""
+    if not connection.execute(change).rowcount:
+        raise LookupError(f"there is no {what} with id {row_id}")
 
 
 def settings(url: str) -> tuple[str, dict[str, Any]]:

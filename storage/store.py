@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Update, delete, insert, select, update
+from sqlalchemy import Update, delete, insert, select, update
 
-from storage import liveness, ownership, rows
-from storage.database import alone, writing
+from storage import liveness, ownership, rows, stage_runs
+from storage.database import alone, change_one, writing
 from storage.errors import StudyInUse
 from storage.predictions import encode
 from storage.reading import Reader
@@ -29,21 +29,13 @@ from storage.tables import (
     CheckpointRow,
     CheckRow,
     DeletionRow,
-    EpochRow,
     LookRow,
     ManifestRow,
-    PredictionsRow,
-    StageRunRow,
     StudyRow,
     TrialRow,
-    TrialStageRow,
 )
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Schedule
-
-_HERE = ("stage_run_id", "epoch")
-_NUMBERS = [column.name for column in EpochRow.__table__.columns if column.name not in _HERE]
-"""What an epoch's row and its metrics have in common."""
 
 
 class Store(Reader):
@@ -199,16 +191,7 @@ class Store(Reader):
     def begin_stage_run(self, trial: Trial, key: str, position: int) -> StageRun:
         """Give the stage run of that key, new or as it is, and note that `trial` uses it."""
         with writing(self._engine) as connection:
-            same = (StageRunRow.study_id == trial.study_id, StageRunRow.key == key)
-            found = connection.execute(select(StageRunRow).where(*same)).first()
-            run = (
-                rows.stage_run(found) if found else _new_stage_run(connection, trial, key, position)
-            )
-            link = (TrialStageRow.trial_id == trial.id, TrialStageRow.position == position)
-            connection.execute(delete(TrialStageRow).where(*link))
-            values = {"trial_id": trial.id, "position": position, "stage_run_id": run.id}
-            connection.execute(insert(TrialStageRow).values(values))
-            return run
+            return stage_runs.begin(connection, trial, key, position)
 
     def seal_stage_run(
         self, stage_run_id: int, state: State, seconds: float, checkpoints: Sequence[Checkpoint]
@@ -221,15 +204,13 @@ class Store(Reader):
                     f"got one of {checkpoint.stage_run_id}"
                 )
         with writing(self._engine) as connection:
-            _end_stage_run(connection, stage_run_id, state, seconds)
-            _drop_checkpoints(connection, stage_run_id)
-            if checkpoints:
-                connection.execute(insert(CheckpointRow), [vars(kept) for kept in checkpoints])
+            stage_runs.end(connection, stage_run_id, state, seconds)
+            stage_runs.replace_checkpoints(connection, stage_run_id, checkpoints)
 
     def fail_stage_run(self, stage_run_id: int, seconds: float) -> None:
         """End a stage run that could not be trained."""
         with writing(self._engine) as connection:
-            _end_stage_run(connection, stage_run_id, State.FAILED, seconds)
+            stage_runs.end(connection, stage_run_id, State.FAILED, seconds)
 
     def record_epoch(self, stage_run_id: int, metrics: EpochMetrics) -> None:
         """Write down an epoch and its predictions.
@@ -238,17 +219,9 @@ class Store(Reader):
         resumed from before them, so they are to come again. A sealed stage, trained again for one
         of its files, keeps them meanwhile: trials that have ended point to them.
         """
-        form, blob = encode(metrics.evaluation)
-        here = {"stage_run_id": stage_run_id, "epoch": metrics.epoch}
-        numbers = {name: getattr(metrics, name) for name in _NUMBERS}
+        packed = encode(metrics.evaluation)  # before the transaction: it takes a while
         with writing(self._engine) as connection:
-            query = select(StageRunRow.state).where(StageRunRow.id == stage_run_id)
-            sealed = connection.execute(query).scalar() in (State.COMPLETE, State.PRUNED)
-            number, mine = EpochRow.epoch, EpochRow.stage_run_id == stage_run_id
-            again = number == metrics.epoch if sealed else number >= metrics.epoch
-            connection.execute(delete(EpochRow).where(mine, again))  # and their predictions
-            connection.execute(insert(EpochRow).values(here | numbers))
-            connection.execute(insert(PredictionsRow).values(here | {"form": form, "blob": blob}))
+            stage_runs.record(connection, stage_run_id, metrics, *packed)
 
     def delete_checkpoint(self, stage_run_id: int, kind: Kind) -> None:
         """Forget a weights file; the file itself is the vault's to delete."""
@@ -285,41 +258,7 @@ class Store(Reader):
 
     def _change(self, change: Update, what: str, row_id: int) -> None:
         with writing(self._engine) as connection:
-            _execute_on_one(connection, change, what, row_id)
-
-
-def _execute_on_one(connection: Connection, change: Update, what: str, row_id: int) -> None:
-    if not connection.execute(change).rowcount:
-        raise LookupError(f"there is no {what} with id {row_id}")
-
-
-def _new_stage_run(connection: Connection, trial: Trial, key: str, position: int) -> StageRun:
-    stage = trial.schedule.stages[position]
-    values = {
-        "study_id": trial.study_id,
-        "key": key,
-        "position": position,
-        "seed": trial.seed,
-        "image_size": stage.image_size,
-        "epochs": stage.epochs,
-        "state": State.RUNNING.value,
-        "trial_number": trial.number,
-        "seconds": 0.0,
-        "started_at": datetime.now(UTC),
-    }
-    created = connection.execute(insert(StageRunRow).values(values).returning(StageRunRow))
-    return rows.stage_run(created.one())
-
-
-def _end_stage_run(connection: Connection, stage_run_id: int, state: State, seconds: float) -> None:
-    finished_at = None if state is State.RUNNING else datetime.now(UTC)
-    change = update(StageRunRow).where(StageRunRow.id == stage_run_id)
-    values = change.values(state=state.value, seconds=seconds, finished_at=finished_at)
-    _execute_on_one(connection, values, "stage run", stage_run_id)
-
-
-def _drop_checkpoints(connection: Connection, stage_run_id: int) -> None:
-    connection.execute(delete(CheckpointRow).where(CheckpointRow.stage_run_id == stage_run_id))
+            change_one(connection, change, what, row_id)
 
 
 def _or_none(number: float | None) -> float | None:

@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.config import ConfigError, StudyConfig, load_config
+    from study.config import ConfigError, StudyConfig
     from study.failures import TooManyFailures
     from study.pool import NothingToSelect
     from study.searching import SearchOutcome, search
     from study.selection import Selection
     from study.selector import best
+    from study.settings import load_config
 
 __all__ = [
     "ConfigError",
@@ -34,7 +35,7 @@ _HOME = {
     "StudyConfig": "config",
     "TooManyFailures": "failures",
     "best": "selector",
-    "load_config": "config",
+    "load_config": "settings",
     "search": "searching",
 }
 

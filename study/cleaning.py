@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from storage.database import open_database
 from storage.places import CACHE, open_vault, runs_folder
 from storage.store import Store
-from study.config import StudyConfig, settings_of
+from study.config import StudyConfig
 from study.ownership import Ownership
 from study.policy import SearchPolicy, Standing
 from study.retention import Kept, discard, spare
 from study.selector import find_study
+from study.settings import settings_of
 from study.studies import stored_config
 from study.tree import grow
 

@@ -1,19 +1,15 @@
-"""What a search is told: defaults, under `study.toml`, under flags. Free of torch and Optuna."""
+"""What a search can be told, with the defaults. Free of torch and Optuna."""
 
-import copy
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     ByteSize,
     Field,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -21,7 +17,6 @@ from pydantic_core import PydanticCustomError
 from storage.remote import is_url, plain_url
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from study.prices import Costs
-from study.refusals import one_sentence
 from trainers.base import Precision
 from trainers.metrics import Metric
 
@@ -232,80 +227,3 @@ class StudyConfig(Section):
         stem = path.stem if path.suffix.lower() == ".csv" else path.name
         name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in stem)
         return name.strip("_.-")[:100] or "study"
-
-
-def load_config(
-    flags: Mapping[str, Any] | None = None,
-    file: Path | None = None,
-    *,
-    stored: Mapping[str, Any] | None = None,
-) -> StudyConfig:
-    """Resolve a config: defaults, under a TOML file, under flags (nested, None is "not given").
-
-    `stored` settings of a study take the place of a file. Raises `ConfigError`.
-    """
-    settings: dict[str, Any] = copy.deepcopy(dict(stored or {}))
-    if file is not None:
-        try:
-            settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"there is no config file {file}; check the path") from None
-        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
-    _overlay(settings, flags or {})
-    try:
-        return StudyConfig(**settings)
-    except ValidationError as error:
-        where = f"{file}: " if file and not _is_in(error.errors()[0]["loc"], flags or {}) else ""
-        raise ConfigError(where + one_sentence(error, StudyConfig)) from None
-
-
-_SECTION = {
-    "data": ("data", "source"),
-    "data_root": ("data", "root"),
-    "cache_limit": ("data", "cache_limit"),
-    "regroup": ("data", "regroup"),
-    "allow_leaks": ("data", "allow_leaks"),
-    "trials": ("budget", "trials"),
-    "timeout": ("budget", "timeout"),
-    "max_gpu_hours": ("budget", "max_gpu_hours"),
-    "max_failures": ("budget", "max_failures"),
-    "max_retries": ("budget", "max_retries"),
-    "eta": ("halving", "eta"),
-    "keep": ("keep", "trials"),
-    "max_disk": ("keep", "max_disk"),
-    "seed": ("seeds", "first"),
-    "repeats": ("seeds", "repeats"),
-    "finalists": ("seeds", "finalists"),
-}
-"""Where in the config a flag of the command line goes, if not to the top."""
-
-
-def settings_of(**flags: Any) -> dict[str, Any]:
-    """Nest settings that are named as the command line's flags are, for `load_config`."""
-    nested: dict[str, Any] = {}
-    for name, value in flags.items():
-        section, field = _SECTION.get(name, (None, name))
-        place = nested.setdefault(section, {}) if section else nested
-        place[field] = str(value) if isinstance(value, Path) else value
-    return nested
-
-
-def _overlay(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
-    for name, value in flags.items():
-        if isinstance(value, Mapping):
-            below = settings.setdefault(name, {})
-            if isinstance(below, dict):  # else the file has a value for a section: told later
-                _overlay(below, value)
-        elif value is not None:
-            settings[name] = value
-
-
-def _is_in(path: Sequence[int | str], flags: Mapping[str, Any]) -> bool:
-    """Tell whether a flag set what lies at `path`, so that no file is to blame."""
-    if not path:  # several settings do not go together
-        return any(value is not None for value in flags.values())
-    place: Any = flags
-    for part in path:
-        place = place.get(part) if isinstance(place, Mapping) else None
-    return place is not None

@@ -84,7 +84,9 @@ class Coordinator:
         """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
         unfinished = [t for t in self._trials.values() if t.state is State.RUNNING]
         self.suggestions.reconcile(self._trials.values())
-        self._sweep(unfinished)
+        # Stale files, left behind by a crash, must never be taken for results.
+        keys = keys_of(self.study.manifest_digest, unfinished)
+        self.vault.sweep(self.store.known_paths(self.study.id), keys)
         for trial in unfinished:
             self._advance(Course(trial))
         self._fill()
@@ -119,11 +121,6 @@ class Coordinator:
         self.tree = grow(trials, runs, links, self.store.ranks(self.study))
         for trial in trials:
             self._outcomes.learn(trial)
-
-    def _sweep(self, unfinished: Sequence[Trial]) -> None:
-        """Delete what a crash left behind: stale files must never be taken for results."""
-        keys = keys_of(self.study.manifest_digest, unfinished)
-        self.vault.sweep(self.store.known_paths(self.study.id), keys)
 
     # starting trials
 
@@ -179,11 +176,9 @@ class Coordinator:
 
     def _train(self, course: Course, run: StageRun, prefix: Schedule, start: Path | None) -> None:
         """Have a stage run trained, or wait for it with those that had it submitted."""
-        trial = course.trial
+        trial, before = course.trial, course.epochs_before
         self.listener(
-            StageStarted(
-                trial.number, trial.schedule, trial.seed, course.position, course.epochs_before
-            )
+            StageStarted(trial.number, trial.schedule, trial.seed, course.position, before)
         )
         if run.key in self._training:
             self._training[run.key].append(course)

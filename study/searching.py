@@ -15,7 +15,7 @@ from storage.places import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
 from storage.store import Store
-from study.config import Strategy, StudyConfig, load_config, settings_of
+from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.drift import searched_by
 from study.freezing import describe_data, freeze_data, keep_check, telling
@@ -27,6 +27,7 @@ from study.policy import Policy, SearchPolicy, SeedsPolicy
 from study.presets import grid_schedules, preset_schedule
 from study.progress import Listener, Notice, SearchStarted
 from study.selector import find_study
+from study.settings import load_config, settings_of
 from study.space import views_of
 from study.studies import open_study, plain_config, stored_config
 from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe

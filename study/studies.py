@@ -7,7 +7,8 @@ from storage.database import redact
 from storage.errors import StudyNotFound
 from storage.records import ManifestRecord, StudyRecord
 from storage.store import Store
-from study.config import ConfigError, StudyConfig, load_config
+from study.config import ConfigError, StudyConfig
+from study.settings import load_config
 from study.space import describe_space, space_changes
 from trainers.data.manifest import Manifest
 

@@ -18,12 +18,13 @@ from storage.places import open_vault
 from storage.records import Kind, ManifestRecord, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
-from study.config import StudyConfig, load_config, settings_of
+from study.config import StudyConfig
 from study.coordinator import Coordinator
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.policy import SUGGESTED, SearchPolicy
 from study.progress import Progress
+from study.settings import load_config, settings_of
 from study.space import describe_space
 from study.suggestions import Suggestions
 from trainers.base import StageTask

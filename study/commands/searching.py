@@ -18,8 +18,9 @@ from study.commands.console import (
     out,
     print_json,
 )
-from study.config import StudyConfig, load_config, settings_of
+from study.config import StudyConfig
 from study.exits import INTERRUPTED
+from study.settings import load_config, settings_of
 
 if TYPE_CHECKING:
     from study.searching import SearchOutcome

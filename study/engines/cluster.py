@@ -1,10 +1,5 @@
-"""The engine that trains on a Ray cluster: the only place that knows Ray."""
+"""The engine that trains on a Ray cluster."""
 
-import logging
-import os
-import platform
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
@@ -18,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.engines.away import AwayWorker, BuildAway, Content, Word, read_whole, write_whole
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
-from study.engines.knocking import PATIENCE, knock
+from study.engines.joining import PATIENCE, join
 from study.engines.worker import Broken
 from study.slots import Share, shares_of
 from trainers.base import BEST, LAST, StageTask
@@ -59,7 +54,7 @@ class ClusterEngine:
         self._refused: Counter[str] = Counter()
         self._stored: dict[str, Any] = {}
         self._looked = 0.0
-        self._ours = connect(address)
+        self._ours = join(address)
 
     @property
     def slots(self) -> int:
@@ -287,31 +282,3 @@ def _nodes() -> dict[str, dict[str, float]]:
     """Give the resources of each node that lives."""
     found: Any = ray.nodes  # untyped
     return {each["NodeID"]: each["Resources"] for each in found() if each["Alive"]}
-
-
-def connect(address: str | None) -> bool:
-    """Join the cluster at `address`; None is that of RAY_ADDRESS, else one is started here.
-
-    Gives whether this call did so. Raises ConnectionError in a sentence.
-    """
-    if ray.is_initialized():
-        return False
-    place = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
-    if place != "local":
-        knock(place)
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        text = " ".join(str(error).split())
-        if "version mismatch" in text.lower():
-            raise ConnectionError(
-                f"the Ray cluster at {place} runs other versions than this machine (here: Ray "
-                f"{ray.__version__}, Python {platform.python_version()}); install the same on both"
-            ) from error
-        raise ConnectionError(f"Ray cannot be used at {place}: {text[:300]}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
-    return True

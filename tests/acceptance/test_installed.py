@@ -12,17 +12,10 @@ import pytest
 from PIL import Image
 
 from cli import run
-from study.config import (
-    Budget,
-    Data,
-    Halving,
-    Keeping,
-    Seeds,
-    StudyConfig,
-    load_config,
-)
+from study.config import Budget, Data, Halving, Keeping, Seeds, StudyConfig
 from study.presets import grid_schedules
 from study.prices import Costs
+from study.settings import load_config
 from tests.cluster import needs_ray
 from tests.object_store import ObjectStore
 from trainers.base import Precision

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from study.config import ConfigError, load_config
+from study.config import ConfigError
 from study.engines.away import AwayWorker, BuildAway
 from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
+from study.settings import load_config
 from study.slots import Slot
 from study.training import make_engine
 from tests import lab
@@ -215,7 +216,7 @@ def test_other_versions_are_told_in_a_sentence(
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setattr("study.engines.cluster.knock", lambda _: None)
+    monkeypatch.setattr("study.engines.joining.knock", lambda _: None)
     with pytest.raises(ConnectionError, match=rf"other versions.*Ray {ray.__version__}"):
         make("10.0.0.1:6379")
 
@@ -235,7 +236,7 @@ def test_ray_is_not_imported_by_the_other_engines() -> None:
     code = """
 import sys
 from study import training
-from study.config import load_config
+from study.settings import load_config
 from tests.engines import watched
 for settings in ({}, {"engine": "processes"}, {"devices": "cpu:2"}):
     config = load_config({"devices": "cpu", **settings})

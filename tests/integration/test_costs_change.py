@@ -5,7 +5,8 @@ from typing import Any
 
 from storage.database import open_database
 from storage.store import Store
-from study.config import StudyConfig, load_config
+from study.config import StudyConfig
+from study.settings import load_config
 from study.studies import open_study, plain_config, stored_config
 from trainers.data.manifest import Manifest
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from study.config import load_config
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
+from study.settings import load_config
 from study.slots import Slot, slots_of
 from study.training import recipe
 from tests import lab

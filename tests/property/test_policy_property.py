@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.records import Role, State, Trial
-from study.config import StudyConfig, load_config, settings_of
+from study.config import StudyConfig
 from study.policy import (
     Action,
     Branch,
@@ -19,6 +19,7 @@ from study.policy import (
     Standing,
     fresh_seed,
 )
+from study.settings import load_config, settings_of
 from study.tree import StageTree
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from storage.records import Role, StageRun, State, Trial, stage_run_key
 from study.choices import Space, StageChoices
-from study.config import StudyConfig, load_config
+from study.config import StudyConfig
 from study.halving import goes_on, is_halved, promising
 from study.policy import (
     SUGGESTED,
@@ -29,6 +29,7 @@ from study.policy import (
     may_enter,
 )
 from study.racing import Gains
+from study.settings import load_config
 from study.space import stage_of, suggest_schedule
 from study.tree import Node, Rank, StageTree, grow
 from trainers.schedule import Schedule, Stage

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from study.again import Compared, compare_files, compare_tensors, settings_as_made, with_data
-from study.config import StudyConfig, load_config, settings_of
+from study.config import StudyConfig
 from study.reproduce import sweep
+from study.settings import load_config, settings_of
 from trainers.base import Precision
 
 GPU = {"device": "NVIDIA H200, bf16", "deterministic": "yes"}

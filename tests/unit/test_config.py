@@ -6,17 +6,8 @@ from typing import Any
 import pytest
 
 from study.choices import StageChoices
-from study.config import (
-    DIGITS_SPACE,
-    PHOTO_SPACE,
-    ConfigError,
-    Preset,
-    Sampler,
-    Space,
-    StudyConfig,
-    load_config,
-    settings_of,
-)
+from study.config import DIGITS_SPACE, PHOTO_SPACE, ConfigError, Preset, Sampler, Space, StudyConfig
+from study.settings import load_config, settings_of
 from trainers.metrics import Metric
 
 SPACE: dict[str, Any] = {"image_size": [64], "batch_size": [32]}

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from study.config import ConfigError, StudyConfig, load_config
+from study.config import ConfigError, StudyConfig
 from study.goals import Goal, goal_of, parse_recalls
 from study.prices import Costs
+from study.settings import load_config
 
 PLANES = ("A380", "B747")
 

@@ -27,7 +27,7 @@ ROOMS = {
     "alembic": ("storage",),
     "fsspec": ("storage.remote",),
     "s3fs": (),
-    "ray": ("study.engines.cluster",),
+    "ray": ("study.engines.cluster", "study.engines.joining"),
     "rich": ("study.commands", "study.views"),
     "typer": ("cli", "study.flags", "study.commands"),
     "click": ("cli",),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from storage.records import Role, State, Trial
-from study.config import StudyConfig, load_config, settings_of
+from study.config import StudyConfig
 from study.halving import is_halved
 from study.policy import (
     PLACE_WORTH,
@@ -24,6 +24,7 @@ from study.policy import (
     fresh_seed,
 )
 from study.racing import Gains
+from study.settings import load_config, settings_of
 from study.tree import StageTree
 from tests.lab import schedule, stage
 from trainers.metrics import Metric

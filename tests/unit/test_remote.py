@@ -6,7 +6,8 @@ import pytest
 
 from storage.errors import RemoteUnusable
 from storage.remote import Remote, hidden, plain_url
-from study.config import ConfigError, StudyConfig, load_config
+from study.config import ConfigError, StudyConfig
+from study.settings import load_config
 
 
 @pytest.mark.parametrize(

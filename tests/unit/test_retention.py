@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from storage.records import Checkpoint, Kind, RankedTrial, Role, State, Trial
-from study.config import StudyConfig, load_config, settings_of
+from study.config import StudyConfig
 from study.policy import Standing
 from study.retention import Kept, Spare, spare
+from study.settings import load_config, settings_of
 from study.tree import StageTree
 from tests.lab import schedule, stage
 

@@ -1,0 +1,68 @@
+"""From an address to a Ray cluster: whether one is there, and this machine's part in it."""
+
+import logging
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import ray
+
+PATIENCE = 10.0
+"""Seconds that a cluster gets to answer, and an idle worker to end."""
+
+
+def knock(address: str) -> None:
+    """See whether a cluster is there: Ray itself would try for minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        except (OSError, ValueError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ConnectionError(
+                f"nobody answers at {address} ({why.lower()}); "
+                "start a Ray cluster there, or check --address"
+            ) from None
+    asked = [] if address == "auto" else ["--address", address]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603 - Ray's own
+    except subprocess.SubprocessError:
+        where = "on this machine" if address == "auto" else f"at {address}"
+        raise ConnectionError(
+            f"there is no Ray cluster {where}; start one with `ray start --head`, "
+            "or check --address"
+        ) from None
+
+
+def join(address: str | None) -> bool:
+    """Join the cluster at `address`; None is that of RAY_ADDRESS, else one is started here.
+
+    Gives whether this call did so. Raises ConnectionError in a sentence.
+    """
+    if ray.is_initialized():
+        return False
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
+    if place != "local":
+        knock(place)
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        if "version mismatch" in text.lower():
+            raise ConnectionError(
+                f"the Ray cluster at {place} runs other versions than this machine (here: Ray "
+                f"{ray.__version__}, Python {platform.python_version()}); install the same on both"
+            ) from error
+        raise ConnectionError(f"Ray cannot be used at {place}: {text[:300]}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
+    return True
