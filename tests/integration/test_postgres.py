@@ -51,8 +51,9 @@ class OnServer(Lab):
 
 
 @pytest.fixture
-def database(postgres: Server) -> Iterator[str]:
-    """Create an empty database; give its name."""
+def database(postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Create an empty database; give its name. Files of its studies lie where the test runs."""
+    monkeypatch.chdir(tmp_path)
     name = postgres.create()
     yield name
     postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
