@@ -21,7 +21,7 @@ from study.commands.reading import dashboard, doctor, gc, ls, show, tree
 from study.commands.report import report
 from study.commands.reproduce import reproduce
 from study.commands.searching import plan, repeat, search
-from study.exits import FAILED, INTERRUPTED, exit_code, sentence
+from study.exits import FAILED, INTERRUPTED, NOBODY_READS, exit_code, sentence
 
 app = typer.Typer(
     name="encore",
@@ -74,8 +74,9 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # `encore ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        for stream in (sys.stdout, sys.stderr):  # Python flushes both at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return NOBODY_READS
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped")
         return INTERRUPTED

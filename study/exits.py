@@ -12,6 +12,8 @@ from storage.errors import (
 from study.config import ConfigError
 
 FAILED, MISUSE, TOO_MANY_FAILURES, DATA_REFUSED, NOTHING_TO_SELECT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+NOBODY_READS = 141
+"""As a shell reports whom SIGPIPE has ended: what reads the output went away before its end."""
 
 
 def exit_code(error: Exception) -> int | None:

@@ -1,5 +1,6 @@
 """Wrong input on purpose: one sentence on stderr, the right exit code, nothing written."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 import cli
+from study.exits import NOBODY_READS
+from tests.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,3 +119,28 @@ def test_nothing_to_select_is_exit_code_5(
     assert "TrainingDiverged" in said
     assert cli.run(["best"]) == 5
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls",),
+        ("ls", "--json"),
+        ("search", "--trials", "1"),
+    ],
+    ids=" ".join,
+)
+def test_who_stops_reading_is_no_success(
+    finished: Lab, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """As of `encore ls | head`: no word about it, and the exit code of SIGPIPE."""
+    there, gone = os.pipe()
+    os.close(there)
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments, "--storage", finished.url]
+    done = subprocess.run(
+        command, cwd=tmp_path, stdout=gone, timeout=60, check=False,
+        stderr=gone if arguments[0] == "search" else subprocess.PIPE,
+    )  # fmt: skip
+    os.close(gone)
+    assert done.returncode == NOBODY_READS
+    assert not done.stderr
