@@ -1,13 +1,17 @@
 """Use case `gc`: what lies on the disk that can be made again."""
 
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from storage.database import open_database
+from storage.errors import StudyInUse, StudyNotFound
 from storage.places import CACHE, open_vault, runs_folder
 from storage.store import Store
 from study.config import StudyConfig
-from study.ownership import Ownership
+from study.mirroring import MIRRORS
+from study.ownership import Ownership, searcher
 from study.policy import SearchPolicy, Standing
 from study.retention import Kept, discard, spare
 from study.selector import find_study
@@ -18,20 +22,22 @@ from study.tree import grow
 
 @dataclass(frozen=True)
 class CachedPhotos:
-    """A file of decoded photos, its size in bytes; `trouble` if it is not whole."""
+    """A file of decoded photos, or a folder of those fetched from a URL.
+
+    `size` is in bytes; `trouble` says why a file is not whole.
+    """
 
     path: str
     size: int
-    trouble: str
+    trouble: str = ""
 
 
-def cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     """List the decoded photos of all data sets, every one of them checked."""
-    from trainers.data.cache import map_files
     from trainers.data.pixels import BrokenPixels, check_pixels
 
     found = []
-    for path in map_files(runs_folder(storage) / CACHE):
+    for path in _maps(storage):
         trouble = ""
         try:
             check_pixels(path)
@@ -41,15 +47,53 @@ def cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     return found
 
 
+def fetched(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """List the photos that were fetched from URLs, a folder for each."""
+    folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
+    return [CachedPhotos(str(folder), _size(folder)) for folder in folders]
+
+
 def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
-    """Delete all decoded photos and list them. A search that uses them goes on reading them."""
+    """Delete all decoded and fetched photos and list them.
+
+    A search that uses decoded ones goes on reading them. While there are fetched ones, none may
+    run: that is `StudyInUse`.
+    """
+    folders = fetched(storage)
+    if folders:
+        _check_idle(storage)
+    files = [CachedPhotos(str(path), path.stat().st_size) for path in _maps(storage)]
+    for file in files:
+        Path(file.path).unlink()
+    for folder in folders:
+        shutil.rmtree(folder.path)
+    return [*files, *folders]
+
+
+def _maps(storage: str) -> list[Path]:
     from trainers.data.cache import map_files
 
-    deleted = []
-    for path in map_files(runs_folder(storage) / CACHE):
-        deleted.append(CachedPhotos(str(path), path.stat().st_size, ""))
-        path.unlink()
-    return deleted
+    return map_files(runs_folder(storage) / CACHE)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _check_idle(storage: str) -> None:
+    try:
+        store = Store(open_database(storage, create=False))
+    except StudyNotFound:
+        return
+    try:
+        for study in store.studies():
+            if owner := searcher(store, study.id):
+                raise StudyInUse(
+                    f"study {study.name!r} is being searched by process {owner.pid} on "
+                    f"{owner.host} and may need photos that were fetched; wait for it, or stop it"
+                )
+    finally:
+        store.close()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +16,10 @@ from storage.places import CACHE, open_vault, runs_folder
 from storage.records import Checkpoint, State, StudyRecord, keys_of
 from storage.store import Store
 from storage.vault import Vault
-from study.cleaning import cached
+from study.cleaning import decoded, fetched
 from study.config import StudyConfig
 from study.naming import score_text
-from study.ownership import STALE_AFTER
+from study.ownership import searcher
 
 PACKAGES = ("encore-search", "torch", "torchvision", "timm", "optuna", "sqlalchemy", "pillow")
 LOW_DISK_BYTES = 5 * 10**9
@@ -84,13 +83,15 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 
 def _cache(url: str) -> Iterator[Finding]:
-    files = cached(url)
-    size = f"{_count(len(files), 'file')}, {sum(file.size for file in files) / 1e9:.2f} GB"
-    place = runs_folder(url) / CACHE
-    if files:
-        yield Finding(
-            "decoded photos", Level.GOOD, f"{size} in {place} (`gc --cache --delete` clears)"
-        )
+    files, place = decoded(url), runs_folder(url) / CACHE
+    for what, kept, thing in (
+        ("decoded photos", files, "file"),
+        ("fetched photos", fetched(url), "folder"),
+    ):
+        size = f"{_count(len(kept), thing)}, {sum(each.size for each in kept) / 1e9:.2f} GB"
+        if kept:
+            found = f"{size} in {place} (`gc --cache --delete` clears)"
+            yield Finding(what, Level.GOOD, found)
     broken = [file.path for file in files if file.trouble]
     if broken:
         yield Finding(
@@ -154,8 +155,8 @@ def _files(
 
 def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
     running = store.running_trials(study.id)
-    owner = store.owner(study.id)
-    if owner is not None and datetime.now(UTC) - owner.heartbeat_at < STALE_AFTER:
+    owner = searcher(store, study.id)
+    if owner is not None:
         yield Finding(
             f"study {study.name}: owner",
             Level.GOOD,

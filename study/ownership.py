@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from storage.errors import DatabaseAway, StudyInUse
+from storage.records import Owner
 from storage.store import Store
 from study.drift import typed
 
@@ -18,6 +19,12 @@ HEARTBEAT_SECONDS = 5.0
 STALE_AFTER = timedelta(seconds=60)
 
 log = logging.getLogger(__name__)
+
+
+def searcher(store: Store, study_id: int) -> Owner | None:
+    """Give who searches a study now; whoever gave no heartbeat for long does not count."""
+    owner = store.owner(study_id)
+    return owner if owner and datetime.now(UTC) - owner.heartbeat_at < STALE_AFTER else None
 
 
 class Ownership:

@@ -88,7 +88,7 @@ def tree(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json 
 
 def gc(
     study: Study = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Decoded photos instead.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Cached photos instead.")] = False,
     keep: flags.Keep = None,
     max_disk: flags.MaxDisk = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
@@ -96,11 +96,11 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """List weights that nobody needs any more; --delete deletes them."""
-    from study.cleaning import cached, clean_weights, delete_cached
+    from study.cleaning import clean_weights, decoded, delete_cached, fetched
     from study.views.pages import print_cached, print_spare
 
     if cache:
-        files = delete_cached(storage) if delete else cached(storage)
+        files = delete_cached(storage) if delete else [*decoded(storage), *fetched(storage)]
         if as_json:
             print_json({"deleted": delete, "files": files})
         else:

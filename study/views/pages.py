@@ -99,16 +99,16 @@ def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: bool) -> None:
-    """Print the files of decoded photos, and what they take in all."""
+    """Print the files of decoded photos, the folders of fetched ones, and what they take."""
     for file in files:
         text = f"{file.size / 1e6:10.1f} MB  {file.path}"
         console.print(escape(text), soft_wrap=True, highlight=False)
         if file.trouble:
             text = f"   -> not whole: {escape(file.trouble)}; `search` decodes again"
             console.print(text, soft_wrap=True, highlight=False)
-    size = f"{sum(file.size for file in files) / 1e6:.1f} MB of decoded photos"
+    size = f"{sum(file.size for file in files) / 1e6:.1f} MB of cached photos"
     if not files:
-        console.print("no decoded photos are kept")
+        console.print("no photos are cached")
     else:
         console.print(f"{size} deleted" if deleted else f"{size}; --delete deletes them")
 

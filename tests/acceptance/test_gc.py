@@ -1,4 +1,4 @@
-"""`gc --cache` by the command line: it lists, and deletes decoded photos alone, if told so."""
+"""`gc --cache` by the command line: it lists, and deletes cached photos alone, if told so."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 import cli
+from study.mirroring import local_data
+from study.ownership import Ownership
 from tests.lab import Lab
+from tests.object_store import ObjectStore
 from trainers.data.cache import Cache
 from trainers.data.scale import Scale
 from trainers.data.sources import Split
@@ -57,7 +60,7 @@ def test_decoded_photos_are_listed_and_stay(decoded: Lab, gc: Gc) -> None:
     assert len(maps(decoded)) == 4
     *lines, last = said.splitlines()
     assert [line.split(" MB  ")[1] for line in lines] == [str(path) for path in maps(decoded)]
-    assert last.endswith(" MB of decoded photos; --delete deletes them")
+    assert last.endswith(" MB of cached photos; --delete deletes them")
     assert contents(decoded.folder) == before
 
 
@@ -82,13 +85,40 @@ def test_delete_takes_decoded_photos_alone(decoded: Lab, gc: Gc) -> None:
     doomed = maps(decoded)
     code, said = gc(decoded, "--delete")
     assert code == 0
-    assert said.splitlines()[-1].endswith(" MB of decoded photos deleted")
+    assert said.splitlines()[-1].endswith(" MB of cached photos deleted")
     after = contents(decoded.folder)
     assert before.keys() - after.keys() == set(doomed)
     assert after == {path: before[path] for path in after}
     assert contents(decoded.manifest.root) == data
     assert (pixels.photo(3) == shown).all()
-    assert gc(decoded, "--delete") == gc(decoded) == (0, "no decoded photos are kept\n")
+    assert gc(decoded, "--delete") == gc(decoded) == (0, "no photos are cached\n")
+
+
+def test_photos_fetched_from_a_url_go_as_well_but_not_during_a_search(
+    finished: Lab, gc: Gc, object_store: ObjectStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each URL's folder is listed and deleted; while a study is searched all stays as it was."""
+    bucket = object_store.bucket()
+    for name in ("a/1.png", "b/2.png"):
+        object_store.put(bucket, f"photos/{name}", b"photo")
+
+    def fetch() -> Path:
+        return local_data(f"s3://{bucket}/photos", None, finished.url, lambda _: None)[0]
+
+    folder = fetch()
+    size = sum(path.stat().st_size for path in folder.rglob("*.*"))
+    listed = {"path": str(folder), "size": size, "trouble": ""}
+    assert json.loads(gc(finished, "--json")[1])["files"] == [listed]
+    assert cli.run(["doctor", "--storage", finished.url]) == 0
+    assert "fetched photos: 1 folder" in capsys.readouterr().out
+    before = contents(folder)
+    with finished.reading() as (store, study, _), Ownership(store, study.id):
+        assert cli.run(["gc", "--cache", "--delete", "--storage", finished.url]) == 1
+        assert "and may need photos that were fetched; wait for it" in capsys.readouterr().err
+        assert contents(folder) == before
+    gc(finished, "--delete")
+    assert not folder.exists()
+    assert contents(fetch()).keys() == before.keys()
 
 
 def test_where_there_is_nothing_nothing_is_made(
@@ -102,7 +132,7 @@ def test_where_there_is_nothing_nothing_is_made(
         if "--json" in flags:
             assert json.loads(said) == {"deleted": "--delete" in flags, "files": []}
         else:
-            assert said == "no decoded photos are kept\n"
+            assert said == "no photos are cached\n"
     assert list(tmp_path.iterdir()) == []
 
 

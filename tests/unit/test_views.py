@@ -173,16 +173,16 @@ def test_decoded_photos_are_listed_with_what_they_take(width: int) -> None:
         print_cached(out, files, deleted=deleted)
         return text.getvalue().splitlines()
 
-    assert printed() == printed(deleted=True) == ["no decoded photos are kept"]
+    assert printed() == printed(deleted=True) == ["no photos are cached"]
     listed = [
         f"      12.3 MB  {whole.path}",
         f"       0.2 MB  {broken.path}",
         f"   -> not whole: photo 0 {HOSTILE}; `search` decodes again",
     ]
     assert printed(whole, broken) == [
-        *listed, "12.5 MB of decoded photos; --delete deletes them"
+        *listed, "12.5 MB of cached photos; --delete deletes them"
     ]  # fmt: skip
-    assert printed(whole, deleted=True) == [listed[0], "12.3 MB of decoded photos deleted"]
+    assert printed(whole, deleted=True) == [listed[0], "12.3 MB of cached photos deleted"]
 
 
 def test_doctor_prints_findings_with_their_advice() -> None:
