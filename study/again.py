@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.records import Kind
-from study.config import ConfigError, EngineKind, StudyConfig
+from study.config import EngineKind, StudyConfig
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.naming import score_text
@@ -75,17 +75,14 @@ def engine_as_made(
     slots = slots_as_made(config)
     alone = len(slots) > 1 or config.engine is EngineKind.PROCESSES
     slot, threads, before = slots[0], made_by.get("threads", ""), torch.get_num_threads()
-    try:
-        if made.own is not None:  # what a worker may use of the machine, only a worker can tell
-            kind = EngineKind.PROCESSES if alone else EngineKind.INLINE
-            running = make_engine(config.model_copy(update={"engine": kind}), made, [slot])
-        else:
-            known = threads.isdecimal() and 0 < int(threads) <= _MAX_THREADS
-            slot = replace(slot, alone=slot.device)
-            slot = replace(slot, threads=int(threads)) if known else slot
-            running = InlineEngine(made.trainer(slot, alone=alone or known))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    if made.own is not None:  # what a worker may use of the machine, only a worker can tell
+        kind = EngineKind.PROCESSES if alone else EngineKind.INLINE
+        running = make_engine(config.model_copy(update={"engine": kind}), made, [slot])
+    else:
+        known = threads.isdecimal() and 0 < int(threads) <= _MAX_THREADS
+        slot = replace(slot, alone=slot.device)
+        slot = replace(slot, threads=int(threads)) if known else slot
+        running = InlineEngine(made.trainer(slot, alone=alone or known))
     try:
         with closing(running):
             yield running

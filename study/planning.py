@@ -5,6 +5,8 @@ database that is thrown away. What it would have trained is paid at the measured
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,17 +17,20 @@ from storage.errors import StudyNotFound
 from storage.records import StageRun, Trial
 from storage.store import Store
 from storage.vault import Vault
-from study.config import ConfigError, Sampler, StudyConfig
+from study.config import ConfigError, EngineKind, Sampler, StudyConfig
 from study.coordinator import Coordinator
+from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
+from study.failures import TooManyFailures
 from study.freezing import freeze_data
 from study.progress import Listener, Notice
 from study.searching import make_suggestions, search_policy
 from study.slots import Slot
 from study.studies import open_study
-from study.training import check_backbones, choose_slots, choose_weights, recipe
+from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Photo, Split
+from trainers.metrics import EpochMetrics
 from trainers.schedule import Schedule, Stage
 from trainers.synthetic import SyntheticTrainer
 
@@ -72,12 +77,11 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     known = _known_prices(config)
     runs, trials = _rehearse(config, manifest)
     scale = max(1.0, config.budget.trials / REHEARSED)
-    sizes = {run.image_size for run in runs}
-    missing = sorted(sizes - known.keys())
-    prices = known
-    if missing:
-        listener(Notice(f"timing epochs at {', '.join(map(str, missing))} px"))
-        prices = known | _measure(config, manifest, slots[0], weights, missing)
+    missing = sorted({run.image_size for run in runs} - known.keys())
+    count, prices = len(slots), known
+    if missing or config.engine is EngineKind.RAY:
+        count, timed = _measure(config, manifest, slots, weights, missing, listener)
+        prices = known | timed
     epochs: Counter[int] = Counter()
     for run in runs:
         epochs[run.image_size] += run.epochs
@@ -93,7 +97,7 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     return Plan(
         study=config.study_name,
         trials=config.budget.trials,
-        slots=len(slots),
+        slots=count,
         sizes=lines,
         seconds=sum(line.seconds for line in lines),
         alone_seconds=scale * alone,
@@ -157,42 +161,69 @@ def _known_prices(config: StudyConfig) -> dict[int, float]:
 
 
 def _measure(
-    config: StudyConfig, manifest: Manifest, slot: Slot, weights: str, sizes: list[int]
-) -> dict[int, float]:
-    """Time two short epochs at each size, and give what a whole one will take.
-
-    Only the second counts: the first also decodes photos and warms up.
-    """
-    if config.trainer is not None:
+    config: StudyConfig,
+    manifest: Manifest,
+    slots: Sequence[Slot],
+    weights: str,
+    sizes: Sequence[int],
+    listener: Listener,
+) -> tuple[int, dict[int, float]]:
+    """Give how many slots there are, and what an epoch at each size takes in one of them."""
+    if sizes and config.trainer is not None:
         raise ConfigError(
             "plan cannot time a trainer of your own; run `search --trials 1` with it first, "
             "then its epochs are known"
         )
-    few = replace(
-        manifest,
-        photos=tuple(p for split in Split for p in _spread(manifest, split)),
-    )
+    few = replace(manifest, photos=tuple(p for split in Split for p in _spread(manifest, split)))
     with TemporaryDirectory() as folder:
         made = recipe(config, few, Path(folder) / "cache")
-        check_backbones(config, made, weights)
-        trainer = made.trainer(slot, alone=False)
-        prices = {}
-        for size in sizes:
-            batch = max(config.resolved_space.of_stage(0)["batch_size"])
-            stage = Stage(image_size=size, batch_size=batch, cycle_len=2)
-            backbone, hidden = config.resolved_space.backbone[0], config.resolved_space.hidden[0]
-            schedule = Schedule(backbone=backbone, hidden=hidden, stages=(stage,), weights=weights)
-            place = Path(folder) / str(size)
-            place.mkdir()
-            *_, epoch = trainer.train(StageTask(schedule=schedule, seed=0, folder=place))
-            n_train, n_valid = (len(few.of_split(s)) for s in (Split.TRAIN, Split.VALID))
-            training = n_train / epoch.images_per_second
-            validation = (epoch.seconds - training) / n_valid
-            prices[size] = (
-                len(manifest.of_split(Split.TRAIN)) / epoch.images_per_second
-                + len(manifest.of_split(Split.VALID)) * validation
-            )
-        return prices
+        with closing(make_engine(config, made, slots)) as engine:
+            if not sizes:
+                return engine.slots, {}
+            listener(Notice(f"timing epochs at {', '.join(map(str, sizes))} px"))
+            check_backbones(config, made, weights)
+            tasks = {size: _task(config, weights, size, Path(folder) / str(size)) for size in sizes}
+            stages = [task.schedule.stages[0] for task in tasks.values()]
+            made.prepare(stages, lambda *_: None, lambda text: listener(Notice(text)))
+            return engine.slots, {
+                size: _price(_time(engine, task), few, manifest) for size, task in tasks.items()
+            }
+
+
+def _task(config: StudyConfig, weights: str, size: int, folder: Path) -> StageTask:
+    space = config.resolved_space
+    batch = max(space.of_stage(0)["batch_size"])
+    stage = Stage(image_size=size, batch_size=batch, cycle_len=2)
+    schedule = Schedule(
+        backbone=space.backbone[0], hidden=space.hidden[0], stages=(stage,), weights=weights
+    )
+    folder.mkdir()
+    return StageTask(schedule=schedule, seed=0, folder=folder)
+
+
+def _time(engine: Engine, task: StageTask) -> EpochMetrics:
+    """Train, and give the last epoch: the first one also warms up."""
+    engine.submit(task.folder.name, task)
+    epochs = []
+    for event in engine.events():
+        match event:
+            case EpochEnded(_, metrics):
+                epochs.append(metrics)
+            case StageFailed(_, kind, reason):
+                raise TooManyFailures(
+                    f"an epoch at {task.folder.name} px cannot be timed: {kind}: {reason}"
+                )
+    return epochs[-1]
+
+
+def _price(epoch: EpochMetrics, few: Manifest, manifest: Manifest) -> float:
+    """Give the seconds that an epoch on all photos takes, by one on few."""
+    training = len(few.of_split(Split.TRAIN)) / epoch.images_per_second
+    validation = (epoch.seconds - training) / len(few.of_split(Split.VALID))
+    return (
+        len(manifest.of_split(Split.TRAIN)) / epoch.images_per_second
+        + len(manifest.of_split(Split.VALID)) * validation
+    )
 
 
 def _spread(manifest: Manifest, split: Split) -> list[Photo]:

@@ -46,7 +46,7 @@ class Recipe:
     def trainer(self, slot: Slot, cache_folder: Path | None = None, *, alone: bool) -> Trainer:
         """Make the trainer of a slot; `alone` in a process that sees nothing but its device.
 
-        `cache_folder` is that of another machine.
+        `cache_folder` is that of another machine. Raises `ConfigError` for what it cannot do.
         """
         device = slot.alone if alone else slot.device
         if self.own is not None:
@@ -60,9 +60,12 @@ class Recipe:
 
         if alone:
             torch.set_num_threads(slot.threads)
-        compute = choose_compute(
-            device, self.precision, compiled=self.compiled, deterministic=self.deterministic
-        )
+        try:
+            compute = choose_compute(
+                device, self.precision, compiled=self.compiled, deterministic=self.deterministic
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         return Finetuner(
             self.manifest,
             metric=self.metric,
@@ -162,6 +165,11 @@ def choose_slots(config: StudyConfig) -> list[Slot]:
         if config.engine is EngineKind.RAY:
             check_cluster_devices(config.devices)
         slots = slots_of(config.devices, config.workers_per_device)
+        if config.engine is not EngineKind.RAY and config.trainer is None:
+            from trainers.device import check_device  # torch: seconds to import
+
+            for slot in slots:
+                check_device(slot.device, config.precision)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if len(slots) > 1 and config.engine is EngineKind.INLINE:

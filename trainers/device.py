@@ -84,6 +84,25 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def check_device(name: str, precision: str = "auto") -> None:
+    """Raise ValueError unless this machine has the device, and the precision goes with it.
+
+    The device is not touched: that takes some hundred MB of a GPU's memory in each process.
+    """
+    kind, _, index = name.partition(":")
+    kind = choose_device().type if kind == "auto" else kind
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    there = count.get(kind, 1)
+    if int(index or 0) >= there:
+        raise ValueError(
+            f"device {name!r} is not here: torch sees {there or 'none'} of its kind; "
+            "check --devices, and `doctor`"
+        )
+    wanted = Precision(precision)
+    if wanted is not Precision.AUTO:
+        _precision(wanted, torch.device(kind))
+
+
 def use_one_thread() -> None:
     """Keep torch in the calling thread from starting threads of its own, which fight for cores."""
     torch.set_num_threads(1)

@@ -55,6 +55,13 @@ class ClusterEngine:
         self._stored: dict[str, Any] = {}
         self._looked = 0.0
         self._ours = join(address)
+        if not any(self._shares(_nodes()).values()):
+            self.close()
+            what = "GPU" if self._devices == "cuda" else "CPU"
+            raise ConnectionError(
+                f"no node of the Ray cluster has a {what} to train on; start nodes "
+                "that have, or check --devices"
+            )
 
     @property
     def slots(self) -> int:

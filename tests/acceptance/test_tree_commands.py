@@ -118,6 +118,9 @@ def test_a_plan_spends_nothing_and_a_repeat_counts_all_seeds(folder: Path, run: 
     assert {line["image_size"] for line in planned["sizes"]} <= {16, 24}
     assert 0 < planned["seconds"] <= planned["alone_seconds"] * 1.001
     assert not any(line["measured"] for line in planned["sizes"])
+    halved = json.loads(run("plan", "--trials", "1", "--devices", "cpu:2", "--json"))
+    assert halved["slots"] == 2
+    assert halved["wall_seconds"] == halved["seconds"] / 2
     run("search", "--trials", "1")
     assert any(line["measured"] for line in json.loads(run("plan", "--json"))["sizes"])
     for _ in range(2):  # the second one finds nothing to do

@@ -16,19 +16,22 @@ from study.config import ConfigError
 from study.engines.away import AwayWorker, BuildAway
 from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
-from study.settings import load_config
+from study.planning import plan
+from study.settings import load_config, settings_of
 from study.slots import Slot
 from study.training import make_engine
 from tests import lab
 from tests.cluster import NODE, ROOT, cluster, needs_ray
 from tests.contract.conftest import told
 from tests.engines import Watched, all_dead, read, until, write
+from tests.tiny_training import noise
 from trainers.base import BEST, LAST, StageTask, Trainer
 
 pytestmark = needs_ray
 
 EPOCHS = 4
 KEYS = "abcd"
+SPACE = {"n_stages": [1], "image_size": [24], "batch_size": [8], "lrs": [0.01]}
 
 
 class Placed(Watched):
@@ -181,6 +184,41 @@ def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
         engine.close()
     assert read(tmp_path / "found") == str({photos.name: b"photos"})
     assert list(tmp_path.glob("theirs/encore-*/cache/d/*")) != []
+
+
+def test_a_cluster_without_the_devices_asked_for_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """Nobody waits for GPUs where there are none, and Ray is left."""
+    import ray
+
+    from study.engines.cluster import ClusterEngine
+
+    build = partial(placed, place=tmp_path)
+    with cluster() as nodes:
+        with pytest.raises(ConnectionError, match="no node of the Ray cluster has a GPU"):
+            ClusterEngine(build, cache=tmp_path, address=nodes.address, devices="cuda")
+        assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_a_plan_counts_the_slots_of_all_nodes_and_times_on_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes halve the time on the wall."""
+    monkeypatch.chdir(tmp_path)
+    manifest = noise(tmp_path / "photos")
+    with cluster(2) as nodes:
+        found = plan(
+            load_config(
+                settings_of(
+                    data=str(manifest.root), trials=2, backbone="test_resnet", weights="random",
+                    engine="ray", address=nodes.address, space=SPACE,
+                )
+            )
+        )  # fmt: skip
+    assert found.slots == 2
+    assert found.wall_seconds == found.seconds / 2 > 0
+    assert [line.image_size for line in found.sizes] == [24]
+    assert not (tmp_path / "runs" / "encore.db").exists()
 
 
 @pytest.mark.parametrize(

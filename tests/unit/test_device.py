@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from tests.tiny_training import CPU, network_of, noise, numbers, outcome, schedule, stage
 from trainers.base import Precision, StageTask
 from trainers.data.manifest import Manifest
-from trainers.device import Compute, choose_compute, choose_device
+from trainers.device import Compute, check_device, choose_compute, choose_device
 from trainers.finetuner import Finetuner
 from trainers.loop import evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics
@@ -104,6 +105,27 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     assert str(it.value).isprintable()
     with pytest.raises(ValueError, match="'fp8'"):
         choose_compute("cpu", "fp8")
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("cuda:1", True),
+        ("cuda:2", False),
+        ("cuda", True),
+        ("mps", False),
+        ("cpu", True),
+        ("auto", True),
+    ],
+)
+def test_devices_are_counted_and_not_touched(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, here: bool
+) -> None:
+    """Two GPUs by torch's word, of which nothing else is asked: these are not there at all."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with nullcontext() if here else pytest.raises(ValueError, match=f"device '{name}' is not here"):
+        check_device(name)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
