@@ -11,10 +11,10 @@ from storage.places import CACHE, runs_folder
 from storage.store import Store
 from study.amending import Amended, Remove, amend, write_list
 from study.config import ConfigError, StudyConfig
-from study.freezing import keep_check, telling
+from study.freezing import keep_check
 from study.gate import look_over
 from study.mirroring import local_data
-from study.progress import Listener
+from study.progress import Listener, telling
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection
 from trainers.data.manifest import LeftOut, Manifest, build_manifest

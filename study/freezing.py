@@ -1,7 +1,7 @@
 """The data of a search: frozen once, looked over, and refused if the study knows them otherwise."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from storage.store import Store
 from study.config import StudyConfig
 from study.gate import look_over, refuse_leaks, summary
 from study.mirroring import local_data
-from study.progress import Listener, Notice, Working
+from study.progress import Listener, Notice, telling
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.digits import digits_folder
 from trainers.data.inspect.document import document_of
@@ -115,11 +115,6 @@ def _known(config: StudyConfig) -> tuple[Manifest | None, int]:
         return None, config.seeds.first
     finally:
         store.close()
-
-
-def telling(listener: Listener, what: str) -> Callable[[int, int], None]:
-    """Give what tells a listener how far some work is."""
-    return lambda done, total: listener(Working(what, done, total))
 
 
 def describe_data(config: StudyConfig, manifest: Manifest) -> str:

@@ -23,7 +23,7 @@ from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.failures import TooManyFailures
 from study.freezing import freeze_data
-from study.progress import Listener, Notice
+from study.progress import Listener, Notice, noticing
 from study.searching import make_suggestions, search_policy
 from study.slots import Slot
 from study.studies import open_study
@@ -184,7 +184,7 @@ def _measure(
             check_backbones(config, made, weights)
             tasks = {size: _task(config, weights, size, Path(folder) / str(size)) for size in sizes}
             stages = [task.schedule.stages[0] for task in tasks.values()]
-            made.prepare(stages, lambda *_: None, lambda text: listener(Notice(text)))
+            made.prepare(stages, lambda *_: None, noticing(listener))
             return engine.slots, {
                 size: _price(_time(engine, task), few, manifest) for size, task in tasks.items()
             }

@@ -70,3 +70,13 @@ class TrialFinished:
 
 Progress = Working | Notice | SearchStarted | StageStarted | EpochFinished | TrialFinished
 Listener = Callable[[Progress], None]
+
+
+def telling(listener: Listener, what: str) -> Callable[[int, int], None]:
+    """Give what tells a listener how far some work is."""
+    return lambda done, total: listener(Working(what, done, total))
+
+
+def noticing(listener: Listener) -> Callable[[str], None]:
+    """Give what tells a listener sentences."""
+    return lambda text: listener(Notice(text))

@@ -24,9 +24,9 @@ from study.again import (
 )
 from study.config import ConfigError, StudyConfig
 from study.drift import Drift, circumstances_now, differing
-from study.freezing import freeze_data, telling
+from study.freezing import freeze_data
 from study.origin import FileState, Found, Origin, find
-from study.progress import Listener, Notice
+from study.progress import Listener, noticing, telling
 from study.provenance import Provenance, commands, finite, of_card, of_rows
 from study.studies import stored_config
 from study.training import recipe
@@ -198,8 +198,8 @@ def _compared(
     """Train the weights once more in a folder that goes when this ends, and compare."""
     runs, began = runs_folder(config.storage), time.perf_counter()
     made = recipe(config, data, runs / CACHE)
-    say = telling(listener, "decoding photos")
-    made.prepare(origin.prefix.stages, say, lambda text: listener(Notice(text)))
+    told = telling(listener, "decoding photos")
+    made.prepare(origin.prefix.stages, told, noticing(listener))
     runs.mkdir(parents=True, exist_ok=True)
     sweep(runs)
     with (

@@ -18,14 +18,14 @@ from storage.store import Store
 from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.drift import searched_by
-from study.freezing import describe_data, freeze_data, keep_check, telling
+from study.freezing import describe_data, freeze_data, keep_check
 from study.halving import HALVING, guides, unhalved
 from study.interruption import interruption
 from study.listing import find_trial
 from study.ownership import Ownership
 from study.policy import Policy, SearchPolicy, SeedsPolicy
 from study.presets import grid_schedules, preset_schedule
-from study.progress import Listener, Notice, SearchStarted
+from study.progress import Listener, Notice, SearchStarted, noticing, telling
 from study.selector import find_study
 from study.settings import load_config, settings_of
 from study.space import views_of
@@ -100,6 +100,7 @@ def run_search(
 ) -> SearchOutcome:
     """Wire the parts and run the coordinator. `policy` gets the config and schedules' weights."""
     deadline = time.monotonic() + (config.budget.timeout or math.inf)
+    say = noticing(listener)
     if config.vault is not None:
         Remote(config.vault, give_up_after=CHECK_WITHIN).check()
     slots, weights = choose_slots(config), choose_weights(config)
@@ -117,10 +118,10 @@ def run_search(
             keep_check(Store(database), frozen.check)
         with (
             Ownership(Store(database), study.id) as ownership,
-            closing(make_engine(config, made, slots)) as engine,
+            closing(make_engine(config, made, slots, say)) as engine,
         ):
             interrupted = threading.Event()
-            patience = Patience(lambda text: listener(Notice(text)), interrupted, ownership.confirm)
+            patience = Patience(say, interrupted, ownership.confirm)
             store = PatientStore(database, patience)
             store.update_config(study.id, {**study.config, **plain_config(config)})
             coordinator = Coordinator(
@@ -134,7 +135,7 @@ def run_search(
                     config.storage,
                     study,
                     give_up_after=GIVE_UP_AFTER,
-                    say=lambda text: listener(Notice(text)),
+                    say=say,
                 ),
                 suggestions=make_suggestions(config, patience),
                 engine=engine,
@@ -145,8 +146,7 @@ def run_search(
             )
             _started(store, study, config, manifest, coordinator, listener)
             # Before there is a trial, there is nothing to finish: one signal stops at once.
-            say = telling(listener, "decoding photos")
-            made.prepare(views, say, lambda text: listener(Notice(text)))
+            made.prepare(views, telling(listener, "decoding photos"), say)
             with interruption(interrupted):
                 coordinator.run()
             if ownership.lost:

@@ -1,6 +1,7 @@
 """How to make the trainer of a search: a recipe that can be sent to a worker process."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,25 +188,36 @@ def _weights_file(config: StudyConfig) -> Path | None:
     return file
 
 
-def make_engine(config: StudyConfig, made: Recipe, slots: Sequence[Slot]) -> Engine:
-    """Make the engine that the settings ask for. Raises `ConfigError` where Ray is missing."""
+def make_engine(
+    config: StudyConfig,
+    made: Recipe,
+    slots: Sequence[Slot],
+    say: Callable[[str], None] = lambda _: None,
+) -> Engine:
+    """Make the engine that the settings ask for; `say` gets a sentence of nodes that come and go.
+
+    Raises `ConfigError` where Ray is missing.
+    """
     if config.engine is EngineKind.RAY:
-        return _cluster(config, made)
+        return _cluster(config, made, say)
     if len(slots) > 1 or config.engine is EngineKind.PROCESSES:
         build = partial(made.trainer, alone=True)
         return ProcessEngine(build, slots, max_retries=config.budget.max_retries)
     return InlineEngine(made.trainer(slots[0], alone=False))
 
 
-def _cluster(config: StudyConfig, made: Recipe) -> Engine:
+def _cluster(config: StudyConfig, made: Recipe, say: Callable[[str], None]) -> Engine:
     if find_spec("ray") is None:
         raise ConfigError("engine ray needs Ray; pip install -c constraints.txt -e '.[ray]'")
+    # Ray reads it when it is imported; else it would print a lost node's last words to stdout.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     from study.engines.cluster import ClusterEngine
 
     return ClusterEngine(
         partial(made.trainer, alone=True),
         cache=made.cache_folder,
         maps=made.maps,
+        say=say,
         address=config.address,
         devices=config.devices,
         per_device=config.workers_per_device,

@@ -13,8 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.engines.away import AwayWorker, BuildAway, Content, Word, read_whole, write_whole
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
-from study.engines.joining import PATIENCE, join
+from study.engines.joining import PATIENCE, join, living_nodes
 from study.engines.worker import Broken
+from study.naming import count_text
 from study.slots import Share, shares_of
 from trainers.base import BEST, LAST, StageTask
 
@@ -30,7 +31,8 @@ class ClusterEngine:
 
     Nodes may join and leave. What trained on one that left goes on elsewhere from the last epoch
     that came home; after `max_retries` of these, it has failed. The decoded photos under `cache`
-    named by `maps()` are sent to each node once, to those that lack them.
+    named by `maps()` are sent to each node once, to those that lack them. `say` gets a sentence of
+    nodes that join or leave and of workers that are lost.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class ClusterEngine:
         devices: str = "auto",
         per_device: int = 1,
         max_retries: int = 2,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._build, self._cache, self._maps = build, cache.resolve(), maps
+        self._build, self._cache, self._maps, self._say = build, cache.resolve(), maps, say
         self._devices, self._per_device, self._max_retries = devices, per_device, max_retries
         self._arriving: list[_Worker] = []
         self._idle: list[_Worker] = []
@@ -55,7 +58,8 @@ class ClusterEngine:
         self._stored: dict[str, Any] = {}
         self._looked = 0.0
         self._ours = join(address)
-        if not any(self._shares(_nodes()).values()):
+        self._known = living_nodes()
+        if not any(self._shares(self._known).values()):
             self.close()
             what = "GPU" if self._devices == "cuda" else "CPU"
             raise ConnectionError(
@@ -67,7 +71,7 @@ class ClusterEngine:
     def slots(self) -> int:
         """How many stage runs it can run at once, as the cluster is now."""
         crew = len(self._idle) + len(self._busy) + len(self._arriving)
-        return max(1, crew or sum(map(len, self._shares(_nodes()).values())))
+        return max(1, crew or sum(map(len, self._shares(living_nodes()).values())))
 
     def submit(self, key: str, task: StageTask) -> None:
         """Queue a stage run."""
@@ -116,7 +120,8 @@ class ClusterEngine:
         if time.monotonic() - self._looked < _GLANCE:
             return
         self._looked = time.monotonic()
-        nodes = _nodes()
+        nodes = living_nodes()
+        self._tell(nodes)
         for workers in (self._idle, self._arriving):
             workers[:] = [worker for worker in workers if worker.node in nodes]
         crew = [*self._arriving, *self._idle, *self._busy.values()]
@@ -126,6 +131,13 @@ class ClusterEngine:
                 for share in shares[held[node] :]:
                     self._arriving.append(_Worker(self._build, share, self._cache, node))
                     self._arriving[-1].survey(self._names())
+
+    def _tell(self, nodes: dict[str, dict[str, float]]) -> None:
+        slots = count_text(sum(map(len, self._shares(nodes).values())), "slot")
+        for node in self._known.keys() ^ nodes.keys():
+            does = "joined" if node in nodes else "left"
+            self._say(f"a node has {does} the Ray cluster, which has {slots} now")
+        self._known = nodes
 
     def _shares(self, nodes: dict[str, dict[str, float]]) -> dict[str, list[Share]]:
         return shares_of(nodes, self._devices, self._per_device)
@@ -192,7 +204,7 @@ class ClusterEngine:
     def _refuse(self, worker: "_Worker", error: RayError) -> None:
         self._arriving.remove(worker)
         worker.kill()
-        nodes = _nodes()
+        nodes = living_nodes()
         self._refused[worker.node] += worker.node in nodes
         if all(self._refused[node] >= _TRIES for node in nodes):
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -208,6 +220,7 @@ class ClusterEngine:
         del self._busy[key]
         self._deaths[key] += 1
         if self._deaths[key] <= self._max_retries:
+            self._say("a worker on the Ray cluster was lost; its stage run goes on elsewhere")
             self._waiting.appendleft((key, worker.task))
             return
         deaths = self._deaths.pop(key)
@@ -283,9 +296,3 @@ class _Worker:
         """End it at once."""
         with suppress(RayError):
             ray.kill(self.actor)
-
-
-def _nodes() -> dict[str, dict[str, float]]:
-    """Give the resources of each node that lives."""
-    found: Any = ray.nodes  # untyped
-    return {each["NodeID"]: each["Resources"] for each in found() if each["Alive"]}

@@ -66,3 +66,9 @@ def join(address: str | None) -> bool:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
     return True
+
+
+def living_nodes() -> dict[str, dict[str, float]]:
+    """Give the resources of each node that lives."""
+    found: Any = ray.nodes  # untyped
+    return {each["NodeID"]: each["Resources"] for each in found() if each["Alive"]}

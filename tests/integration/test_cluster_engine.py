@@ -69,9 +69,10 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     made: list[Any] = []
 
-    def engine(address: str, retries: int = 2) -> Any:
+    def engine(address: str, retries: int = 2, **options: Any) -> Any:
         build = partial(placed, place=tmp_path)
-        made.append(ClusterEngine(build, cache=tmp_path, address=address, max_retries=retries))
+        options |= {"cache": tmp_path, "address": address, "max_retries": retries}
+        made.append(ClusterEngine(build, **options))
         return made[-1]
 
     yield engine
@@ -97,8 +98,9 @@ def test_a_node_that_dies_costs_an_epoch_and_one_that_joins_gets_work(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Every stage run ends once, with the files of an undisturbed one; files come home first."""
+    heard: list[str] = []
     with cluster(2) as nodes:
-        engine, events, gone = make(nodes.address), [], False
+        engine, events, gone = make(nodes.address, say=heard.append), [], False
         for key in KEYS:
             engine.submit(key, task(tmp_path / "home", key))
         for event in engine.events():
@@ -112,6 +114,8 @@ def test_a_node_that_dies_costs_an_epoch_and_one_that_joins_gets_work(
                 gone = True
                 nodes.add_node(**NODE)
         engine.close()
+    assert "a worker on the Ray cluster was lost; its stage run goes on elsewhere" in heard
+    assert any("a node has joined" in text for text in heard)
     again = [key for key in KEYS if len(read(tmp_path / f"{key}.pids").split()) > 1]
     assert gone
     assert len(again) == 1
@@ -123,6 +127,26 @@ def test_a_node_that_dies_costs_an_epoch_and_one_that_joins_gets_work(
         calm.submit(key, task(tmp_path / "calm", key))
         list(calm.events())
         assert files(tmp_path / "home" / key) == files(tmp_path / "calm" / key)
+
+
+@pytest.mark.slow
+def test_a_search_tells_of_a_lost_node_in_words_of_its_own(tmp_path: Path) -> None:
+    """Not Ray's: on stdout there are the results alone."""
+    command = [sys.executable, str(ROOT / "cli.py"), "search", "--trials", "4", "--engine", "ray"]
+    with (
+        cluster(2) as nodes,
+        subprocess.Popen(
+            [*command, "--address", nodes.address],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as search,
+    ):  # fmt: skip
+        next(line for line in search.stderr or () if line.startswith("trial 0"))
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        said, told_of = search.communicate(timeout=120)
+    assert search.returncode == 0, told_of
+    assert "a worker on the Ray cluster was lost; its stage run goes on elsewhere" in told_of
+    assert said.startswith("best: ")
+    assert "raylet" not in said + told_of
 
 
 @pytest.mark.slow
