@@ -100,14 +100,14 @@ def build_network(
     torch.manual_seed(seed)
     body = _build_body(schedule, weights_file)
     torch.manual_seed(seed)  # so that the head is the same wherever the body's weights came from
-    return Network(body, _build_head(_features(body), schedule.hidden, n_classes))
+    return Network(body, _build_head(features_of(body), schedule.hidden, n_classes))
 
 
 def empty_network(backbone: str, hidden: Sequence[int], n_classes: int) -> Network:
     """Build a network whose weights are about to be loaded."""
     check_backbone(backbone)
     body = _create(backbone)
-    return Network(body, _build_head(_features(body), hidden, n_classes))
+    return Network(body, _build_head(features_of(body), hidden, n_classes))
 
 
 def check_backbone(name: str) -> None:
@@ -259,7 +259,8 @@ def _create(name: str, *, num_classes: int = 0, pretrained: bool = False) -> Any
     return timm.create_model(name, **options)
 
 
-def _features(body: Any) -> int:
+def features_of(body: Any) -> int:
+    """Give how many pooled features a body has."""
     return int(getattr(body, "head_hidden_size", body.num_features))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import normalize
 
-from trainers.backbone import build_network
+from trainers.backbone import build_network, features_of
 from trainers.schedule import Schedule, Stage
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -35,15 +35,15 @@ def embed(
     with torch.random.fork_rng(devices=[]):  # the head, which is not used, is drawn at random
         network = build_network(Schedule(backbone=BACKBONE, stages=stages), 2, seed=0)
     body = network.eval().to(memory_format=torch.channels_last)
-    rows: list[NDArray[np.float32]] = []
+    rows = np.empty((count, features_of(body.body)), np.float32)  # not twice
     done = 0
     with torch.inference_mode():
         for batch in _batches(photos):
             squares = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
-            rows.append(normalize(body.features(squares)).numpy())
+            rows[done : done + len(batch)] = normalize(body.features(squares)).numpy()
             done += len(batch)
             progress(done, count)
-    return np.concatenate(rows)
+    return rows
 
 
 def _batches(photos: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

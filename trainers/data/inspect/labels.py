@@ -79,11 +79,12 @@ def out_of_fold(
 def _reduced(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Give the principal components, some photos at a time: memory is what many photos lack."""
     from sklearn.decomposition import IncrementalPCA
+    from sklearn.utils import gen_batches
 
     n, width = features.shape
-    reduce = IncrementalPCA(min(_DIMENSIONS, width, n // 2), batch_size=_AT_ONCE)
-    reduce.fit(features)
-    parts = [
-        reduce.transform(features[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE)
-    ]
-    return np.concatenate(parts).astype(np.float32)
+    kept = min(_DIMENSIONS, width, n // 2)
+    reduce = IncrementalPCA(kept)
+    parts = list(gen_batches(n, _AT_ONCE, min_batch_size=kept))
+    for part in parts:
+        reduce.partial_fit(features[part])  # `fit` would copy them all
+    return np.concatenate([reduce.transform(features[part]).astype(np.float32) for part in parts])
