@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,18 @@ def cluster(nodes: int = 1) -> Iterator[Any]:
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def crash(nodes: Any) -> None:
+    """Have a node of a cluster, but not its head, end as a machine does that loses its power."""
+    node = next(iter(nodes.worker_nodes))
+    (raylet,) = node.all_processes["raylet"]
+    pid = raylet.process.pid
+    # Workers would notice after a while that their raylet is gone, and train until then.
+    workers = [line.read_text() for line in Path(f"/proc/{pid}/task").glob("*/children")]
+    for each in (pid, *" ".join(workers).split()):
+        os.kill(int(each), signal.SIGKILL)
+    nodes.remove_node(node, allow_graceful=False)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from study.settings import load_config, settings_of
 from study.slots import Slot
 from study.training import make_engine
 from tests import lab
-from tests.cluster import NODE, ROOT, cluster, needs_ray
+from tests.cluster import NODE, ROOT, cluster, crash, needs_ray
 from tests.contract.conftest import told
 from tests.engines import Watched, all_dead, read, until, write
 from tests.tiny_training import noise
@@ -109,8 +109,7 @@ def test_a_node_that_dies_costs_an_epoch_and_one_that_joins_gets_work(
                 assert (tmp_path / "home" / event.key / LAST).exists()
                 assert (tmp_path / "home" / event.key / BEST).exists()
             if not gone and len({each.key for each in events}) == 2:  # both nodes train
-                victim = next(n for n in nodes.worker_nodes)
-                nodes.remove_node(victim, allow_graceful=False)
+                crash(nodes)
                 gone = True
                 nodes.add_node(**NODE)
         engine.close()
@@ -141,7 +140,7 @@ def test_a_search_tells_of_a_lost_node_in_words_of_its_own(tmp_path: Path) -> No
         ) as search,
     ):  # fmt: skip
         next(line for line in search.stderr or () if line.startswith("trial 0"))
-        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        crash(nodes)
         said, told_of = search.communicate(timeout=120)
     assert search.returncode == 0, told_of
     assert "a worker on the Ray cluster was lost; its stage run goes on elsewhere" in told_of
