@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from storage.database import open_database
+from storage.errors import RemoteUnusable
 from storage.places import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, StageRun, StudyRecord, Trial
@@ -17,11 +18,13 @@ from storage.store import Store
 from study.calibration import Labels
 from study.config import StudyConfig
 from study.growth import ShownTree, show_tree
+from study.mirroring import at_hand
 from study.pool import NothingToSelect
 from study.schedules import ScheduleLine
 from study.selection import Asked, Selection
-from study.selector import Selector, find_study
+from study.selector import Selector, find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
+from trainers.data.sources import DatasetError
 
 RUNNERS_UP = 5
 
@@ -91,7 +94,7 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
     store = Store(open_database(storage, create=False))
     try:
         record = find_study(store, study)
-        manifest = _manifest(store, record)
+        manifest = _manifest(store, record, storage)
         # What is read later may only know more: a search may be running.
         trials = tuple(store.trials(record.id))
         links = _links(store.links(record.id))
@@ -115,12 +118,14 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
         store.close()
 
 
-def _manifest(store: Store, record: StudyRecord) -> Manifest | None:
+def _manifest(store: Store, record: StudyRecord, storage: str) -> Manifest | None:
     try:
-        kept = store.manifest(record.manifest_digest)
+        manifest = manifest_of(store, record)
     except LookupError:
         return None
-    return Manifest.from_json(kept.document, Path(kept.root))
+    with suppress(RemoteUnusable, DatasetError):  # a page without photos is worth having
+        return at_hand(manifest, record, storage)
+    return manifest
 
 
 def _select(

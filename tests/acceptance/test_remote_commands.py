@@ -142,7 +142,7 @@ def test_the_database_alone_is_enough_to_use_what_was_found(
 ) -> None:
     """Photos and weights in a bucket that fails one request in twenty; a copy of the database.
 
-    On another machine it predicts, explains, exports, and makes the same weights again.
+    On another machine it predicts, explains, exports, reports, and makes the same weights again.
     """
     bucket, photos = object_store.bucket(), tmp_path / "photos"
     noise(photos)
@@ -170,9 +170,13 @@ def test_the_database_alone_is_enough_to_use_what_was_found(
             ("predict", photo),
             ("explain", "--to", str(tmp_path / "explained")),
             ("export", "--to", str(tmp_path / "exported")),
+            ("report", "--to", str(tmp_path / "report.html")),
             ("reproduce", "0", "--run"),
         ):
             shutil.rmtree(other / "photos", ignore_errors=True)
             code, out, err = run(*words, "--storage", f"sqlite:///{other}/encore.db")
             assert code == 0, err
     assert "bit-identical" in out
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/jpeg" in page
+    assert "cannot be read any more" not in page
