@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import URL, Connection, Engine, Update, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     ArgumentError,
@@ -102,10 +103,14 @@ def adopt(engine: Engine) -> None:
 
 @contextmanager
 def making_tables(url: str) -> Iterator[None]:
-    """Let somebody else make tables in a database; on a server, one process at a time."""
+    """Let somebody else make tables in a database, one process at a time."""
     parsed = _parse(url)
     if parsed.drivername != server.DRIVER:
-        yield
+        lock = Path(f"{parsed.database}.lock")
+        with FileLock(lock):
+            yield
+        # Whoever waits for it, or makes it anew, finds the tables.
+        lock.unlink(missing_ok=True)
         return
     engine = _engine(parsed)
     try:

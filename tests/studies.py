@@ -2,6 +2,7 @@
 
 import hashlib
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from storage.tables import (
     TrialRow,
     TrialStageRow,
 )
+from study.optuna_storage import optuna_storage
 from study.report.contents import Contents
 from tests.contents import make_contents
 from trainers.data.manifest import Manifest
@@ -144,3 +146,18 @@ def _write_photos(manifest: Manifest, root: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((60, 40)).save(path, "PNG")
+
+
+def open_at_once(url: str, searches: int = 6) -> None:
+    """Open a database as so many searches do that begin together; none may fail."""
+
+    def begin(_: int) -> int:
+        open_database(url).dispose()
+        storage = optuna_storage(url)
+        try:
+            return len(storage.get_all_studies())
+        finally:
+            storage.engine.dispose()
+
+    with ThreadPoolExecutor(searches) as pool:
+        assert list(pool.map(begin, range(searches))) == [0] * searches

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from storage.patience import Patience
 from study.optuna_storage import PatientStorage, optuna_storage
+from tests.studies import open_at_once
 
 NAME = "of-many"
 
@@ -25,6 +26,12 @@ def storage(tmp_path: Path) -> Iterator[PatientStorage]:
     assert isinstance(storage, PatientStorage)
     yield storage
     storage.engine.dispose()
+
+
+def test_all_who_open_a_new_file_at_once_succeed(tmp_path: Path) -> None:
+    """Searches that are the first ones of a database begin together; no lock is left."""
+    open_at_once(f"sqlite:///{tmp_path / 'encore.db'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["encore.db"]
 
 
 def test_what_is_kept_is_what_the_database_holds(storage: PatientStorage, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from study.progress import EpochFinished, Progress
 from tests.engines import until
 from tests.lab import Lab, schedule, stage
 from tests.postgres import PASSWORD, QUOTED, USER, Server, free_port, line
+from tests.studies import open_at_once
 from trainers.metrics import Metric
 
 ROOT = stage(64, epochs=2)
@@ -243,18 +243,7 @@ def test_migrated_tables_are_those_the_code_describes(
 
 def test_all_who_open_a_new_database_at_once_succeed(postgres: Server, database: str) -> None:
     """Our tables and Optuna's are made once, however many searches begin together."""
-    url = postgres.url(database)
-
-    def begin(_: int) -> int:
-        open_database(url).dispose()
-        storage = optuna_storage(url)
-        try:
-            return len(storage.get_all_studies())
-        finally:
-            storage.engine.dispose()
-
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(begin, range(6))) == [0] * 6
+    open_at_once(postgres.url(database))
     assert postgres.execute("SELECT count(*) FROM alembic_version", database) == [(1,)]
 
 
