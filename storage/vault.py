@@ -110,7 +110,7 @@ class Vault:
 
     def size(self) -> int:
         """Count the bytes of all files under `root`, those of the workspaces too."""
-        return sum(_size(path) for path in self.root.rglob("*"))
+        return folder_size(self.root)
 
     def orphans(self, known: set[str], running: set[str]) -> list[Path]:
         """List what nothing points to: neither a path in `known` nor a key in `running`.
@@ -231,6 +231,11 @@ def _is_stray_workspace(path: Path, busy: set[str]) -> bool:
     if path.is_symlink() or not path.is_dir():
         return False
     return _WORKSPACE.fullmatch(path.name) is not None and path.name not in busy
+
+
+def folder_size(folder: Path) -> int:
+    """Count the bytes of all files in a folder and below it, in which others may be at work."""
+    return sum(_size(path) for path in folder.rglob("*"))
 
 
 def _size(path: Path) -> int:

@@ -9,6 +9,7 @@ from storage.database import open_database
 from storage.errors import StudyInUse, StudyNotFound
 from storage.places import CACHE, open_vault, runs_folder
 from storage.store import Store
+from storage.vault import folder_size
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
@@ -50,7 +51,7 @@ def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
 def fetched(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     """List the photos that were fetched from URLs, a folder for each."""
     folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
-    return [CachedPhotos(str(folder), _size(folder)) for folder in folders]
+    return [CachedPhotos(str(folder), folder_size(folder)) for folder in folders]
 
 
 def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
@@ -74,10 +75,6 @@ def _maps(storage: str) -> list[Path]:
     from trainers.data.cache import map_files
 
     return map_files(runs_folder(storage) / CACHE)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _check_idle(storage: str) -> None:

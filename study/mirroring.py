@@ -10,7 +10,7 @@ from storage.mirror import mirror
 from storage.places import CACHE, runs_folder
 from storage.records import StudyRecord
 from storage.remote import Remote, is_url
-from study.progress import Listener, Notice, Working
+from study.progress import Listener, noticing, telling
 from trainers.data.csv_list import listed_paths
 from trainers.data.manifest import Manifest
 from trainers.data.photo import is_photo_name
@@ -61,27 +61,21 @@ class _Bringing:
 
     def __init__(self, folder: Path, listener: Listener) -> None:
         self._folder = folder
-        self._listener = listener
+        self._say, self._tell = noticing(listener), telling(listener, "fetching photos")
 
     def __call__(self, url: str, wanted: Callable[[str], bool]) -> Path:
         """Give the folder that holds what is wanted of a URL."""
         # The last part of the URL is what a person would call the data.
         digest = hashlib.sha256(url.encode()).hexdigest()[:16]
         folder = self._folder / digest / (url.rpartition("/")[2] or "data")
-        remote = Remote(url, give_up_after=PATIENCE, say=self._notice)
+        remote = Remote(url, give_up_after=PATIENCE, say=self._say)
         passed_over = mirror(remote, folder, wanted, self._tell)
         if passed_over:
-            self._notice(
+            self._say(
                 f"{len(passed_over)} names under {url} are no paths of files, as "
                 f"{passed_over[0]!r}: passed over"
             )
         return folder
-
-    def _notice(self, text: str) -> None:
-        self._listener(Notice(text))
-
-    def _tell(self, done: int, total: int) -> None:
-        self._listener(Working("fetching photos", done, total))
 
 
 def _is_visible_photo(name: str) -> bool:

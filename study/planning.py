@@ -5,7 +5,7 @@ database that is thrown away. What it would have trained is paid at the measured
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.failures import TooManyFailures
 from study.freezing import freeze_data
-from study.progress import Listener, Notice, noticing
+from study.progress import Listener, noticing
 from study.searching import make_suggestions, search_policy
 from study.slots import Slot
 from study.studies import open_study
@@ -80,7 +80,7 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     missing = sorted({run.image_size for run in runs} - known.keys())
     count, prices = len(slots), known
     if missing or config.engine is EngineKind.RAY:
-        count, timed = _measure(config, manifest, slots, weights, missing, listener)
+        count, timed = _measure(config, manifest, slots, weights, missing, noticing(listener))
         prices = known | timed
     epochs: Counter[int] = Counter()
     for run in runs:
@@ -166,7 +166,7 @@ def _measure(
     slots: Sequence[Slot],
     weights: str,
     sizes: Sequence[int],
-    listener: Listener,
+    say: Callable[[str], None],
 ) -> tuple[int, dict[int, float]]:
     """Give how many slots there are, and what an epoch at each size takes in one of them."""
     if sizes and config.trainer is not None:
@@ -180,11 +180,11 @@ def _measure(
         with closing(make_engine(config, made, slots)) as engine:
             if not sizes:
                 return engine.slots, {}
-            listener(Notice(f"timing epochs at {', '.join(map(str, sizes))} px"))
+            say(f"timing epochs at {', '.join(map(str, sizes))} px")
             check_backbones(config, made, weights)
             tasks = {size: _task(config, weights, size, Path(folder) / str(size)) for size in sizes}
             stages = [task.schedule.stages[0] for task in tasks.values()]
-            made.prepare(stages, lambda *_: None, noticing(listener))
+            made.prepare(stages, lambda *_: None, say)
             return engine.slots, {
                 size: _price(_time(engine, task), few, manifest) for size, task in tasks.items()
             }

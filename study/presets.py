@@ -1,10 +1,10 @@
 """Schedules that the user gives: by the name of a preset, or in a file."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from study.config import ConfigError, Preset
+from study.settings import read_toml
 from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage, spread_lr
 
 
@@ -65,12 +65,7 @@ def grid_schedules(file: Path, backbone: str, weights: str) -> tuple[Schedule, .
     Each holds `[[schedules.stages]]` and, if they differ from the search's, `backbone`, `hidden`
     and `weights`. Raises `ConfigError`.
     """
-    try:
-        plain = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no grid file {file}; check the path") from None
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
+    plain = read_toml(file, "grid")
     tables = plain.get("schedules")
     if not isinstance(tables, list) or not tables or plain.keys() != {"schedules"}:
         raise ConfigError(f"{file} must hold [[schedules]] tables and nothing else")

@@ -24,18 +24,23 @@ def load_config(
     """
     settings: dict[str, Any] = copy.deepcopy(dict(stored or {}))
     if file is not None:
-        try:
-            settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"there is no config file {file}; check the path") from None
-        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
+        settings = read_toml(file, "config")
     _overlay(settings, flags or {})
     try:
         return StudyConfig(**settings)
     except ValidationError as error:
         where = f"{file}: " if file and not _is_in(error.errors()[0]["loc"], flags or {}) else ""
         raise ConfigError(where + one_sentence(error, StudyConfig)) from None
+
+
+def read_toml(file: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file; `ConfigError`, in terms of `what` it is, if that cannot be."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {what} file {file}; check the path") from None
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
 
 
 _SECTION = {

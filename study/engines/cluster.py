@@ -56,10 +56,9 @@ class ClusterEngine:
         self._deaths: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._stored: dict[str, Any] = {}
-        self._looked = 0.0
-        self._ours = join(address)
+        self._looked, self._ours = 0.0, join(address)
         self._known = living_nodes()
-        if not any(self._shares(self._known).values()):
+        if not self._count(self._known):
             self.close()
             what = "GPU" if self._devices == "cuda" else "CPU"
             raise ConnectionError(
@@ -71,7 +70,7 @@ class ClusterEngine:
     def slots(self) -> int:
         """How many stage runs it can run at once, as the cluster is now."""
         crew = len(self._idle) + len(self._busy) + len(self._arriving)
-        return max(1, crew or sum(map(len, self._shares(living_nodes()).values())))
+        return max(1, crew or self._count(living_nodes()))
 
     def submit(self, key: str, task: StageTask) -> None:
         """Queue a stage run."""
@@ -133,14 +132,17 @@ class ClusterEngine:
                     self._arriving[-1].survey(self._names())
 
     def _tell(self, nodes: dict[str, dict[str, float]]) -> None:
-        slots = count_text(sum(map(len, self._shares(nodes).values())), "slot")
         for node in self._known.keys() ^ nodes.keys():
             does = "joined" if node in nodes else "left"
+            slots = count_text(self._count(nodes), "slot")
             self._say(f"a node has {does} the Ray cluster, which has {slots} now")
         self._known = nodes
 
     def _shares(self, nodes: dict[str, dict[str, float]]) -> dict[str, list[Share]]:
         return shares_of(nodes, self._devices, self._per_device)
+
+    def _count(self, nodes: dict[str, dict[str, float]]) -> int:
+        return sum(map(len, self._shares(nodes).values()))
 
     def _names(self) -> list[str]:
         return [str(path.resolve().relative_to(self._cache)) for path in self._maps()]
