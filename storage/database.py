@@ -5,11 +5,23 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import URL, Connection, Engine, Update, create_engine, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Update,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -73,6 +85,14 @@ def alone(engine: Engine) -> Iterator[Connection]:
         if connection.dialect.name != "sqlite":
             connection.execute(_LOCK)
         yield connection
+
+
+def clock(connection: Connection) -> datetime:
+    """Tell the time by the database: that of its server, and of this machine where it is a file."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC)
 
 
 def change_one(connection: Connection, change: Update, what: str, row_id: int) -> None:

@@ -1,9 +1,20 @@
 """Whether a process of this machine still lives, as far as the system tells."""
 
 import os
+from enum import Enum
 from pathlib import Path
 
 _DEAD = ("Z", "X")  # a zombie waits only for its parent to notice
+_STOPPED = ("T", "t")  # by Ctrl-Z or SIGSTOP, or by a debugger
+
+
+class Life(Enum):
+    """How a process is; it is UNKNOWN where it runs, or may run, on another machine."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    GONE = "gone"
+    UNKNOWN = "unknown"
 
 
 def born(pid: int) -> str | None:
@@ -14,24 +25,25 @@ def born(pid: int) -> str | None:
         return None
 
 
-def alive(pid: int, birth: str | None) -> bool:
-    """Tell whether the process that had `pid` and `birth` lives; in doubt it does."""
-    if os.name != "posix":
-        return True  # there, signal 0 is Ctrl-C
-    if birth is not None and not _within_sight(birth):
-        return True
+def life(pid: int, birth: str | None) -> Life:
+    """Tell how the process is that had `pid` and `birth` on a machine of this one's name."""
+    if os.name != "posix" or (birth is not None and not _within_sight(birth)):
+        return Life.UNKNOWN  # elsewhere, signal 0 is Ctrl-C
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
-        return False
+        return Life.GONE
     except PermissionError:
         pass  # it lives, under another user
     try:
-        if _stat(pid)[0] in _DEAD:
-            return False
-    except OSError:
-        return True
-    return birth is None or born(pid) in (None, birth)
+        state = _stat(pid)[0]
+    except FileNotFoundError:
+        return Life.UNKNOWN
+    if state in _DEAD or (birth is not None and born(pid) not in (None, birth)):
+        return Life.GONE
+    if birth is None:
+        return Life.UNKNOWN
+    return Life.STOPPED if state in _STOPPED else Life.RUNNING
 
 
 def _within_sight(birth: str) -> bool:
@@ -39,7 +51,7 @@ def _within_sight(birth: str) -> bool:
     try:
         return birth.rpartition("/")[0] == _where()
     except OSError:
-        return True
+        return False
 
 
 def _where() -> str:

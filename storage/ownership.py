@@ -1,47 +1,107 @@
-"""Who may search a study: an owner row with a heartbeat. Each function is part of a transaction."""
+"""Who may search a study: an owner row with a heartbeat. Each function is part of a transaction.
 
+Times are the database's, so that machines whose clocks differ agree on how old a heartbeat is.
+"""
+
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, event, insert, select, update
 
 from storage import liveness, rows
+from storage.database import clock
 from storage.errors import StudyInUse
+from storage.liveness import Life
 from storage.records import Owner
 from storage.tables import OwnerRow, StudyRow
 
+_WRITES = "writes"
 
-def claim(connection: Connection, claimant: Owner, stale_after: timedelta) -> None:
-    """Make `claimant` the study's owner, or raise StudyInUse while another one lives."""
+
+@dataclass(frozen=True)
+class Claim:
+    """What a search holds while it owns a study."""
+
+    study_id: int
+    token: str
+
+
+def fenced(engine: Engine, claim: Claim) -> Engine:
+    """Give the same database for a search, which can write there only while it owns the study."""
+    own = engine.execution_options()
+    fence(own, claim)
+    return own
+
+
+def fence(engine: Engine, claim: Claim) -> None:
+    """Have each transaction that writes end with the look at the owner: `StudyInUse` undoes it.
+
+    At its end, as only then it surely has the lock (SQLite), or holds the owner's row for the
+    moment until it is over (PostgreSQL): nobody can take over between the look and the commit.
+    """
+
+    def note(connection: Connection, *given: Any) -> None:
+        context = given[3]
+        if context and (context.isinsert or context.isupdate or context.isdelete):
+            connection.info[_WRITES] = True
+
+    def look(connection: Connection) -> None:
+        if connection.info.pop(_WRITES, False):
+            own = select(OwnerRow.token).where(*_own(claim)).with_for_update(read=True)
+            if connection.execute(own).first() is None:
+                raise _lost(connection, claim.study_id)
+
+    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "commit", look)
+    event.listen(engine, "rollback", lambda connection: connection.info.pop(_WRITES, None))
+
+
+def claim(
+    connection: Connection, claimant: Owner, stale_after: timedelta, silent: datetime | None
+) -> None:
+    """Make `claimant` the study's owner, or raise StudyInUse while another one lives.
+
+    A process of another machine counts as gone if its heartbeat is too old, and is still `silent`,
+    the one that the claimant has watched in vain.
+    """
     # The study's row is the lock: PostgreSQL would let two processes find no owner at once.
     study = select(StudyRow.name).where(StudyRow.id == claimant.study_id).with_for_update()
     name = connection.execute(study).scalar_one_or_none()
     if name is None:
         raise LookupError(f"there is no study with id {claimant.study_id}")
     owner = _owner(connection, claimant.study_id)
-    if owner and owner.token != claimant.token and not _is_gone(owner, claimant, stale_after):
-        raise _in_use(name, owner, claimant.started_at)
+    if owner and owner.token != claimant.token:
+        life = life_of(owner, claimant.host)
+        quiet = claimant.started_at - owner.heartbeat_at > stale_after
+        away = life is Life.UNKNOWN and quiet and owner.heartbeat_at == silent
+        if not away and life is not Life.GONE:
+            raise _in_use(name, owner, claimant.started_at, life)
     connection.execute(delete(OwnerRow).where(OwnerRow.study_id == claimant.study_id))
     connection.execute(insert(OwnerRow).values(vars(claimant)))
     used = update(StudyRow).where(StudyRow.id == claimant.study_id)
     connection.execute(used.values(used_at=claimant.started_at))
 
 
-def heartbeat(connection: Connection, study_id: int, token: str, now: datetime) -> None:
-    """Say that the owner with `token` lives; StudyInUse if it is no longer the owner."""
-    own = update(OwnerRow).where(OwnerRow.study_id == study_id, OwnerRow.token == token)
-    if connection.execute(own.values(heartbeat_at=now)).rowcount:
-        return
-    name = connection.execute(select(StudyRow.name).where(StudyRow.id == study_id)).scalar()
-    owner = _owner(connection, study_id)
-    if owner is None:
-        raise StudyInUse(f"study {name!r} is no longer owned by this process; start it again")
-    raise _in_use(str(name), owner, now)
+def heartbeat(connection: Connection, claim: Claim) -> None:
+    """Say that the owner lives; StudyInUse if somebody else took over."""
+    own = update(OwnerRow).where(*_own(claim))
+    if not connection.execute(own.values(heartbeat_at=clock(connection))).rowcount:
+        raise _lost(connection, claim.study_id)
 
 
-def release(connection: Connection, study_id: int, token: str) -> None:
-    """Give the study up, if the owner is the one with `token`."""
-    own = delete(OwnerRow).where(OwnerRow.study_id == study_id, OwnerRow.token == token)
-    connection.execute(own)
+def release(connection: Connection, claim: Claim) -> None:
+    """Give the study up, if it is still owned."""
+    connection.execute(delete(OwnerRow).where(*_own(claim)))
+
+
+def life_of(owner: Owner, host: str) -> Life:
+    """Tell how an owner is, as far as `host`, this machine's name, can know."""
+    return liveness.life(owner.pid, owner.born) if owner.host == host else Life.UNKNOWN
+
+
+def _own(claim: Claim) -> tuple[Any, ...]:
+    return OwnerRow.study_id == claim.study_id, OwnerRow.token == claim.token
 
 
 def _owner(connection: Connection, study_id: int) -> Owner | None:
@@ -49,16 +109,23 @@ def _owner(connection: Connection, study_id: int) -> Owner | None:
     return None if found is None else rows.owner(found)
 
 
-def _is_gone(owner: Owner, claimant: Owner, stale_after: timedelta) -> bool:
-    if claimant.started_at - owner.heartbeat_at > stale_after:
-        return True
-    return owner.host == claimant.host and not liveness.alive(owner.pid, owner.born)
+def _lost(connection: Connection, study_id: int) -> StudyInUse:
+    name = connection.execute(select(StudyRow.name).where(StudyRow.id == study_id)).scalar()
+    owner = _owner(connection, study_id)
+    if owner is None:
+        return StudyInUse(f"study {name!r} is no longer owned by this process; start it again")
+    return _in_use(str(name), owner, clock(connection), Life.UNKNOWN)
 
 
-def _in_use(name: str, owner: Owner, now: datetime) -> StudyInUse:
+def _in_use(name: str, owner: Owner, now: datetime, life: Life) -> StudyInUse:
     since, today = owner.started_at.astimezone(), now.astimezone().date()
     clock = f"{since:%H:%M}" if since.date() == today else f"{since:%Y-%m-%d %H:%M}"
+    who = f"process {owner.pid} on {owner.host} since {clock} (`{owner.command}`)"
+    if life is Life.STOPPED:
+        return StudyInUse(
+            f"study {name!r} is being searched by {who}, which is stopped; continue it with `fg` "
+            f"in its terminal or `kill -CONT {owner.pid}`, or end it with `kill -9 {owner.pid}`"
+        )
     return StudyInUse(
-        f"study {name!r} is being searched by process {owner.pid} on {owner.host} since {clock} "
-        f"(`{owner.command}`); wait for it, stop it, or give another --study"
+        f"study {name!r} is being searched by {who}; wait for it, stop it, or give another --study"
     )

@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError
 
 from storage.records import StudyRecord
 from storage.remote import Remote
-from storage.vault import Vault
+from storage.vault import NOBODY, Vault
 
 CACHE = ".cache"
 """The folder of decoded photos among the runs; no study can have its name."""
@@ -31,6 +31,11 @@ def runs_folder(url: str) -> Path:
     return Path("runs")
 
 
+def study_folder(storage: str, study: StudyRecord) -> Path:
+    """Give the folder that holds a study's files, or copies of them."""
+    return runs_folder(storage) / study.place
+
+
 def vault_url(study: StudyRecord) -> str | None:
     """Give the URL that a study's weights are kept under, if it is not this machine's folder.
 
@@ -44,10 +49,14 @@ def open_vault(
     storage: str,
     study: StudyRecord,
     *,
+    owner: str = NOBODY,
     give_up_after: float = READ_WITHIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> Vault:
-    """Give the vault of a study; where it lies under a URL, its folder here holds copies."""
+    """Give the vault of a study; where it lies under a URL, its folder here holds copies.
+
+    `owner` is the token of who writes there.
+    """
     url = vault_url(study)
     remote = Remote(url, give_up_after=give_up_after, say=say) if url else None
-    return Vault(runs_folder(storage) / study.name, remote)
+    return Vault(study_folder(storage, study), remote, owner)

@@ -1,12 +1,13 @@
 """Every question to the database, one named method each."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
 
 from storage import rows
-from storage.database import redact
+from storage.database import clock, reading, redact
 from storage.errors import StudyNotFound
 from storage.records import (
     Checkpoint,
@@ -14,6 +15,7 @@ from storage.records import (
     EpochRecord,
     ManifestRecord,
     Owner,
+    Pending,
     StageRun,
     State,
     StudyRecord,
@@ -26,6 +28,7 @@ from storage.tables import (
     DeletionRow,
     EpochRow,
     ManifestRow,
+    NameRow,
     OwnerRow,
     StageRunRow,
     StudyRow,
@@ -59,6 +62,11 @@ class Reader(Scores):
         """Give the process that searches the study, as its row says; None where none does."""
         found = self._first(select(OwnerRow).where(OwnerRow.study_id == study_id))
         return None if found is None else rows.owner(found)
+
+    def now(self) -> datetime:
+        """Tell the time that heartbeats are of."""
+        with reading(self._engine) as connection:
+            return clock(connection)
 
     def manifest(self, digest: str) -> ManifestRecord:
         """Give a manifest; LookupError where there is none of that digest."""
@@ -193,6 +201,16 @@ class Reader(Scores):
     def known_paths(self, study_id: int) -> set[str]:
         """Give the vault's paths that a checkpoint of the study points to."""
         return {row.path for row in self._all(_checkpoints(study_id))}
+
+    def pending(self, study_id: int) -> list[Pending]:
+        """Give what may be in the vault without a row: a search was stopped in the midst of it."""
+        mine = (NameRow.study_id == study_id, NameRow.pending)
+        query = select(NameRow).where(*mine).order_by(NameRow.path)
+        return [rows.pending(row) for row in self._all(query)]
+
+    def expected(self, study_id: int) -> set[str]:
+        """Give all of the vault's paths that the study accounts for."""
+        return self.known_paths(study_id) | {each.path for each in self.pending(study_id)}
 
     def _epochs(self, condition: ColumnElement[bool]) -> list[EpochRecord]:
         query = (

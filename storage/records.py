@@ -64,7 +64,11 @@ def stage_run_key(manifest_digest: str, prefix: Schedule, seed: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """A search over one space on one manifest, ranked by one metric. Datetimes are UTC, aware."""
+    """A search over one space on one manifest, ranked by one metric. Datetimes are UTC, aware.
+
+    `identity` is the same in all copies of the database and in no other; `folder` is where its
+    files lie among the runs. Studies of an earlier Encore have neither.
+    """
 
     id: int
     name: str
@@ -74,6 +78,19 @@ class StudyRecord:
     space: dict[str, Any]
     created_at: datetime
     used_at: datetime
+    identity: str | None = None
+    folder: str | None = None
+
+    @property
+    def mark(self) -> str:
+        """What its folder is known by."""
+        began = f"{self.name} {self.created_at:%Y%m%dT%H%M%S%f}"
+        return self.identity or hashlib.sha256(began.encode()).hexdigest()[:32]
+
+    @property
+    def place(self) -> str:
+        """The name of its folder."""
+        return self.folder or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +199,14 @@ class Deletion(Checkpoint):
 
     reason: str
     deleted_at: datetime
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What may be in the vault without a row: a file, or (without `sha256`) a folder."""
+
+    path: str
+    sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

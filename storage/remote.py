@@ -123,6 +123,14 @@ class Remote:
             return self._is_listed(name)
         return True
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of that name."""
+        try:
+            self._patiently(lambda: self._info(name))
+        except FileNotFoundError:
+            return False
+        return True
+
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         try:
@@ -179,6 +187,10 @@ class Remote:
         temporary = self._at(f".sealing-{uuid.uuid4().hex}")
         self._files.put_file(str(source), temporary)
         self._files.mv(temporary, self._at(name))
+
+    def _info(self, name: str) -> None:
+        self._files.invalidate_cache()
+        self._files.info(self._at(name))
 
     def _list(self) -> dict[str, Any]:
         self._files.invalidate_cache()

@@ -14,6 +14,7 @@ from storage.records import (
     Look,
     ManifestRecord,
     Owner,
+    Pending,
     RankedTrial,
     Role,
     StageRun,
@@ -35,6 +36,8 @@ def study(row: Row[Any]) -> StudyRecord:
         space=row.space,
         created_at=row.created_at,
         used_at=row.used_at,
+        identity=row.identity,
+        folder=row.folder,
     )
 
 
@@ -149,6 +152,11 @@ def owner(row: Row[Any]) -> Owner:
         started_at=row.started_at,
         heartbeat_at=row.heartbeat_at,
     )
+
+
+def pending(row: Row[Any]) -> Pending:
+    """Read a row of encore_names."""
+    return Pending(row.path, row.sha256)
 
 
 def _number(value: float | None) -> float:

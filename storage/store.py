@@ -1,16 +1,18 @@
 """Every change to the database, one named method each, every one a whole transaction."""
 
 import math
+import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Update, delete, insert, select, update
 
-from storage import liveness, ownership, rows, stage_runs
-from storage.database import alone, change_one, writing
+from storage import liveness, names, ownership, rows, stage_runs
+from storage.database import alone, change_one, clock, writing
 from storage.errors import StudyInUse
+from storage.ownership import Claim
 from storage.predictions import encode
 from storage.reading import Reader
 from storage.records import (
@@ -41,6 +43,10 @@ from trainers.schedule import Schedule
 class Store(Reader):
     """Reads and writes the database that `engine` leads to; takes and gives records only."""
 
+    def fenced(self, claim: Claim) -> "Store":
+        """Give the same store for who owns a study; it writes nothing once that is over."""
+        return Store(ownership.fenced(self._engine, claim))
+
     # studies
 
     def create_study(
@@ -68,6 +74,7 @@ class Store(Reader):
                 "space": space,
                 "created_at": now,
                 "used_at": now,
+                "identity": uuid.uuid4().hex,
             }
             created = connection.execute(insert(StudyRow).values(values).returning(StudyRow))
             return rows.study(created.one())
@@ -76,6 +83,11 @@ class Store(Reader):
         """Replace a study's config."""
         change = update(StudyRow).where(StudyRow.id == study_id)
         self._change(change.values(config=config, used_at=datetime.now(UTC)), "study", study_id)
+
+    def move_study(self, study_id: int, folder: str) -> None:
+        """Say which folder among the runs is the study's."""
+        change = update(StudyRow).where(StudyRow.id == study_id)
+        self._change(change.values(folder=folder), "study", study_id)
 
     def save_manifest(self, manifest: ManifestRecord) -> None:
         """Keep a manifest; one of the same digest only gets its root updated."""
@@ -94,42 +106,42 @@ class Store(Reader):
 
     def claim(
         self,
-        study_id: int,
+        claim: Claim,
         *,
         host: str,
         pid: int,
-        token: str,
         command: str,
-        now: datetime,
         stale_after: timedelta,
+        silent: datetime | None = None,
     ) -> None:
         """Become the study's owner, or raise StudyInUse.
 
-        An owner is replaced if its heartbeat is older than `stale_after`, or if it was a process
-        of the same `host` that no longer lives. The same token may claim again.
+        An owner is replaced if it was a process of the same `host` that no longer lives; where that
+        cannot be known, if its heartbeat is older than `stale_after` and still that of `silent`.
+        The same claim may be made again.
         """
-        claimant = Owner(
-            study_id=study_id,
-            host=host,
-            pid=pid,
-            born=liveness.born(pid),
-            token=token,
-            command=command,
-            started_at=now,
-            heartbeat_at=now,
-        )
         with writing(self._engine) as connection:
-            ownership.claim(connection, claimant, stale_after)
+            now = clock(connection)
+            claimant = Owner(
+                **vars(claim),
+                host=host,
+                pid=pid,
+                born=liveness.born(pid),
+                command=command,
+                started_at=now,
+                heartbeat_at=now,
+            )
+            ownership.claim(connection, claimant, stale_after, silent)
 
-    def heartbeat(self, study_id: int, token: str, now: datetime) -> None:
-        """Say that the owner with `token` lives; StudyInUse if somebody else took over."""
+    def heartbeat(self, claim: Claim) -> None:
+        """Say that the owner lives; StudyInUse if somebody else took over."""
         with writing(self._engine) as connection:
-            ownership.heartbeat(connection, study_id, token, now)
+            ownership.heartbeat(connection, claim)
 
-    def release(self, study_id: int, token: str) -> None:
+    def release(self, claim: Claim) -> None:
         """Give the study up; nothing happens if the owner is somebody else."""
         with writing(self._engine) as connection:
-            ownership.release(connection, study_id, token)
+            ownership.release(connection, claim)
 
     # trials
 
@@ -206,6 +218,8 @@ class Store(Reader):
         with writing(self._engine) as connection:
             stage_runs.end(connection, stage_run_id, state, seconds)
             stage_runs.replace_checkpoints(connection, stage_run_id, checkpoints)
+            study_id = names.study_of(connection, stage_run_id)
+            names.settle(connection, study_id, [kept.path for kept in checkpoints])
 
     def fail_stage_run(self, stage_run_id: int, seconds: float) -> None:
         """End a stage run that could not be trained."""
@@ -232,7 +246,8 @@ class Store(Reader):
     def retire_checkpoint(self, checkpoint: Checkpoint, reason: str) -> None:
         """Note that a weights file is deleted on purpose; the file is the vault's to delete.
 
-        This comes first: a row must never point to a file that is not there.
+        This comes first: a row must never point to a file that is not there. Its name is pending
+        until `settle_names` says that it is gone.
         """
         same = (
             CheckpointRow.stage_run_id == checkpoint.stage_run_id,
@@ -242,6 +257,19 @@ class Store(Reader):
         with writing(self._engine) as connection:
             if connection.execute(delete(CheckpointRow).where(*same)).rowcount:
                 connection.execute(insert(DeletionRow).values(values))
+                names.retire(connection, checkpoint)
+
+    # names in the vault
+
+    def note_name(self, study_id: int, path: str, sha256: str | None = None) -> bool:
+        """Note what a file or folder is about to be called; False if the name was ever given."""
+        with writing(self._engine) as connection:
+            return names.note(connection, study_id, path, sha256)
+
+    def settle_names(self, study_id: int, paths: Collection[str]) -> None:
+        """Say that nothing of these names is there without a row."""
+        with writing(self._engine) as connection:
+            names.settle(connection, study_id, paths)
 
     def save_check(self, manifest_digest: str, document: str) -> None:
         """Keep what the data gate found in a data set, in place of what it found before."""

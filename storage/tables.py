@@ -97,6 +97,8 @@ class StudyRow(Base):
     space: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     used_at: Mapped[datetime]
+    identity: Mapped[str | None] = mapped_column(String(32))
+    folder: Mapped[str | None] = mapped_column(Text)
 
 
 class ManifestRow(Base):
@@ -227,6 +229,19 @@ class DeletionRow(Base):
     score: Mapped[float | None]
     reason: Mapped[str] = mapped_column(Text)
     deleted_at: Mapped[datetime]
+
+
+class NameRow(Base):
+    """A name in a study's vault that was given to a file or a folder, and to no other ever after.
+
+    While `pending`, it may be there though nothing else here says so: the next search sees to it.
+    """
+
+    __tablename__ = "encore_names"
+    study_id: Mapped[int] = mapped_column(_parent("studies.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(Text, primary_key=True)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    pending: Mapped[bool]
 
 
 class LookRow(Base):

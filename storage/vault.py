@@ -1,8 +1,10 @@
 """The weights files of one study: written whole or not at all, known by their SHA-256.
 
-Under `root` lie the sealed files, each under its final name, and `stages/<key[:16]>/`, one
-workspace per stage run, where a trainer keeps its files until they are sealed. A crash at any
-moment leaves at worst a file that nothing points to; `sweep` removes those.
+Under `root` lie the sealed files, each under its final name, and `stages/<owner>/<key[:16]>/`, one
+workspace per stage run, where a trainer keeps its files until they are sealed. Each search has an
+`owner` of its own: it takes over what an earlier one has left by renaming, so that whoever still
+writes there, or seals from there, no longer finds the place. Nothing is ever overwritten: users
+keep files here, too.
 
 Where a `Remote` is given, the sealed files are kept there, and `root` holds copies of them: a file
 is sealed once it has arrived there, and one that is missing here, or damaged, is fetched.
@@ -14,9 +16,12 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from storage.records import Checkpoint
 from storage.remote import Remote
@@ -24,8 +29,12 @@ from storage.remote import Remote
 SUFFIX = ".safetensors"
 """What every sealed file's name ends with."""
 
+NOBODY = "0" * 32
+"""The owner of workspaces where there is but one."""
+
 _STAGES = "stages"
 _KEY = re.compile(r"[0-9a-f]{16,64}")
+_OWNER = re.compile(r"[0-9a-f]{32}")
 _WORKSPACE = re.compile(r"[0-9a-f]{16}")
 _TEMPORARY = re.compile(r"\.sealing-[0-9a-f]{32}")
 _BLOCK = 1 << 20
@@ -43,16 +52,22 @@ class StoredFile:
 class Vault:
     """The files under `root`, which is made when first needed, and in `remote`, if there is one.
 
-    With `remote`, all that needs a file which is not here may raise `RemoteUnusable`.
+    With `remote`, all that needs a file which is not here may raise `RemoteUnusable`. `owner` is
+    the search that writes, 32 hexadecimal digits.
     """
 
-    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+    def __init__(self, root: Path, remote: Remote | None = None, owner: str = NOBODY) -> None:
         self.root = Path(root).absolute()
         self.remote = remote
+        self.desk = f"{_STAGES}/{owner}"
+        """Where the owner's workspaces are, relative to `root`."""
 
     def workspace(self, key: str) -> Path:
         """Give the folder where the stage run of that key keeps its files; make it if missing."""
         folder = self._workspace(key)
+        before = self.root / _STAGES / folder.name  # an earlier Encore's
+        if before.is_dir() and not folder.exists():
+            self._take(before)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -61,26 +76,48 @@ class Vault:
         folder = self._workspace(key)
         if folder.exists():
             shutil.rmtree(folder)
+        with suppress(OSError):  # others are at work
+            folder.parent.rmdir()
 
-    def seal(self, source: Path, name: str) -> StoredFile:
-        """Copy a file to its final name, where it appears whole; one of that name is replaced.
+    def take_over(self, desk: str) -> None:
+        """Make the workspaces of an earlier owner this one's."""
+        if desk == self.desk or not _is_desk(desk):
+            return
+        for path in _entries(self.root / desk):
+            if _WORKSPACE.fullmatch(path.name) and not self._workspace(path.name).exists():
+                self._take(path)
+        shutil.rmtree(self.root / desk, ignore_errors=True)
 
-        The source stays. Where this fails, on a full disk say, nothing is left behind.
+    def clear(self, keys: set[str]) -> None:
+        """Remove this owner's workspaces but those of these keys."""
+        busy = {key[:16] for key in keys}
+        for path in _entries(self.root / self.desk):
+            if path.name not in busy:
+                self.discard(path.name)
+
+    def seal(
+        self, source: Path, name: str, note: Callable[[StoredFile], bool] = lambda _: True
+    ) -> StoredFile:
+        """Copy a file to a final name, where it appears whole; the source stays.
+
+        Where there is a file of that name, the new one gets another, with a number. `note` is told
+        what is about to appear, and says no to a name that must not be given. Where this fails, on
+        a full disk say, nothing is left behind.
         """
         _check_name(name)
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.root / f".sealing-{uuid.uuid4().hex}"
+        (self.root / self.desk).mkdir(parents=True, exist_ok=True)
+        temporary = self.root / self.desk / f".sealing-{uuid.uuid4().hex}"
         try:
             # A copy, not a link: who still writes to the source cannot harm what is sealed.
             sha256, size = _copy(source, temporary)
-            temporary.replace(self.root / name)
-        except BaseException:
+            offers = (StoredFile(each, sha256, size) for each in _names(name))
+            file = next(offer for offer in offers if self._put(temporary, offer, note))
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
         _sync_folder(self.root)
         if self.remote is not None:
-            self.remote.send(self.root / name, name)
-        return StoredFile(name, sha256, size)
+            self.remote.send(self.root / file.path, file.path)
+        return file
 
     def path(self, relative: str) -> Path:
         """Give where a sealed file lies; ValueError for a path that leads out of the vault."""
@@ -91,9 +128,13 @@ class Vault:
             raise ValueError(f"path must lead to a file in the vault, got {relative!r}")
         return path
 
+    def has(self, relative: str, sha256: str) -> bool:
+        """Tell whether a sealed file is here, with exactly that content."""
+        return _has(self.path(relative), sha256)
+
     def verify(self, relative: str, sha256: str) -> bool:
         """Tell whether a sealed file has exactly that content; afterwards it lies at its `path`."""
-        return _has(self.path(relative), sha256) or self._fetch(relative, sha256)
+        return self.has(relative, sha256) or self._fetch(relative, sha256)
 
     def broken(self, files: Iterable[StoredFile | Checkpoint]) -> list[str]:
         """List those that are missing or changed; a remote file is judged by its size alone."""
@@ -102,9 +143,31 @@ class Vault:
         there = self.remote.entries()
         return [f.path for f in files if f.path not in there or there[f.path].size != f.size]
 
-    def delete(self, relative: str) -> None:
-        """Remove a sealed file, if it is there."""
-        self.path(relative).unlink(missing_ok=True)
+    def delete(self, relative: str, sha256: str) -> None:
+        """Remove a sealed file, if it is there; another content is somebody else's."""
+        if self.has(relative, sha256):
+            self.path(relative).unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.delete(relative)
+
+    def sweep(self, relative: str, sha256: str) -> None:
+        """Remove what a search that was killed had begun to seal; nobody may have it by now."""
+        if self.has(relative, sha256):
+            self.path(relative).unlink(missing_ok=True)
+        if self.remote is None or not self.remote.has(relative):
+            return
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, "copy")
+            if self.remote.fetch(relative, copy) and _has(copy, sha256):
+                self.remote.delete(relative)
+
+    def remove(self, relative: str) -> None:
+        """Remove a stray, whatever it holds."""
+        path = self.path(relative)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         if self.remote is not None:
             self.remote.delete(relative)
 
@@ -112,29 +175,20 @@ class Vault:
         """Count the bytes of all files under `root`, those of the workspaces too."""
         return folder_size(self.root)
 
-    def orphans(self, known: set[str], running: set[str]) -> list[Path]:
-        """List what nothing points to: neither a path in `known` nor a key in `running`.
+    def strays(self, known: set[str]) -> dict[str, int]:
+        """List what looks like a vault's, but is not `known`: each path with its size in bytes.
 
-        Only what a vault writes is ever listed: sealed files, their temporary beginnings, and
-        workspaces. Other files are their owner's business.
+        That is sealed files, their temporary beginnings, and workspaces, be they another study's or
+        a user's own. Files of other kinds are not even listed.
         """
-        busy = {key[:16] for key in running}
         here = [path for path in _entries(self.root) if _is_stray_file(path, known)]
-        return [
-            *here,
-            *(self.root / name for name in self._strays(known) if self.root / name not in here),
-            *(path for path in _entries(self.root / _STAGES) if _is_stray_workspace(path, busy)),
-        ]
-
-    def sweep(self, known: set[str], running: set[str]) -> list[Path]:
-        """Remove the orphans and give what was removed. Not while anything is being sealed."""
-        removed = self.orphans(known, running)
-        for path in removed:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                self.delete(path.name)
-        return removed
+        desks = [path for path in _entries(self.root / _STAGES) if self._is_stray_desk(path, known)]
+        there = self.remote.entries() if self.remote is not None else {}
+        return {
+            **{path.name: path.stat().st_size for path in here},
+            **{name: file.size for name, file in there.items() if _is_stray(name, known)},
+            **{f"{_STAGES}/{path.name}": folder_size(path) for path in desks},
+        }
 
     def _fetch(self, relative: str, sha256: str) -> bool:
         """Have a file's remote content take its place here, if it is what it should be."""
@@ -154,15 +208,56 @@ class Vault:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _strays(self, known: set[str]) -> list[str]:
-        """List by name what `remote` keeps and nothing points to."""
-        names = sorted(self.remote.entries()) if self.remote is not None else []
-        return [name for name in names if "/" not in name and _is_stray(name, known)]
+    def _put(self, temporary: Path, file: StoredFile, note: Callable[[StoredFile], bool]) -> bool:
+        """Have a file appear under its name, unless that is, or was, another's."""
+        path = self.root / file.path
+        if os.path.lexists(path) or (self.remote is not None and self.remote.has(file.path)):
+            return False
+        return note(file) and _appear(temporary, path)
+
+    def _take(self, workspace: Path) -> None:
+        """Rename an earlier owner's workspace; what was being written there stays unfinished."""
+        mine = self._workspace(workspace.name)
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # somebody else was faster
+            workspace.rename(mine)
+        for unfinished in mine.glob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
+    def _is_stray_desk(self, path: Path, known: set[str]) -> bool:
+        relative = f"{_STAGES}/{path.name}"
+        if path.is_symlink() or not path.is_dir() or relative in known | {self.desk}:
+            return False
+        return _is_desk(relative) or _WORKSPACE.fullmatch(path.name) is not None
 
     def _workspace(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise ValueError(f"key must be 16 to 64 hexadecimal digits, got {key!r}")
-        return self.root / _STAGES / key[:16]
+        return self.root / self.desk / key[:16]
+
+
+def _names(name: str) -> Iterator[str]:
+    """Give a name, and then others that look like it."""
+    stem = name.removesuffix(SUFFIX)
+    return chain([name], (f"{stem}_{number}{SUFFIX}" for number in count(2)))
+
+
+def _appear(temporary: Path, path: Path) -> bool:
+    """Give a whole file its name; False if something has it already."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            return False
+        temporary.rename(path)
+    return True
+
+
+def _is_desk(relative: str) -> bool:
+    stages, _, owner = relative.partition("/")
+    return stages == _STAGES and _OWNER.fullmatch(owner) is not None
 
 
 def _check_name(name: str) -> None:
@@ -222,15 +317,11 @@ def _is_stray_file(path: Path, known: set[str]) -> bool:
 
 
 def _is_stray(name: str, known: set[str]) -> bool:
+    if "/" in name:
+        return False
     if name.startswith("."):
         return _TEMPORARY.fullmatch(name) is not None
     return name.endswith(SUFFIX) and name not in known
-
-
-def _is_stray_workspace(path: Path, busy: set[str]) -> bool:
-    if path.is_symlink() or not path.is_dir():
-        return False
-    return _WORKSPACE.fullmatch(path.name) is not None and path.name not in busy
 
 
 def folder_size(folder: Path) -> int:

@@ -131,7 +131,8 @@ def clean_weights(
         record = find_study(store, study)
         flags = settings_of(keep=keep, max_disk=max_disk)
         config = stored_config(record, storage, flags)
-        with Ownership(store, record.id) if delete else nullcontext():
+        with Ownership(store, record.id) if delete else nullcontext() as mine:
+            writing = store.fenced(mine.claim) if mine else store
             trials = store.trials(record.id)
             tree = grow(
                 trials, store.stage_runs(record.id), store.links(record.id), store.ranks(record)
@@ -141,10 +142,33 @@ def clean_weights(
             found = Kept.of(store, record)
             spares = spare(found, standing, config, ongoing=ongoing)
             if delete:
-                discard(spares, store, open_vault(storage, record))
+                discard(spares, record.id, writing, open_vault(storage, record))
         gone = {each.checkpoint.path for each in spares}
         kept = [each.size for each in found.checkpoints if each.path not in gone]
         files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)
         return Cleaned(record.name, delete, files, sum(f.size for f in files), len(kept), sum(kept))
+    finally:
+        store.close()
+
+
+def clean_strays(
+    study: str | None = None, *, storage: str = StudyConfig().storage, delete: bool = False
+) -> Cleaned:
+    """List the files in a study's folder that look like weights but that it knows nothing of.
+
+    They may be a user's own or another database's, so nothing but `delete` ever removes them.
+    Raises `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        vault = open_vault(storage, record)
+        with Ownership(store, record.id) if delete else nullcontext():
+            found = vault.strays(store.expected(record.id))
+            for path in found if delete else ():
+                vault.remove(path)
+        kept = [each.size for each in store.checkpoints(record.id)]
+        files = tuple(SpareFile(path, size, "no row points to it") for path, size in found.items())
+        return Cleaned(record.name, delete, files, sum(found.values()), len(kept), sum(kept))
     finally:
         store.close()

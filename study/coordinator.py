@@ -84,9 +84,8 @@ class Coordinator:
         """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
         unfinished = [t for t in self._trials.values() if t.state is State.RUNNING]
         self.suggestions.reconcile(self._trials.values())
-        # Stale files, left behind by a crash, must never be taken for results.
         keys = keys_of(self.study.manifest_digest, unfinished)
-        self.vault.sweep(self.store.known_paths(self.study.id), keys)
+        self.weights_files.take_over(self.study.id, keys)
         for trial in unfinished:
             self._advance(Course(trial))
         self._fill()
@@ -297,4 +296,4 @@ class Coordinator:
         """
         kept = Kept.of(self.store, self.study)
         spares = spare(kept, self.standing, self.config, ongoing=True)
-        discard(spares, self.store, self.vault)
+        discard(spares, self.study.id, self.store, self.vault)

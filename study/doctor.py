@@ -13,7 +13,7 @@ from statistics import median
 from storage.database import open_database, redact
 from storage.errors import DatabaseTooNew, DatabaseUnusable, RemoteUnusable, StudyNotFound
 from storage.places import CACHE, open_vault, runs_folder
-from storage.records import Checkpoint, State, StudyRecord, keys_of
+from storage.records import Checkpoint, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
 from study.cleaning import decoded, fetched
@@ -150,7 +150,7 @@ def _files(
             f"{_count(len(broken), 'weights file')} missing or changed: {_some(broken)}",
             "restore them; `best` passes them over, and `search` trains again what it needs",
         )
-    yield from _orphans(store, study, vault)
+    yield from _strays(store, study, vault)
 
 
 def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
@@ -171,15 +171,15 @@ def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
         )
 
 
-def _orphans(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
-    keys = keys_of(study.manifest_digest, store.running_trials(study.id))
-    orphans = [path.name for path in vault.orphans(store.known_paths(study.id), keys)]
-    if orphans:
+def _strays(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
+    strays = list(vault.strays(store.expected(study.id)))
+    if strays:
         yield Finding(
-            f"study {study.name}: orphans",
+            f"study {study.name}: strays",
             Level.NOTICE,
-            f"{_count(len(orphans), 'file')} that no row points to: {_some(orphans)}",
-            "harmless; the next `search` deletes them when it starts",
+            f"{_count(len(strays), 'file')} in its folder that no row points to: {_some(strays)}",
+            "they may be your own or another database's, so `search` leaves them alone; "
+            f"`gc --strays --study {study.name}` lists them, with --delete it deletes them",
         )
 
 

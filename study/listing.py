@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from storage.database import open_database
-from storage.places import runs_folder, vault_url
+from storage.places import study_folder, vault_url
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.config import StudyConfig
@@ -111,7 +111,7 @@ def show_trial(
             hidden=trial.schedule.hidden,
             started_at=trial.started_at,
             finished_at=trial.finished_at,
-            folder=vault_url(record) or str(runs_folder(storage) / record.name),
+            folder=vault_url(record) or str(study_folder(storage, record)),
             stages=stages,
         )
     finally:

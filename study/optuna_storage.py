@@ -8,6 +8,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.database import adopt, making_tables, settings
+from storage.ownership import Claim, fence
 from storage.patience import Patience
 
 _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
@@ -24,13 +25,20 @@ _LAST_ID = 2**31 - 1
 """The largest that a server's INTEGER holds."""
 
 
-def optuna_storage(url: str, make: Callable[..., RDBStorage] = RDBStorage) -> RDBStorage:
-    """Open Optuna's tables; `make` gets the URL and `engine_kwargs` of `RDBStorage`."""
+def optuna_storage(
+    url: str, make: Callable[..., RDBStorage] = RDBStorage, claim: Claim | None = None
+) -> RDBStorage:
+    """Open Optuna's tables; `make` gets the URL and `engine_kwargs` of `RDBStorage`.
+
+    With `claim`, nothing is written any more once the study is somebody else's: `StudyInUse`.
+    """
     plain, options = settings(url)
     plain = plain.replace("{", "{{").replace("}", "}}")  # for Optuna, a template
     with making_tables(url):
         storage = make(plain, engine_kwargs=options)
     adopt(storage.engine)
+    if claim is not None:
+        fence(storage.engine, claim)
     return storage
 
 

@@ -6,50 +6,65 @@ import socket
 import sys
 import threading
 import uuid
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 from storage.errors import DatabaseAway, StudyInUse
+from storage.liveness import Life
+from storage.ownership import Claim, life_of
 from storage.records import Owner
 from storage.store import Store
 from study.drift import typed
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER = timedelta(seconds=60)
+WATCH_SECONDS = 3 * HEARTBEAT_SECONDS
+"""How long a silent owner is watched before it is replaced: its clock may be slow."""
 
 log = logging.getLogger(__name__)
 
 
 def searcher(store: Store, study_id: int) -> Owner | None:
-    """Give who searches a study now; whoever gave no heartbeat for long does not count."""
+    """Give who searches a study now; one that has died, or is silent for long, does not count."""
     owner = store.owner(study_id)
-    return owner if owner and datetime.now(UTC) - owner.heartbeat_at < STALE_AFTER else None
+    if owner is None or _is_silent(store, owner):
+        return None
+    return None if life_of(owner, socket.gethostname()) is Life.GONE else owner
+
+
+def _is_silent(store: Store, owner: Owner) -> bool:
+    """Whether the heartbeat is old of a process that only its heartbeat tells of."""
+    unknown = life_of(owner, socket.gethostname()) is Life.UNKNOWN
+    return unknown and store.now() - owner.heartbeat_at > STALE_AFTER
 
 
 class Ownership:
     """A context in which this process is a study's only searcher. Raises `StudyInUse` on entry.
 
-    `lost` is set to the reason if somebody else took the study over meanwhile.
+    `lost` is set to the reason if somebody else took the study over meanwhile; where the context is
+    left by an error after that, `StudyInUse` is raised in its place. `say` is told of waiting.
     """
 
-    def __init__(self, store: Store, study_id: int) -> None:
+    def __init__(
+        self, store: Store, study_id: int, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.claim = Claim(study_id, uuid.uuid4().hex)
         self.lost: StudyInUse | None = None
         self._store = store
-        self._study_id = study_id
-        self._token = uuid.uuid4().hex
+        self._say = say
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._store.claim(
-            self._study_id,
+            self.claim,
             host=socket.gethostname(),
             pid=os.getpid(),
-            token=self._token,
             command=typed(sys.argv)[:1000],
-            now=datetime.now(UTC),
             stale_after=STALE_AFTER,
+            silent=self._watch(),
         )
         self._thread.start()
         return self
@@ -63,13 +78,27 @@ class Ownership:
         self._over.set()
         self._thread.join()
         try:
-            self._store.release(self._study_id, self._token)
+            if isinstance(error, Exception):
+                self.confirm()  # who lost the study stumbles over what the other one does
+            self._store.release(self.claim)
         except DatabaseAway:  # nobody is kept out for long by one who gives no heartbeat
             log.debug("the study was not given up", exc_info=True)
 
     def confirm(self) -> None:
         """Say now that we live, and learn at once if we are the owner no more: `StudyInUse`."""
-        self._store.heartbeat(self._study_id, self._token, datetime.now(UTC))
+        self._store.heartbeat(self.claim)
+
+    def _watch(self) -> datetime | None:
+        """Give the heartbeat of an owner that was silent for long, and all the while we watched."""
+        owner = self._store.owner(self.claim.study_id)
+        if owner is None or not _is_silent(self._store, owner):
+            return None
+        self._say(
+            f"process {owner.pid} on {owner.host}, which searched this study, has given no sign of "
+            f"life for a while; waiting {WATCH_SECONDS:.0f} s for one before taking over"
+        )
+        self._over.wait(WATCH_SECONDS)
+        return owner.heartbeat_at
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):

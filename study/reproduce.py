@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from storage.database import open_database, redact
-from storage.liveness import alive
+from storage.liveness import Life, life
 from storage.places import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.store import Store
@@ -239,5 +239,5 @@ def sweep(runs: Path) -> None:
     """Delete what reproductions have left behind that were killed."""
     for folder in runs.glob(f"{AGAIN}*"):
         pid = folder.name.removeprefix(AGAIN).partition("-")[0]
-        if pid.isdecimal() and not alive(int(pid), None):
+        if pid.isdecimal() and life(int(pid), None) is Life.GONE:
             shutil.rmtree(folder, ignore_errors=True)

@@ -72,11 +72,15 @@ def spare(kept: Kept, standing: Standing, config: StudyConfig, *, ongoing: bool)
     return spares
 
 
-def discard(spares: Iterable[Spare], store: Store, vault: Vault) -> None:
+def discard(spares: Iterable[Spare], study_id: int, store: Store, vault: Vault) -> None:
     """Delete weights files, the rows first: a row must never point to a file that is not there."""
+    gone = []
     for each in spares:
         store.retire_checkpoint(each.checkpoint, each.reason)
-        vault.delete(each.checkpoint.path)
+        vault.delete(each.checkpoint.path, each.checkpoint.sha256)
+        gone.append(each.checkpoint.path)
+    if gone:
+        store.settle_names(study_id, gone)
 
 
 def _chosen(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.database import open_database
+from storage.folders import settle
+from storage.ownership import Claim, fenced
 from storage.patience import Patience, PatientStore
 from storage.places import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
@@ -117,12 +119,13 @@ def run_search(
         if frozen.check is not None:
             keep_check(Store(database), frozen.check)
         with (
-            Ownership(Store(database), study.id) as ownership,
+            Ownership(Store(database), study.id, say) as ownership,
             closing(make_engine(config, made, slots, say)) as engine,
         ):
             interrupted = threading.Event()
             patience = Patience(say, interrupted, ownership.confirm)
-            store = PatientStore(database, patience)
+            store = PatientStore(fenced(database, ownership.claim), patience)
+            study = settle(store, config.storage, study, say)
             store.update_config(study.id, {**study.config, **plain_config(config)})
             coordinator = Coordinator(
                 study=study,
@@ -134,10 +137,11 @@ def run_search(
                 vault=open_vault(
                     config.storage,
                     study,
+                    owner=ownership.claim.token,
                     give_up_after=GIVE_UP_AFTER,
                     say=say,
                 ),
-                suggestions=make_suggestions(config, patience),
+                suggestions=make_suggestions(config, patience, ownership.claim),
                 engine=engine,
                 listener=listener,
                 stop=lambda: bool(
@@ -237,7 +241,9 @@ def _started(
     )
 
 
-def make_suggestions(config: StudyConfig, patience: Patience | None = None) -> "Suggestions":
+def make_suggestions(
+    config: StudyConfig, patience: Patience | None = None, claim: Claim | None = None
+) -> "Suggestions":
     """Open the Optuna study of a search."""
     from study.suggestions import Suggestions
 
@@ -249,4 +255,5 @@ def make_suggestions(config: StudyConfig, patience: Patience | None = None) -> "
         pruner=config.pruner,
         seed=config.seeds.first,
         patience=patience,
+        claim=claim,
     )

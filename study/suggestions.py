@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from storage.ownership import Claim
 from storage.patience import Patience
 from storage.records import State, Trial
 from study.choices import Space
@@ -29,7 +30,8 @@ from trainers.schedule import Schedule
 class Suggestions:
     """The Optuna study of a search. Trials are named by their number, here as there.
 
-    With `patience`, it outlasts the absence of a database server.
+    With `patience`, it outlasts the absence of a database server; with `claim`, it writes only
+    while the study is this process's.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class Suggestions:
         pruner: Pruner,
         seed: int,
         patience: Patience | None = None,
+        claim: Claim | None = None,
     ) -> None:
         _quiet()
         self._storage = optuna_storage(
-            url, partial(PatientStorage, patience) if patience else RDBStorage
+            url, partial(PatientStorage, patience) if patience else RDBStorage, claim
         )
         self._study = optuna.create_study(
             storage=self._storage,

@@ -1,10 +1,11 @@
 """The weights files of stage runs: which of them are whole, and how they are sealed."""
 
+from functools import partial
 from pathlib import Path
 
 from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Trial
 from storage.store import Store
-from storage.vault import Vault
+from storage.vault import StoredFile, Vault
 from study.naming import weights_name
 from study.tree import Rank
 from trainers.base import BEST, LAST
@@ -21,6 +22,23 @@ class WeightsFiles:
         self._store = store
         self._vault = vault
         self._metric = metric
+
+    def take_over(self, study_id: int, keys: set[str]) -> None:
+        """See to what an earlier search has left: it stopped, was killed, or lost the study.
+
+        Files that it had begun to seal are removed, as they never got a row. Its workspaces are
+        gone on with, those of the stage runs `keys`.
+        """
+        left = self._store.pending(study_id)
+        self._store.note_name(study_id, self._vault.desk)
+        for each in left:
+            if each.sha256 is None:
+                self._vault.take_over(each.path)
+            else:
+                self._vault.sweep(each.path, each.sha256)
+        mine = {self._vault.desk}
+        self._store.settle_names(study_id, {each.path for each in left} - mine)
+        self._vault.clear(keys)
 
     def kept(self, run: StageRun) -> dict[Kind, Checkpoint]:
         """Give the sealed files of a stage run, as its rows say."""
@@ -48,8 +66,8 @@ class WeightsFiles:
         kept = self.kept(run)
         for kind, checkpoint in list(kept.items()):
             if not self._vault.verify(checkpoint.path, checkpoint.sha256):
+                # What lies there in its place is not ours to delete.
                 self._store.delete_checkpoint(run.id, kind)
-                self._vault.delete(checkpoint.path)
                 del kept[kind]
         return kept
 
@@ -74,8 +92,9 @@ class WeightsFiles:
                 sealed.append(self._seal_file(run, kind, trial, epochs_before, epoch))
         seconds = sum(epoch.seconds for epoch in epochs)
         self._store.seal_stage_run(run.id, state, seconds, sealed)
-        for path in {old.path for old in before.values()} - {new.path for new in sealed}:
-            self._vault.delete(path)
+        for old in before.values():
+            if old not in sealed:
+                self._vault.delete(old.path, old.sha256)
         self._vault.discard(run.key)
         return seconds, chosen[Kind.BEST].rank(self._metric)
 
@@ -85,7 +104,8 @@ class WeightsFiles:
         score = epoch.score(self._metric)
         epochs = epochs_before + epoch.epoch
         name = weights_name(kind, trial, run.position, epochs, self._metric, score)
-        stored = self._vault.seal(self._vault.workspace(run.key) / _SOURCES[kind], name)
+        source = self._vault.workspace(run.key) / _SOURCES[kind]
+        stored = self._vault.seal(source, name, partial(self._note, run.study_id))
         return Checkpoint(
             stage_run_id=run.id,
             kind=kind,
@@ -95,3 +115,6 @@ class WeightsFiles:
             epoch=epoch.epoch,
             score=score,
         )
+
+    def _note(self, study_id: int, file: StoredFile) -> bool:
+        return self._store.note_name(study_id, file.path, file.sha256)

@@ -13,6 +13,8 @@ import safetensors
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
+from storage.folders import settle
+from storage.ownership import Claim, fenced
 from storage.patience import Patience, PatientStore
 from storage.places import open_vault
 from storage.records import Kind, ManifestRecord, State, StudyRecord
@@ -22,6 +24,7 @@ from study.config import StudyConfig
 from study.coordinator import Coordinator
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
+from study.ownership import Ownership
 from study.policy import SUGGESTED, SearchPolicy
 from study.progress import Progress
 from study.settings import load_config, settings_of
@@ -142,6 +145,7 @@ class Lab:
         self.digest = "d" * 64 if manifest is None else manifest.digest
         self.make_engine: Callable[[Noting], Engine] = InlineEngine
         self.told: list[Progress] = []
+        self.said: list[str] = []
 
     def configure(self, script: Sequence[Schedule], **settings: Any) -> None:
         """Give a script and settings by the names of flags, now or for the next search."""
@@ -153,9 +157,19 @@ class Lab:
     def bench(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Bench]:
         """Build everything, and let go of it afterwards."""
         database = open_database(self.url)
-        store = PatientStore(database, self.patience) if self.patience else Store(database)
+        study = self._study(Store(database))
+        with Ownership(Store(database), study.id) as mine:
+            own = fenced(database, mine.claim)
+            store = PatientStore(own, self.patience) if self.patience else Store(own)
+            study = settle(store, self.url, study, self.said.append)
+            yield from self._bench(store, study, mine.claim, stop)
+
+    def _bench(
+        self, store: Store, study: StudyRecord, claim: Claim, stop: Callable[[], bool]
+    ) -> Iterator[Bench]:
         real: dict[str, Any] = {
             "patience": self.patience,
+            "claim": claim,
             "url": self.url,
             "name": "lab",
             "metric": self.config.metric,
@@ -163,11 +177,11 @@ class Lab:
             "pruner": self.config.pruner,
             "seed": self.config.seeds.first,
         }
-        study = self._study(store)
         suggestions = (
             Scripted(self.script, store, study.id, **real) if self.script else Suggestions(**real)
         )
-        vault, engine = open_vault(self.url, study), self.make_engine(self.trainer)
+        vault = open_vault(self.url, study, owner=claim.token)
+        engine = self.make_engine(self.trainer)
         coordinator = Coordinator(
             study=study,
             labels=self.trainer.labels,
@@ -262,7 +276,8 @@ class Lab:
             if over:
                 assert store.running_trials(study.id) == []
                 assert [r for r in store.stage_runs(study.id) if r.state is State.RUNNING] == []
-                assert vault.orphans(store.known_paths(study.id), set()) == []
+                assert vault.strays(store.known_paths(study.id)) == {}
+                assert all(each.path.startswith("stages/") for each in store.pending(study.id))
                 theirs = self.optuna_trials()
                 assert [number for number, one in theirs.items() if one.state == "RUNNING"] == []
 

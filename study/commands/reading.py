@@ -89,6 +89,9 @@ def tree(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json 
 def gc(
     study: Study = None,
     cache: Annotated[bool, typer.Option("--cache", help="Cached photos instead.")] = False,
+    strays: Annotated[
+        bool, typer.Option("--strays", help="Files in the study's folder that no row points to.")
+    ] = False,
     keep: flags.Keep = None,
     max_disk: flags.MaxDisk = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
@@ -96,7 +99,7 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """List weights that nobody needs any more; --delete deletes them."""
-    from study.cleaning import clean_weights, decoded, delete_cached, fetched
+    from study.cleaning import clean_strays, clean_weights, decoded, delete_cached, fetched
     from study.views.pages import print_cached, print_spare
 
     if cache:
@@ -106,7 +109,10 @@ def gc(
         else:
             print_cached(out, files, deleted=delete)
         return
-    cleaned = clean_weights(study, storage=storage, keep=keep, max_disk=max_disk, delete=delete)
+    if strays:
+        cleaned = clean_strays(study, storage=storage, delete=delete)
+    else:
+        cleaned = clean_weights(study, storage=storage, keep=keep, max_disk=max_disk, delete=delete)
     if as_json:
         print_json(cleaned)
     else:

@@ -49,7 +49,7 @@ def start(folder: Path, trials: int, *flags: str) -> subprocess.Popen[str]:
 
 def unsaved_epochs(folder: Path) -> int:
     """Count the epochs that are recorded of a stage in training, and that no file knows."""
-    if any((folder / "runs" / "digits" / "stages").glob("*/last.safetensors")):
+    if any((folder / "runs" / "digits" / "stages").glob("*/*/last.safetensors")):
         return 0
     database = (folder / "runs" / "encore.db").as_uri()
     try:

@@ -126,7 +126,7 @@ def results(folder: Path) -> list[Any]:
 def saved(folder: Path) -> list[int]:
     """Give how many epochs each stage run in training has on disk; no row may be ahead of them."""
     found = {}
-    for path in (folder / "runs" / "digits" / "stages").glob(f"*/{LAST}"):
+    for path in (folder / "runs" / "digits" / "stages").glob(f"*/*/{LAST}"):
         with safetensors.safe_open(path, framework="np") as file:
             found[path.parent.name] = int(file.metadata()["epochs"])
     rows = "SELECT key, epoch FROM encore_epochs JOIN encore_stage_runs ON id = stage_run_id"

@@ -165,7 +165,7 @@ def test_files_are_in_order_after_every_event(make_lab: MakeLab) -> None:
                     )
                 before += run.epochs
         assert store.known_paths(study.id) <= names
-        assert {path.name for path in vault.root.glob("*.*")} == store.known_paths(study.id)
+        assert {path.name for path in vault.root.glob("*.safetensors")} == store.known_paths(study.id)
         # Only stages that a trial may go on from keep their last weights.
         lasts = [file.stage_run_id for file in store.checkpoints(study.id) if file.kind == "last"]
         assert len(lasts) == 2

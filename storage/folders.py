@@ -1,0 +1,105 @@
+"""Whose folder it is: a file in it tells which study's weights it holds, here and under a URL."""
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from storage.errors import RemoteUnusable
+from storage.places import runs_folder, vault_url
+from storage.records import StudyRecord
+from storage.remote import GIVE_UP_AFTER, Remote
+from storage.store import Store
+from storage.vault import Vault
+
+MARKER = ".encore-study"
+"""The file's name; its first line is the study's mark, what follows is for people."""
+
+
+def settle(
+    store: Store, storage: str, study: StudyRecord, say: Callable[[str], None]
+) -> StudyRecord:
+    """Give a study that is about to be searched with a folder of its own; `say` tells of another.
+
+    Raises `RemoteUnusable` where its place under a URL is another study's.
+    """
+    if url := vault_url(study):
+        _mark_remote(Remote(url, give_up_after=GIVE_UP_AFTER, say=say), study)
+    runs = runs_folder(storage)
+    others = {other.place for other in store.studies() if other.id != study.id}
+    names = chain([study.place], (f"{study.name}-{number}" for number in count(2)))
+    name = next(n for n in names if n not in others and _is_mine(store, runs / n, study))
+    if name != study.place:
+        say(
+            f"{runs / study.place} holds the weights of another study; those of this one are kept "
+            f"in {runs / name}"
+        )
+    if name != study.folder:
+        store.move_study(study.id, name)
+    return replace(study, folder=name)
+
+
+def owner_of(folder: Path) -> str | None:
+    """Give the mark of the study that a folder is of, if it says so."""
+    try:
+        with (folder / MARKER).open(encoding="utf-8", errors="replace") as file:
+            return file.readline(100).strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_mine(store: Store, folder: Path, study: StudyRecord) -> bool:
+    """Whether a folder is the study's, which it becomes if it is nobody's.
+
+    Of two studies that an earlier Encore had in one folder, both stay there.
+    """
+    if owner_of(folder) is None and (study.identity is None or not Vault(folder).strays(set())):
+        _mark(folder, study)
+    if owner_of(folder) == study.mark:
+        return True
+    vault = Vault(folder)
+    kept = store.checkpoints(study.id)
+    if not any(vault.has(file.path, file.sha256) for file in kept):
+        return False
+    _mark(folder, study)
+    return True
+
+
+def _mark(folder: Path, study: StudyRecord) -> None:
+    """Make a folder a study's, unless it is one's already: whole or not at all, as others look."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{MARKER}-{uuid.uuid4().hex}"
+    try:
+        temporary.write_text(_text(study), encoding="utf-8")
+        os.link(temporary, folder / MARKER)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if owner_of(folder) is None:
+            temporary.rename(folder / MARKER)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _mark_remote(remote: Remote, study: StudyRecord) -> None:
+    with TemporaryDirectory() as folder:
+        marker = Path(folder, MARKER)
+        if not remote.has(MARKER):
+            marker.write_text(_text(study), encoding="utf-8")
+            remote.send(marker, MARKER)
+        remote.fetch(MARKER, marker)
+        if owner_of(Path(folder)) != study.mark:
+            raise RemoteUnusable(
+                f"{remote.url} holds the weights of another study; give this one another --vault"
+            )
+
+
+def _text(study: StudyRecord) -> str:
+    began = f"{study.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"{study.mark}\nThis folder holds the weights of study {study.name!r}, begun {began}.\n"
+        "Other studies leave it alone because of this file.\n"
+    )
