@@ -48,13 +48,18 @@ def fence(engine: Engine, claim: Claim) -> None:
 
     def look(connection: Connection) -> None:
         if connection.info.pop(_WRITES, False):
-            own = select(OwnerRow.token).where(*_own(claim)).with_for_update(read=True)
-            if connection.execute(own).first() is None:
-                raise _lost(connection, claim.study_id)
+            check(connection, claim)
 
     event.listen(engine, "before_cursor_execute", note)
     event.listen(engine, "commit", look)
     event.listen(engine, "rollback", lambda connection: connection.info.pop(_WRITES, None))
+
+
+def check(connection: Connection, claim: Claim) -> None:
+    """Raise StudyInUse unless the study is owned, as it then stays until the transaction ends."""
+    own = select(OwnerRow.token).where(*_own(claim)).with_for_update(read=True)
+    if connection.execute(own).first() is None:
+        raise _lost(connection, claim.study_id)
 
 
 def claim(

@@ -89,11 +89,11 @@ class Vault:
         shutil.rmtree(self.root / desk, ignore_errors=True)
 
     def clear(self, keys: set[str]) -> None:
-        """Remove this owner's workspaces but those of these keys."""
+        """Remove this owner's workspaces but those of these keys. Not while anything is sealed."""
         busy = {key[:16] for key in keys}
         for path in _entries(self.root / self.desk):
             if path.name not in busy:
-                self.discard(path.name)
+                _remove(path)
 
     def seal(
         self, source: Path, name: str, note: Callable[[StoredFile], bool] = lambda _: True
@@ -163,11 +163,7 @@ class Vault:
 
     def remove(self, relative: str) -> None:
         """Remove a stray, whatever it holds."""
-        path = self.path(relative)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(self.path(relative))
         if self.remote is not None:
             self.remote.delete(relative)
 
@@ -253,6 +249,13 @@ def _appear(temporary: Path, path: Path) -> bool:
             return False
         temporary.rename(path)
     return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_desk(relative: str) -> bool:

@@ -163,6 +163,7 @@ class Lab:
             store = PatientStore(own, self.patience) if self.patience else Store(own)
             study = settle(store, self.url, study, self.said.append)
             yield from self._bench(store, study, mine.claim, stop)
+        database.dispose()
 
     def _bench(
         self, store: Store, study: StudyRecord, claim: Claim, stop: Callable[[], bool]

@@ -4,9 +4,10 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import optuna
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine
 
 from storage import revisions
 from storage.database import open_database
+from storage.ownership import Claim
 from storage.records import (
     Checkpoint,
     Kind,
@@ -198,17 +200,30 @@ def claim(
     host: str = "here",
     pid: int | None = None,
     now: datetime = NOW,
-) -> None:
-    """Claim a study as some process."""
-    store.claim(
-        study.id,
-        host=host,
-        pid=pid or os.getpid(),
-        token=token,
-        command=f"python cli.py search # {token}",
-        now=now,
-        stale_after=STALE,
-    )
+    silent: datetime | None = None,
+) -> Claim:
+    """Claim a study as some process, when the database's clock says `now`."""
+    made = Claim(study.id, token)
+    with at(now):
+        store.claim(
+            made,
+            host=host,
+            pid=pid or os.getpid(),
+            command=f"python cli.py search # {token}",
+            stale_after=STALE,
+            silent=silent,
+        )
+    return made
+
+
+@contextmanager
+def at(now: datetime) -> Iterator[None]:
+    """Have the database's clock say `now`."""
+    with (
+        mock.patch("storage.store.clock", return_value=now),
+        mock.patch("storage.ownership.clock", return_value=now),
+    ):
+        yield
 
 
 Kinds = Inline | Processes | OnRay

@@ -1,20 +1,13 @@
 """What every store promises of stage runs, their epochs and files, and of owners."""
 
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from storage import liveness
-from storage.database import open_database
-from storage.errors import StudyInUse
 from storage.records import (
     Kind,
+    Pending,
     Role,
     State,
     StudyRecord,
@@ -22,11 +15,8 @@ from storage.records import (
 from storage.store import Store
 from tests.contract.conftest import (
     LABELS,
-    NOW,
-    STALE,
     begin,
     checkpoint,
-    claim,
     epoch,
     schedule,
 )
@@ -190,102 +180,18 @@ class TestStoreRunsContract:
         assert failed is not None
         assert failed.state is State.FAILED
 
-    # the owner
+    # names
 
-    def test_second_claim_is_refused_in_one_sentence(
-        self, store: Store, study: StudyRecord
-    ) -> None:
-        """The error names the process, the host, the time and the command, and the ways out."""
-        claim(store, study, "one")
-        since = NOW.astimezone().strftime("%H:%M")
-        with pytest.raises(StudyInUse) as caught:
-            claim(store, study, "two", now=NOW + timedelta(seconds=5))
-        assert str(caught.value) == (
-            f"study 'planes' is being searched by process {os.getpid()} on here since {since} "
-            "(`python cli.py search # one`); wait for it, stop it, or give another --study"
-        )
-
-    def test_owner_may_claim_again_and_release(self, store: Store, study: StudyRecord) -> None:
-        """The same token is no conflict; after a release the study is free for all."""
-        claim(store, study, "one")
-        claim(store, study, "one")
-        owner = store.owner(study.id)
-        assert owner is not None
-        assert (owner.token, owner.pid, owner.started_at) == ("one", os.getpid(), NOW)
-        store.release(study.id, "two")
-        assert store.owner(study.id) == owner
-        store.release(study.id, "one")
-        assert store.owner(study.id) is None
-        claim(store, study, "two")
-
-    def test_stale_owner_is_replaced_and_told(self, store: Store, study: StudyRecord) -> None:
-        """Without a heartbeat for too long another host takes over; the first learns of it."""
-        claim(store, study, "one", host="far")
-        store.heartbeat(study.id, "one", NOW + STALE)
-        with pytest.raises(StudyInUse):
-            claim(store, study, "two", now=NOW + 2 * STALE)
-        claim(store, study, "two", now=NOW + 2 * STALE + timedelta(seconds=1))
-        with pytest.raises(StudyInUse, match="search # two"):
-            store.heartbeat(study.id, "one", NOW + 3 * STALE)
-        store.release(study.id, "two")
-        with pytest.raises(StudyInUse, match="no longer owned"):
-            store.heartbeat(study.id, "two", NOW + 3 * STALE)
-
-    def test_dead_owner_is_replaced_at_once_on_its_own_host_only(
-        self, store: Store, study: StudyRecord
-    ) -> None:
-        """A process that was killed holds nothing, if its pid can be asked about."""
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-            claim(store, study, "one", pid=child.pid)
-            with pytest.raises(StudyInUse):
-                claim(store, study, "two")
-            child.kill()
-        with pytest.raises(StudyInUse, match=f"process {child.pid} on here"):
-            claim(store, study, "two", host="far")
-        claim(store, study, "two")
-
-    def test_reused_pid_is_not_taken_for_the_owner(
-        self, store: Store, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A later process with the dead owner's pid does not keep the study locked."""
-        here = str(liveness.born(os.getpid())).rpartition("/")[0]
-        with monkeypatch.context() as patch:
-            patch.setattr("storage.liveness.born", lambda _pid: f"{here}/123")
-            claim(store, study, "one")
-        claim(store, study, "two")
-
-    def test_another_machine_of_the_same_name_is_left_its_study(
-        self, store: Store, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """What its pids say here says nothing of them there, nor in another container."""
-        with subprocess.Popen([sys.executable, "-c", ""]) as child:
-            child.wait()
-            with monkeypatch.context() as patch:
-                patch.setattr("storage.liveness.born", lambda _pid: "another boot/pid:[1]/123")
-                claim(store, study, "one", pid=child.pid)
-            with pytest.raises(StudyInUse):
-                claim(store, study, "two")
-        claim(store, study, "two", now=NOW + STALE + timedelta(seconds=1))
-
-    def test_of_many_claims_at_once_one_wins(self, url: str, study: StudyRecord) -> None:
-        """Claims are atomic: of eight coordinators that start together one gets the study."""
-
-        def attempt(token: int) -> bool:
-            own = Store(open_database(url))
-            try:
-                claim(own, study, str(token))
-            except StudyInUse:
-                return False
-            finally:
-                own.close()
-            return True
-
-        with ThreadPoolExecutor(8) as pool:
-            assert sum(pool.map(attempt, range(8))) == 1
-
-    def test_claiming_what_is_not_there_is_a_lookup_error(
-        self, store: Store, study: StudyRecord
-    ) -> None:
-        """A study that was never created cannot be owned."""
-        with pytest.raises(LookupError, match="no study with id 99"):
-            claim(store, replace(study, id=99), "one")
+    def test_a_name_is_given_once(self, store: Store, study: StudyRecord) -> None:
+        """It stays given when its file is sealed, retired and gone."""
+        run = begin(store, study)
+        assert store.note_name(study.id, "a.safetensors", "f" * 64)
+        assert not store.note_name(study.id, "a.safetensors", "f" * 64)
+        assert store.pending(study.id) == [Pending("a.safetensors", "f" * 64)]
+        store.seal_stage_run(run.id, State.COMPLETE, 1.0, [checkpoint(run)])
+        assert store.pending(study.id) == []
+        store.retire_checkpoint(checkpoint(run), "weak")
+        assert store.pending(study.id) == [Pending("a.safetensors", "f" * 64)]
+        store.settle_names(study.id, ["a.safetensors"])
+        assert store.pending(study.id) == []
+        assert not store.note_name(study.id, "a.safetensors", "e" * 64)

@@ -3,12 +3,13 @@
 import errno
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from storage.remote import Remote
-from storage.vault import Vault
+from storage.vault import StoredFile, Vault
 from tests.object_store import ObjectStore
 
 KEY = "0123456789abcdef" * 4
@@ -55,13 +56,36 @@ class TestVaultContract:
             file.write(b"XXXX")
         assert vault.verify(stored.path, stored.sha256)
 
-    def test_sealing_again_replaces(self, vault: Vault) -> None:
-        """The same name with other content is replaced, and the old hash no longer holds."""
+    def test_nothing_is_ever_overwritten(self, vault: Vault) -> None:
+        """A second file of one name gets another, and so does one whose name a user has taken."""
+        vault.root.mkdir(parents=True)
+        (vault.root / NAME).write_bytes(b"the user's own")
         old = vault.seal(put(vault, b"old"), NAME)
         new = vault.seal(put(vault, b"newer"), NAME)
-        assert vault.path(NAME).read_bytes() == b"newer"
-        assert vault.verify(NAME, new.sha256)
-        assert not vault.verify(NAME, old.sha256)
+        assert [old.path, new.path] == ["0.9871 a_2.safetensors", "0.9871 a_3.safetensors"]
+        assert vault.verify(old.path, old.sha256)
+        assert vault.verify(new.path, new.sha256)
+        assert vault.path(NAME).read_bytes() == b"the user's own"
+
+    def test_what_only_the_other_side_has_is_not_overwritten_either(self, vault: Vault) -> None:
+        """A machine without copies looks there before it gives a name."""
+        old = vault.seal(put(vault, b"old"), NAME)
+        if vault.remote is not None:
+            vault.path(NAME).unlink()
+        assert vault.seal(put(vault, b"new"), NAME).path != NAME
+        assert vault.verify(NAME, old.sha256)
+
+    def test_a_name_is_told_before_it_appears_and_may_be_refused(self, vault: Vault) -> None:
+        """Who notes it knows the content, too, and sees no file yet."""
+        told: list[StoredFile] = []
+
+        def note(file: StoredFile) -> bool:
+            assert not vault.path(file.path).exists()
+            told.append(file)
+            return len(told) > 1
+
+        assert vault.seal(put(vault), NAME, note) == told[1]
+        assert [file.path for file in told] == [NAME, "0.9871 a_2.safetensors"]
 
     def test_verify_notices_damage_and_loss(self, vault: Vault) -> None:
         """A flipped byte and a missing file both fail the check, without an exception."""
@@ -70,14 +94,14 @@ class TestVaultContract:
         if vault.remote is not None:
             vault.remote.send(vault.path(NAME), NAME)
         assert not vault.verify(NAME, stored.sha256)
-        vault.delete(NAME)
-        vault.delete(NAME)
+        vault.remove(NAME)
+        vault.remove(NAME)
         assert not vault.verify(NAME, stored.sha256)
 
     def test_broken_lists_what_is_missing_or_cut_short(self, vault: Vault) -> None:
         """Files that are gone or half there are named, whole ones are not."""
         whole, gone, cut = (vault.seal(put(vault), f"{n}.safetensors") for n in "abc")
-        vault.delete(gone.path)
+        vault.delete(gone.path, gone.sha256)
         vault.path(cut.path).write_bytes(b"wei")
         if vault.remote is not None:
             vault.remote.send(vault.path(cut.path), cut.path)
@@ -111,7 +135,7 @@ class TestVaultContract:
     @pytest.mark.parametrize("relative", ["", ".", "..", "../x", "/etc/passwd", "a/../../x"])
     def test_paths_that_leave_the_vault_are_refused(self, vault: Vault, relative: str) -> None:
         """No path from the database reads or deletes a file outside."""
-        for use in (vault.path, vault.delete):
+        for use in (vault.path, vault.remove, partial(vault.delete, sha256="0" * 64)):
             with pytest.raises(ValueError, match="in the vault"):
                 use(relative)
 
@@ -143,7 +167,7 @@ class TestVaultContract:
     def test_full_disk_leaves_nothing_behind(
         self, vault: Vault, step: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """ENOSPC is passed on; the older file of that name stays, no half file appears."""
+        """ENOSPC is passed on; older files stay, no half file appears."""
         stored = vault.seal(put(vault, b"old"), NAME)
         source = put(vault, b"new")
 
@@ -158,32 +182,75 @@ class TestVaultContract:
         assert vault.verify(NAME, stored.sha256)
         assert sorted(path.name for path in vault.root.iterdir()) == [NAME, "stages"]
 
-    def test_sweep_removes_orphans_and_nothing_else(self, vault: Vault) -> None:
-        """Unknown weights, temporary files and idle workspaces go; what users put there stays."""
-        put(vault, key=OTHER)
-        source = put(vault)
-        vault.seal(source, NAME)
-        vault.seal(source, "unknown.safetensors")
-        strays = [vault.root / "unknown.safetensors", vault.root / f".sealing-{'0' * 32}"]
-        strays[1].write_bytes(b"half")
+    def test_strays_are_listed_and_only_what_is_named_goes(self, vault: Vault) -> None:
+        """Unknown weights, temporary files and workspaces are named; other files are not."""
+        vault.seal(put(vault), NAME)
+        vault.seal(put(vault), "unknown.safetensors")
+        other = f"stages/{'1' * 32}"
+        (vault.root / other).mkdir()
+        (vault.root / f".sealing-{'0' * 32}").write_bytes(b"half")
         kept = [vault.root / name for name in ("notes.txt", ".x.safetensors", "stages/mine/a")]
         kept[2].parent.mkdir()
         for path in kept:
             path.write_bytes(b"the user's own")
-        (vault.root / "link.safetensors").symlink_to(source)
+        (vault.root / "link.safetensors").symlink_to(kept[0])
+        strays = {"unknown.safetensors": 7, f".sealing-{'0' * 32}": 4, other: 0}
+        assert vault.strays({NAME}) == strays
+        assert vault.strays({NAME, other}) == {k: v for k, v in strays.items() if k != other}
+        for path in strays:
+            vault.remove(path)
+        assert vault.strays({NAME}) == {}
+        assert all(path.exists() for path in [*kept, vault.path(NAME), vault.workspace(KEY)])
 
-        expected = {*strays, vault.workspace(OTHER)}
-        assert set(vault.orphans({NAME}, {KEY})) == expected
-        assert all(path.exists() for path in expected)
-        assert set(vault.sweep({NAME}, {KEY})) == expected
-        assert not any(path.exists() for path in expected)
-        assert all(path.exists() for path in [*kept, source, vault.path(NAME)])
-        assert vault.sweep({NAME}, {KEY}) == []
+    def test_sweep_takes_the_very_content_alone(self, vault: Vault) -> None:
+        """What came to have the name meanwhile is somebody else's, here and there."""
+        stored = vault.seal(put(vault), NAME)
+        vault.sweep(NAME, "0" * 64)
+        assert vault.verify(NAME, stored.sha256)
+        if vault.remote is not None:
+            vault.path(NAME).unlink()
+            vault.sweep(NAME, "0" * 64)
+            assert vault.remote.has(NAME)
+        vault.sweep(NAME, stored.sha256)
+        vault.sweep(NAME, stored.sha256)
+        assert not vault.verify(NAME, stored.sha256)
+
+    def test_a_changed_copy_is_not_deleted(self, vault: Vault) -> None:
+        """A user may have put weights of his own in the place of ours."""
+        stored = vault.seal(put(vault), NAME)
+        vault.path(NAME).write_bytes(b"the user's own")
+        vault.delete(NAME, stored.sha256)
+        assert vault.path(NAME).read_bytes() == b"the user's own"
+
+    def test_who_was_overtaken_finds_its_places_gone(self, vault: Vault) -> None:
+        """The next search goes on from its files; it can neither write there nor seal."""
+        late = Vault(vault.root, vault.remote, "1" * 32)
+        source = put(late, b"epoch 3")
+        (source.parent / ".last.safetensors.7.tmp").write_bytes(b"half")
+
+        def overtaken(_: StoredFile) -> bool:
+            vault.take_over(late.desk)
+            return True
+
+        with pytest.raises(FileNotFoundError):
+            late.seal(source, NAME, overtaken)
+        assert [path.name for path in vault.workspace(KEY).iterdir()] == [source.name]
+        assert (vault.workspace(KEY) / source.name).read_bytes() == b"epoch 3"
+        assert not source.parent.exists()
+        assert vault.strays(set()) == {}
+
+    def test_workspaces_of_others_are_left_to_them(self, vault: Vault) -> None:
+        """Only those of an owner that is named are taken over, and only one's own are cleared."""
+        other = Vault(vault.root, vault.remote, "1" * 32)
+        sources = [put(other), put(vault), put(vault, key=OTHER)]
+        vault.take_over("stages/../..")
+        vault.clear({KEY})
+        assert [source.exists() for source in sources] == [True, True, False]
 
     def test_empty_vault_has_no_orphans_and_no_size(self, vault: Vault) -> None:
         """Looking into a vault that was never written to neither fails nor makes its folder."""
         assert vault.size() == 0
-        assert vault.sweep(set(), set()) == []
+        assert vault.strays(set()) == {}
         assert vault.broken([]) == []
         assert not vault.root.exists()
         assert not vault.verify(NAME, "0" * 64)

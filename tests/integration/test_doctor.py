@@ -5,13 +5,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 from storage.database import open_database
+from storage.ownership import Claim
 from storage.records import Kind
 from storage.store import Store
 from study import doctor as module
+from study.cleaning import clean_strays
 from study.doctor import Finding, Level, doctor
 from study.ownership import STALE_AFTER
 from tests.lab import Lab, schedule, stage
@@ -70,19 +73,27 @@ def test_missing_and_changed_files_are_bad(finished: Lab, damage: Callable[[Path
     assert "`best` passes them over" in finding.advice
 
 
-def test_orphans_are_harmless(finished: Lab) -> None:
-    """Weights and workspaces that no row knows; the next search removes them indeed."""
+def test_strays_are_named_and_left_alone(finished: Lab) -> None:
+    """Weights and workspaces that no row knows may be anybody's: only `gc --strays` deletes."""
     vault = finished.folder / "lab"
     (vault / "stray.safetensors").write_bytes(b"stray")
     (vault / "stages" / ("0" * 16)).mkdir(parents=True)
     (vault / "notes.txt").write_text("my own")
     (finding,) = complaints(finished)
-    assert (finding.what, finding.level) == ("study lab: orphans", Level.NOTICE)
-    assert finding.found.startswith("2 files that no row points to: ")
+    assert (finding.what, finding.level) == ("study lab: strays", Level.NOTICE)
+    assert finding.found.startswith("2 files in its folder that no row points to: ")
     assert "stray.safetensors" in finding.found
+    assert "`gc --strays --study lab` lists them" in finding.advice
+    before = finished.outcome()
     finished.search()
+    assert complaints(finished) == [finding]
+    listed = clean_strays("lab", storage=finished.url)
+    assert {file.path for file in listed.files} == {"stray.safetensors", f"stages/{'0' * 16}"}
+    assert complaints(finished) == [finding]
+    clean_strays("lab", storage=finished.url, delete=True)
     assert complaints(finished) == []
     assert (vault / "notes.txt").exists()
+    assert finished.outcome() == before
 
 
 def test_a_search_that_left_off_can_go_on(make_lab: MakeLab) -> None:
@@ -103,15 +114,10 @@ def test_a_search_that_is_running_is_not_unfinished(make_lab: MakeLab) -> None:
     lab.search(stop=lambda: len(lab.told) >= 2)
     for age, unfinished in ((timedelta(0), False), (2 * STALE_AFTER, True)):
         with lab.reading() as (store, study, _):
-            store.claim(
-                study.id,
-                host="far",
-                pid=7,
-                token="t",  # noqa: S106 - no secret
-                command="search",
-                now=datetime.now(UTC) - age,
-                stale_after=STALE_AFTER,
-            )
+            began = datetime.now(UTC) - age
+            with mock.patch("storage.store.clock", lambda _, began=began: began):
+                mine = Claim(study.id, "t")
+                store.claim(mine, host="far", pid=7, command="search", stale_after=STALE_AFTER)
         found = {finding.what: finding.found for finding in doctor(storage=lab.url)}
         assert ("study lab: unfinished" in found) == unfinished
         assert ("study lab: owner" in found) != unfinished
@@ -149,7 +155,7 @@ def test_each_study_is_looked_at(finished: Lab) -> None:
     folder.mkdir()
     (folder / f"{Kind.BEST}.safetensors").write_bytes(b"stray")
     (finding,) = complaints(finished)
-    assert finding.what == "study second: orphans"
+    assert finding.what == "study second: strays"
 
 
 def test_databases_that_cannot_be_looked_at_are_told(tmp_path: Path) -> None:

@@ -80,10 +80,13 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     open_database(f"sqlite:///{old}", create=False).dispose()
     after = tables(old)
     assert "encore_owners" not in before
-    new = ("owners", "deletions", "looks", "checks")
+    new = ("owners", "deletions", "looks", "checks", "names")
     assert [after.pop(f"encore_{name}") for name in new] == [[]] * len(new)
     for changed in (before, after):
         changed.pop("sqlite_schema")
+    ((*study, identity, folder),) = after.pop("encore_studies")
+    assert [tuple(study)] == before.pop("encore_studies")
+    assert identity is folder is None
     assert before.pop("encore_version") == [("0001",)]
     assert after.pop("encore_version") == [(revisions.REVISIONS[-1],)]
     ((*first, data_wait, micro_batch),) = after.pop("encore_epochs")

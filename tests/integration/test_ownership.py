@@ -5,16 +5,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from storage.database import open_database
 from storage.errors import StudyInUse
+from storage.ownership import Claim
+from storage.records import Role
 from storage.store import Store
 from study import ownership
 from study.ownership import STALE_AFTER, Ownership
+from tests.lab import schedule, stage
 from trainers.metrics import Metric
 
 ROOT = Path(__file__).parents[2]
@@ -94,23 +100,31 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def elsewhere() -> AbstractContextManager[object]:
+    """Have this process be on another machine, of which only its heartbeat tells."""
+    return mock.patch("study.ownership.socket.gethostname", return_value="another")
+
+
 def take_over(store: Store, token: str, after: timedelta) -> None:
-    """Claim the study as a process on another host, with its clock."""
-    store.claim(
-        1,
-        host="far",
-        pid=1,
-        token=token,
-        command="python cli.py search",
-        now=datetime.now(UTC) + after,
-        stale_after=STALE_AFTER,
-    )
+    """Claim the study as a process on another host, which has watched its owner for a while."""
+    owner = store.owner(1)
+    assert owner is not None
+    now = datetime.now(UTC) + after
+    with mock.patch("storage.store.clock", return_value=now):
+        store.claim(
+            Claim(1, token),
+            host="far",
+            pid=1,
+            command="python cli.py search",
+            stale_after=STALE_AFTER,
+            silent=owner.heartbeat_at,
+        )
 
 
 def test_a_heartbeat_keeps_the_study(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it lives, it says so again and again, and another host respects that."""
     monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
-    with Ownership(store, 1) as mine:
+    with elsewhere(), Ownership(store, 1) as mine:
         first = store.owner(1)
         assert first is not None
         wait_for(lambda: (owner := store.owner(1)) and owner.heartbeat_at > first.heartbeat_at)
@@ -121,9 +135,10 @@ def test_a_heartbeat_keeps_the_study(store: Store, monkeypatch: pytest.MonkeyPat
 
 def test_who_lost_the_study_learns_of_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a long sleep another host owns it: `lost` says who, and its row is left alone."""
-    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
-    with Ownership(store, 1) as mine:
+    with elsewhere(), Ownership(store, 1) as mine:
         take_over(store, "other", 2 * STALE_AFTER)
+        monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
+        mine._beat()
         wait_for(lambda: mine.lost)
         assert "process 1 on far" in str(mine.lost)
     owner = store.owner(1)
@@ -139,13 +154,68 @@ def test_a_database_that_is_busy_for_once_ends_no_heartbeat(
     beats: list[int] = []
     real = store.heartbeat
 
-    def stumbling(study_id: int, token: str, now: datetime) -> None:
-        beats.append(study_id)
+    def stumbling(claim: Claim) -> None:
+        beats.append(claim.study_id)
         if len(beats) < 3:
             raise OSError("busy")
-        real(study_id, token, now)
+        real(claim)
 
     monkeypatch.setattr(store, "heartbeat", stumbling)
     with Ownership(store, 1) as mine:
         wait_for(lambda: len(beats) > 4)
         assert mine.lost is None
+
+
+def test_a_slow_clock_costs_nobody_the_study(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two minutes apart, the owner's heartbeats look old; but they come, which is watched."""
+    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(ownership, "WATCH_SECONDS", 0.5)
+    said: list[str] = []
+    real = datetime.now(UTC)
+    slow = (datetime.now(UTC) - 2 * STALE_AFTER + timedelta(seconds=n) for n in count())
+    behind = mock.patch("storage.ownership.clock", side_effect=lambda _: next(slow))
+    with elsewhere(), behind, Ownership(store, 1) as mine:
+        monkeypatch.setattr("study.ownership.socket.gethostname", lambda: "here")
+        wait_for(lambda: (owner := store.owner(1)) and owner.heartbeat_at < real - STALE_AFTER)
+        with pytest.raises(StudyInUse, match="on another"), Ownership(store, 1, said.append):
+            pass
+        assert mine.lost is None
+    assert len(said) == 1
+
+
+def test_a_silent_owner_elsewhere_is_watched_and_then_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was lost keeps the study for no longer than that."""
+    monkeypatch.setattr(ownership, "WATCH_SECONDS", 0.01)
+    with mock.patch("storage.store.clock", return_value=datetime.now(UTC) - 2 * STALE_AFTER):
+        store.claim(Claim(1, "lost"), host="far", pid=1, command="", stale_after=STALE_AFTER)
+    assert ownership.searcher(store, 1) is None
+    with Ownership(store, 1) as mine:
+        owner = store.owner(1)
+        assert owner is not None
+        assert owner.token == mine.claim.token
+
+
+def test_what_stumbles_after_the_loss_says_that_it_was_lost(store: Store) -> None:
+    """Whatever the other one's writes lead to here, the user reads the reason."""
+
+    def stumble() -> None:
+        with elsewhere(), Ownership(store, 1):
+            take_over(store, "other", 2 * STALE_AFTER)
+            raise ValueError("number must be new to the study, got 7")
+
+    with pytest.raises(StudyInUse, match="process 1 on far"):
+        stumble()
+
+
+def test_a_write_in_the_moment_of_the_loss_is_undone(store: Store) -> None:
+    """Between two heartbeats, no thread has noticed yet: the transaction itself does."""
+    with elsewhere(), Ownership(store, 1) as mine:
+        own = store.fenced(mine.claim)
+        own.add_trial(1, 0, schedule(stage()), 0, Role.EXPLORE)
+        take_over(store, "other", 2 * STALE_AFTER)
+        assert mine.lost is None
+        with pytest.raises(StudyInUse):
+            own.add_trial(1, 1, schedule(stage()), 0, Role.EXPLORE)
+    assert [trial.number for trial in store.trials(1)] == [0]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -15,6 +16,8 @@ from sqlalchemy import create_engine
 from storage import revisions, server
 from storage.database import open_database, reading
 from storage.errors import DatabaseAway, DatabaseUnusable, StudyInUse
+from storage.liveness import Life
+from storage.ownership import Claim
 from storage.patience import Patience, PatientStore
 from storage.records import Role
 from storage.store import Store
@@ -188,15 +191,19 @@ def test_a_study_that_was_taken_over_meanwhile_is_left_alone(
 
         def say(_: str) -> None:
             postgres.start()
-            store.claim(
-                1,
-                host="far",
-                pid=1,
-                token="other",  # noqa: S106 - no secret
-                command="python cli.py search",
-                now=datetime.now(UTC) + 2 * STALE_AFTER,
-                stale_after=STALE_AFTER,
-            )
+            owner = store.owner(1)
+            assert owner is not None
+            late = mock.patch("storage.store.clock", return_value=store.now() + 2 * STALE_AFTER)
+            far = mock.patch("storage.ownership.life_of", return_value=Life.UNKNOWN)
+            with late, far:
+                store.claim(
+                    Claim(1, "other"),
+                    host="far",
+                    pid=1,
+                    command="python cli.py search",
+                    stale_after=STALE_AFTER,
+                    silent=owner.heartbeat_at,
+                )
 
         patient = PatientStore(store._engine, Patience(say, threading.Event(), mine.confirm))
         postgres.stop()

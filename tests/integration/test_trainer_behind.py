@@ -52,7 +52,8 @@ def recorded_and_saved(lab: Lab) -> tuple[int, int]:
     with lab.reading() as (store, study, vault):
         for run in store.stage_runs(study.id):
             if run.state is State.RUNNING:
-                return len(store.epochs(run.id)), _epochs_in(vault.workspace(run.key) / LAST)
+                folder = next(vault.root.glob(f"stages/*/{run.key[:16]}"), vault.root)
+                return len(store.epochs(run.id)), _epochs_in(folder / LAST)
     return 0, 0
 
 

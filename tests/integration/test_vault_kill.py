@@ -19,13 +19,13 @@ vault = Vault(Path(sys.argv[1]))
 source = vault.workspace("0" * 64) / "last.safetensors"
 for number in itertools.count(int(sys.argv[2])):
     source.write_bytes(number.to_bytes(4, "big") * 750_000)
-    vault.seal(source, f"{number % 3}.safetensors")
+    vault.seal(source, f"{number}.safetensors")
     print(number, flush=True)
 """
 
 
 def test_killed_ten_times_every_final_name_is_whole(tmp_path: Path) -> None:
-    """Each file is one that was sealed, from its first byte to its last, and a sweep tidies up."""
+    """Each file is one that was sealed, from its first byte to its last."""
     vault, number = Vault(tmp_path / "vault"), 0
     dice = random.Random(0)  # noqa: S311 - no secret is made of it
     for _ in range(10):
@@ -34,11 +34,11 @@ def test_killed_ten_times_every_final_name_is_whole(tmp_path: Path) -> None:
             content = path.read_bytes()
             assert len(content) == SIZE
             assert content == content[:4] * (SIZE // 4)
-            assert int.from_bytes(content[:4], "big") % 3 == int(path.stem)
+            assert int.from_bytes(content[:4], "big") == int(path.stem.partition("_")[0])
     known = {path.name for path in vault.root.glob("*.safetensors")}
     hashes = {name: hashlib.sha256(vault.path(name).read_bytes()).hexdigest() for name in known}
-    assert len(known) == 3
-    vault.sweep(known, set())
+    assert len(known) >= 10
+    vault.clear(set())
     assert {path.name for path in vault.root.iterdir()} == known | {"stages"}
     assert all(vault.verify(name, sha256) for name, sha256 in hashes.items())
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
@@ -21,18 +22,23 @@ CONTENTS = st.binary(max_size=20)
 
 
 class VaultLife(RuleBasedStateMachine):
-    """A coordinator's life: it seals, crashes, deletes and sweeps; `rows` are its database."""
+    """Searches come and go in a folder that a user keeps files in, too; `rows` are the database."""
 
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
         self.rows: dict[str, StoredFile] = {}
+        self.noted: dict[str, str] = {}
+        self.pending: set[str] = set()
+        self.desks: set[str] = set()
         self.running: set[str] = set()
+        self.theirs: dict[str, bytes] = {}
+        self.searches = 0
 
     @property
     def vault(self) -> Vault:
-        """A new one each time, as after a restart: the folder is all it knows."""
-        return Vault(self.root)
+        """A new one each time: the folder is all it knows."""
+        return Vault(self.root, owner=f"{self.searches:032x}")
 
     def teardown(self) -> None:
         """Leave nothing in the temporary folder."""
@@ -41,48 +47,73 @@ class VaultLife(RuleBasedStateMachine):
     def source(self, key: str, content: bytes) -> Path:
         """Have a trainer write its file."""
         self.running.add(key)
+        self.desks.add(self.vault.desk)
         path = self.vault.workspace(key) / "best.safetensors"
         path.write_bytes(content)
         return path
 
+    def note(self, file: StoredFile) -> bool:
+        """Write a name down, if it was never given."""
+        if file.path in self.noted:
+            return False
+        self.noted[file.path] = file.sha256
+        self.pending.add(file.path)
+        return True
+
     @rule(key=KEYS, name=NAMES, content=CONTENTS)
     def seal(self, key: str, name: str, content: bytes) -> None:
         """File first, row second."""
-        self.rows[name] = self.vault.seal(self.source(key, content), name)
-        assert self.rows[name].sha256 == hashlib.sha256(content).hexdigest()
+        stored = self.vault.seal(self.source(key, content), name, self.note)
+        assert stored.sha256 == hashlib.sha256(content).hexdigest()
+        assert stored.path not in self.rows
+        self.rows[stored.path] = stored
+        self.pending.discard(stored.path)
 
-    @rule(key=KEYS, name=NAMES, content=CONTENTS, step=st.sampled_from(["fsync", "replace"]))
+    @rule(name=NAMES, content=CONTENTS)
+    def users_file(self, name: str, content: bytes) -> None:
+        """Have a user, or another database, leave weights where there are none."""
+        if not (self.root / name).exists() and name not in self.rows:
+            (self.root / name).write_bytes(b"theirs" + content)
+            self.theirs[name] = b"theirs" + content
+
+    @rule(key=KEYS, name=NAMES, content=CONTENTS, step=st.sampled_from(["fsync", "link"]))
     def disk_is_full(self, key: str, name: str, content: bytes, step: str) -> None:
         """Fail to seal: no file changes."""
         source = self.source(key, content)
         before = sorted(self.root.iterdir())
-        target = "os.fsync" if step == "fsync" else "pathlib.Path.replace"
-        full = mock.patch(target, side_effect=OSError(errno.ENOSPC, "full"))
-        with full, pytest.raises(OSError, match="full"):
-            self.vault.seal(source, name)
+        failing = [mock.patch(f"os.{step}", side_effect=OSError(errno.ENOSPC, "full"))]
+        if step == "link":
+            failing.append(
+                mock.patch("pathlib.Path.rename", side_effect=OSError(errno.ENOSPC, "full"))
+            )
+        with ExitStack() as full:
+            for each in failing:
+                full.enter_context(each)
+            with pytest.raises(OSError, match="full"):
+                self.vault.seal(source, name, self.note)
         assert sorted(self.root.iterdir()) == before
 
     @rule(key=KEYS, content=CONTENTS, name=NAMES)
-    def crash_before_the_rename(self, key: str, content: bytes, name: str) -> None:
+    def crash_before_the_link(self, key: str, content: bytes, name: str) -> None:
         """Kill a process that seals: it cannot tidy up, its temporary file stays."""
         source = self.source(key, content)
         with (
-            mock.patch("pathlib.Path.replace", side_effect=OSError("killed")),
+            mock.patch("os.link", side_effect=KeyboardInterrupt),
             mock.patch("pathlib.Path.unlink"),
-            pytest.raises(OSError, match="killed"),
+            pytest.raises(KeyboardInterrupt),
         ):
-            self.vault.seal(source, name)
+            self.vault.seal(source, name, self.note)
 
-    @rule(key=KEYS, content=CONTENTS)
-    def crash_before_the_row(self, key: str, content: bytes) -> None:
-        """Leave a file under a new name of which the database never learns."""
-        self.vault.seal(self.source(key, content), "orphan.safetensors")
+    @rule(key=KEYS, content=CONTENTS, name=NAMES)
+    def crash_before_the_row(self, key: str, content: bytes, name: str) -> None:
+        """Leave a file under a name that was noted, but without a row."""
+        self.vault.seal(self.source(key, content), name, self.note)
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
         """Row first, file second."""
-        self.rows.pop(name, None)
-        self.vault.delete(name)
+        if gone := self.rows.pop(name, None):
+            self.vault.delete(name, gone.sha256)
 
     @rule(key=KEYS)
     def finish(self, key: str) -> None:
@@ -90,15 +121,29 @@ class VaultLife(RuleBasedStateMachine):
         self.running.discard(key)
 
     @rule()
-    def sweep(self) -> None:
-        """After a sweep the folder holds what is known and nothing else."""
-        orphans = self.vault.orphans(set(self.rows), self.running)
-        assert self.vault.sweep(set(self.rows), self.running) == orphans
-        assert {path.name for path in self.root.iterdir()} - {"stages"} == set(self.rows)
-        stages = self.root / "stages"
-        left = {path.name for path in stages.iterdir()} if stages.exists() else set()
+    def begin_again(self) -> None:
+        """After another search has begun, the folder holds what is known and what is theirs."""
+        self.searches += 1
+        for desk in self.desks:
+            self.vault.take_over(desk)
+        for name in self.pending:
+            self.vault.sweep(name, self.noted[name])
+        self.vault.clear(self.running)
+        self.pending.clear()
+        self.desks.clear()
+        if (self.root / self.vault.desk).exists():
+            self.desks.add(self.vault.desk)
+        here = {path.name for path in self.root.iterdir()} - {"stages"}
+        assert here == self.rows.keys() | self.theirs.keys()
+        left = {path.name for path in self.root.glob("stages/*/*")}
         assert left == {key[:16] for key in self.running}
-        assert self.vault.orphans(set(self.rows), self.running) == []
+        assert self.vault.strays({*self.rows, *self.theirs}) == {}
+
+    @invariant()
+    def what_others_have_is_untouched(self) -> None:
+        """No file that is not ours is ever changed or deleted."""
+        for name, content in self.theirs.items():
+            assert (self.root / name).read_bytes() == content
 
     @invariant()
     def known_files_are_whole(self) -> None:
@@ -118,7 +163,7 @@ class RemoteVaultLife(VaultLife):
     @property
     def vault(self) -> Vault:
         """A new one each time, as after a restart: both folders are all it knows."""
-        return Vault(self.root, Remote(f"file://{self.elsewhere}"))
+        return Vault(self.root, Remote(f"file://{self.elsewhere}"), owner=f"{self.searches:032x}")
 
     def teardown(self) -> None:
         """Leave nothing in the temporary folder."""
@@ -128,13 +173,14 @@ class RemoteVaultLife(VaultLife):
     @rule()
     def lose_copies(self) -> None:
         """Go to another machine, which has the database alone."""
-        for path in self.root.glob("*.safetensors"):
-            path.unlink()
+        for name in self.rows:
+            (self.root / name).unlink(missing_ok=True)
 
     @rule(name=NAMES, content=CONTENTS)
     def damage(self, name: str, content: bytes) -> None:
         """Let something write into a copy here."""
-        (self.root / name).write_bytes(content)
+        if name in self.rows:
+            (self.root / name).write_bytes(content)
 
 
 TestVaultLife = VaultLife.TestCase
