@@ -284,7 +284,7 @@ class Lab:
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the database, past Optuna and all of ours."""
-        with closing(sqlite3.connect(self.folder / "encore.db")) as connection:
+        with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:
             return connection.execute(statement).fetchall()
 
     def optuna_trials(self) -> dict[int, OptunaTrial]:
