@@ -65,27 +65,35 @@ def check(connection: Connection, claim: Claim) -> None:
 def claim(
     connection: Connection, claimant: Owner, stale_after: timedelta, silent: datetime | None
 ) -> None:
-    """Make `claimant` the study's owner, or raise StudyInUse while another one lives.
-
-    A process of another machine counts as gone if its heartbeat is too old, and is still `silent`,
-    the one that the claimant has watched in vain.
-    """
+    """Make `claimant` the study's owner, or raise StudyInUse while another one lives."""
     # The study's row is the lock: PostgreSQL would let two processes find no owner at once.
     study = select(StudyRow.name).where(StudyRow.id == claimant.study_id).with_for_update()
-    name = connection.execute(study).scalar_one_or_none()
-    if name is None:
+    if connection.execute(study).first() is None:
         raise LookupError(f"there is no study with id {claimant.study_id}")
+    refuse(connection, claimant, stale_after, silent)
+    connection.execute(delete(OwnerRow).where(OwnerRow.study_id == claimant.study_id))
+    connection.execute(insert(OwnerRow).values(vars(claimant)))
+    used = update(StudyRow).where(StudyRow.id == claimant.study_id)
+    connection.execute(used.values(used_at=claimant.started_at))
+
+
+def refuse(
+    connection: Connection, claimant: Owner, stale_after: timedelta, silent: datetime | None
+) -> None:
+    """Raise StudyInUse while another process lives that owns the study.
+
+    One of another machine counts as gone if its heartbeat is too old, and is still `silent`, the
+    one that the claimant has watched in vain.
+    """
     owner = _owner(connection, claimant.study_id)
     if owner and owner.token != claimant.token:
         life = life_of(owner, claimant.host)
         quiet = claimant.started_at - owner.heartbeat_at > stale_after
         away = life is Life.UNKNOWN and quiet and owner.heartbeat_at == silent
         if not away and life is not Life.GONE:
+            named = select(StudyRow.name).where(StudyRow.id == claimant.study_id)
+            name = connection.execute(named).scalar_one()
             raise _in_use(name, owner, claimant.started_at, life)
-    connection.execute(delete(OwnerRow).where(OwnerRow.study_id == claimant.study_id))
-    connection.execute(insert(OwnerRow).values(vars(claimant)))
-    used = update(StudyRow).where(StudyRow.id == claimant.study_id)
-    connection.execute(used.values(used_at=claimant.started_at))
 
 
 def heartbeat(connection: Connection, claim: Claim) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Update, delete, insert, select, update
 
 from storage import liveness, names, ownership, rows, stage_runs
-from storage.database import alone, change_one, clock, writing
+from storage.database import alone, change_one, clock, reading, writing
 from storage.errors import StudyInUse
 from storage.ownership import Claim
 from storage.predictions import encode
@@ -120,18 +120,20 @@ class Store(Reader):
         cannot be known, if its heartbeat is older than `stale_after` and still that of `silent`.
         The same claim may be made again.
         """
-        with writing(self._engine) as connection:
-            now = clock(connection)
-            claimant = Owner(
-                **vars(claim),
-                host=host,
-                pid=pid,
-                born=liveness.born(pid),
-                command=command,
-                started_at=now,
-                heartbeat_at=now,
-            )
-            ownership.claim(connection, claimant, stale_after, silent)
+        # At first without a lock: a process that is stopped may hold that of a whole file.
+        for enter, take in ((reading, ownership.refuse), (writing, ownership.claim)):
+            with enter(self._engine) as connection:
+                now = clock(connection)
+                claimant = Owner(
+                    **vars(claim),
+                    host=host,
+                    pid=pid,
+                    born=liveness.born(pid),
+                    command=command,
+                    started_at=now,
+                    heartbeat_at=now,
+                )
+                take(connection, claimant, stale_after, silent)
 
     def heartbeat(self, claim: Claim) -> None:
         """Say that the owner lives; StudyInUse if somebody else took over."""

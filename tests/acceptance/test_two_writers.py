@@ -43,8 +43,8 @@ def start(folder: Path) -> Iterator[Start]:
 
     yield begin
     for search in begun:
-        search.kill()
-        search.communicate()
+        with search:
+            search.kill()
 
 
 def said(search: subprocess.Popen[str]) -> str:

@@ -1,11 +1,13 @@
 """One coordinator a study: who comes second is told, who is dead is replaced, who lost learns."""
 
 import shlex
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -72,6 +74,17 @@ def test_a_second_search_is_refused_and_told_by_whom(
     owner = store.owner(1)
     assert owner is not None
     assert owner.pid == holder.pid
+
+
+def test_an_owner_that_was_stopped_amid_a_transaction_is_named(
+    store: Store, holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Nobody can write then; the reason is said at once, not that the database is locked."""
+    with closing(sqlite3.connect(tmp_path / "encore.db")) as theirs:
+        theirs.execute("BEGIN IMMEDIATE")
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(StudyInUse, match="which is stopped"), Ownership(store, 1):
+            pass
 
 
 def test_a_killed_owner_is_replaced_at_once(store: Store, holder: subprocess.Popen[str]) -> None:
