@@ -72,6 +72,8 @@ class Noting(SyntheticTrainer):
         self.killed = False
         self.trained.append(task.folder.name)
         self.starts.append(task.start)
+        if task.start is not None and not task.start.is_file():
+            raise FileNotFoundError(f"weights to start from must be there, got {task.start}")
         for metrics in super().train(task):
             yield replace(metrics, seconds=SECONDS)
 
