@@ -1,6 +1,7 @@
 """Every question to the database, one named method each."""
 
 import json
+import os
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -36,6 +37,18 @@ from storage.tables import (
 
 class Reader(Scores):
     """Answers from the database that `engine` leads to; changes nothing."""
+
+    # the database
+
+    def file_identity(self) -> tuple[int, int] | None:
+        """Give device and inode of the file at the database's path; None on a server.
+
+        Raises FileNotFoundError where nothing lies there any more.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        found = os.stat(self._engine.url.database or "")
+        return found.st_dev, found.st_ino
 
     # studies
 

@@ -116,7 +116,7 @@ def _before_starts_from_best(standing: Standing, config: StudyConfig) -> set[int
         position
         for trial in standing.trials
         for position, stage in enumerate(trial.schedule.stages)
-        if stage.start_from == Kind.BEST
+        if stage.start_from == Kind.BEST.value
     }
     return {p - 1 for p in begun | {p for p, kinds in enumerate(allowed) if Kind.BEST in kinds}}
 
