@@ -1,7 +1,7 @@
 """Every question to the database, one named method each."""
 
 import json
-import os
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -47,7 +47,7 @@ class Reader(Scores):
         """
         if self._engine.dialect.name != "sqlite":
             return None
-        found = os.stat(self._engine.url.database or "")
+        found = Path(self._engine.url.database or "").stat()
         return found.st_dev, found.st_ino
 
     # studies

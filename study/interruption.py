@@ -55,7 +55,7 @@ def is_deaf_to(number: int) -> bool:
 
 
 def leave_the_terminal(number: int) -> None:
-    """After SIGHUP, print nowhere: to write to a closed terminal fails, in the middle of an epoch."""
+    """After SIGHUP, print nowhere: to write to a closed terminal fails, amid an epoch."""
     if sys.platform == "win32" or number != signal.SIGHUP:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

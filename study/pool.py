@@ -74,8 +74,8 @@ def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
     failures = [trial.failure for trial in trials if trial.state is State.FAILED]
     if failures and len(failures) == len(trials):
         return (
-            f"all {len(failures)} trials of study {study!r} have failed, the last with "
-            f"{failures[-1]}; mend the cause and run `search` with more --trials"
+            f"every trial of study {study!r} has failed, the last with {failures[-1]}; mend the "
+            "cause and run `search` with more --trials"
         )
     return f"no trial of study {study!r} has finished yet; let `search` run on"
 
