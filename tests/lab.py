@@ -92,6 +92,7 @@ class Scripted(Suggestions):
         space: object,  # noqa: ARG002
         weights: str,  # noqa: ARG002
         after: object = None,  # noqa: ARG002
+        wanted: object = None,  # noqa: ARG002
     ) -> tuple[int, Schedule]:
         """Give the next schedule: what a crash kept from our tables is asked for again."""
         trials = self._store.trials(self._ours)
