@@ -22,6 +22,8 @@ from study.commands.report import report
 from study.commands.reproduce import reproduce
 from study.commands.searching import plan, repeat, search
 from study.exits import FAILED, INTERRUPTED, NOBODY_READS, exit_code, sentence
+from study.interruption import is_deaf_to, leave_the_terminal
+from trainers.interrupts import TERMINATIONS
 
 app = typer.Typer(
     name="encore",
@@ -55,7 +57,9 @@ for command in (
 
 def main() -> None:
     """Run the command line and exit; errors become one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _like_ctrl_c)
+    for number in TERMINATIONS:
+        if not is_deaf_to(number):
+            signal.signal(number, _like_ctrl_c)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, stream=sys.stderr)
@@ -94,6 +98,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
 def _like_ctrl_c(number: int, _frame: FrameType | None) -> NoReturn:
     """Give the study up and clean away what is half done; a cluster may send SIGTERM twice."""
     signal.signal(number, signal.SIG_IGN)
+    leave_the_terminal(number)
     raise KeyboardInterrupt
 
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -39,6 +40,18 @@ from storage.tables import (
 
 class Reader(Scores):
     """Answers from the database that `engine` leads to; changes nothing."""
+
+    # the database
+
+    def file_identity(self) -> tuple[int, int] | None:
+        """Give device and inode of the file at the database's path; None on a server.
+
+        Raises FileNotFoundError where nothing lies there any more.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        found = Path(self._engine.url.database or "").stat()
+        return found.st_dev, found.st_ino
 
     # studies
 

@@ -14,6 +14,7 @@ from storage.database import open_database, redact
 from storage.errors import DatabaseTooNew, DatabaseUnusable, RemoteUnusable, StudyNotFound
 from storage.places import CACHE, open_vault, runs_folder
 from storage.records import Checkpoint, State, StudyRecord
+from storage.remote import is_url
 from storage.store import Store
 from storage.vault import Vault
 from study.cleaning import decoded, fetched
@@ -127,6 +128,7 @@ def _study(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
     size = vault.size() / 1e9
     summary = f"{_count(len(trials), 'trial')}, {_count(len(checkpoints), 'weights file')}"
     yield Finding(f"study {study.name}", Level.GOOD, f"{summary}, {size:.2f} GB")
+    yield from _photos(store, study)
     yield from _unfinished(store, study)
     try:
         yield from _files(store, study, vault, checkpoints)
@@ -151,6 +153,25 @@ def _files(
             "restore them; `best` passes them over, and `search` trains again what it needs",
         )
     yield from _strays(store, study, vault)
+
+
+def _photos(store: Store, study: StudyRecord) -> Iterator[Finding]:
+    """Look for the folder that the study's photos were last searched in."""
+    given = study.config.get("data") or {}
+    if is_url(given.get("root") or given.get("source") or ""):
+        return  # they are fetched when they are needed
+    try:
+        root = Path(store.manifest(study.manifest_digest).root)
+    except LookupError:
+        return
+    if not root.is_dir():
+        yield Finding(
+            f"study {study.name}: photos",
+            Level.BAD,
+            f"the folder {root} is not there",
+            "put it back, or run `search` with --data where the same photos lie now: the study "
+            "then knows",
+        )
 
 
 def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:

@@ -1,24 +1,28 @@
 """Signals that end a search: the first lets its epochs end, the second is obeyed at once."""
 
+import errno
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainers.interrupts import INTERRUPTS
+from trainers.interrupts import INTERRUPTS, TERMINATIONS
 
 ECHO = 5.0
-"""Seconds in which a second SIGTERM says nothing new.
+"""Seconds in which a second SIGTERM or SIGHUP says nothing new.
 
-A cluster sends it to every process of a job, and the job's script passes it on.
+A cluster sends it to every process of a job, and the job's script passes it on; of a terminal that
+is closed, both the system and its shell tell.
 """
 
 
 @contextmanager
 def interruption(event: threading.Event) -> Iterator[None]:
-    """Have the first Ctrl-C or SIGTERM set `event`, the second one raise `KeyboardInterrupt`."""
+    """Have the first of `INTERRUPTS` set `event`, the second one raise `KeyboardInterrupt`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,16 +30,44 @@ def interruption(event: threading.Event) -> Iterator[None]:
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         nonlocal first
+        leave_the_terminal(number)
         now = time.monotonic()
         if first is None:
             first = number, now
             event.set()
-        elif not first[0] == number == signal.SIGTERM or now - first[1] >= ECHO:
+        elif not {first[0], number} <= set(TERMINATIONS) or now - first[1] >= ECHO:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
+    heard = [number for number in INTERRUPTS if not is_deaf_to(number)]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def is_deaf_to(number: int) -> bool:
+    """Tell whether this process was started so that it outlasts its terminal, as `nohup` does."""
+    return number not in (signal.SIGINT, signal.SIGTERM) and (
+        signal.getsignal(number) is signal.SIG_IGN
+    )
+
+
+def leave_the_terminal(number: int) -> None:
+    """After SIGHUP, print nowhere: to write to a closed terminal fails, amid an epoch."""
+    if sys.platform == "win32" or number != signal.SIGHUP:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if _is_terminal(stream):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def _is_terminal(stream: int) -> bool:
+    try:
+        os.get_terminal_size(stream)
+    except OSError as error:
+        return error.errno == errno.EIO  # one that is closed
+    return True

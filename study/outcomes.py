@@ -18,19 +18,22 @@ class Outcomes:
         self._store = store
         self._metric = metric
         self._labels = labels
-        self.by_schedule: dict[str, list[Gains]] = defaultdict(list)
+        self.by_schedule: dict[str, list[Gains | None]] = defaultdict(list)
 
     def learn(self, trial: Trial) -> None:
-        """Read a trial's predictions, if it is a repeat that is complete.
+        """Read the predictions of a repeat that has ended; None stands for one that failed.
 
         Exploration is left out: who was chosen for a lucky score there must not race with it.
         """
-        if trial.role is not Role.REPEAT or trial.state is not State.COMPLETE:
-            return
+        if trial.role is Role.REPEAT and trial.state is not State.RUNNING:
+            self.by_schedule[trial.schedule_digest].append(self._gains(trial))
+
+    def _gains(self, trial: Trial) -> Gains | None:
+        if trial.state is not State.COMPLETE:
+            return None
         if trial.best_stage_run is None or trial.best_epoch is None:
-            return
+            return None
         found = self._store.predictions(trial.best_stage_run, trial.best_epoch, self._labels)
         right = (found.predicted == self._labels).astype(float)
         p_true = found.true_probability.astype(float)
-        gained = gains(self._metric, self._labels, right, p_true)
-        self.by_schedule[trial.schedule_digest].append(gained)
+        return gains(self._metric, self._labels, right, p_true)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from storage.errors import DatabaseAway, StudyInUse
+from storage.errors import DatabaseAway, DatabaseUnusable, StudyInUse
 from storage.liveness import Life
 from storage.ownership import Claim, life_of
 from storage.records import Owner
@@ -40,19 +40,26 @@ def _is_silent(store: Store, owner: Owner) -> bool:
     return unknown and store.now() - owner.heartbeat_at > STALE_AFTER
 
 
+class DatabaseReplaced(DatabaseUnusable):
+    """Another file, or none, lies where the database was opened."""
+
+
 class Ownership:
     """A context in which this process is a study's only searcher. Raises `StudyInUse` on entry.
 
-    `lost` is set to the reason if somebody else took the study over meanwhile; where the context is
-    left by an error after that, `StudyInUse` is raised in its place. `say` is told of waiting.
+    `lost` is set to the reason if somebody else took the study over meanwhile, or if the database's
+    file was deleted or replaced: what is open leads to one that nobody finds again. Where the
+    context is left by an error after that, the reason is raised in its place. `say` is told of
+    waiting.
     """
 
     def __init__(
         self, store: Store, study_id: int, say: Callable[[str], None] = lambda _: None
     ) -> None:
         self.claim = Claim(study_id, uuid.uuid4().hex)
-        self.lost: StudyInUse | None = None
+        self.lost: StudyInUse | DatabaseReplaced | None = None
         self._store = store
+        self._file = store.file_identity()
         self._say = say
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -77,6 +84,8 @@ class Ownership:
     ) -> None:
         self._over.set()
         self._thread.join()
+        if isinstance(self.lost, DatabaseReplaced):
+            return  # the row is gone; what lies there now is another's
         try:
             if isinstance(error, Exception):
                 self.confirm()  # who lost the study stumbles over what the other one does
@@ -85,7 +94,11 @@ class Ownership:
             log.debug("the study was not given up", exc_info=True)
 
     def confirm(self) -> None:
-        """Say now that we live, and learn at once if we are the owner no more: `StudyInUse`."""
+        """Say now that we live, and learn at once if we are the owner no more.
+
+        Raises `StudyInUse`, or `DatabaseReplaced`.
+        """
+        self._check_file()
         self._store.heartbeat(self.claim)
 
     def _watch(self) -> datetime | None:
@@ -104,8 +117,19 @@ class Ownership:
         while not self._over.wait(HEARTBEAT_SECONDS):
             try:
                 self.confirm()
-            except StudyInUse as error:
+            except (StudyInUse, DatabaseReplaced) as error:
                 self.lost = error
                 return
             except Exception:  # a database busy for once must not end the heartbeat
                 log.debug("a heartbeat was missed", exc_info=True)
+
+    def _check_file(self) -> None:
+        try:
+            if self._store.file_identity() == self._file:
+                return
+        except FileNotFoundError:
+            pass
+        raise DatabaseReplaced(
+            "the database's file was deleted or replaced while the search ran, so nothing more can "
+            "be kept; put it back and run the same command again: the search goes on where it was"
+        )

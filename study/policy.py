@@ -61,7 +61,7 @@ class Standing:
 
     trials: Sequence[Trial]
     tree: StageTree
-    outcomes: Mapping[str, Sequence[Gains]]
+    outcomes: Mapping[str, Sequence[Gains | None]]
 
 
 class Policy(Protocol):

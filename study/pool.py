@@ -56,9 +56,7 @@ def gather(
     """
     leading = store.leading_epochs(study, LIMIT)
     if not leading:
-        raise NothingToSelect(
-            f"no trial of study {study.name!r} has finished yet; let `search` run on"
-        )
+        raise NothingToSelect(_why_nothing(study.name, store.trials(study.id)))
     trials, links = store.trials(study.id), store.links(study.id)
     leading_runs = {run for run, _ in leading}
     leaders = {number for number, _, run in links if run in leading_runs}
@@ -70,6 +68,16 @@ def gather(
     found = store.predictions_of(list(epochs), labels, whole=criterion.needs_probabilities)
     scorer = scorer_of(found, labels, n_classes, criterion, goal)
     return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds)
+
+
+def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
+    failures = [trial.failure for trial in trials if trial.state is State.FAILED]
+    if failures and len(failures) == len(trials):
+        return (
+            f"every trial of study {study!r} has failed, the last with {failures[-1]}; mend the "
+            "cause and run `search` with more --trials"
+        )
+    return f"no trial of study {study!r} has finished yet; let `search` run on"
 
 
 def scorer_of(

@@ -14,9 +14,6 @@ from trainers.schedule import Schedule
 if TYPE_CHECKING:
     from study.suggestions import Suggestions  # Optuna, which `best` and `ls` do without
 
-PATIENCE = 10
-"""How often the sampler is asked for a schedule that is not known to lead nowhere."""
-
 
 class Proposals:
     """Begins the trials of a study."""
@@ -63,15 +60,12 @@ class Proposals:
         self, tree: StageTree, after: Branch | None, *, free: bool = False
     ) -> tuple[int, Schedule]:
         """Ask the sampler; ask again if what it says would be stopped before any training."""
-        for _ in range(PATIENCE - 1):
-            number, schedule = self._suggest(after)
-            if free or not self._leads_nowhere(schedule, tree):
-                return number, schedule
-            self._suggestions.give_up(number, "it begins with what is known to be weak")
-        return self._suggest(after)
-
-    def _suggest(self, after: Branch | None) -> tuple[int, Schedule]:
-        return self._suggestions.ask(self._config.resolved_space, self._weights, after)
+        return self._suggestions.ask(
+            self._config.resolved_space,
+            self._weights,
+            after,
+            lambda schedule: free or not self._leads_nowhere(schedule, tree),
+        )
 
     def _leads_nowhere(self, schedule: Schedule, tree: StageTree) -> bool:
         if self._config.strategy not in HALVING:

@@ -34,21 +34,26 @@ def gains(metric: Metric, labels: NDArray[np.int64], right: Gains, p_true: Gains
     return right * len(labels) / (counts[labels] * np.count_nonzero(counts))
 
 
-def beaten(outcomes: Mapping[str, Sequence[Gains]], rounds: int) -> set[str]:
+def beaten(outcomes: Mapping[str, Sequence[Gains | None]], rounds: int) -> set[str]:
     """Give the schedules that are worse than the leader beyond what luck explains.
 
-    `outcomes` has each schedule's gains under each of its seeds, in order. After each round, in
-    which all that are still racing got a seed, they are compared with the best of them; the first
-    round to tell is the second, the last is `rounds`.
+    `outcomes` has each schedule's gains under each of its seeds, in order; None is a seed whose
+    training failed. After each round, in which all that are still racing got a seed, they are
+    compared with the best of them; the first round to tell is the second, the last is `rounds`.
     """
     out: set[str] = set()
     for seeds in range(2, rounds + 1):
         racing = {name: found for name, found in outcomes.items() if name not in out}
         if len(racing) < 2 or any(len(found) < seeds for found in racing.values()):
             break  # the round is not over
+        gained = {name: _trained(found[:seeds]) for name, found in racing.items()}
         tests = (rounds - 1) * math.comb(len(outcomes), 2)
-        out |= _worse({name: np.stack(found[:seeds]) for name, found in racing.items()}, tests)
+        out |= _worse({name: np.stack(found) for name, found in gained.items() if found}, tests)
     return out
+
+
+def _trained(seeds: Sequence[Gains | None]) -> list[Gains]:
+    return [gained for gained in seeds if gained is not None]
 
 
 def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
@@ -56,10 +61,12 @@ def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
 
     The level is shared out among all `tests` of a race (Bonferroni). A difference of means errs by
     its photos (paired) and by its seeds, whose spread is pooled over all schedules since each has
-    few; Welch and Satterthwaite's degrees of freedom join the two.
+    few.
     """
-    leader = max(racing, key=lambda name: racing[name].mean())
     of_seeds, freedom = spread_of_seeds(list(racing.values()))
+    if not freedom:
+        return set()  # nobody has a second seed to tell how much seeds differ
+    leader = max(racing, key=lambda name: racing[name].mean())
     return {
         name
         for name, seeds in racing.items()
@@ -81,33 +88,40 @@ def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
 def p_value(
     leader: NDArray[np.float64], other: NDArray[np.float64], of_seeds: float, freedom: int
 ) -> float:
-    """Test, two-sided, that two schedules are equal; shapes (seeds, photos)."""
+    """Test, two-sided, that two schedules are equal; shapes (seeds, photos).
+
+    Photos are many and seeds are few, so each part of the variance is judged by its own degrees of
+    freedom (after Cochran, 1964): Satterthwaite's single number for both, itself an estimate, finds
+    too many differences where the spread of few seeds happens to come out small.
+    """
     from scipy.special import stdtr  # Student's t; scipy.stats has it, too, in a second more
 
     difference = leader.mean(axis=0) - other.mean(axis=0)
+    by_photos = _of_mean(difference)
     by_seeds = of_seeds * (1 / len(leader) + 1 / len(other))
-    variance, joint = _joint(difference, by_seeds, freedom)
+    variance = by_photos + by_seeds
     if variance == math.inf or difference.mean() == 0:
         return 1.0
     if variance == 0:
         return 0.0
-    return float(2 * stdtr(joint, -abs(difference.mean()) / math.sqrt(variance)))
+    t = -abs(difference.mean()) / math.sqrt(variance)
+    tails = by_photos * stdtr(len(difference) - 1, t) + by_seeds * stdtr(max(freedom, 1), t)
+    return float(2 * tails / variance)
 
 
 def mean_interval(seeds: NDArray[np.float64], of_seeds: float, freedom: int) -> float:
     """Give half the 95 % interval of a schedule's mean, over photos and seeds; (seeds, photos)."""
     from scipy.special import stdtrit
 
-    variance, joint = _joint(seeds.mean(axis=0), of_seeds / len(seeds), freedom)
+    values, by_seeds = seeds.mean(axis=0), of_seeds / len(seeds)
+    by_photos = _of_mean(values)
+    variance = by_photos + by_seeds
+    # Welch and Satterthwaite's degrees of freedom join the two parts.
+    parts = by_photos**2 / max(len(values) - 1, 1) + by_seeds**2 / max(freedom, 1)
+    joint = variance**2 / parts if parts and variance < math.inf else 1.0
     return float(stdtrit(joint, 0.975) * math.sqrt(variance)) if variance else 0.0
 
 
-def _joint(values: NDArray[np.float64], by_seeds: float, freedom: int) -> tuple[float, float]:
-    """Give the variance of a mean over photos, seeds' luck included, and what freedom it has."""
-    n = len(values)
-    if n < 2:
-        return math.inf, 1.0
-    by_photos = float(values.var(ddof=1)) / n
-    variance = by_photos + by_seeds
-    parts = by_photos**2 / (n - 1) + by_seeds**2 / max(freedom, 1)
-    return variance, variance**2 / parts if parts else 1.0
+def _of_mean(values: NDArray[np.float64]) -> float:
+    """Give the variance of a mean over photos."""
+    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.inf

@@ -100,13 +100,29 @@ def _chosen(
 
 def _starts(standing: Standing, config: StudyConfig) -> dict[tuple[str, Kind], int]:
     """Give whose weights later trials may start from, and which weights; each with its place."""
-    kinds = {Kind.LAST}
+    best = _before_starts_from_best(standing, config)
+    return {
+        (node.key, kind): place
+        for place, node in enumerate(_beginnings(standing, config))
+        for kind in Kind
+        if kind is Kind.LAST or node.position in best
+    }
+
+
+def _before_starts_from_best(standing: Standing, config: StudyConfig) -> set[int]:
+    """Give the positions after which a stage may start from the best epoch.
+
+    A grid's schedules are not in the space: those that were begun tell what others are like.
+    """
     space = config.resolved_space
-    stages = range(max(space.n_stages))
-    if any("best" in (space.of_stage(p).get("start_from") or ()) for p in stages):
-        kinds.add(Kind.BEST)
-    nodes = enumerate(_beginnings(standing, config))
-    return {(node.key, kind): place for place, node in nodes for kind in kinds}
+    allowed = [space.of_stage(p).get("start_from", ()) for p in range(max(space.n_stages))]
+    begun = {
+        position
+        for trial in standing.trials
+        for position, stage in enumerate(trial.schedule.stages)
+        if stage.start_from == Kind.BEST.value
+    }
+    return {p - 1 for p in begun | {p for p, kinds in enumerate(allowed) if Kind.BEST in kinds}}
 
 
 def _beginnings(standing: Standing, config: StudyConfig) -> list[Node]:

@@ -31,7 +31,7 @@ from study.progress import Listener, Notice, SearchStarted, noticing, telling
 from study.selector import find_study
 from study.settings import load_config, settings_of
 from study.space import views_of
-from study.studies import open_study, plain_config, stored_config
+from study.studies import keep_manifest, open_study, plain_config, stored_config
 from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Stage
@@ -127,6 +127,7 @@ def run_search(
             store = PatientStore(fenced(database, ownership.claim), patience)
             study = settle(store, config.storage, study, say)
             store.update_config(study.id, {**study.config, **plain_config(config)})
+            keep_manifest(store, manifest)
             coordinator = Coordinator(
                 study=study,
                 labels=manifest.labels(Split.VALID),

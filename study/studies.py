@@ -20,13 +20,7 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
     try:
         study = store.study(config.study_name)
     except StudyNotFound:
-        store.save_manifest(
-            ManifestRecord(
-                digest=manifest.digest,
-                root=str(manifest.root.resolve()),
-                document=manifest.to_json(),
-            )
-        )
+        keep_manifest(store, manifest)
         return store.create_study(config.study_name, config.metric, manifest.digest, plain, space)
     changes = space_changes(study.space, space)
     if changes:
@@ -53,6 +47,12 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
             "--study"
         )
     return study
+
+
+def keep_manifest(store: Store, manifest: Manifest) -> None:
+    """Keep the data set; of one that is known, where it lies now: photos may have been moved."""
+    root, document = str(manifest.root.resolve()), manifest.to_json()
+    store.save_manifest(ManifestRecord(digest=manifest.digest, root=root, document=document))
 
 
 def plain_config(config: StudyConfig) -> dict[str, Any]:

@@ -6,12 +6,12 @@ Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Op
 import logging
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -25,6 +25,32 @@ from study.policy import Branch
 from study.space import stage_of, suggest_schedule
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
+
+PATIENCE = 10
+"""How often the sampler is asked for a schedule that is not known to lead nowhere."""
+
+
+class Draft:
+    """What a sampler suggests for a trial, before it is written down. `fixed` has no say in it."""
+
+    def __init__(self, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]) -> None:
+        self.chosen: dict[str, tuple[Any, CategoricalDistribution]] = {}
+        self._study, self._trial, self._fixed = study, trial, fixed
+        self._space = study.sampler.infer_relative_search_space(study, trial)
+        self._joint = study.sampler.sample_relative(study, trial, self._space)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Give one of the choices: the fixed one, the one chosen with others, or one of its own."""
+        distribution = CategoricalDistribution(choices)
+        if name in self._fixed:
+            value = self._fixed[name]
+        elif name in self._joint and self._space[name] == distribution:
+            value = self._joint[name]
+        else:
+            sampler = self._study.sampler
+            value = sampler.sample_independent(self._study, self._trial, name, distribution)
+        self.chosen[name] = value, distribution
+        return value
 
 
 class Suggestions:
@@ -67,21 +93,31 @@ class Suggestions:
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}  # by trial, the steps
 
-    def ask(self, space: Space, weights: str, after: Branch | None = None) -> tuple[int, Schedule]:
+    def ask(
+        self,
+        space: Space,
+        weights: str,
+        after: Branch | None = None,
+        wanted: Callable[[Schedule], bool] = lambda _: True,
+    ) -> tuple[int, Schedule]:
         """Let the sampler suggest a schedule; give the new trial's number beside it.
 
-        With `after`, it goes on from the beginning of that trial.
+        With `after`, it goes on from the beginning of that trial. What is not `wanted` leaves
+        nothing: the sampler is asked again for the same trial, `PATIENCE` times in all.
         """
-        if after is not None:
-            self._study.enqueue_trial(self._fixed(after))
+        fixed = self._fixed(after) if after is not None else {}
         trial = self._study.ask()
         self._open[trial.number] = trial
-        return trial.number, suggest_schedule(trial, space, weights)
-
-    def give_up(self, number: int, why: str) -> None:
-        """End a trial that was asked for, but leads nowhere."""
-        self.annotate(number, {"given up": why})
-        self.tell(number, State.FAILED, None)
+        for _ in range(PATIENCE):
+            draft = Draft(self._study, self._frozen(trial.number), fixed)
+            schedule = suggest_schedule(draft, space, weights)
+            if wanted(schedule):
+                break
+        identity = self._identity(trial.number)
+        for name, (value, distribution) in draft.chosen.items():
+            plain = distribution.to_internal_repr(value)
+            self._storage.set_trial_param(identity, name, plain, distribution)
+        return trial.number, schedule
 
     def add(self, like: int | None = None) -> int:
         """Begin a trial that was not asked for, with the parameters of trial `like`, if any."""

@@ -48,12 +48,15 @@ class WeightsFiles:
         """Tell whether a stage run is complete and what a trial needs of it is there, whole.
 
         Its best weights are needed, unless they were deleted on purpose: then nobody chooses them.
+        But what the next stage starts from has to be there, whatever was deleted why.
         """
         if run.state is not State.COMPLETE:
             return False
+        there = self.whole(run).keys()
+        if next_starts_from is not None and next_starts_from not in there:
+            return False
         retired = {deletion.kind for deletion in self._store.deletions_of(run.id)}
-        there = self.whole(run).keys() | (retired & {Kind.BEST})
-        return {Kind.BEST, next_starts_from} - {None} <= there
+        return Kind.BEST in there | retired
 
     def start(self, parent: StageRun | None, stage: Stage) -> Path | None:
         """Find the weights that a stage starts from, given the stage run before it."""

@@ -75,6 +75,8 @@ class Noting(SyntheticTrainer):
         self.killed = False
         self.trained.append(task.folder.name)
         self.starts.append(task.start)
+        if task.start is not None and not task.start.is_file():
+            raise FileNotFoundError(f"weights to start from must be there, got {task.start}")
         for metrics in super().train(task):
             yield replace(metrics, seconds=SECONDS)
 
@@ -93,6 +95,7 @@ class Scripted(Suggestions):
         space: object,  # noqa: ARG002
         weights: str,  # noqa: ARG002
         after: object = None,  # noqa: ARG002
+        wanted: object = None,  # noqa: ARG002
     ) -> tuple[int, Schedule]:
         """Give the next schedule: what a crash kept from our tables is asked for again."""
         trials = self._store.trials(self._ours)

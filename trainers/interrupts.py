@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+TERMINATIONS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What asks a process to end: a cluster, a container, or a terminal that is closed."""
+
+INTERRUPTS = (signal.SIGINT, *TERMINATIONS)
 
 
 @contextmanager

@@ -130,11 +130,7 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
         raise typer.Exit(INTERRUPTED)
     if outcome.spent:
         err.print(f"{outcome.spent}: {left}; the same command with more goes on")
-    from study.pool import NothingToSelect
     from study.selector import best as choose
     from study.views.selection import print_summary
 
-    try:
-        print_summary(out, choose(outcome.study, storage=storage))
-    except NothingToSelect as error:
-        err.print(str(error), markup=False)
+    print_summary(out, choose(outcome.study, storage=storage))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -31,6 +32,13 @@ augmentation = ["side-on"]
 [[space.stages]]
 cycle_len = [2]
 """
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Makes a terminal its own, so that SIGHUP comes when that is closed."""
+
 UNSAVED = """
 SELECT count(*) FROM encore_epochs JOIN encore_stage_runs ON id = stage_run_id
 WHERE state = 'running'
@@ -59,7 +67,7 @@ def unsaved_epochs(folder: Path) -> int:
         return 0
 
 
-def wait_for_an_epoch(folder: Path, search: subprocess.Popen[str]) -> bool:
+def wait_for_an_epoch(folder: Path, search: subprocess.Popen[Any]) -> bool:
     """Have the search stand still where an epoch is recorded that only training can bring back."""
     while search.poll() is None:
         time.sleep(0.01)
@@ -147,3 +155,21 @@ def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) 
     _, said = again.communicate(timeout=240)
     assert again.returncode == 0, said
     assert len(listed(tmp_path, "ls")["trials"]) == 2
+
+
+def test_a_closed_terminal_costs_no_epoch(tmp_path: Path) -> None:
+    """SIGHUP comes, nothing can be printed any more; the epoch ends and is saved all the same."""
+    (tmp_path / "study.toml").write_text(SETTINGS)
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", IN_A_TERMINAL, str(ROOT / "cli.py"), "search", "--trials", "2"]
+    search = subprocess.Popen(
+        command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    assert wait_for_an_epoch(tmp_path, search)
+    os.close(ours)
+    search.send_signal(signal.SIGCONT)
+    assert search.wait(60) == 130
+    assert unsaved_epochs(tmp_path) == 0
+    assert start(tmp_path, 2).wait(240) == 0
+    assert [trial["state"] for trial in listed(tmp_path, "ls")["trials"]] == ["complete"] * 2

@@ -11,6 +11,7 @@ import pytest
 import cli
 from study.ownership import Ownership
 from tests.lab import Lab
+from trainers.data.digits import digits_folder
 
 SETTINGS = """
 backbone = "test_resnet"
@@ -158,3 +159,16 @@ def test_time_and_device_hours_end_a_search(run: Run) -> None:
         "complete",
         "pruned",
     }
+
+
+def test_moved_photos_are_found_again(folder: Path, run: Run) -> None:
+    """A search on the same photos elsewhere tells the study; then `explain` finds them."""
+    digits_folder(folder).rename(folder / "old")
+    search = ("search", "--study", "moved", "--trials", "1", "--allow-leaks", "--data")
+    run(*search, "old")
+    (folder / "old").rename(folder / "new")
+    run("doctor", code=1)
+    run(*search, "new")
+    run("doctor")
+    run("explain", "--top", "1", "--to", "explained")
+    assert list((folder / "explained").glob("*.png"))

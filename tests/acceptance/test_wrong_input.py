@@ -120,7 +120,10 @@ def test_nothing_to_select_is_exit_code_5(
     said = capsys.readouterr().err
     assert "2 trials in a row have failed" in said
     assert "TrainingDiverged" in said
-    assert cli.run(["best"]) == 5
+    assert cli.run(["search", "--study", "other", "--trials", "1"]) == 5
+    said = capsys.readouterr().err
+    assert "every trial of study 'other' has failed, the last with diverged" in said
+    assert cli.run(["best", "--study", "digits"]) == 5
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 

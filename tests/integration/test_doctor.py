@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,3 +200,15 @@ def test_a_package_that_is_missing_on_the_machine_is_bad(
     (bad,) = [finding for finding in findings if finding.level is Level.BAD]
     assert (bad.what, bad.found) == ("no-such-package", "not installed")
     assert bad.advice.startswith("pip install ")
+
+
+def test_photos_that_are_not_there_are_named(finished: Lab) -> None:
+    """Where they were moved, the folder is named, and how to tell the study."""
+    assert finished.manifest
+    with finished.reading() as (store, study, _):
+        record = store.manifest(study.manifest_digest)
+        store.save_manifest(replace(record, root=str(finished.folder / "moved")))
+    (found,) = complaints(finished)
+    assert found.what == "study lab: photos"
+    assert str(finished.folder / "moved") in found.found
+    assert "--data" in found.advice

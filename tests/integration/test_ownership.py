@@ -1,6 +1,7 @@
 """One coordinator a study: who comes second is told, who is dead is replaced, who lost learns."""
 
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ from storage.ownership import Claim
 from storage.records import Role
 from storage.store import Store
 from study import ownership
-from study.ownership import STALE_AFTER, Ownership
+from study.ownership import STALE_AFTER, DatabaseReplaced, Ownership
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 
@@ -232,3 +233,37 @@ def test_a_write_in_the_moment_of_the_loss_is_undone(store: Store) -> None:
         with pytest.raises(StudyInUse):
             own.add_trial(1, 1, schedule(stage()), 0, Role.EXPLORE)
     assert [trial.number for trial in store.trials(1)] == [0]
+
+
+def delete(file: Path) -> None:
+    """Delete the database."""
+    file.unlink()
+
+
+def restore(file: Path) -> None:
+    """Put a copy in the database's place, as a backup does."""
+    copy = file.with_suffix(".copy")
+    shutil.copy(file, copy)
+    copy.replace(file)
+
+
+def empty(file: Path) -> None:
+    """Put an empty file in the database's place."""
+    file.unlink()
+    file.with_suffix(".other").touch()
+    file.with_suffix(".other").replace(file)
+
+
+@pytest.mark.parametrize("disturb", [delete, restore, empty])
+def test_a_database_that_is_no_longer_there_is_noticed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturb: Callable[[Path], None]
+) -> None:
+    """What is open leads to a file that nobody finds again: the next heartbeat says what to do."""
+    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
+    with Ownership(store, 1) as mine:
+        disturb(tmp_path / "encore.db")
+        wait_for(lambda: mine.lost)
+        assert isinstance(mine.lost, DatabaseReplaced)
+        assert "put it back and run the same command again" in str(mine.lost)
+        with pytest.raises(DatabaseReplaced):
+            mine.confirm()

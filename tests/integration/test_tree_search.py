@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from optuna.trial import FixedTrial
 
 from storage.records import Role, State, stage_run_key
 from study.choices import PHOTO_SPACE
 from study.config import Strategy
 from study.policy import Explore
 from study.progress import TrialFinished
+from study.space import suggest_schedule
 from tests.crashes import check_end, crashes, dies_at
 from tests.lab import Lab, optuna_study, schedule, stage
 from trainers.schedule import Schedule
@@ -77,16 +79,39 @@ def test_a_branch_begins_as_a_promising_trial(searched: Lab) -> None:
 
 @pytest.mark.parametrize("strategy", [Strategy.TREE, Strategy.ASHA])
 def test_the_hopeless_are_not_begun(make_lab: MakeLab, strategy: Strategy) -> None:
-    """With few beginnings the sampler soon repeats a weak one; Optuna notes what was given up."""
+    """With few beginnings the sampler soon repeats a weak one; of that, nothing is left anywhere."""
     lab = make_lab(trials=12, strategy=strategy, space=SPACE | {"n_stages": [2]}, sampler="random")
     told = lab.search()
     finished = [news.trial for news in told if isinstance(news, TrialFinished)]
     assert len(finished) == 12
     assert all(trial.seconds > 0 for trial in finished)
-    given_up = [t for t in optuna_study(lab.url).trials if "given up" in t.user_attrs]
-    assert {trial.state.name for trial in given_up} <= {"FAIL"}
+    theirs = optuna_study(lab.url).trials
+    assert [trial.number for trial in theirs] == list(range(12))
+    assert {trial.state.name for trial in theirs} <= {"COMPLETE", "PRUNED"}
     with lab.reading() as (store, study, _):
-        assert not {t.number for t in given_up} & {t.number for t in store.trials(study.id)}
+        assert [trial.number for trial in store.trials(study.id)] == list(range(12))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes", "qmc"])
+def test_what_is_asked_again_is_written_down_once(make_lab: MakeLab, sampler: str) -> None:
+    """Any sampler can be asked for the same trial thrice; Optuna has the last answer alone."""
+    lab = make_lab(trials=4, strategy=Strategy.INDEPENDENT, space=SPACE, sampler=sampler)
+    with lab.bench() as bench:
+        for number in range(14):
+            asked: list[Schedule] = []
+
+            def third(schedule: Schedule, asked: list[Schedule] = asked) -> bool:
+                asked.append(schedule)
+                return len(asked) == 3
+
+            space = lab.config.resolved_space
+            got, found = bench.suggestions.ask(space, "random", None, third)
+            assert (got, found) == (number, asked[2])
+            bench.suggestions.tell(got, State.COMPLETE, 0.5)
+    theirs = optuna_study(lab.url).trials
+    assert [trial.number for trial in theirs] == list(range(14))
+    last = suggest_schedule(FixedTrial(theirs[-1].params), lab.config.resolved_space, "random")
+    assert last == found
 
 
 def test_killed_at_every_event_the_tree_is_the_same(make_lab: MakeLab) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.records import Checkpoint, Kind
+from storage.records import Checkpoint, Kind, State
 from tests.lab import Lab, schedule, stage
 
 MakeLab = Callable[..., Lab]
@@ -91,3 +91,18 @@ def test_a_damaged_file_is_noticed_and_trained_again(
         assert again.path != lost.path  # what lies there may be somebody's own by now
     place.unlink(missing_ok=True)
     lab.check_order()
+
+
+@pytest.mark.parametrize("begun", [0, 10])
+def test_a_grid_whose_schedules_start_from_the_best_epoch_comes_to_its_end(
+    make_lab: MakeLab, begun: int
+) -> None:
+    """Its first stage is kept for the others, or trained once more where none had asked for it."""
+    late = [stage(64 + 8 * n, start_from="last" if n <= begun else "best") for n in range(1, 15)]
+    lab = make_lab(*(schedule(ROOT, each) for each in late), strategy="independent", keep=1)
+    lab.search()
+    lab.check_order()
+    with lab.reading() as (store, study, _):
+        assert [trial.state for trial in store.trials(study.id)] == [State.COMPLETE] * 14
+        root = store.stage_runs(study.id)[0]
+    assert lab.trainer.trained.count(root.key[:16]) == (2 if begun else 1)

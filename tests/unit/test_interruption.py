@@ -7,7 +7,7 @@ import pytest
 
 from study import interruption
 
-INT, TERM = signal.SIGINT, signal.SIGTERM
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
         (5, TERM, TERM, True),
         (0.1, INT, TERM, True),
         (0.1, TERM, INT, True),
+        (0.1, HUP, HUP, False),  # of a closed terminal, both the system and the shell tell
+        (0.1, HUP, TERM, False),
+        (5, HUP, HUP, True),
     ],
 )
 def test_the_second_signal_is_obeyed_at_once_unless_it_is_an_echo(
@@ -27,6 +30,7 @@ def test_the_second_signal_is_obeyed_at_once_unless_it_is_an_echo(
     now = 100.0
     monkeypatch.setattr(interruption.time, "monotonic", lambda: now)
     before, event = signal.getsignal(TERM), threading.Event()
+    monkeypatch.setattr(interruption, "_is_terminal", lambda _: False)  # this one is needed on
     with interruption.interruption(event):
         assert not event.is_set()
         signal.raise_signal(first)
@@ -53,3 +57,14 @@ def test_a_search_in_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert handlers == [before]
+
+
+def test_who_was_told_to_outlast_its_terminal_does() -> None:
+    """`nohup` starts a search that ignores SIGHUP; it goes on ignoring it."""
+    before, event = signal.signal(HUP, signal.SIG_IGN), threading.Event()
+    try:
+        with interruption.interruption(event):
+            signal.raise_signal(HUP)
+            assert not event.is_set()
+    finally:
+        signal.signal(HUP, before)

@@ -159,6 +159,15 @@ def test_best_weights_stay_where_stages_start_from_them() -> None:
     assert world.staying(asked, ongoing=True) == sorted(["11-best", *both])
 
 
+def test_best_weights_stay_where_a_grid_starts_from_them() -> None:
+    """Its schedules are in no space, but those that were begun tell what others start from."""
+    world, asked = Imagined(None, None), config(keep=1, strategy="independent")
+    onward = schedule(stage(32), stage(32, start_from="best")).to_json()
+    world.trials[0] = Trial(**{**vars(world.trials[0]), "schedule_json": onward})
+    both = [f"{run}-{kind}" for run in (10, 20) for kind in Kind]
+    assert world.staying(asked, ongoing=True) == sorted(["11-best", "11-last", "21-last", *both])
+
+
 @pytest.mark.parametrize(
     ("limit", "staying"),
     [
