@@ -25,7 +25,6 @@ from study.space import stage_of, suggest_schedule
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
-
 PATIENCE = 10
 """How often the sampler is asked for a schedule that is not known to lead nowhere."""
 
