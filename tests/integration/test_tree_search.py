@@ -79,7 +79,7 @@ def test_a_branch_begins_as_a_promising_trial(searched: Lab) -> None:
 
 @pytest.mark.parametrize("strategy", [Strategy.TREE, Strategy.ASHA])
 def test_the_hopeless_are_not_begun(make_lab: MakeLab, strategy: Strategy) -> None:
-    """With few beginnings the sampler soon repeats a weak one; of that, nothing is left anywhere."""
+    """With few beginnings the sampler soon repeats a weak one; nothing is left of that."""
     lab = make_lab(trials=12, strategy=strategy, space=SPACE | {"n_stages": [2]}, sampler="random")
     told = lab.search()
     finished = [news.trial for news in told if isinstance(news, TrialFinished)]
