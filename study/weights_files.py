@@ -8,6 +8,7 @@ from storage.vault import Vault
 from study.naming import weights_name
 from study.tree import Rank
 from trainers.base import BEST, LAST
+from trainers.handover import network_alone
 from trainers.metrics import Metric
 from trainers.schedule import Stage
 
@@ -85,7 +86,8 @@ class WeightsFiles:
         score = epoch.score(self._metric)
         epochs = epochs_before + epoch.epoch
         name = weights_name(kind, trial, run.position, epochs, self._metric, score)
-        stored = self._vault.seal(self._vault.workspace(run.key) / _SOURCES[kind], name)
+        source = self._vault.workspace(run.key) / _SOURCES[kind]
+        stored = self._vault.seal(network_alone(source) if kind is Kind.LAST else source, name)
         return Checkpoint(
             stage_run_id=run.id,
             kind=kind,
