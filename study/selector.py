@@ -146,6 +146,8 @@ class Selector:
         for place, ranked in enumerate(self._store.ranking(self._study)):
             trial, epoch = ranked.trial, best_epoch(ranked.trial)
             column = pool.epochs.get(epoch)
+            if trial.schedule_digest not in places:  # its predictions cannot be read
+                continue
             # A loss that is no number is None: nothing to choose by.
             if column is None or trial.loss is None or (not ranked.checkpoint and epoch in deleted):
                 continue
@@ -242,7 +244,7 @@ class Selector:
             schedules=tuple(lines),
             goal=self._goal,
             operation=self._operation(predictions),
-            damaged=tuple(damaged),
+            damaged=(*damaged, *pool.damaged),
         )
 
     def _honest(self, pool: Pool, column: int) -> Honest | None:

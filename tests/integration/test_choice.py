@@ -1,5 +1,6 @@
 """`best` by what it is asked to choose by, on studies whose runs come out as they are told to."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from storage import predictions
 from storage.records import State
-from study import pool
+from study import pool, scoring, tables
 from study.config import ConfigError
 from study.goals import Goal
 from study.pool import NothingToSelect, counted
@@ -223,3 +224,58 @@ def test_a_pruned_trial_among_the_leaders_needs_its_schedule_s_own(
         seeds = {t.seed for t in trials if t.schedule_digest == line.digest and t.score is not None}
         assert set(line.scores) == seeds
     assert len(chosen.schedules) < len({trial.schedule_digest for trial in trials})
+
+
+@pytest.mark.parametrize("criterion", [Criterion.AUROC, Criterion.COST])
+def test_a_choice_of_more_than_memory_holds_is_the_same(
+    searched: Search, monkeypatch: pytest.MonkeyPatch, criterion: Criterion
+) -> None:
+    """Read from the database bit by bit, the candidates' probabilities come to the same answer."""
+    lab = searched({32: [Run(1), Run(9), Run(9)], 64: [Run(4), Run(2), Run(3)]})
+    costs = ["[bold]roses>[red]tulips=3"] if criterion is Criterion.COST else []
+    asked = Asked(criterion=criterion, costs=costs)
+    held = best(storage=lab.url, asked=asked)
+    for module in (pool, scoring, tables):
+        monkeypatch.setattr(module, "HELD", 1)
+    assert best(storage=lab.url, asked=asked) == held
+
+
+def spoil(lab: Lab, run: int, epoch: int) -> None:
+    """Damage an epoch's predictions in the database."""
+    with sqlite3.connect(lab.folder / "encore.db") as connection:
+        changed = connection.execute(
+            "UPDATE encore_predictions SET blob = substr(blob, 1, 40) "
+            "WHERE stage_run_id = ? AND epoch = ?",
+            (run, epoch),
+        )
+        assert changed.rowcount == 1
+
+
+@pytest.mark.parametrize("criterion", [Criterion.ACCURACY, Criterion.AUROC])
+def test_predictions_that_are_damaged_are_passed_over(
+    searched: Search, criterion: Criterion
+) -> None:
+    """The weights that they are of cannot be judged: the next best are chosen, and it is said."""
+    lab = searched({32: [Run(1)], 64: [Run(4), Run(2)], 96: [Run(9)]})
+    with lab.reading() as (store, study, _):
+        first, second = (each.trial for each in store.ranking(study)[:2])
+    run, epoch = first.best_stage_run, first.best_epoch
+    assert run is not None
+    assert epoch is not None
+    spoil(lab, run, epoch)
+    chosen = best(storage=lab.url, asked=Asked(criterion=criterion))
+    assert chosen.trial == second.number
+    assert chosen.damaged == (f"the predictions of stage run {run}, epoch {epoch}",)
+    assert size_of(chosen) == 64
+    assert first.schedule_digest not in {line.digest for line in chosen.schedules}
+
+
+def test_a_study_of_which_no_predictions_can_be_read_is_told(searched: Search) -> None:
+    """In one sentence, instead of an error about bytes."""
+    lab = searched({32: [Run(1)]})
+    with lab.reading() as (store, study, _):
+        epochs = store.leading_epochs(study, 99)
+    for run, epoch in epochs:
+        spoil(lab, run, epoch)
+    with pytest.raises(NothingToSelect, match="no predictions can be read: the database is damag"):
+        best(storage=lab.url)
