@@ -139,11 +139,13 @@ class Halving(Section):
 class Keeping(Section):
     """Whose weights stay on disk: the best of `trials` trials and the finalists'.
 
-    `max_disk` bounds what all weights of the study take.
+    `max_disk` bounds what all weights of the study take, `max_predictions` what its predictions
+    take in the database: beyond it, the weakest epochs keep two probabilities per photo.
     """
 
     trials: Annotated[int, Field(ge=1)] = 10
     max_disk: ByteSize | None = None
+    max_predictions: ByteSize = ByteSize(10**9)
 
 
 class Seeds(Section):

@@ -64,6 +64,12 @@ def gather(
         )
     trials, links = store.trials(study.id), store.links(study.id)
     seeds = _in_the_running(trials, links, leading)
+    if criterion.needs_probabilities:
+        full = {(e.stage_run_id, e.epoch) for e in store.kept_predictions(study) if e.full}
+        leading = [epoch for epoch in leading if epoch in full]
+        seeds = {d: s for d, s in seeds.items() if all(best_epoch(t) in full for t in s)}
+        if not seeds:
+            raise _shortened(criterion)
     # A mean without its weak seeds would flatter.
     wanted = [*leading, *(best_epoch(trial) for same in seeds.values() for trial in same)]
     wanted = list(dict.fromkeys(wanted))
@@ -116,13 +122,17 @@ def scorer_of(
 
 def _table(found: StoredPredictions, labels: Labels, criterion: Criterion) -> Table:
     if found.probabilities is None:
-        raise NothingToSelect(
-            f"{criterion} needs the probabilities of all classes, which are not kept of so "
-            "many photos and classes; choose by another --metric"
-        )
+        raise _shortened(criterion)
     # An own trainer may have yielded what is no number.
     table: Table = np.nan_to_num(found.probabilities)
     return _honest(labels, table) if criterion is Criterion.COST else table
+
+
+def _shortened(criterion: Criterion) -> NothingToSelect:
+    return NothingToSelect(
+        f"{criterion} needs the probabilities of all classes, which are not kept of so many photos "
+        "and classes; choose by another --metric"
+    )
 
 
 def _in_the_running(

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ByteSize
 
 from storage import predictions
 from storage.records import State
 from study import pool, scoring, tables
-from study.config import ConfigError
+from study.cleaning import clean_weights
+from study.config import ConfigError, Keeping
+from study.doctor import Level, doctor
 from study.goals import Goal
 from study.pool import NothingToSelect, counted
 from study.schedules import cheapest
@@ -279,3 +282,52 @@ def test_a_study_of_which_no_predictions_can_be_read_is_told(searched: Search) -
         spoil(lab, run, epoch)
     with pytest.raises(NothingToSelect, match="no predictions can be read: the database is damag"):
         best(storage=lab.url)
+
+
+def test_predictions_in_the_database_are_bounded(searched: Search) -> None:
+    """Beyond the setting, `gc` shortens the weakest; what `best` says by accuracy stays the same.
+
+    By AUROC it then chooses among the schedules of whose seeds all is kept.
+    """
+    lab = searched({32: [Run(1), Run(9)], 64: [Run(4), Run(2)], 96: [Run(20)]})
+    before = best(storage=lab.url)
+    with lab.reading() as (store, study, _):
+        whole = store.kept_predictions(study)
+        store.update_config(study.id, study.config | {"keep": {"max_predictions": 1}})
+    assert all(each.full for each in whole)
+    listed = clean_weights(storage=lab.url)
+    done = clean_weights(storage=lab.url, delete=True)
+    assert listed.predictions == done.predictions == len(whole) - 1
+    assert clean_weights(storage=lab.url).predictions == 0
+    with lab.reading() as (store, study, _):
+        short = store.kept_predictions(study)
+    assert [each.full for each in short] == [True] + [False] * (len(whole) - 1)
+    assert sum(each.size for each in short) < sum(each.size for each in whole)
+    assert best(storage=lab.url) == before
+    with pytest.raises(NothingToSelect, match="auroc needs the probabilities of all classes"):
+        best(storage=lab.url, asked=Asked(criterion=Criterion.AUROC))
+
+
+def test_a_search_bounds_its_predictions(searched: Search) -> None:
+    """When it tidies up; doctor says how much there is and what the policy is."""
+    lab = searched({32: [Run(1)], 64: [Run(4)]})
+    settings = lab.config.model_copy(update={"keep": Keeping(max_predictions=ByteSize(1))})
+    lab.config = settings
+    lab.search()
+    with lab.reading() as (store, study, _):
+        assert [each.full for each in store.kept_predictions(study)].count(True) == 1
+        store.update_config(study.id, settings.model_dump(mode="json"))
+    (said,) = [each.found for each in doctor(storage=lab.url) if "predictions" in each.what]
+    assert "shortened; beyond 1B (keep.max_predictions) `search` and `gc --delete`" in said
+
+
+def test_doctor_names_damaged_predictions_and_goes_on(searched: Search) -> None:
+    """Each of them; a page that the database cannot read costs the rows on it alone."""
+    lab = searched({32: [Run(1)], 64: [Run(4)]})
+    with lab.reading() as (store, study, _):
+        run, epoch = store.leading_epochs(study, 9)[1]
+    spoil(lab, run, epoch)
+    found = [each for each in doctor(storage=lab.url) if each.level is Level.BAD]
+    assert [each.found for each in found] == [
+        f"1 epoch whose predictions are damaged: epoch {epoch} of stage run {run}"
+    ]
