@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from storage.errors import RowDamaged
 from storage.records import Checkpoint
 from storage.remote import Remote
 
@@ -88,17 +89,27 @@ class Vault:
         path = self.root / steps
         inside = path.resolve().is_relative_to(self.root.resolve())
         if not steps.parts or steps.is_absolute() or ".." in steps.parts or not inside:
-            raise ValueError(f"path must lead to a file in the vault, got {relative!r}")
+            raise RowDamaged(f"path must lead to a file in the vault, got {relative!r}")
         return path
 
-    def verify(self, relative: str, sha256: str) -> bool:
-        """Tell whether a sealed file has exactly that content; afterwards it lies at its `path`."""
-        return _has(self.path(relative), sha256) or self._fetch(relative, sha256)
+    def verify(self, relative: str, sha256: str, size: int | None = None) -> bool:
+        """Tell whether a sealed file has exactly that content; afterwards it lies at its `path`.
+
+        What is known to have another `size` is not read. A path that leads out of the vault is no
+        sealed file's.
+        """
+        try:
+            here = self.path(relative)
+        except RowDamaged:
+            return False
+        return _has(here, sha256, size) or self._fetch(relative, sha256)
 
     def broken(self, files: Iterable[StoredFile | Checkpoint]) -> list[str]:
         """List those that are missing or changed; a remote file is judged by its size alone."""
         if self.remote is None:
-            return [file.path for file in files if not self.verify(file.path, file.sha256)]
+            return [
+                file.path for file in files if not self.verify(file.path, file.sha256, file.size)
+            ]
         there = self.remote.entries()
         return [f.path for f in files if f.path not in there or there[f.path].size != f.size]
 
@@ -191,8 +202,10 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _has(path: Path, sha256: str) -> bool:
+def _has(path: Path, sha256: str, size: int | None = None) -> bool:
     try:
+        if size is not None and path.stat().st_size != size:  # it may be a sparse terabyte
+            return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except (FileNotFoundError, IsADirectoryError):

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.errors import RowDamaged
 from storage.records import (
     Checkpoint,
     KeptPredictions,
@@ -91,7 +93,8 @@ def discard(spares: Iterable[Spare], store: Store, vault: Vault) -> None:
     """Delete weights files, the rows first: a row must never point to a file that is not there."""
     for each in spares:
         store.retire_checkpoint(each.checkpoint, each.reason)
-        vault.delete(each.checkpoint.path)
+        with suppress(RowDamaged):  # a path out of the vault: what lies there is another's
+            vault.delete(each.checkpoint.path)
 
 
 def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[KeptPredictions]:

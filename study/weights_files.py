@@ -1,7 +1,9 @@
 """The weights files of stage runs: which of them are whole, and how they are sealed."""
 
+from contextlib import suppress
 from pathlib import Path
 
+from storage.errors import RowDamaged
 from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Trial
 from storage.store import Store
 from storage.vault import Vault
@@ -48,9 +50,10 @@ class WeightsFiles:
         """Give the sealed files that are there and unchanged; forget those that are not."""
         kept = self.kept(run)
         for kind, checkpoint in list(kept.items()):
-            if not self._vault.verify(checkpoint.path, checkpoint.sha256):
+            if not self._vault.verify(checkpoint.path, checkpoint.sha256, checkpoint.size):
                 self._store.delete_checkpoint(run.id, kind)
-                self._vault.delete(checkpoint.path)
+                with suppress(RowDamaged):  # a path out of the vault
+                    self._vault.delete(checkpoint.path)
                 del kept[kind]
         return kept
 
