@@ -211,14 +211,15 @@ def _areas(
         for candidate in range(candidates):
             scores = tables[candidate, :, label]
             ahead[candidate, place] = _placements(scores, positive[place])
-    own = ahead * positive
-    photos = positive.sum(axis=1), positive @ inside
     # A photo is one of its class alone, so all classes' own photos are weighed at once.
-    weights = inside * (positive.T @ (1 / np.maximum(photos[1], 1))).astype(np.float32)
-    areas = own.sum(axis=1) @ weights
-    whole = (own.sum(axis=2) / photos[0]).sum(axis=1, dtype=np.float64)
-    ahead -= own
-    others = np.maximum(inside.sum(axis=0) - photos[1], 1)
+    mine = np.flatnonzero(positive.any(axis=0))
+    place_of = positive[:, mine].argmax(axis=0)
+    own = ahead[:, place_of, mine]
+    photos = positive @ inside
+    areas = own @ (inside[mine] / np.maximum(photos, 1)[place_of]).astype(np.float32)
+    whole = (own @ positive[:, mine].T / positive.sum(axis=1)).sum(axis=1, dtype=np.float64)
+    ahead[:, place_of, mine] = 0
+    others = np.maximum(inside.sum(axis=0) - photos, 1)
     for place in range(candidates):
         areas[place] += (ahead[place] @ inside / others).sum(axis=0)
     mean: NDArray[np.float64] = (areas.astype(np.float64) - whole[:, None]) / len(told)

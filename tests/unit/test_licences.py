@@ -37,7 +37,7 @@ def licence_of(name: str) -> str:
 
 @pytest.mark.parametrize("needed", [*DIRECT, *OPTIONAL], ids=lambda needed: needed.name)
 def test_a_dependency_s_licence_lets_everybody_use_it(needed: Requirement) -> None:
-    """Each direct one, of the extras too, says that it is permissive; the exceptions are named above."""
+    """Each direct one, of the extras too, says that it is permissive, but for those above."""
     try:
         licence = licence_of(needed.name)
     except PackageNotFoundError:
