@@ -22,6 +22,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -31,7 +32,13 @@ from sqlalchemy.exc import (
 )
 
 from storage import revisions, server
-from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
+from storage.errors import (
+    DatabaseFull,
+    DatabaseTooNew,
+    DatabaseUnusable,
+    RowDamaged,
+    StudyNotFound,
+)
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another process's transaction to end."""
@@ -62,9 +69,17 @@ def open_database(url: str, *, create: bool = True) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that only reads."""
-    with _usable(engine), engine.begin() as connection:
-        yield connection
+    """Open a transaction that only reads; a row that is none is `RowDamaged`."""
+    try:
+        with _usable(engine), engine.begin() as connection:
+            yield connection
+    except DatabaseUnusable:
+        raise
+    except ValueError as error:  # of JSON, or a date
+        raise RowDamaged(
+            f"{redact(engine.url)} holds a row that cannot be read ({error}); "
+            "restore it from a copy"
+        ) from None
 
 
 @contextmanager
@@ -116,6 +131,7 @@ def adopt(engine: Engine) -> None:
     """
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sync_seldom)
+        event.listen(engine, "handle_error", _tell_full)
     else:
         server.watch(engine, redact(engine.url))
     engine.dispose()  # connections from before
@@ -279,9 +295,29 @@ def _usable(engine: Engine) -> Iterator[None]:
     except (IntegrityError, ProgrammingError, DataError):
         raise
     except DatabaseError as error:
+        if _is_full(error.orig):
+            raise _full(engine.url) from None
         raise DatabaseUnusable(
             f"{redact(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
         ) from None
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Tell whether SQLite found no room; beyond a limit of file size it says "disk I/O error"."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+
+
+def _full(url: URL) -> DatabaseFull:
+    return DatabaseFull(
+        f"{redact(url)} cannot be written: there is no room left; make room and run the same "
+        "command again: it goes on"
+    )
+
+
+def _tell_full(context: ExceptionContext) -> None:
+    if context.engine is not None and _is_full(context.original_exception):
+        raise _full(context.engine.url)
 
 
 def _nothing_there(url: URL) -> StudyNotFound:

@@ -4,6 +4,8 @@
     ├── StudyNotFound      no study of that name, or no database yet
     ├── StudyInUse         another process is searching the study
     ├── DatabaseUnusable   the URL, the file or the server cannot be used
+    │   ├── DatabaseFull   there is no room to write
+    │   ├── RowDamaged     what is written there cannot be, such as a path out of the vault
     │   └── DatabaseAway   the server cannot be reached, or stopped answering: to wait may help
     ├── DatabaseTooNew     written by a newer Encore
     └── RemoteUnusable     the URL of a vault or of data cannot be used
@@ -22,6 +24,14 @@ class StudyInUse(Exception):
 
 class DatabaseUnusable(Exception):
     """The database cannot be opened, read or written."""
+
+
+class DatabaseFull(DatabaseUnusable):
+    """There is no room to write; with more, the same command goes on."""
+
+
+class RowDamaged(DatabaseUnusable, ValueError):
+    """What a row says cannot be."""
 
 
 class DatabaseAway(DatabaseUnusable):

@@ -22,13 +22,19 @@ def runs_folder(url: str) -> Path:
 
     A URL that is none is `open_database`'s to refuse, not this one's.
     """
+    file = sqlite_file(url)
+    return file.parent if file is not None else Path("runs")
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Give the file that a database's URL names, if it is one of SQLite's."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        return Path("runs")
+        return None
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return Path(parsed.database).parent
-    return Path("runs")
+        return Path(parsed.database)
+    return None
 
 
 def study_folder(storage: str, study: StudyRecord) -> Path:

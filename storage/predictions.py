@@ -56,6 +56,15 @@ def encode(evaluation: Evaluation) -> tuple[Form, bytes]:
     return form, _HEADER.pack(_MAGIC, _VERSION, photos, classes) + zlib.compress(body, level=1)
 
 
+def shorten(blob: bytes, labels: NDArray[np.int64]) -> bytes:
+    """Pack what `encode` gave in the full form into the compact one; see `decode`."""
+    found = decode(Form.FULL, blob, labels)
+    _, _, photos, classes = _HEADER.unpack_from(blob)
+    predicted = found.predicted.astype(_class_dtype(classes)).tobytes()
+    body = predicted + _half(found.confidence) + _half(found.true_probability)
+    return _HEADER.pack(_MAGIC, _VERSION, photos, classes) + zlib.compress(body, level=1)
+
+
 def decode(form: str, blob: bytes, labels: NDArray[np.int64]) -> StoredPredictions:
     """Unpack what `encode` gave, beside the labels it was made with.
 

@@ -181,6 +181,20 @@ class EpochRecord(EpochNumbers):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptPredictions:
+    """How an epoch's predictions are kept, `full` or shortened; `size` in bytes.
+
+    `leads` says whether they are of a trial's best epoch.
+    """
+
+    stage_run_id: int
+    epoch: int
+    full: bool
+    leads: bool
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A weights file in the vault: `path` is POSIX, relative to its root; `size` in bytes."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from storage.errors import RowDamaged
 from storage.records import (
     Checkpoint,
     Deletion,
@@ -43,7 +44,12 @@ def study(row: Row[Any]) -> StudyRecord:
 
 def manifest(row: Row[Any]) -> ManifestRecord:
     """Read a row of encore_manifests."""
-    document = zlib.decompress(row.document).decode()
+    try:
+        document = zlib.decompress(row.document).decode()
+    except (zlib.error, ValueError) as error:
+        raise RowDamaged(
+            f"manifest {row.digest} in the database is damaged ({error}); restore it from a copy"
+        ) from None
     return ManifestRecord(digest=row.digest, root=row.root, document=document)
 
 

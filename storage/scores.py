@@ -1,18 +1,20 @@
 """The questions to the database that a choice is made by: scores, predictions, looks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Executable, Row, and_, or_, select, tuple_
+from sqlalchemy import Engine, Executable, Row, and_, func, or_, select, tuple_
 
 from storage import rows
 from storage.database import reading
-from storage.predictions import StoredPredictions, decode
-from storage.records import Kind, Look, RankedTrial, State, StudyRecord, Trial
+from storage.errors import DatabaseAway, DatabaseUnusable
+from storage.predictions import Form, StoredPredictions, decode
+from storage.records import KeptPredictions, Kind, Look, RankedTrial, State, StudyRecord, Trial
 from storage.tables import (
     CheckpointRow,
     EpochRow,
@@ -24,9 +26,11 @@ from storage.tables import (
 )
 from trainers.metrics import Metric
 
+Place = tuple[int | None, int | None]
+"""A stage run's id, and one of its epochs; a trial without a score has neither."""
+
 CHUNK = 100
-"""So many (stage run, epoch) pairs go into one query: some SQLites take 999 values at most, and an
-epoch's predictions may take some MB."""
+"""So many (stage run, epoch) pairs go into one query: some SQLites take 999 values at most."""
 
 
 class Scores:
@@ -81,8 +85,7 @@ class Scores:
         )
         best: dict[int, tuple[float, float]] = {}
         for row in self._all(query):
-            score = math.nan if row.score is None else row.score
-            rank = study.metric.rank(score, math.inf if row.loss is None else row.loss)
+            rank = _ranked(study, row.score, row.loss)
             best[row.run] = min(best.get(row.run, rank), rank)
         return best
 
@@ -122,7 +125,7 @@ class Scores:
 
     def predictions_of(
         self,
-        epochs: Sequence[tuple[int | None, int | None]],
+        epochs: Sequence[Place],
         labels: NDArray[np.int64],
         *,
         whole: bool = True,
@@ -131,17 +134,78 @@ class Scores:
 
         If not `whole`, all probabilities but two are left out: of many epochs they fill the memory.
         """
-        here = tuple_(PredictionsRow.stage_run_id, PredictionsRow.epoch)
-        found = {
-            (row.stage_run_id, row.epoch): _decoded(row, labels, whole=whole)
-            for start in range(0, len(epochs), CHUNK)
-            for row in self._all(
-                select(PredictionsRow).where(here.in_(epochs[start : start + CHUNK]))
-            )
-        }
+        found = self.readable_predictions(epochs, labels, whole=whole)
         if missing := [pair for pair in epochs if pair not in found]:
             raise LookupError("stage run {} has no predictions of epoch {}".format(*missing[0]))
         return [found[pair] for pair in epochs]
+
+    def readable_predictions(
+        self, epochs: Sequence[Place], labels: NDArray[np.int64], *, whole: bool = True
+    ) -> dict[Place, StoredPredictions]:
+        """Give the predictions of those (stage run, epoch) that have any which are not damaged."""
+        found: dict[Place, StoredPredictions] = {}
+        for start in range(0, len(epochs), CHUNK):
+            for row in self._undamaged(epochs[start : start + CHUNK]):
+                with suppress(ValueError):
+                    found[row.stage_run_id, row.epoch] = _decoded(row, labels, whole=whole)
+        return found
+
+    def damaged_predictions(
+        self, epochs: Sequence[Place], labels: NDArray[np.int64]
+    ) -> list[Place]:
+        """Give those (stage run, epoch) whose predictions are missing or cannot be read."""
+        damaged: list[Place] = []
+        for start in range(0, len(epochs), CHUNK):
+            chunk = epochs[start : start + CHUNK]
+            found = self.readable_predictions(chunk, labels, whole=False)
+            damaged += [pair for pair in chunk if pair not in found]
+        return damaged
+
+    def _undamaged(self, epochs: Sequence[Place]) -> Iterator[Row[Any]]:
+        """Give the rows that the database can read: a damaged page costs those on it alone."""
+        here = tuple_(PredictionsRow.stage_run_id, PredictionsRow.epoch)
+        try:
+            yield from self._each(select(PredictionsRow).where(here.in_(epochs)))
+        except DatabaseAway:
+            raise
+        except DatabaseUnusable:
+            if len(epochs) > 1:
+                for pair in epochs:
+                    yield from self._undamaged([pair])
+
+    def kept_predictions(self, study: StudyRecord) -> list[KeptPredictions]:
+        """Give how the predictions of all epochs are kept, those of the best epochs first."""
+        score = _score_column(study.metric)
+        here = (PredictionsRow.stage_run_id, PredictionsRow.epoch)
+        leads = select(TrialRow.id).where(
+            TrialRow.best_stage_run == here[0], TrialRow.best_epoch == here[1]
+        )
+        query = (
+            select(
+                *here,
+                PredictionsRow.form,
+                func.length(PredictionsRow.blob).label("size"),
+                score.label("score"),
+                EpochRow.valid_loss.label("loss"),
+                leads.exists().label("leads"),
+            )
+            .join(EpochRow, (EpochRow.stage_run_id == here[0]) & (EpochRow.epoch == here[1]))
+            .join(StageRunRow, StageRunRow.id == here[0])
+            .where(StageRunRow.study_id == study.id)
+            .order_by(*here)
+        )
+        found = self._all(query)
+        found.sort(key=lambda row: _ranked(study, row.score, row.loss))
+        return [
+            KeptPredictions(
+                stage_run_id=row.stage_run_id,
+                epoch=row.epoch,
+                full=row.form == Form.FULL,
+                leads=bool(row.leads),
+                size=row.size,
+            )
+            for row in found
+        ]
 
     def looks(self, study_id: int) -> list[Look]:
         """Give every look at the test photos, in that order."""
@@ -151,6 +215,11 @@ class Scores:
     def _first(self, query: Executable) -> Row[Any] | None:
         with reading(self._engine) as connection:
             return connection.execute(query).first()
+
+    def _each(self, query: Executable) -> Iterator[Row[Any]]:
+        """Give one row after the other: all at once they may fill the memory."""
+        with reading(self._engine) as connection:
+            yield from connection.execution_options(yield_per=1).execute(query)
 
     def _all(self, query: Executable) -> list[Row[Any]]:
         with reading(self._engine) as connection:
@@ -169,5 +238,9 @@ def _score_column(metric: Metric) -> Any:
 
 
 def _rank(study: StudyRecord, trial: Trial) -> tuple[float, float]:
-    score = math.nan if trial.score is None else trial.score
-    return study.metric.rank(score, math.inf if trial.loss is None else trial.loss)
+    return _ranked(study, trial.score, trial.loss)
+
+
+def _ranked(study: StudyRecord, score: float | None, loss: float | None) -> tuple[float, float]:
+    score = math.nan if score is None else score
+    return study.metric.rank(score, math.inf if loss is None else loss)

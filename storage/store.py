@@ -4,16 +4,19 @@ import math
 import uuid
 import zlib
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Update, delete, insert, select, update
 
 from storage import liveness, names, ownership, rows, stage_runs
 from storage.database import alone, change_one, clock, reading, writing
 from storage.errors import StudyInUse
 from storage.ownership import Claim
-from storage.predictions import encode
+from storage.predictions import Form, encode, shorten
 from storage.reading import Reader
 from storage.records import (
     Checkpoint,
@@ -33,6 +36,7 @@ from storage.tables import (
     DeletionRow,
     LookRow,
     ManifestRow,
+    PredictionsRow,
     StudyRow,
     TrialRow,
 )
@@ -238,6 +242,24 @@ class Store(Reader):
         packed = encode(metrics.evaluation)  # before the transaction: it takes a while
         with writing(self._engine) as connection:
             stage_runs.record(connection, stage_run_id, metrics, *packed)
+
+    def shorten_predictions(self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]) -> None:
+        """Keep of an epoch's predictions two probabilities per photo; nothing if it is so already.
+
+        What is damaged stays as it is.
+        """
+        full = (
+            PredictionsRow.stage_run_id == stage_run_id,
+            PredictionsRow.epoch == epoch,
+            PredictionsRow.form == Form.FULL,
+        )
+        with writing(self._engine) as connection:
+            blob = connection.execute(select(PredictionsRow.blob).where(*full)).scalar()
+            if blob is None:
+                return
+            with suppress(ValueError):
+                values = {"form": Form.COMPACT.value, "blob": shorten(blob, labels)}
+                connection.execute(update(PredictionsRow).where(*full).values(values))
 
     def delete_checkpoint(self, stage_run_id: int, kind: Kind) -> None:
         """Forget a weights file; the file itself is the vault's to delete."""

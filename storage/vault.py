@@ -23,6 +23,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from storage.errors import RowDamaged
 from storage.records import Checkpoint
 from storage.remote import Remote
 
@@ -125,21 +126,28 @@ class Vault:
         path = self.root / steps
         inside = path.resolve().is_relative_to(self.root.resolve())
         if not steps.parts or steps.is_absolute() or ".." in steps.parts or not inside:
-            raise ValueError(f"path must lead to a file in the vault, got {relative!r}")
+            raise RowDamaged(f"path must lead to a file in the vault, got {relative!r}")
         return path
 
-    def has(self, relative: str, sha256: str) -> bool:
-        """Tell whether a sealed file is here, with exactly that content."""
-        return _has(self.path(relative), sha256)
+    def has(self, relative: str, sha256: str, size: int | None = None) -> bool:
+        """Tell whether a sealed file is here, with exactly that content.
 
-    def verify(self, relative: str, sha256: str) -> bool:
-        """Tell whether a sealed file has exactly that content; afterwards it lies at its `path`."""
-        return self.has(relative, sha256) or self._fetch(relative, sha256)
+        What is known to have another `size` is not read. A path that leads out of the vault is no
+        sealed file's: `has`, `verify`, `delete` and `sweep` take it for one that is not there.
+        """
+        return self._leads_in(relative) and _has(self.path(relative), sha256, size)
+
+    def verify(self, relative: str, sha256: str, size: int | None = None) -> bool:
+        """Tell the same, and fetch the file if need be; afterwards it lies at its `path`."""
+        there = self.has(relative, sha256, size)
+        return there or (self._leads_in(relative) and self._fetch(relative, sha256))
 
     def broken(self, files: Iterable[StoredFile | Checkpoint]) -> list[str]:
         """List those that are missing or changed; a remote file is judged by its size alone."""
         if self.remote is None:
-            return [file.path for file in files if not self.verify(file.path, file.sha256)]
+            return [
+                file.path for file in files if not self.verify(file.path, file.sha256, file.size)
+            ]
         there = self.remote.entries()
         return [f.path for f in files if f.path not in there or there[f.path].size != f.size]
 
@@ -147,7 +155,7 @@ class Vault:
         """Remove a sealed file, if it is there; another content is somebody else's."""
         if self.has(relative, sha256):
             self.path(relative).unlink(missing_ok=True)
-        if self.remote is not None:
+        if self.remote is not None and self._leads_in(relative):
             self.remote.delete(relative)
 
     def sweep(self, relative: str, sha256: str) -> None:
@@ -185,6 +193,13 @@ class Vault:
             **{name: file.size for name, file in there.items() if _is_stray(name, known)},
             **{f"{_STAGES}/{path.name}": folder_size(path) for path in desks},
         }
+
+    def _leads_in(self, relative: str) -> bool:
+        try:
+            self.path(relative)
+        except RowDamaged:
+            return False
+        return True
 
     def _fetch(self, relative: str, sha256: str) -> bool:
         """Have a file's remote content take its place here, if it is what it should be."""
@@ -289,8 +304,10 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _has(path: Path, sha256: str) -> bool:
+def _has(path: Path, sha256: str, size: int | None = None) -> bool:
     try:
+        if size is not None and path.stat().st_size != size:  # it may be a sparse terabyte
+            return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except (FileNotFoundError, IsADirectoryError):

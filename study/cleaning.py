@@ -8,17 +8,19 @@ from pathlib import Path
 from storage.database import open_database
 from storage.errors import StudyInUse, StudyNotFound
 from storage.places import CACHE, open_vault, runs_folder
+from storage.records import KeptPredictions, StudyRecord
 from storage.store import Store
 from storage.vault import folder_size
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
 from study.policy import SearchPolicy, Standing
-from study.retention import Kept, discard, spare
-from study.selector import find_study
+from study.retention import Kept, discard, shorten, spare, too_many
+from study.selector import find_study, manifest_of
 from study.settings import settings_of
 from study.studies import stored_config
 from study.tree import grow
+from trainers.data.manifest import Split
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,11 @@ class SpareFile:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What of a study's weights can go, or has gone; sizes are in bytes."""
+    """What of a study's weights can go, or has gone; sizes are in bytes.
+
+    `predictions` counts the epochs of which less can be, or is, kept in the database, and
+    `predictions_size` is what those take before.
+    """
 
     study: str
     deleted: bool
@@ -112,6 +118,8 @@ class Cleaned:
     size: int
     kept: int
     kept_size: int
+    predictions: int = 0
+    predictions_size: int = 0
 
 
 def clean_weights(
@@ -141,12 +149,24 @@ def clean_weights(
             ongoing = SearchPolicy(config).to_go(standing) > 0
             found = Kept.of(store, record)
             spares = spare(found, standing, config, ongoing=ongoing)
+            long = _too_long(store, record, config)
             if delete:
                 discard(spares, record.id, writing, open_vault(storage, record))
+                if long:
+                    shorten(long, writing, manifest_of(store, record).labels(Split.VALID))
         gone = {each.checkpoint.path for each in spares}
         kept = [each.size for each in found.checkpoints if each.path not in gone]
         files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)
-        return Cleaned(record.name, delete, files, sum(f.size for f in files), len(kept), sum(kept))
+        return Cleaned(
+            record.name,
+            delete,
+            files,
+            sum(f.size for f in files),
+            len(kept),
+            sum(kept),
+            len(long),
+            sum(each.size for each in long),
+        )
     finally:
         store.close()
 
@@ -172,3 +192,11 @@ def clean_strays(
         return Cleaned(record.name, delete, files, sum(found.values()), len(kept), sum(kept))
     finally:
         store.close()
+
+
+def _too_long(store: Store, study: StudyRecord, config: StudyConfig) -> list[KeptPredictions]:
+    """Choose whose predictions are shortened; the manifest is read only if any have to be."""
+    kept, limit = store.kept_predictions(study), config.keep.max_predictions
+    if sum(each.size for each in kept) <= limit:
+        return []
+    return too_many(kept, limit, len(manifest_of(store, study).labels(Split.VALID)))

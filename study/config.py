@@ -14,6 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from storage.places import sqlite_file
 from storage.remote import is_url, plain_url
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from study.prices import Costs
@@ -79,6 +80,9 @@ class EngineKind(StrEnum):
     RAY = "ray"
 
 
+_BESIDE = ("", ".lock", "-wal", "-shm", "-journal")
+"""How the names of an SQLite database's files end."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -139,11 +143,13 @@ class Halving(Section):
 class Keeping(Section):
     """Whose weights stay on disk: the best of `trials` trials and the finalists'.
 
-    `max_disk` bounds what all weights of the study take.
+    `max_disk` bounds what all weights of the study take, `max_predictions` what its predictions
+    take in the database: beyond it, the weakest epochs keep two probabilities per photo.
     """
 
     trials: Annotated[int, Field(ge=1)] = 10
     max_disk: ByteSize | None = None
+    max_predictions: ByteSize = ByteSize(10**9)
 
 
 class Seeds(Section):
@@ -209,6 +215,17 @@ class StudyConfig(Section):
             raise ValueError("address is for engine ray alone; give --engine ray as well")
         if not re.fullmatch(r"auto|[^\s/@]+:\d{1,5}", self.address or "auto"):
             raise ValueError(f"address must be auto or host:port, got {self.address!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_folder_needs_a_name_that_is_free(self) -> Self:
+        file = sqlite_file(self.storage)
+        taken = {f"{file.name}{end}".lower() for end in _BESIDE} if file is not None else set()
+        if self.study_name.lower() in taken:
+            raise ValueError(
+                f"study must not be named as the database's own file, got {self.study_name!r}; "
+                "its folder lies beside that; give another --study"
+            )
         return self
 
     @property

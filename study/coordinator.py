@@ -23,7 +23,7 @@ from study.outcomes import Outcomes
 from study.policy import Policy, Standing, may_enter
 from study.progress import EpochFinished, Listener, StageStarted, TrialFinished
 from study.proposing import Proposals
-from study.retention import Kept, discard, spare
+from study.retention import Kept, discard, shorten, spare, too_many
 from study.tree import StageTree, grow
 from study.weights_files import WeightsFiles
 from trainers.base import StageTask
@@ -297,3 +297,5 @@ class Coordinator:
         kept = Kept.of(self.store, self.study)
         spares = spare(kept, self.standing, self.config, ongoing=True)
         discard(spares, self.study.id, self.store, self.vault)
+        limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
+        shorten(too_many(known, limit, len(self.labels)), self.store, self.labels)

@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +22,20 @@ from study.cleaning import decoded, fetched
 from study.config import StudyConfig
 from study.naming import score_text
 from study.ownership import searcher
+from study.selector import manifest_of
+from study.studies import stored_config
+from trainers.data.manifest import Split
 
 PACKAGES = ("encore-search", "torch", "torchvision", "timm", "optuna", "sqlalchemy", "pillow")
 LOW_DISK_BYTES = 5 * 10**9
 COLLAPSE = 0.10
 """A stage run this much below the median of its siblings has collapsed."""
+
+
+DAMAGE = (DatabaseUnusable, LookupError, ValueError, zlib.error)
+"""What comes of rows that the database, or we, cannot read."""
+
+DAMAGED = "restore the database from a copy; `best` passes over predictions that are damaged"
 
 
 class Level(StrEnum):
@@ -117,24 +127,61 @@ def _database(url: str) -> Iterator[Finding]:
         found = f"{redact(url)}, up to date, {_count(len(studies), 'study', 'studies')}"
         yield Finding("database", Level.GOOD, found)
         for study in studies:
-            yield from _study(store, study, open_vault(url, study))
+            yield from _readable(store, study, url)
+    except DAMAGE as error:
+        yield Finding("database", Level.BAD, f"cannot be read: {error}", DAMAGED)
     finally:
         store.close()
 
 
-def _study(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]:
+def _readable(store: Store, study: StudyRecord, url: str) -> Iterator[Finding]:
+    """Look at a study as far as the database can be read: the others are looked at as well."""
+    try:
+        yield from _study(store, study, open_vault(url, study), url)
+    except DAMAGE as error:
+        found = f"the database is damaged: {str(error).splitlines()[0]}"
+        yield Finding(f"study {study.name}: rows", Level.BAD, found, DAMAGED)
+
+
+def _study(store: Store, study: StudyRecord, vault: Vault, url: str) -> Iterator[Finding]:
     trials = store.trials(study.id)
     checkpoints = store.checkpoints(study.id)
     size = vault.size() / 1e9
     summary = f"{_count(len(trials), 'trial')}, {_count(len(checkpoints), 'weights file')}"
     yield Finding(f"study {study.name}", Level.GOOD, f"{summary}, {size:.2f} GB")
     yield from _photos(store, study)
+    yield from _predictions(store, study, url)
     yield from _unfinished(store, study)
     try:
         yield from _files(store, study, vault, checkpoints)
     except RemoteUnusable as error:
         yield Finding(f"study {study.name}: vault", Level.BAD, str(error), "see the message")
     yield from _collapsed(store, study)
+
+
+def _predictions(store: Store, study: StudyRecord, url: str) -> Iterator[Finding]:
+    """Say how much the predictions take, and what happens where that is too much."""
+    kept = store.kept_predictions(study)
+    size, short = sum(each.size for each in kept), sum(not each.full for each in kept)
+    limit = stored_config(study, url).keep.max_predictions
+    if not kept:
+        return
+    yield Finding(
+        f"study {study.name}: predictions",
+        Level.GOOD,
+        f"{size / 1e9:.2f} GB of {_count(len(kept), 'epoch')}, {short:,} of them shortened; beyond "
+        f"{limit.human_readable(decimal=True)} (keep.max_predictions) `search` and `gc --delete` "
+        "keep of the weakest epochs the answer and two probabilities per photo",
+    )
+    try:
+        labels = manifest_of(store, study).labels(Split.VALID)
+    except LookupError:  # there are no photos to compare with
+        return
+    damaged = store.damaged_predictions([(e.stage_run_id, e.epoch) for e in kept], labels)
+    if damaged:
+        names = [f"epoch {epoch} of stage run {run}" for run, epoch in damaged]
+        found = f"{_count(len(damaged), 'epoch')} whose predictions are damaged: {_some(names)}"
+        yield Finding(f"study {study.name}: predictions", Level.BAD, found, DAMAGED)
 
 
 def _files(

@@ -99,7 +99,7 @@ def kept_weights(
         if numbers is not None and trial.number not in numbers:
             continue
         seen.add(file.path)  # trials may share a stage run
-        if vault.verify(file.path, file.sha256):
+        if vault.verify(file.path, file.sha256, file.size):
             kept.append((trial, file))
         else:
             damaged.append(file.path)

@@ -4,10 +4,12 @@ from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any
 
+from optuna import __version__
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from storage.database import adopt, making_tables, settings
+from storage.database import adopt, making_tables, redact, settings
+from storage.errors import DatabaseTooNew
 from storage.ownership import Claim, fence
 from storage.patience import Patience
 
@@ -35,7 +37,13 @@ def optuna_storage(
     plain, options = settings(url)
     plain = plain.replace("{", "{{").replace("}", "}}")  # for Optuna, a template
     with making_tables(url):
-        storage = make(plain, engine_kwargs=options)
+        try:
+            storage = make(plain, engine_kwargs=options)
+        except RuntimeError as error:  # so Optuna says that its tables are of another version
+            raise DatabaseTooNew(
+                f"{redact(url)} holds tables of another Optuna, which this one, {__version__}, "
+                "does not read; install the Optuna that wrote it"
+            ) from error
     adopt(storage.engine)
     if claim is not None:
         fence(storage.engine, claim)

@@ -170,7 +170,7 @@ def _file_of(origin: Origin, storage: str) -> Path | None:
     if row is None:
         return None
     if not isinstance(row, Deletion):
-        vault.verify(row.path, row.sha256)
+        vault.verify(row.path, row.sha256, row.size)
     return vault.path(row.path)
 
 

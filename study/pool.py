@@ -14,6 +14,7 @@ from study.calibration import fit_temperature
 from study.goals import Goal
 from study.scoring import Candidates, Criterion, Scorer
 from study.statistics import Trials
+from study.tables import HELD, Table, Tables
 from trainers.decision import Decision
 
 LIMIT = 1000
@@ -34,12 +35,14 @@ class Pool:
     """The epochs that a scorer's candidates are, and whose they are.
 
     `seeds` are the trials that count, by schedule, of all schedules that are still in the running.
+    `damaged` names predictions that were passed over, since the database cannot read them.
     """
 
     scorer: Scorer
     epochs: dict[Epoch, int]
     trials: Trials
     seeds: dict[str, list[Trial]]
+    damaged: tuple[str, ...] = ()
 
 
 def gather(
@@ -58,16 +61,36 @@ def gather(
     if not leading:
         raise NothingToSelect(_why_nothing(study.name, store.trials(study.id)))
     trials, links = store.trials(study.id), store.links(study.id)
-    leading_runs = {run for run, _ in leading}
-    leaders = {number for number, _, run in links if run in leading_runs}
-    running = {trial.schedule_digest for trial in trials if trial.number in leaders}
-    seeds = counted([trial for trial in trials if trial.schedule_digest in running])
+    seeds = _in_the_running(trials, links, leading)
+    if criterion.needs_probabilities:
+        full = {(e.stage_run_id, e.epoch) for e in store.kept_predictions(study) if e.full}
+        leading = [epoch for epoch in leading if epoch in full]
+        seeds = {d: s for d, s in seeds.items() if all(best_epoch(t) in full for t in s)}
+        if not seeds:
+            raise _shortened(criterion)
     # A mean without its weak seeds would flatter.
     wanted = [*leading, *(best_epoch(trial) for same in seeds.values() for trial in same)]
-    epochs = {epoch: place for place, epoch in enumerate(dict.fromkeys(wanted))}
-    found = store.predictions_of(list(epochs), labels, whole=criterion.needs_probabilities)
-    scorer = scorer_of(found, labels, n_classes, criterion, goal)
-    return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds)
+    wanted = list(dict.fromkeys(wanted))
+    lean = not criterion.needs_probabilities or len(wanted) * len(labels) * n_classes > HELD
+    found = store.readable_predictions(wanted, labels, whole=not lean)
+    seeds = {d: [t for t in same if best_epoch(t) in found] for d, same in seeds.items()}
+    seeds = {digest: same for digest, same in seeds.items() if same}
+    if not seeds:
+        raise NothingToSelect(
+            f"of study {study.name!r} no predictions can be read: the database is damaged; "
+            "restore it from a copy, or search anew under another --study"
+        )
+    kept = [epoch for epoch in wanted if epoch in found]
+
+    def read(place: int) -> Table:
+        return _table(store.predictions_of([kept[place]], labels)[0], labels, criterion)
+
+    tables = Tables(read, len(kept)) if lean and criterion.needs_probabilities else None
+    epochs = {epoch: place for place, epoch in enumerate(kept)}
+    scorer = scorer_of([found[e] for e in kept], labels, n_classes, criterion, goal, tables)
+    damaged = (each for each in wanted if each not in found)
+    named = tuple("the predictions of stage run {}, epoch {}".format(*each) for each in damaged)
+    return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds, named)
 
 
 def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
@@ -86,22 +109,15 @@ def scorer_of(
     n_classes: int,
     criterion: Criterion,
     goal: Goal | None,
+    tables: Tables | None = None,
 ) -> Scorer:
-    """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice."""
-    probabilities = None
-    if criterion.needs_probabilities:
-        # An own trainer may have yielded what is no number.
-        tables = [
-            np.nan_to_num(each.probabilities) for each in found if each.probabilities is not None
-        ]
-        if len(tables) < len(found):
-            raise NothingToSelect(
-                f"{criterion} needs the probabilities of all classes, which are not kept of so "
-                "many photos and classes; choose by another --metric"
-            )
-        if criterion is Criterion.COST:
-            tables = [_honest(labels, table) for table in tables]
-        probabilities = np.stack(tables)
+    """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice.
+
+    `tables` are the probabilities, where `found` has left them out.
+    """
+    probabilities: NDArray[np.float32] | Tables | None = tables
+    if criterion.needs_probabilities and tables is None:
+        probabilities = np.stack([_table(each, labels, criterion) for each in found])
     candidates = Candidates(
         labels=labels,
         n_classes=n_classes,
@@ -110,6 +126,31 @@ def scorer_of(
         probabilities=probabilities,
     )
     return Scorer(candidates, criterion, _prices(criterion, goal))
+
+
+def _table(found: StoredPredictions, labels: Labels, criterion: Criterion) -> Table:
+    if found.probabilities is None:
+        raise _shortened(criterion)
+    # An own trainer may have yielded what is no number.
+    table: Table = np.nan_to_num(found.probabilities)
+    return _honest(labels, table) if criterion is Criterion.COST else table
+
+
+def _shortened(criterion: Criterion) -> NothingToSelect:
+    return NothingToSelect(
+        f"{criterion} needs the probabilities of all classes, which are not kept of so many photos "
+        "and classes; choose by another --metric"
+    )
+
+
+def _in_the_running(
+    trials: Sequence[Trial], links: Sequence[tuple[int, int, int]], leading: Sequence[Epoch]
+) -> dict[str, list[Trial]]:
+    """Give the trials that count, by schedule, of the schedules that have a leading epoch."""
+    runs = {run for run, _ in leading}
+    leaders = {number for number, _, run in links if run in runs}
+    running = {trial.schedule_digest for trial in trials if trial.number in leaders}
+    return counted([trial for trial in trials if trial.schedule_digest in running])
 
 
 def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:

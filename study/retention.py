@@ -5,13 +5,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from storage.records import Checkpoint, Kind, RankedTrial, Role, State, StudyRecord, Trial
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import (
+    Checkpoint,
+    KeptPredictions,
+    Kind,
+    RankedTrial,
+    Role,
+    State,
+    StudyRecord,
+    Trial,
+)
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
 from study.halving import HALVING, promising
 from study.policy import Standing
 from study.tree import Node
+
+_SHORT = 6
+"""So many bytes a photo's prediction takes when it is shortened."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,29 @@ def discard(spares: Iterable[Spare], study_id: int, store: Store, vault: Vault) 
         gone.append(each.checkpoint.path)
     if gone:
         store.settle_names(study_id, gone)
+
+
+def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[KeptPredictions]:
+    """Choose whose predictions are shortened, the weakest first, until all take `limit` bytes.
+
+    `kept` are those of the best epochs first. A trial's best epoch is shortened after all others,
+    for means and ensembles are made of those, and the best of all stays whole.
+    """
+    size = sum(each.size for each in kept)
+    weakest = [each for each in reversed(kept[1:]) if each.full]
+    chosen = []
+    for each in sorted(weakest, key=lambda each: each.leads):
+        if size <= limit:
+            break
+        chosen.append(each)
+        size -= max(each.size - _SHORT * photos, 0)
+    return chosen
+
+
+def shorten(kept: Iterable[KeptPredictions], store: Store, labels: NDArray[np.int64]) -> None:
+    """Keep less of these predictions; the choice by accuracy, F1 or log loss stays the same."""
+    for each in kept:
+        store.shorten_predictions(each.stage_run_id, each.epoch, labels)
 
 
 def _chosen(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from study.tables import HELD, Tables
 from trainers.decision import Decision
 from trainers.metrics import Metric, balanced_accuracy, macro_f1
 
@@ -48,7 +49,7 @@ class Candidates:
     n_classes: int
     predicted: NDArray[np.int64]
     p_true: NDArray[np.float32]
-    probabilities: NDArray[np.float32] | None = None
+    probabilities: NDArray[np.float32] | Tables | None = None
 
     @cached_property
     def losses(self) -> NDArray[np.float32]:
@@ -57,7 +58,7 @@ class Candidates:
         return found
 
     @property
-    def every_probability(self) -> NDArray[np.float32]:
+    def every_probability(self) -> NDArray[np.float32] | Tables:
         """The probabilities of all classes, (M, n, C); ValueError if they were not given."""
         if self.probabilities is None:
             raise ValueError("this criterion needs the probabilities of all classes")
@@ -188,18 +189,40 @@ def _aurocs(candidates: Candidates, inside: Inside) -> NDArray[np.float64]:
     By each photo's placement among all photos of the other kind (DeLong 1988), which is the area
     but for a term of the order 1/n: to count the pairs of each set would take minutes.
     """
-    areas = []
-    for label in range(1, 2) if candidates.n_classes == 2 else range(candidates.n_classes):
-        positive = candidates.labels == label
-        scores = candidates.every_probability[:, :, label]
-        ahead = np.stack([_placements(some, positive) for some in scores])
-        whole = ahead[:, positive].mean(axis=1, keepdims=True)
-        sides = [
-            ahead[:, side] @ inside[side] / np.maximum(inside[side].sum(axis=0), 1)
-            for side in (positive, ~positive)
-        ]
-        areas.append(sides[0] + sides[1] - whole)
-    mean: NDArray[np.float64] = np.mean(areas, axis=0, dtype=np.float64)
+    tables, labels = candidates.every_probability, candidates.labels
+    # As many candidates at a time as memory is meant for: their tables need not be in it.
+    step = max(1, HELD // (len(labels) * candidates.n_classes))
+    blocks = [
+        _areas(np.asarray(tables[start : start + step]), labels, inside)
+        for start in range(0, len(tables), step)
+    ]
+    return np.concatenate(blocks)
+
+
+def _areas(
+    tables: NDArray[np.float32], labels: NDArray[np.int64], inside: Inside
+) -> NDArray[np.float64]:
+    """Give the mean areas of m candidates' probabilities (m, n, C) on each set, (m, B)."""
+    candidates, n, n_classes = tables.shape
+    told = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
+    positive = labels == told[:, None]
+    ahead = np.empty((candidates, len(told), n), np.float32)
+    for place, label in enumerate(told):
+        for candidate in range(candidates):
+            scores = tables[candidate, :, label]
+            ahead[candidate, place] = _placements(scores, positive[place])
+    # A photo is one of its class alone, so all classes' own photos are weighed at once.
+    mine = np.flatnonzero(positive.any(axis=0))
+    place_of = positive[:, mine].argmax(axis=0)
+    own = ahead[:, place_of, mine]
+    photos = positive @ inside
+    areas = own @ (inside[mine] / np.maximum(photos, 1)[place_of]).astype(np.float32)
+    whole = (own @ positive[:, mine].T / positive.sum(axis=1)).sum(axis=1, dtype=np.float64)
+    ahead[:, place_of, mine] = 0
+    others = np.maximum(inside.sum(axis=0) - photos, 1)
+    for place in range(candidates):
+        areas[place] += (ahead[place] @ inside / others).sum(axis=0)
+    mean: NDArray[np.float64] = (areas.astype(np.float64) - whole[:, None]) / len(told)
     return mean
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.database import open_database
-from storage.errors import StudyNotFound
+from storage.errors import RowDamaged, StudyNotFound
 from storage.places import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import Checkpoint, RankedTrial, StudyRecord
@@ -146,6 +146,8 @@ class Selector:
         for place, ranked in enumerate(self._store.ranking(self._study)):
             trial, epoch = ranked.trial, best_epoch(ranked.trial)
             column = pool.epochs.get(epoch)
+            if trial.schedule_digest not in places:  # its predictions cannot be read
+                continue
             # A loss that is no number is None: nothing to choose by.
             if column is None or trial.loss is None or (not ranked.checkpoint and epoch in deleted):
                 continue
@@ -165,7 +167,7 @@ class Selector:
         damaged: dict[str, None] = {}
         for place, ranked in enumerate(ranking):
             kept = ranked.of.checkpoint
-            if kept is not None and self._vault.verify(kept.path, kept.sha256):
+            if kept is not None and self._vault.verify(kept.path, kept.sha256, kept.size):
                 others = {r.of.checkpoint: r for r in reversed(ranking[place:]) if r.of.checkpoint}
                 del others[kept]
                 after = [r for r in ranking if (c := r.of.checkpoint) and others.get(c) is r]
@@ -242,7 +244,7 @@ class Selector:
             schedules=tuple(lines),
             goal=self._goal,
             operation=self._operation(predictions),
-            damaged=tuple(damaged),
+            damaged=(*damaged, *pool.damaged),
         )
 
     def _honest(self, pool: Pool, column: int) -> Honest | None:
@@ -261,7 +263,12 @@ class Selector:
         return operate(self._labels, predictions.probabilities, self._goal)
 
     def _shown(self, kept: Checkpoint | None) -> str:
-        return shown(self._vault.path(kept.path)) if kept else ""
+        if kept is None:
+            return ""
+        try:
+            return shown(self._vault.path(kept.path))
+        except RowDamaged:  # a runner-up's, which nobody has looked at
+            return kept.path
 
 
 def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:

@@ -21,6 +21,9 @@ from trainers.data.manifest import Manifest
 from trainers.metrics import Metric
 from trainers.schedule import Stage
 
+LARGEST = 20 * 10**9
+"""No backbone's weights have more bytes: what is larger is not read for a minute, or an hour."""
+
 Told = Callable[[int, int], None]
 
 
@@ -51,8 +54,7 @@ class Recipe:
         """
         device = slot.alone if alone else slot.device
         if self.own is not None:
-            made: Trainer = find_class(self.own)(self.manifest, metric=self.metric, device=device)
-            return made
+            return _own_trainer(self.own, self.manifest, self.metric, device)
         import torch  # seconds to import
 
         from trainers.data.cache import Cache
@@ -127,11 +129,28 @@ def find_class(name: str) -> Any:
         sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"trainer {name!r} cannot be imported: {error}") from None
+    except (Exception, SystemExit) as error:  # it is the user's code: it may do anything
+        raise ConfigError(f"trainer {name!r} cannot be imported: {_what(error)}") from error
     if not callable(getattr(found, "train", None)):
         raise ConfigError(f"trainer {name!r} must be a class with a method `train`")
     return found
+
+
+def _own_trainer(name: str, manifest: Manifest, metric: Metric, device: str) -> Trainer:
+    kind = find_class(name)
+    try:
+        made: Trainer = kind(manifest, metric=metric, device=device)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"trainer {name!r} cannot be made: {_what(error)}") from error
+    return made
+
+
+def _what(error: BaseException) -> str:
+    if isinstance(error, ImportError | AttributeError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"it exits with {error.code!r}"
+    return " ".join(f"it raises {type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def choose_weights(config: StudyConfig) -> str:
@@ -185,6 +204,11 @@ def _weights_file(config: StudyConfig) -> Path | None:
     file = Path(config.weights) if config.weights not in (None, "random") else None
     if file is not None and not file.is_file():
         raise ConfigError(f"there is no weights file {str(file)!r}; check --weights")
+    if file is not None and file.stat().st_size > LARGEST:
+        raise ConfigError(
+            f"weights file {str(file)!r} must have at most {LARGEST / 1e9:.0f} GB, "
+            f"got {file.stat().st_size / 1e9:.0f} GB; check --weights"
+        )
     return file
 
 

@@ -9,6 +9,7 @@ from storage.vault import StoredFile, Vault
 from study.naming import weights_name
 from study.tree import Rank
 from trainers.base import BEST, LAST
+from trainers.handover import network_alone
 from trainers.metrics import Metric
 from trainers.schedule import Stage
 
@@ -68,7 +69,7 @@ class WeightsFiles:
         """Give the sealed files that are there and unchanged; forget those that are not."""
         kept = self.kept(run)
         for kind, checkpoint in list(kept.items()):
-            if not self._vault.verify(checkpoint.path, checkpoint.sha256):
+            if not self._vault.verify(checkpoint.path, checkpoint.sha256, checkpoint.size):
                 # What lies there in its place is not ours to delete.
                 self._store.delete_checkpoint(run.id, kind)
                 del kept[kind]
@@ -108,6 +109,8 @@ class WeightsFiles:
         epochs = epochs_before + epoch.epoch
         name = weights_name(kind, trial, run.position, epochs, self._metric, score)
         source = self._vault.workspace(run.key) / _SOURCES[kind]
+        if kind is Kind.LAST:
+            source = network_alone(source)
         stored = self._vault.seal(source, name, partial(self._note, run.study_id))
         return Checkpoint(
             stage_run_id=run.id,

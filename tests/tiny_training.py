@@ -105,12 +105,14 @@ def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
 
 
 def numbers(epoch: EpochMetrics) -> dict[str, Any]:
-    """Give all of an epoch that does not depend on the clock."""
+    """Give all of an epoch that is kept and does not depend on the clock."""
     plain = asdict(epoch)
     for name in ("seconds", "images_per_second", "data_wait", "evaluation"):
         del plain[name]
     evaluation = epoch.evaluation
-    return plain | {"p": evaluation.probabilities.tolist(), "labels": evaluation.labels.tolist()}
+    halves = evaluation.probabilities.astype(np.float16).tolist()
+    answers = {"predicted": evaluation.predicted.tolist(), "labels": evaluation.labels.tolist()}
+    return plain | answers | {"p": halves}
 
 
 def tensors(path: Path) -> dict[str, bytes]:

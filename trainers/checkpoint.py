@@ -204,8 +204,9 @@ def save_training_state(
     written = _cpu(tensors)
     written |= {f"best.{name}": value for name, value in _cpu(best or {}).items()}
     for epoch in history:
-        probabilities = torch.from_numpy(epoch.evaluation.probabilities)
-        written[f"probabilities.{epoch.epoch}"] = probabilities
+        found = epoch.evaluation  # as much of it as the database keeps
+        written[f"probabilities.{epoch.epoch}"] = torch.from_numpy(found.probabilities).half()
+        written[f"predicted.{epoch.epoch}"] = torch.from_numpy(found.predicted).int()
     plain = [_plain_epoch(epoch) for epoch in history]
     metadata = {"history": json.dumps(plain), "scaler": json.dumps(scaler or {})}
     _write(path, written, metadata)
@@ -234,7 +235,9 @@ def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64
 def load_network_weights(path: Path, network: nn.Module) -> None:
     """Put a parent stage's weights, be they `last` or `best`, into a network."""
     with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = list(file.keys())
+        own = [name for name in names if name.startswith("network.")] or names
+        tensors = {name: file.get_tensor(name) for name in own}
     network.load_state_dict(under("network.", tensors) or tensors)
 
 
@@ -260,8 +263,12 @@ def _epoch(
     labels: NDArray[np.int64],
     tensors: Mapping[str, Tensor],
 ) -> EpochMetrics:
-    probabilities = tensors[f"probabilities.{plain['epoch']}"]
-    evaluation = Evaluation(labels, probabilities.numpy())
+    probabilities = tensors[f"probabilities.{plain['epoch']}"].numpy()
+    predicted = tensors.get(f"predicted.{plain['epoch']}")
+    if predicted is None:  # written by Encore 0.1.0, in float32
+        evaluation = Evaluation(labels, probabilities)
+    else:
+        evaluation = Evaluation.kept(labels, predicted.numpy(), probabilities)
     return EpochMetrics(**{**plain, "lrs": tuple(plain["lrs"])}, evaluation=evaluation)
 
 

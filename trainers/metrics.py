@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,23 @@ class Evaluation:
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+
+    @classmethod
+    def kept(
+        cls,
+        labels: NDArray[np.int64],
+        predicted: NDArray[np.integer[Any]],
+        probabilities: NDArray[np.float16],
+    ) -> "Evaluation":
+        """Make one of what was kept; rounded probabilities can tie, so `predicted` is told."""
+        found = cls(labels, probabilities.astype(np.float32))
+        vars(found)["predicted"] = predicted.astype(np.int64)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as it is kept, without what can be worked out again."""
+        few = self.predicted.astype(np.int32)
+        return Evaluation.kept, (self.labels, few, self.probabilities.astype(np.float16))
 
     def __post_init__(self) -> None:
         """Check that there is a row of probabilities for each label."""

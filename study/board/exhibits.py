@@ -160,7 +160,8 @@ class Exhibits:
 
     def _weights(self, study: StudyRecord, trial: Trial) -> Path | None:
         kept, vault = self._kept(study).get(_epoch(trial)), open_vault(self._storage, study)
-        return vault.path(kept.path) if kept and vault.verify(kept.path, kept.sha256) else None
+        whole = kept and vault.verify(kept.path, kept.sha256, kept.size)
+        return vault.path(kept.path) if kept and whole else None
 
     def _heat(self, study: StudyRecord, trial: Trial) -> bytes | Path:
         """Draw what a trial's weights go by, once: one at a time, and after all that trains."""

@@ -125,6 +125,11 @@ def print_spare(console: Console, cleaned: "Cleaned") -> None:
         console.print(f"{gone}, deleted; {left}", highlight=False)
     else:
         console.print(f"{gone}, can go; {left}; --delete deletes them", highlight=False)
+    if cleaned.predictions:
+        size = f"{cleaned.predictions_size / 1e6:.1f} MB"
+        done = "shortened" if cleaned.deleted else "can be shortened"
+        text = f"predictions of {cleaned.predictions} epochs in the database, {size}, {done}"
+        console.print(text, highlight=False)
 
 
 def print_plan(console: Console, found: "Plan") -> None:

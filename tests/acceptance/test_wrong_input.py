@@ -150,3 +150,62 @@ def test_who_stops_reading_is_no_success(
     os.close(gone)
     assert done.returncode == NOBODY_READS
     assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("deep = " + "[" * 9000 + "]" * 9000, "nests too deeply"),
+        ("deep = " + "{a = " * 5000 + "1" + "}" * 5000, "nests too deeply"),
+        ("trials = " + "9" * 5000, "is not a readable TOML file: Exceeds the limit"),
+    ],
+)
+def test_toml_that_python_cannot_hold(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nested too deeply, or a number of thousands of digits: misuse, in a sentence."""
+    (file := tmp_path / "study.toml").write_text(text)
+    url = f"sqlite:///{tmp_path / 'encore.db'}"
+    assert cli.run(["search", "--config", str(file), "--storage", url]) == 2
+    complaint = capsys.readouterr().err
+    assert says in complaint
+    assert "unexpected" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("import sys\nsys.exit(3)", "cannot be imported: it exits with 3"),
+        ("1 / 0", "cannot be imported: it raises ZeroDivisionError: division by zero"),
+        ("def (", "cannot be imported: it raises SyntaxError"),
+        (
+            "class Mine:\n    train = repr\n    def __init__(self, *_, **__): raise OSError('no')",
+            "cannot be made: it raises OSError: no",
+        ),
+    ],
+)
+def test_trainers_that_raise_or_exit(
+    content: str,
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The user's module is named, and what it did."""
+    name = f"trainer_{abs(hash(content))}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    url = f"sqlite:///{tmp_path / 'encore.db'}"
+    assert cli.run(["search", "--trainer", f"{name}:Mine", "--storage", url]) == 2
+    assert f"trainer '{name}:Mine' {says}" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["encore.db", "encore.db.lock", "ENCORE.db-wal"])
+def test_a_study_is_not_named_as_the_database(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder lies beside the database's files."""
+    url = f"sqlite:///{tmp_path / 'encore.db'}"
+    assert cli.run(["search", "--study", name, "--storage", url]) == 2
+    assert "must not be named as the database's own file" in capsys.readouterr().err
+    assert not (tmp_path / "encore.db").exists()

@@ -138,6 +138,7 @@ class TestVaultContract:
         for use in (vault.path, vault.remove, partial(vault.delete, sha256="0" * 64)):
             with pytest.raises(ValueError, match="in the vault"):
                 use(relative)
+        assert not vault.verify(relative, "0" * 64)
 
     def test_a_link_that_leads_out_is_refused(self, vault: Vault, tmp_path: Path) -> None:
         """A symbolic link in the vault is not followed outside."""

@@ -1,5 +1,6 @@
 """`best` by what it is asked to choose by, on studies whose runs come out as they are told to."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ByteSize
 
 from storage import predictions
 from storage.records import State
-from study import pool
-from study.config import ConfigError
+from study import pool, scoring, tables
+from study.cleaning import clean_weights
+from study.config import ConfigError, Keeping
+from study.doctor import Level, doctor
 from study.goals import Goal
 from study.pool import NothingToSelect, counted
 from study.schedules import cheapest
@@ -223,3 +227,107 @@ def test_a_pruned_trial_among_the_leaders_needs_its_schedule_s_own(
         seeds = {t.seed for t in trials if t.schedule_digest == line.digest and t.score is not None}
         assert set(line.scores) == seeds
     assert len(chosen.schedules) < len({trial.schedule_digest for trial in trials})
+
+
+@pytest.mark.parametrize("criterion", [Criterion.AUROC, Criterion.COST])
+def test_a_choice_of_more_than_memory_holds_is_the_same(
+    searched: Search, monkeypatch: pytest.MonkeyPatch, criterion: Criterion
+) -> None:
+    """Read from the database bit by bit, the candidates' probabilities come to the same answer."""
+    lab = searched({32: [Run(1), Run(9), Run(9)], 64: [Run(4), Run(2), Run(3)]})
+    costs = ["[bold]roses>[red]tulips=3"] if criterion is Criterion.COST else []
+    asked = Asked(criterion=criterion, costs=costs)
+    held = best(storage=lab.url, asked=asked)
+    for module in (pool, scoring, tables):
+        monkeypatch.setattr(module, "HELD", 1)
+    assert best(storage=lab.url, asked=asked) == held
+
+
+def spoil(lab: Lab, run: int, epoch: int) -> None:
+    """Damage an epoch's predictions in the database."""
+    with sqlite3.connect(lab.folder / "encore.db") as connection:
+        changed = connection.execute(
+            "UPDATE encore_predictions SET blob = substr(blob, 1, 40) "
+            "WHERE stage_run_id = ? AND epoch = ?",
+            (run, epoch),
+        )
+        assert changed.rowcount == 1
+
+
+@pytest.mark.parametrize("criterion", [Criterion.ACCURACY, Criterion.AUROC])
+def test_predictions_that_are_damaged_are_passed_over(
+    searched: Search, criterion: Criterion
+) -> None:
+    """The weights that they are of cannot be judged: the next best are chosen, and it is said."""
+    lab = searched({32: [Run(1)], 64: [Run(4), Run(2)], 96: [Run(9)]})
+    with lab.reading() as (store, study, _):
+        first, second = (each.trial for each in store.ranking(study)[:2])
+    run, epoch = first.best_stage_run, first.best_epoch
+    assert run is not None
+    assert epoch is not None
+    spoil(lab, run, epoch)
+    chosen = best(storage=lab.url, asked=Asked(criterion=criterion))
+    assert chosen.trial == second.number
+    assert chosen.damaged == (f"the predictions of stage run {run}, epoch {epoch}",)
+    assert size_of(chosen) == 64
+    assert first.schedule_digest not in {line.digest for line in chosen.schedules}
+
+
+def test_a_study_of_which_no_predictions_can_be_read_is_told(searched: Search) -> None:
+    """In one sentence, instead of an error about bytes."""
+    lab = searched({32: [Run(1)]})
+    with lab.reading() as (store, study, _):
+        epochs = store.leading_epochs(study, 99)
+    for run, epoch in epochs:
+        spoil(lab, run, epoch)
+    with pytest.raises(NothingToSelect, match="no predictions can be read: the database is damag"):
+        best(storage=lab.url)
+
+
+def test_predictions_in_the_database_are_bounded(searched: Search) -> None:
+    """Beyond the setting, `gc` shortens the weakest; what `best` says by accuracy stays the same.
+
+    By AUROC it then chooses among the schedules of whose seeds all is kept.
+    """
+    lab = searched({32: [Run(1), Run(9)], 64: [Run(4), Run(2)], 96: [Run(20)]})
+    before = best(storage=lab.url)
+    with lab.reading() as (store, study, _):
+        whole = store.kept_predictions(study)
+        store.update_config(study.id, study.config | {"keep": {"max_predictions": 1}})
+    assert all(each.full for each in whole)
+    listed = clean_weights(storage=lab.url)
+    done = clean_weights(storage=lab.url, delete=True)
+    assert listed.predictions == done.predictions == len(whole) - 1
+    assert clean_weights(storage=lab.url).predictions == 0
+    with lab.reading() as (store, study, _):
+        short = store.kept_predictions(study)
+    assert [each.full for each in short] == [True] + [False] * (len(whole) - 1)
+    assert sum(each.size for each in short) < sum(each.size for each in whole)
+    assert best(storage=lab.url) == before
+    with pytest.raises(NothingToSelect, match="auroc needs the probabilities of all classes"):
+        best(storage=lab.url, asked=Asked(criterion=Criterion.AUROC))
+
+
+def test_a_search_bounds_its_predictions(searched: Search) -> None:
+    """When it tidies up; doctor says how much there is and what the policy is."""
+    lab = searched({32: [Run(1)], 64: [Run(4)]})
+    settings = lab.config.model_copy(update={"keep": Keeping(max_predictions=ByteSize(1))})
+    lab.config = settings
+    lab.search()
+    with lab.reading() as (store, study, _):
+        assert [each.full for each in store.kept_predictions(study)].count(True) == 1
+        store.update_config(study.id, settings.model_dump(mode="json"))
+    (said,) = [each.found for each in doctor(storage=lab.url) if "predictions" in each.what]
+    assert "shortened; beyond 1B (keep.max_predictions) `search` and `gc --delete`" in said
+
+
+def test_doctor_names_damaged_predictions_and_goes_on(searched: Search) -> None:
+    """Each of them; a page that the database cannot read costs the rows on it alone."""
+    lab = searched({32: [Run(1)], 64: [Run(4)]})
+    with lab.reading() as (store, study, _):
+        run, epoch = store.leading_epochs(study, 9)[1]
+    spoil(lab, run, epoch)
+    found = [each for each in doctor(storage=lab.url) if each.level is Level.BAD]
+    assert [each.found for each in found] == [
+        f"1 epoch whose predictions are damaged: epoch {epoch} of stage run {run}"
+    ]

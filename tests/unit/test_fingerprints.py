@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.scenes import print_of, scene
-from trainers.data.inspect.fingerprints import FEWEST_PIXELS, WINDOWS, fingerprint
+from trainers.data.inspect.fingerprints import FEWEST_PIXELS, WINDOWS, dhash, fingerprint
 
 
 def test_the_digest_is_that_of_size_and_pixels() -> None:
@@ -58,3 +58,14 @@ def test_the_mirrored_hash_is_that_of_the_mirrored_photo() -> None:
     assert turned is not None
     assert look.mirrored == turned.hashes[0]
     assert look.mirrored != look.hashes[0]
+
+
+def test_hashes_are_those_of_imagehash() -> None:
+    """To the bit, as its `dhash` gave them for these scenes: stored looks can be compared."""
+    hashes = (
+        *(0x71F084C883662E2F, 0x01D99931D87AF1F4, 0x8B841841C3C706AE),
+        *(0x1B03060521236532, 0x7B77F4BCCBDB5C31, 0xE131320F2F917031),
+    )
+    for number, stored in enumerate(hashes):
+        bits = dhash(scene(number).convert("L"))
+        assert int("".join(str(int(bit)) for bit in bits.ravel()), 2) == stored

@@ -34,7 +34,7 @@ ROOMS = {
     "pandas": ("study.frames",),
     "plotly": ("study.report",),
     "jinja2": ("study.report",),
-    "imagehash": ("trainers.data.inspect.fingerprints",),
+    "matplotlib": ("study.board.pictures",),
     "cleanlab": ("trainers.data.inspect.labels",),
     "captum": ("trainers.attribution",),
     "onnx": ("trainers.exporting",),

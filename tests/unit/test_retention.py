@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from storage.records import Checkpoint, Kind, RankedTrial, Role, State, Trial
+from storage.records import Checkpoint, KeptPredictions, Kind, RankedTrial, Role, State, Trial
 from study.config import StudyConfig
 from study.policy import Standing
-from study.retention import Kept, Spare, spare
+from study.retention import Kept, Spare, spare, too_many
 from study.settings import load_config, settings_of
 from study.tree import StageTree
 from tests.lab import schedule, stage
@@ -192,3 +192,36 @@ def test_each_deletion_has_its_reason() -> None:
     assert said["11-last"] == "no trial will go on from it"
     assert said["31-best"] == "not among the best of 2 trials"
     assert said["21-best"] == "the weights exceed 100B"
+
+
+def kept_of(*sizes: int, leads: Sequence[int] = (), short: Sequence[int] = ()) -> list[Any]:
+    """Imagine predictions of those sizes, the best epoch first."""
+    return [
+        KeptPredictions(
+            stage_run_id=place, epoch=1, full=place not in short, leads=place in leads, size=size
+        )
+        for place, size in enumerate(sizes)
+    ]
+
+
+def places(chosen: Sequence[KeptPredictions]) -> list[int]:
+    """Name them by their place."""
+    return [each.stage_run_id for each in chosen]
+
+
+def test_the_weakest_predictions_are_shortened_first() -> None:
+    """As many as it takes; a trial's best epoch after all others, the best of all never."""
+    kept = kept_of(100, 100, 100, 100, leads=[0, 3])
+    assert places(too_many(kept, 400, 1)) == []
+    assert places(too_many(kept, 399, 1)) == [2]
+    assert places(too_many(kept, 250, 1)) == [2, 1]
+    assert places(too_many(kept, 0, 1)) == [2, 1, 3]
+    assert too_many([], 0, 1) == []
+
+
+def test_what_is_short_is_not_shortened_again() -> None:
+    """It counts by its size, and so does what is left of the others."""
+    kept = kept_of(100, 6, 100, 100, short=[1])
+    assert places(too_many(kept, 0, 1)) == [3, 2]
+    assert places(too_many(kept, 100 + 6 + 100 + 6, 1)) == [3]
+    assert places(too_many(kept, 100 + 6 + 100 + 5, 1)) == [3, 2]

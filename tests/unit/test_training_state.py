@@ -1,12 +1,16 @@
 """The state that training goes on from: written, read and restored to the last bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from storage.predictions import encode
 from tests.tiny_training import LABELS, card_of, in_last, metrics_of, network_of, same, stage
 from trainers.checkpoint import (
     NotOurWeights,
@@ -17,6 +21,7 @@ from trainers.checkpoint import (
 )
 from trainers.device import choose_compute
 from trainers.loop import make_optimizer
+from trainers.metrics import EpochMetrics, Evaluation
 
 
 def state_of(seed: int, optimizer: str = "adamw", precision: str = "fp16") -> TrainingState:
@@ -54,7 +59,7 @@ def test_a_training_state_comes_back_as_it_was(
     states[1].adopt(read_training_state(path, states[1].network, LABELS))
     assert states[1].history == history
     for old, new in zip(history, states[1].history, strict=True):
-        assert np.array_equal(old.evaluation.probabilities, new.evaluation.probabilities)
+        assert encode(old.evaluation) == encode(new.evaluation)
     assert (states[1].best is None) is (best_weights is None)
     assert same(states[1].best or {}, best_weights or {})
     for _ in range(2):
@@ -137,3 +142,35 @@ def test_a_training_state_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotOurWeights, match="holds no whole history"):
         read_training_state(last, mine, np.zeros(9, np.int64))
     assert read_training_state(last, mine, LABELS).history == one
+
+
+def ties() -> EpochMetrics:
+    """Make an epoch whose answers float16 could not tell."""
+    table = np.array([[0.5, 0.50001], [0.50001, 0.5], [0.2, 0.8]], np.float32)
+    return replace(metrics_of(1), evaluation=Evaluation(LABELS, table))
+
+
+def test_last_keeps_of_an_epoch_what_the_database_keeps(tmp_path: Path) -> None:
+    """So a row that is written anew from it after a crash is the same row, in half the bytes."""
+    path, network = tmp_path / "last.safetensors", network_of()
+    save_training_state(path, in_last(network), [ties()])
+    (found,) = read_training_state(path, network, LABELS).history
+    assert found == ties()
+    assert encode(found.evaluation) == encode(ties().evaluation)
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.get_tensor("probabilities.1").dtype is torch.float16
+
+
+def test_a_last_of_an_older_encore_is_gone_on_from(tmp_path: Path) -> None:
+    """It kept probabilities in float32, and the answers in them."""
+    path, network, epoch = tmp_path / "last.safetensors", network_of(), ties()
+    save_training_state(path, in_last(network), [epoch])
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del tensors["predicted.1"]
+    tensors["probabilities.1"] = torch.from_numpy(epoch.evaluation.probabilities)
+    save_file(tensors, path, metadata)
+    (found,) = read_training_state(path, network, LABELS).history
+    assert found.evaluation.probabilities.tolist() == epoch.evaluation.probabilities.tolist()
+    assert encode(found.evaluation) == encode(epoch.evaluation)
