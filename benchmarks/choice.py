@@ -1,14 +1,19 @@
 """What choosing costs, and whether what is said of the choice holds on photos that took no part.
 
 PYTHONPATH=. python benchmarks/choice.py speed [--candidates 1000 --photos 1000 --classes 2]
+PYTHONPATH=. python benchmarks/choice.py ensembles [--worlds 200 --photos 60 --trials 300]
 PYTHONPATH=. python benchmarks/choice.py holdout --storage URL --study NAME --cost "A>B=5"
 
-`holdout` takes a study whose data have a test split. It writes nothing to its database.
+`ensembles` simulates studies whose candidates' true quality is known: it says how far what is said
+of an ensemble is from the truth. `holdout` takes a study whose data have a test split. It writes
+nothing to its database.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,10 +21,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from contestants import markdown, say
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from storage.database import open_database
 from storage.store import Store
-from study.ensemble import ensemble
+from study.choosable import Choosable
+from study.crossfit import score
+from study.ensemble import cross_fitted, ensemble, greedy
 from study.naming import score_text
 from study.scoring import Candidates, Criterion, Scorer
 from study.selection import Asked, Selection
@@ -30,8 +38,116 @@ from trainers.classifier import load
 from trainers.data.manifest import Split
 from trainers.decision import Decision
 from trainers.ensemble import load_ensemble
+from trainers.metrics import Metric
 
 TIMES = 3
+ACCURACY, EPOCHS, KEPT, MEMBERS = 0.92, 3, 10, 5
+NEW = 20_000
+"""So many new photos tell the truth about a choice."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A study's validation photos in 2 classes, and what epochs predict of them.
+
+    A photo is right where `ease` of the photo + quality of the trial + luck of the epoch is above
+    0; the epochs of a trial share 0.7 of their luck's variance.
+    """
+
+    labels: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    tables: NDArray[np.float32]
+
+    @classmethod
+    def drawn(cls, dice: np.random.Generator, photos: int, trials: int, spread: float) -> "World":
+        """Draw one whose trials differ by `spread`, in probits."""
+        labels = np.arange(photos) % 2
+        quality = norm.ppf(ACCURACY) * np.sqrt(2) + dice.normal(0, spread, trials)
+        luck = np.sqrt(0.7) * dice.normal(size=(trials, 1, photos))
+        luck = luck + np.sqrt(0.3) * dice.normal(size=(trials, EPOCHS, photos))
+        found = quality[:, None, None] + dice.normal(size=photos) + luck
+        return cls(labels, quality, _tables(labels, found.reshape(-1, photos)))
+
+    @property
+    def trials(self) -> Trials:
+        """Each trial is its epochs, and a schedule of its own."""
+        n = len(self.quality)
+        return Trials(np.arange(n * EPOCHS), np.arange(0, n * EPOCHS + 1, EPOCHS), np.arange(n))
+
+    def scorer(self, criterion: Criterion = Criterion.ACCURACY) -> Scorer:
+        """Score all epochs."""
+        true = self.tables[:, np.arange(len(self.labels)), self.labels]
+        return Scorer(Candidates(self.labels, 2, self.tables.argmax(axis=2), true), criterion)
+
+    def choosable(self) -> Choosable:
+        """Keep files as a search does."""
+        return Choosable(
+            scorer=self.scorer(),
+            epochs=[(column, 0) for column in range(len(self.tables))],
+            columns=self.trials.columns,
+            starts=self.trials.starts,
+            most=KEPT,
+            anyhow=np.zeros(len(self.quality), np.bool_),
+            read=lambda epochs: self.tables[[column for column, _ in epochs]],
+        )
+
+    def new(self, dice: np.random.Generator, columns: Sequence[int]) -> "World":
+        """Draw new photos, and what these epochs of different trials, which may recur, say."""
+        labels, ease = np.arange(NEW) % 2, dice.normal(size=NEW)
+        said = {
+            column: self.quality[column // EPOCHS] + ease + dice.normal(size=NEW)
+            for column in dict.fromkeys(columns)
+        }
+        tables = _tables(labels, np.stack([said[column] for column in columns]))
+        return World(labels, self.quality, tables)
+
+
+def _tables(labels: NDArray[np.int64], found: NDArray[np.float64]) -> NDArray[np.float32]:
+    true = norm.cdf(found)
+    first = np.where(labels == 0, true, 1 - true)
+    return np.stack([first, 1 - first], axis=2).astype(np.float16).astype(np.float32)
+
+
+def ensembles(given: argparse.Namespace) -> str:
+    """Set what is said of ensembles beside the truth, in points, over simulated studies."""
+    rows = []
+    for photos, trials, spread in product(given.photos, given.trials, given.spread):
+        dice = np.random.default_rng(given.seed)
+        found = [
+            _ensemble(World.drawn(dice, photos, trials, spread), dice) for _ in range(given.worlds)
+        ]
+        rows.append([str(photos), str(trials), f"{spread:g}", *_summed(found, 100)])
+        say(" ".join(rows[-1]))
+    errors = ("as found", "cross-fitted", "gain")
+    return markdown(("photos", "trials", "spread", *errors, "interval holds, %"), rows)
+
+
+def _ensemble(world: World, dice: np.random.Generator) -> tuple[float, ...]:
+    """Give by how much three figures are too high, and whether the gain's interval holds."""
+    could, labels = world.choosable(), world.labels
+    (kept,) = could.kept(np.ones((len(labels), 1), np.float32))
+    tables = could.read(kept)
+    chosen = greedy(tables, labels, MEMBERS)
+    found = cross_fitted(could, MEMBERS, Metric.ACCURACY)
+    new = world.new(dice, [kept[i][0] for i in (*chosen, 0)])
+    many, single = (
+        score(Metric.ACCURACY, new.labels, table)
+        for table in (new.tables[:-1].mean(axis=0), new.tables[-1])
+    )
+    low, high = found.gain_interval
+    naive = score(Metric.ACCURACY, labels, tables[list(chosen)].mean(axis=0))
+    gain = many - single
+    return naive - many, found.score_ensemble - many, found.gain - gain, low <= gain <= high
+
+
+def _summed(found: Sequence[tuple[float, ...]], unit: float) -> list[str]:
+    """Give the mean of each error, with its own error, and how often an interval held."""
+    *errors, held = np.array(found, np.float64).T
+    means = [
+        f"{unit * each.mean():+.2f} ± {unit * each.std(ddof=1) / len(each) ** 0.5:.2f}"
+        for each in errors
+    ]
+    return [*means, f"{100 * held.mean():.1f}"]
 
 
 def speed(given: argparse.Namespace) -> str:
@@ -136,13 +252,20 @@ def main() -> None:
     below = parts.add_parser("speed", help=speed.__doc__)
     for name, default in (("candidates", 1000), ("photos", 1000), ("classes", 2)):
         below.add_argument(f"--{name}", type=int, default=default)
+    below = parts.add_parser("ensembles", help=ensembles.__doc__)
+    for name, several in (("photos", [60, 309]), ("trials", [30, 100, 300])):
+        below.add_argument(f"--{name}", type=int, nargs="+", default=several)
+    below.add_argument("--spread", type=float, nargs="+", default=[0.0, 0.3])
+    below.add_argument("--worlds", type=int, default=200)
+    below.add_argument("--seed", type=int, default=0)
     below = parts.add_parser("holdout", help=holdout.__doc__)
     below.add_argument("--storage", required=True)
     below.add_argument("--study")
     below.add_argument("--cost", action="append", default=[], help='"A>B=5", joined by ","')
     below.add_argument("--ensemble", type=int, default=10)
     given = parser.parse_args()
-    print({"speed": speed, "holdout": holdout}[given.part](given))
+    told = {"speed": speed, "ensembles": ensembles, "holdout": holdout}
+    print(told[given.part](given))
 
 
 if __name__ == "__main__":
