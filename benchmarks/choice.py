@@ -2,10 +2,11 @@
 
 PYTHONPATH=. python benchmarks/choice.py speed [--candidates 1000 --photos 1000 --classes 2]
 PYTHONPATH=. python benchmarks/choice.py ensembles [--worlds 200 --photos 60 --trials 300]
+PYTHONPATH=. python benchmarks/choice.py costs [--worlds 200 --photos 60 --trials 300]
 PYTHONPATH=. python benchmarks/choice.py holdout --storage URL --study NAME --cost "A>B=5"
 
-`ensembles` simulates studies whose candidates' true quality is known: it says how far what is said
-of an ensemble is from the truth. `holdout` takes a study whose data have a test split. It writes
+`ensembles` and `costs` simulate studies whose candidates' true quality is known: how far is what is
+said of the choice from the truth? `holdout` takes a study whose data have a test split. It writes
 nothing to its database.
 """
 
@@ -24,16 +25,20 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from storage.database import open_database
+from storage.predictions import StoredPredictions
 from storage.store import Store
 from study.choosable import Choosable
 from study.crossfit import score
 from study.ensemble import cross_fitted, ensemble, greedy
+from study.goals import Goal
 from study.naming import score_text
+from study.pool import scorer_of
 from study.scoring import Candidates, Criterion, Scorer
 from study.selection import Asked, Selection
 from study.selector import best, find_study, manifest_of
 from study.soup import soup
-from study.statistics import By, Trials, honest_number
+from study.statistics import By, Trials, choose, honest_number
+from study.thresholds import operate
 from trainers.classifier import load
 from trainers.data.manifest import Split
 from trainers.decision import Decision
@@ -41,6 +46,7 @@ from trainers.ensemble import load_ensemble
 from trainers.metrics import Metric
 
 TIMES = 3
+DEAR = ((0.0, 5.0), (1.0, 0.0))
 ACCURACY, EPOCHS, KEPT, MEMBERS = 0.92, 3, 10, 5
 NEW = 20_000
 """So many new photos tell the truth about a choice."""
@@ -138,6 +144,45 @@ def _ensemble(world: World, dice: np.random.Generator) -> tuple[float, ...]:
     naive = score(Metric.ACCURACY, labels, tables[list(chosen)].mean(axis=0))
     gain = many - single
     return naive - many, found.score_ensemble - many, found.gain - gain, low <= gain <= high
+
+
+def costs(given: argparse.Namespace) -> str:
+    """Set what a choice by cost and its rule are said to cost beside the truth, in percent."""
+    rows = []
+    for photos, trials, spread in product(given.photos, given.trials, given.spread):
+        dice = np.random.default_rng(given.seed)
+        found = np.array(
+            [_cost(World.drawn(dice, photos, trials, spread), dice) for _ in range(given.worlds)]
+        )
+        truth = found[:, 0].mean()
+        errors = [(*(told - true for told in rest[:-1]), rest[-1]) for true, *rest in found]
+        summed = _summed(errors, 100 / truth)
+        rows.append([str(photos), str(trials), f"{spread:g}", f"{truth:.3f}", *summed])
+        say(" ".join(rows[-1]))
+    header = ("photos", "trials", "spread", "true cost", "as found", "the rule cross-fitted")
+    return markdown((*header, "choice and rule", "interval holds, %"), rows)
+
+
+def _cost(world: World, dice: np.random.Generator) -> tuple[float, ...]:
+    """Give the true cost, three figures for it, and whether the last one's interval holds it."""
+    goal, labels, trials = Goal(DEAR), world.labels, world.trials
+    stored = [
+        StoredPredictions(t.argmax(1), t.max(1), t[np.arange(len(labels)), labels], t)
+        for t in world.tables
+    ]
+    scorer = scorer_of(stored, labels, 2, Criterion.COST, goal)
+
+    def winners(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return choose(scorer.within(inside.T.astype(np.float32)), trials, By.MAX)
+
+    (best_of_all,) = winners(np.ones((1, len(labels)), np.bool_))
+    table = world.tables[best_of_all]
+    found = operate(labels, table, goal, chosen=lambda inside: list(world.tables[winners(inside)]))
+    new = world.new(dice, [int(best_of_all)])
+    true = goal.priced.prices(new.labels, found.decision.decide(new.tables[0])).mean()
+    low, high = found.cost_interval
+    rule_alone = operate(labels, table, goal).cost
+    return float(true), found.apparent_cost, rule_alone, found.cost, low <= true <= high
 
 
 def _summed(found: Sequence[tuple[float, ...]], unit: float) -> list[str]:
@@ -252,19 +297,20 @@ def main() -> None:
     below = parts.add_parser("speed", help=speed.__doc__)
     for name, default in (("candidates", 1000), ("photos", 1000), ("classes", 2)):
         below.add_argument(f"--{name}", type=int, default=default)
-    below = parts.add_parser("ensembles", help=ensembles.__doc__)
-    for name, several in (("photos", [60, 309]), ("trials", [30, 100, 300])):
-        below.add_argument(f"--{name}", type=int, nargs="+", default=several)
-    below.add_argument("--spread", type=float, nargs="+", default=[0.0, 0.3])
-    below.add_argument("--worlds", type=int, default=200)
-    below.add_argument("--seed", type=int, default=0)
+    for name, part in (("ensembles", ensembles), ("costs", costs)):
+        below = parts.add_parser(name, help=part.__doc__)
+        below.add_argument("--photos", type=int, nargs="+", default=[60, 309])
+        below.add_argument("--trials", type=int, nargs="+", default=[30, 100, 300])
+        below.add_argument("--spread", type=float, nargs="+", default=[0.0, 0.3])
+        below.add_argument("--worlds", type=int, default=200)
+        below.add_argument("--seed", type=int, default=0)
     below = parts.add_parser("holdout", help=holdout.__doc__)
     below.add_argument("--storage", required=True)
     below.add_argument("--study")
     below.add_argument("--cost", action="append", default=[], help='"A>B=5", joined by ","')
     below.add_argument("--ensemble", type=int, default=10)
     given = parser.parse_args()
-    told = {"speed": speed, "ensembles": ensembles, "holdout": holdout}
+    told = {"speed": speed, "ensembles": ensembles, "costs": costs, "holdout": holdout}
     print(told[given.part](given))
 
 
