@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from rich.console import Console
 from scipy.stats import norm
 
 from storage.records import Kind
-from study.choosable import Choosable
+from study.choosable import choosable
 from study.crossfit import CrossFit, compare, folds_of, paired_p, score
-from study.ensemble import EnsembleResult, Member, cross_fitted, ensemble, greedy
-from study.scoring import Candidates, Scorer, criterion_of
+from study.ensemble import EnsembleResult, Member, cross_fitted, ensemble, greedy, kept_weights
 from study.selector import NothingToSelect
 from study.views.better import print_ensemble
+from tests.choices import could_be
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
 from trainers.checkpoint import save_weights
@@ -137,30 +138,6 @@ def lucky(dice: np.random.Generator, members: int, photos: int, share: float) ->
     true = np.where(right, 0.9, 0.1)
     of_zero = np.where(labels == 0, true, 1 - true)
     return np.stack([of_zero, 1 - of_zero], axis=2).astype(np.float32), labels
-
-
-def could_be(
-    tables: Tables,
-    labels: Labels,
-    *,
-    metric: Metric = Metric.ACCURACY,
-    epochs: int = 1,
-    most: int | None = None,
-    anyhow: Sequence[int] = (),
-) -> Choosable:
-    """Make trials of so many epochs each, of which the files of the `most` best are kept."""
-    columns, rows = np.arange(len(tables)), np.arange(len(labels))
-    trials = len(tables) // epochs
-    candidates = Candidates(labels, tables.shape[2], tables.argmax(2), tables[:, rows, labels])
-    return Choosable(
-        scorer=Scorer(candidates, criterion_of(metric)),
-        epochs=[(column, 0) for column in columns],
-        columns=columns,
-        starts=np.arange(0, len(tables) + 1, epochs),
-        most=trials if most is None else most,
-        anyhow=np.isin(np.arange(trials), anyhow),
-        read=lambda found: tables[[column for column, _ in found]],
-    )
 
 
 def all_of(photos: int) -> NDArray[np.float32]:
@@ -336,6 +313,53 @@ def test_an_ensemble_of_a_study(finished: Lab) -> None:
     assert found.errors == (total.argmax(axis=1) != labels).sum()
     assert (found.single_trial, found.single_score) == (best.number, best.score)
     assert found.score >= found.single_score
+
+
+def test_what_all_photos_would_keep_is_what_is_kept(make_lab: Callable[..., Lab]) -> None:
+    """After retention deleted most files and schedules were repeated, the rule is the search's.
+
+    The deleted ones' epochs are among those to choose from, so half of the photos keep others.
+    """
+    script = [schedule(stage(size, epochs=2)) for size in range(32, 32 + 16 * 8, 16)]
+    lab = make_lab(*script, keep=3, repeats=2, finalists=2)
+    lab.search()
+    labels = lab.trainer.labels
+    with lab.reading() as (store, study, vault):
+        kept, _ = kept_weights(store, vault, study)
+        could = choosable(store, study, _labelled(labels), kept)
+        (found,) = could.kept(all_of(len(labels)))
+        assert found == [(file.stage_run_id, file.epoch) for _, file in kept]
+        assert store.deletions(study.id)
+        assert len(could.epochs) == sum(len(store.epochs(r.id)) for r in store.stage_runs(study.id))
+        half = (np.arange(len(labels)) % 2)[:, None].astype(np.float32)
+        gone = {(d.stage_run_id, d.epoch) for d in store.deletions(study.id)}
+        others = set(chain(*could.kept(np.hstack([half, 1 - half]))))
+        assert others & gone
+
+
+def _labelled(labels: Labels) -> Any:
+    """Make what says of a manifest which photos there are, and of which class."""
+
+    class Labelled:
+        classes = ("a", "b", "c")
+
+        def labels(self, _: Split) -> Labels:
+            return labels
+
+    return Labelled()
+
+
+def test_of_many_epochs_each_run_s_best_are_read(
+    finished: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few there is time for, no trial is left out for another's second best."""
+    assert finished.manifest is not None
+    with finished.reading() as (store, study, vault):
+        kept, _ = kept_weights(store, vault, study)
+        runs = {run.id for run in store.stage_runs(study.id) if store.epochs(run.id)}
+        monkeypatch.setattr("study.choosable.EPOCHS", len(runs) - 1)
+        could = choosable(store, study, finished.manifest, kept)
+    assert len({run for run, _ in could.epochs}) == len(could.epochs) == len(runs) - 1
 
 
 def test_what_is_damaged_is_no_member(finished: Lab) -> None:
