@@ -72,7 +72,7 @@ def _variance(metric: Metric, labels: Labels, gained: Floats) -> float:
     """Give the variance of the mean of what each photo gains, (n,).
 
     Where no answer differs, that is no proof: one photo more is taken for gained and one for lost
-    (Bonett and Price 2012). A loss differs always.
+    (Bonett and Price 2012). Losses always differ.
     """
     n = len(gained)
     most = np.zeros(n) if metric is Metric.LOG_LOSS else gains(metric, labels, np.ones(n), gained)
