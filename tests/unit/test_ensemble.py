@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +317,7 @@ def test_an_ensemble_of_a_study(finished: Lab) -> None:
 def test_what_all_photos_would_keep_is_what_is_kept(make_lab: Callable[..., Lab]) -> None:
     """After retention deleted most files and schedules were repeated, the rule is the search's.
 
-    The deleted ones' epochs are among those to choose from, so half of the photos keep others.
+    The deleted ones' epochs are among those that fewer photos can choose from.
     """
     script = [schedule(stage(size, epochs=2)) for size in range(32, 32 + 16 * 8, 16)]
     lab = make_lab(*script, keep=3, repeats=2, finalists=2)
@@ -331,10 +330,7 @@ def test_what_all_photos_would_keep_is_what_is_kept(make_lab: Callable[..., Lab]
         assert found == [(file.stage_run_id, file.epoch) for _, file in kept]
         assert store.deletions(study.id)
         assert len(could.epochs) == sum(len(store.epochs(r.id)) for r in store.stage_runs(study.id))
-        half = (np.arange(len(labels)) % 2)[:, None].astype(np.float32)
-        gone = {(d.stage_run_id, d.epoch) for d in store.deletions(study.id)}
-        others = set(chain(*could.kept(np.hstack([half, 1 - half]))))
-        assert others & gone
+        assert {(d.stage_run_id, d.epoch) for d in store.deletions(study.id)} <= set(could.epochs)
 
 
 def _labelled(labels: Labels) -> Any:
