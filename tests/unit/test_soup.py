@@ -207,7 +207,7 @@ def test_what_survival_adds_to_predictions_is_taken_off_a_soup() -> None:
 def test_surviving_files_flatter_a_mean_of_predictions() -> None:
     """Of 200 equals the ten best by all photos seem better in a fold than ten kept without it."""
     dice, flattered, fair = np.random.default_rng(3), [], []
-    for _ in range(16):
+    for _ in range(8):
         labels, ease = np.arange(60) % 2, 1.8 + dice.normal(size=60)
         true = norm.cdf(ease + dice.normal(size=(200, 60)))
         first = np.where(labels == 0, true, 1 - true)
