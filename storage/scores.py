@@ -101,8 +101,11 @@ class Scores:
             raise LookupError(f"stage run {stage_run_id} has no predictions of epoch {epoch}")
         return decode(found.form, found.blob, labels)
 
-    def leading_epochs(self, study: StudyRecord, limit: int) -> list[tuple[int, int]]:
-        """Give (stage run, epoch) of the best epochs of all trials that have ended, best first."""
+    def leading_epochs(self, study: StudyRecord, limit: int | None) -> list[tuple[int, int]]:
+        """Give (stage run, epoch) of the best epochs of all trials that have ended, best first.
+
+        So many at most; None gives all.
+        """
         score = _score_column(study.metric)
         ended = (
             select(TrialStageRow.stage_run_id)

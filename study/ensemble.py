@@ -1,7 +1,8 @@
 """Greedy ensembles over stored predictions, and an honest word on what they gain.
 
 Reads rows alone, so it answers at once: no torch, no photo. What an ensemble gains is told by
-cross-fitting (see `study.crossfit`): the single file it is compared with is chosen as it is.
+cross-fitting (see `study.crossfit`): the files, the ensemble of them and the single file that it is
+compared with are all chosen without the photos that score them.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,12 +15,14 @@ from storage.places import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
+from study.choosable import Choosable, choosable
 from study.config import StudyConfig
 from study.crossfit import ENTRIES, CrossFit, Judge, Labels, Table, compare, folds_of, score
 from study.pool import NothingToSelect
 from study.selector import find_study, manifest_of, shown
-from trainers.data.manifest import Split
 from trainers.metrics import Metric
+
+FOLDS, PARTINGS = 5, 10
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ def ensemble(
                 f"an ensemble needs at least 2 weights files, study {record.name!r} has "
                 f"{len(kept)}; let `search` run on, or raise --keep"
             )
-        labels, tables = _predictions(store, record, kept)
-        return _result(vault, record, kept, damaged, labels, tables, size)
+        could = choosable(store, record, manifest_of(store, record), kept)
+        return _result(vault, record, kept, damaged, could, size)
     finally:
         store.close()
 
@@ -132,30 +135,24 @@ def greedy(
     return tuple(members[: ranks.index(min(ranks)) + 1])
 
 
-def cross_fitted(
-    probabilities: Table,
-    labels: Labels,
-    size: int,
-    metric: Metric = Metric.ACCURACY,
-    folds: int = 10,
-    seed: int = 0,
-    repeats: int = 5,
-) -> CrossFit:
-    """Say what the choice of an ensemble gains over the choice of a single file; (M, n, C).
+def cross_fitted(found: Choosable, size: int, metric: Metric, seed: int = 0) -> CrossFit:
+    """Say what the choice of an ensemble gains over the choice of a single file.
 
-    In each fold both are chosen on the photos of the other folds; what they say of the fold's own
-    is pooled over all folds. With fewer photos to choose by, both are as good or a little worse.
-    How the photos are parted is chance and can move a gain by its own size: scores are means over
-    `repeats` partings.
+    In each fold, the photos of the other folds decide which files are kept, which of these make the
+    ensemble and which is the single one; what both say of the fold's own photos is pooled over all
+    folds. With fewer photos to choose by, both are as good or a little worse. How the photos are
+    parted is chance: it is done `PARTINGS` times.
     """
-    together, alone = ([np.empty_like(probabilities[0]) for _ in range(repeats)] for _ in range(2))
-    for repeat in range(repeats):
-        for fold in folds_of(labels, folds, seed + repeat):
-            choosing, truth = probabilities[:, ~fold], labels[~fold]
-            members = list(greedy(choosing, truth, size, metric))
-            together[repeat][fold] = probabilities[members][:, fold].mean(axis=0)
-            alone[repeat][fold] = probabilities[greedy(choosing, truth, 1, metric)[0], fold]
-    return compare(metric, labels, together, alone, seed)
+    labels, n_classes = found.labels, found.scorer.candidates.n_classes
+    together, alone = np.empty((2, PARTINGS, len(labels), n_classes), np.float32)
+    for parting in range(PARTINGS):
+        folds = np.stack(folds_of(labels, FOLDS, seed + parting))
+        for fold, kept in zip(folds, found.kept((~folds).T.astype(np.float32)), strict=True):
+            tables = found.read(kept)
+            members = list(greedy(tables[:, ~fold], labels[~fold], size, metric))
+            together[parting, fold] = tables[members][:, fold].mean(axis=0)
+            alone[parting, fold] = tables[0, fold]  # the best of them
+    return compare(metric, labels, list(together), list(alone))
 
 
 def _predicted(total: Table, probabilities: Table) -> Labels:
@@ -170,31 +167,16 @@ def _predicted(total: Table, probabilities: Table) -> Labels:
     return found
 
 
-def _predictions(
-    store: Store, study: StudyRecord, kept: Sequence[tuple[Trial, Checkpoint]]
-) -> tuple[Labels, Table]:
-    labels = manifest_of(store, study).labels(Split.VALID)
-    tables = []
-    for _, file in kept:
-        table = store.predictions(file.stage_run_id, file.epoch, labels).probabilities
-        if table is None:
-            raise NothingToSelect(
-                f"an ensemble needs the probabilities of all classes, but of {len(labels)} photos "
-                f"study {study.name!r} keeps two each, to save room; `best` alone can choose"
-            )
-        tables.append(table)
-    return labels, np.stack(tables)
-
-
 def _result(
     vault: Vault,
     study: StudyRecord,
     kept: Sequence[tuple[Trial, Checkpoint]],
     damaged: Sequence[str],
-    labels: Labels,
-    tables: Table,
+    could: Choosable,
     size: int,
 ) -> EnsembleResult:
+    labels = could.labels
+    tables = could.read([(file.stage_run_id, file.epoch) for _, file in kept])
     chosen = greedy(tables, labels, size, study.metric)
     single = greedy(tables, labels, 1, study.metric)[0]
     mean = tables[list(chosen)].mean(axis=0)
@@ -216,7 +198,7 @@ def _result(
         single_trial=kept[single][0].number,
         single_score=score(study.metric, labels, tables[single]),
         single_errors=int((tables[single].argmax(axis=1) != labels).sum()),
-        cross=cross_fitted(tables, labels, size, study.metric),
+        cross=cross_fitted(could, size, study.metric),
         candidates=len(kept),
         damaged=tuple(damaged),
     )

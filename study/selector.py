@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.database import open_database
 from storage.errors import RowDamaged, StudyNotFound
@@ -25,7 +26,7 @@ from study.prices import Costs
 from study.schedules import ScheduleLine, rank_schedules
 from study.scoring import Criterion
 from study.selection import Asked, Mistake, RunnerUp, Selection
-from study.statistics import By, Honest, honest_number
+from study.statistics import By, Honest, choose, honest_number
 from study.thresholds import Operation, operate
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import confusion_matrix, per_class
@@ -243,7 +244,7 @@ class Selector:
             ),
             schedules=tuple(lines),
             goal=self._goal,
-            operation=self._operation(predictions),
+            operation=self._operation(predictions, pool),
             damaged=(*damaged, *pool.damaged),
         )
 
@@ -252,15 +253,17 @@ class Selector:
             return None
         return honest_number(pool.scorer, pool.trials, self._by, column)
 
-    def _operation(self, predictions: StoredPredictions) -> Operation | None:
+    def _operation(self, predictions: StoredPredictions, pool: Pool) -> Operation | None:
         if self._goal is None:
             return None
-        if predictions.probabilities is None:
-            raise NothingToSelect(
-                "a decision rule needs the probabilities of all classes, which are not kept of so "
-                "many photos and classes; leave --cost, --recall and --reject-cost away"
-            )
-        return operate(self._labels, predictions.probabilities, self._goal)
+        epochs = list(pool.epochs)
+
+        def chosen(inside: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+            scores = pool.scorer.within(inside.T.astype(np.float32))
+            winners = [epochs[column] for column in choose(scores, pool.trials, self._by)]
+            return [_whole(each) for each in self._store.predictions_of(winners, self._labels)]
+
+        return operate(self._labels, _whole(predictions), self._goal, chosen=chosen)
 
     def _shown(self, kept: Checkpoint | None) -> str:
         if kept is None:
@@ -269,6 +272,16 @@ class Selector:
             return shown(self._vault.path(kept.path))
         except RowDamaged:  # a runner-up's, which nobody has looked at
             return kept.path
+
+
+def _whole(found: StoredPredictions) -> NDArray[np.float32]:
+    """Give all probabilities, (n, C); an own trainer may have yielded what is no number."""
+    if found.probabilities is None:
+        raise NothingToSelect(
+            "a decision rule needs the probabilities of all classes, which are not kept of so "
+            "many photos and classes; leave --cost, --recall and --reject-cost away"
+        )
+    return np.nan_to_num(found.probabilities)
 
 
 def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:

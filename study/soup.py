@@ -1,7 +1,8 @@
 """Use case `soup`: the mean of weights that began alike, if it is better than the best of them.
 
-A soup is chosen by validation photos, which flatters it. So it is cross-fitted as an ensemble is,
-a paired test compares both on all photos, and what is not better beyond luck is not written.
+A soup is chosen by validation photos, which flatters it. So it is cross-fitted as far as weights
+that are still there allow, a paired test compares both on all photos, and what is not better beyond
+luck is not written.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +18,15 @@ from storage.places import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
+from study.choosable import choosable
 from study.config import ConfigError, StudyConfig
-from study.crossfit import CrossFit, Mask, Table, compare, folds_of, paired_p, score
+from study.crossfit import CrossFit, Table, compare, folds_of, paired_p, score
 from study.ensemble import kept_weights
 from study.mirroring import at_hand
 from study.naming import score_text
 from study.pool import NothingToSelect
 from study.selector import find_study, manifest_of, shown
+from study.soup_choice import FOLDS, MOST, choose_soup, corrected, held_out, of_predictions
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.data.reading import read_all
 from trainers.data.sources import sample
@@ -35,10 +38,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 """How often, at most, a soup may be kept that is no better."""
-
-MOST = 10
-"""So many files are tried at most, the best: each costs a pass over all photos."""
-_FOLDS = 5
 
 Ranked = tuple[Trial, Checkpoint]
 
@@ -66,7 +65,9 @@ class SoupResult:
     """The answer of `soup`. `score` and `errors` flatter, `cross` does not: see `CrossFit`.
 
     All is predicted here and now, so numbers may differ by a photo from those of another device.
-    `cross` compares soup and single file, as for an ensemble; `p_value` is of its paired test.
+    `cross` compares soup and single file, as for an ensemble; `p_value` is of their paired test.
+    What the files' having survived adds is taken off `cross`, as far as stored predictions tell
+    (see `study.soup_choice`); where they do not, `corrected` is False, and it flatters still.
     `file` is None for a soup that was not better and so was not written.
     """
 
@@ -80,6 +81,7 @@ class SoupResult:
     single_score: float
     single_errors: int
     cross: CrossFit
+    corrected: bool
     p_value: float
     better: bool
     file: str | None
@@ -105,26 +107,16 @@ def soup(
     try:
         record = find_study(store, study)
         vault = open_vault(storage, record)
-        files, damaged = _ingredients(store, vault, record, trials)
+        files, siblings, damaged = _ingredients(store, vault, record, trials)
+        predicted = _of_predictions(store, record, files, siblings)
         manifest = at_hand(manifest_of(store, record), record, storage)
     finally:
         store.close()
     check_photos(record.name, manifest)
     paths = [vault.path(file.path) for _, file in files]
     with _kitchen(manifest, paths, device) as kitchen:
-        return _Cook(record, vault, manifest, files, kitchen, say).result(damaged, copy_to)
-
-
-def greedy_soup(order: Sequence[int], value: Callable[[Sequence[int]], float]) -> tuple[int, ...]:
-    """Give the files whose mean is the soup: each, the best first, stays if it does not harm.
-
-    This is the greedy soup of Wortsman et al. (ICML 2022). `value` scores a soup, more is better.
-    """
-    chosen: tuple[int, ...] = (order[0],)
-    for each in order[1:]:
-        if value((*chosen, each)) >= value(chosen):
-            chosen = (*chosen, each)
-    return chosen
+        cook = _Cook(record, vault, manifest, files, predicted, kitchen, say)
+        return cook.result(damaged, copy_to)
 
 
 def check_photos(
@@ -161,8 +153,11 @@ def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> 
 
 def _ingredients(
     store: Store, vault: Vault, study: StudyRecord, trials: Sequence[int] | None
-) -> tuple[list[Ranked], list[str]]:
-    """Give the files that began alike, the best first; and files that are missing or changed."""
+) -> tuple[list[Ranked], set[int], list[str]]:
+    """Give the files that began alike, the best first, and all trials that did, by number.
+
+    The third are files that are missing or changed.
+    """
     wanted = [store.trial(study.id, number) for number in dict.fromkeys(trials or ())]
     roots = {number: run for number, position, run in store.links(study.id) if position == 0}
     for other in wanted[1:]:
@@ -173,15 +168,33 @@ def _ingredients(
                 f"trials {first.number} and {other.number} share no beginning: {why}; "
                 "give trials that `tree` shows under one first stage"
             )
-    numbers = {trial.number for trial in wanted} if wanted else None
+    numbers = {trial.number for trial in wanted} or None
     kept, damaged = kept_weights(store, vault, study, numbers)
+    siblings = numbers or set()
     if kept and not wanted:
-        kept = [each for each in kept if roots[each[0].number] == roots[kept[0][0].number]]
+        root = roots[kept[0][0].number]
+        siblings = {number for number, run in roots.items() if run == root}
+        kept = [each for each in kept if each[0].number in siblings]
     if len(kept) < 2:
         which = "of these trials" if wanted else "that began as the best trial did"
         needs = f"a soup needs at least 2 weights files {which}, study {study.name!r} has"
         raise NothingToSelect(f"{needs} {len(kept)}; let `search` run on, or raise --keep")
-    return kept[:MOST], damaged
+    return kept[:MOST], siblings, damaged
+
+
+def _of_predictions(
+    store: Store, study: StudyRecord, files: Sequence[Ranked], siblings: set[int]
+) -> tuple[CrossFit, CrossFit] | None:
+    """Say what the means of these files' predictions gain, and of those kept without each fold.
+
+    None where too little is stored of so many photos and classes.
+    """
+    try:
+        could = choosable(store, study, manifest_of(store, study), files, siblings)
+        epochs = [(file.stage_run_id, file.epoch) for _, file in files]
+        return of_predictions(could, epochs, study.metric)
+    except NothingToSelect:
+        return None
 
 
 @contextmanager
@@ -215,21 +228,22 @@ class _Cook:
         vault: Vault,
         manifest: Manifest,
         files: Sequence[Ranked],
+        predicted: tuple[CrossFit, CrossFit] | None,
         kitchen: "Kitchen",
         say: Callable[[str], None],
     ) -> None:
         self._study, self._vault, self._files = study, vault, files
-        self._kitchen, self._say = kitchen, say
+        self._predicted, self._kitchen, self._say = predicted, kitchen, say
         self._labels = manifest.labels(Split.VALID)
         self._tables: dict[tuple[int, ...], Table] = {}
 
     def result(self, damaged: Sequence[str], folder: Path) -> SoupResult:
         """Choose, test, and write what is better."""
         metric, labels = self._study.metric, self._labels
-        chosen = self._choose(np.ones(len(labels), np.bool_))
+        chosen = self._choose()
         table, single = self._table(chosen), self._table(chosen[:1])
         cross, p_value = self._cross_fit()
-        better = len(chosen) > 1 and cross.gain > 0 and p_value < LEVEL
+        better = len(chosen) > 1 and cross.gain_interval[0] > 0 and p_value < LEVEL
         file = self._write(chosen, score(metric, labels, table), folder) if better else None
         return SoupResult(
             study=self._study.name,
@@ -242,33 +256,28 @@ class _Cook:
             single_score=score(metric, labels, single),
             single_errors=int((single.argmax(axis=1) != labels).sum()),
             cross=cross,
+            corrected=self._predicted is not None,
             p_value=p_value,
             better=better,
             file=None if file is None else shown(file),
             damaged=tuple(damaged),
         )
 
-    def _choose(self, photos: Mask) -> tuple[int, ...]:
-        """Choose a soup by some of the validation photos, a mask (n,)."""
-        metric, labels = self._study.metric, self._labels[photos]
-
-        def value(members: Sequence[int], by: Metric = metric) -> float:
-            found = score(by, labels, self._table(members)[photos])
-            return found if by.higher_is_better else -found
-
-        alone = range(len(self._files))
-        order = sorted(alone, key=lambda i: (-value([i]), -value([i], Metric.LOG_LOSS)))
-        return greedy_soup(order, value)
+    def _choose(self) -> tuple[int, ...]:
+        """Choose a soup by all validation photos."""
+        every = np.ones(len(self._labels), np.bool_)
+        return choose_soup(len(self._files), self._table, self._study.metric, self._labels, every)
 
     def _cross_fit(self) -> tuple[CrossFit, float]:
+        """Give what the soup gains over the best file where neither was chosen, and a p value."""
         metric, labels = self._study.metric, self._labels
-        together, alone = (np.empty_like(self._table([0])) for _ in range(2))
-        for fold in folds_of(labels, _FOLDS, seed=0):
-            chosen = self._choose(~fold)
-            together[fold] = self._table(chosen)[fold]
-            alone[fold] = self._table(chosen[:1])[fold]
-        p_value = paired_p(metric, labels, together, alone)
-        return compare(metric, labels, [together], [alone]), p_value
+        folds = folds_of(labels, FOLDS, seed=0)
+        means = [(len(self._files), self._table)] * len(folds)
+        together, alone = held_out(metric, labels, folds, means)
+        found = compare(metric, labels, [together], [alone])
+        if self._predicted is not None:
+            found = corrected(found, *self._predicted)
+        return found, paired_p(metric, labels, together, alone)
 
     def _table(self, members: Sequence[int]) -> Table:
         key = tuple(members)

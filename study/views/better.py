@@ -57,6 +57,14 @@ def print_soup(console: Console, found: SoupResult) -> None:
     console.print(table)
     _print_scores(console, "soup", found)
     _print_cross(console, found.metric, "soup", found.cross)
+    console.print(
+        "these photos had kept the files, too: what that adds to the mean of their predictions is "
+        "taken off"
+        if found.corrected
+        else "[red]these figures flatter still[/]: these photos had kept the files, too, and too "
+        "little is stored of each epoch to tell by how much",
+        highlight=False,
+    )
     if found.file is not None:
         console.print(f"better beyond luck (p {found.p_value:.2g}): written to", highlight=False)
         console.print(f"[bold]{escape(found.file)}[/]", soft_wrap=True)

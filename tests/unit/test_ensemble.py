@@ -1,7 +1,8 @@
 """Greedy ensembles: what is chosen, what it is said to gain, and that luck is not called a gain."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from scipy.stats import norm
 
 from storage.records import Kind
-from study.crossfit import CrossFit, Judge, compare, folds_of, paired_p, score
-from study.ensemble import EnsembleResult, Member, cross_fitted, ensemble, greedy
+from study.choosable import choosable
+from study.crossfit import CrossFit, compare, folds_of, paired_p, score
+from study.ensemble import EnsembleResult, Member, cross_fitted, ensemble, greedy, kept_weights
 from study.selector import NothingToSelect
 from study.views.better import print_ensemble
+from tests.choices import could_be
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
 from trainers.checkpoint import save_weights
@@ -108,16 +112,10 @@ def test_no_member_is_misuse() -> None:
 
 
 @pytest.mark.parametrize("metric", Metric)
-def test_scores_and_resamples_are_those_of_the_metrics(metric: Metric) -> None:
-    """A score is that of `trainers.metrics`; a resample's is that of its photos, one by one."""
+def test_scores_are_those_of_the_metrics(metric: Metric) -> None:
+    """A score is that of `trainers.metrics`."""
     (table, *_), labels = tables_of(1, 40, 4)
     assert score(metric, labels, table) == pytest.approx(plain(metric, labels, table)[0], rel=1e-6)
-    picked = np.random.default_rng(1).integers(0, 40, (3, 40))
-    picked[0] = np.flatnonzero(labels == 1)[0]  # a class alone
-    counts = np.stack([np.bincount(row, minlength=40) for row in picked]).astype(np.float32)
-    expected = [plain(metric, labels[row], table[row])[0] for row in picked]
-    found = Judge(metric, labels, 4).resampled(table, counts)
-    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_folds_part_every_class() -> None:
@@ -141,6 +139,41 @@ def lucky(dice: np.random.Generator, members: int, photos: int, share: float) ->
     return np.stack([of_zero, 1 - of_zero], axis=2).astype(np.float32), labels
 
 
+def all_of(photos: int) -> NDArray[np.float32]:
+    """Make the set of all photos."""
+    return np.ones((photos, 1), np.float32)
+
+
+def test_what_is_kept_is_each_trial_s_best_epoch_and_the_best_trials() -> None:
+    """By the photos that are asked and no others; repeated schedules' files are kept anyhow."""
+    tables, labels = tables_of(12, 60)
+    could = could_be(tables, labels, epochs=3, most=2, anyhow=[3])
+    half = np.arange(60) < 30
+    sets = np.stack([half, ~half], axis=1).astype(np.float32)
+    for inside, kept in zip(sets.T.astype(bool), could.kept(sets), strict=True):
+        ranks = [
+            Metric.ACCURACY.rank(*plain(Metric.ACCURACY, labels[inside], table[inside]))
+            for table in tables
+        ]
+        best = [min(range(t, t + 3), key=lambda i: ranks[i]) for t in range(0, 12, 3)]
+        order = sorted(best, key=lambda i: ranks[i])
+        expected = [i for place, i in enumerate(order) if place < 2 or i >= 9]
+        assert [column for column, _ in kept] == expected
+
+
+def test_a_file_that_trials_share_is_kept_once() -> None:
+    """Two trials with one best epoch leave one file, and make room for the next."""
+    tables, labels = tables_of(3, 60)
+    could = replace(
+        could_be(tables, labels, most=2),
+        columns=np.array([0, 1, 0, 1, 2]),
+        starts=np.array([0, 2, 4, 5]),
+    )
+    (kept,) = could.kept(all_of(60))
+    assert sorted(column for column, _ in kept)[1:] == [2]
+    assert len(kept) == 2
+
+
 def test_luck_flatters_the_single_file_but_not_when_cross_fitted() -> None:
     """With equals, the best one's own score is points too high; cross-fitted it is the truth."""
     dice = np.random.default_rng(0)
@@ -148,16 +181,61 @@ def test_luck_flatters_the_single_file_but_not_when_cross_fitted() -> None:
     for _ in range(60):
         tables, labels = lucky(dice, 30, 200, 0.8)
         naive.append(score(Metric.ACCURACY, labels, tables[greedy(tables, labels, 1)[0]]))
-        fair.append(cross_fitted(tables, labels, 1, repeats=1).score_single)
+        found = cross_fitted(could_be(tables, labels), 1, Metric.ACCURACY)
+        fair.append(found.score_single)
     error = np.std(fair) / np.sqrt(len(fair))
     assert np.mean(naive) - 0.8 > 0.04
     assert abs(np.mean(fair) - 0.8) < 3 * error < 0.02
 
 
+def world(dice: np.random.Generator, quality: NDArray[np.float64], photos: int) -> Any:
+    """Make what trials of two epochs say: photos are easy or hard for all, the rest is luck."""
+    labels = np.arange(photos) % 2
+    luck = dice.normal(size=(len(quality), 1, photos)) + dice.normal(size=(len(quality), 2, photos))
+    found = quality[:, None, None] + dice.normal(size=photos) + luck / np.sqrt(2)
+    true = norm.cdf(found).reshape(-1, photos)
+    of_zero = np.where(labels == 0, true, 1 - true)
+    return np.stack([of_zero, 1 - of_zero], axis=2).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_what_the_files_survived_does_not_flatter_the_ensemble(spread: float) -> None:
+    """Simulated studies: files kept by all photos flatter an ensemble, files kept anew do not.
+
+    Of two epochs of each of 100 trials the better is kept, of the trials the ten best; 4,000 new
+    photos tell the truth. The interval of the gain holds it.
+    """
+    dice = np.random.default_rng(1)
+    survived, anew, held = [], [], []
+    for _ in range(60):
+        quality = 1.8 + dice.normal(0, spread, 100)
+        tables, labels = world(dice, quality, 60)
+        could = could_be(tables, labels, epochs=2, most=10)
+        kept = [column for column, _ in could.kept(all_of(60))[0]]
+        members = [kept[i] for i in greedy(tables[kept], labels, 5)]
+        new, truth = world(dice, quality[[column // 2 for column in (*members, kept[0])]], 4_000)
+        of_many = score(Metric.ACCURACY, truth, _voices(new[:-2], members).mean(axis=0))
+        survivors = could_be(tables[kept], labels)
+        survived.append(cross_fitted(survivors, 5, Metric.ACCURACY).score_ensemble - of_many)
+        found = cross_fitted(could, 5, Metric.ACCURACY)
+        anew.append(found.score_ensemble - of_many)
+        low, high = found.gain_interval
+        held.append(low <= of_many - score(Metric.ACCURACY, truth, new[-1]) <= high)
+    error = np.std(anew) / np.sqrt(len(anew))
+    assert np.mean(survived) > 2 * error > 0.005
+    assert -0.01 - 2 * error < np.mean(anew) < 2 * error
+    assert np.mean(held) >= 0.92
+
+
+def _voices(tables: Tables, members: Sequence[int]) -> Tables:
+    """Let a member that counts twice say the same twice."""
+    return tables[::2][[members.index(member) for member in members]]
+
+
 def test_a_better_ensemble_gains_when_cross_fitted() -> None:
     """Members with errors of their own correct each other, and the interval says it is no luck."""
     tables, labels = lucky(np.random.default_rng(1), 15, 300, 0.8)
-    found = cross_fitted(tables, labels, 7)
+    found = cross_fitted(could_be(tables, labels), 7, Metric.ACCURACY)
     assert found.gain == pytest.approx(found.score_ensemble - found.score_single)
     assert 0 < found.gain_interval[0] < found.gain < found.gain_interval[1]
 
@@ -165,15 +243,25 @@ def test_a_better_ensemble_gains_when_cross_fitted() -> None:
 def test_copies_gain_nothing() -> None:
     """Where all members say the same, the gain is nothing at all and not a rounding error."""
     tables, labels = tables_of(1, 60)
-    found = cross_fitted(np.repeat(tables, 5, axis=0), labels, 4)
-    assert (found.gain, found.gain_interval) == (0, (0, 0))
-    assert found.score_single == score(Metric.ACCURACY, labels, tables[0])
+    found = cross_fitted(could_be(np.repeat(tables, 5, axis=0), labels), 4, Metric.ACCURACY)
+    assert found.gain == 0
+    assert found.score_single == pytest.approx(score(Metric.ACCURACY, labels, tables[0]))
+
+
+@pytest.mark.parametrize("metric", [m for m in Metric if m is not Metric.LOG_LOSS])
+def test_no_difference_is_no_certainty(metric: Metric) -> None:
+    """Where 60 photos show no gain, new ones may: the interval is some photos wide."""
+    tables, labels = tables_of(1, 60)
+    low, high = compare(metric, labels, [tables[0]], [tables[0]]).gain_interval
+    assert -0.1 < low < -1 / 60
+    assert high == -low
 
 
 def test_a_gain_of_loss_is_positive() -> None:
     """Where less is better, the gain still says how much better the ensemble is."""
     tables, labels = tables_of(12, 200)
-    found = cross_fitted(tables, labels, 6, Metric.LOG_LOSS)
+    could = could_be(tables, labels, metric=Metric.LOG_LOSS)
+    found = cross_fitted(could, 6, Metric.LOG_LOSS)
     assert found.score_ensemble < found.score_single
     assert found.gain == pytest.approx(found.score_single - found.score_ensemble)
     assert found.gain_interval[0] > 0
@@ -226,6 +314,50 @@ def test_an_ensemble_of_a_study(finished: Lab) -> None:
     assert found.score >= found.single_score
 
 
+def test_what_all_photos_would_keep_is_what_is_kept(make_lab: Callable[..., Lab]) -> None:
+    """After retention deleted most files and schedules were repeated, the rule is the search's.
+
+    The deleted ones' epochs are among those that fewer photos can choose from.
+    """
+    script = [schedule(stage(size, epochs=2)) for size in range(32, 32 + 16 * 8, 16)]
+    lab = make_lab(*script, keep=3, repeats=2, finalists=2)
+    lab.search()
+    labels = lab.trainer.labels
+    with lab.reading() as (store, study, vault):
+        kept, _ = kept_weights(store, vault, study)
+        could = choosable(store, study, _labelled(labels), kept)
+        (found,) = could.kept(all_of(len(labels)))
+        assert found == [(file.stage_run_id, file.epoch) for _, file in kept]
+        assert store.deletions(study.id)
+        assert len(could.epochs) == sum(len(store.epochs(r.id)) for r in store.stage_runs(study.id))
+        assert {(d.stage_run_id, d.epoch) for d in store.deletions(study.id)} <= set(could.epochs)
+
+
+def _labelled(labels: Labels) -> Any:
+    """Make what says of a manifest which photos there are, and of which class."""
+
+    class Labelled:
+        classes = ("a", "b", "c")
+
+        def labels(self, _: Split) -> Labels:
+            return labels
+
+    return Labelled()
+
+
+def test_of_many_epochs_each_run_s_best_are_read(
+    finished: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few there is time for, no trial is left out for another's second best."""
+    assert finished.manifest is not None
+    with finished.reading() as (store, study, vault):
+        kept, _ = kept_weights(store, vault, study)
+        runs = {run.id for run in store.stage_runs(study.id) if store.epochs(run.id)}
+        monkeypatch.setattr("study.choosable.EPOCHS", len(runs) - 1)
+        could = choosable(store, study, finished.manifest, kept)
+    assert len({run for run, _ in could.epochs}) == len(could.epochs) == len(runs) - 1
+
+
 def test_what_is_damaged_is_no_member(finished: Lab) -> None:
     """A changed file is named and left out; with less than two whole ones there is no ensemble."""
     with finished.reading() as (store, study, vault):
@@ -249,7 +381,7 @@ def test_without_all_probabilities_there_is_no_ensemble(
     monkeypatch.setattr("storage.predictions.FULL_LIMIT", 10)
     lab = make_lab(schedule(stage(64)), schedule(stage(96)), manifest=photos)
     lab.search()
-    with pytest.raises(NothingToSelect, match="needs the probabilities of all classes"):
+    with pytest.raises(NothingToSelect, match="probabilities of all classes are needed"):
         ensemble(storage=lab.url)
 
 

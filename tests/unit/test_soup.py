@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from scipy.stats import norm
 from torch import Tensor
 
 from study.crossfit import CrossFit, paired_p
-from study.soup import Ingredient, SoupResult, Strangers, check_photos, greedy_soup, soup
+from study.soup import Ingredient, SoupResult, Strangers, check_photos, soup
 from study.soup import why_strangers as why
+from study.soup_choice import corrected, greedy_soup, of_predictions
 from study.views.better import print_soup
+from tests.choices import could_be
 from tests.lab import Lab
 from tests.tiny_training import CPU, card_of, network_of, noise, same, schedule, stage
 from trainers.backbone import Network
@@ -188,6 +191,38 @@ def test_the_greedy_soup_keeps_what_does_not_harm() -> None:
     assert greedy_soup([4, 2, 0, 3, 1], lambda members: worth[tuple(members)]) == (4, 0, 3)
 
 
+def test_what_survival_adds_to_predictions_is_taken_off_a_soup() -> None:
+    """Scores and gain lose what surviving files add; the interval knows both errors."""
+    soup_of = CrossFit(0.9, 0.85, 0.05, (0.02, 0.08))
+    survivors, anew = (
+        CrossFit(0.92, 0.9, 0.02, (0, 0.04)),
+        CrossFit(0.88, 0.87, 0.01, (-0.03, 0.05)),
+    )
+    found = corrected(soup_of, survivors, anew)
+    assert (found.score_ensemble, found.score_single) == pytest.approx((0.86, 0.82))
+    assert found.gain == pytest.approx(0.04)
+    assert found.gain_interval == pytest.approx((0.04 - 0.05, 0.04 + 0.05))
+
+
+def test_surviving_files_flatter_a_mean_of_predictions() -> None:
+    """Of 200 equals the ten best by all photos seem better in a fold than ten kept without it."""
+    dice, flattered, fair = np.random.default_rng(3), [], []
+    for _ in range(8):
+        labels, ease = np.arange(60) % 2, 1.8 + dice.normal(size=60)
+        true = norm.cdf(ease + dice.normal(size=(200, 60)))
+        first = np.where(labels == 0, true, 1 - true)
+        tables = np.stack([first, 1 - first], axis=2).astype(np.float32)
+        could = could_be(tables, labels, most=10)
+        (kept,) = could.kept(np.ones((60, 1), np.float32))
+        survivors, anew = of_predictions(could, kept, Metric.ACCURACY)
+        truth = norm.cdf(ease).mean()  # what any of them reaches on photos as easy as these
+        flattered.append(survivors.score_ensemble - anew.score_ensemble)
+        fair.append(anew.score_single - truth)
+    error = np.std(fair) / np.sqrt(len(fair))
+    assert np.mean(flattered) > 0.02
+    assert np.mean(fair) == pytest.approx(0, abs=3 * error)
+
+
 def test_the_paired_test_is_mcnemars() -> None:
     """Ten photos better and two worse of many: the binomial's two tails, by hand."""
     labels = np.zeros(40, np.int64)
@@ -246,10 +281,11 @@ def test_what_is_printed_is_literal(file: str | None) -> None:
     cross, p_value = CrossFit(0.9, 0.875, 0.025, (-0.01, 0.06)), 0.3 if file is None else 0.01
     found = SoupResult(
         *("[/]", Metric.ACCURACY, (each, out), 0.92, 8, 100),
-        *(7, 0.91, 9, cross, p_value, file is not None, file, (HOSTILE,)),
+        *(7, 0.91, 9, cross, file is not None, p_value, file is not None, file, (HOSTILE,)),
     )
     print_soup(Console(file=text, width=200, emoji=False), found)
     assert text.getvalue().count(HOSTILE) == (3 if file is None else 4)
     assert "[/]" in text.getvalue()
     not_better = "not better beyond luck: accuracy 90.00, the best file 87.50 (p 0.3"
     assert (not_better in text.getvalue()) is (file is None)
+    assert ("flatter still" in text.getvalue()) is (file is None)
