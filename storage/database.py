@@ -1,6 +1,5 @@
 """From a URL to an engine whose tables are up to date, and the kinds of transaction."""
 
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from sqlalchemy.exc import (
 
 from storage import revisions, server
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
+from storage.redaction import redact
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another process's transaction to end."""
@@ -97,7 +97,7 @@ def adopt(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sync_seldom)
     else:
-        server.watch(engine, redact(engine.url))
+        server.watch(engine, shown(engine.url))
     engine.dispose()  # connections from before
 
 
@@ -120,20 +120,12 @@ def making_tables(url: str) -> Iterator[None]:
         engine.dispose()
 
 
-def redact(url: str | URL) -> str:
-    """Give a database URL fit for a message: without passwords, even where it is misspelt."""
-    shown = url if isinstance(url, str) else _readable(url)
-    # By text and greedily: a password may hold an @ or a / that makes the URL unreadable.
-    start = r"(//[^:/@]*:)" if "//" in shown else r"()"
-    shown = re.sub(start + r".*@", r"\1***@", shown, flags=re.DOTALL)
-    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", shown)
-
-
-def _readable(url: URL) -> str:
+def shown(url: URL) -> str:
+    """Give a database's URL fit for a message."""
     if url.get_backend_name() == "sqlite":
         # Otherwise a folder with an umlaut or a # would be shown in percent signs.
-        return f"{url.drivername}:///{url.database or ''}"
-    return url.render_as_string(hide_password=True)
+        return redact(f"{url.drivername}:///{url.database or ''}")
+    return redact(url.render_as_string(hide_password=True))
 
 
 def _parse(url: str) -> URL:
@@ -151,33 +143,33 @@ def _parse(url: str) -> URL:
 def _prepare_file(url: URL, *, create: bool) -> None:
     name = url.database or ":memory:"
     if name == ":memory:" or name.startswith("file:"):
-        raise DatabaseUnusable(f"{redact(url)} must name a file, as in sqlite:///encore.db")
+        raise DatabaseUnusable(f"{shown(url)} must name a file, as in sqlite:///encore.db")
     path = Path(name)
     try:
         if path.is_dir():
-            raise DatabaseUnusable(f"{redact(url)} is a folder, not a database file")
+            raise DatabaseUnusable(f"{shown(url)} is a folder, not a database file")
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.exists():
             raise _nothing_there(url)
     except OSError as error:
-        raise DatabaseUnusable(f"{redact(url)} cannot be used: {error.strerror}") from error
+        raise DatabaseUnusable(f"{shown(url)} cannot be used: {error.strerror}") from error
 
 
 def _engine(url: URL) -> Engine:
     if url.drivername not in (server.DRIVER, *_SQLITE):
         raise DatabaseUnusable(
-            f"{redact(url)} needs the driver {url.drivername}, which Encore does not know; give a "
+            f"{shown(url)} needs the driver {url.drivername}, which Encore does not know; give a "
             f"file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
         )
     try:
         engine = create_engine(url, **_settings(url))
     except ModuleNotFoundError:
         raise DatabaseUnusable(
-            f"{redact(url)} needs the driver psycopg, which is not installed; {server.INSTALL}"
+            f"{shown(url)} needs the driver psycopg, which is not installed; {server.INSTALL}"
         ) from None
     if url.drivername == server.DRIVER:
-        server.watch(engine, redact(url))
+        server.watch(engine, shown(url))
         return engine
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -225,14 +217,14 @@ def _begin_sqlite(connection: Connection) -> None:
 def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
     with reading(engine) as connection:
         if connection.dialect.name != "sqlite":
-            server.check_age(connection, redact(engine.url))
+            server.check_age(connection, shown(engine.url))
         revision = revisions.current(connection)
         strangers = revisions.strangers(connection) if revision is None else []
     if revision is None and not create:
         raise _nothing_there(engine.url)
     if strangers:
         raise DatabaseUnusable(
-            f"{redact(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
+            f"{shown(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
             "give Encore a database of its own"
         )
     if not _is_current(revision, engine.url):
@@ -245,7 +237,7 @@ def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
 def _is_current(revision: str | None, url: URL) -> bool:
     if revision is not None and revision not in revisions.REVISIONS:
         raise DatabaseTooNew(
-            f"{redact(url)} was written by a newer Encore (its tables are at revision "
+            f"{shown(url)} was written by a newer Encore (its tables are at revision "
             f"{revision}, this one knows {revisions.REVISIONS[-1]}); upgrade encore-search"
         )
     return revision == revisions.REVISIONS[-1]
@@ -260,9 +252,9 @@ def _usable(engine: Engine) -> Iterator[None]:
         raise
     except DatabaseError as error:
         raise DatabaseUnusable(
-            f"{redact(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
+            f"{shown(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
         ) from None
 
 
 def _nothing_there(url: URL) -> StudyNotFound:
-    return StudyNotFound(f"there are no studies in {redact(url)}; run `search` first")
+    return StudyNotFound(f"there are no studies in {shown(url)}; run `search` first")
