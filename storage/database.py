@@ -131,6 +131,8 @@ def shown(url: URL) -> str:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # of a password, which a driver would quote as a host
+            raise ValueError("an @ in a password must be written %40")
     except (ArgumentError, ValueError):
         raise DatabaseUnusable(
             f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db or "

@@ -15,8 +15,8 @@ _BEGIN = rf"(?:{_SCHEME}|//+)"
 _URL = re.compile(_BEGIN, re.IGNORECASE)
 _WITHIN = re.compile(
     # First those in quotes, as Python writes a text, for these may hold spaces.
-    rf"(?<=')(?:[^'\s:]*/)?{_BEGIN}(?:\\.|[^'\\\n])*(?=')"
-    rf'|(?<=")(?:[^"\s:]*/)?{_BEGIN}(?:\\.|[^"\\\n])*(?=")'
+    rf"(?<=')[^'\s:]*?{_BEGIN}(?:\\.|[^'\\\n])*(?=')"
+    rf'|(?<=")[^"\s:]*?{_BEGIN}(?:\\.|[^"\\\n])*(?=")'
     rf"|{_BEGIN}[^\s:/@]*:\*\*\*@\S*"  # hidden before: another @ behind it is the sentence's
     rf"|{_SCHEME}(?:[^\s:/@]*:[^\n]*@)?\S*|//\S*",
     re.IGNORECASE,
@@ -29,6 +29,8 @@ _NO_PORT = re.compile(rf"([^\s:/@?#\[\]]+:)(?!{_PORT.pattern}).*", re.DOTALL)
 
 _NAMED = ("postgres", "mysql", "maria", "sqlite", "abfs", "wasb", "sftp", "ssh", "ftp", "hdfs")
 """Schemes, by their beginning, in which what stands alone before an @ is a name, no token."""
+
+_QUERY, _TAIL = re.compile(r"\?"), re.compile(r"(?i)[?#]|%23|%3f")
 
 _LOCAL = ("sqlite", "file")
 _NUMBER_SIGN_IN_NAMES = (*_LOCAL, "s3", "s3a", "gs", "gcs")
@@ -71,10 +73,12 @@ def redact(url: str) -> str:
         shown = re.sub(r"(?s)^.*@", f"{HIDDEN}@", _without_named(url))
         return re.sub(r"(?s)^(\w{2,}:[^:]+:).+", rf"\1{HIDDEN}", shown)
     scheme = begin[0].partition(":")[0].lower() if ":" in begin[0] else ""
-    ends = "?" if scheme.startswith(_NUMBER_SIGN_IN_NAMES) else "?#"
-    place = re.split(f"[{ends}]", rest := url[begin.end() :], maxsplit=1)[0]
-    mark, query = rest[len(place) :][:1], rest[len(place) + 1 :]
-    if "@" in query and "@" not in place and ":" in place:
+    rest = url[begin.end() :]
+    found = (_QUERY if scheme.startswith(_NUMBER_SIGN_IN_NAMES) else _TAIL).search(rest)
+    place, mark, query = (
+        (rest[: found.start()], found[0], rest[found.end() :]) if found else (rest, "", "")
+    )
+    if "@" in query and ":" in place:
         place, mark, query = f"{place.partition(':')[0]}:{HIDDEN}", "", ""  # a password with a ?
     elif mark:
         query = "&".join(map(_parameter, query.split("&"))) if mark == "?" else HIDDEN
@@ -84,6 +88,11 @@ def redact(url: str) -> str:
 def redact_text(text: str) -> str:
     """Give a text fit to be shown or stored: with each URL in it as `redact` gives it."""
     return _without_named(_WITHIN.sub(lambda found: redact(found[0]), text))
+
+
+def redact_word(text: str) -> str:
+    """Give a word, a path say, as `redact` does if there is a URL in it; else as it is."""
+    return redact(text) if _URL.search(text) else text
 
 
 def is_harmless(name: str, value: str) -> bool:

@@ -193,6 +193,8 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
 
 def _has(path: Path, sha256: str) -> bool:
     try:
+        if not path.is_file():  # a FIFO would be waited for, a device read for ever
+            return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except (FileNotFoundError, IsADirectoryError):

@@ -5,9 +5,11 @@ choose: an escape sequence in one would colour, hide or rewrite what is shown, a
 mark would have it read backwards. JSON escapes what must be by itself, and stays as it is.
 """
 
+import re
+
 from storage.redaction import redact_text
 
-_FORMULA_STARTS = ("=", "+", "-", "@")
+_FORMULA = re.compile(r"[\t\r]|\s*[=+@-]")
 
 
 def visible(text: str, spared: str = "") -> str:
@@ -26,7 +28,7 @@ def harmless(cell: str) -> str:
     What begins like a formula gets a leading ', which makes it text.
     """
     shown = visible(cell)
-    return f"'{shown}" if cell.lstrip().startswith(_FORMULA_STARTS) else shown
+    return f"'{shown}" if _FORMULA.match(cell) else shown
 
 
 def fit(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from storage.errors import StudyNotFound
 from storage.records import ManifestRecord, StudyRecord
-from storage.redaction import redact, redact_text
+from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.config import ConfigError, StudyConfig
 from study.settings import load_config
@@ -62,7 +62,7 @@ def plain_config(config: StudyConfig) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return redact_text(value) if isinstance(value, str) else value
+    return redact_word(value) if isinstance(value, str) else value
 
 
 def stored_config(
