@@ -139,6 +139,12 @@ def _parse(url: str) -> URL:
             f"{server.DRIVER}://user@host/database"
         ) from None
     # SQLAlchemy 2.0 would take another driver than 2.1 does.
+    known = (server.BACKEND, server.DRIVER, *_SQLITE)
+    if parsed.drivername not in known:
+        raise DatabaseUnusable(
+            f"{redact(url)} needs the driver {parsed.drivername}, which Encore does not know; give "
+            f"a file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
+        )
     return parsed.set(drivername=server.DRIVER) if parsed.drivername == server.BACKEND else parsed
 
 
@@ -159,11 +165,6 @@ def _prepare_file(url: URL, *, create: bool) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    if url.drivername not in (server.DRIVER, *_SQLITE):
-        raise DatabaseUnusable(
-            f"{shown(url)} needs the driver {url.drivername}, which Encore does not know; give a "
-            f"file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
-        )
     try:
         engine = create_engine(url, **_settings(url))
     except ModuleNotFoundError:

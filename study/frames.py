@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.naming import schedule_text
-from study.printable import harmless
+from study.printable import defused
 from study.report.contents import Contents
 from study.report.figures.confusion import class_table
 from study.report.figures.parameters import flattened
@@ -68,7 +68,7 @@ def _write(frame: "pd.DataFrame", path: Path) -> Path:
 
 
 def _defused(cell: Any) -> Any:
-    return harmless(cell) if isinstance(cell, str) else cell
+    return defused(cell) if isinstance(cell, str) else cell
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> "pd.DataFrame":

@@ -9,7 +9,7 @@ import re
 
 from storage.redaction import redact_text
 
-_FORMULA = re.compile(r"[\t\r]|\s*[=+@-]")
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+@-]")
 
 
 def visible(text: str, spared: str = "") -> str:
@@ -27,8 +27,12 @@ def harmless(cell: str) -> str:
 
     What begins like a formula gets a leading ', which makes it text.
     """
-    shown = visible(cell)
-    return f"'{shown}" if _FORMULA.match(cell) else shown
+    return visible(defused(cell))
+
+
+def defused(cell: str) -> str:
+    """Give a cell of a file that is read back: as it is, unless it is a formula."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def fit(text: str) -> str:
