@@ -60,13 +60,17 @@ def plain_url(url: str) -> str:
     shown = redact(url)
     if not is_url(url) or not url.isprintable():
         raise ValueError(f"this must be a URL like s3://bucket/prefix, got {shown!r}")
-    scheme, place = _scheme(url), urlsplit(url)
     if shown != url or "?" in url:
         raise ValueError(
             f"{shown} holds a password or options, which would be stored with the study; leave "
             "them away and set the environment's variables, as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
         )
+    scheme = _scheme(url)
+    try:
+        place = urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        raise ValueError(f"{shown} is no URL; write it like s3://bucket/prefix") from None
     if (scheme in _S3 and not place.netloc) or ".." in place.path.split("/"):
         raise ValueError(f"{shown} names no place; write it like s3://bucket/prefix")
     from fsspec import available_protocols

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from study.config import ConfigError
+from study.predict import find_photos
+from study.settings import read_toml
+from trainers.checkpoint import NotOurWeights, read_card
 from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, UnreadablePhoto, read_photo
 from trainers.data.reading import read_all
 from trainers.data.room import Room
@@ -147,3 +151,26 @@ def test_a_fifo_among_the_data_is_told(tmp_path: Path) -> None:
     """It is not waited for."""
     os.mkfifo(tmp_path / "a.png")
     assert [each.trouble for each in read_all([tmp_path / "a.png"], ())] == ["not a regular file"]
+
+
+def test_predict_follows_no_link_out_of_a_folder(tmp_path: Path) -> None:
+    """One to / would have it walk the machine; the folder itself may be one."""
+    for folder in ("photos/a", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.png").touch()
+    (tmp_path / "photos" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "root").symlink_to("/")
+    (tmp_path / "linked").symlink_to(tmp_path / "photos")
+    for given in ("photos", "linked"):
+        found = find_photos([str(tmp_path / given)])
+        assert [path.relative_to(tmp_path / given) for path in found] == [Path("a/x.png")]
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "fifo"])
+def test_settings_are_read_from_files_alone(tmp_path: Path, place: str) -> None:
+    """What never ends, or never begins, is a mistake told in a sentence."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match="is not a regular file; give a TOML file"):
+        read_toml(tmp_path / place, "config")
+    with pytest.raises(NotOurWeights, match="is not a regular file"):
+        read_card(tmp_path / place)
