@@ -8,8 +8,11 @@ import re
 
 HIDDEN = "***"
 
+_NO_COLON = r"\b(?:postgresql|mysql|s3|https?|s?ftp)(?:\+\w+)?/+|//+"
+"""A scheme and slashes without the colon: of any other word, it is a path."""
+
 _SCHEME = r"\b[a-z][a-z0-9+.-]{1,30}:/+"
-_BEGIN = rf"(?:{_SCHEME}|//+)"
+_BEGIN = rf"(?:{_SCHEME}|{_NO_COLON})"
 """Where a URL begins: also one that lacks its colon, or a slash, as of a URL taken for a path."""
 
 _URL = re.compile(_BEGIN, re.IGNORECASE)
@@ -18,7 +21,7 @@ _WITHIN = re.compile(
     rf"(?<=')[^'\s:]*?{_BEGIN}(?:\\.|[^'\\\n])*(?=')"
     rf'|(?<=")[^"\s:]*?{_BEGIN}(?:\\.|[^"\\\n])*(?=")'
     rf"|{_BEGIN}[^\s:/@]*:\*\*\*@\S*"  # hidden before: another @ behind it is the sentence's
-    rf"|{_SCHEME}(?:[^\s:/@]*:[^\n]*@)?\S*|//\S*",
+    rf"|{_SCHEME}(?:[^\s:/@]*:[^\n]*@)?\S*|(?:{_NO_COLON})\S*",
     re.IGNORECASE,
 )
 _AT = r"(?:@|%40)"
