@@ -23,6 +23,7 @@ from study.commands.reproduce import reproduce
 from study.commands.searching import plan, repeat, search
 from study.exits import FAILED, INTERRUPTED, NOBODY_READS, exit_code, sentence
 from study.interruption import is_deaf_to, leave_the_terminal
+from study.views.terminal import LogLine
 from trainers.interrupts import TERMINATIONS
 
 app = typer.Typer(
@@ -62,7 +63,9 @@ def main() -> None:
             signal.signal(number, _like_ctrl_c)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, stream=sys.stderr)
+    log = logging.StreamHandler()
+    log.setFormatter(LogLine(logging.BASIC_FORMAT))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, handlers=[log])
     # Odd tags in somebody's photos are no news to the person who searches.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     sys.exit(run([argument for argument in arguments if argument != "--debug"], debug=debug))
@@ -88,7 +91,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         return exit_.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without --debug
         if debug:
-            err.print_exception()
+            err.print_traceback(error)
         known, message = exit_code(error), sentence(error)
         err.print("[red]error:[/] ", end="")
         err.print(message, markup=False, highlight=False, soft_wrap=True)

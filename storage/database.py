@@ -1,6 +1,5 @@
 """From a URL to an engine whose tables are up to date, and the kinds of transaction."""
 
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from storage.errors import (
     RowDamaged,
     StudyNotFound,
 )
+from storage.redaction import redact
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another process's transaction to end."""
@@ -77,8 +77,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise
     except ValueError as error:  # of JSON, or a date
         raise RowDamaged(
-            f"{redact(engine.url)} holds a row that cannot be read ({error}); "
-            "restore it from a copy"
+            f"{shown(engine.url)} holds a row that cannot be read ({error}); restore it from a copy"
         ) from None
 
 
@@ -133,7 +132,7 @@ def adopt(engine: Engine) -> None:
         event.listen(engine, "connect", _sync_seldom)
         event.listen(engine, "handle_error", _tell_full)
     else:
-        server.watch(engine, redact(engine.url))
+        server.watch(engine, shown(engine.url))
     engine.dispose()  # connections from before
 
 
@@ -156,64 +155,59 @@ def making_tables(url: str) -> Iterator[None]:
         engine.dispose()
 
 
-def redact(url: str | URL) -> str:
-    """Give a database URL fit for a message: without passwords, even where it is misspelt."""
-    shown = url if isinstance(url, str) else _readable(url)
-    # By text and greedily: a password may hold an @ or a / that makes the URL unreadable.
-    start = r"(//[^:/@]*:)" if "//" in shown else r"()"
-    shown = re.sub(start + r".*@", r"\1***@", shown, flags=re.DOTALL)
-    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", shown)
-
-
-def _readable(url: URL) -> str:
+def shown(url: URL) -> str:
+    """Give a database's URL fit for a message."""
     if url.get_backend_name() == "sqlite":
         # Otherwise a folder with an umlaut or a # would be shown in percent signs.
-        return f"{url.drivername}:///{url.database or ''}"
-    return url.render_as_string(hide_password=True)
+        return redact(f"{url.drivername}:///{url.database or ''}")
+    return redact(url.render_as_string(hide_password=True))
 
 
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # of a password, which a driver would quote as a host
+            raise ValueError("an @ in a password must be written %40")
     except (ArgumentError, ValueError):
         raise DatabaseUnusable(
             f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db or "
             f"{server.DRIVER}://user@host/database"
         ) from None
     # SQLAlchemy 2.0 would take another driver than 2.1 does.
+    known = (server.BACKEND, server.DRIVER, *_SQLITE)
+    if parsed.drivername not in known:
+        raise DatabaseUnusable(
+            f"{redact(url)} needs the driver {parsed.drivername}, which Encore does not know; give "
+            f"a file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
+        )
     return parsed.set(drivername=server.DRIVER) if parsed.drivername == server.BACKEND else parsed
 
 
 def _prepare_file(url: URL, *, create: bool) -> None:
     name = url.database or ":memory:"
     if name == ":memory:" or name.startswith("file:"):
-        raise DatabaseUnusable(f"{redact(url)} must name a file, as in sqlite:///encore.db")
+        raise DatabaseUnusable(f"{shown(url)} must name a file, as in sqlite:///encore.db")
     path = Path(name)
     try:
         if path.is_dir():
-            raise DatabaseUnusable(f"{redact(url)} is a folder, not a database file")
+            raise DatabaseUnusable(f"{shown(url)} is a folder, not a database file")
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.exists():
             raise _nothing_there(url)
     except OSError as error:
-        raise DatabaseUnusable(f"{redact(url)} cannot be used: {error.strerror}") from error
+        raise DatabaseUnusable(f"{shown(url)} cannot be used: {error.strerror}") from error
 
 
 def _engine(url: URL) -> Engine:
-    if url.drivername not in (server.DRIVER, *_SQLITE):
-        raise DatabaseUnusable(
-            f"{redact(url)} needs the driver {url.drivername}, which Encore does not know; give a "
-            f"file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
-        )
     try:
         engine = create_engine(url, **_settings(url))
     except ModuleNotFoundError:
         raise DatabaseUnusable(
-            f"{redact(url)} needs the driver psycopg, which is not installed; {server.INSTALL}"
+            f"{shown(url)} needs the driver psycopg, which is not installed; {server.INSTALL}"
         ) from None
     if url.drivername == server.DRIVER:
-        server.watch(engine, redact(url))
+        server.watch(engine, shown(url))
         return engine
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -261,14 +255,14 @@ def _begin_sqlite(connection: Connection) -> None:
 def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
     with reading(engine) as connection:
         if connection.dialect.name != "sqlite":
-            server.check_age(connection, redact(engine.url))
+            server.check_age(connection, shown(engine.url))
         revision = revisions.current(connection)
         strangers = revisions.strangers(connection) if revision is None else []
     if revision is None and not create:
         raise _nothing_there(engine.url)
     if strangers:
         raise DatabaseUnusable(
-            f"{redact(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
+            f"{shown(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
             "give Encore a database of its own"
         )
     if not _is_current(revision, engine.url):
@@ -281,7 +275,7 @@ def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
 def _is_current(revision: str | None, url: URL) -> bool:
     if revision is not None and revision not in revisions.REVISIONS:
         raise DatabaseTooNew(
-            f"{redact(url)} was written by a newer Encore (its tables are at revision "
+            f"{shown(url)} was written by a newer Encore (its tables are at revision "
             f"{revision}, this one knows {revisions.REVISIONS[-1]}); upgrade encore-search"
         )
     return revision == revisions.REVISIONS[-1]
@@ -298,7 +292,7 @@ def _usable(engine: Engine) -> Iterator[None]:
         if _is_full(error.orig):
             raise _full(engine.url) from None
         raise DatabaseUnusable(
-            f"{redact(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
+            f"{shown(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
         ) from None
 
 
@@ -310,7 +304,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 def _full(url: URL) -> DatabaseFull:
     return DatabaseFull(
-        f"{redact(url)} cannot be written: there is no room left; make room and run the same "
+        f"{shown(url)} cannot be written: there is no room left; make room and run the same "
         "command again: it goes on"
     )
 
@@ -321,4 +315,4 @@ def _tell_full(context: ExceptionContext) -> None:
 
 
 def _nothing_there(url: URL) -> StudyNotFound:
-    return StudyNotFound(f"there are no studies in {redact(url)}; run `search` first")
+    return StudyNotFound(f"there are no studies in {shown(url)}; run `search` first")

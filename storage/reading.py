@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 
 from storage import rows
-from storage.database import clock, reading, redact
+from storage.database import clock, reading, shown
 from storage.errors import StudyNotFound
 from storage.records import (
     Checkpoint,
@@ -59,7 +59,7 @@ class Reader(Scores):
         """Give the study of that name; StudyNotFound names the ones that are there."""
         found = self._first(select(StudyRow).where(StudyRow.name == name))
         if found is None:
-            place = f"there is no study {name!r} in {redact(self._engine.url)}"
+            place = f"there is no study {name!r} in {shown(self._engine.url)}"
             others = ", ".join(study.name for study in self.studies()[:10])
             raise StudyNotFound(
                 f"{place}; " + (f"there are {others}" if others else "run `search` first")

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from storage.errors import RemoteUnusable
+from storage.redaction import redact, redact_text
 
 GIVE_UP_AFTER = 600.0
 """Seconds without success after which a search ends, as with the database."""
@@ -56,16 +57,20 @@ def is_url(text: str) -> bool:
 
 def plain_url(url: str) -> str:
     """Give a URL without a slash at its end; ValueError for one that cannot be used or stored."""
-    shown = hidden(url)
+    shown = redact(url)
     if not is_url(url) or not url.isprintable():
         raise ValueError(f"this must be a URL like s3://bucket/prefix, got {shown!r}")
-    scheme, place = _scheme(url), urlsplit(url)
-    if shown != url or (scheme in _S3 and "@" in place.netloc):
+    if shown != url or "?" in url:
         raise ValueError(
             f"{shown} holds a password or options, which would be stored with the study; leave "
             "them away and set the environment's variables, as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
         )
+    scheme = _scheme(url)
+    try:
+        place = urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        raise ValueError(f"{shown} is no URL; write it like s3://bucket/prefix") from None
     if (scheme in _S3 and not place.netloc) or ".." in place.path.split("/"):
         raise ValueError(f"{shown} names no place; write it like s3://bucket/prefix")
     from fsspec import available_protocols
@@ -73,13 +78,6 @@ def plain_url(url: str) -> str:
     if scheme not in available_protocols():
         raise ValueError(f"{shown}: nobody knows {scheme}://; write it like s3://bucket/prefix")
     return url.rstrip("/")
-
-
-def hidden(text: str) -> str:
-    """Give a text fit for a message: its URLs without passwords and queries."""
-    # Greedily: a secret may hold an @ or a slash.
-    shown = re.sub(r"://[^@\s]*:\S*@", "://***@", text)
-    return re.sub(r"(://[^?\s]*)\?\S*", r"\1?***", shown)
 
 
 class Remote:
@@ -258,7 +256,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    return hidden(" ".join(str(error).split()))[:200].rstrip(".") or type(error).__name__
+    return redact_text(" ".join(str(error).split()))[:200].rstrip(".") or type(error).__name__
 
 
 def _version(info: dict[str, Any]) -> str:

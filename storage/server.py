@@ -9,6 +9,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from storage.errors import DatabaseAway, DatabaseUnusable
+from storage.redaction import HIDDEN, is_harmless, redact_text
 
 BACKEND = "postgresql"
 DRIVER = "postgresql+psycopg"
@@ -113,8 +114,12 @@ def check_age(connection: Connection, place: str) -> None:
 
 
 def reason(error: BaseException, url: URL) -> str:
-    """Give the line of an error's text that says why, without the password."""
+    """Give the line of an error's text that says why, without what is secret in the URL."""
     lines = [line.strip(" \t-") for line in str(error).splitlines()]
     # A name with several addresses: "All failures were:", and then one after the other.
     line = next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
-    return line.replace(str(url.password), "***") if url.password else line
+    # It may quote what it was given: a password, or the name of a service.
+    given = [(name, value) for name, values in url.normalized_query.items() for value in values]
+    for secret in (url.password, *(value for name, value in given if not is_harmless(name, value))):
+        line = line.replace(str(secret), HIDDEN) if secret else line
+    return redact_text(line)

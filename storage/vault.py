@@ -306,6 +306,8 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
 
 def _has(path: Path, sha256: str, size: int | None = None) -> bool:
     try:
+        if not path.is_file():  # a FIFO would be waited for, a device read for ever
+            return False
         if size is not None and path.stat().st_size != size:  # it may be a sparse terabyte
             return False
         with path.open("rb") as file:

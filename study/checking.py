@@ -15,6 +15,7 @@ from study.freezing import keep_check
 from study.gate import look_over
 from study.mirroring import local_data
 from study.progress import Listener, telling
+from study.settings import load_config, settings_of
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection
 from trainers.data.manifest import LeftOut, Manifest, build_manifest
@@ -60,7 +61,8 @@ def check_data(
         raise ConfigError("--remove nothing goes with no other --remove; leave one away")
     if write_csv is not None:
         refuse_inside(write_csv, Path(data))
-    source, root = local_data(data, data_root, storage, listener)
+    given = load_config(settings_of(data=data, data_root=data_root)).data  # refuses as `search`
+    source, root = local_data(str(given.source), given.root, storage, listener)
     manifest = build_manifest(
         source,
         data_root=root,

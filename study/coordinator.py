@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.records import Kind, Role, StageRun, State, StudyRecord, Trial, keys_of, stage_run_key
+from storage.redaction import redact_text
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
@@ -203,6 +204,7 @@ class Coordinator:
                     course.position += 1
                     self._advance(course)
             case StageFailed(_, kind, reason):
+                failure = redact_text(f"{kind}: {reason}")
                 del self._training[event.key]
                 seconds = self._seconds(run)
                 self.store.fail_stage_run(run.id, seconds)
@@ -210,8 +212,8 @@ class Coordinator:
                 self.vault.discard(run.key)
                 for course in courses:
                     course.seconds += seconds
-                    self._finish(course, State.FAILED, f"{kind}: {reason}")
-                self._failures.count(f"{kind}: {reason}")
+                    self._finish(course, State.FAILED, failure)
+                self._failures.count(failure)
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         self.store.record_epoch(run.id, metrics)

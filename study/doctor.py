@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from storage.database import open_database, redact
+from storage.database import open_database
 from storage.errors import DatabaseTooNew, DatabaseUnusable, RemoteUnusable, StudyNotFound
 from storage.places import CACHE, open_vault, runs_folder
 from storage.records import Checkpoint, State, StudyRecord
+from storage.redaction import redact
 from storage.remote import is_url
 from storage.store import Store
 from storage.vault import Vault

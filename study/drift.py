@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from storage.database import redact
+from storage.redaction import redact_word
 
 SOURCE = Path(__file__).parents[1]
 """Encore's own folder: a git checkout's, or that of installed packages."""
@@ -51,7 +51,7 @@ def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
 
 def typed(words: Sequence[str]) -> str:
     """Give a command as it can be typed, without passwords: others get to read it."""
-    return shlex.join(redact(word) if "://" in word else word for word in words)
+    return shlex.join(map(redact_word, words))
 
 
 @cache

@@ -43,7 +43,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space is left on the disk; make room and run the same command again: it goes on"
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}"
+        return f"{str(error.filename)!r}: {error.strerror.lower()}"
     if exit_code(error) is None:
         return f"unexpected {type(error).__name__}: {error}; --debug shows where"
     return str(error)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.naming import schedule_text
+from study.printable import defused
 from study.report.contents import Contents
 from study.report.figures.confusion import class_table
 from study.report.figures.parameters import flattened
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 50
 """Of so many classes each has a column of probabilities."""
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet takes for the beginning of something to run."""
 
 _OF_PHOTO = ("path", "label", "split")
 _OF_PAIR = ("likeness", "agreement", "cosine", "mirrored", "leaks", "conflicts")
@@ -70,7 +68,7 @@ def _write(frame: "pd.DataFrame", path: Path) -> Path:
 
 
 def _defused(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    return defused(cell) if isinstance(cell, str) else cell
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> "pd.DataFrame":

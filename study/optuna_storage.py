@@ -8,10 +8,11 @@ from optuna import __version__
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from storage.database import adopt, making_tables, redact, settings
+from storage.database import adopt, making_tables, settings
 from storage.errors import DatabaseTooNew
 from storage.ownership import Claim, fence
 from storage.patience import Patience
+from storage.redaction import redact
 
 _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
     "_get_best_trial_id",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from study.config import ConfigError, StudyConfig
 from study.selector import best
 from trainers.data.photo import is_photo_name
+from trainers.data.sources import is_inside
 from trainers.decision import Decision
 
 if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
@@ -127,15 +128,22 @@ def _at(path: Path) -> list[Path]:
 
 
 def _photos_below(folder: Path) -> Iterator[Path]:
-    """Give the visible photos of a folder at any depth, through links as well, in order."""
-    seen = set()
+    """Give the visible photos of a folder at any depth, in order.
+
+    Links are followed as in training: not out of the folder.
+    """
+    seen, root = set(), os.path.realpath(folder)
     for here, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
         found = os.stat(here)  # noqa: PTH116 - a Path per folder is slow
         if (found.st_dev, found.st_ino) in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add((found.st_dev, found.st_ino))
-        folders[:] = sorted(each for each in folders if _is_visible(each))
+        folders[:] = sorted(
+            each
+            for each in folders
+            if _is_visible(each) and is_inside(os.path.realpath(f"{here}/{each}"), root)
+        )
         for name in sorted(files):
             if _is_visible(name) and is_photo_name(name):
                 yield Path(here, name)

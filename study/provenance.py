@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.database import redact
 from storage.records import Deletion, EpochRecord
+from storage.redaction import redact
 from study.config import StudyConfig
 from study.drift import FROM_PYTHON, Drift
 from study.naming import schedule_text

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage.database import open_database, redact
+from storage.database import open_database
+from storage.redaction import redact
 from storage.store import Store
 from study.config import ConfigError, StudyConfig
 from study.drift import FROM_PYTHON

@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from storage.database import open_database, redact
+from storage.database import open_database
 from storage.liveness import Life, life
 from storage.places import CACHE, runs_folder
 from storage.records import EpochRecord
+from storage.redaction import redact
 from storage.store import Store
 from study.again import (
     compare_files,

@@ -36,6 +36,8 @@ def load_config(
 def read_toml(file: Path, what: str) -> dict[str, Any]:
     """Read a TOML file; `ConfigError`, in terms of `what` it is, if that cannot be."""
     try:
+        if file.exists() and not file.is_file():
+            raise ConfigError(f"{str(file)!r} is not a regular file; give a TOML file")
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no {what} file {file}; check the path") from None

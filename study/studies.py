@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from storage.database import redact
 from storage.errors import StudyNotFound
 from storage.records import ManifestRecord, StudyRecord
+from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.config import ConfigError, StudyConfig
 from study.settings import load_config
@@ -56,8 +56,13 @@ def keep_manifest(store: Store, manifest: Manifest) -> None:
 
 
 def plain_config(config: StudyConfig) -> dict[str, Any]:
-    """Give the config as it is stored: without the database's password."""
-    return {**config.model_dump(mode="json"), "storage": redact(config.storage)}
+    """Give the config as it is stored: without the passwords of any URL in it."""
+    plain = {name: _plain(value) for name, value in config.model_dump(mode="json").items()}
+    return {**plain, "storage": redact(config.storage)}
+
+
+def _plain(value: Any) -> Any:
+    return redact_word(value) if isinstance(value, str) else value
 
 
 def stored_config(

@@ -1,5 +1,6 @@
 """What there is to see of each trial, found or drawn when somebody asks for it. Changes no row."""
 
+import json
 import os
 import subprocess
 import sys
@@ -174,7 +175,7 @@ class Exhibits:
             said = ""
             if not sheet.is_file():
                 words = ["explain", "--weights", str(weights), "--to", str(folder)]
-                words += ["--storage", self._storage, "--top", str(PHOTOS), "--device", "cpu"]
+                words += ["--top", str(PHOTOS), "--device", "cpu", "--storage", self._storage]
                 said = _run_aside(words)
         return sheet if sheet.is_file() else draw_words(f"no heat maps: {said}")
 
@@ -203,14 +204,18 @@ def _epoch(trial: Trial) -> tuple[int | None, int | None]:
 
 
 def _run_aside(words: list[str]) -> str:
-    """Run a command of ours in a process that gives way to all others; give its last words."""
+    """Run a command of ours in a process that gives way to all others; give its last words.
+
+    It reads the words from its input: what stands in its command line, everybody here can list.
+    """
     program = (
-        "import os, sys; getattr(os, 'nice', lambda _: 0)(19); "
-        "from cli import run; sys.exit(run(sys.argv[1:]))"
+        "import json, os, sys; getattr(os, 'nice', lambda _: 0)(19); "
+        "from cli import run; sys.exit(run(json.load(sys.stdin)))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(  # noqa: S603 - our own program, and no shell
-        [sys.executable, "-P", "-c", program, *words],
+        [sys.executable, "-P", "-c", program],
+        input=json.dumps(words),
         env=environment,
         capture_output=True,
         check=False,

@@ -2,24 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from study.config import StudyConfig
 from study.views.document import json_text
+from study.views.terminal import Terminal
 
-
-class _Plain(Console):
-    """Rich's, but where nobody reads, the error goes on: Rich would exit with a 1 of its own."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Raise again what is being handled."""
-        raise
-
-
-out, err = _Plain(emoji=False), _Plain(emoji=False, stderr=True)
+out, err = Terminal(emoji=False), Terminal(emoji=False, stderr=True)
 
 Storage = Annotated[str, typer.Option(help="Database URL, for Optuna and us.", show_default=True)]
 Study = Annotated[str | None, typer.Option(help="Study name; default: the one used last.")]

@@ -45,7 +45,7 @@ def explain(
         raise typer.BadParameter("give --weights or --study, not both")
 
     from study.explain import explain as run
-    from study.views.predictions import visible
+    from study.printable import visible
 
     explained = run(
         inputs or (),

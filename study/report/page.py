@@ -15,12 +15,12 @@ import jinja2
 
 from storage.records import State
 from study.naming import count_text, score_text, time_text
+from study.printable import visible
 from study.report.contents import Contents
 from study.report.figures.style import Panel
 from study.report.pictures import Pictures, pairs, photos_json
 from study.report.worst import Explanation, worst_of
 from study.schedules import cheapest
-from study.views.predictions import visible
 from trainers.schedule import Schedule
 
 SCRIPTS = ("page", "table", "trials", "tree", "classes", "watch")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from study.checking import Checked
 from study.gate import leaked
-from study.views.predictions import visible
+from study.printable import visible
 from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
 

@@ -12,6 +12,7 @@ from storage.records import State
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialLine, TrialList, TrialView
 from study.naming import score_text, time_text
+from study.printable import fit, visible
 from study.views.chart import chart
 from trainers.metrics import Metric
 
@@ -36,7 +37,7 @@ def print_trials(console: Console, listed: TrialList) -> None:
         )
         schedules = ["schedule", *(line.failure or line.schedule for line in listed.trials)]
         for text, schedule in zip(lines, schedules, strict=True):
-            console.file.write(f"{text}  {schedule}\n")
+            console.file.write(fit(visible(f"{text}  {schedule}")) + "\n")
         return
     table = Table(title=f"study {escape(listed.study)}", title_justify="left", box=None)
     for name in names:

@@ -11,12 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from study.predict import Prediction, Predictions, Unreadable
+from study.printable import fit, harmless, visible
 from trainers.decision import Decision
 
 MANY_PHOTOS = 500
 REJECTED = "rejected"
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
@@ -26,7 +25,7 @@ def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
     if len(first) > MANY_PHOTOS:
         for each in chain(first, waiting):
             line = f"{each.label or REJECTED}  {each.probability:.4f}  {each.path}"
-            console.file.write(visible(line) + "\n")
+            console.file.write(fit(visible(line)) + "\n")
         return
     table = Table(box=None)
     table.add_column("class", overflow="fold")
@@ -47,18 +46,6 @@ def write_csv(file: TextIO, classes: Sequence[str], predictions: Iterable[Predic
     for each in predictions:
         numbers = (round(p, 6) for p in (each.probability, *each.probabilities.values()))
         writer.writerow([harmless(each.path), harmless(each.label or ""), *numbers])
-
-
-def harmless(cell: str) -> str:
-    """Give a cell that no spreadsheet program runs as a formula: a leading ' makes it text."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
-
-
-def visible(text: str) -> str:
-    """Give text whose control characters, which would steer a terminal, are spelled out."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 class Tally:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import cli
 from study.predict import Prediction, predict
+from study.printable import visible
 from study.views import predictions
 from tests.tiny_training import card_of, network_of, noise
 from trainers.checkpoint import save_weights
@@ -132,7 +133,10 @@ def test_csv_runs_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["predict", "--weights", WEIGHTS, "--csv", "--", *names]) == 0
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
     assert rows[0] == ["path", "label", "probability", "'@roses", 'tulips, "red"']
-    assert [row[0] for row in rows[1:]] == [*(f"'{name}" for name in names[:6]), "a=1,2.png"]
+    assert [row[0] for row in rows[1:]] == [
+        *(f"'{visible(name)}" for name in names[:6]),
+        "a=1,2.png",
+    ]
     assert {row[1] for row in rows[1:]} <= {"'@roses", 'tulips, "red"'}
     assert all(float(row[3]) + float(row[4]) == pytest.approx(1, abs=1e-5) for row in rows[1:])
 

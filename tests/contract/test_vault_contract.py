@@ -48,6 +48,13 @@ class TestVaultContract:
         assert vault.path(stored.path).read_bytes() == source.read_bytes()
         assert vault.verify(stored.path, stored.sha256)
 
+    def test_what_is_no_file_is_not_read(self, vault: Vault) -> None:
+        """A FIFO in its place would be waited for for ever: it is missing, or fetched anew."""
+        stored = vault.seal(put(vault), NAME)
+        vault.path(stored.path).unlink()
+        os.mkfifo(vault.path(stored.path))
+        assert vault.verify(stored.path, stored.sha256) is (vault.remote is not None)
+
     def test_sealed_file_is_safe_from_who_still_writes_to_the_source(self, vault: Vault) -> None:
         """A trainer that goes on writing in place does not change what was sealed."""
         source = put(vault)

@@ -16,9 +16,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from storage import revisions
-from storage.database import open_database, reading, redact
+from storage.database import open_database, reading
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
 from storage.records import State
+from storage.redaction import redact
 from storage.store import Store
 from storage.tables import Base, is_ours
 from tests.contract.conftest import epoch
@@ -261,7 +262,7 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("postgresql://me:hunter2@host:5432/db", "postgresql://me:***@host:5432/db"),
         ("postgresql://me:hun@ter2@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://host/db?password=hunter2&a=b", "postgresql://host/db?password=***&a=b"),
+        ("postgresql://host/db?password=hunter2&a=b", "postgresql://host/db?password=***&a=***"),
         ("postgresql//me:hunter2@host/db", "postgresql//me:***@host/db"),
         ("postgresql:me:hunter2@host/db", "***@host/db"),
         ("postgresql://me:hun/ter2@host:x/db", "postgresql://me:***@host:x/db"),

@@ -1,6 +1,7 @@
 """What the dashboard shows beside its own: notes that are harmless, pictures, a guard."""
 
 import json
+import subprocess
 from io import BytesIO
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from storage.records import Trial
+from study.board import exhibits
 from study.board.exhibits import Exhibit, Exhibits
 from study.board.guard import Guard
 from study.board.notes import Predicted, note_on, plain
@@ -187,3 +189,19 @@ def test_nothing_that_a_search_stands_on_is_changed(method: str, path: str) -> N
 def test_pages_of_others_are_refused(host: str, origin: str | None) -> None:
     """Neither a rebound name nor another page's script gets anything, not even to read."""
     assert ask("GET", "/api/studies", host, origin)[0] == "403 Forbidden"
+
+
+def test_a_command_s_words_are_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL of a database may hold a password: the command gets its words by its input."""
+    asked: list[tuple[list[str], str]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        asked.append((command, how["input"]))
+        return subprocess.CompletedProcess(command, 1, "", "no\nsuch study\n")
+
+    monkeypatch.setattr(exhibits.subprocess, "run", run)
+    words = ["explain", "--storage", "postgresql://me:hunter2@host/db"]
+    assert exhibits._run_aside(words) == "such study"
+    ((command, given),) = asked
+    assert "hunter2" not in " ".join(command)
+    assert json.loads(given) == words

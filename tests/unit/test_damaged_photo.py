@@ -136,5 +136,5 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     """A file that is not there is a FileNotFoundError, a folder is an unreadable photo."""
     with pytest.raises(FileNotFoundError):
         read_photo(tmp_path / "none.jpg")
-    with pytest.raises(UnreadablePhoto, match="directory"):
+    with pytest.raises(UnreadablePhoto, match="not a regular file"):
         read_photo(tmp_path)

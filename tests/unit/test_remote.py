@@ -5,7 +5,8 @@ from typing import NoReturn
 import pytest
 
 from storage.errors import RemoteUnusable
-from storage.remote import Remote, hidden, plain_url
+from storage.redaction import redact_text
+from storage.remote import Remote, plain_url
 from study.config import ConfigError, StudyConfig
 from study.settings import load_config
 
@@ -54,8 +55,8 @@ def test_a_url_that_cannot_be_is_refused(url: str, says: str) -> None:
 def test_messages_hide_what_comes_before_an_at() -> None:
     """An endpoint's own password, which a library may quote, is not passed on."""
     said = 'Could not connect to "http://me:p@ss/w@host:9/x?sig=abc"'
-    assert hidden(said) == 'Could not connect to "http://***@host:9/x?***'
-    assert hidden("s3://bucket/a b@c") == "s3://bucket/a b@c"
+    assert redact_text(said) == 'Could not connect to "http://me:***@host:9/x?sig=***"'
+    assert redact_text("s3://bucket/a b@c") == "s3://bucket/a b@c"
 
 
 def test_a_vault_is_a_setting_like_others() -> None:

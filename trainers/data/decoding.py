@@ -48,8 +48,9 @@ def read_known(
     """Give a photo at all scales; raises `DatasetError` if it is no longer what it was."""
     path = manifest.root / photo.path
     with _readable(path):
-        if hashlib.sha256(path.read_bytes()).hexdigest() != photo.sha256:
-            raise UnreadablePhoto("other contents")
+        with path.open("rb") as stream:  # not at once: it may be of any size by now
+            if hashlib.file_digest(stream, "sha256").hexdigest() != photo.sha256:
+                raise UnreadablePhoto("other contents")
         return read_at(path, scales)
 
 

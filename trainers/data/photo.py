@@ -1,16 +1,33 @@
 """Read one photo, whatever its format, as 8-bit RGB the right way up."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, features
 
+from trainers.data.room import ROOM
+
 MAX_PIXELS = 178_956_970
 """A photo with more pixels is refused by its header, before any memory is spent on it."""
+
+MAX_SIDE = 65_535
+"""JPEG's own limit. A strip of one pixel's height may be longer and yet hold few enough pixels."""
+
+MAX_BYTES = 1 << 30
+"""A larger file is no photo of so many pixels: something hangs on to its end."""
+
+_BYTES_A_PIXEL = 20
+"""What decoding takes at most, found with a lossless WebP; a JPEG takes what is left of it."""
+
+_JPEG_BYTES = 8
+_PROGRESSIVE_BYTES = 6
+_NETPBM_HEADER = 8192
 
 _ENDINGS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
@@ -69,8 +86,9 @@ def read_photo(path: Path, reduction: int = 1) -> Image.Image:
     with _opened(path) as photo:
         width, height = photo.size
         photo.draft(None, (max(1, width // reduction), max(1, height // reduction)))
-        photo.load()
-        return upright_rgb(photo)
+        with ROOM.taken(_needed(photo, width * height)):
+            photo.load()
+            return upright_rgb(photo)
 
 
 def reduction_of(path: Path, short_side: int) -> int:
@@ -112,6 +130,11 @@ def upright_rgb(photo: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
+        found = path.stat()
+        if not S_ISREG(found.st_mode):  # a FIFO would be waited for, a device read for ever
+            raise UnreadablePhoto("not a regular file")
+        if found.st_size > MAX_BYTES:
+            raise UnreadablePhoto(f"{found.st_size / 1e9:.1f} GB, more than a photo has")
         with path.open("rb") as stream:
             photo = _open(stream, path)
             _check_size(photo)
@@ -133,12 +156,34 @@ def _open(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
         # TGA has no signature: only the file's name can tell it.
         fits = accept(prefix) if accept else path.suffix.lower() == ".tga"
         if fits:
+            if name == "PPM":
+                _check_comments(stream)
             return factory(stream, "")
     raise UnreadablePhoto("not an image")
 
 
+def _check_comments(stream: IO[bytes]) -> None:
+    """Refuse a Netpbm file whose header is hidden by a comment, which Pillow reads byte by byte."""
+    head = stream.read(_NETPBM_HEADER)
+    stream.seek(0)
+    words = re.sub(rb"#[^\r\n]*", b"", head).split(maxsplit=4)
+    if len(head) == _NETPBM_HEADER and len(words) < (3 if head[:2] in (b"P1", b"P4") else 4):
+        raise UnreadablePhoto(f"a header of more than {_NETPBM_HEADER} bytes")
+
+
+def _needed(photo: ImageFile.ImageFile, pixels: int) -> int:
+    """Tell how many bytes decoding a photo takes at most; `pixels` are all that it has."""
+    width, height = photo.size  # of a JPEG, as it is reduced
+    if photo.format not in ("JPEG", "MPO"):
+        return _BYTES_A_PIXEL * pixels
+    whole = _PROGRESSIVE_BYTES * pixels if photo.info.get("progressive") else 0
+    return _JPEG_BYTES * width * height + whole
+
+
 def _check_size(photo: Image.Image) -> None:
     width, height = photo.size
+    if max(width, height) > MAX_SIDE:
+        raise UnreadablePhoto(f"{width} x {height} pixels, a side of more than {MAX_SIDE}")
     if width * height > MAX_PIXELS:
         raise UnreadablePhoto(
             f"{width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"

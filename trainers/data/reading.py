@@ -39,6 +39,8 @@ def read_all(
 
 def _read(path: Path, readable: Container[str]) -> Reading:
     try:
+        if not path.is_file():
+            return Reading("", 0, "not a regular file")
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()

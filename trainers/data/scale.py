@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.data.photo import read_photo, reduction_of
+from trainers.data.photo import UnreadablePhoto, read_photo, reduction_of
 from trainers.schedule import CropType, Stage
 
 GOOGLENET_MARGIN = 2.0  # its windows are small: keep detail to sample from
@@ -74,7 +74,10 @@ def read_at(path: Path, scales: Sequence[Scale]) -> list[NDArray[np.uint8]]:
         reduction = reduction_of(path, DETAIL * scale.edge)
         if reduction not in decoded:
             decoded[reduction] = read_photo(path, reduction)
-        fitted.append(np.asarray(scale.fit(decoded[reduction])))
+        try:
+            fitted.append(np.asarray(scale.fit(decoded[reduction])))
+        except MemoryError:
+            raise UnreadablePhoto("too large for the memory") from None
     return fitted
 
 

@@ -2,6 +2,9 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.synchronize import Lock
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainers import interrupts
+from trainers.data.room import ROOM
 from trainers.data.scale import Scale, read_at
 
 Request = tuple[Path, Scale]
@@ -28,7 +32,7 @@ class Decoders:
             collate_fn=list,
             persistent_workers=True,
             multiprocessing_context="spawn",  # a fork of a process with threads may hang
-            worker_init_fn=_begin,
+            worker_init_fn=partial(_begin, os.cpu_count() or 1, get_context("spawn").Lock()),
         )
 
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
@@ -40,7 +44,8 @@ class Decoders:
             yield [torch.from_numpy(photo) for photo in photos]
 
 
-def _begin(_worker: int) -> None:
+def _begin(workers: int, lock: Lock, _worker: int) -> None:
+    ROOM.share(workers, lock)
     interrupts.obey_the_parent_alone()  # an epoch may end though a search is stopped
 
 

@@ -1,0 +1,176 @@
+"""Files that are small or endless, and would take all memory or time: named, and left alone."""
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from study.config import ConfigError
+from study.predict import find_photos
+from study.settings import read_toml
+from trainers.checkpoint import NotOurWeights, read_card
+from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, UnreadablePhoto, read_photo
+from trainers.data.reading import read_all
+from trainers.data.room import Room
+
+GIGA = 1 << 30
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Make a chunk of a PNG."""
+    check = zlib.crc32(kind + content).to_bytes(4, "big")
+    return len(content).to_bytes(4, "big") + kind + content + check
+
+
+def strip(path: Path) -> None:
+    """Write a PNG of one line of 178 million pixels."""
+    header = (178_000_000).to_bytes(4, "big") + (1).to_bytes(4, "big") + b"\x08\x00\0\0\0"
+    line = zlib.compress(bytes(178_000_001), 9)
+    signature = b"\x89PNG\r\n\x1a\n"
+    path.write_bytes(
+        signature + chunk(b"IHDR", header) + chunk(b"IDAT", line) + chunk(b"IEND", b"")
+    )
+
+
+def tail(path: Path) -> None:
+    """Write a JPEG with 3 GB behind it, which take no room on the disk."""
+    Image.new("RGB", (8, 8)).save(path, "JPEG")
+    os.truncate(path, 3 * GIGA)
+
+
+def comment(path: Path) -> None:
+    """Write a PPM whose header is a comment of 50 MB."""
+    path.write_bytes(b"P6\n#" + b"x" * 50_000_000 + b"\n1 1 255\n\0\0\0")
+
+
+def text(path: Path) -> None:
+    """Write a PNG whose compressed text is 200 MB long."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("a", "x" * 200_000_000, zip=True)
+    Image.new("RGB", (8, 8)).save(path, "PNG", pnginfo=info)
+
+
+BOMBS: dict[str, Callable[[Path], None]] = {
+    "strip.png": strip,
+    "tail.jpg": tail,
+    "comment.ppm": comment,
+    "text.png": text,
+    "pipe.png": lambda path: os.mkfifo(path),
+    "zero.png": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_named_and_takes_no_memory(tmp_path: Path, name: str) -> None:
+    """A process reads it as a search does, in half a GB; the photo beside it counts."""
+    BOMBS[name](tmp_path / name)
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    program = (
+        "import resource, sys; from pathlib import Path;"
+        "from trainers.data.reading import read_all;"
+        "found = list(read_all([Path(p) for p in sys.argv[1:]], ()));"
+        "print([bool(each.trouble) for each in found], "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    paths = [str(tmp_path / name), str(tmp_path / "good.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *paths],
+        capture_output=True, text=True, timeout=60, check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 * GIGA, 4 * GIGA)),
+    )  # fmt: skip
+    troubles, _, kilobytes = done.stdout.rpartition(" ")
+    assert troubles == "[True, False]"
+    assert int(kilobytes) < GIGA // 2 >> 10
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)])
+def test_a_side_is_bounded_by_the_header(tmp_path: Path, size: tuple[int, int]) -> None:
+    """One pixel more is refused in a few words."""
+    Image.new("L", size).save(tmp_path / "long.png")
+    with pytest.raises(UnreadablePhoto, match="a side of more than 65535"):
+        read_photo(tmp_path / "long.png")
+    Image.new("L", (MAX_SIDE, 1)).save(tmp_path / "fits.png")
+    assert read_photo(tmp_path / "fits.png").size == (MAX_SIDE, 1)
+
+
+def test_bounds_leave_room_for_the_largest_photo() -> None:
+    """What may be read at all can also be held: as it lies, and with four numbers a pixel."""
+    assert 4 * MAX_PIXELS < MAX_BYTES
+
+
+def test_a_comment_that_is_short_is_no_matter(tmp_path: Path) -> None:
+    """Netpbm files of other programs have some; one may also lack what follows a bitmap's size."""
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# by a program\n1 1 # wide\n255\n\1\2\3" + bytes(9000))
+    (tmp_path / "b.pbm").write_bytes(b"P4\n# by a program\n256 400\n" + bytes(12_800))
+    assert np.asarray(read_photo(tmp_path / "a.ppm")).tolist() == [[[1, 2, 3]]]
+    assert read_photo(tmp_path / "b.pbm").size == (256, 400)
+
+
+def test_no_more_is_decoded_at_a_time_than_there_is_room() -> None:
+    """Of ten threads that need 40 of 100, two are in at a time; one that needs 300 gets all."""
+    room, lock, inside, most = Room(100), threading.Lock(), 0, 0
+
+    def work(needed: int) -> None:
+        nonlocal inside, most
+        with room.taken(needed):
+            with lock:
+                inside += min(needed, 100)
+                most = max(most, inside)
+            threading.Event().wait(0.01)
+            with lock:
+                inside -= min(needed, 100)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in [40] * 10 + [300]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 0 < most <= 100
+
+
+def test_processes_that_share_the_room_let_the_largest_in_one_by_one() -> None:
+    """What fits into a share waits for nobody; what does not holds the lock of all."""
+    lock, room = threading.Lock(), Room(100)
+    room.share(4, lock)
+    with room.taken(25):
+        assert not lock.locked()
+    with room.taken(26):
+        assert lock.locked()
+
+
+def test_a_fifo_among_the_data_is_told(tmp_path: Path) -> None:
+    """It is not waited for."""
+    os.mkfifo(tmp_path / "a.png")
+    assert [each.trouble for each in read_all([tmp_path / "a.png"], ())] == ["not a regular file"]
+
+
+def test_predict_follows_no_link_out_of_a_folder(tmp_path: Path) -> None:
+    """One to / would have it walk the machine; the folder itself may be one."""
+    for folder in ("photos/a", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.png").touch()
+    (tmp_path / "photos" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "root").symlink_to("/")
+    (tmp_path / "linked").symlink_to(tmp_path / "photos")
+    for given in ("photos", "linked"):
+        found = find_photos([str(tmp_path / given)])
+        assert [path.relative_to(tmp_path / given) for path in found] == [Path("a/x.png")]
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "fifo"])
+def test_settings_are_read_from_files_alone(tmp_path: Path, place: str) -> None:
+    """What never ends, or never begins, is a mistake told in a sentence."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match="is not a regular file; give a TOML file"):
+        read_toml(tmp_path / place, "config")
+    with pytest.raises(NotOurWeights, match="is not a regular file"):
+        read_card(tmp_path / place)
