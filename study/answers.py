@@ -104,7 +104,7 @@ def _of_photos(source: Path, named: dict[str, int], photos: Sequence[str]) -> ND
 
 def _rows(source: Path) -> list[list[str]]:
     try:
-        if source.exists() and not source.is_file():
+        if source.exists() and not (source.is_file() or source.is_dir()):
             raise ConfigError(f"{str(source)!r} is not a regular file; give a CSV")
         if source.stat().st_size > LARGEST:
             raise ConfigError(f"{source} must have at most {LARGEST / 1e6:.0f} MB")

@@ -36,7 +36,7 @@ def load_config(
 def read_toml(file: Path, what: str) -> dict[str, Any]:
     """Read a TOML file; `ConfigError`, in terms of `what` it is, if that cannot be."""
     try:
-        if file.exists() and not file.is_file():
+        if file.exists() and not (file.is_file() or file.is_dir()):
             raise ConfigError(f"{str(file)!r} is not a regular file; give a TOML file")
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
