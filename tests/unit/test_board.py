@@ -187,3 +187,25 @@ def test_nothing_that_a_search_stands_on_is_changed(method: str, path: str) -> N
 def test_pages_of_others_are_refused(host: str, origin: str | None) -> None:
     """Neither a rebound name nor another page's script gets anything, not even to read."""
     assert ask("GET", "/api/studies", host, origin)[0] == "403 Forbidden"
+
+
+@pytest.mark.parametrize(
+    ("path", "inert"),
+    [("/artifacts/1/2/abc", True), ("/artifacts/1/abc", True), ("/dashboard", False)],
+)
+def test_what_people_upload_runs_no_script_here(path: str, *, inert: bool) -> None:
+    """An SVG or HTML file is served in a sandbox and under its own kind; our pages are not."""
+    sent: dict[str, str] = {}
+
+    def application(_: dict[str, Any], start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "image/svg+xml")])
+        return [b"<svg onload='alert(1)'/>"]
+
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "localhost:8080"}
+    guard = Guard(application, ("localhost:8080",))
+    assert list(guard(environ, lambda _, headers: sent.update(headers)))
+    assert sent["Content-Type"] == "image/svg+xml"
+    assert (sent.get("X-Content-Type-Options") == "nosniff") == inert
+    policy = sent.get("Content-Security-Policy", "")
+    assert ("sandbox;" in policy and "default-src 'none'" in policy) == inert
+    assert "allow-scripts" not in policy
