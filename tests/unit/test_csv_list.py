@@ -137,3 +137,13 @@ def test_csv_in_another_encoding(tmp_path: Path, encoding: str) -> None:
     """A CSV that is not UTF-8 is refused rather than guessed at."""
     (tmp_path / "a.csv").write_bytes("path,label\nä.png,rosé\n".encode(encoding))
     assert "must be UTF-8" in refused(tmp_path / "a.csv")
+
+
+def test_reading_a_long_list_is_told_of(tmp_path: Path) -> None:
+    """Now and then, not for every row, and to its end."""
+    fill(tmp_path, PLAIN)
+    rows = [f"{top}/{index}.png,{top}\n" for top in PLAIN for index in range(5)]
+    told: list[tuple[int, int]] = []
+    source = csv_file(tmp_path, "".join(rows) * 250)
+    build_manifest(source, listing=lambda *counts: told.append(counts))
+    assert told == [(1000, 2500), (2000, 2500), (2500, 2500)]
