@@ -5,13 +5,13 @@ Names are whoever's who may write there: one that would lead out of the copy is 
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
 from storage.errors import RemoteUnusable
-from storage.remote import Entry, Remote
+from storage.remote import UNKNOWN, Entry, Remote
 
 JOURNAL = ".fetched"
 """The file that says what has been fetched: a line of JSON for each file, the last one counts."""
@@ -36,10 +36,37 @@ def mirror(
     there = {name: entries[name] for name in listed if name in safe}
     if not there:
         raise RemoteUnusable(f"{remote.url} holds no such files as are needed; check the address")
-    folder.mkdir(parents=True, exist_ok=True)
     known = _known(folder)
     for name in known.keys() - safe:
         (folder / name).unlink(missing_ok=True)
+    _bring(remote, folder, there, progress)
+    return sorted(set(listed) - safe)
+
+
+def mirror_named(
+    remote: Remote,
+    folder: Path,
+    names: Collection[str],
+    looking: Callable[[int, int], None] = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[str]:
+    """Have `folder` hold some files from under a URL, or give those that cannot be had.
+
+    If there are such, nothing is fetched. `looking` gets (questions answered, questions in all)
+    before, `progress` (files there, files in all). Raises `RemoteUnusable`.
+    """
+    there = remote.look_up(_safe(names), looking)
+    missing = sorted(set(names) - there.keys())
+    if not missing:
+        _bring(remote, folder, there, progress)
+    return missing
+
+
+def _bring(
+    remote: Remote, folder: Path, there: dict[str, Entry], progress: Callable[[int, int], None]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _known(folder)
     missing = [name for name, entry in there.items() if not _holds(folder, name, entry, known)]
     progress(len(there) - len(missing), len(there))
     with (
@@ -57,7 +84,6 @@ def mirror(
                 progress(len(there) - len(missing) + count, len(there))
         finally:
             threads.shutdown(cancel_futures=True)
-    return sorted(set(listed) - safe)
 
 
 def _safe(names: Iterable[str]) -> set[str]:
@@ -84,10 +110,12 @@ def _known(folder: Path) -> dict[str, Entry]:
 
 
 def _holds(folder: Path, name: str, entry: Entry, known: dict[str, Entry]) -> bool:
-    if known.get(name) != entry:
-        return False
+    return known.get(name) == entry and _has_size(folder / name, entry)
+
+
+def _has_size(file: Path, entry: Entry) -> bool:
     try:
-        return (folder / name).stat().st_size == entry.size
+        return file.stat().st_size == entry.size or (entry.size == UNKNOWN and file.is_file())
     except OSError:
         return False
 
@@ -97,7 +125,7 @@ def _fetch(remote: Remote, folder: Path, name: str, entry: Entry) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".fetching-{uuid.uuid4().hex}"
     try:
-        if not remote.fetch(name, temporary) or temporary.stat().st_size != entry.size:
+        if not remote.fetch(name, temporary) or not _has_size(temporary, entry):
             raise RemoteUnusable(f"{remote.url} changed while it was read ({name!r}); try again")
         temporary.replace(target)
     finally:

@@ -6,11 +6,13 @@ environment's: a URL that holds a password is refused, as it would be stored.
 """
 
 import errno
+import logging
 import random
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,27 +26,45 @@ from storage.redaction import redact, redact_text
 GIVE_UP_AFTER = 600.0
 """Seconds without success after which a search ends, as with the database."""
 
-INSTALL = "pip install 'encore-search[s3]' (from a checkout: pip install '.[s3]')"
+INSTALL = "pip install 'encore-search[{0}]' (from a checkout: pip install '.[{0}]')"
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 20.0
 _PART = 16 << 20
 """Bytes of a part of a large file: a part that fails is sent again alone."""
 
-_S3 = ("s3", "s3a")
-_WHOLE = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory")
+_S3, _GCS, _WEB = ("s3", "s3a"), ("gs", "gcs"), ("http", "https")
+_EXTRAS = {**dict.fromkeys(_S3, "s3"), **dict.fromkeys(_GCS, "gcs")}
+_WHOLE = (*_S3, *_GCS, "az", "abfs", "abfss", "adl", "oss", "memory")
 """Where a file appears when all of it has arrived; elsewhere it is renamed into place."""
 
 _LASTING = (PermissionError, FileNotFoundError, ImportError, ValueError, TypeError)
 _BARE = ("NoCredentialsError", "PartialCredentialsError")
 """By name, as botocore may not be there."""
 
+_AT_ONCE = 16
+"""Questions: most of the time, one waits for an answer."""
+
+UNKNOWN = -1
+"""Size of a file of which a web server does not tell it."""
+
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`",
+}
+
+_GONE = (404, 410)
+"""What a web server says of a file that is not there."""
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file under a URL: its size in bytes, and a text that changes when its content does."""
+    """A file under a URL: its size in bytes, and a text that changes when its content does.
+
+    Of some files a web server does not tell the size: it is UNKNOWN.
+    """
 
     size: int
     version: str
@@ -149,6 +169,56 @@ class Remote:
             if info["type"] == "file" and path[start:]
         }
 
+    def look_up(
+        self, names: Collection[str], progress: Callable[[int, int], None] = lambda *_: None
+    ) -> dict[str, Entry]:
+        """Give those of some files that are there; `progress` gets (questions answered, in all).
+
+        Where folders can be listed, each is asked for once, and else each file.
+        """
+        web = _scheme(self.url) in _WEB
+        asked = names if web else {name.rpartition("/")[0] for name in names}
+        found: dict[str, Entry] = {}
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            try:
+                answers = threads.map(self._asked if web else self._listed, asked)
+                for done, answer in enumerate(answers, 1):
+                    found |= answer
+                    progress(done, len(asked))
+            finally:
+                threads.shutdown(cancel_futures=True)
+        return {name: found[name] for name in names if name in found}
+
+    def _asked(self, name: str) -> dict[str, Entry]:
+        try:
+            info = self._patiently(lambda: self._web_info(name))
+        except FileNotFoundError:
+            return {}
+        size = UNKNOWN if info["size"] is None else int(info["size"])
+        return {name: Entry(size, _version(info))}
+
+    def _web_info(self, name: str) -> dict[str, Any]:
+        try:
+            info: dict[str, Any] = self._files.info(self._at(name))
+        except FileNotFoundError as error:
+            # fsspec says so of whatever went wrong: a server that is busy, too.
+            cause = error.__cause__
+            if not isinstance(cause, Exception) or _status(cause) in _GONE:
+                raise
+            raise cause from None
+        return info
+
+    def _listed(self, folder: str) -> dict[str, Entry]:
+        try:
+            found = self._patiently(
+                lambda: self._files.ls(self._at(folder).rstrip("/"), detail=True)
+            )
+        except FileNotFoundError:
+            return {}
+        start = len(self._root.rstrip("/")) + 1
+        files = (info for info in found if info["type"] == "file")
+        return {i["name"][start:]: Entry(int(i["size"] or 0), _version(i)) for i in files}
+
     @cached_property
     def _place(self) -> tuple[Any, str]:
         import fsspec  # only where there is a URL
@@ -159,6 +229,9 @@ class Remote:
             # botocore's own tries are few: who waits for how long is decided in `_patiently`.
             retries = {"mode": "standard", "max_attempts": 2}
             options["config_kwargs"] = {"retries": retries, "connect_timeout": 10}
+        if _scheme(self.url) in _GCS:
+            # It logs what it raises, with a traceback: it is told here, in one sentence.
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL + 1)
         try:
             files, root = fsspec.url_to_fs(self.url, **options)
         except (ImportError, ValueError) as error:
@@ -226,17 +299,18 @@ class Remote:
             return answer
 
     def _unusable(self, error: Exception) -> RemoteUnusable:
-        url, reason, s3 = self.url, _said(error), _scheme(self.url) in _S3
+        url, reason, scheme = self.url, _said(error), _scheme(self.url)
+        s3 = scheme in _S3
         if isinstance(error, ImportError):
-            look = INSTALL if s3 else "install it"
+            look = INSTALL.format(_EXTRAS[scheme]) if scheme in _EXTRAS else "install it"
             return RemoteUnusable(f"{url} needs a package that is not installed ({reason}); {look}")
         if type(error).__name__ in _BARE:
             return RemoteUnusable(
                 f"there are no credentials for {url}; set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
-        if isinstance(error, PermissionError):
-            look = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if s3 else "the credentials"
+        if _refuses(error):
+            look = _KEYS.get(_EXTRAS.get(scheme, ""), "the credentials")
             return RemoteUnusable(
                 f"{url} refuses access ({reason}); check {look}, and that they may read, write, "
                 "list and delete there"
@@ -252,7 +326,20 @@ def _scheme(url: str) -> str:
 
 
 def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, _LASTING) and type(error).__name__ not in _BARE
+    lasting = isinstance(error, _LASTING) or type(error).__name__ in _BARE
+    return not (lasting or _refuses(error) or _status(error) in _GONE)
+
+
+def _refuses(error: Exception) -> bool:
+    # gcsfs raises its own for 401, and a bare OSError for 403.
+    forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")
+    return isinstance(error, PermissionError) or forbidden or _status(error) in (401, 403)
+
+
+def _status(error: Exception) -> int:
+    """Give the HTTP status that an error of aiohttp (`status`) or gcsfs (`code`) tells."""
+    told = str(getattr(error, "status", None) or getattr(error, "code", None))
+    return int(told) if told.isdecimal() else 0
 
 
 def _said(error: Exception) -> str:
@@ -260,7 +347,7 @@ def _said(error: Exception) -> str:
 
 
 def _version(info: dict[str, Any]) -> str:
-    for name in ("ETag", "etag", "md5Hash", "mtime", "created"):
+    for name in ("ETag", "etag", "md5Hash", "mtime", "created", "Last-Modified"):
         if info.get(name):
             return str(info[name]).strip('"')
     return ""

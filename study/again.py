@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.records import Kind
+from storage.remote import is_url
 from study.config import EngineKind, StudyConfig
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
@@ -55,8 +56,12 @@ def with_data(config: StudyConfig, root: Path) -> StudyConfig:
     if config.data.root is not None:  # the photos' root: their list may lie anywhere
         data = config.data.model_copy(update={"root": str(root)})
     else:
-        there = root / source.name if source.suffix.lower() == ".csv" else root
-        data = config.data.model_copy(update={"source": str(there)})
+        listed = source.suffix.lower() == ".csv"
+        there = root / source.name if listed else root
+        # A list of addresses lies apart from the photos that were fetched.
+        stays = listed and not there.exists() and (is_url(config.data.source) or source.is_file())
+        moved = {"root": str(root)} if stays else {"source": str(there)}
+        data = config.data.model_copy(update=moved)
     return config.model_copy(update={"data": data})
 
 

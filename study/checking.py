@@ -69,6 +69,7 @@ def check_data(
         seed=seed,
         split_anew=regroup,
         progress=telling(listener, "reading photos"),
+        listing=telling(listener, "reading the list"),
     )
     cache = Cache(runs_folder(storage) / CACHE, manifest)
     manifest, found = look_over(manifest, seed, cache, listener, thorough=True)

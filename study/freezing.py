@@ -54,6 +54,7 @@ def freeze_data(
         known=known,
         split_anew=config.data.regroup,
         progress=telling(listener, "reading photos"),
+        listing=telling(listener, "reading the list"),
     )
     if known is None and config.data.source is not None:
         cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)

@@ -2,21 +2,26 @@
 
 import hashlib
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from storage.mirror import mirror
+from storage.mirror import mirror, mirror_named
 from storage.places import CACHE, runs_folder
 from storage.records import StudyRecord
 from storage.remote import Remote, is_url
 from study.progress import Listener, noticing, telling
-from trainers.data.csv_list import listed_paths
-from trainers.data.manifest import Manifest
+from trainers.data.addresses import Steps, common_folder
+from trainers.data.csv_list import listed_addresses, listed_paths
+from trainers.data.manifest import DatasetError, Manifest
 from trainers.data.photo import is_photo_name
+from trainers.data.sources import sample
 
 MIRRORS = "mirrors"
 """The folder of such data in the cache."""
+
+LISTED = "listed"
+"""The folder of photos that lists name by address, among the mirrors."""
 
 PATIENCE = 30.0
 """Seconds to wait for data that do not come: nothing has been trained yet."""
@@ -36,6 +41,9 @@ def local_data(
         return source, Path(root) if root else None
     above, _, name = data.rpartition("/")
     source = bring(above, lambda found: found == name) / name if is_url(data) else Path(data)
+    addresses = {} if root else listed_addresses(source)
+    if addresses:
+        return source, bring.listed(addresses.values(), source.name)
     base = root or (above if is_url(data) else None)
     if base is None or not is_url(base):
         return source, Path(base) if base else None
@@ -46,10 +54,13 @@ def local_data(
 def at_hand(manifest: Manifest, study: StudyRecord, storage: str) -> Manifest:
     """Give a study's manifest with its photos on this machine, be they found on another.
 
-    Only those under a URL can be fetched. Raises `RemoteUnusable`.
+    Only those under a URL can be fetched, and those that a list names by address. Raises
+    `RemoteUnusable`, and `DatasetError` for a list that has changed so that they are not there.
     """
     source, root = (study.config.get("data", {}).get(name) for name in ("source", "root"))
-    if source is None or not is_url(root or source) or manifest.root.is_dir():
+    if source is None or manifest.root.is_dir():
+        return manifest
+    if not is_url(root or source) and (root or not Path(source).is_file()):
         return manifest
     place, below = local_data(source, root, storage, lambda _: None)
     folder = place.parent if place.suffix.lower() == ".csv" else place
@@ -62,6 +73,7 @@ class _Bringing:
     def __init__(self, folder: Path, listener: Listener) -> None:
         self._folder = folder
         self._say, self._tell = noticing(listener), telling(listener, "fetching photos")
+        self._look = telling(listener, "looking for photos")
 
     def __call__(self, url: str, wanted: Callable[[str], bool]) -> Path:
         """Give the folder that holds what is wanted of a URL."""
@@ -76,6 +88,26 @@ class _Bringing:
                 f"{passed_over[0]!r}: passed over"
             )
         return folder
+
+    def listed(self, addresses: Collection[Steps], name: str) -> Path:
+        """Give the folder that holds the photos of some addresses, which a list names.
+
+        Each lies below `LISTED` at its own address, and so there is one copy for all lists.
+        """
+        places: dict[Steps, dict[str, Steps]] = {}
+        for steps in addresses:
+            places.setdefault(steps[:2], {})["/".join(steps[2:])] = steps
+        top, missing = self._folder / LISTED, list[str]()
+        for (scheme, host), files in places.items():
+            remote = Remote(f"{scheme}://{host}", give_up_after=PATIENCE, say=self._say)
+            away = mirror_named(remote, top / scheme / host, files, self._look, self._tell)
+            missing += [f"{remote.url}/{file}" for file in away]
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} of the {len(addresses)} photos that {name!r} lists by address are "
+                f"not there: {sample(missing)}; correct the addresses or remove the rows"
+            )
+        return top.joinpath(*common_folder(addresses))
 
 
 def _is_visible_photo(name: str) -> bool:

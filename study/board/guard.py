@@ -11,6 +11,15 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _READING = ("GET", "HEAD")
 _WRITABLE = re.compile(r"/api/(studies/\d+(/\d+)?/note|artifacts/.+)")
+_UPLOADS = "/artifacts/"
+_INERT = [
+    ("X-Content-Type-Options", "nosniff"),
+    (
+        "Content-Security-Policy",
+        "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'",
+    ),
+]
+"""A page or drawing that somebody uploaded is shown, but runs nothing in the dashboard's name."""
 
 
 class Guard:
@@ -37,7 +46,16 @@ class Guard:
                 start_response,
                 "Encore keeps its studies itself; only notes and uploads change here",
             )
+        if path.startswith(_UPLOADS):
+            return self._application(environ, _adding(_INERT, start_response))
         return self._application(environ, start_response)
+
+
+def _adding(more: list[tuple[str, str]], start_response: StartResponse) -> StartResponse:
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        return start_response(status, [*headers, *more], *rest)
+
+    return start
 
 
 def _refuse(start_response: StartResponse, reason: str) -> list[bytes]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import ray
 
 PATIENCE = 10.0
 """Seconds that a cluster gets to answer, and an idle worker to end."""
+
+_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
 
 
 def knock(address: str) -> None:
@@ -49,7 +52,11 @@ def join(address: str | None) -> bool:
         return False
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
-    if place != "local":
+    if place == "local":
+        # It listens on all interfaces. Ray asks for a token by itself, but would keep one for all
+        # clusters in a file that other users may read.
+        os.environ.setdefault(_TOKEN, secrets.token_hex(32))
+    else:
         knock(place)
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:

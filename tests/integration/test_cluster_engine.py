@@ -308,3 +308,31 @@ assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT,
                    env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+
+
+STRANGERS = """
+import os, subprocess, sys
+from study.engines.joining import join
+import ray
+assert join(None)
+address = ray.get_runtime_context().gcs_address
+ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+for variables in (plain, {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}, os.environ):
+    print(subprocess.run(ask, env=variables, capture_output=True, timeout=60).returncode)
+ray.shutdown()
+"""
+
+
+def test_a_cluster_of_our_own_answers_nobody_without_its_token(tmp_path: Path) -> None:
+    """It listens on all interfaces; its token is in no file, where other users could read it."""
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", STRANGERS]
+    done = subprocess.run(
+        command, env={**variables, **home}, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    without, wrong, with_it = (int(line) for line in done.stdout.split())
+    assert (without != 0, wrong != 0, with_it) == (True, True, 0)
+    assert not (tmp_path / ".ray").exists()

@@ -205,3 +205,25 @@ def test_a_command_s_words_are_in_no_list_of_processes(monkeypatch: pytest.Monke
     ((command, given),) = asked
     assert "hunter2" not in " ".join(command)
     assert json.loads(given) == words
+
+
+@pytest.mark.parametrize(
+    ("path", "inert"),
+    [("/artifacts/1/2/abc", True), ("/artifacts/1/abc", True), ("/dashboard", False)],
+)
+def test_what_people_upload_runs_no_script_here(path: str, *, inert: bool) -> None:
+    """An SVG or HTML file is served in a sandbox and under its own kind; our pages are not."""
+    sent: dict[str, str] = {}
+
+    def application(_: dict[str, Any], start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Type", "image/svg+xml")])
+        return [b"<svg onload='alert(1)'/>"]
+
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "localhost:8080"}
+    guard = Guard(application, ("localhost:8080",))
+    assert list(guard(environ, lambda _, headers: sent.update(headers)))
+    assert sent["Content-Type"] == "image/svg+xml"
+    assert (sent.get("X-Content-Type-Options") == "nosniff") == inert
+    policy = sent.get("Content-Security-Policy", "")
+    assert ("sandbox;" in policy and "default-src 'none'" in policy) == inert
+    assert "allow-scripts" not in policy

@@ -108,8 +108,8 @@ def test_csv_with_a_data_root(tmp_path: Path) -> None:
         ("TRAIN,roses/0.png,roses,red\n", ["row 1", "exactly one label", "4 cells"]),
         ("roses/0.png,roses,red\n", ["row 1", "exactly one label", "3 cells"]),
         ("TRAIN,roses/0.png\n", ["row 1", "exactly one label"]),
-        ("TRAIN,gs://bucket/0.png,roses\n", ["row 1", "'gs://bucket/0.png'", "download"]),
-        ("https://x.org/0.png,roses\n", ["row 1", "download"]),
+        ("TRAIN,gs://bucket/0.png,roses\n", ["row 1", "'gs://bucket/0.png'", "no copy '0.png'"]),
+        ("ftp://x.org/0.png,roses\n", ["row 1", "'ftp://x.org/0.png'", "download"]),
         ("../secret.png,roses\n", ["row 1", "'../secret.png'", "outside"]),
         ("roses/../../root-not/secret.png,roses\n", ["row 1", "outside"]),
         ("/etc/passwd,roses\n", ["row 1", "'/etc/passwd'", "outside"]),
@@ -137,3 +137,13 @@ def test_csv_in_another_encoding(tmp_path: Path, encoding: str) -> None:
     """A CSV that is not UTF-8 is refused rather than guessed at."""
     (tmp_path / "a.csv").write_bytes("path,label\nä.png,rosé\n".encode(encoding))
     assert "must be UTF-8" in refused(tmp_path / "a.csv")
+
+
+def test_reading_a_long_list_is_told_of(tmp_path: Path) -> None:
+    """Now and then, not for every row, and to its end."""
+    fill(tmp_path, PLAIN)
+    rows = [f"{top}/{index}.png,{top}\n" for top in PLAIN for index in range(5)]
+    told: list[tuple[int, int]] = []
+    source = csv_file(tmp_path, "".join(rows) * 250)
+    build_manifest(source, listing=lambda *counts: told.append(counts))
+    assert told == [(1000, 2500), (2000, 2500), (2500, 2500)]

@@ -27,6 +27,7 @@ ROOMS = {
     "alembic": ("storage",),
     "fsspec": ("storage.remote",),
     "s3fs": (),
+    "gcsfs": (),
     "ray": ("study.engines.cluster", "study.engines.joining"),
     "rich": ("study.commands", "study.views"),
     "typer": ("cli", "study.flags", "study.commands"),

@@ -3,10 +3,12 @@
 import csv
 import io
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
+from trainers.data.addresses import Copies, Steps, is_address, steps_of
+from trainers.data.inside import Inside
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import (
     SPLIT_NAMES,
@@ -15,60 +17,117 @@ from trainers.data.sources import (
     Found,
     Split,
     check_class_name,
-    is_inside,
 )
 
 _COLUMNS = ("path", "label", "split")
-_SPLITS: dict[str, Split | None] = {**SPLIT_NAMES, "unassigned": None, "": None}
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SPLITS: dict[str, Split | None] = {
+    **SPLIT_NAMES,
+    "training": Split.TRAIN,  # as Vertex AI, AutoML's successor, has it
+    "unassigned": None,
+    "": None,
+}
+_TOLD_EVERY = 1000
+"""Rows: one takes microseconds, and to tell of it takes longer."""
 
-_Row = tuple[str, str, str]
-"""The cells of a row: path, label, split."""
+_Row = tuple[int, str, str, Split | None]
+"""A row: its number, the header being row 1; path or address, label, split."""
+
+_Cells = tuple[str, str, str]
+"""The cells of a row as they are written: path, label, split."""
 
 
-def find_in_csv(source: Path, data_root: Path | None = None) -> Findings:
-    """Find the photos that a CSV lists; paths are relative to `data_root` or the CSV's folder."""
-    root = Path(os.path.realpath(data_root or source.parent))
+def find_in_csv(
+    source: Path,
+    data_root: Path | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Findings:
+    """Find the photos that a CSV lists; paths are relative to `data_root` or the CSV's folder.
+
+    Of photos that are listed by address, copies must lie there. `progress` gets (rows, rows in
+    all) now and then. Raises DatasetError.
+    """
+    rows = list(_rows(source))
+    addresses, folder = _addresses(rows, source), os.path.realpath(data_root or source.parent)
+    alone = all(path in addresses for _, path, _, _ in rows)
+    copies = Copies(addresses, Path(folder), alone=alone)
+    inside = Inside(str(copies.root))
     photos: dict[str, Found] = {}
-    for number, (path, label, split) in _rows(source):
-        where = f"row {number} of {source.name!r}"
-        check_class_name(label, where)
-        if split not in _SPLITS:
-            raise DatasetError(
-                f"{where} has the split {split!r}; it must be train, valid, test or unassigned"
-            )
-        found = Found(_locate(path, root, where), label, _SPLITS[split])
-        earlier = photos.setdefault(found.path, found)
-        if earlier != found:
+    classes: set[str] = set()
+    name = repr(source.name)
+    for done, (number, path, label, split) in enumerate(rows, 1):
+        where = f"row {number} of {name}"
+        if label not in classes:
+            check_class_name(label, where)
+            classes.add(label)
+        found = Found(inside.locate(copies.path_of(path), path, where), label, split)
+        if photos.setdefault(found.path, found) != found:
             raise DatasetError(
                 f"{where} lists {path!r} again with another label or split; keep one of the rows"
             )
-    return Findings(
-        root=root,
-        classes=tuple(sorted({photo.label for photo in photos.values()})),
-        photos=tuple(photos.values()),
-    )
+        if done % _TOLD_EVERY == 0 or done == len(rows):
+            progress(done, len(rows))
+    return Findings(root=copies.root, classes=tuple(sorted(classes)), photos=tuple(photos.values()))
 
 
 def listed_paths(source: Path) -> set[str]:
     """Give the paths that a CSV lists, as they are written there, be there files or not."""
-    return {path for _, (path, _, _) in _rows(source)}
+    return {path for _, path, _, _ in _rows(source)}
 
 
-def _rows(source: Path) -> Iterator[tuple[int, _Row]]:
-    """Give each row with its number, the header being row 1."""
+def listed_addresses(source: Path) -> dict[str, Steps]:
+    """Give the addresses that a CSV lists, in parts; DatasetError if it lists paths as well."""
+    if not os.path.isfile(source) or "://" not in _text(source):  # noqa: PTH113 - see Inside
+        return {}  # most lists: not worth a look at each row
+    rows = list(_rows(source))
+    addresses = _addresses(rows, source)
+    for number, path, _, _ in rows:
+        if addresses and path not in addresses:
+            raise DatasetError(
+                f"row {number} of {source.name!r} names the path {path!r} among addresses as "
+                f"{next(iter(addresses))!r}; list one kind, or give a folder that holds all of the "
+                "photos as the data root"
+            )
+    return addresses
+
+
+def _addresses(rows: list[_Row], source: Path) -> dict[str, Steps]:
+    return {
+        path: steps_of(path, f"row {number} of {source.name!r}")
+        for number, path, _, _ in rows
+        if is_address(path)
+    }
+
+
+def _rows(source: Path) -> Iterator[_Row]:
     table = _table(source)
     if not table:
         raise DatasetError(f"{source.name!r} has no rows; give one row per photo: path,label")
-    header = _header(table[0][1], source)
-    for number, cells in table[1:] if header else table:
-        where = f"row {number} of {source.name!r}"
+    header, name = _header(table[0][1], source), repr(source.name)
+    for number, cells in islice(table, 1 if header else 0, None):
+        where = f"row {number} of {name}"
         path, label, split = _by_header(cells, header, where) if header else _automl(cells, where)
-        yield number, (path, label.strip(), split.strip().lower())
+        if (key := split.strip().lower()) not in _SPLITS:
+            raise DatasetError(
+                f"{where} has the split {key!r}; it must be train, valid, test or unassigned"
+            )
+        # A blank may begin the name of a file, but no address.
+        address = path.strip()
+        yield number, address if is_address(address) else path, label.strip(), _SPLITS[key]
 
 
 def _table(source: Path) -> list[tuple[int, list[str]]]:
     """Read the rows that are not blank, without blank cells at their ends, by number."""
+    reader = csv.reader(io.StringIO(_text(source), newline=""), strict=True)
+    try:
+        rows = [(number, _trimmed(cells)) for number, cells in enumerate(reader, 1)]
+    except csv.Error as error:
+        raise DatasetError(
+            f"line {reader.line_num} of {source.name!r} is no valid CSV ({error}); check its quotes"
+        ) from error
+    return [(number, cells) for number, cells in rows if cells]
+
+
+def _text(source: Path) -> str:
     name = repr(source.name)
     try:
         text = source.read_bytes().decode("utf-8-sig")
@@ -76,28 +135,26 @@ def _table(source: Path) -> list[tuple[int, list[str]]]:
         raise DatasetError(
             f"{name} must be UTF-8, but byte {error.start} is not; save it as CSV UTF-8"
         ) from error
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read {str(source)!r} ({error.strerror}); make it readable or remove it"
+        ) from error
     if "\0" in text:
         raise DatasetError(f"{name} must be text, but holds a NUL byte; save it as CSV UTF-8")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        rows = [(number, _trimmed(cells)) for number, cells in enumerate(reader, 1)]
-    except csv.Error as error:
-        raise DatasetError(
-            f"line {reader.line_num} of {name} is no valid CSV ({error}); check its quotes"
-        ) from error
-    return [(number, cells) for number, cells in rows if cells]
+    return text
 
 
 def _trimmed(cells: list[str]) -> list[str]:
     """Drop blank cells at the end, which spreadsheets like to add."""
-    filled = [position for position, cell in enumerate(cells, 1) if cell.strip()]
-    return cells[: filled[-1]] if filled else []
+    while cells and not cells[-1].strip():
+        cells.pop()
+    return cells
 
 
 def _header(cells: list[str], source: Path) -> list[str]:
     """Give the names of the columns, or nothing if the first row is a photo already."""
     names = [cell.strip().lower() for cell in cells]
-    if not {"path", "label"} & set(names) or any(is_photo_name(name) for name in names):
+    if not {"path", "label"} & set(names) or any(map(_is_photo, names)):
         return []
     if sorted(names) not in (["label", "path"], sorted(_COLUMNS)):
         raise DatasetError(
@@ -107,7 +164,11 @@ def _header(cells: list[str], source: Path) -> list[str]:
     return names
 
 
-def _by_header(cells: list[str], header: list[str], where: str) -> _Row:
+def _is_photo(cell: str) -> bool:
+    return is_photo_name(cell) or is_address(cell)
+
+
+def _by_header(cells: list[str], header: list[str], where: str) -> _Cells:
     if len(cells) > len(header):
         raise DatasetError(
             f"{where} has {len(cells)} cells under {len(header)} columns; "
@@ -117,7 +178,7 @@ def _by_header(cells: list[str], header: list[str], where: str) -> _Row:
     return named.get("path", ""), named.get("label", ""), named.get("split", "")
 
 
-def _automl(cells: list[str], where: str) -> _Row:
+def _automl(cells: list[str], where: str) -> _Cells:
     has_split = cells[0].strip().lower() in _SPLITS
     split, rest = (cells[0], cells[1:]) if has_split else ("", cells)
     if len(rest) != 2:
@@ -126,27 +187,3 @@ def _automl(cells: list[str], where: str) -> _Row:
             f"got {len(cells)} cells; correct it"
         )
     return rest[0], rest[1], split
-
-
-def _locate(path: str, root: Path, where: str) -> str:
-    """Turn a path of the CSV into the POSIX path from the root to a file that is there."""
-    if _URL.match(path):
-        raise DatasetError(
-            f"{where} names the address {path!r}; download the photos and list their paths "
-            "relative to the CSV"
-        )
-    full = os.path.normpath(root / path)
-    # Without looking at links, `link/..` would be normalised to the wrong folder.
-    if ".." in Path(path).parts or not is_inside(full, str(root)):
-        full = os.path.realpath(root / path)
-    if not is_inside(os.path.realpath(full), str(root)):
-        raise DatasetError(
-            f"{where} names {path!r}, which lies outside of {str(root)!r}; move the file inside "
-            "or give the folder that holds all photos as the data root"
-        )
-    if not os.path.isfile(full):  # noqa: PTH113 - Path.is_file raises for too long a name
-        raise DatasetError(
-            f"{where} names {path!r}, which is no file in {str(root)!r}; correct the path or "
-            "remove the row"
-        )
-    return Path(full).relative_to(root).as_posix()

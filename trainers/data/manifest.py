@@ -109,15 +109,16 @@ def build_manifest(
     known: Manifest | None = None,
     split_anew: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    listing: Callable[[int, int], None] = lambda *_: None,
 ) -> Manifest:
     """Find, read and check all photos of a folder or CSV, and split them where they are not.
 
     `data_root` is the folder that a CSV's paths start from, if not its own; `seed` draws the
     splits, those of all photos if they are to be `split_anew`; photos that are in `known` are not
     decoded again and keep the splits that were drawn there; `progress` gets (files read, files in
-    all). Raises DatasetError if the data cannot be used.
+    all), `listing` (rows of a CSV, rows in all). Raises DatasetError if the data cannot be used.
     """
-    found = _find(source, data_root)
+    found = _find(source, data_root, listing)
     if split_anew:
         found = replace(found, photos=tuple(replace(each, split=None) for each in found.photos))
     given = {photo.split for photo in found.photos}
@@ -184,12 +185,12 @@ def differences(old: Manifest, new: Manifest) -> str:
     return ", ".join(parts)
 
 
-def _find(source: Path, data_root: Path | None) -> Findings:
+def _find(source: Path, data_root: Path | None, listing: Callable[[int, int], None]) -> Findings:
     try:
         if source.suffix.lower() == ".csv" and source.is_file():
             if data_root is not None and not data_root.is_dir():
                 raise DatasetError(f"the data root {str(data_root)!r} is no folder; correct it")
-            return find_in_csv(source, data_root)
+            return find_in_csv(source, data_root, listing)
         if data_root is None and source.is_dir():
             return find_in_folders(source)
     except OSError as error:

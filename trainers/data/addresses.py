@@ -1,0 +1,91 @@
+"""Photos that a list names by address, gs://bucket/photo.jpg say, and where copies of them lie.
+
+Addresses are the list's, and lists come from anywhere: none leads out of the folder of the copies,
+no two of them lead to one copy, and none that may hold a password is ever shown.
+"""
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from itertools import takewhile
+from pathlib import Path
+
+from trainers.data.sources import DatasetError, is_inside
+
+SCHEMES = ("gs", "gcs", "s3", "s3a", "https", "http")
+"""What photos are fetched from."""
+
+Steps = tuple[str, ...]
+"""An address as scheme, bucket or host, folders and name: the way to its copy, too."""
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_LONGEST = 2000  # as a path has to fit into 4,096 bytes, with the folder that it starts in
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a cell of a list is an address, and no path."""
+    return _ADDRESS.match(text) is not None
+
+
+def steps_of(address: str, where: str) -> Steps:
+    """Part an address; DatasetError where it is none that a photo can be fetched from."""
+    scheme, _, rest = address.partition("://")
+    host = rest.partition("/")[0]
+    # A password may hold a slash. What is shown once has been looked at here.
+    if "?" in rest or "@" in host or (":" in host and "@" in rest):
+        raise DatasetError(
+            f"{where} names an address with a user, a password or a query, which would be stored "
+            "with the study; leave them away, or download the photos and list their paths"
+        )
+    if scheme.lower() not in SCHEMES:
+        raise DatasetError(
+            f"{where} names the address {address!r}, but photos are fetched from gs://, s3:// and "
+            "https:// alone; download the photos and list their paths"
+        )
+    steps = (scheme.lower(), *rest.split("/"))
+    if len(steps) < 3 or not all(map(_is_plain, steps)) or len(address) > _LONGEST:
+        raise DatasetError(
+            f"{where} names {address[:200]!r}, which is no plain address of a file, as "
+            "gs://bucket/folder/photo.jpg is; correct it or remove the row"
+        )
+    return steps
+
+
+def _is_plain(step: str) -> bool:
+    # fsspec takes what follows a `::` for the address of another file system.
+    odd = step in ("", ".", "..") or "\\" in step or "::" in step or not step.isprintable()
+    return not odd and len(step.encode()) <= 255
+
+
+def common_folder(addresses: Collection[Steps]) -> Steps:
+    """Give the steps that all addresses begin with, the names of the files aside."""
+    first, last = min(addresses, default=()), max(addresses, default=())
+    pairs = zip(first[:-1], last[:-1], strict=False)
+    return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+class Copies:
+    """Where the photos of a list lie below a folder, be they named by address or by path.
+
+    The folder may be a copy of the bucket, of what lies in it, or of any folder there that holds
+    them all. Only what all addresses share is dropped: no two of them lead to one copy. A list of
+    addresses alone has its `root` where these part, so that it is the same data wherever it lies.
+    """
+
+    def __init__(self, addresses: Mapping[str, Steps], folder: Path, *, alone: bool) -> None:
+        self.root = folder
+        self._addresses = addresses
+        self._shared = common_folder(addresses.values())
+        self._end: Steps = ()
+        if addresses:
+            below = next(iter(addresses.values()))[len(self._shared) :]
+            ends = (self._shared[start:] for start in range(len(self._shared)))
+            self._end = next((e for e in ends if folder.joinpath(*e, *below).is_file()), ())
+        place = os.path.realpath(folder.joinpath(*self._end))
+        if alone and is_inside(place, str(folder)):
+            self.root, self._end = Path(place), ()
+
+    def path_of(self, path: str) -> str:
+        """Give the path from the root to a photo that is listed by address, or by this path."""
+        steps = self._addresses.get(path)
+        return path if steps is None else "/".join((*self._end, *steps[len(self._shared) :]))
