@@ -306,11 +306,8 @@ def _said(chosen: Selection) -> list[str]:
     told = chosen.honest
     if told is None:
         return [score_text(chosen.metric, chosen.score), "-"]
-    naive, estimate, low, high = (
-        score_text(chosen.metric, score)
-        for score in (chosen.score, told.estimate, told.low, told.high)
-    )
-    return [naive, f"{estimate} ({low} - {high})"]
+    naive, estimate = (score_text(chosen.metric, s) for s in (chosen.score, told.estimate))
+    return [naive, f"{estimate} ({chosen.interval})"]
 
 
 def _rule(chosen: Selection, paths: Sequence[Path], labels: NDArray[np.int64]) -> list[str]:

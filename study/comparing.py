@@ -10,9 +10,10 @@ from storage.database import open_database
 from storage.store import Store
 from study.answers import read_answers
 from study.config import StudyConfig
+from study.intervals import wilson
 from study.origin import Origin, find, of_trial
 from study.selector import find_study, manifest_of
-from study.statistics import mcnemar, wilson
+from study.statistics import mcnemar
 from trainers.data.manifest import Split
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.calibration import deal
+from study.intervals import Z
 from study.racing import gains
-from study.statistics import Z, mcnemar
+from study.statistics import mcnemar
 from trainers.metrics import Metric
 
 Table = NDArray[np.float32]

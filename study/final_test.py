@@ -8,13 +8,13 @@ import numpy as np
 from storage.database import open_database
 from storage.records import Look
 from storage.store import Store
+from study.intervals import wilson
 from study.mirroring import at_hand
 from study.pool import NothingToSelect
 from study.scoring import Candidates, Criterion, Scorer
 from study.selection import Selection
 from study.selector import find_study, manifest_of
 from study.soup import check_photos
-from study.statistics import wilson
 from trainers.data.manifest import Split
 
 

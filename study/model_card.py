@@ -162,10 +162,9 @@ def _expected(chosen: Selection) -> str:
     found, metric = chosen.honest, chosen.metric
     if found is None:
         return f"{chosen.n_valid} photos are too few to say what to expect on new ones."
-    low, high = (score_text(metric, score) for score in (found.low, found.high))
     return (
-        f"On new photos expect **{score_text(metric, found.estimate)}** (95 % from {low} to "
-        f"{high}): being the best of {found.candidates} epochs flatters."
+        f"On new photos expect **{score_text(metric, found.estimate)}** "
+        f"({_harmless(chosen.interval)}): being the best of {found.candidates} epochs flatters."
     )
 
 

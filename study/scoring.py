@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from study.intervals import FEWEST_OF_CLASS, Limits, of_area, of_classes, of_mean, wilson
 from study.tables import HELD, Tables
 from trainers.decision import Decision
 from trainers.metrics import Metric, balanced_accuracy, macro_f1
 
 SMALLEST = 1e-7
 """No probability counts as less, or one photo would decide a log loss alone."""
+
+SURPRISE = 4.0
+"""The log loss of a photo of which a network is wrong, and sure of it: it may just not be there."""
 
 
 class Criterion(StrEnum):
@@ -58,6 +62,11 @@ class Candidates:
         return found
 
     @property
+    def photos(self) -> NDArray[np.int64]:
+        """How many photos there are of each class, (C,)."""
+        return np.bincount(self.labels, minlength=self.n_classes)
+
+    @property
     def every_probability(self) -> NDArray[np.float32] | Tables:
         """The probabilities of all classes, (M, n, C); ValueError if they were not given."""
         if self.probabilities is None:
@@ -88,7 +97,6 @@ class Scorer:
             raise ValueError(f"a decision must be given for cost and nothing else, got {criterion}")
         self.candidates = candidates
         self.higher_is_better = criterion.higher_is_better
-        self.is_share = criterion is Criterion.ACCURACY
         self._criterion = criterion
         self._decision = decision
 
@@ -100,13 +108,42 @@ class Scorer:
             case Criterion.AUROC:
                 return auroc(labels, candidates.every_probability[columns, rows])
             case Criterion.BALANCED_ACCURACY | Criterion.F1:
-                pairs = labels * candidates.n_classes + candidates.predicted[columns, rows]
-                counts = np.bincount(pairs, minlength=candidates.n_classes**2)
-                confusion = counts.reshape(candidates.n_classes, candidates.n_classes)
+                confusion = self._confusion(columns, rows)
                 balanced = self._criterion is Criterion.BALANCED_ACCURACY
                 return balanced_accuracy(confusion) if balanced else macro_f1(confusion)
             case _:
                 return float(self._worth[columns, rows].mean(dtype=np.float64))
+
+    def evidence(self, columns: Columns) -> NDArray[np.float64]:
+        """Give what `limits` needs to know, beside the score, of what `columns` say of all photos.
+
+        Evidence of several choices may be averaged.
+        """
+        rows = np.arange(len(columns))
+        match self._criterion:
+            case Criterion.ACCURACY:
+                return np.empty(0)
+            case Criterion.BALANCED_ACCURACY | Criterion.F1:
+                return self._confusion(columns, rows).astype(np.float64)
+            case Criterion.AUROC:
+                table = self.candidates.every_probability[columns, rows]
+                return np.array(delong(self.candidates.labels, table))
+            case _:
+                worth = self._worth[columns, rows].astype(np.float64)
+                return np.array([np.square(worth).mean()])
+
+    def limits(self, score: float, evidence: NDArray[np.float64]) -> Limits:
+        """Give the 95 % interval of a score on all photos."""
+        n, counts = len(self.candidates.labels), self.candidates.photos
+        match self._criterion:
+            case Criterion.ACCURACY:
+                return wilson(score * n, n)
+            case Criterion.BALANCED_ACCURACY | Criterion.F1:
+                return of_classes(score, evidence, f1=self._criterion is Criterion.F1)
+            case Criterion.AUROC:
+                return of_area(score, evidence[0], evidence[1], counts)
+            case _:
+                return of_mean(score, evidence[0], n, self._dear)
 
     def within(self, inside: Inside) -> Scores:
         """Score each candidate on each set of photos; log loss tells equal scores apart."""
@@ -149,6 +186,28 @@ class Scorer:
                 sign = 1 if self.higher_is_better else -1
                 return np.asarray(sign * self._worth[column], np.float64)
 
+    @property
+    def few(self) -> int | None:
+        """The class that has too few photos for an interval, where each class counts by itself."""
+        photos = self.candidates.photos
+        by_class = (Criterion.BALANCED_ACCURACY, Criterion.F1, Criterion.AUROC)
+        if self._criterion not in by_class or photos.min() >= FEWEST_OF_CLASS:
+            return None
+        return int(photos.argmin())
+
+    @property
+    def _dear(self) -> float:
+        """What a photo may cost though none was seen to."""
+        if self._decision is None:
+            return SURPRISE
+        return max(*map(max, self._decision.costs), self._decision.reject_cost or 0.0)
+
+    def _confusion(self, columns: Columns, rows: Rows) -> NDArray[np.int64]:
+        candidates, n_classes = self.candidates, self.candidates.n_classes
+        pairs = candidates.labels[rows] * n_classes + candidates.predicted[columns, rows]
+        counts = np.bincount(pairs, minlength=n_classes**2)
+        return counts.reshape(n_classes, n_classes)
+
     @cached_property
     def _worth(self) -> NDArray[np.float32]:
         """What each photo adds to a score that is a mean over photos, (M, n)."""
@@ -169,9 +228,33 @@ def auroc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -
 
     NaN where a class is missing, or is all there is.
     """
-    n_classes = probabilities.shape[1]
-    chosen = range(1, 2) if n_classes == 2 else range(n_classes)
+    chosen = _told(probabilities.shape[1])
     return float(np.mean([_area(labels == k, probabilities[:, k]) for k in chosen]))
+
+
+def delong(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> tuple[float, float]:
+    """Give the variance of that area (DeLong 1988), and how many photos it rests on.
+
+    The area falls short of 1 by what each photo is wrongly told from. How evenly the photos share
+    in that says of how many, in effect, the variance is made.
+    """
+    off, short = np.zeros(len(labels)), np.zeros(len(labels))
+    told = _told(probabilities.shape[1])
+    for label in told:
+        positive = labels == label
+        ahead = _placements(probabilities[:, label], positive).astype(np.float64)
+        for side in (positive, ~positive):
+            n = max(int(side.sum()), 1)
+            off[side] += (ahead[side] - ahead[side].mean()) / np.sqrt(n * max(n - 1, 1))
+            short[side] += (1 - ahead[side]) / n
+    squares = float(np.square(short).sum())
+    shared = float(short.sum()) ** 2 / (4 * squares) if squares else 0.0
+    return float(np.square(off / len(told)).sum()), shared
+
+
+def _told(n_classes: int) -> range:
+    """Give the classes that are told from all others: of two, the second alone."""
+    return range(1, 2) if n_classes == 2 else range(n_classes)
 
 
 def _area(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float:
@@ -204,7 +287,7 @@ def _areas(
 ) -> NDArray[np.float64]:
     """Give the mean areas of m candidates' probabilities (m, n, C) on each set, (m, B)."""
     candidates, n, n_classes = tables.shape
-    told = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
+    told = np.array(_told(n_classes))
     positive = labels == told[:, None]
     ahead = np.empty((candidates, len(told), n), np.float32)
     for place, label in enumerate(told):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.goals import Goal
+from study.intervals import FEWEST_OF_CLASS
+from study.naming import score_text
 from study.schedules import ScheduleLine
 from study.scoring import Criterion
 from study.statistics import By, Honest
@@ -89,3 +91,17 @@ class Selection:
     goal: Goal | None
     operation: Operation | None
     damaged: tuple[str, ...]
+
+    @property
+    def interval(self) -> str:
+        """The interval of what to expect on new photos, or why there is none."""
+        found = self.honest
+        if found is None:
+            return f"too few photos for an interval: {self.n_valid}"
+        if found.few is not None:
+            return (
+                f"too few photos of class {self.classes[found.few]} for an interval: "
+                f"{self.per_class[found.few].photos}, at least {FEWEST_OF_CLASS} are needed"
+            )
+        low, high = (score_text(self.metric, score) for score in (found.low, found.high))
+        return f"95 % from {low} to {high}"

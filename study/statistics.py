@@ -8,7 +8,6 @@ to 0.8 points too low in simulations. Parts of four fifths, drawn without replac
 within 0.3 (tests/unit/test_statistics.py).
 """
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,13 +16,9 @@ from numpy.typing import NDArray
 
 from study.scoring import Scorer, Scores
 
-Z = 1.959964
-"""A normal variable lies within this many standard deviations of its mean 95 times of 100."""
-
 ONE_SIDED = 1.644854
 FOLDS = 5
 REPEATS = 400
-DRAWS = 1000
 
 
 class By(StrEnum):
@@ -54,23 +49,17 @@ class Trials:
 class Honest:
     """A chosen file's score as found (`naive`), and what to expect of it on new photos.
 
-    `low` and `high` are the ends of a 95 % interval; `candidates` are the epochs chosen from.
+    `low` and `high` are the ends of a 95 % interval, None where the class `few` has too few photos
+    for one; `candidates` are the epochs chosen from.
     """
 
     naive: float
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     candidates: int
     resamples: int
-
-
-def wilson(right: float, n: int) -> tuple[float, float]:
-    """Give the 95 % interval of a share, of which `right` of `n` were found (Wilson 1927)."""
-    share = right / n
-    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2) / (1 + Z * Z / n)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    few: int | None = None
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -102,12 +91,11 @@ def honest_number(scorer: Scorer, trials: Trials, by: By, chosen: int, *, seed: 
     estimate = float(np.mean([scorer.score(columns, rows) for columns in picked]))
     here = np.full(len(rows), chosen)
     naive = scorer.score(here, rows)
-    if scorer.is_share:
-        low, _ = wilson(estimate * len(rows), len(rows))
-        _, high = wilson(naive * len(rows), len(rows))
-    else:
-        low, high = _drawn(scorer, picked, here, dice)
-    return Honest(naive, estimate, low, high, len(scorer.candidates.predicted), FOLDS * REPEATS)
+    low, high = (
+        (None, None) if scorer.few is not None else _interval(scorer, estimate, picked, here)
+    )
+    candidates = len(scorer.candidates.predicted)
+    return Honest(naive, estimate, low, high, candidates, FOLDS * REPEATS, scorer.few)
 
 
 def choose(scores: Scores, trials: Trials, by: By) -> NDArray[np.int64]:
@@ -149,23 +137,14 @@ def deal(labels: NDArray[np.int64], dice: np.random.Generator) -> NDArray[np.int
     return folds
 
 
-def _drawn(
-    scorer: Scorer,
-    picked: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    dice: np.random.Generator,
+def _interval(
+    scorer: Scorer, estimate: float, picked: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Give the interval of a score that is no share, from bootstrap samples of the photos.
-
-    As for a share, the estimate's own limit is the pessimistic one, the naive figure's the other.
-    """
-    n = len(chosen)
-    samples = dice.integers(0, n, (DRAWS, n))
-    careful = [
-        scorer.score(picked[draw % REPEATS][rows], rows) for draw, rows in enumerate(samples)
-    ]
-    hopeful = [scorer.score(chosen, rows) for rows in samples]
-    # An area is no number where the sample lacks a class.
+    """Give the limits: the estimate may be pessimistic, the naive figure never is."""
+    rows = np.arange(len(chosen))
+    evidence = np.mean([scorer.evidence(columns) for columns in picked], axis=0)
+    careful = scorer.limits(estimate, evidence)
+    hopeful = scorer.limits(scorer.score(chosen, rows), scorer.evidence(chosen))
     if scorer.higher_is_better:
-        return float(np.nanquantile(careful, 0.025)), float(np.nanquantile(hopeful, 0.975))
-    return float(np.nanquantile(hopeful, 0.025)), float(np.nanquantile(careful, 0.975))
+        return careful[0], hopeful[1]
+    return hopeful[0], careful[1]

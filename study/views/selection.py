@@ -114,10 +114,9 @@ def _honest(chosen: Selection) -> str:
     found, metric = chosen.honest, chosen.metric
     if found is None:
         return f"too few photos to say what to expect on new ones: {chosen.n_valid}"
-    low, high = (score_text(metric, score) for score in (found.low, found.high))
     return (
-        f"on new photos expect [bold]{score_text(metric, found.estimate)}[/] (95 % from {low} to "
-        f"{high}): being the best of {found.candidates} epochs flatters"
+        f"on new photos expect [bold]{score_text(metric, found.estimate)}[/] "
+        f"({escape(chosen.interval)}): being the best of {found.candidates} epochs flatters"
     )
 
 

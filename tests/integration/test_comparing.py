@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from storage.errors import StudyNotFound
 from study.comparing import Comparison, compare
 from study.config import ConfigError
+from study.intervals import wilson
 from study.selector import best
-from study.statistics import wilson
 from tests.lab import Lab
 from tests.told import Run, search_as_told
 from trainers.checkpoint import NotOurWeights

@@ -11,6 +11,7 @@ from scipy.stats import binomtest, norm
 from threadpoolctl import threadpool_limits
 
 from study import statistics
+from study.intervals import FEWEST_OF_CLASS, wilson
 from study.scoring import Candidates, Criterion, Scorer
 from study.statistics import (
     FOLDS,
@@ -22,7 +23,6 @@ from study.statistics import (
     honest_number,
     mcnemar,
     schedule_ranks,
-    wilson,
 )
 
 WORLDS = 400
@@ -145,6 +145,8 @@ def off(
         chosen = int(choose(scorer.within(np.ones((309, 1), np.float32)), trials, by)[0])
         found = honest_number(scorer, trials, by, chosen)
         truth = norm.cdf(true[chosen] / np.hypot(tau, 1))
+        assert found.low is not None
+        assert found.high is not None
         holds = found.low <= truth <= found.high
         rows.append((100 * (found.naive - truth), 100 * (found.estimate - truth), holds))
     return np.array(rows, float)
@@ -242,5 +244,61 @@ def test_every_criterion_gets_numbers(criterion: Criterion) -> None:
     scorer = Scorer(Candidates(labels, 2, table.argmax(2), p_true, table), criterion)
     chosen = int(choose(scorer.within(np.ones((60, 1), np.float32)), alone(6), By.MAX)[0])
     found = honest_number(scorer, alone(6), By.MAX, chosen)
+    assert found.low is not None
+    assert found.high is not None
     assert np.isfinite([found.naive, found.estimate, found.low, found.high]).all()
     assert found.low < found.estimate < found.high or found.low < found.naive < found.high
+
+
+@pytest.mark.usefixtures("_fewer_rounds")
+@pytest.mark.parametrize("criterion", [each for each in Criterion if each is not Criterion.COST])
+@pytest.mark.parametrize(("photos", "few", "accuracy"), [(60, 6, 0.97), (309, 15, 0.97)])
+def test_an_interval_holds_the_truth_where_a_small_class_is_all_right(
+    criterion: Criterion, photos: int, few: int, accuracy: float
+) -> None:
+    """One candidate, few photos of one class: a bootstrap held the truth in as little as 45 %."""
+    rng, true = np.random.default_rng(0), float(norm.ppf(accuracy)) * 2**0.5
+    labels = (np.arange(photos) < few).astype(np.int64)
+    points = true + 2**0.5 * np.random.default_rng(1).normal(size=200_000)
+    wrong = (1 - accuracy) * photos
+    truth = {
+        Criterion.AUROC: norm.cdf(true),
+        Criterion.LOG_LOSS: np.logaddexp(0, -2 * points).mean(),
+        Criterion.F1: np.mean([1 / (1 + wrong / (2 * accuracy * n)) for n in (few, photos - few)]),
+    }.get(criterion, accuracy)
+    held = 0
+    for _ in range(WORLDS):
+        ease = true + 2**0.5 * rng.normal(size=photos)
+        second = 1 / (1 + np.exp(-2 * np.where(labels == 1, ease, -ease)))
+        table = np.stack([1 - second, second], axis=1).astype(np.float32)[None]
+        p_true = table[:, np.arange(photos), labels]
+        scorer = Scorer(Candidates(labels, 2, table.argmax(2), p_true, table), criterion)
+        found = honest_number(scorer, alone(1), By.MAX, 0)
+        held += found.low is not None and found.low <= truth <= (found.high or 0)
+    assert held / WORLDS >= 0.92
+
+
+@pytest.mark.parametrize(
+    ("criterion", "few", "told"),
+    [
+        (Criterion.ACCURACY, 1, True),
+        (Criterion.LOG_LOSS, 1, True),
+        (Criterion.F1, 1, False),
+        (Criterion.BALANCED_ACCURACY, 1, False),
+        (Criterion.AUROC, 1, False),
+        (Criterion.AUROC, FEWEST_OF_CLASS, True),
+    ],
+)
+def test_of_a_class_with_too_few_photos_no_interval_is_made(
+    criterion: Criterion, few: int, told: bool
+) -> None:
+    """By criteria in which each class counts by itself; the class is named, the estimate stays."""
+    rng, labels = np.random.default_rng(0), np.repeat([0, 1], [58, few])
+    n = len(labels)
+    table = rng.dirichlet([1, 1], (1, n)).astype(np.float32)
+    p_true = table[:, np.arange(n), labels]
+    scorer = Scorer(Candidates(labels, 2, table.argmax(2), p_true, table), criterion)
+    found = honest_number(scorer, alone(1), By.MAX, 0)
+    assert np.isfinite(found.estimate)
+    assert (found.low is not None, found.high is not None) == (told, told)
+    assert found.few == (None if told else 1)

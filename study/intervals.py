@@ -1,0 +1,130 @@
+"""How far from a score is the truth? 95 % intervals that hold where nothing went wrong, too. Pure.
+
+A bootstrap over photos finds no spread in a class of which every photo is right, and too little in
+a few. Here each limit is the least or the greatest truth under which the score is not surprising.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z = 1.959964
+"""A normal variable lies within this many standard deviations of its mean 95 times of 100."""
+
+PRIOR = 10
+"""So many misplaced photos say as much of an area's variance as is known of it beforehand."""
+
+FEWEST_OF_CLASS = 2
+"""Of fewer photos of a class too little is known of how often it is right: with one photo,
+an interval of balanced accuracy held the truth in 91.5 % of simulated studies."""
+
+Numbers = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Limits = tuple[float, float]
+
+
+def wilson(right: float, n: int) -> Limits:
+    """Give the 95 % interval of a share, of which `right` of `n` were found (Wilson 1927)."""
+    share = right / n
+    middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2) / (1 + Z * Z / n)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def of_classes(score: float, confusion: Numbers, *, f1: bool) -> Limits:
+    """Give the interval of a macro F1, else of a balanced accuracy; confusion (C, C), row true.
+
+    Each class's recall has an interval of its own (Jeffreys: of few photos it errs less than
+    Wilson's). What the score loses if one recall is at its limit is squared and summed: MOVER, the
+    method of variance estimates recovery (Zou and Donner 2008).
+    """
+    present = confusion.sum(axis=1) > 0
+    hits, photos = np.diag(confusion), confusion.sum(axis=1)
+    mistakes = confusion - np.diag(hits)
+    # Where no mistake was seen, any other class is as likely to be named.
+    mistakes = np.where((photos > hits)[:, None], mistakes, 1.0 - np.eye(len(hits)))
+    where = mistakes / mistakes.sum(axis=1, keepdims=True)
+    found = _mean_share(hits, photos, confusion.sum(axis=0), f1=f1)
+    distances = []
+    for recalls in _jeffreys(hits, np.maximum(photos, 1)):
+        at_limit = np.where(np.eye(len(hits), dtype=bool), recalls * photos, hits)
+        moved = (hits - recalls * photos)[:, None] * (where - np.eye(len(hits)))
+        lost = found - _mean_share(at_limit, photos, confusion.sum(axis=0) + moved, f1=f1)
+        if f1:
+            lost = lost * _scatter(hits, photos + confusion.sum(axis=0), where)
+        distances.append(float(np.sqrt(np.square(lost[present]).sum())))
+    return max(score - distances[0], 0.0), min(score + distances[1], 1.0)
+
+
+def of_area(score: float, variance: float, misplaced: float, photos: Counts) -> Limits:
+    """Give the interval of an area under the ROC curve, or of the mean of one against all.
+
+    A limit is an area whose own standard error the found one is `Z` times away, as Newcombe (2006)
+    has it, by Hanley and McNeil's variance (1982), symmetrised; `photos` (C,) are those of each
+    class. That variance is scaled to DeLong's `variance`, as far as it rests on more than a few
+    `misplaced` photos; never down by what they do not tell.
+    """
+    n = int(photos.sum())
+    told = photos[1:] if len(photos) == 2 else photos
+    pairs = len(told) ** 2 / (1 / (told * (n - told))).sum()
+
+    def expected(area: float) -> float:
+        shared = ((1 - area) / (2 - area) + area / (1 + area)) / 2
+        return float(area * (1 - area) * (1 + (n - 2) * shared) / pairs)
+
+    usual = expected(score)
+    ratio = variance / usual if usual > 0 else 1.0
+    ratio = max(ratio, (misplaced * ratio + PRIOR) / (misplaced + PRIOR))
+    limits = []
+    for end in (0.0, 1.0):
+        inner, outer = score, end
+        for _ in range(40):
+            middle = (inner + outer) / 2
+            if (middle - score) ** 2 <= Z * Z * ratio * expected(middle):
+                inner = middle
+            else:
+                outer = middle
+        limits.append(inner)
+    return limits[0], limits[1]
+
+
+def of_mean(mean: float, square: float, n: int, dear: float) -> Limits:
+    """Give the interval of a mean of `n` numbers of at least 0, `square` that of their squares.
+
+    The sum is taken for one of rare events, as Wilson's is of a share: its variance grows with the
+    mean, by the size of an event. That is learnt from the numbers and from one more of size `dear`.
+    """
+    size = (n * square + dear * dear) / (n * mean + dear)
+    middle = mean + Z * Z * size / (2 * n)
+    half = Z * math.sqrt(size * mean / n + (Z * size / (2 * n)) ** 2)
+    return max(middle - half, 0.0), middle + half
+
+
+def _jeffreys(right: Numbers, n: Numbers) -> tuple[Numbers, Numbers]:
+    """Give 95 % intervals of shares, as Brown, Cai and DasGupta (2001) have them."""
+    from scipy.special import betaincinv  # scipy.stats takes a second more
+
+    low = betaincinv(right + 0.5, n - right + 0.5, 0.025)
+    high = betaincinv(right + 0.5, n - right + 0.5, 0.975)
+    return np.where(right > 0, low, 0.0), np.where(right < n, high, 1.0)
+
+
+def _mean_share(hits: Numbers, photos: Numbers, predicted: Numbers, *, f1: bool) -> Numbers:
+    """Give macro F1 or balanced accuracy over the last axis, as `trainers.metrics` does."""
+    whole = photos + predicted if f1 else np.broadcast_to(2 * photos, hits.shape)
+    shares = np.divide(2 * hits, whole, out=np.zeros(whole.shape), where=whole > 0)
+    means: Numbers = shares.sum(axis=-1) / np.maximum((whole > 0).sum(axis=-1), 1)
+    return means
+
+
+def _scatter(hits: Numbers, whole: Numbers, where: Numbers) -> Numbers:
+    """Give by how much more F1 varies, (C,), as mistakes cost more in some classes.
+
+    It is 1 of two classes.
+    """
+    safe = np.maximum(whole, 1)
+    cost = (2 * (safe - hits) / safe**2)[:, None] + 2 * hits / safe**2
+    means: Numbers = (where * cost).sum(axis=1)
+    ratios: Numbers = np.sqrt((where * cost**2).sum(axis=1)) / np.maximum(means, 1e-12)
+    return ratios
