@@ -31,6 +31,7 @@ def make_lab(folder: Path, trials: int) -> "Lab":
     """Give the study in a folder."""
     from study.engines.processes import ProcessEngine
     from study.slots import slots_of
+    from tests.chaos_search import build  # workers do not know this module as `__main__`
     from tests.lab import Lab
 
     lab = Lab(folder, strategy="tree", sampler="tpe", trials=trials, repeats=1, finalists=4)
