@@ -37,6 +37,7 @@ def make_lab(folder: Path, trials: int, database: str = "encore.db") -> "Lab":
     """Give the study in a folder."""
     from study.engines.processes import ProcessEngine
     from study.slots import slots_of
+    from tests.chaos_search import build  # workers do not know this module as `__main__`
     from tests.lab import Lab
 
     lab = Lab(
