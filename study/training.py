@@ -195,8 +195,8 @@ def choose_slots(config: StudyConfig) -> list[Slot]:
     in_this_process = len(slots) == 1 and config.engine in (EngineKind.AUTO, EngineKind.INLINE)
     if (config.trainer or "").startswith("__main__:") and not in_this_process:
         raise ConfigError(
-            f"trainer {config.trainer!r} is part of the program that is run, which worker processes "
-            "do not import; put the class into a module of its own and name that, such as "
+            f"trainer {config.trainer!r} is part of the program that is run, which worker "
+            "processes do not import; put the class into a module of its own and name that, as in "
             "mine:MyTrainer"
         )
     if len(slots) > 1 and config.engine is EngineKind.INLINE:

@@ -32,6 +32,13 @@ if "--multiprocessing-fork" in sys.orig_argv and not Path("mended").exists():
 """
 """Python runs it as `sitecustomize` before anything else: each worker kills itself at once."""
 
+COUNTED = """
+from pathlib import Path
+from study.settings import load_config
+with open("runs.txt", "a") as runs:
+    runs.write("x")
+"""
+
 OWN = """
 from study import search
 
@@ -39,7 +46,7 @@ class MyTrainer:
     def __init__(self, manifest, *, metric, device): ...
     def train(self, task): ...
 
-search(data="PHOTOS", trials=1, trainer="__main__:MyTrainer")
+search(data="PHOTOS", trials=1, trainer="__main__:MyTrainer", devices="cpu:2")
 """
 
 
@@ -67,10 +74,15 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_readme_example_is_run_once_whatever_the_workers(folder: Path) -> None:
-    """Saved as a script without a guard it runs in the process that was started, and nowhere else."""
+    """Saved as a script without a guard it runs where it was started, and nowhere else."""
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     (example,) = [block for block in blocks if "search(data=" in block]
-    counted = 'open("runs.txt", "a").write("x")\n' + example.replace("trials=50", "trials=2")
+    given = (
+        'load_config({"data": {"source": "PHOTOS"}, "budget": {"trials": 2}}, Path("study.toml"))'
+    )
+    searched = example.replace('data="PHOTOS", trials=50', given)
+    assert searched != example
+    counted = f"{COUNTED}{searched}"
     (folder / "script.py").write_text(counted)
     done = python(folder, "script.py")
     assert (done.returncode, done.stderr) == (0, "")

@@ -361,7 +361,8 @@ def test_closed_after_an_exception_no_process_is_left(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """Neither those that train nor those that wait, though nobody read the events to their end."""
-    engine = make_engine(2, halts={"b": 1})
+    engine = make_engine(2, halts={"x": 1, "y": 1, "b": 1})
+    start_both(engine, tmp_path)
     for key in "ab":
         engine.submit(key, task(tmp_path, key))
     events = engine.events()
