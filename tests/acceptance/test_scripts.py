@@ -34,7 +34,7 @@ if "--multiprocessing-fork" in sys.orig_argv and not Path("mended").exists():
 
 COUNTED = """
 from pathlib import Path
-from study.settings import load_config
+from study.settings import load_config, settings_of
 with open("runs.txt", "a") as runs:
     runs.write("x")
 """
@@ -77,9 +77,7 @@ def test_the_readme_example_is_run_once_whatever_the_workers(folder: Path) -> No
     """Saved as a script without a guard it runs where it was started, and nowhere else."""
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     (example,) = [block for block in blocks if "search(data=" in block]
-    given = (
-        'load_config({"data": {"source": "PHOTOS"}, "budget": {"trials": 2}}, Path("study.toml"))'
-    )
+    given = 'load_config(settings_of(data="PHOTOS", trials=2), Path("study.toml"))'
     searched = example.replace('data="PHOTOS", trials=50', given)
     assert searched != example
     counted = f"{COUNTED}{searched}"
