@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WORKERS = 4
 RETRIES = 1000
-"""More than there are kills, so that none costs a trial."""
+"""More than there are kills, so that none costs a trial, or ends the search as it starts."""
 
 
 def build(_slot: Slot, *, seconds: float) -> Trainer:
@@ -38,7 +38,7 @@ def make_lab(
     folder: Path, trials: int, database: str = "encore.db", seconds: float = 0.03
 ) -> "Lab":
     """Give the study in a folder; an epoch takes so many seconds."""
-    from study.engines.processes import ProcessEngine
+    from study.engines import processes
     from study.slots import slots_of
     from tests.chaos_search import build  # workers do not know this module as `__main__`
     from tests.lab import Lab
@@ -54,7 +54,8 @@ def make_lab(
     )
     slots = slots_of(f"cpu:{WORKERS}")
     made = partial(build, seconds=seconds)
-    lab.make_engine = lambda _: ProcessEngine(made, slots, max_retries=RETRIES)
+    processes._TRIES = RETRIES
+    lab.make_engine = lambda _: processes.ProcessEngine(made, slots, max_retries=RETRIES)
     return lab
 
 

@@ -133,7 +133,8 @@ class Chaos:
         """Kill a worker, and the one in its place before it can say a word."""
         before = set(workers_of(self.search))
         kill_one(sorted(before), self.dice)
-        until(lambda: set(workers_of(self.search)) - before, 60)
+        until(lambda: set(workers_of(self.search)) - before or self.search.poll() is not None, 60)
+        assert self.search.poll() is None, self.search.communicate()
         kill_one(sorted(set(workers_of(self.search)) - before), self.dice)
 
     def be_taken_over(self) -> None:
