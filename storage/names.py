@@ -8,14 +8,18 @@ from collections.abc import Collection
 from sqlalchemy import Connection, insert, select, update
 
 from storage.records import Checkpoint
-from storage.tables import NameRow, StageRunRow
+from storage.tables import DeletionRow, NameRow, StageRunRow
 
 
 def note(connection: Connection, study_id: int, path: str, sha256: str | None) -> bool:
-    """Note a name before anything has it; False if it was ever given."""
+    """Note a name before anything has it; False if it was ever given.
+
+    The very same note is no other one: it was made, and the answer was lost.
+    """
     mine = (NameRow.study_id == study_id, NameRow.path == path)
-    if connection.execute(select(NameRow.path).where(*mine)).first():
-        return False
+    if found := connection.execute(select(NameRow).where(*mine)).first():
+        again = found.pending and found.sha256 == sha256
+        return again and not _was_retired(connection, study_id, path)
     values = {"study_id": study_id, "path": path, "sha256": sha256, "pending": True}
     connection.execute(insert(NameRow).values(values))
     return True
@@ -33,6 +37,16 @@ def retire(connection: Connection, checkpoint: Checkpoint) -> None:
     if not note(connection, study_id, checkpoint.path, checkpoint.sha256):
         mine = (NameRow.study_id == study_id, NameRow.path == checkpoint.path)
         connection.execute(update(NameRow).where(*mine).values(pending=True))
+
+
+def _was_retired(connection: Connection, study_id: int, path: str) -> bool:
+    """Tell whether a name waits for its file to be deleted, and not to appear."""
+    query = (
+        select(DeletionRow.id)
+        .join(StageRunRow, StageRunRow.id == DeletionRow.stage_run_id)
+        .where(StageRunRow.study_id == study_id, DeletionRow.path == path)
+    )
+    return connection.execute(query).first() is not None
 
 
 def study_of(connection: Connection, stage_run_id: int) -> int:

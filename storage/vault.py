@@ -162,7 +162,7 @@ class Vault:
         """Remove what a search that was killed had begun to seal; nobody may have it by now."""
         if self.has(relative, sha256):
             self.path(relative).unlink(missing_ok=True)
-        if self.remote is None or not self.remote.has(relative):
+        if self.remote is None or not (self._leads_in(relative) and self.remote.has(relative)):
             return
         with TemporaryDirectory() as folder:
             copy = Path(folder, "copy")

@@ -18,6 +18,7 @@ from study.progress import Listener, Notice, Working
 from study.slots import Slot
 from study.training import Recipe, choose_slots, make_engine
 from trainers.base import BEST, LAST, Precision, StageTask
+from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ class Compared:
 def compare_files(old: Path, new: Path) -> Compared | None:
     """Compare two weights files; None where `old` cannot be read.
 
-    Files that are no safetensors, which a user's own trainer may write, are compared as a whole.
+    Files that are no safetensors, which a user's own trainer may write, are compared as a whole; a
+    sealed `last`, which is its network alone, with the network of `new`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # torch: seconds to import
@@ -172,9 +174,12 @@ def compare_files(old: Path, new: Path) -> Compared | None:
         same = digest_of(old) == digest_of(new)
         return Compared(same, 0.0 if same else None)
     try:
-        return compare_tensors(load_file(old), again)
+        before = load_file(old)
     except SafetensorError:
         return None
+    if all(name.startswith(NETWORK) for name in before):
+        again = {name: tensor for name, tensor in again.items() if name.startswith(NETWORK)}
+    return compare_tensors(before, again)
 
 
 def compare_tensors(first: Mapping[str, "Tensor"], second: Mapping[str, "Tensor"]) -> Compared:

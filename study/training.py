@@ -194,6 +194,13 @@ def choose_slots(config: StudyConfig) -> list[Slot]:
                 check_device(slot.device, config.precision)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    in_this_process = len(slots) == 1 and config.engine in (EngineKind.AUTO, EngineKind.INLINE)
+    if (config.trainer or "").startswith("__main__:") and not in_this_process:
+        raise ConfigError(
+            f"trainer {config.trainer!r} is part of the program that is run, which worker "
+            "processes do not import; put the class into a module of its own and name that, as in "
+            "mine:MyTrainer"
+        )
     if len(slots) > 1 and config.engine is EngineKind.INLINE:
         raise ConfigError(
             f"engine inline must have one slot, got {len(slots)} ({config.devices}); "

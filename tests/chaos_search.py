@@ -2,7 +2,8 @@
 
 All is real but the training: SQLite, Optuna, vault, coordinator, four worker processes. With
 `--host` it is on another machine, whose clock goes `--clock` seconds ahead, and which replaces an
-owner of whom it heard nothing for `--stale` seconds; `--database` names another file in FOLDER.
+owner of whom it heard nothing for `--stale` seconds; `--database` names another file in FOLDER,
+`--seconds` how long an epoch takes.
 """
 
 import argparse
@@ -33,10 +34,13 @@ def build(_slot: Slot, *, seconds: float) -> Trainer:
     return SyntheticTrainer(np.repeat(np.arange(3), 20), 3, seconds_per_epoch=seconds)
 
 
-def make_lab(folder: Path, trials: int, database: str = "encore.db") -> "Lab":
-    """Give the study in a folder."""
+def make_lab(
+    folder: Path, trials: int, database: str = "encore.db", seconds: float = 0.03
+) -> "Lab":
+    """Give the study in a folder; an epoch takes so many seconds."""
     from study.engines.processes import ProcessEngine
     from study.slots import slots_of
+    from tests.chaos_search import build  # workers do not know this module as `__main__`
     from tests.lab import Lab
 
     lab = Lab(
@@ -49,7 +53,7 @@ def make_lab(folder: Path, trials: int, database: str = "encore.db") -> "Lab":
         finalists=4,
     )
     slots = slots_of(f"cpu:{WORKERS}")
-    made = partial(build, seconds=0.03)
+    made = partial(build, seconds=seconds)
     lab.make_engine = lambda _: ProcessEngine(made, slots, max_retries=RETRIES)
     return lab
 
@@ -97,10 +101,11 @@ def main() -> None:
     parser.add_argument("--host", default=socket.gethostname())
     parser.add_argument("--clock", type=float, default=0.0)
     parser.add_argument("--stale", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=0.03)
     given = parser.parse_args()
     be_elsewhere(given.host, given.clock, given.stale)
     try:
-        make_lab(given.folder, given.trials, given.database).search()
+        make_lab(given.folder, given.trials, given.database, given.seconds).search()
     except StudyInUse as error:
         sys.exit(str(error))
 

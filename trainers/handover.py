@@ -5,7 +5,9 @@ from pathlib import Path
 import safetensors
 from safetensors.numpy import save_file
 
-_NETWORK = "network."
+NETWORK = "network."
+"""What the names of the network's tensors begin with, beside those of how it was trained."""
+
 _HANDED_ON = "handed_on.safetensors"
 
 
@@ -19,7 +21,7 @@ def network_alone(last: Path) -> Path:
     try:
         with safetensors.safe_open(last, framework="np") as file:
             names = list(file.keys())
-            own = [name for name in names if name.startswith(_NETWORK)]
+            own = [name for name in names if name.startswith(NETWORK)]
             if not own or own == names:
                 return last
             network = {name: file.get_tensor(name) for name in own}

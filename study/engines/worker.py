@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection
+from typing import Any
 
 from study.engines.base import EpochEnded
 from study.engines.inline import InlineEngine
@@ -21,6 +22,13 @@ from trainers.base import StageTask, Trainer
 
 Build = Callable[[Slot], Trainer]
 """Makes the trainer in the worker; it is sent there, so it must be picklable."""
+
+
+class Word(Enum):
+    """What a worker says before it trains."""
+
+    AWAKE = "awake, and waiting for what makes its trainer"
+    READY = "ready, its trainer made"
 
 
 class Order(Enum):
@@ -42,20 +50,32 @@ class Broken:
     error: Exception
 
 
-def work(connection: "Connection[object, object]", lifeline: "Connection[object, object]",
-         build: Build, slot: Slot) -> None:  # fmt: skip
-    """Train what comes through `connection` until that says None; die when `lifeline` breaks."""
+def work(connection: "Connection[object, object]", lifeline: "Connection[object, object]") -> None:
+    """Train what comes through `connection` until that says None; die when `lifeline` breaks.
+
+    First comes what makes the trainer. It is too long for an argument of the process: who starts
+    one that dies at once would wait for ever for somebody to read that.
+    """
     _die_with_the_coordinator(lifeline)
     interrupts.ignore()  # the coordinator says when to leave
-    os.environ.update(slot.environment)
     try:
-        engine = InlineEngine(build(slot))
+        engine = _awake(connection)
         while (order := connection.recv()) is not None:
             if isinstance(order, tuple):  # else it was to leave a stage run that had just ended
                 _train(connection, engine, *order)
     except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
         with suppress(ConnectionError):  # unless that has gone
             connection.send(Broken(sendable(error)))
+
+
+def _awake(connection: "Connection[object, object]") -> InlineEngine:
+    connection.send(Word.AWAKE)
+    recipe: Any = connection.recv()
+    build, slot = recipe
+    os.environ.update(slot.environment)
+    engine = InlineEngine(build(slot))
+    connection.send(Word.READY)
+    return engine
 
 
 def _train(connection: "Connection[object, object]", engine: InlineEngine, key: str,

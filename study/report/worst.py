@@ -21,6 +21,7 @@ from study.explain import Explained, ToExplain, draw
 from study.report.contents import Contents
 from study.report.thumbnails import data_uri
 from study.views.sheet import Picture, heated
+from trainers.spawning import without_main
 
 SIDE = 224
 """Pixels a side of a photo and of its heat map."""
@@ -91,7 +92,8 @@ class Explainer:
             spawn = multiprocessing.get_context("spawn")
             line, theirs = spawn.Pipe()
             process = spawn.Process(target=_work, args=(theirs,), daemon=True)
-            process.start()
+            with without_main():
+                process.start()
             theirs.close()
             self._process, self._line = process, line
 

@@ -91,7 +91,7 @@ def test_a_path_out_of_the_vault_is_no_file_of_it(finished: Lab, tmp_path: Path)
     assert outside in found.found
     with finished.reading() as (store, study, vault):
         (lost,) = [each for each in store.checkpoints(study.id) if each.path == outside]
-        discard([Spare(lost, "not needed")], store, vault)
+        discard([Spare(lost, "not needed")], study.id, store, vault)
         assert outside not in store.known_paths(study.id)
     assert (tmp_path / "mine").exists()
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,25 @@ def in_background(steps: Callable[[], None]) -> threading.Thread:
     return thread
 
 
+def start_both(engine: ProcessEngine, folder: Path) -> None:
+    """Have two workers train one epoch each: from then on, what is submitted begins at once.
+
+    They have to be made to stand still in the first epoch of `x` and `y`.
+    """
+    for key in "xy":
+        engine.submit(key, task(folder, key, 1))
+
+    def let_go() -> None:
+        for key in "xy":
+            halted(folder, key, 1)
+        for key in "xy":
+            (folder / f"{key}.go").touch()
+
+    thread = in_background(let_go)
+    list(engine.events())
+    thread.join()
+
+
 def test_a_killed_worker_costs_nothing_but_time(make_engine: MakeEngine, tmp_path: Path) -> None:
     """Its stage run goes on from `last` to the same files; the others do not notice."""
     engine = make_engine(2, halts={"a": 3})
@@ -175,7 +195,8 @@ def test_a_worker_killed_in_the_middle_of_a_word_is_a_dead_worker(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """Metrics of many photos do not fit into the line at once: half of them count for nothing."""
-    engine = make_engine(2, photos=400_000)
+    engine = make_engine(2, photos=400_000, halts={"x": 1, "y": 1})
+    start_both(engine, tmp_path)
     for key in "ab":
         engine.submit(key, task(tmp_path, key, 2))
     events, heard = engine.events(), []
@@ -206,7 +227,8 @@ def test_a_worker_told_to_leave_what_has_just_ended_serves_on(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """The word to leave crosses the word that it has ended; no process ends over that."""
-    engine = make_engine(2, retries=0)
+    engine = make_engine(2, retries=0, halts={"x": 1, "y": 1})
+    start_both(engine, tmp_path)
     for key in "ab":
         engine.submit(key, task(tmp_path, key, 1))
     events = engine.events()
@@ -229,25 +251,12 @@ def test_each_worker_sees_its_own_device_and_threads(tmp_path: Path) -> None:
         Slot(f"cuda:{index}", "cuda", 3, 2, {"CUDA_VISIBLE_DEVICES": str(index), THREADS: "3"})
         for index in (4, 7)
     ]
-    engine = ProcessEngine(partial(watched, halts={"a": 1, "b": 1}), slots)
-    try:
-        for key in "ab":
-            engine.submit(key, task(tmp_path, key, 1))
-
-        def let_go() -> None:
-            for key in "ab":
-                halted(tmp_path, key, 1)
-            for key in "ab":
-                (tmp_path / f"{key}.go").touch()
-
-        thread = in_background(let_go)
-        list(engine.events())
-        thread.join()
-    finally:
-        engine.close()
-    seen = {read(tmp_path / f"{key}.seen") for key in "ab"}
+    engine = ProcessEngine(partial(watched, halts={"x": 1, "y": 1}), slots)
+    with closing(engine):
+        start_both(engine, tmp_path)
+    seen = {read(tmp_path / f"{key}.seen") for key in "xy"}
     assert seen == {repr({"CUDA_VISIBLE_DEVICES": gpu, THREADS: "3"}) for gpu in ("4", "7")}
-    assert {read(tmp_path / f"{key}.torch") for key in "ab"} == {"False"}
+    assert {read(tmp_path / f"{key}.torch") for key in "xy"} == {"False"}
 
 
 def test_a_worker_is_told_its_recipe_without_torch(tmp_path: Path, photos: Manifest) -> None:
@@ -352,7 +361,8 @@ def test_closed_after_an_exception_no_process_is_left(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """Neither those that train nor those that wait, though nobody read the events to their end."""
-    engine = make_engine(2, halts={"b": 1})
+    engine = make_engine(2, halts={"x": 1, "y": 1, "b": 1})
+    start_both(engine, tmp_path)
     for key in "ab":
         engine.submit(key, task(tmp_path, key))
     events = engine.events()

@@ -199,7 +199,7 @@ def test_nothing_to_select_is_told_with_the_reason(make_lab: MakeLab, photos: Ma
         best(storage=lab.url)
     lab.configure(lab.script[:1])
     lab.search()
-    with pytest.raises(NothingToSelect, match="no trial of study 'lab'"):
+    with pytest.raises(NothingToSelect, match="every trial of study 'lab' has failed, the last"):
         best(storage=lab.url)
     lab.configure((schedule(stage(64, 50.0)), schedule(stage(64))))
     lab.search()

@@ -181,7 +181,7 @@ def test_many_photos_are_validated_in_several_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crop", CropType)
-@pytest.mark.parametrize("size", [(1000, 9), (9, 1000), (100_000, 1)])
+@pytest.mark.parametrize("size", [(1000, 9), (9, 1000), (60_000, 1)])
 def test_extremely_narrow_photos(tmp_path: Path, crop: CropType, size: tuple[int, int]) -> None:
     """A photo a hundred times as long as it is wide trains and validates like any other."""
     write_photos(tmp_path)

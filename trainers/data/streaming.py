@@ -16,6 +16,7 @@ from trainers import interrupts
 from trainers.allowance import usable_cpus
 from trainers.data.room import ROOM
 from trainers.data.scale import Scale, read_at
+from trainers.spawning import without_main
 
 Request = tuple[Path, Scale]
 
@@ -43,7 +44,7 @@ class Decoders:
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
         """Give the photos of each batch of requests, uint8 (H, W, 3) each."""
         self._requests.batches = requests
-        with interrupts.held_back():  # the first time, this starts the workers
+        with interrupts.held_back(), without_main():  # the first time, this starts the workers
             decoded = iter(self._loader)
         for photos in decoded:
             yield [torch.from_numpy(photo) for photo in photos]

@@ -1,0 +1,21 @@
+"""Processes of ours import what is ours, and not the program that has started them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Have processes that are spawned meanwhile leave the program's main module alone.
+
+    Multiprocessing has each of them run it again, for what may be defined there: a script that
+    calls `search` without a guard would search once more in every worker.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")  # of no file, so there is nothing to run
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
