@@ -27,6 +27,7 @@ from study.engines.processes import ProcessEngine
 from study.settings import load_config, settings_of
 from study.slots import Slot, slots_of
 from study.training import recipe
+from trainers.allowance import usable_cpus
 from trainers.base import StageTask, Trainer
 from trainers.data.digits import digits_folder
 from trainers.data.manifest import build_manifest
@@ -40,7 +41,7 @@ HEADER = ("work", "stage runs", "pairs", "processes, ms", "Ray, ms", "more, ms",
 def cluster(nodes: int) -> Iterator[Any]:
     """Start nodes that share this machine's cores, as the slots of `processes` do."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    node = {**NODE, "num_cpus": max(1, (os.cpu_count() or 1) // nodes)}
+    node = {**NODE, "num_cpus": max(1, usable_cpus() // nodes)}
     started = Cluster(initialize_head=True, head_node_args=node)
     try:
         for _ in range(nodes - 1):

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from os import cpu_count
 from pathlib import Path
 from platform import python_version
 from typing import TypeVar
 
 from task import Outcome
+
+from trainers.allowance import usable_cpus
 
 Competitor = TypeVar("Competitor")
 
@@ -91,7 +92,7 @@ def surroundings() -> dict[str, str]:
     """Give the versions and the cores, without which no number means anything."""
     packages = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy")
     versions = {package: version(package) for package in packages if find_spec(_module(package))}
-    return {"python": python_version(), **versions, "cores": str(cpu_count())}
+    return {"python": python_version(), **versions, "cores": str(usable_cpus())}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
+from trainers.allowance import usable_cpus
 from trainers.schedule import Annealing, Augmentation, CropType, Schedule, Stage
 
 
@@ -111,6 +111,6 @@ def command_line(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=1e-3, help="of the head")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: the cores")
+    parser.add_argument("--workers", type=int, default=usable_cpus(), help="default: the cores")
     parser.add_argument("--memory", action="store_true", help="measure memory; slows the run down")
     return parser

@@ -21,10 +21,11 @@ from storage.store import Store
 from storage.vault import Vault
 from study.cleaning import decoded, fetched
 from study.config import StudyConfig
-from study.naming import score_text
+from study.naming import count_text, score_text
 from study.ownership import searcher
 from study.selector import manifest_of
 from study.studies import stored_config
+from trainers.allowance import usable_cpus, usable_memory
 from trainers.data.manifest import Split
 
 PACKAGES = ("encore-search", "torch", "torchvision", "timm", "optuna", "sqlalchemy", "pillow")
@@ -82,7 +83,8 @@ def _machine() -> Iterator[Finding]:
         return
     device = choose_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type}"
-    yield Finding("device", Level.GOOD, f"{name}, {torch.get_num_threads()} CPU threads")
+    yield Finding("device", Level.GOOD, f"{name}, {count_text(usable_cpus(), 'CPU')}")
+    yield Finding("memory", Level.GOOD, f"{usable_memory() / 1e9:.1f} GB free for this process")
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

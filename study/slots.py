@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trainers.allowance import usable_cpus
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -29,7 +31,7 @@ def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
     """
     names = _names(devices)
     named = [name for name in names for _ in range(per_device)]
-    threads = max(1, (os.cpu_count() or 1) // len(named))
+    threads = max(1, usable_cpus() // len(named))
     return [_slot(name, threads, len(named)) for name in named]
 
 

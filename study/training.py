@@ -58,17 +58,19 @@ class Recipe:
         import torch  # seconds to import
 
         from trainers.data.cache import Cache
+        from trainers.data.room import ROOM
         from trainers.device import choose_compute
         from trainers.finetuner import Finetuner
 
-        if alone:
-            torch.set_num_threads(slot.threads)
         try:
             compute = choose_compute(
                 device, self.precision, compiled=self.compiled, deterministic=self.deterministic
             )
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if alone:
+            torch.set_num_threads(slot.threads)
+            ROOM.share(slot.sharers)
         return Finetuner(
             self.manifest,
             metric=self.metric,

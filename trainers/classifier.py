@@ -1,6 +1,5 @@
 """A weights file put to work: `load(path)` alone gives a classifier."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from trainers.allowance import usable_cpus
 from trainers.backbone import Network, empty_network
 from trainers.checkpoint import NotOurWeights, WeightsCard, read_weights, shapes
 from trainers.data.photo import UnreadablePhoto, upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
-from trainers.device import choose_device
+from trainers.device import choose_device, use_no_more_than_usable_cpus
 from trainers.schedule import CropType
 
 Photo = Path | str | Image.Image
@@ -67,7 +67,7 @@ class Classifier:
         """
         waiting = iter(photos)
         # Threads do: Pillow decodes outside of Python's lock, and a process takes seconds to start.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             batch = self._begin(pool, islice(waiting, batch_size))
             while batch:
                 # Decoded while the network is at work on the batch before it.
@@ -131,6 +131,7 @@ def load(path: Path | str, device: str = "cpu") -> Classifier:
         network.std.copy_(torch.tensor(card.std).view(1, 3, 1, 1))
     except (RuntimeError, TypeError, ValueError) as error:
         raise NotOurWeights(f"{path}: metadata and tensors do not fit ({error})") from error
+    use_no_more_than_usable_cpus()
     return Classifier(network, card, choose_device(device))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trainers.allowance import usable_cpus
 from trainers.base import Precision
 
 _DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
@@ -54,6 +55,7 @@ def choose_compute(
 
     Raises ValueError for what this machine cannot do.
     """
+    use_no_more_than_usable_cpus()
     chosen = choose_device(device)
     exactness = _precision(Precision(precision), chosen)
     tf32 = exactness is not Precision.FP32 and not deterministic
@@ -101,6 +103,12 @@ def check_device(name: str, precision: str = "auto") -> None:
     wanted = Precision(precision)
     if wanted is not Precision.AUTO:
         _precision(wanted, torch.device(kind))
+
+
+def use_no_more_than_usable_cpus() -> None:
+    """Have torch start no more threads than this process has CPUs; it does not see a quota."""
+    if torch.get_num_threads() > (cpus := usable_cpus()):
+        torch.set_num_threads(cpus)
 
 
 def use_one_thread() -> None:

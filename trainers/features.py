@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class Inputs:
         self._photos = photos
         self._compute = compute
         self._kept: dict[Any, Batch] = {}
+        # Each stage has a network of its own, and no epoch changes a body that is frozen.
+        self._digests: WeakKeyDictionary[Network, str] = WeakKeyDictionary()
 
     def training(
         self, network: Network, stage: Stage, micro_batch: int | None, **place: int
@@ -72,7 +75,9 @@ class Inputs:
     def _features(
         self, network: Network, split: Split, stage: Stage, micro_batch: int | None
     ) -> Batch:
-        key = split, stage.image_size, stage.crop, _digest(network), micro_batch
+        if network not in self._digests:
+            self._digests[network] = _digest(network)
+        key = split, stage.image_size, stage.crop, self._digests[network], micro_batch
         if key not in self._kept:
             # In batches of one size, as that may change the last bit: of whatever stage they were
             # computed for, features are the same.

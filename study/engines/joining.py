@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 
+from trainers.allowance import usable_cpus
+
 PATIENCE = 10.0
 """Seconds that a cluster gets to answer, and an idle worker to end."""
 
@@ -51,8 +53,9 @@ def join(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     place = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
+    options: dict[str, Any] = {}
     if place == "local":
+        options = {"include_dashboard": False, "num_cpus": usable_cpus()}
         # It listens on all interfaces. Ray asks for a token by itself, but would keep one for all
         # clusters in a file that other users may read.
         os.environ.setdefault(_TOKEN, secrets.token_hex(32))

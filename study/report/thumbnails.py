@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
-from os import cpu_count
 from pathlib import Path
 
 from PIL import Image
 
+from trainers.allowance import usable_cpus
 from trainers.data.photo import UnreadablePhoto, read_photo, reduction_of
 
 SIDE, QUALITY = 160, 70
@@ -19,7 +19,7 @@ def thumbnails(root: Path, paths: Iterable[str]) -> dict[str, str]:
     """Give by path a small picture of each photo, as a data URI; of what is no photo, none."""
     some = list(dict.fromkeys(paths))
     # Threads do: Pillow decodes outside of Python's lock.
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         drawn = pool.map(lambda path: thumbnail(root / path), some)
         return {path: uri for path, uri in zip(some, drawn, strict=True) if uri}
 

@@ -183,10 +183,10 @@ def test_little_room_on_the_disk_is_noticed(finished: Lab, monkeypatch: pytest.M
 
 
 def test_the_machine_is_looked_at(tmp_path: Path) -> None:
-    """Python, the packages that training stands on, the device and the disk."""
+    """Python, the packages that training stands on, the device, memory and the disk."""
     findings = doctor(storage=f"sqlite:///{tmp_path / 'none.db'}")
     what = [finding.what for finding in findings]
-    for name in ("python", "torch", "timm", "optuna", "device", "free disk"):
+    for name in ("python", "torch", "timm", "optuna", "device", "memory", "free disk"):
         assert name in what
     assert not [finding for finding in findings if finding.level is Level.BAD]
 

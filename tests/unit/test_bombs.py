@@ -17,6 +17,7 @@ from study.config import ConfigError
 from study.predict import find_photos
 from study.settings import read_toml
 from trainers.checkpoint import NotOurWeights, read_card
+from trainers.data import room as room_module
 from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, UnreadablePhoto, read_photo
 from trainers.data.reading import read_all
 from trainers.data.room import Room
@@ -146,6 +147,26 @@ def test_processes_that_share_the_room_let_the_largest_in_one_by_one() -> None:
         assert not lock.locked()
     with room.taken(26):
         assert lock.locked()
+
+
+@pytest.mark.parametrize(
+    ("free", "size"), [(100 * GIGA, 4 * GIGA), (3 * GIGA, 3 * GIGA // 2), (0, GIGA // 4)]
+)
+def test_the_room_is_half_of_what_the_process_may_take(
+    monkeypatch: pytest.MonkeyPatch, free: int, size: int
+) -> None:
+    """At most 4 GiB, and enough for an ordinary photo where nothing seems to be left."""
+    monkeypatch.setattr(room_module, "usable_memory", lambda: free)
+    assert room_module.size_of_room() == size
+
+
+def test_each_share_is_one_of_the_whole() -> None:
+    """A process that is told twice how many share the room does not halve its share twice."""
+    room = Room(100)
+    for _ in range(2):
+        room.share(4, lock := threading.Lock())
+    with room.taken(25):
+        assert not lock.locked()
 
 
 def test_a_fifo_among_the_data_is_told(tmp_path: Path) -> None:

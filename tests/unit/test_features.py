@@ -98,6 +98,28 @@ def test_a_frozen_body_sees_each_photo_once(
     assert sum(shown) == ONCE
 
 
+@pytest.mark.parametrize("fields", [{}, {"crop": "random"}], ids=str)
+def test_a_frozen_body_is_hashed_once_a_stage(
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    """However many epochs there are, for training and validation together, and after a resume."""
+    hashed, real = list[int](), features._digest
+
+    def counting(network: Network) -> str:
+        hashed.append(id(network))
+        return real(network)
+
+    monkeypatch.setattr(features, "_digest", counting)
+    first, second = stage(**FROZEN | fields), stage(**FROZEN | fields, lrs=0.1)
+    trainings.train("a", first)
+    assert len(hashed) == 1
+    trainings.train("b", first, second, parent="a")
+    assert len(hashed) == 2
+    trainings.train("c", first, seed=1, epochs=1)
+    trainings.train("c", first, seed=1)
+    assert len(hashed) == 4
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -52,6 +52,7 @@ LIGHT = (
     "trainers.data.cache",
     "trainers.data.decoding",
     "study.cleaning",
+    "trainers.allowance",
 )
 """What has to do with decoded photos, and no need of torch."""
 

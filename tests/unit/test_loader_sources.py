@@ -2,11 +2,12 @@
 
 import gc
 import multiprocessing
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.unit.test_loader import epoch_of, labels, stage, write_noise
-from trainers.data import loader
+from trainers.data import decoding, loader, streaming
 from trainers.data.augment import Changes, apply_changes
-from trainers.data.cache import Cache
-from trainers.data.loader import Batch, Photos, training_batches, validation_batches
+from trainers.data.cache import Cache, wanted_by
+from trainers.data.decoding import estimated_bytes
+from trainers.data.loader import Batch, Photos, View, training_batches, validation_batches
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at, training_scale
@@ -40,16 +42,16 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 @pytest.fixture
-def decodings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Split, Scale]]:
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[View]:
     """Note which photos are decoded into memory; worker processes are only played."""
-    noted: list[tuple[Split, Scale]] = []
+    noted: list[View] = []
     decoded = loader.decoded
 
     def noting(
-        manifest: Manifest, split: Split, scales: Sequence[Scale]
+        manifest: Manifest, split: Split, scales: Sequence[Scale], *, sharers: int
     ) -> Iterator[list[NDArray[np.uint8]]]:
         noted.extend((split, scale) for scale in scales)
-        return decoded(manifest, split, scales)
+        return decoded(manifest, split, scales, sharers=sharers)
 
     monkeypatch.setattr(loader, "decoded", noting)
     monkeypatch.setattr(loader, "Decoders", PlayedDecoders)
@@ -60,6 +62,10 @@ class PlayedDecoders:
     """Decodes at once, in this process, what worker processes would."""
 
     served = 0
+    sharers = 0
+
+    def __init__(self, sharers: int) -> None:
+        type(self).sharers = sharers
 
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
         """Give the photos of each batch of requests."""
@@ -96,7 +102,7 @@ def test_cache_memory_and_workers_give_the_same_bits(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever photos come from, batches are equal to the last bit; the workers go with Photos."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(streaming, "usable_cpus", lambda: 1)
     before = set(multiprocessing.active_children())
     streamed = Photos(manifest, memory=0)
     found = everything(streamed)
@@ -113,7 +119,7 @@ def test_cache_memory_and_workers_give_the_same_bits(
 
 
 def test_a_cache_without_room_is_replaced_by_memory(
-    tmp_path: Path, manifest: Manifest, decodings: list[tuple[Split, Scale]]
+    tmp_path: Path, manifest: Manifest, decodings: list[View]
 ) -> None:
     """What the cache refuses is decoded into memory once, and into nothing if that is refused."""
     for memory, times in ((PLENTY, 1), (0, 0)):
@@ -126,7 +132,7 @@ def test_a_cache_without_room_is_replaced_by_memory(
 
 
 def test_what_lies_in_the_cache_takes_no_memory(
-    tmp_path: Path, manifest: Manifest, decodings: list[tuple[Split, Scale]]
+    tmp_path: Path, manifest: Manifest, decodings: list[View]
 ) -> None:
     """A map is used as it is, even if nothing may be held in memory."""
     PlayedDecoders.served = 0
@@ -151,7 +157,7 @@ def n_bytes(split: Split, scale: Scale) -> int:
 
 
 def test_maps_drop_nothing_from_memory(
-    tmp_path: Path, manifest: Manifest, decodings: list[tuple[Split, Scale]]
+    tmp_path: Path, manifest: Manifest, decodings: list[View]
 ) -> None:
     """What had no room in the cache stays in memory, however much comes out of the cache."""
     cache = Cache(tmp_path / "cache", manifest, limit=n_bytes(VALID, SMALL))
@@ -163,7 +169,7 @@ def test_maps_drop_nothing_from_memory(
 
 
 def test_memory_makes_room_by_dropping_what_was_decoded_first(
-    manifest: Manifest, decodings: list[tuple[Split, Scale]]
+    manifest: Manifest, decodings: list[View]
 ) -> None:
     """What fits together is decoded once; beyond that the oldest goes, and comes again."""
     views = [(VALID, SMALL), (TRAIN, SMALL), (VALID, LARGE)]
@@ -178,9 +184,65 @@ def test_memory_makes_room_by_dropping_what_was_decoded_first(
     assert decodings == [*views, views[0]]
 
 
-def test_what_never_fits_drops_nothing(
-    manifest: Manifest, decodings: list[tuple[Split, Scale]]
+@pytest.mark.parametrize("fields", [{}, {"crop": "googlenet"}, {"crop": "no"}], ids=str)
+@pytest.mark.parametrize("first", [TRAIN, VALID])
+def test_splits_that_fit_singly_alone_are_not_decoded_each_epoch(
+    manifest: Manifest, decodings: list[View], fields: dict[str, Any], first: Split
 ) -> None:
+    """Of two, the larger stays for the stage, whichever is asked for first, to the very byte."""
+    mine = stage(**fields)
+    views = wanted_by([mine])
+    held = {view: estimated_bytes(manifest, *view) for view in views}
+    for memory in (sum(held.values()) - 1, max(held.values()), max(held.values()) - 1):
+        decodings.clear()
+        photos = Photos(manifest, memory=memory)
+        if first is VALID:
+            list(validation_batches(photos, mine))
+        for epoch in range(5):
+            assert len(labels(epoch_of(photos, mine, epoch=epoch))) == N_TRAIN
+            assert len(labels(list(validation_batches(photos, mine)))) == N_VALID
+        # The smaller one may have been there before the larger one came.
+        assert len(decodings) == len(set(decodings)) <= 2
+        assert (max(views, key=held.__getitem__) in decodings) == (memory >= max(held.values()))
+
+
+def test_the_next_stage_gets_the_memory(manifest: Manifest, decodings: list[View]) -> None:
+    """What only the stage before has used makes room, once for each stage."""
+    stages = [stage(image_size=size, crop="googlenet") for size in (8, 16, 12)]
+    memory = max(estimated_bytes(manifest, *view) for view in wanted_by(stages))
+    photos = Photos(manifest, memory=memory)
+    for mine in stages:
+        for epoch in range(3):
+            epoch_of(photos, mine, epoch=epoch)
+            list(validation_batches(photos, mine))
+    trained = [view for view in decodings if view[0] is TRAIN]
+    assert trained == [(TRAIN, training_scale(mine)) for mine in stages]
+    assert len(decodings) == len(set(decodings))
+
+
+@pytest.mark.parametrize("memory", [0, PLENTY])
+def test_slots_share_the_cpus_wherever_photos_are_decoded(
+    manifest: Manifest,
+    decodings: list[View],
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int,
+) -> None:
+    """Threads that decode into memory and processes that decode for each batch are a third."""
+    pools: list[int] = []
+    monkeypatch.setattr(decoding, "usable_cpus", lambda: 12)
+
+    def noting(threads: int) -> ThreadPoolExecutor:
+        pools.append(threads)
+        return ThreadPoolExecutor(threads)
+
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", noting)
+    PlayedDecoders.sharers = 0
+    take(Photos(manifest, memory=memory, sharers=3), VALID, SMALL)
+    assert (decodings, pools) == (([(VALID, SMALL)], [4]) if memory else ([], []))
+    assert PlayedDecoders.sharers == (0 if memory else 3)
+
+
+def test_what_never_fits_drops_nothing(manifest: Manifest, decodings: list[View]) -> None:
     """Photos that are too many for the memory leave there what others made of it."""
     photos = Photos(manifest, memory=n_bytes(VALID, SMALL))
     PlayedDecoders.served = 0

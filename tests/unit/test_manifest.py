@@ -160,7 +160,7 @@ def test_an_interrupt_stops_the_reading(tmp_path: Path, monkeypatch: pytest.Monk
         time.sleep(0.01)
 
     monkeypatch.setattr(reading, "read_photo", decode)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(reading, "usable_cpus", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
         build_manifest(fill(tmp_path, PLAIN, 50), progress=interrupt)
     assert len(decoded) < 50

@@ -1,17 +1,16 @@
 """From a list of devices to slots: what each trains on, sees and may use of the CPU."""
 
-import os
-
 import pytest
 import torch
 
+from study import slots
 from study.slots import slots_of
 
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a machine of twelve CPU cores where every GPU is visible."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.setattr(slots, "usable_cpus", lambda: 12)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 

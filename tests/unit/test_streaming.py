@@ -1,7 +1,6 @@
 """Worker processes that decode photos anew for each batch: what they give, epoch after epoch."""
 
 import multiprocessing
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tests.tiny_photos import photo
 from tests.unit.test_scale import saved, scene
+from trainers.data import streaming
 from trainers.data.manifest import DatasetError
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at
@@ -26,7 +26,7 @@ WHOLE = Scale(2, squeeze=False, cut=True)
 def decoders() -> Decoders:
     """Give two worker processes, which begin with the first request, for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 2)
+        patch.setattr(streaming, "usable_cpus", lambda: 2)
         return Decoders()
 
 
@@ -49,6 +49,16 @@ def reds(batches: Iterator[list[Tensor]]) -> list[list[int]]:
 def batched(numbers: range, size: int) -> list[list[int]]:
     """Cut numbers into batches."""
     return [list(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # it sees other CPUs
+@pytest.mark.parametrize(("cpus", "slots", "each"), [(8, 1, 8), (8, 3, 2), (2, 4, 1), (1, 1, 1)])
+def test_slots_share_the_cpus_among_their_decoders(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, slots: int, each: int
+) -> None:
+    """All together are no more than the CPUs, but for one in each slot."""
+    monkeypatch.setattr(streaming, "usable_cpus", lambda: cpus)
+    assert Decoders(slots)._loader.num_workers == each
 
 
 def test_photos_come_in_order_as_they_are_read(decoders: Decoders, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""Decode the photos of a manifest at the scales that are wanted, on all cores. Free of torch."""
+"""Decode the photos of a manifest at the scales that are wanted, on many CPUs. Free of torch."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.allowance import usable_cpus
 from trainers.data.manifest import Manifest, Photo
 from trainers.data.photo import UnreadablePhoto, photo_size
 from trainers.data.scale import Scale, read_at
@@ -20,14 +20,15 @@ _SAMPLED = 64  # photos whose sizes stand for all
 
 
 def decoded(
-    manifest: Manifest, split: Split, scales: Sequence[Scale]
+    manifest: Manifest, split: Split, scales: Sequence[Scale], *, sharers: int = 1
 ) -> Iterator[list[NDArray[np.uint8]]]:
     """Give each photo of a split, in order, at all scales: RGB (H, W, 3) each.
 
-    Raises `DatasetError` for a photo that is no longer what the manifest says.
+    `sharers` processes do so at a time, and share the CPUs. Raises `DatasetError` for a photo that
+    is no longer what the manifest says.
     """
     members = manifest.of_split(split)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max(1, usable_cpus() // sharers)) as pool:
         for start in range(0, len(members), _AHEAD):
             some = members[start : start + _AHEAD]
             yield from pool.map(lambda photo: read_known(manifest, photo, scales), some)

@@ -1,7 +1,6 @@
 """Batches of a stage: from decoded pixels, each photo changed by key, prepared one ahead."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainers.allowance import usable_memory
 from trainers.data.augment import (
     apply_changes,
     draw_changes,
@@ -17,7 +17,7 @@ from trainers.data.augment import (
     draw_order,
     on_device,
 )
-from trainers.data.cache import Cache
+from trainers.data.cache import Cache, Wanted, wanted_by
 from trainers.data.decoding import decoded, estimated_bytes
 from trainers.data.manifest import Manifest, Split
 from trainers.data.pixels import Pixels, in_memory
@@ -30,10 +30,11 @@ Batch = tuple[Tensor, Tensor]
 """What a network takes, such as squares of 0..1, float32 (B, 3, S, S); and labels, int64 (B,)."""
 
 Indices = NDArray[np.int64]
+View = tuple[Split, Scale]
 T = TypeVar("T")
 
 MEMORY_SHARE = 0.25
-"""Of this machine's memory, or of what is free on its GPU: what decoded photos may take."""
+"""Of what memory is free for this process, or on its GPU: what decoded photos may take."""
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,7 @@ class Photos:
 
     They lie in the `cache`; without one, or where it has no room, in memory; where that has no
     room either (`memory` bytes), worker processes decode them anew for each batch. On a GPU,
-    memory is the GPU's. `sharers` processes share it. What comes out is the same.
+    memory is the GPU's. `sharers` processes share it, and the CPUs. What comes out is the same.
     """
 
     def __init__(
@@ -58,48 +59,62 @@ class Photos:
         self.manifest = manifest
         self.device = device
         self._cache = cache
+        self._sharers = sharers
         self._memory = (
             int(MEMORY_SHARE * _memory_of(device) / sharers) if memory is None else memory
         )
-        self._held: dict[tuple[Split, Scale], _Held] = {}
+        self._held: dict[View, _Held] = {}
+        self._sizes: dict[View, int] = {}
         self._decoders: Decoders | None = None
 
     def batches(
-        self, split: Split, scale: Scale, order: Sequence[Indices]
+        self, split: Split, scale: Scale, order: Sequence[Indices], in_use: Wanted = ()
     ) -> Iterator[list[Tensor]]:
-        """Give for each array of indices the photos, uint8 (H, W, 3) each."""
-        held = self._find(split, scale)
+        """Give for each array of indices the photos, uint8 (H, W, 3) each.
+
+        In memory, what is `in_use` as well makes room for nothing but what is larger: two splits
+        that fit singly but not together would otherwise be decoded in each epoch.
+        """
+        held = self._find((split, scale), in_use)
         if held is not None:
             return ([held.photo(index) for index in indices.tolist()] for indices in order)
-        self._decoders = self._decoders or Decoders()
+        self._decoders = self._decoders or Decoders(self._sharers)
         paths = [self.manifest.root / photo.path for photo in self.manifest.of_split(split)]
         requests = [[(paths[index], scale) for index in indices] for indices in order]
         return self._decoders.batches(requests)
 
-    def _find(self, split: Split, scale: Scale) -> "_Held | None":
-        if (split, scale) in self._held:
-            return self._held[split, scale]
-        mapped = self._cache.get(split, scale) if self._cache else None
+    def _find(self, view: View, in_use: Wanted) -> "_Held | None":
+        if view in self._held:
+            return self._held[view]
+        mapped = self._cache.get(*view) if self._cache else None
         if mapped is not None and self.device.type != "cuda":
             return _Held(mapped)  # the system keeps in memory what it has room for
-        size = mapped.values.nbytes if mapped else estimated_bytes(self.manifest, split, scale)
-        if not self._has_room(size):
+        if view not in self._sizes:
+            known = mapped.values.nbytes if mapped else estimated_bytes(self.manifest, *view)
+            self._sizes[view] = known
+        if not self._make_room(self._sizes[view], in_use):
             return _Held(mapped) if mapped else None
-        pixels = mapped or in_memory(photos[0] for photos in decoded(self.manifest, split, [scale]))
-        self._held[split, scale] = _Held(pixels, self.device if self.device.type == "cuda" else CPU)
-        return self._held[split, scale]
+        pixels = mapped or self._decoded(*view)
+        self._held[view] = _Held(pixels, self.device if self.device.type == "cuda" else CPU)
+        return self._held[view]
 
-    def _has_room(self, size: int) -> bool:
-        """Drop what was decoded first, until there is room, and say whether there is."""
-        if size > self._memory:
+    def _decoded(self, split: Split, scale: Scale) -> Pixels:
+        photos = decoded(self.manifest, split, [scale], sharers=self._sharers)
+        return in_memory(each[0] for each in photos)
+
+    def _make_room(self, size: int, in_use: Wanted) -> bool:
+        """Drop what was decoded first, but for what is in use, and say whether there is room."""
+        stays = [view for view in self._held if view in in_use and self._sizes[view] >= size]
+        if self._bytes(stays) + size > self._memory:
             return False
-        while self._used + size > self._memory:
-            del self._held[next(iter(self._held))]
+        goes = [view for view in self._held if view not in stays]
+        goes.sort(key=lambda view: view in in_use)
+        while self._bytes(self._held) + size > self._memory:
+            del self._held[goes.pop(0)]
         return True
 
-    @property
-    def _used(self) -> int:
-        return sum(held.values.nbytes for held in self._held.values())
+    def _bytes(self, views: Iterable[View]) -> int:
+        return sum(self._held[view].values.nbytes for view in views)
 
 
 class _Held:
@@ -144,7 +159,8 @@ def _changed(
         squares = apply_changes(members, changes, stage, photos.device)
         return squares, on_device(labels[indices], photos.device)
 
-    return _prepared(photos.batches(Split.TRAIN, training_scale(stage), batches), batches, prepare)
+    members = photos.batches(Split.TRAIN, training_scale(stage), batches, wanted_by([stage]))
+    return _prepared(members, batches, prepare)
 
 
 def training_steps(photos: Photos, stage: Stage) -> int:
@@ -162,7 +178,8 @@ def validation_batches(photos: Photos, stage: Stage, split: Split = Split.VALID)
         return squares.float().div_(255), on_device(labels[indices], photos.device)
 
     scale = validation_scale(stage.image_size, stage.crop)
-    return _prepared(photos.batches(split, scale, batches), batches, prepare)
+    members = photos.batches(split, scale, batches, wanted_by([stage]))
+    return _prepared(members, batches, prepare)
 
 
 def slices(count: int, size: int) -> list[slice]:
@@ -193,4 +210,4 @@ def _prepared(
 def _memory_of(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return usable_memory()

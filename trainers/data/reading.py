@@ -1,12 +1,12 @@
-"""Open every photo once, on all cores: what it hashes to, and whether it can be decoded."""
+"""Open every photo once, on all usable CPUs: what it hashes to, and whether it can be decoded."""
 
 import hashlib
-import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.allowance import usable_cpus
 from trainers.data.photo import UnreadablePhoto, read_photo
 
 _REDUCTION = 8  # reads a JPEG to its end, as ever, but spares most of the arithmetic
@@ -27,7 +27,7 @@ def read_all(
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Reading]:
     """Read files in their order; a hash in `readable` is known to decode and is not tried again."""
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, "photo")
+    pool = ThreadPoolExecutor(usable_cpus(), "photo")
     try:
         for done, reading in enumerate(pool.map(lambda path: _read(path, readable), paths), 1):
             if progress:

@@ -4,25 +4,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from trainers.allowance import usable_memory
+
 LARGEST = 4 << 30
 """Bytes for all photos that are decoded at a time: the largest one that is read fits in alone."""
+
+LEAST = 256 << 20
+"""However little memory is free: a photo of 12 megapixels fits in."""
 
 
 class Room:
     """So many bytes, of which each takes what it needs, and waits until there are as many."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self._whole = self._size = size
         self._used = 0
         self._changed = threading.Condition()
         self._alone: AbstractContextManager[object] = nullcontext()
 
-    def share(self, sharers: int, alone: AbstractContextManager[object]) -> None:
+    def share(self, sharers: int, alone: AbstractContextManager[object] | None = None) -> None:
         """Have this process take one of `sharers` parts; for more than that it holds `alone`.
 
-        Together they then take at most twice the size.
+        Together those that hold the same then take at most twice the size.
         """
-        self._size, self._alone = self._size // sharers, alone
+        self._size, self._alone = self._whole // sharers, alone or nullcontext()
 
     @contextmanager
     def taken(self, needed: int) -> Iterator[None]:
@@ -40,5 +45,10 @@ class Room:
                     self._changed.notify_all()
 
 
-ROOM = Room(LARGEST)
+def size_of_room() -> int:
+    """Give the bytes for this process: no more than half of what it may still take."""
+    return max(LEAST, min(LARGEST, usable_memory() // 2))
+
+
+ROOM = Room(size_of_room())
 """This process's."""

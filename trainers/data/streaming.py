@@ -1,6 +1,5 @@
 """Photos that have no room in any cache: worker processes decode them, batch by batch."""
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import get_context
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainers import interrupts
+from trainers.allowance import usable_cpus
 from trainers.data.room import ROOM
 from trainers.data.scale import Scale, read_at
 from trainers.spawning import without_main
@@ -22,18 +22,23 @@ Request = tuple[Path, Scale]
 
 
 class Decoders:
-    """Worker processes that decode photos on request; they stay until this object goes."""
+    """Worker processes that decode photos on request; they stay until this object goes.
 
-    def __init__(self) -> None:
+    They are as many as there are CPUs for one of `sharers` such objects on this machine.
+    """
+
+    def __init__(self, sharers: int = 1) -> None:
         self._requests = _Requests()
+        workers = max(1, usable_cpus() // sharers)
+        begin = partial(_begin, workers * sharers, get_context("spawn").Lock())
         self._loader = DataLoader(
             _Decoded(),
             batch_sampler=self._requests,
-            num_workers=os.cpu_count() or 1,
+            num_workers=workers,
             collate_fn=list,
             persistent_workers=True,
             multiprocessing_context="spawn",  # a fork of a process with threads may hang
-            worker_init_fn=partial(_begin, os.cpu_count() or 1, get_context("spawn").Lock()),
+            worker_init_fn=begin,
         )
 
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:

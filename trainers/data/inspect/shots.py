@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.allowance import usable_cpus
 from trainers.data.cache import Cache
 from trainers.data.decoding import read_known
 from trainers.data.manifest import Manifest, Photo
@@ -52,8 +52,8 @@ class Shots:
         return read_known(self._manifest, photo, [self._scale])[0]
 
     def each(self, look: Callable[[Photo, NDArray[np.uint8]], T]) -> Iterator[T]:
-        """Look at all photos in their order, on all cores."""
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        """Look at all photos in their order, on all usable CPUs."""
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             for start in range(0, len(self.photos), _AHEAD):
                 some: Sequence[int] = range(start, min(start + _AHEAD, len(self.photos)))
                 yield from pool.map(lambda index: look(self.photos[index], self[index]), some)

@@ -1,0 +1,87 @@
+"""What of this machine the process may use: CPUs and memory, within its cgroups' limits.
+
+Batch systems and containers give a part of a machine. What the machine has is of no use then: on
+more threads than CPUs each waits for the others, and memory beyond the limit ends the process.
+Free of torch.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+PROCESS = Path("/proc/self/cgroup")
+MACHINE = Path("/proc/meminfo")
+
+
+def usable_cpus(groups: Sequence[Path] | None = None) -> int:
+    """Count the CPUs that this process may run on, at least 1, within its groups' quotas."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    pinned = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quotas = map(_quota, own_groups() if groups is None else groups)
+    return max(1, min([pinned, *(quota for quota in quotas if quota is not None)]))
+
+
+def usable_memory(groups: Sequence[Path] | None = None, machine: Path = MACHINE) -> int:
+    """Count the bytes that this process may still take: the machine's, within its groups' limits.
+
+    Of a group, files that the system has kept in memory and can let go of count as free, as they
+    do of the machine.
+    """
+    left = map(_left, own_groups() if groups is None else groups)
+    return max(0, min([_available(machine), *(size for size in left if size is not None)]))
+
+
+def own_groups(root: Path = CGROUPS, process: Path = PROCESS) -> list[Path]:
+    """Give the folders of the cgroups (v2) that this process is in, the innermost first."""
+    with suppress(OSError):
+        for line in process.read_text(encoding="utf-8").splitlines():
+            number, _, path = line.partition("::")
+            if number == "0":
+                # In a container the path may be one that is seen only outside of it: "..", or a
+                # folder that is not there. Its root is the container's own group then.
+                place = Path(os.path.normpath(root / path.lstrip("/")))
+                above = [place, *place.parents]
+                return above[: above.index(root) + 1] if root in above else [root]
+    return []
+
+
+def _quota(group: Path) -> int | None:
+    """Read how many CPUs' time a group may use, rounded up; None without a limit."""
+    quota, *period = _words(group / "cpu.max")
+    if not (quota.isdecimal() and period and period[0].isdecimal() and int(period[0])):
+        return None
+    return ceil(int(quota) / int(period[0]))
+
+
+def _left(group: Path) -> int | None:
+    """Read how many bytes a group may still take; None without a limit."""
+    (limit, *_), (used, *_) = _words(group / "memory.max"), _words(group / "memory.current")
+    if not (limit.isdecimal() and used.isdecimal()):
+        return None
+    return int(limit) - int(used) + _named(group / "memory.stat", "inactive_file")
+
+
+def _available(machine: Path) -> int:
+    if free := 1024 * _named(machine, "MemAvailable:"):
+        return free
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # not Linux
+
+
+def _named(path: Path, name: str) -> int:
+    """Read the number behind a name that begins a line; 0 where there is none."""
+    for first, *others in map(str.split, _lines(path)):
+        if first == name and others and others[0].isdecimal():
+            return int(others[0])
+    return 0
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split() or [""]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with suppress(OSError):
+        yield from filter(str.strip, path.read_text(encoding="utf-8").splitlines())
