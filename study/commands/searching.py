@@ -130,6 +130,8 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
         raise typer.Exit(INTERRUPTED)
     if outcome.spent:
         err.print(f"{outcome.spent}: {left}; the same command with more goes on")
+        if not outcome.ended:  # nothing has failed, and there is nothing yet to choose from
+            return
     from study.selector import best as choose
     from study.views.selection import print_summary
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,23 @@ def text(path: Path) -> None:
     Image.new("RGB", (8, 8)).save(path, "PNG", pnginfo=info)
 
 
+def sparse(path: Path) -> None:
+    """Write a lossless WebP of 13,377 x 13,377 pixels of one colour, in 34 bytes."""
+    small = BytesIO()
+    Image.new("RGB", (8, 8)).save(small, "WEBP", lossless=True)
+    content = bytearray(small.getvalue())
+    sides = content.index(b"VP8L") + 9  # 14 bits each, after the length and a signature
+    bits = int.from_bytes(content[sides : sides + 4], "little") & ~0xFFFFFFF
+    content[sides : sides + 4] = (bits | 13_376 | 13_376 << 14).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 BOMBS: dict[str, Callable[[Path], None]] = {
     "strip.png": strip,
     "tail.jpg": tail,
     "comment.ppm": comment,
     "text.png": text,
+    "sparse.webp": sparse,
     "pipe.png": lambda path: os.mkfifo(path),
     "zero.png": lambda path: path.symlink_to("/dev/zero"),
 }

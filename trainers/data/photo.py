@@ -22,6 +22,9 @@ MAX_SIDE = 65_535
 MAX_BYTES = 1 << 30
 """A larger file is no photo of so many pixels: something hangs on to its end."""
 
+MAX_MEMORY = 2 << 30
+"""Bytes: what would take more while it is decoded is refused by its header as well."""
+
 _BYTES_A_PIXEL = 20
 """What decoding takes at most, found with a lossless WebP; a JPEG takes what is left of it."""
 
@@ -86,7 +89,13 @@ def read_photo(path: Path, reduction: int = 1) -> Image.Image:
     with _opened(path) as photo:
         width, height = photo.size
         photo.draft(None, (max(1, width // reduction), max(1, height // reduction)))
-        with ROOM.taken(_needed(photo, width * height)):
+        needed = _needed(photo, width * height)
+        if needed > MAX_MEMORY:
+            raise UnreadablePhoto(
+                f"{width} x {height} pixels, which take {needed / 1e9:.1f} GB to decode, more than "
+                f"{MAX_MEMORY / 1e9:.1f}"
+            )
+        with ROOM.taken(needed):
             photo.load()
             return upright_rgb(photo)
 
@@ -127,14 +136,19 @@ def upright_rgb(photo: Image.Image) -> Image.Image:
     return rgb.transpose(turn) if turn is not None else rgb
 
 
+def check_file(path: Path) -> None:
+    """Refuse, before it is read, what can be no photo: UnreadablePhoto."""
+    found = path.stat()
+    if not S_ISREG(found.st_mode):  # a FIFO would be waited for, a device read for ever
+        raise UnreadablePhoto("not a regular file")
+    if found.st_size > MAX_BYTES:
+        raise UnreadablePhoto(f"{found.st_size / 1e9:.1f} GB, more than a photo has")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
-        found = path.stat()
-        if not S_ISREG(found.st_mode):  # a FIFO would be waited for, a device read for ever
-            raise UnreadablePhoto("not a regular file")
-        if found.st_size > MAX_BYTES:
-            raise UnreadablePhoto(f"{found.st_size / 1e9:.1f} GB, more than a photo has")
+        check_file(path)
         with path.open("rb") as stream:
             photo = _open(stream, path)
             _check_size(photo)
