@@ -127,14 +127,19 @@ def upright_rgb(photo: Image.Image) -> Image.Image:
     return rgb.transpose(turn) if turn is not None else rgb
 
 
+def check_file(path: Path) -> None:
+    """Raise UnreadablePhoto for what is not to be opened, not even to hash it."""
+    found = path.stat()
+    if not S_ISREG(found.st_mode):  # a FIFO would be waited for, a device read for ever
+        raise UnreadablePhoto("not a regular file")
+    if found.st_size > MAX_BYTES:
+        raise UnreadablePhoto(f"{found.st_size / 1e9:.1f} GB, more than a photo has")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
-        found = path.stat()
-        if not S_ISREG(found.st_mode):  # a FIFO would be waited for, a device read for ever
-            raise UnreadablePhoto("not a regular file")
-        if found.st_size > MAX_BYTES:
-            raise UnreadablePhoto(f"{found.st_size / 1e9:.1f} GB, more than a photo has")
+        check_file(path)
         with path.open("rb") as stream:
             photo = _open(stream, path)
             _check_size(photo)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.data.photo import UnreadablePhoto, read_photo
+from trainers.data.photo import UnreadablePhoto, check_file, read_photo
 
 _REDUCTION = 8  # reads a JPEG to its end, as ever, but spares most of the arithmetic
 
@@ -38,9 +38,9 @@ def read_all(
 
 
 def _read(path: Path, readable: Container[str]) -> Reading:
+    sha256, size = "", 0
     try:
-        if not path.is_file():
-            return Reading("", 0, "not a regular file")
+        check_file(path)
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.tell()
