@@ -188,6 +188,13 @@ def test_a_fifo_among_the_data_is_told(tmp_path: Path) -> None:
     assert [each.trouble for each in read_all([tmp_path / "a.png"], ())] == ["not a regular file"]
 
 
+def test_a_file_of_no_photo_s_size_is_not_even_hashed(tmp_path: Path) -> None:
+    """Its 3 GB would be read first; so neither hash nor size is known of it."""
+    tail(tmp_path / "a.jpg")
+    (found,) = read_all([tmp_path / "a.jpg"], ())
+    assert (found.sha256, found.trouble) == ("", "3.2 GB, more than a photo has")
+
+
 def test_predict_follows_no_link_out_of_a_folder(tmp_path: Path) -> None:
     """One to / would have it walk the machine; the folder itself may be one."""
     for folder in ("photos/a", "elsewhere"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainers.allowance import usable_cpus
 from trainers.data.manifest import Manifest, Photo
-from trainers.data.photo import UnreadablePhoto, photo_size
+from trainers.data.photo import UnreadablePhoto, check_file, photo_size
 from trainers.data.scale import Scale, read_at
 from trainers.data.sources import DatasetError, Split
 
@@ -49,6 +49,7 @@ def read_known(
     """Give a photo at all scales; raises `DatasetError` if it is no longer what it was."""
     path = manifest.root / photo.path
     with _readable(path):
+        check_file(path)
         with path.open("rb") as stream:  # not at once: it may be of any size by now
             if hashlib.file_digest(stream, "sha256").hexdigest() != photo.sha256:
                 raise UnreadablePhoto("other contents")
