@@ -56,7 +56,7 @@ class ClusterEngine:
         self._deaths: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._stored: dict[str, Any] = {}
-        self._looked, self._ours = 0.0, join(address)
+        self._looked, self._leaving = 0.0, join(address)
         self._known = living_nodes()
         if not self._count(self._known):
             self.close()
@@ -110,9 +110,7 @@ class ClusterEngine:
             worker.kill()
         self._arriving, self._idle = [], []
         self._stored.clear()
-        if self._ours:
-            ray.shutdown()
-            self._ours = False
+        self._leaving.close()
 
     def _muster(self) -> None:
         """Take on the slots of nodes that have joined, take off those of nodes that left."""

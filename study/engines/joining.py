@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +22,23 @@ PATIENCE = 10.0
 """Seconds that a cluster gets to answer, and an idle worker to end."""
 
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
+
+
+_WATCH = """
+import os, signal, sys
+watched = []
+for pid in sys.argv[1:]:
+    try:
+        watched.append(os.pidfd_open(int(pid)))
+    except OSError:
+        pass
+sys.stdin.read()
+for process in watched:
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:
+        pass
+"""
 
 
 def knock(address: str) -> None:
@@ -45,26 +65,31 @@ def knock(address: str) -> None:
         ) from None
 
 
-def join(address: str | None) -> bool:
+def join(address: str | None) -> ExitStack:
     """Join the cluster at `address`; None is that of RAY_ADDRESS, else one is started here.
 
-    Gives whether this call did so. Raises ConnectionError in a sentence.
+    What is given leaves it again when it is closed, if this call has joined. Raises
+    ConnectionError in a sentence.
     """
+    leaving = ExitStack()
     if ray.is_initialized():
-        return False
+        return leaving
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
     if place == "local":
         options = {"include_dashboard": False, "num_cpus": usable_cpus()}
         # It listens on all interfaces. Ray asks for a token by itself, but would keep one for all
         # clusters in a file that other users may read.
-        os.environ.setdefault(_TOKEN, secrets.token_hex(32))
+        if _TOKEN not in os.environ:
+            os.environ[_TOKEN] = secrets.token_hex(32)
+            leaving.callback(os.environ.pop, _TOKEN, None)  # the next cluster may be another's
     else:
         knock(place)
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        leaving.close()
         text = " ".join(str(error).split())
         if "version mismatch" in text.lower():
             raise ConnectionError(
@@ -75,7 +100,31 @@ def join(address: str | None) -> bool:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
-    return True
+    if place == "local" and sys.platform == "linux":
+        leaving.enter_context(_ends_with_us())
+    leaving.callback(ray.shutdown)
+    return leaving
+
+
+@contextmanager
+def _ends_with_us() -> Iterator[None]:
+    """Have the processes of our cluster end when this one does, however that comes about.
+
+    After kill -9, Ray's head and its workers end by themselves, and their agents never do. So a
+    process waits for its input to end, as it does when whoever holds the other side is gone.
+    """
+    pids = [str(pid) for pid in _descendants(os.getpid())]
+    command = [sys.executable, "-I", "-S", "-c", _WATCH, *pids]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # noqa: S603
+        yield
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """List the processes that a process has started, and those that these have."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            yield child
+            yield from _descendants(child)
 
 
 def living_nodes() -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -314,13 +315,14 @@ STRANGERS = """
 import os, subprocess, sys
 from study.engines.joining import join
 import ray
-assert join(None)
+joined = join(None)
 address = ray.get_runtime_context().gcs_address
 ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
 plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
 for variables in (plain, {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}, os.environ):
     print(subprocess.run(ask, env=variables, capture_output=True, timeout=60).returncode)
-ray.shutdown()
+joined.close()
+assert "RAY_AUTH_TOKEN" not in os.environ
 """
 
 
@@ -336,3 +338,37 @@ def test_a_cluster_of_our_own_answers_nobody_without_its_token(tmp_path: Path) -
     without, wrong, with_it = (int(line) for line in done.stdout.split())
     assert (without != 0, wrong != 0, with_it) == (True, True, 0)
     assert not (tmp_path / ".ray").exists()
+
+
+HELD = """
+from study.engines.joining import join
+with join(None):
+    print("joined", flush=True)
+    input()
+"""
+
+
+@needs_ray
+@pytest.mark.skipif("sys.platform != 'linux'", reason="/proc")
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_cluster_of_our_own_ends_with_the_search(tmp_path: Path, *, killed: bool) -> None:
+    """After kill -9, too, none of Ray's processes is left: its agents would stay for ever."""
+    from study.engines import joining  # Ray
+
+    command = [sys.executable, "-c", HELD]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as search:  # fmt: skip
+        assert search.stdout is not None
+        assert search.stdout.readline() == "joined\n"
+        theirs = list(joining._descendants(search.pid))
+        assert len(theirs) > 4
+        time.sleep(1)
+        assert not all_dead(theirs), "it must not be ended before the search is"
+        if killed:
+            search.kill()
+        else:
+            search.communicate("\n", timeout=60)
+    until(lambda: all_dead(theirs), 20)
