@@ -110,7 +110,7 @@ def join(address: str | None) -> ExitStack:
 def _ends_with_us() -> Iterator[None]:
     """Have the processes of our cluster end when this one does, however that comes about.
 
-    After kill -9, Ray's head and its workers end by themselves, and their agents never do. So a
+    After kill -9, Ray's head and its workers end by themselves, and their agents much later. So a
     process waits for its input to end, as it does when whoever holds the other side is gone.
     """
     pids = [str(pid) for pid in _descendants(os.getpid())]

@@ -352,7 +352,7 @@ with join(None):
 @pytest.mark.skipif("sys.platform != 'linux'", reason="/proc")
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_cluster_of_our_own_ends_with_the_search(tmp_path: Path, *, killed: bool) -> None:
-    """After kill -9, too, none of Ray's processes is left: its agents would stay for ever."""
+    """After kill -9, too, none of Ray's processes is left: its agents would stay on."""
     from study.engines import joining  # Ray
 
     command = [sys.executable, "-c", HELD]
