@@ -22,6 +22,7 @@ PATIENCE = 10.0
 """Seconds that a cluster gets to answer, and an idle worker to end."""
 
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
+_MODE = "RAY_AUTH_MODE"
 
 
 _WATCH = """
@@ -80,11 +81,11 @@ def join(address: str | None) -> ExitStack:
         options = {"include_dashboard": False, "num_cpus": usable_cpus()}
         # It listens on all interfaces. Ray asks for a token by itself, but would keep one for all
         # clusters in a file that other users may read.
-        if _TOKEN not in os.environ:
-            os.environ[_TOKEN] = secrets.token_hex(32)
-            leaving.callback(os.environ.pop, _TOKEN, None)  # the next cluster may be another's
+        leaving.callback(_forget_token, {name: os.environ.get(name) for name in (_TOKEN, _MODE)})
+        os.environ.setdefault(_TOKEN, secrets.token_hex(32))
     else:
         knock(place)
+    others = frozenset(_descendants(os.getpid()))  # not Ray's
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -101,19 +102,31 @@ def join(address: str | None) -> ExitStack:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
     if place == "local" and sys.platform == "linux":
-        leaving.enter_context(_ends_with_us())
+        leaving.enter_context(_ends_with_us(others))
     leaving.callback(ray.shutdown)
     return leaving
 
 
+def _forget_token(before: dict[str, str | None]) -> None:
+    """Put back what was set: Ray leaves its mode, remembers both, and would send our token on."""
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    found: Any = ray  # untyped
+    with suppress(AttributeError):  # private, as of Ray 2.60
+        found._raylet.Config.initialize("")
+        found._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
 @contextmanager
-def _ends_with_us() -> Iterator[None]:
+def _ends_with_us(others: frozenset[int]) -> Iterator[None]:
     """Have the processes of our cluster end when this one does, however that comes about.
 
     After kill -9, Ray's head and its workers end by themselves, and their agents much later. So a
     process waits for its input to end, as it does when whoever holds the other side is gone.
     """
-    pids = [str(pid) for pid in _descendants(os.getpid())]
+    pids = [str(pid) for pid in _descendants(os.getpid()) if pid not in others]
     command = [sys.executable, "-I", "-S", "-c", _WATCH, *pids]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # noqa: S603
         yield

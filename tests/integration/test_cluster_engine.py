@@ -315,6 +315,7 @@ STRANGERS = """
 import os, subprocess, sys
 from study.engines.joining import join
 import ray
+own = subprocess.Popen(["sleep", "60"])  # a process of the user's
 joined = join(None)
 address = ray.get_runtime_context().gcs_address
 ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
@@ -322,7 +323,10 @@ plain = {name: value for name, value in os.environ.items() if not name.startswit
 for variables in (plain, {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}, os.environ):
     print(subprocess.run(ask, env=variables, capture_output=True, timeout=60).returncode)
 joined.close()
-assert "RAY_AUTH_TOKEN" not in os.environ
+assert not {"RAY_AUTH_TOKEN", "RAY_AUTH_MODE"} & os.environ.keys(), "it is for our cluster alone"
+assert not ray._raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+assert own.poll() is None, "it has nothing to do with Ray"
+own.kill()
 """
 
 
