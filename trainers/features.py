@@ -30,6 +30,10 @@ Model = nn.Module
 """A network, or its head alone."""
 
 
+_DIGESTS: WeakKeyDictionary[Network, str] = WeakKeyDictionary()
+"""Of frozen bodies: each stage has a network of its own, and no epoch changes such a body."""
+
+
 class Inputs:
     """Gives each stage its batches, and what they are to pass through.
 
@@ -42,8 +46,6 @@ class Inputs:
         self._photos = photos
         self._compute = compute
         self._kept: dict[Any, Batch] = {}
-        # Each stage has a network of its own, and no epoch changes a body that is frozen.
-        self._digests: WeakKeyDictionary[Network, str] = WeakKeyDictionary()
 
     def training(
         self, network: Network, stage: Stage, micro_batch: int | None, **place: int
@@ -75,9 +77,9 @@ class Inputs:
     def _features(
         self, network: Network, split: Split, stage: Stage, micro_batch: int | None
     ) -> Batch:
-        if network not in self._digests:
-            self._digests[network] = _digest(network)
-        key = split, stage.image_size, stage.crop, self._digests[network], micro_batch
+        if network not in _DIGESTS:
+            _DIGESTS[network] = _digest(network)
+        key = split, stage.image_size, stage.crop, _DIGESTS[network], micro_batch
         if key not in self._kept:
             # In batches of one size, as that may change the last bit: of whatever stage they were
             # computed for, features are the same.

@@ -183,15 +183,18 @@ class TestStoreRunsContract:
     # names
 
     def test_a_name_is_given_once(self, store: Store, study: StudyRecord) -> None:
-        """It stays given when its file is sealed, retired and gone."""
+        """It stays given when its file is sealed, retired and gone; only an answer may be lost."""
         run = begin(store, study)
         assert store.note_name(study.id, "a.safetensors", "f" * 64)
-        assert not store.note_name(study.id, "a.safetensors", "f" * 64)
+        assert store.note_name(study.id, "a.safetensors", "f" * 64)  # the very same note
+        assert not store.note_name(study.id, "a.safetensors", "e" * 64)
         assert store.pending(study.id) == [Pending("a.safetensors", "f" * 64)]
         store.seal_stage_run(run.id, State.COMPLETE, 1.0, [checkpoint(run)])
         assert store.pending(study.id) == []
+        assert not store.note_name(study.id, "a.safetensors", "f" * 64)
         store.retire_checkpoint(checkpoint(run), "weak")
         assert store.pending(study.id) == [Pending("a.safetensors", "f" * 64)]
+        assert not store.note_name(study.id, "a.safetensors", "f" * 64)
         store.settle_names(study.id, ["a.safetensors"])
         assert store.pending(study.id) == []
         assert not store.note_name(study.id, "a.safetensors", "e" * 64)
