@@ -1,6 +1,5 @@
 """Whose folder it is: a file in it tells which study's weights it holds, here and under a URL."""
 
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from storage.places import runs_folder, vault_url
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
 from storage.store import Store
-from storage.vault import Vault
+from storage.vault import Vault, appear
 
 MARKER = ".encore-study"
 """The file's name; its first line is the study's mark, what follows is for people."""
@@ -43,7 +42,7 @@ def settle(
 
 
 def owner_of(folder: Path) -> str | None:
-    """Give the mark of the study that a folder is of, if it says so."""
+    """Return the mark of the study that a folder is of, if it says so."""
     try:
         with (folder / MARKER).open(encoding="utf-8", errors="replace") as file:
             return file.readline(100).strip()
@@ -74,12 +73,7 @@ def _mark(folder: Path, study: StudyRecord) -> None:
     temporary = folder / f"{MARKER}-{uuid.uuid4().hex}"
     try:
         temporary.write_text(_text(study), encoding="utf-8")
-        os.link(temporary, folder / MARKER)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        if owner_of(folder) is None:
-            temporary.rename(folder / MARKER)
+        appear(temporary, folder / MARKER)
     finally:
         temporary.unlink(missing_ok=True)
 

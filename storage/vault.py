@@ -224,7 +224,7 @@ class Vault:
         path = self.root / file.path
         if os.path.lexists(path) or (self.remote is not None and self.remote.has(file.path)):
             return False
-        return note(file) and _appear(temporary, path)
+        return note(file) and appear(temporary, path)
 
     def _take(self, workspace: Path) -> None:
         """Rename an earlier owner's workspace; what was being written there stays unfinished."""
@@ -253,7 +253,7 @@ def _names(name: str) -> Iterator[str]:
     return chain([name], (f"{stem}_{number}{SUFFIX}" for number in count(2)))
 
 
-def _appear(temporary: Path, path: Path) -> bool:
+def appear(temporary: Path, path: Path) -> bool:
     """Give a whole file its name; False if something has it already."""
     try:
         os.link(temporary, path)

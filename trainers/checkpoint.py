@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trainers.backbone import Network
 from trainers.decision import Decision
+from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Evaluation
 from trainers.schedule import CropType, Schedule, Stage
 
@@ -147,7 +148,7 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Give network and optimizer as they are, not copied."""
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {f"{NETWORK}{name}": value for name, value in self.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
                 if value is not None:
@@ -156,7 +157,7 @@ class TrainingState:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put network and optimizer back to what `tensors` gave."""
-        self.network.load_state_dict(under("network.", tensors))
+        self.network.load_state_dict(under(NETWORK, tensors))
         groups = self.optimizer.param_groups
         parameters = [parameter for group in groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
@@ -226,7 +227,7 @@ def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64
     except (KeyError, TypeError, ValueError) as error:
         raise NotOurWeights(f"{path} holds no whole history of epochs ({error})") from error
     fits = shapes(network.state_dict())
-    latest, best = under("network.", tensors), under("best.", tensors)
+    latest, best = under(NETWORK, tensors), under("best.", tensors)
     if not history or shapes(latest) != fits or shapes(best) not in (fits, {}):
         raise NotOurWeights(f"{path} holds no training state of this network")
     return SavedState(tensors, history, best or None, scaler)
@@ -236,9 +237,9 @@ def load_network_weights(path: Path, network: nn.Module) -> None:
     """Put a parent stage's weights, be they `last` or `best`, into a network."""
     with _opened(path) as file:
         names = list(file.keys())
-        own = [name for name in names if name.startswith("network.")] or names
+        own = [name for name in names if name.startswith(NETWORK)] or names
         tensors = {name: file.get_tensor(name) for name in own}
-    network.load_state_dict(under("network.", tensors) or tensors)
+    network.load_state_dict(under(NETWORK, tensors) or tensors)
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
