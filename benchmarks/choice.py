@@ -146,7 +146,7 @@ def _gains(
 
 
 def _soup(world: World, dice: np.random.Generator) -> tuple[float, ...]:
-    """Give by how much three figures are too high, and whether the gain's interval holds."""
+    """Return by how much three figures are too high, and whether the gain's interval holds."""
     could, labels, metric = world.choosable(), world.labels, Metric.ACCURACY
     (kept,) = could.kept(np.ones((len(labels), 1), np.float32))
     mean, every = partial(_mean_weights, could.read(kept)), np.ones(len(labels), np.bool_)
@@ -171,7 +171,7 @@ def _mean_weights(tables: NDArray[np.float32], members: Sequence[int]) -> NDArra
 
 
 def _ensemble(world: World, dice: np.random.Generator) -> tuple[float, ...]:
-    """Give by how much three figures are too high, and whether the gain's interval holds."""
+    """Return by how much three figures are too high, and whether the gain's interval holds."""
     could, labels = world.choosable(), world.labels
     (kept,) = could.kept(np.ones((len(labels), 1), np.float32))
     tables = could.read(kept)
@@ -206,7 +206,7 @@ def costs(given: argparse.Namespace) -> str:
 
 
 def _cost(world: World, dice: np.random.Generator) -> tuple[float, ...]:
-    """Give the true cost, three figures for it, and whether the last one's interval holds it."""
+    """Return the true cost, three figures for it, and whether the last one's interval holds it."""
     goal, labels, trials = Goal(DEAR), world.labels, world.trials
     stored = [
         StoredPredictions(t.argmax(1), t.max(1), t[np.arange(len(labels)), labels], t)
@@ -228,7 +228,7 @@ def _cost(world: World, dice: np.random.Generator) -> tuple[float, ...]:
 
 
 def _summed(found: Sequence[tuple[float, ...]], unit: float) -> list[str]:
-    """Give the mean of each error, with its own error, and how often an interval held."""
+    """Return the mean of each error, with its own error, and how often an interval held."""
     *errors, held = np.array(found, np.float64).T
     means = [
         f"{unit * each.mean():+.2f} ± {unit * each.std(ddof=1) / len(each) ** 0.5:.2f}"

@@ -121,7 +121,7 @@ def _scorer(
 
 
 def _truth(cell: Cell, quality: float) -> float:
-    """Give a candidate's score on photos without end."""
+    """Return a candidate's score on photos without end."""
     spread = float(np.hypot(HARD, 1))
     right = float(ndtr(quality / spread))
     match Criterion(cell.criterion):

@@ -156,7 +156,7 @@ def making_tables(url: str) -> Iterator[None]:
 
 
 def shown(url: URL) -> str:
-    """Give a database's URL fit for a message."""
+    """Return a database's URL fit for a message."""
     if url.get_backend_name() == "sqlite":
         # Otherwise a folder with an umlaut or a # would be shown in percent signs.
         return redact(f"{url.drivername}:///{url.database or ''}")

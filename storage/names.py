@@ -50,6 +50,6 @@ def _was_retired(connection: Connection, study_id: int, path: str) -> bool:
 
 
 def study_of(connection: Connection, stage_run_id: int) -> int:
-    """Give the study that a stage run is of."""
+    """Return the study that a stage run is of."""
     query = select(StageRunRow.study_id).where(StageRunRow.id == stage_run_id)
     return connection.execute(query).scalar_one()

@@ -28,7 +28,7 @@ class Claim:
 
 
 def fenced(engine: Engine, claim: Claim) -> Engine:
-    """Give the same database for a search, which can write there only while it owns the study."""
+    """Return the same database for a search, which can write there only while it owns the study."""
     own = engine.execution_options()
     fence(own, claim)
     return own
@@ -104,7 +104,7 @@ def heartbeat(connection: Connection, claim: Claim) -> None:
 
 
 def release(connection: Connection, claim: Claim) -> None:
-    """Give the study up, if it is still owned."""
+    """Release the study, if it is still owned."""
     connection.execute(delete(OwnerRow).where(*_own(claim)))
 
 

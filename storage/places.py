@@ -27,7 +27,7 @@ def runs_folder(url: str) -> Path:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Give the file that a database's URL names, if it is one of SQLite's."""
+    """Return the file that a database's URL names, if it is one of SQLite's."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -38,7 +38,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def study_folder(storage: str, study: StudyRecord) -> Path:
-    """Give the folder that holds a study's files, or copies of them."""
+    """Return the folder that holds a study's files, or copies of them."""
     return runs_folder(storage) / study.place
 
 
@@ -59,7 +59,7 @@ def open_vault(
     give_up_after: float = READ_WITHIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> Vault:
-    """Give the vault of a study; where it lies under a URL, its folder here holds copies.
+    """Return the vault of a study; where it lies under a URL, its folder here holds copies.
 
     `owner` is the token of who writes there.
     """

@@ -44,7 +44,7 @@ class Reader(Scores):
     # the database
 
     def file_identity(self) -> tuple[int, int] | None:
-        """Give device and inode of the file at the database's path; None on a server.
+        """Return device and inode of the file at the database's path; None on a server.
 
         Raises FileNotFoundError where nothing lies there any more.
         """
@@ -222,7 +222,7 @@ class Reader(Scores):
         return [rows.pending(row) for row in self._all(query)]
 
     def expected(self, study_id: int) -> set[str]:
-        """Give all of the vault's paths that the study accounts for."""
+        """Return all of the vault's paths that the study accounts for."""
         return self.known_paths(study_id) | {each.path for each in self.pending(study_id)}
 
     def _epochs(self, condition: ColumnElement[bool]) -> list[EpochRecord]:

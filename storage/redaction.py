@@ -67,7 +67,7 @@ _SECRET = re.compile(
 
 
 def redact(url: str) -> str:
-    """Give a URL fit for a message: without passwords, even where it is misspelt.
+    """Return a URL fit for a message: without passwords, even where it is misspelt.
 
     What is no URL stays as it is, but for what stands before an @.
     """
@@ -89,12 +89,12 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Give a text fit to be shown or stored: with each URL in it as `redact` gives it."""
+    """Return a text fit to be shown or stored: with each URL in it as `redact` gives it."""
     return _without_named(_WITHIN.sub(lambda found: redact(found[0]), text))
 
 
 def redact_word(text: str) -> str:
-    """Give a word, a path say, as `redact` does if there is a URL in it; else as it is."""
+    """Return a word, a path say, as `redact` does if there is a URL in it; else as it is."""
     return redact(text) if _URL.search(text) else text
 
 

@@ -172,7 +172,7 @@ class Remote:
     def look_up(
         self, names: Collection[str], progress: Callable[[int, int], None] = lambda *_: None
     ) -> dict[str, Entry]:
-        """Give those of some files that are there; `progress` gets (questions answered, in all).
+        """Return those of some files that are there; `progress` gets (questions answered, in all).
 
         Where folders can be listed, each is asked for once, and else each file.
         """
@@ -337,7 +337,7 @@ def _refuses(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int:
-    """Give the HTTP status that an error of aiohttp (`status`) or gcsfs (`code`) tells."""
+    """Return the HTTP status that an error of aiohttp (`status`) or gcsfs (`code`) tells."""
     told = str(getattr(error, "status", None) or getattr(error, "code", None))
     return int(told) if told.isdecimal() else 0
 

@@ -102,7 +102,7 @@ class Scores:
         return decode(found.form, found.blob, labels)
 
     def leading_epochs(self, study: StudyRecord, limit: int | None) -> list[tuple[int, int]]:
-        """Give (stage run, epoch) of the best epochs of all trials that have ended, best first.
+        """Return (stage run, epoch) of the best epochs of all trials that have ended, best first.
 
         So many at most; None gives all.
         """
@@ -156,7 +156,7 @@ class Scores:
     def damaged_predictions(
         self, epochs: Sequence[Place], labels: NDArray[np.int64]
     ) -> list[Place]:
-        """Give those (stage run, epoch) whose predictions are missing or cannot be read."""
+        """Return those (stage run, epoch) whose predictions are missing or cannot be read."""
         damaged: list[Place] = []
         for start in range(0, len(epochs), CHUNK):
             chunk = epochs[start : start + CHUNK]
@@ -165,7 +165,7 @@ class Scores:
         return damaged
 
     def _undamaged(self, epochs: Sequence[Place]) -> Iterator[Row[Any]]:
-        """Give the rows that the database can read: a damaged page costs those on it alone."""
+        """Return the rows that the database can read: a damaged page costs those on it alone."""
         here = tuple_(PredictionsRow.stage_run_id, PredictionsRow.epoch)
         try:
             yield from self._each(select(PredictionsRow).where(here.in_(epochs)))
@@ -177,7 +177,7 @@ class Scores:
                     yield from self._undamaged([pair])
 
     def kept_predictions(self, study: StudyRecord) -> list[KeptPredictions]:
-        """Give how the predictions of all epochs are kept, those of the best epochs first."""
+        """Return how the predictions of all epochs are kept, those of the best epochs first."""
         score = _score_column(study.metric)
         here = (PredictionsRow.stage_run_id, PredictionsRow.epoch)
         leads = select(TrialRow.id).where(
@@ -220,7 +220,7 @@ class Scores:
             return connection.execute(query).first()
 
     def _each(self, query: Executable) -> Iterator[Row[Any]]:
-        """Give one row after the other: all at once they may fill the memory."""
+        """Return one row after the other: all at once they may fill the memory."""
         with reading(self._engine) as connection:
             yield from connection.execution_options(yield_per=1).execute(query)
 

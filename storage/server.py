@@ -114,7 +114,7 @@ def check_age(connection: Connection, place: str) -> None:
 
 
 def reason(error: BaseException, url: URL) -> str:
-    """Give the line of an error's text that says why, without what is secret in the URL."""
+    """Return the line of an error's text that says why, without what is secret in the URL."""
     lines = [line.strip(" \t-") for line in str(error).splitlines()]
     # A name with several addresses: "All failures were:", and then one after the other.
     line = next((line for line in lines if line and not line.endswith(":")), type(error).__name__)

@@ -48,7 +48,7 @@ class Store(Reader):
     """Reads and writes the database that `engine` leads to; takes and gives records only."""
 
     def fenced(self, claim: Claim) -> "Store":
-        """Give the same store for who owns a study; it writes nothing once that is over."""
+        """Return the same store for who owns a study; it writes nothing once that is over."""
         return Store(ownership.fenced(self._engine, claim))
 
     # studies

@@ -56,7 +56,7 @@ class Choosable:
         return self.scorer.candidates.labels
 
     def kept(self, inside: Inside) -> list[list[Epoch]]:
-        """Give the epochs whose weights each set of photos would keep, the best first."""
+        """Return the epochs whose weights each set of photos would keep, the best first."""
         scores = self.scorer.within(inside)[self.columns]
         best = np.maximum.reduceat(scores, self.starts[:-1], axis=0)
         owners = np.repeat(np.arange(len(best)), np.diff(self.starts))
@@ -130,7 +130,7 @@ def _counts(trial: Trial, numbers: Collection[int] | None) -> bool:
 
 
 def _epochs(store: Store, study: StudyRecord, runs: set[int], numbers: int) -> list[Epoch]:
-    """Give the epochs to read: the best of each stage run, then the second best, and so on."""
+    """Return the epochs to read: the best of each stage run, then the second best, and so on."""
     seen: Counter[int] = Counter()
     placed = []
     for run, epoch in store.leading_epochs(study, None):
@@ -144,7 +144,7 @@ def _epochs(store: Store, study: StudyRecord, runs: set[int], numbers: int) -> l
 def _reader(
     store: Store, study: StudyRecord, labels: Labels
 ) -> Callable[[Sequence[Epoch]], Tables]:
-    """Give what reads epochs' probabilities, each once: half floats, as they are stored."""
+    """Return what reads epochs' probabilities, each once: half floats, as they are stored."""
 
     @cache
     def table(epoch: Epoch) -> NDArray[np.float16]:

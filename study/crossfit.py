@@ -70,7 +70,7 @@ def compare(
 
 
 def _variance(metric: Metric, labels: Labels, gained: Floats) -> float:
-    """Give the variance of the mean of what each photo gains, (n,).
+    """Return the variance of the mean of what each photo gains, (n,).
 
     Where no answer differs, that is no proof: one photo more is taken for gained and one for lost
     (Bonett and Price 2012). Losses always differ.

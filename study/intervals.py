@@ -25,7 +25,7 @@ Limits = tuple[float, float]
 
 
 def wilson(right: float, n: int) -> Limits:
-    """Give the 95 % interval of a share, of which `right` of `n` were found (Wilson 1927)."""
+    """Return the 95 % interval of a share, of which `right` of `n` were found (Wilson 1927)."""
     share = right / n
     middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2) / (1 + Z * Z / n)
@@ -33,7 +33,7 @@ def wilson(right: float, n: int) -> Limits:
 
 
 def of_classes(score: float, confusion: Numbers, *, f1: bool) -> Limits:
-    """Give the interval of a macro F1, else of a balanced accuracy; confusion (C, C), row true.
+    """Return the interval of a macro F1, else of a balanced accuracy; confusion (C, C), row true.
 
     Each class's recall has an interval of its own (Jeffreys: of few photos it errs less than
     Wilson's). What the score loses if one recall is at its limit is squared and summed: MOVER, the
@@ -58,7 +58,7 @@ def of_classes(score: float, confusion: Numbers, *, f1: bool) -> Limits:
 
 
 def of_area(score: float, variance: float, misplaced: float, photos: Counts) -> Limits:
-    """Give the interval of an area under the ROC curve, or of the mean of one against all.
+    """Return the interval of an area under the ROC curve, or of the mean of one against all.
 
     A limit is an area whose own standard error the found one is `Z` times away, as Newcombe (2006)
     has it, by Hanley and McNeil's variance (1982), symmetrised; `photos` (C,) are those of each
@@ -90,7 +90,7 @@ def of_area(score: float, variance: float, misplaced: float, photos: Counts) -> 
 
 
 def of_mean(mean: float, square: float, n: int, dear: float) -> Limits:
-    """Give the interval of a mean of `n` numbers of at least 0, `square` that of their squares.
+    """Return the interval of a mean of `n` numbers of at least 0, `square` that of their squares.
 
     The sum is taken for one of rare events, as Wilson's is of a share: its variance grows with the
     mean, by the size of an event. That is learnt from the numbers and from one more of size `dear`.
@@ -102,7 +102,7 @@ def of_mean(mean: float, square: float, n: int, dear: float) -> Limits:
 
 
 def _jeffreys(right: Numbers, n: Numbers) -> tuple[Numbers, Numbers]:
-    """Give 95 % intervals of shares, as Brown, Cai and DasGupta (2001) have them."""
+    """Return 95 % intervals of shares, as Brown, Cai and DasGupta (2001) have them."""
     from scipy.special import betaincinv  # scipy.stats takes a second more
 
     low = betaincinv(right + 0.5, n - right + 0.5, 0.025)
@@ -111,7 +111,7 @@ def _jeffreys(right: Numbers, n: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def _mean_share(hits: Numbers, photos: Numbers, predicted: Numbers, *, f1: bool) -> Numbers:
-    """Give macro F1 or balanced accuracy over the last axis, as `trainers.metrics` does."""
+    """Return macro F1 or balanced accuracy over the last axis, as `trainers.metrics` does."""
     whole = photos + predicted if f1 else np.broadcast_to(2 * photos, hits.shape)
     shares = np.divide(2 * hits, whole, out=np.zeros(whole.shape), where=whole > 0)
     means: Numbers = shares.sum(axis=-1) / np.maximum((whole > 0).sum(axis=-1), 1)
@@ -119,7 +119,7 @@ def _mean_share(hits: Numbers, photos: Numbers, predicted: Numbers, *, f1: bool)
 
 
 def _scatter(hits: Numbers, whole: Numbers, where: Numbers) -> Numbers:
-    """Give by how much more F1 varies, (C,), as mistakes cost more in some classes.
+    """Return by how much more F1 varies, (C,), as mistakes cost more in some classes.
 
     It is 1 of two classes.
     """

@@ -90,7 +90,7 @@ class _Bringing:
         return folder
 
     def listed(self, addresses: Collection[Steps], name: str) -> Path:
-        """Give the folder that holds the photos of some addresses, which a list names.
+        """Return the folder that holds the photos of some addresses, which a list names.
 
         Each lies below `LISTED` at its own address, and so there is one copy for all lists.
         """

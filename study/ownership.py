@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def searcher(store: Store, study_id: int) -> Owner | None:
-    """Give who searches a study now; one that has died, or is silent for long, does not count."""
+    """Return who searches a study now; one that has died, or is silent for long, does not count."""
     owner = store.owner(study_id)
     if owner is None or _is_silent(store, owner):
         return None

@@ -151,7 +151,7 @@ def _shortened(criterion: Criterion) -> NothingToSelect:
 def _in_the_running(
     trials: Sequence[Trial], links: Sequence[tuple[int, int, int]], leading: Sequence[Epoch]
 ) -> dict[str, list[Trial]]:
-    """Give the trials that count, by schedule, of the schedules that have a leading epoch."""
+    """Return the trials that count, by schedule, of the schedules that have a leading epoch."""
     runs = {run for run, _ in leading}
     leaders = {number for number, _, run in links if run in runs}
     running = {trial.schedule_digest for trial in trials if trial.number in leaders}
@@ -198,7 +198,7 @@ def _trials(
 
 
 def _rule(candidates: Candidates, goal: Goal | None) -> Decision:
-    """Give the rule that prices the answers of all candidates.
+    """Return the rule that prices the answers of all candidates.
 
     With a temperature of its own, fitted on all photos, each candidate would know of every fold how
     sure it may be there: costs came out a quarter too low in simulations. So all have one, that of

@@ -128,7 +128,7 @@ def _at(path: Path) -> list[Path]:
 
 
 def _photos_below(folder: Path) -> Iterator[Path]:
-    """Give the visible photos of a folder at any depth, in order.
+    """Return the visible photos of a folder at any depth, in order.
 
     Links are followed as in training: not out of the folder.
     """

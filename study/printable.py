@@ -13,7 +13,7 @@ _FORMULA = re.compile(r"[\t\r\n]|\s*[=+@-]")
 
 
 def visible(text: str, spared: str = "") -> str:
-    """Give text whose control characters, but those `spared`, are spelled out."""
+    """Return text whose control characters, but those `spared`, are spelled out."""
     if text.isprintable():
         return text
     return "".join(
@@ -23,7 +23,7 @@ def visible(text: str, spared: str = "") -> str:
 
 
 def harmless(cell: str) -> str:
-    """Give a cell of a CSV that steers no terminal and is no formula to a spreadsheet program.
+    """Return a cell of a CSV that steers no terminal and is no formula to a spreadsheet program.
 
     What begins like a formula gets a leading ', which makes it text.
     """
@@ -31,10 +31,10 @@ def harmless(cell: str) -> str:
 
 
 def defused(cell: str) -> str:
-    """Give a cell of a file that is read back: as it is, unless it is a formula."""
+    """Return a cell of a file that is read back: as it is, unless it is a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def fit(text: str) -> str:
-    """Give text that can be printed: lines stay lines, URLs show no passwords."""
+    """Return text that can be printed: lines stay lines, URLs show no passwords."""
     return redact_text(visible(text, spared="\n"))

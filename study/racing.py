@@ -123,5 +123,5 @@ def mean_interval(seeds: NDArray[np.float64], of_seeds: float, freedom: int) -> 
 
 
 def _of_mean(values: NDArray[np.float64]) -> float:
-    """Give the variance of a mean over photos."""
+    """Return the variance of a mean over photos."""
     return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.inf

@@ -148,7 +148,7 @@ def _starts(standing: Standing, config: StudyConfig) -> dict[tuple[str, Kind], i
 
 
 def _before_starts_from_best(standing: Standing, config: StudyConfig) -> set[int]:
-    """Give the positions after which a stage may start from the best epoch.
+    """Return the positions after which a stage may start from the best epoch.
 
     A grid's schedules are not in the space: those that were begun tell what others are like.
     """

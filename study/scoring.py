@@ -133,7 +133,7 @@ class Scorer:
                 return np.array([np.square(worth).mean()])
 
     def limits(self, score: float, evidence: NDArray[np.float64]) -> Limits:
-        """Give the 95 % interval of a score on all photos."""
+        """Return the 95 % interval of a score on all photos."""
         n, counts = len(self.candidates.labels), self.candidates.photos
         match self._criterion:
             case Criterion.ACCURACY:
@@ -233,7 +233,7 @@ def auroc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -
 
 
 def delong(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> tuple[float, float]:
-    """Give the variance of that area (DeLong 1988), and how many photos it rests on.
+    """Return the variance of that area (DeLong 1988), and how many photos it rests on.
 
     The area falls short of 1 by what each photo is wrongly told from. How evenly the photos share
     in that says of how many, in effect, the variance is made.
@@ -253,7 +253,7 @@ def delong(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> tup
 
 
 def _told(n_classes: int) -> range:
-    """Give the classes that are told from all others: of two, the second alone."""
+    """Return the classes that are told from all others: of two, the second alone."""
     return range(1, 2) if n_classes == 2 else range(n_classes)
 
 
@@ -285,7 +285,7 @@ def _aurocs(candidates: Candidates, inside: Inside) -> NDArray[np.float64]:
 def _areas(
     tables: NDArray[np.float32], labels: NDArray[np.int64], inside: Inside
 ) -> NDArray[np.float64]:
-    """Give the mean areas of m candidates' probabilities (m, n, C) on each set, (m, B)."""
+    """Return the mean areas of m candidates' probabilities (m, n, C) on each set, (m, B)."""
     candidates, n, n_classes = tables.shape
     told = np.array(_told(n_classes))
     positive = labels == told[:, None]

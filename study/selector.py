@@ -275,7 +275,7 @@ class Selector:
 
 
 def _whole(found: StoredPredictions) -> NDArray[np.float32]:
-    """Give all probabilities, (n, C); an own trainer may have yielded what is no number."""
+    """Return all probabilities, (n, C); an own trainer may have yielded what is no number."""
     if found.probabilities is None:
         raise NothingToSelect(
             "a decision rule needs the probabilities of all classes, which are not kept of so "

@@ -154,7 +154,7 @@ def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> 
 def _ingredients(
     store: Store, vault: Vault, study: StudyRecord, trials: Sequence[int] | None
 ) -> tuple[list[Ranked], set[int], list[str]]:
-    """Give the files that began alike, the best first, and all trials that did, by number.
+    """Return the files that began alike, the best first, and all trials that did, by number.
 
     The third are files that are missing or changed.
     """
@@ -269,7 +269,7 @@ class _Cook:
         return choose_soup(len(self._files), self._table, self._study.metric, self._labels, every)
 
     def _cross_fit(self) -> tuple[CrossFit, float]:
-        """Give what the soup gains over the best file where neither was chosen, and a p value."""
+        """Return what the soup gains over the best file where neither was chosen, and a p value."""
         metric, labels = self._study.metric, self._labels
         folds = folds_of(labels, FOLDS, seed=0)
         means = [(len(self._files), self._table)] * len(folds)

@@ -25,7 +25,7 @@ Mean = Callable[[Sequence[int]], Table]
 
 
 def greedy_soup(order: Sequence[int], value: Callable[[Sequence[int]], float]) -> tuple[int, ...]:
-    """Give the files whose mean is the soup: each, the best first, stays if it does not harm.
+    """Return the files whose mean is the soup: each, the best first, stays if it does not harm.
 
     This is the greedy soup of Wortsman et al. (ICML 2022). `value` scores a soup, more is better.
     """
@@ -52,7 +52,7 @@ def choose_soup(
 def held_out(
     metric: Metric, labels: Labels, folds: Sequence[Mask], means: Sequence[tuple[int, Mean]]
 ) -> tuple[Table, Table]:
-    """Give what the soup and the best file say of each photo, (n, C): the others chose them.
+    """Return what the soup and the best file say of each photo, (n, C): the others chose them.
 
     `means` has for each fold how many files there are to choose from, and the mean of some.
     """

@@ -140,7 +140,7 @@ def deal(labels: NDArray[np.int64], dice: np.random.Generator) -> NDArray[np.int
 def _interval(
     scorer: Scorer, estimate: float, picked: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Give the limits: the estimate may be pessimistic, the naive figure never is."""
+    """Return the limits: the estimate may be pessimistic, the naive figure never is."""
     rows = np.arange(len(chosen))
     evidence = np.mean([scorer.evidence(columns) for columns in picked], axis=0)
     careful = scorer.limits(estimate, evidence)

@@ -56,7 +56,7 @@ def keep_manifest(store: Store, manifest: Manifest) -> None:
 
 
 def plain_config(config: StudyConfig) -> dict[str, Any]:
-    """Give the config as it is stored: without the passwords of any URL in it."""
+    """Return the config as it is stored: without the passwords of any URL in it."""
     plain = {name: _plain(value) for name, value in config.model_dump(mode="json").items()}
     return {**plain, "storage": redact(config.storage)}
 

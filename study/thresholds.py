@@ -269,7 +269,7 @@ def _answered(labels: Labels, goal: Goal, dealt: NDArray[np.int64], chosen: Chos
 
 
 def _interval(prices: NDArray[np.float64], dearest: float, seed: int) -> tuple[float, float]:
-    """Give a 95 % interval of the mean price, by a bootstrap over partings and photos, (R, n).
+    """Return a 95 % interval of the mean price, by a bootstrap over partings and photos, (R, n).
 
     Dear mistakes are rare, and of those that did not happen resampling finds nothing: so one photo
     more, at the dearest price, is drawn from for the upper end. Where nothing was paid at all, that

@@ -54,7 +54,7 @@ class Searches:
 
 
 def children(pid: int) -> list[int]:
-    """Give the processes that a process has started."""
+    """Return the processes that a process has started."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -63,7 +63,7 @@ def children(pid: int) -> list[int]:
 
 
 def workers_of(search: Search) -> list[int]:
-    """Give the processes of the workers, but not multiprocessing's own tracker."""
+    """Return the processes of the workers, but not multiprocessing's own tracker."""
     found = []
     for pid in children(search.pid):
         with suppress(FileNotFoundError, ProcessLookupError):

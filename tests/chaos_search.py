@@ -37,7 +37,7 @@ def build(_slot: Slot, *, seconds: float) -> Trainer:
 def make_lab(
     folder: Path, trials: int, database: str = "encore.db", seconds: float = 0.03
 ) -> "Lab":
-    """Give the study in a folder; an epoch takes so many seconds."""
+    """Return the study in a folder; an epoch takes so many seconds."""
     from study.engines import processes
     from study.slots import slots_of
     from tests.chaos_search import build  # workers do not know this module as `__main__`

@@ -105,7 +105,7 @@ def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
 
 
 def numbers(epoch: EpochMetrics) -> dict[str, Any]:
-    """Give all of an epoch that is kept and does not depend on the clock."""
+    """Return all of an epoch that is kept and does not depend on the clock."""
     plain = asdict(epoch)
     for name in ("seconds", "images_per_second", "data_wait", "evaluation"):
         del plain[name]

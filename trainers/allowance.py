@@ -35,7 +35,7 @@ def usable_memory(groups: Sequence[Path] | None = None, machine: Path = MACHINE)
 
 
 def own_groups(root: Path = CGROUPS, process: Path = PROCESS) -> list[Path]:
-    """Give the folders of the cgroups (v2) that this process is in, the innermost first."""
+    """Return the folders of the cgroups (v2) that this process is in, the innermost first."""
     with suppress(OSError):
         for line in process.read_text(encoding="utf-8").splitlines():
             number, _, path = line.partition("::")

@@ -12,7 +12,7 @@ _HANDED_ON = "handed_on.safetensors"
 
 
 def network_alone(last: Path) -> Path:
-    """Give a file with the network of a stage that has ended, written beside its `LAST`.
+    """Return a file with the network of a stage that has ended, written beside its `LAST`.
 
     Until a stage's epochs are recorded its `LAST` needs what each of them predicted, which may be
     more than the network; who starts from it needs none of that. A file that is nothing but the

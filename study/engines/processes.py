@@ -210,7 +210,7 @@ class _Worker:
         return self.connection.poll() or self.is_overdue
 
     def hear(self) -> object:
-        """Give what the worker says next; None if it is dead, or says nothing though overdue."""
+        """Return what the worker says next; None if it is dead, or says nothing though overdue."""
         if self.is_overdue and not self.connection.poll():
             return None
         try:

@@ -41,7 +41,7 @@ ENDLESS = 100_000
 
 @pytest.fixture
 def searches(tmp_path: Path, template: Path) -> Iterator[Searches]:
-    """Give what begins searches over two databases in one folder."""
+    """Return what begins searches over two databases in one folder."""
     for name in ("encore.db", OTHER):
         shutil.copy(template, tmp_path / name)
     found = Searches(tmp_path)

@@ -42,7 +42,7 @@ def web() -> Iterator[tuple[str, type[Answering]]]:
 
 @pytest.fixture(params=["http", "s3", "gs"])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Give a web server, a bucket of S3 or one of Google's, each on loopback."""
+    """Return a web server, a bucket of S3 or one of Google's, each on loopback."""
     if request.param == "s3":
         objects: ObjectStore = request.getfixturevalue("object_store")
         bucket = objects.bucket()
@@ -75,7 +75,7 @@ def flowers(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bring(tmp_path: Path) -> Callable[..., Manifest]:
-    """Give what makes a manifest of a CSV's text, with what was told of it in `told`."""
+    """Return what makes a manifest of a CSV's text, with what was told of it in `told`."""
 
     def bring(text: str, root: Path | None = None, told: list[Progress] | None = None) -> Manifest:
         source = tmp_path / "export.csv"
@@ -96,7 +96,7 @@ def automl(url: str) -> str:
 
 
 def files_below(folder: Path) -> set[str]:
-    """Give the files below a folder but the journals."""
+    """Return the files below a folder but the journals."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL)
     return {path.relative_to(folder).as_posix() for path in found}
 

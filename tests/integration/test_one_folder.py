@@ -39,7 +39,7 @@ def as_before_identities(lab: Lab) -> None:
 
 @pytest.fixture
 def pair(make_lab: MakeLab) -> tuple[Lab, Lab]:
-    """Give two databases in one folder, which have a study of one name each."""
+    """Return two databases in one folder, which have a study of one name each."""
     first = make_lab(*SCRIPT)
     second = Lab(first.folder, SCRIPT, url=f"sqlite:///{first.folder / 'other.db'}", seed=5)
     return first, second

@@ -37,7 +37,7 @@ StartAs = Callable[[str], None]
 
 @pytest.fixture
 def start_as(tmp_path: Path) -> Iterator[StartAs]:
-    """Give what has workers start as lines of shell, with `$python` "$@" to go on as they should.
+    """Return what has workers start as lines of shell, with `$python` "$@" to go on as they should.
 
     A test that hangs all the same ends after a minute.
     """
@@ -62,7 +62,7 @@ def start_as(tmp_path: Path) -> Iterator[StartAs]:
 
 @pytest.fixture
 def make_engine() -> Iterator[Callable[..., ProcessEngine]]:
-    """Give what makes an engine without retries; afterwards all its processes must be gone."""
+    """Return what makes an engine without retries; afterwards all its processes must be gone."""
     made: list[ProcessEngine] = []
 
     def make(slots: int = 1, build: Any = watched, **options: Any) -> ProcessEngine:

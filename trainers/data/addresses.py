@@ -58,7 +58,7 @@ def _is_plain(step: str) -> bool:
 
 
 def common_folder(addresses: Collection[Steps]) -> Steps:
-    """Give the steps that all addresses begin with, the names of the files aside."""
+    """Return the steps that all addresses begin with, the names of the files aside."""
     first, last = min(addresses, default=()), max(addresses, default=())
     pairs = zip(first[:-1], last[:-1], strict=False)
     return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -86,6 +86,6 @@ class Copies:
             self.root, self._end = Path(place), ()
 
     def path_of(self, path: str) -> str:
-        """Give the path from the root to a photo that is listed by address, or by this path."""
+        """Return the path from the root to a photo that is listed by address, or by this path."""
         steps = self._addresses.get(path)
         return path if steps is None else "/".join((*self._end, *steps[len(self._shared) :]))

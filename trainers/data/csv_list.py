@@ -75,7 +75,7 @@ def listed_paths(source: Path) -> set[str]:
 
 
 def listed_addresses(source: Path) -> dict[str, Steps]:
-    """Give the addresses that a CSV lists, in parts; DatasetError if it lists paths as well."""
+    """Return the addresses that a CSV lists, in parts; DatasetError if it lists paths as well."""
     if not os.path.isfile(source) or "://" not in _text(source):  # noqa: PTH113 - see Inside
         return {}  # most lists: not worth a look at each row
     rows = list(_rows(source))

@@ -16,7 +16,7 @@ class Inside:
         self._folders: dict[str, bool] = {}
 
     def locate(self, path: str, shown: str, where: str) -> str:
-        """Give the POSIX path from the root to the file that a path, `shown` in a message, names.
+        """Return the POSIX path from the root to the file that a path, `shown` in a message, names.
 
         Raises DatasetError if it is not there, or outside of the root.
         """

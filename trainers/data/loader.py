@@ -70,7 +70,7 @@ class Photos:
     def batches(
         self, split: Split, scale: Scale, order: Sequence[Indices], in_use: Wanted = ()
     ) -> Iterator[list[Tensor]]:
-        """Give for each array of indices the photos, uint8 (H, W, 3) each.
+        """Return for each array of indices the photos, uint8 (H, W, 3) each.
 
         In memory, what is `in_use` as well makes room for nothing but what is larger: two splits
         that fit singly but not together would otherwise be decoded in each epoch.

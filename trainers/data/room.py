@@ -46,7 +46,7 @@ class Room:
 
 
 def size_of_room() -> int:
-    """Give the bytes for this process: no more than half of what it may still take."""
+    """Return the bytes for this process: no more than half of what it may still take."""
     return max(LEAST, min(LARGEST, usable_memory() // 2))
 
 

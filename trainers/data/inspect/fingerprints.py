@@ -64,7 +64,7 @@ def fingerprint(pixels: NDArray[np.uint8]) -> Fingerprint:
 
 
 def dhash(grey: Image.Image) -> NDArray[np.bool_]:
-    """Give a grey photo's difference hash, (8, 8): where, squeezed to 9 x 8, it becomes lighter.
+    """Return a grey photo's difference hash, (8, 8): where, squeezed to 9 x 8, it becomes lighter.
 
     Krawetz, "Kind of like that" (2013), to the bit as the library imagehash has it.
     """
