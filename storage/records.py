@@ -12,7 +12,7 @@ from typing import Any
 from trainers.metrics import EpochNumbers, Metric
 from trainers.schedule import Schedule
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Part of every stage run's key: raise it when training the same thing gives other weights."""
 
 

@@ -1,12 +1,12 @@
 """The search space: what there is to choose from, stage by stage. Free of torch and Optuna."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainers.schedule import Schedule, Stage
 
-SPACE_VERSION = 1
+SPACE_VERSION = 2
 """Part of a space's identity: raised when the same choices come to mean something else."""
 
 
@@ -19,25 +19,44 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StageChoices(Section):
-    """For each field of a stage the values to choose from; one value is a constant."""
+T = TypeVar("T")
+Choices = Annotated[tuple[T, ...], Field(min_length=1)]
+"""The values to choose from; one value is a constant."""
 
-    image_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    batch_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    n_cycles: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    cycle_len: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    cycle_mult: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    annealing: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    lrs: Annotated[tuple[float | tuple[float, ...], ...], Field(min_length=1)] | None = None
-    crop: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    max_zoom: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    augmentation: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    dropout: Annotated[tuple[float | tuple[float, ...], ...], Field(min_length=1)] | None = None
-    frozen_groups: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    optimizer: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    weight_decay: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    label_smoothing: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    start_from: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+class StageChoices(Section):
+    """For each field of a stage the values to choose from."""
+
+    image_size: Choices[int] | None = None
+    batch_size: Choices[int] | None = None
+    train: Choices[str] | None = None
+    n_cycles: Choices[int] | None = None
+    cycle_len: Choices[int] | None = None
+    cycle_mult: Choices[int] | None = None
+    annealing: Choices[str] | None = None
+    warm_up: Choices[float] | None = None
+    min_steps: Choices[int] | None = None
+    lrs: Choices[float | tuple[float, ...]] | None = None
+    layer_decay: Choices[float] | None = None
+    crop: Choices[str] | None = None
+    max_zoom: Choices[float] | None = None
+    augmentation: Choices[str] | None = None
+    erasing: Choices[float] | None = None
+    mixup: Choices[float] | None = None
+    cutmix: Choices[float] | None = None
+    dropout: Choices[float | tuple[float, ...]] | None = None
+    drop_path: Choices[float] | None = None
+    frozen: Choices[float] | None = None
+    views: Choices[int] | None = None
+    batch_norm: Choices[str] | None = None
+    optimizer: Choices[str] | None = None
+    weight_decay: Choices[float] | None = None
+    clip_grad: Choices[float] | None = None
+    label_smoothing: Choices[float] | None = None
+    balance: Choices[str] | None = None
+    ema: Choices[float] | None = None
+    tta: Choices[bool] | None = None
+    start_from: Choices[str] | None = None
 
     def given(self) -> dict[str, tuple[Any, ...]]:
         """Give the fields that have choices."""
@@ -49,13 +68,9 @@ class StageChoices(Section):
 class Space(StageChoices):
     """The search space: choices for every stage, and for single stages what differs there."""
 
-    backbone: Annotated[tuple[str, ...], Field(min_length=1)] = ("tf_efficientnet_lite0",)
-    hidden: Annotated[tuple[tuple[int, ...], ...], Field(min_length=1)] = ((512,),)
-    n_stages: Annotated[tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(min_length=1)] = (
-        1,
-        2,
-        3,
-    )
+    backbone: Choices[str] = ("tf_efficientnet_lite0",)
+    hidden: Choices[tuple[int, ...]] = ((512,),)
+    n_stages: Choices[Annotated[int, Field(ge=1, le=12)]] = (1, 2, 3)
     stages: tuple[StageChoices, ...] = ()
 
     @model_validator(mode="after")

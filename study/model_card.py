@@ -128,7 +128,7 @@ def _training(card: "WeightsCard", chosen: Selection | None) -> str:
             stage.crop,
             " / ".join(f"{rate:g}" for rate in stage.site_dropout(schedule.dropout_sites)),
             *(stage.augmentation, stage.optimizer, stage.annealing),
-            *(f"{stage.weight_decay:g}", f"{stage.label_smoothing:g}", stage.frozen_groups),
+            *(f"{stage.weight_decay:g}", f"{stage.label_smoothing:g}", stage.frozen),
         ]
         for number, stage in enumerate(schedule.stages, 1)
     ]

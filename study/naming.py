@@ -53,8 +53,8 @@ def schedule_text(schedule: Schedule) -> str:
         f"{_joined([stage.crop for stage in stages])} crop",
         f"dropout {_joined([_dropout_text(stage) for stage in stages])}",
     ]
-    if any(stage.frozen_groups for stage in stages):
-        parts.append(f"frozen {_joined([stage.frozen_groups for stage in stages])}")
+    if any(stage.frozen for stage in stages):
+        parts.append(f"frozen {_joined([f'{stage.frozen:.0%}' for stage in stages])}")
     if any(stage.annealing is not Annealing.COSINE for stage in stages):
         parts.append(_joined([stage.annealing for stage in stages]))
     return ", ".join(parts)

@@ -38,7 +38,7 @@ ARTICLE = (
 """The training loop of "How to beat Google AutoML in Image Classification": 7 x 31 epochs."""
 
 QUICK = (
-    Stage(image_size=64, batch_size=32, frozen_groups=2, dropout=(0.25, 0.5)),
+    Stage(image_size=64, batch_size=32, frozen=1.0, dropout=(0.25, 0.5)),
     Stage(
         image_size=96,
         batch_size=32,

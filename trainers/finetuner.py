@@ -106,7 +106,7 @@ class Finetuner:
             network = empty_network(task.schedule.backbone, task.schedule.hidden, n_classes)
             load_network_weights(task.start, network)
         network.set_dropout(task.stage.site_dropout(task.schedule.dropout_sites))
-        network.freeze(task.stage.frozen_groups)
+        network.freeze(task.stage.frozen, task.stage.batch_norm)
         network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 

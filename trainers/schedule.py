@@ -29,16 +29,49 @@ class CropType(StrEnum):
     GOOGLENET = "googlenet"
 
 
+class Train(StrEnum):
+    """What a stage trains: the NETWORK by gradient descent, or a PROBE.
+
+    A probe trains nothing of the body: its head becomes a regularised logistic regression on the
+    body's pooled features, of each training photo and of its mirror image.
+    """
+
+    NETWORK = "network"
+    PROBE = "probe"
+
+
 class Augmentation(StrEnum):
     """Which random changes a training photo gets beside its crop.
 
     SIDE_ON (things seen from the side): rotation by up to 10 degrees, lighting, mirroring.
     TOP_DOWN (things seen from above): the same with all eight flips and quarter turns.
+    TRIVIAL: mirroring, and one change of any kind and strength (TrivialAugment, Müller & Hutter
+    2021).
     """
 
     NONE = "none"
     SIDE_ON = "side-on"
     TOP_DOWN = "top-down"
+    TRIVIAL = "trivial"
+
+
+class BatchNorm(StrEnum):
+    """What BatchNorm normalises by; its affine weights train either way.
+
+    TRAIN: by the batch, whose statistics it goes on averaging. FROZEN: by the statistics that it
+    came with, in the body and in a head that came from an earlier stage.
+    """
+
+    TRAIN = "train"
+    FROZEN = "frozen"
+
+
+class Balance(StrEnum):
+    """How classes come to count alike: by weights in the LOSS, or by SAMPLING rare ones more."""
+
+    NONE = "none"
+    LOSS = "loss"
+    SAMPLING = "sampling"
 
 
 class Optimizer(StrEnum):
@@ -56,9 +89,37 @@ class Annealing(StrEnum):
 
 
 def spread_lr(lr: float) -> tuple[float, float, float]:
-    """Give each layer group its discriminative learning rate: (lr/10, lr/5, lr)."""
+    """Return each layer group its discriminative learning rate: (lr/10, lr/5, lr)."""
     # Rounded, so that 1e-3 / 10 is the 1e-4 that a person would write, to the last bit.
     return (float(f"{lr / 10:.12g}"), float(f"{lr / 5:.12g}"), float(lr))
+
+
+PROBE_FIELDS = ("train", "image_size", "crop", "balance", "tta", "start_from")
+"""The fields of a stage that mean something where it is a probe."""
+
+_NAMED: dict[str, type[StrEnum]] = {
+    "annealing": Annealing,
+    "crop": CropType,
+    "augmentation": Augmentation,
+    "batch_norm": BatchNorm,
+    "optimizer": Optimizer,
+    "balance": Balance,
+}
+
+_BOUNDS = {
+    "warm_up": 0.99,
+    "layer_decay": 1.0,
+    "erasing": 1.0,
+    "mixup": 10.0,
+    "cutmix": 10.0,
+    "drop_path": 0.99,
+    "frozen": 1.0,
+    "weight_decay": 10.0,
+    "clip_grad": 1e6,
+    "label_smoothing": 0.99,
+    "ema": 0.99999,
+}
+"""The numbers of a stage that begin at 0, and where they end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,42 +128,71 @@ class Stage:
 
     The learning rates are annealed by cosine in `n_cycles` cycles with warm restarts (SGDR,
     Loshchilov & Hutter 2017): the first lasts `cycle_len` epochs, each next one `cycle_mult`
-    times longer. With `annealing` ONE_CYCLE they rise before they fall. `lrs` is one per layer
-    group, or one number spread as (lr/10, lr/5, lr). `dropout` is one number for every dropout
-    site of the head, or a list over the sites that fills from the end. `frozen_groups` counts
-    layer groups from the input that do not train.
+    times longer. With `annealing` ONE_CYCLE they rise before they fall. `warm_up` is the share of
+    the stage's steps in which they rise linearly to that. An epoch shows the photos as often as
+    it takes for `min_steps` steps. `lrs` is one per layer group, or one number spread as (lr/10,
+    lr/5, lr); each block's is `layer_decay` times that of the block after it.
+
+    `frozen` is the share of the body's blocks, from the input, that do not train: 1 trains the
+    head alone. With `views`, so many augmented views of each photo are drawn once, and what is
+    frozen is applied to them once (see `trainers.inputs`); without, each epoch draws anew.
+
+    `dropout` is one number for every dropout site of the head, or a list over the sites that fills
+    from the end; `drop_path` the rate of stochastic depth (Huang et al. 2016) at the last block.
+    `erasing` is how often a random rectangle is erased (Zhong et al. 2020), `mixup` (Zhang et al.
+    2018) and `cutmix` (Yun et al. 2019) are the alphas of their Beta distributions. `clip_grad`
+    bounds the gradient's norm. With `ema`, the decay of an exponential moving average of the
+    weights, that average is what is validated and kept. All of these are off at 0.
+
+    With `tta` photos are judged by the mean of the probabilities of themselves and of their mirror
+    images, in validation and ever after. A PROBE has an image size, a crop, `balance` and `tta`;
+    all else is set to its default.
     """
 
     image_size: int
-    batch_size: int
+    batch_size: int = 32
+    train: Train = Train.NETWORK
     n_cycles: int = 1
     cycle_len: int = 1
     cycle_mult: int = 1
     annealing: Annealing = Annealing.COSINE
+    warm_up: float = 0.0
+    min_steps: int = 1
     lrs: tuple[float, ...] = (1e-4, 2e-4, 1e-3)
+    layer_decay: float = 1.0
     crop: CropType = CropType.RANDOM
     max_zoom: float = 1.0
     augmentation: Augmentation = Augmentation.NONE
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     dropout: float | tuple[float, ...] = 0.0
-    frozen_groups: int = 0
+    drop_path: float = 0.0
+    frozen: float = 0.0
+    views: int = 0
+    batch_norm: BatchNorm = BatchNorm.TRAIN
     optimizer: Optimizer = Optimizer.ADAMW
     weight_decay: float = 0.0
+    clip_grad: float = 0.0
     label_smoothing: float = 0.0
+    balance: Balance = Balance.NONE
+    ema: float = 0.0
+    tta: bool = False
     start_from: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         """Normalise the accepted spellings to one, then check every bound."""
+        object.__setattr__(self, "train", _member(Train, "train", self.train))
+        if self.train is Train.PROBE:
+            for field in fields(self):
+                if field.name not in PROBE_FIELDS:
+                    object.__setattr__(self, field.name, field.default)
         lrs, dropout = _numbers("lrs", self.lrs), _numbers("dropout", self.dropout)
         object.__setattr__(self, "lrs", spread_lr(lrs) if isinstance(lrs, float) else lrs)
         object.__setattr__(self, "dropout", dropout)
-        for name, kind in (
-            ("annealing", Annealing),
-            ("crop", CropType),
-            ("augmentation", Augmentation),
-            ("optimizer", Optimizer),
-        ):
+        for name, kind in _NAMED.items():
             object.__setattr__(self, name, _member(kind, name, getattr(self, name)))
-        for name in ("max_zoom", "weight_decay", "label_smoothing"):
+        for name in (*_BOUNDS, "max_zoom"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         self._check()
 
@@ -112,6 +202,8 @@ class Stage:
         _whole("n_cycles", self.n_cycles, 1, 100, "cycles")
         _whole("cycle_len", self.cycle_len, 1, 10_000, "epochs")
         _whole("cycle_mult", self.cycle_mult, 1, 10, "times")
+        _whole("min_steps", self.min_steps, 1, 1_000_000, "steps")
+        _whole("views", self.views, 0, 1000, "views")
         if self.epochs > 100_000:
             raise ValueError(f"a stage must have at most 100000 epochs, got {self.epochs}")
         if len(self.lrs) != len(LAYER_GROUPS):
@@ -123,10 +215,18 @@ class Stage:
             _between("lrs", lr, 0.0, 100.0)
         for rate in (self.dropout,) if isinstance(self.dropout, float) else self.dropout:
             _between("dropout", rate, 0.0, 0.99)
+        for name, high in _BOUNDS.items():
+            _between(name, getattr(self, name), 0.0, high)
         _between("max_zoom", self.max_zoom, 1.0, 10.0)
-        _between("weight_decay", self.weight_decay, 0.0, 10.0)
-        _between("label_smoothing", self.label_smoothing, 0.0, 0.99)
-        _whole("frozen_groups", self.frozen_groups, 0, len(LAYER_GROUPS) - 1, "layer groups")
+        if not self.layer_decay:
+            raise ValueError("layer_decay must be above 0 and at most 1, got 0")
+        if self.views and not self.frozen:
+            raise ValueError(
+                f"views must be 0 where nothing is frozen, got {self.views}; "
+                "views are kept of what frozen blocks make of them"
+            )
+        if not isinstance(self.tta, bool):
+            raise TypeError(f"tta must be true or false, got {self.tta!r}")
         if self.start_from not in ("last", "best"):
             raise ValueError(f"start_from must be 'last' or 'best', got {self.start_from!r}")
 
@@ -141,7 +241,7 @@ class Stage:
         return sum(self.cycle_lengths)
 
     def site_dropout(self, sites: int) -> tuple[float, ...]:
-        """Give the dropout rate of each of the head's `sites` (a short list fills from the end)."""
+        """Return the dropout rate of each of the head's `sites`; a short list is of the last."""
         if isinstance(self.dropout, float):
             return (self.dropout,) * sites
         if len(self.dropout) > sites:
@@ -185,6 +285,11 @@ class Schedule:
             )
         for stage in self.stages:
             stage.site_dropout(self.dropout_sites)
+            if stage.train is Train.PROBE and self.hidden:
+                raise ValueError(
+                    f"hidden must be empty where a stage is a probe, whose head is linear, "
+                    f"got {list(self.hidden)}"
+                )
 
     @property
     def dropout_sites(self) -> int:
@@ -197,28 +302,34 @@ class Schedule:
         return sum(stage.epochs for stage in self.stages)
 
     def prefixes(self) -> tuple[Self, ...]:
-        """Give the schedules of the first 1, 2, ... stages; the last one is this schedule."""
+        """Return the schedules of the first 1, 2, ... stages; the last one is this schedule."""
         return tuple(replace(self, stages=self.stages[:k]) for k in range(1, len(self.stages) + 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain tuples, strings and numbers, as `from_dict` takes them."""
+        """Return plain tuples, strings and numbers, as `from_dict` takes them.
+
+        Of a stage, what is at its default is left out: so a field that comes later, and changes
+        nothing by default, leaves all digests as they are.
+        """
         plain = asdict(self)
-        for stage in plain["stages"]:
-            if stage["annealing"] is Annealing.COSINE:
-                del stage["annealing"]  # once there was no other: digests stay as they were
+        defaults = {field.name: field.default for field in fields(Stage)}
+        plain["stages"] = tuple(
+            {name: value for name, value in stage.items() if value != defaults[name]}
+            for stage in plain["stages"]
+        )
         return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """Build from `to_dict`, from TOML or from JSON; an unknown key is a ValueError."""
         _known("schedule", plain, cls)
-        stages = plain.get("stages", ())
+        stages = [_renewed(stage) for stage in plain.get("stages", ())]
         for stage in stages:
             _known("stage", stage, Stage)
         return cls(**{**plain, "stages": tuple(Stage(**stage) for stage in stages)})
 
     def to_json(self) -> str:
-        """Give the canonical JSON: equal schedules give equal text."""
+        """Return the canonical JSON: equal schedules give equal text."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -230,6 +341,14 @@ class Schedule:
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def _renewed(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a stage that an earlier Encore wrote, in whole layer groups, into today's words."""
+    new = dict(stage)
+    if "frozen_groups" in new:
+        new["frozen"] = new.pop("frozen_groups") / (len(LAYER_GROUPS) - 1)
+    return new
 
 
 def _member(kind: type[StrEnum], name: str, value: str) -> StrEnum:

@@ -39,8 +39,8 @@ STAGES: dict[str, dict[str, Any]] = {
         "max_zoom": 1.2,
         "label_smoothing": 0.1,
     },
-    "frozen": {"cycle_len": 3, "frozen_groups": 1, "crop": "googlenet", "augmentation": "side-on"},
-    "restarts": {"n_cycles": 2, "cycle_mult": 2, "crop": "no", "frozen_groups": 2},
+    "frozen": {"cycle_len": 3, "frozen": 0.5, "crop": "googlenet", "augmentation": "side-on"},
+    "restarts": {"n_cycles": 2, "cycle_mult": 2, "crop": "no", "frozen": 1.0},
 }
 """Stages of three epochs; each draws on something else that a resume must put back."""
 
@@ -194,7 +194,7 @@ class TestTrainerContract:
     @pytest.mark.parametrize("start", [LAST, BEST])
     def test_a_second_stage_resumes_as_well(self, bench: Bench, start: str) -> None:
         """Larger photos and fewer frozen groups, from either file of the parent."""
-        first = stage(cycle_len=3, frozen_groups=2, lrs=0.05)
+        first = stage(cycle_len=3, frozen=1.0, lrs=0.05)
         second = stage(image_size=32, cycle_len=2, dropout=0.3, optimizer="sgd", start_from="best")
         parent = bench.task("parent", first)
         bench.train(parent)

@@ -30,7 +30,7 @@ def stages(sites: int) -> st.SearchStrategy[Stage]:
         max_zoom=numbers(1, 10),
         augmentation=st.sampled_from(Augmentation),
         dropout=rates | st.lists(rates, max_size=sites),
-        frozen_groups=st.integers(0, 2),
+        frozen=st.floats(0, 1),
         optimizer=st.sampled_from(Optimizer),
         weight_decay=numbers(0, 10),
         label_smoothing=rates,

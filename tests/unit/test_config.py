@@ -114,8 +114,8 @@ def test_a_size_may_have_a_unit() -> None:
             "did you mean 'image_size'?",
         ),
         (
-            {"space": {**SPACE, "stages": [{"n_stages": [1]}]}},
-            "space.stages.0.n_stages",
+            {"space": {**SPACE, "stages": [{"backbone": ["a"]}]}},
+            "space.stages.0.backbone",
             "known are image_size",
         ),
     ],

@@ -23,7 +23,7 @@ from trainers.schedule import Stage
 ONCE = 10 + 6
 """What is to be shown to a body: the photos to train on, and those to validate."""
 
-FROZEN: dict[str, Any] = {"frozen_groups": 2, "crop": "no", "cycle_len": 3}
+FROZEN: dict[str, Any] = {"frozen": 1.0, "crop": "no", "cycle_len": 3}
 SAME = [{}, {"crop": "center"}, {"max_zoom": 1.5}]
 """What changes nothing about every epoch showing the same pixels."""
 
@@ -139,18 +139,18 @@ def test_photos_that_change_are_shown_anew(
     assert sum(shown) == 3 * 10 + 6
 
 
-@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize("frozen", [0.0, 0.5])
 def test_a_body_that_learns_sees_every_photo(
-    trainings: Trainings, shown: list[int], frozen: int
+    trainings: Trainings, shown: list[int], frozen: float
 ) -> None:
     """Also where a part of it is frozen."""
-    trainings.train("a", stage(**FROZEN | {"frozen_groups": frozen}))
+    trainings.train("a", stage(**FROZEN | {"frozen": frozen}))
     assert sum(shown) == 3 * ONCE
 
 
 def test_other_weights_are_another_body(trainings: Trainings, shown: list[int]) -> None:
     """After another seed, or after a stage in which the body has learnt, all is computed anew."""
-    frozen, learning = stage(**FROZEN), stage(frozen_groups=1)
+    frozen, learning = stage(**FROZEN), stage(frozen=0.5)
     trainings.train("a", frozen)
     trainings.train("b", frozen, seed=1)
     assert sum(shown) == 2 * ONCE
@@ -253,10 +253,10 @@ def test_features_do_not_depend_on_the_stage_they_were_computed_for(
 def test_the_head_sees_the_photos_of_its_batches(photos: Manifest) -> None:
     """In the order that an epoch draws, each photo's features stand beside its own label."""
     inputs, network, mine = Inputs(Photos(photos), CPU), network_of().eval(), stage(**FROZEN)
-    network.freeze(2)
+    network.freeze(1.0)
     place = {"seed": 0, "position": 0, "epoch": 1}
     head, quick = inputs.training(network, mine, None, **place)
-    whole, ordinary = inputs.training(network, replace(mine, frozen_groups=1), None, **place)
+    whole, ordinary = inputs.training(network, replace(mine, frozen=0.5), None, **place)
     assert (head, whole) == (network.head, network)
     for (values, labels), (squares, truth) in zip(quick, ordinary, strict=True):
         assert labels.tolist() == truth.tolist()

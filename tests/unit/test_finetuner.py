@@ -55,7 +55,7 @@ def test_a_stage_starts_from_its_parent_s_weights(manifest: Manifest, tmp_path: 
 
 def test_frozen_groups_keep_the_weights_they_start_from(manifest: Manifest, tmp_path: Path) -> None:
     """What is frozen in a stage is in its files as the seed made it; all else has learnt."""
-    train(manifest, tmp_path / "a", schedule(stage(frozen_groups=1)))
+    train(manifest, tmp_path / "a", schedule(stage(frozen=0.5)))
     network = build_network(schedule(), 2, 3)
     early = {id(parameter) for parameter in network.layer_groups()[0]}
     found = parameters_of(tmp_path / "a" / LAST)
@@ -74,7 +74,7 @@ def test_frozen_groups_keep_the_weights_they_start_from(manifest: Manifest, tmp_
         {"optimizer": "sgd"},
         {"weight_decay": 0.5},
         {"label_smoothing": 0.2},
-        {"frozen_groups": 2},
+        {"frozen": 1.0},
         {"lrs": (0.001, 0.01, 0.01)},
         {"image_size": 32},
         {"batch_size": 4},
@@ -163,7 +163,7 @@ def test_a_weights_file_is_where_training_starts(manifest: Manifest, tmp_path: P
     """With the body frozen, the body in LAST is the one of the file that the user gave."""
     body = build_network(schedule(), 2, 99).body.state_dict()
     torch.save(body, tmp_path / "mine.pth")
-    mine = schedule(stage(frozen_groups=2), weights=file_digest(tmp_path / "mine.pth"))
+    mine = schedule(stage(frozen=1.0), weights=file_digest(tmp_path / "mine.pth"))
     train(manifest, tmp_path / "a", mine, weights_file=tmp_path / "mine.pth")
     tensors, _ = read_weights(tmp_path / "a" / BEST)
     assert all(torch.equal(tensors[f"body.{name}"], value) for name, value in body.items())

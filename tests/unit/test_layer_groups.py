@@ -43,9 +43,9 @@ def test_a_resnext_is_split_between_its_layers_2_and_3() -> None:
         assert (id(parameter) in early) is not name.startswith(("layer3", "layer4")), name
 
 
-@pytest.mark.parametrize("frozen", [0, 1, 2])
+@pytest.mark.parametrize("frozen", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "test_vit", "test_resnet"])
-def test_frozen_groups_stay_as_they_are(backbone: str, frozen: int) -> None:
+def test_frozen_groups_stay_as_they_are(backbone: str, frozen: float) -> None:
     """A step changes no weight and no BatchNorm statistic of a frozen group, and all others."""
     network = build(backbone)
     network.freeze(frozen)
@@ -61,7 +61,7 @@ def test_frozen_groups_stay_as_they_are(backbone: str, frozen: int) -> None:
         compute,
         label_smoothing=0.0,
     )
-    still = {id(p) for group in network.layer_groups()[:frozen] for p in group}
+    still = {id(p) for group in network.layer_groups()[: int(2 * frozen)] for p in group}
     names = {name for name, p in network.named_parameters() if id(p) in still}
     stems = {name.rpartition(".")[0] for name in names}
     for name, value in network.state_dict().items():
@@ -73,9 +73,9 @@ def test_frozen_groups_stay_as_they_are(backbone: str, frozen: int) -> None:
 def test_unfreezing_trains_again() -> None:
     """The next stage may freeze less: what was frozen learns, its statistics too."""
     network = build()
-    network.freeze(2)
+    network.freeze(1.0)
     assert not any(type(m).__name__ == "BatchNorm2d" and m.training for m in network.modules())
-    network.freeze(0)
+    network.freeze(0.0)
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(module.training for module in network.train().modules())
 

@@ -76,11 +76,12 @@ def test_a_score_is_read_in_per_cent_but_a_loss_as_it_is() -> None:
 def test_a_schedule_in_a_few_words_joins_what_differs() -> None:
     """One value for what all stages share, a chain for what they do not."""
     of = schedule(
-        stage(64, 1e-3, frozen_groups=2, dropout=(0.25, 0.5)),
+        stage(64, 1e-3, frozen=1.0, dropout=(0.25, 0.5)),
         stage(96, 1e-2, 3, crop=CropType.NO),
     )
     assert schedule_text(of) == (
-        "64>96 px, epochs 1>3, lr 0.001>0.01, bs 8, random>no crop, dropout 0.25/0.5>0, frozen 2>0"
+        "64>96 px, epochs 1>3, lr 0.001>0.01, bs 8, random>no crop, dropout 0.25/0.5>0, "
+        "frozen 100%>0%"
     )
     assert schedule_text(schedule(stage())) == (
         "32 px, epochs 1, lr 0.001, bs 8, random crop, dropout 0"

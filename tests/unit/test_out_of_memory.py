@@ -24,8 +24,8 @@ from trainers.schedule import Stage
 TOO_MUCH = 1 << 60
 STAGES: dict[str, dict[str, Any]] = {
     "adamw": {"dropout": 0.3, "augmentation": "side-on"},
-    "sgd": {"optimizer": "sgd", "frozen_groups": 1},
-    "features": {"frozen_groups": 2, "crop": "no"},
+    "sgd": {"optimizer": "sgd", "frozen": 0.5},
+    "features": {"frozen": 1.0, "crop": "no"},
 }
 
 

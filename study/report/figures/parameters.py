@@ -53,7 +53,7 @@ def _of_stage(stage: Stage) -> dict[str, Value]:
         "max zoom": stage.max_zoom,
         "augmentation": stage.augmentation.value,
         "dropout": dropout if isinstance(dropout, float) else _listed(dropout),
-        "frozen": stage.frozen_groups,
+        "frozen": stage.frozen,
         "optimizer": stage.optimizer.value,
         "weight decay": stage.weight_decay,
         "smoothing": stage.label_smoothing,
