@@ -37,11 +37,11 @@ class FinalTest:
 
 
 def final_test(
-    chosen: Selection, *, storage: str, device: str = "auto", augment: bool = False
+    chosen: Selection, *, storage: str, device: str = "auto", augment: bool | None = None
 ) -> FinalTest:
     """Look at the test photos. Each look is counted: what is chosen by them flatters as well.
 
-    With `augment`, each is looked at twice, once mirrored (see `Classifier.predict`).
+    With `augment`, each is looked at twice, once mirrored; None is as the weights were validated.
 
     Raises `NothingToSelect` where there are none, `DatasetError` where they have changed.
     """

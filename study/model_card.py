@@ -82,9 +82,15 @@ def _title(card: "WeightsCard") -> str:
     return (
         f"# Image classifier: {names}{more}\n\n"
         f"A {plain(card.backbone)} that tells {len(card.classes)} classes of photos apart, shown "
-        f"as squares of {card.image_size} pixels. `model.json` says in words and numbers how a "
-        "photo becomes such a square and how the answer is read."
+        f"as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` says in words and "
+        "numbers how a photo becomes such a square and how the answer is read."
     )
+
+
+def _mirrored(card: "WeightsCard") -> str:
+    if not card.tta:
+        return ""
+    return ", each judged by the mean of its probabilities and those of its mirror image"
 
 
 def _data(card: "WeightsCard", manifest: Manifest | None) -> str:

@@ -72,11 +72,12 @@ def predict(
     study: str | None = None,
     storage: str = StudyConfig().storage,
     device: str = "auto",
-    augment: bool = False,
+    augment: bool | None = None,
 ) -> Predictions:
     """Predict files, folders at any depth, patterns such as `*.jpg`, and `-` for a list of paths.
 
     Without `weights`: those that `best` names for the study (by default the one used last).
+    `augment` is as for `Classifier.predict`.
     Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and what `best` raises.
     """
     paths = find_photos(inputs)
@@ -158,7 +159,7 @@ def _fail(error: OSError) -> None:
 
 
 def _answers(
-    classifier: "Classifier", paths: Sequence[Path], *, augment: bool
+    classifier: "Classifier", paths: Sequence[Path], *, augment: bool | None
 ) -> Iterator[Prediction | Unreadable]:
     found = classifier.stream(paths, BATCH, augment=augment)
     while batch := list(islice(found, BATCH)):

@@ -38,7 +38,9 @@ class NotOurWeights(Exception):
 class WeightsCard:
     """What a weights file says about itself: how to rebuild the network, and what made it.
 
-    `decision` turns its probabilities into an answer, if prices were set for it (see `Decision`);
+    With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
+    were in validation. It belongs to them as image size and crop do, so it stands beside these and
+    not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
     `made_by` is the command, commit and device that trained it, as far as it is known.
     """
 
@@ -57,6 +59,7 @@ class WeightsCard:
     epoch: int
     metrics: dict[str, float]
     packages: dict[str, str]
+    tta: bool = False
     decision: dict[str, Any] | None = None
     made_by: dict[str, str] = field(default_factory=dict)
     format_version: str = FORMAT_VERSION
@@ -72,7 +75,7 @@ class WeightsCard:
                     f"{FORMAT_VERSION}; upgrade encore-search"
                 )
             # What came later may be missing: files of all versions of this format are read.
-            later: dict[str, Any] = {"decision": None, "made_by": {}}
+            later: dict[str, Any] = {"tta": False, "decision": None, "made_by": {}}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
@@ -84,7 +87,8 @@ class WeightsCard:
 
     def _check(self) -> None:
         # What a network is built by is checked as a schedule checks it.
-        stage = Stage(image_size=self.image_size, batch_size=2, crop=CropType(self.crop))
+        crop = CropType(self.crop)
+        stage = Stage(image_size=self.image_size, batch_size=2, crop=crop, tta=self.tta)
         Schedule(backbone=self.backbone, hidden=self.hidden, stages=(stage,))
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes must be names, got {str(self.classes)[:100]}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.allowance import usable_cpus
 from trainers.backbone import Network, empty_network
@@ -19,6 +19,7 @@ from trainers.data.photo import UnreadablePhoto, upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
 from trainers.device import choose_device, use_no_more_than_usable_cpus
+from trainers.mirrored import judging
 from trainers.schedule import CropType
 
 Photo = Path | str | Image.Image
@@ -41,12 +42,13 @@ class Classifier:
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
     def predict(
-        self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool = False
+        self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
     ) -> NDArray[np.float32]:
         """Give the probabilities of each class for each photo, shape (photos, classes).
 
         With `augment` they are the mean of those of the photo and of its mirror image: twice the
-        work for a few errors less, where left and right mean nothing.
+        work for a few errors less, where left and right mean nothing. None is as the weights were
+        validated (the card's `tta`).
         Raises `UnreadablePhoto` for a file that is no photo, FileNotFoundError for none.
         """
         rows = []
@@ -59,20 +61,21 @@ class Classifier:
         return np.stack(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
 
     def stream(
-        self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool = False
+        self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
         """Give each photo in turn with what `predict` gives for it, or why it cannot be read.
 
         Never holds the pixels of more than two batches.
         """
         waiting = iter(photos)
+        model = judging(self.network, tta=self.card.tta if augment is None else augment)
         # Threads do: Pillow decodes outside of Python's lock, and a process takes seconds to start.
         with ThreadPoolExecutor(usable_cpus()) as pool:
             batch = self._begin(pool, islice(waiting, batch_size))
             while batch:
                 # Decoded while the network is at work on the batch before it.
                 following = self._begin(pool, islice(waiting, batch_size))
-                yield from self._finish(batch, augment)
+                yield from self._finish(batch, model)
                 batch = following
 
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> list[str | None]:
@@ -97,22 +100,19 @@ class Classifier:
         return pool.submit(lambda: read_at(path, [self._scale])[0])
 
     def _finish(
-        self, batch: Sequence[tuple[Photo, Future[Square]]], augment: bool
+        self, batch: Sequence[tuple[Photo, Future[Square]]], model: nn.Module
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
         outcomes = [_outcome(decoded) for _, decoded in batch]
         squares = [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
-        rows = iter(self._probabilities(np.stack(squares), augment) if squares else ())
+        rows = iter(self._probabilities(np.stack(squares), model) if squares else ())
         for (photo, _), outcome in zip(batch, outcomes, strict=True):
             yield photo, next(rows) if isinstance(outcome, np.ndarray) else outcome
 
     @torch.inference_mode()
-    def _probabilities(self, pixels: NDArray[np.uint8], augment: bool) -> NDArray[np.float32]:
+    def _probabilities(self, pixels: NDArray[np.uint8], model: nn.Module) -> NDArray[np.float32]:
         squares = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
         squares = squares.contiguous(memory_format=torch.channels_last)
-        probabilities = self.network(squares).softmax(1).float()
-        if augment:
-            mirrored = self.network(squares.flip(3)).softmax(1).float()
-            probabilities = (probabilities + mirrored) / 2
+        probabilities = model(squares).softmax(1).float()
         if not probabilities.isfinite().all():
             raise NotOurWeights("these weights are damaged: they give no numbers for a photo")
         found: NDArray[np.float32] = probabilities.cpu().numpy()

@@ -22,6 +22,7 @@ from trainers.classifier import Classifier
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import read_at, validation_scale
 from trainers.formats import INPUT, OUTPUT, ExportRefused, Format
+from trainers.mirrored import judging
 from trainers.schedule import CropType
 
 TOLERANCE = 1e-3
@@ -48,13 +49,15 @@ def export_network(
 ) -> float:
     """Write a network, whole or not at all; give the largest difference of a logit on `squares`.
 
+    Of weights with `tta`, it makes the mirror images itself: its logits are those of the mean.
     `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several sizes.
     `note` is kept in the file, under "encore". Raises `ExportRefused` if the file does not answer
     as the network does, and leaves what was at `path`.
     """
     # The layout in memory is for speed on the classifier's device, and no part of the network.
-    network = copy.deepcopy(classifier.network).cpu().eval()
-    network.to(memory_format=torch.contiguous_format)
+    own = copy.deepcopy(classifier.network).cpu()
+    own.to(memory_format=torch.contiguous_format)
+    network = judging(own, tta=classifier.card.tta).eval()
     size = classifier.card.image_size
     # Two squares: of one, torch would take for granted that there is never another.
     square = torch.full((2, 3, size, size), 0.5)

@@ -21,6 +21,7 @@ from trainers.data.loader import (
 )
 from trainers.data.manifest import Split
 from trainers.device import Compute
+from trainers.mirrored import MirroredPairs, judging
 from trainers.schedule import Augmentation, CropType, Stage
 
 _KEPT = 4  # sets of features: training and validation of two stages
@@ -64,10 +65,19 @@ class Inputs:
     def validation(
         self, network: Network, stage: Stage, micro_batch: int | None
     ) -> tuple[Model, Iterable[Batch]]:
-        """Give a pass of validation: see `validation_batches`, and `training`."""
+        """Give a pass of validation: see `validation_batches`, and `training`.
+
+        With the stage's `tta`, photos are judged together with their mirror images.
+        """
         if not _body_is_frozen(stage):
-            return self._whole(network), validation_batches(self._photos, stage)
-        return network.head, [self._features(network, Split.VALID, stage, micro_batch)]
+            model = judging(self._whole(network), tta=stage.tta)
+            return model, validation_batches(self._photos, stage)
+        features, labels = self._features(network, Split.VALID, stage, micro_batch)
+        if not stage.tta:
+            return network.head, [(features, labels)]
+        mirrored, _ = self._features(network, Split.VALID, stage, micro_batch, mirrored=True)
+        pairs = torch.stack([features, mirrored], 1)
+        return MirroredPairs(network.head), [(pairs, labels)]
 
     def _whole(self, network: Network) -> Model:
         if not self._compute.compiled:
@@ -75,11 +85,17 @@ class Inputs:
         return cast("Model", torch.compile(network))
 
     def _features(
-        self, network: Network, split: Split, stage: Stage, micro_batch: int | None
+        self,
+        network: Network,
+        split: Split,
+        stage: Stage,
+        micro_batch: int | None,
+        *,
+        mirrored: bool = False,
     ) -> Batch:
         if network not in _DIGESTS:
             _DIGESTS[network] = _digest(network)
-        key = split, stage.image_size, stage.crop, _DIGESTS[network], micro_batch
+        key = split, stage.image_size, stage.crop, _DIGESTS[network], micro_batch, mirrored
         if key not in self._kept:
             # In batches of one size, as that may change the last bit: of whatever stage they were
             # computed for, features are the same.
@@ -87,6 +103,8 @@ class Inputs:
             batches = (fixed_batches if split is Split.TRAIN else validation_batches)(
                 self._photos, alike
             )
+            if mirrored:
+                batches = ((squares.flip(3), truth) for squares, truth in batches)
             while len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = self._pooled(network, batches, micro_batch)

@@ -184,6 +184,7 @@ class Finetuner:
             std=tuple(network.std.flatten().tolist()),
             image_size=task.stage.image_size,
             crop=task.stage.crop.value,
+            tta=task.stage.tta,
             schedule=task.schedule.to_dict(),
             schedule_digest=task.schedule.digest,
             manifest_digest=self.manifest.digest,

@@ -53,7 +53,8 @@ def describe(card: "WeightsCard") -> dict[str, Any]:
             "name": OUTPUT,
             "shape": ["batch", len(card.classes)],
             "type": "float32",
-            "meaning": "logits in the order of `classes`; their softmax is the probabilities",
+            "meaning": f"logits in the order of `classes`; their softmax is {_softmax(card.tta)}",
+            "mirror_images": card.tta,
         },
         "classes": list(card.classes),
         "decision": {
@@ -68,6 +69,12 @@ def describe(card: "WeightsCard") -> dict[str, Any]:
             "default": card.decision is None,
         },
     }
+
+
+def _softmax(tta: bool) -> str:
+    if not tta:
+        return "the probabilities"
+    return "the mean of the probabilities of a square and of its mirror image, which it makes"
 
 
 def _preprocessing(size: int, crop: CropType) -> dict[str, Any]:

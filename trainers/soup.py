@@ -31,6 +31,7 @@ from trainers.data.scale import validation_scale
 from trainers.device import Compute, choose_compute
 from trainers.loop import evaluate
 from trainers.metrics import Evaluation, accuracy, balanced_accuracy, macro_f1
+from trainers.mirrored import judging
 from trainers.schedule import CropType, Stage
 
 _BATCH_SIZE = 64
@@ -103,8 +104,9 @@ class Kitchen:
     """Makes soups of weights files of one study, and tries them on its validation photos.
 
     `files` are read when they are needed. A soup is shown photos as its first ingredient was: at
-    that one's image size and crop, the training photos without any change made by chance, as
-    prediction will show them. Raises `NotOurWeights`, ValueError for files of other data.
+    that one's image size and crop, with mirror images if that one is judged so; the training photos
+    without any change made by chance, as prediction will show them. Raises `NotOurWeights`,
+    ValueError for files of other data.
     """
 
     def __init__(
@@ -154,7 +156,8 @@ class Kitchen:
         return self._tried[key]
 
     def _evaluate(self, network: Network, card: WeightsCard) -> tuple[Evaluation, float]:
-        return evaluate(network, validation_batches(self._photos, _view(card)), self._compute)
+        batches = validation_batches(self._photos, _view(card))
+        return evaluate(judging(network, tta=card.tta), batches, self._compute)
 
     def _network(self, members: Sequence[int]) -> Network:
         card, first = self._cards[members[0]], self._read(members[0])

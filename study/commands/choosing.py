@@ -28,7 +28,8 @@ FinalTest = Annotated[
     bool, typer.Option("--final-test", help="Score the choice on the test photos; it is counted.")
 ]
 Augment = Annotated[
-    bool, typer.Option("--augment", help="Look at each test photo and at its mirror image.")
+    bool | None,
+    typer.Option(help="Look at each test photo and at its mirror image; default: as validated."),
 ]
 Ensemble = Annotated[
     int | None, typer.Option(min=1, help="Average so many weights files, chosen greedily.")
@@ -49,7 +50,7 @@ def best(
     recall: Recall = None,
     reject_cost: Reject = None,
     final_test: FinalTest = False,
-    augment: Augment = False,
+    augment: Augment = None,
     ensemble: Ensemble = None,
     soup: Soup = False,
     copy_to: CopyTo = None,
@@ -60,8 +61,8 @@ def best(
     from study.selector import best as choose
     from study.views.selection import print_best
 
-    if augment and not final_test:
-        raise typer.BadParameter("--augment belongs to --final-test; give both, or neither")
+    if augment is not None and not final_test:
+        raise typer.BadParameter("--augment and --no-augment belong to --final-test; give it too")
     asked = Asked(by, metric, tuple(cost or ()), tuple(recall or ()), reject_cost)
     chosen = choose(study, storage=storage, asked=asked, runners_up=top)
     if not as_json:
@@ -118,7 +119,7 @@ def _soup(chosen: "Selection", storage: str, folder: Path | None, *, show: bool)
     return found
 
 
-def _final_test(chosen: "Selection", storage: str, *, augment: bool, show: bool) -> Any:
+def _final_test(chosen: "Selection", storage: str, *, augment: bool | None, show: bool) -> Any:
     from study.final_test import final_test
     from study.views.selection import print_final_test
 

@@ -23,7 +23,8 @@ Inputs = Annotated[
     typer.Argument(help="Photos, folders, quoted patterns; - reads a path a line."),
 ]
 Augment = Annotated[
-    bool, typer.Option("--augment", help="Average over each photo and its mirror image.")
+    bool | None,
+    typer.Option(help="Average over each photo and its mirror image; default: as validated."),
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, nothing else.")]
 
@@ -34,7 +35,7 @@ def predict(
     study: Study = None,
     storage: Storage = DEFAULT_STORAGE,
     device: Device = "auto",
-    augment: Augment = False,
+    augment: Augment = None,
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:

@@ -36,6 +36,7 @@ def print_best(console: Console, chosen: Selection, top: int = 5) -> None:
         (
             f"study {escape(chosen.study)}, best of {chosen.trials} trials: trial {chosen.trial}, "
             f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
+            + (", judged with mirror images" if schedule.stages[chosen.stage].tta else "")
         ),
         f"{schedule.backbone}, {escape(schedule_text(schedule))}",
         f"schedule {chosen.schedule_digest[:12]}: {_seeds(chosen)}",

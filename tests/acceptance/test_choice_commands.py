@@ -133,7 +133,8 @@ def test_a_final_test_can_look_at_mirror_images_as_well(
     labels = np.array(["ab".index(path.parent.name) for path in paths])
     expected = metrics.log_loss(labels, table / table.sum(axis=1, keepdims=True))
     assert found["final_test"]["score"] == pytest.approx(expected, rel=1e-4)
-    assert cli.run(["best", "--augment"]) == 2
+    for flag in ("--augment", "--no-augment"):
+        assert cli.run(["best", flag]) == 2
 
 
 @pytest.mark.usefixtures("here")

@@ -107,16 +107,20 @@ def export(*arguments: str | Path) -> int:
     return cli.run(["export", *map(str, arguments)])
 
 
+@pytest.mark.parametrize("tta", [False, True], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("crop", ["random", "no"])
 def test_the_example_gives_our_own_probabilities(
-    crop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The block of docs/exported.md needs neither torch nor us, and answers as we do."""
     rule = {"costs": [[0, 3], [1, 0]], "temperature": 1.7, "reject_cost": 0.4}
     photos = odd_photos(tmp_path / "photos")
-    weights = weights_file(tmp_path, photos, crop=crop, decision=rule)
+    weights = weights_file(tmp_path, photos, crop=crop, tta=tta, decision=rule)
     monkeypatch.chdir(tmp_path)
     assert export("--to", "exported", "--weights", weights, "--verify-on", "photos") == 0
+    about = json.loads(Path("exported/model.json").read_bytes())
+    assert about["output"]["mirror_images"] is tta
+    assert ("mirror image" in Path("exported/MODEL_CARD.md").read_text()) is tta
     done = subprocess.run(
         [sys.executable, "-I", "-c", ISOLATED + example() + SHOW],
         input=json.dumps([str(path) for path in photos]),
@@ -135,15 +139,15 @@ def test_the_example_gives_our_own_probabilities(
     assert np.ptp(expected[:, 0]) > 0.3
 
 
-@pytest.mark.parametrize("crop", ["random", "no"])
+@pytest.mark.parametrize(("crop", "tta"), [("random", False), ("no", False), ("random", True)])
 def test_the_example_of_the_readme_answers_as_we_do(
-    crop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On ordinary photos, be they JPEGs of any size or turned, it prints our own answers."""
     rule = {"costs": [[0, 3], [1, 0]], "temperature": 1.7, "reject_cost": 0.4}
     photos = [p for p in odd_photos(tmp_path / "photos") if p.stem in ORDINARY]
     assert len(photos) == len(ORDINARY)
-    weights = weights_file(tmp_path, photos, crop=crop, decision=rule)
+    weights = weights_file(tmp_path, photos, crop=crop, tta=tta, decision=rule)
     monkeypatch.chdir(tmp_path)
     assert export("--to", "exported", "--weights", weights) == 0
     done = subprocess.run(

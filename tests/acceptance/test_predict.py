@@ -62,9 +62,13 @@ PHOTOS = ["photos/a.png", "photos/deep/b.JPG", "photos/deep/c[1].png"]
 
 
 def test_the_command_answers_as_python_does(capsys: pytest.CaptureFixture[str]) -> None:
-    """One JSON document holds what `load(...).predict` and `decide` give, also with `--augment`."""
-    classifier = load(WEIGHTS)
-    for flags, augment in (([], False), (["--augment"], True)):
+    """One JSON document holds what `load(...).predict` and `decide` give, whatever the flag."""
+    both = ((["--augment"], True), (["--no-augment"], False))
+    for tta, flags, augment in [
+        (tta, *each) for tta in (False, True) for each in (([], tta), *both)
+    ]:
+        weights(tta=tta)
+        classifier = load(WEIGHTS)
         assert cli.run(["predict", "photos", "--weights", WEIGHTS, "--json", *flags]) == 0
         told = json.loads(capsys.readouterr().out)
         rows = classifier.predict(PHOTOS, augment=augment)

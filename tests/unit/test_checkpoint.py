@@ -82,6 +82,7 @@ def broken_cards() -> dict[str, str]:
         "a huge photo": {"image_size": 10**9},
         "a size of text": {"image_size": "24"},
         "an unknown crop": {"crop": "round"},
+        "mirror images of text": {"tta": "yes"},
         "no classes": {"classes": []},
         "classes of numbers": {"classes": [1, 2]},
         "classes of one number": {"classes": 2},
@@ -90,7 +91,7 @@ def broken_cards() -> dict[str, str]:
         "made by a number": {"made_by": {"command": 5}},
     }
     cards = {name: json.dumps({**plain, **change}) for name, change in changes.items()}
-    later = ("decision", "made_by")  # which older files have not
+    later = ("tta", "decision", "made_by")  # which older files have not
     for field in (name for name in plain if name not in later):
         cards[f"no {field}"] = json.dumps({k: v for k, v in plain.items() if k != field})
     cards |= {"empty": "", "no JSON": "{'a': 1}", "null": "null", "list": "[]", "number": "7"}

@@ -400,6 +400,18 @@ def test_files_predict_together(tmp_path: Path) -> None:
     assert not np.allclose(found, first, atol=1e-4)
 
 
+def test_each_member_is_judged_by_its_own_rule(tmp_path: Path) -> None:
+    """One member's mirror images, the other's photo alone: what each was validated by."""
+    for seed, tta in enumerate((True, False)):
+        save_weights(tmp_path / f"{seed}.st", network_of(seed).state_dict(), card_of(tta=tta))
+    dice = np.random.default_rng(0)
+    photos = [Image.fromarray(dice.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(3)]
+    first, second = (load(tmp_path / f"{seed}.st") for seed in range(2))
+    expected = first.predict(photos, augment=True) + second.predict(photos, augment=False)
+    found = load_ensemble([(tmp_path / "0.st", 1), (tmp_path / "1.st", 1)]).predict(photos)
+    assert np.allclose(found, expected / 2, atol=1e-7)
+
+
 def test_files_of_other_classes_do_not_predict_together(tmp_path: Path) -> None:
     """Classes that differ, and counts of nothing, are refused in a sentence."""
     save_weights(tmp_path / "a.st", network_of().state_dict(), card_of())

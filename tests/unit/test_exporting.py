@@ -87,6 +87,23 @@ def test_each_format_answers_as_the_network(backbone: str, kind: Format, tmp_pat
     assert (found > 0) == (largest > 0)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", Format)
+def test_mirror_images_are_part_of_an_exported_network(kind: Format, tmp_path: Path) -> None:
+    """Of weights judged with them, the softmax of the file's logits is the mean of both."""
+    built = network()
+    made, path = classifier(tmp_path, built, tta=True), tmp_path / kind.file_name
+    export_network(made, path, kind, random_squares(made))
+    answer, _ = reader(kind, path)
+    for size in (1, 5):
+        squares = torch.rand(size, 3, 32, 32)
+        with torch.no_grad():
+            one, other = built(squares).softmax(1), built(squares.flip(3)).softmax(1)
+            found = answer(squares).softmax(1)
+        assert (one - other).abs().max() > 1e-3  # the network does tell them apart
+        assert found.numpy() == pytest.approx(((one + other) / 2).numpy(), abs=1e-5)
+
+
 class Wrong(nn.Module):
     """A network that answers wrongly in some way; `scale` is its largest logit."""
 

@@ -23,6 +23,7 @@ from tests.lab import Lab
 from tests.tiny_training import CPU, card_of, network_of, noise, same, schedule, stage
 from trainers.backbone import Network
 from trainers.checkpoint import read_weights, save_weights
+from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.metrics import Metric
 from trainers.soup import Kitchen, average, drifting, estimate_statistics
@@ -119,13 +120,16 @@ def test_frozen_statistics_stay() -> None:
         assert torch.equal(before, after) is (name not in layers)
 
 
-def kitchen(tmp_path: Path, networks: Sequence[Network]) -> tuple[Kitchen, Manifest]:
+def kitchen(
+    tmp_path: Path, networks: Sequence[Network], tta: Sequence[bool] = (False, False)
+) -> tuple[Kitchen, Manifest]:
     """Give what makes soups of these networks, saved as files trained on noise."""
     manifest = noise(tmp_path / "photos")
     files = []
     for index, network in enumerate(networks):
         files.append(tmp_path / f"{index}.safetensors")
-        card = card_of(classes=manifest.classes, manifest_digest=manifest.digest, seed=index)
+        about = {"classes": manifest.classes, "manifest_digest": manifest.digest}
+        card = card_of(**about, seed=index, tta=tta[index])
         save_weights(files[-1], network.state_dict(), card)
     return Kitchen(manifest, files, CPU), manifest
 
@@ -175,6 +179,22 @@ def test_a_file_alone_is_as_it_is(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = seen(2)(shown(manifest, Split.VALID)).softmax(1).numpy()
     assert np.allclose(cook.evaluation([1]).probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tta", [(True, True), (True, False), (False, True)])
+def test_a_soup_is_judged_as_its_first_ingredient_was(
+    tta: tuple[bool, bool], tmp_path: Path
+) -> None:
+    """With mirror images or without: in what is chosen by, in its card and by `predict`."""
+    cook, manifest = kitchen(tmp_path, [seen(1), seen(2)], tta)
+    paths = [manifest.root / photo.path for photo in manifest.of_split(Split.VALID)]
+    for members in ([0, 1], [1, 0]):
+        file = tmp_path / f"soup{members}.safetensors"
+        cook.save(members, file, {})
+        soup, found = load(file), cook.evaluation(members).probabilities
+        assert soup.card.tta is tta[members[0]]
+        assert np.allclose(soup.predict(paths), found, atol=1e-6)
+        assert not np.allclose(soup.predict(paths, augment=not soup.card.tta), found, atol=1e-5)
 
 
 def test_files_of_other_data_make_no_soup(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Photos judged together with their mirror images, as logits: a drop-in for a plain network.
+
+The logits are the logarithm of the mean of both probabilities, whose softmax is that mean. So
+whatever takes a network's logits, be it a loss or an exported file's user, need not know of it.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Mirrored(nn.Module):
+    """Judges squares (B, 3, S, S) by a network's view of them and of their mirror images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, squares: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        return _together(self.network(squares), self.network(squares.flip(3)))
+
+
+class MirroredPairs(nn.Module):
+    """Judges what a body made of photos and of their mirror images, (B, 2, ...), by the rest."""
+
+    def __init__(self, rest: nn.Module) -> None:
+        super().__init__()
+        self.rest = rest
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        return _together(self.rest(pairs[:, 0]), self.rest(pairs[:, 1]))
+
+
+def judging(network: nn.Module, *, tta: bool) -> nn.Module:
+    """Return what judges squares: the network itself, or with `tta` it and the mirror images."""
+    return Mirrored(network) if tta else network
+
+
+def _together(one: Tensor, other: Tensor) -> Tensor:
+    both = torch.stack([one.float().log_softmax(1), other.float().log_softmax(1)])
+    return both.logsumexp(0) - math.log(2)
