@@ -71,7 +71,7 @@ def test_probabilities_and_loss_are_those_of_the_mean(micro_batch: int | None) -
 
 
 def test_the_surest_answers_stay_finite() -> None:
-    """Where both views leave a class no probability that float32 can hold, its logit is a number."""
+    """A class to which both views leave less probability than float32 holds has a finite logit."""
     pairs = torch.tensor([[[200.0, -200.0], [300.0, 0.0]]])
     logits = MirroredPairs(nn.Identity())(pairs)
     assert logits.isfinite().all()
