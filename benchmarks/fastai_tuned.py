@@ -57,13 +57,15 @@ def suggest(trial: optuna.Trial) -> Settings:
 
 def loaders(photos: PhotoList, size: int) -> DataLoaders:
     """Cut 75 to 100 % of each photo's area, with fastai's usual changes, and normalise."""
-    items = list(zip(photos.train.paths, photos.train.labels.tolist(), strict=True))
-    items += zip(photos.valid.paths, photos.valid.labels.tolist(), strict=True)
+    both = (photos.train, photos.valid)
+    items = [path for split in both for path in split.paths]
+    labels = dict(
+        zip(items, (label for split in both for label in split.labels.tolist()), strict=True)
+    )
     body: Any = packaged_body()
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=list(range(len(photos.classes))))),
-        get_x=lambda item: item[0],
-        get_y=lambda item: item[1],
+        get_y=labels.__getitem__,
         splitter=IndexSplitter(range(len(photos.train), len(items))),
         item_tfms=Resize(DECODED),
         batch_tfms=[
@@ -106,9 +108,8 @@ def train(photos: PhotoList, settings: Settings, seed: int, deadline: Deadline) 
 
 def predicted(built: Learner, paths: Iterable[Path]) -> Probabilities:
     """Return the probabilities of photos that it was not given before."""
-    items = [(path, 0) for path in paths]
     with built.no_bar(), built.no_logging():
-        found = built.get_preds(dl=built.dls.test_dl(items))[0].numpy()
+        found = built.get_preds(dl=built.dls.test_dl(list(paths)))[0].numpy()
     return np.asarray(found)
 
 

@@ -64,7 +64,7 @@ def build(classes: int, settings: Settings) -> Module:
         BACKBONE, num_classes=classes, drop_path_rate=settings["drop_path"]
     )
     network.load_state_dict(packaged_body().state_dict(), strict=False)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)
 
 
 def loader(photos: Photos, network: Any, settings: Settings, *, training: bool) -> Loader:
