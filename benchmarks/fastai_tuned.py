@@ -24,10 +24,8 @@ from fastai.vision.all import (
     set_seed,
     vision_learner,
 )
-from recipe_task import BACKBONE, PhotoList, Probabilities, asked_of, packaged_body
+from recipe_task import BACKBONE, PhotoList, Probabilities, asked_of, loading_workers, packaged_body
 from tuning import Deadline, Settings, Trained, tune
-
-from trainers.allowance import usable_cpus
 
 BATCH = 32
 DECODED = 256
@@ -65,7 +63,7 @@ def loaders(photos: PhotoList, size: int) -> DataLoaders:
     body: Any = packaged_body()
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=list(range(len(photos.classes))))),
-        get_y=labels.__getitem__,
+        get_y=lambda path: labels[path],
         splitter=IndexSplitter(range(len(photos.train), len(items))),
         item_tfms=Resize(DECODED),
         batch_tfms=[
@@ -73,9 +71,9 @@ def loaders(photos: PhotoList, size: int) -> DataLoaders:
             Normalize.from_stats(body.pretrained_cfg["mean"], body.pretrained_cfg["std"]),
         ],
     )
-    cpus = usable_cpus()
-    workers = cpus if cpus > 1 else 0
-    return block.dataloaders(items, bs=BATCH, num_workers=workers, device=torch.device("cpu"))
+    return block.dataloaders(
+        items, bs=BATCH, num_workers=loading_workers(), device=torch.device("cpu")
+    )
 
 
 def learner(photos: PhotoList, settings: Settings) -> Learner:

@@ -146,8 +146,9 @@ def carry_out(run: Run, given: argparse.Namespace, book: Book) -> None:
 def measure(given: argparse.Namespace, book: Book) -> None:
     """Carry out all runs: one after the other, or as many side by side as there are lanes.
 
-    With several lanes, each has CPUs of its own.
+    Where not all CPUs are asked for, each lane has its own.
     """
+    apart = given.threads < usable_cpus()
     waiting: SimpleQueue[Run] = SimpleQueue()
     for run in to_run(given, book.rows()):
         if find_spec(run.entry.package) is None:
@@ -156,7 +157,7 @@ def measure(given: argparse.Namespace, book: Book) -> None:
             waiting.put(run)
 
     def lane(number: int) -> None:
-        if given.lanes > 1:  # of this thread, and so of the processes that it starts
+        if apart:  # of this thread, and so of the processes that it starts
             first = number * given.threads
             os.sched_setaffinity(0, range(first, first + given.threads))
         while not waiting.empty():

@@ -54,7 +54,8 @@ def tables(rows: Sequence[Row], against: str) -> str:
         parts += [cost_table(competing), overtaking_table(competing)]
     if ablation.contestants:
         recipe = "the recipe"
-        parts += [differences_table(ablation, recipe), cost_table(ablation)]
+        parts += [errors_table(ablation, recipe), differences_table(ablation, recipe)]
+        parts += [cost_table(ablation)]
     return "\n\n".join(parts)
 
 

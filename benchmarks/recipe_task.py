@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -144,6 +145,15 @@ def packaged_body() -> nn.Module:
     stage = Stage(image_size=224)
     schedule = Schedule(backbone=BACKBONE, hidden=(), stages=(stage,))
     return build_network(schedule, 2, 0).body
+
+
+def loading_workers() -> int:
+    """Return how many processes load photos: one for each thread; alone, training does it itself.
+
+    Starting a process in each epoch, and waiting for it, would be all that a single core gains.
+    """
+    threads = torch.get_num_threads()
+    return threads if threads > 1 else 0
 
 
 def cpu_seconds() -> float:

@@ -9,7 +9,15 @@ import optuna
 import timm
 import torch
 from PIL import Image
-from recipe_task import BACKBONE, PhotoList, Photos, Probabilities, asked_of, packaged_body
+from recipe_task import (
+    BACKBONE,
+    PhotoList,
+    Photos,
+    Probabilities,
+    asked_of,
+    loading_workers,
+    packaged_body,
+)
 from timm.data import create_transform
 from timm.data.mixup import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -19,8 +27,6 @@ from timm.utils import ModelEmaV3
 from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 from tuning import Deadline, Settings, Trained, tune
-
-from trainers.allowance import usable_cpus
 
 BATCH = 32
 SMOOTHING = 0.1
@@ -84,13 +90,12 @@ def loader(photos: Photos, network: Any, settings: Settings, *, training: bool) 
         interpolation="bicubic",
         **(changes if training else {"crop_pct": 1.0}),
     )
-    cpus = usable_cpus()
     return DataLoader(
         Views(photos.paths, photos.labels.tolist(), transform),
         BATCH,
         shuffle=training,
         drop_last=training,
-        num_workers=cpus if cpus > 1 else 0,
+        num_workers=loading_workers(),
     )
 
 
