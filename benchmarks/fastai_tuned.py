@@ -31,6 +31,8 @@ BATCH = 32
 DECODED = 256
 """Pixels of the squares that the loaders give, from which a batch's crops are cut (presizing)."""
 
+USUAL: Settings = {"base_lr": 2e-3, "epochs": 4, "freeze_epochs": 1, "size": 224}
+
 
 class Ends(Callback):  # type: ignore[misc]  # fastai comes without types
     """Ends training when the time is over."""
@@ -115,7 +117,7 @@ def main() -> None:
     """Compete, and print the answer."""
     asked = asked_of(__doc__)
     torch.set_num_threads(asked.threads)
-    tune("fastai", asked, suggest, train).print()
+    tune("fastai", asked, USUAL, suggest, train).print()
 
 
 if __name__ == "__main__":

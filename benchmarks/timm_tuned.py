@@ -31,6 +31,18 @@ from tuning import Deadline, Settings, Trained, tune
 BATCH = 32
 SMOOTHING = 0.1
 WEIGHT_DECAY = 0.05
+USUAL: Settings = {
+    "lr": 1e-3,
+    "layer_decay": 0.75,
+    "epochs": 8,
+    "mixup": 0.0,
+    "re_prob": 0.25,
+    "auto_augment": "rand-m9-mstd0.5",
+    "scale": 0.35,
+    "drop_path": 0.1,
+    "ema": 0.0,
+    "size": 224,
+}
 Loader = DataLoader[tuple[torch.Tensor, int]]
 
 
@@ -165,7 +177,7 @@ def main() -> None:
     """Compete, and print the answer."""
     asked = asked_of(__doc__)
     torch.set_num_threads(asked.threads)
-    tune("timm", asked, suggest, train).print()
+    tune("timm", asked, USUAL, suggest, train).print()
 
 
 if __name__ == "__main__":

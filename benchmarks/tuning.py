@@ -47,12 +47,13 @@ class Trained:
 def tune(
     name: str,
     asked: Asked,
+    usual: Settings,
     suggest: Callable[[optuna.Trial], Settings],
     train: Callable[[PhotoList, Settings, int, Deadline], Trained],
 ) -> Answer:
     """Search settings until the time is over; answer with the best by validation.
 
-    A trial that the end finds in training does not count. The sampler sees the errors, and the log
+    The `usual` settings are tried first. A trial that the end finds in training does not count. The sampler sees the errors, and the log
     loss where they are equal.
     """
     optuna.logging.set_verbosity(logging.WARNING)
@@ -60,6 +61,7 @@ def tune(
     clock, photos = Stopwatch(asked.began), PhotoList.read(asked.data)
     deadline, found = Deadline(clock, asked.minutes), _Found(name, photos, clock)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=asked.seed))
+    study.enqueue_trial(usual)
     with suppress(OutOfTime):
         while not (deadline.binding and deadline.passed):
             trial = study.ask()
