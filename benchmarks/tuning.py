@@ -53,8 +53,8 @@ def tune(
 ) -> Answer:
     """Search settings until the time is over; answer with the best by validation.
 
-    The `usual` settings are tried first. A trial that the end finds in training does not count. The sampler sees the errors, and the log
-    loss where they are equal.
+    The `usual` settings are tried first. A trial that the end finds in training does not count.
+    The sampler sees the errors, and the log loss where they are equal.
     """
     optuna.logging.set_verbosity(logging.WARNING)
     warnings.filterwarnings("ignore")
