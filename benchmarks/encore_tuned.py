@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +41,7 @@ class Search:
         """Search until so many minutes have passed since this process was started."""
         left = 60 * minutes - self._clock.seconds
         if left > 0:
-            self._run("--trials", str(TRIALS), "--timeout", f"{left:.0f}s", "--repeats", "1")
+            self._run("--trials", str(TRIALS), "--timeout", f"{left:.0f}s")
 
     def only(self, schedule: Schedule) -> None:
         """Train one schedule."""
@@ -49,19 +50,22 @@ class Search:
         self._run(str(grid), "--strategy", "grid", "--trials", "1")
 
     def answer(self, name: str) -> Answer:
-        """Answer with what `best` chooses; the test photos are looked at off the clock."""
+        """Answer with what `best` chooses; the test photos are looked at off the clock.
+
+        Raises `NothingToSelect` if no trial has finished yet.
+        """
         chosen = best(storage=self._storage)
         with self._clock.stopped():
             found = load(chosen.file).predict(self._photos.test.paths)
         return self._answer(name, chosen.errors, found, chosen)
 
-    def ensemble_answer(self, name: str) -> Answer | None:
-        """Answer with what `best --ensemble` chooses; None where there are too few files."""
+    def ensemble_answer(self, name: str) -> Answer:
+        """Answer with what `best --ensemble` chooses, off the clock.
+
+        Raises `NothingToSelect` where there are too few files.
+        """
         with self._clock.stopped():
-            try:
-                several = ensemble(storage=self._storage)
-            except NothingToSelect:
-                return None
+            several = ensemble(storage=self._storage)
             members = load_ensemble((member.file, member.count) for member in several.members)
             found = members.predict(self._photos.test.paths)
         return self._answer(name, several.errors, found, None)
@@ -128,10 +132,9 @@ def main() -> None:
             return
         for minutes in given.moments:
             search.go_on(minutes)
-            search.answer(f"encore-{minutes:g}").print()
-            several = search.ensemble_answer(f"encore-{minutes:g}, ensemble")
-            if several is not None:
-                several.print()
+            with suppress(NothingToSelect):
+                search.answer(f"encore-{minutes:g}").print()
+                search.ensemble_answer(f"encore-{minutes:g}, ensemble").print()
 
 
 if __name__ == "__main__":
