@@ -184,15 +184,16 @@ def overtaking_table(results: Results) -> str:
 
 
 def _mean_errors(answers: Iterable[Row]) -> float:
-    return mean(len(row["test_wrong"]) for row in answers)
+    return mean(float(len(row["test_wrong"])) for row in answers)
 
 
 def _reached(answers: Iterable[Row]) -> float:
     """Return the mean CPU seconds after which what was chosen in the end had been trained."""
-    return mean(
-        next(step["cpu_seconds"] for step in row["trail"] if step["settings"] == row["settings"])
-        for row in answers
-    )
+    found: list[float] = []
+    for row in answers:
+        chosen = (step for step in row["trail"] if step["settings"] == row["settings"])
+        found.append(next(chosen)["cpu_seconds"])
+    return mean(found)
 
 
 def spread(values: Sequence[float]) -> str:
