@@ -1,0 +1,200 @@
+"""The recipe with each ingredient taken away or added alone, trained by `Finetuner`.
+
+Variants of one set and seed share a cache, and those that begin with the same stages train them
+once. `settings` tells what each stage took: CPU seconds of every epoch, and of its first one beyond
+the median of the others, which is where features and activations of frozen blocks are made.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from recipe_task import BACKBONE, Answer, Asked, PhotoList, Stopwatch, command_line
+
+from trainers.base import BEST, LAST, StageTask
+from trainers.classifier import load
+from trainers.data.cache import Cache
+from trainers.data.manifest import build_manifest
+from trainers.device import choose_compute
+from trainers.finetuner import Finetuner
+from trainers.schedule import (
+    Annealing,
+    Augmentation,
+    Balance,
+    BatchNorm,
+    Schedule,
+    Stage,
+    Train,
+)
+
+RECIPE = Schedule(
+    backbone=BACKBONE,
+    hidden=(),
+    stages=(
+        Stage(image_size=224, train=Train.PROBE),
+        Stage(
+            image_size=224,
+            cycle_len=8,
+            annealing=Annealing.ONE_CYCLE,
+            lrs=(1e-4, 2e-4, 1e-3),
+            max_zoom=1.1,
+            augmentation=Augmentation.SIDE_ON,
+            dropout=0.25,
+            frozen=0.5,
+            views=10,
+            batch_norm=BatchNorm.FROZEN,
+        ),
+    ),
+)
+"""What the ingredients are taken from or added to."""
+
+Change = Callable[[Schedule], Schedule]
+
+
+def last(**fields: Any) -> Change:
+    """Return what changes the last stage of a schedule."""
+
+    def changed(schedule: Schedule) -> Schedule:
+        *before, stage = schedule.stages
+        return replace(schedule, stages=(*before, replace(stage, **fields)))
+
+    return changed
+
+
+def every(**fields: Any) -> Change:
+    """Return what changes all stages of a schedule."""
+    return lambda schedule: replace(
+        schedule, stages=tuple(replace(stage, **fields) for stage in schedule.stages)
+    )
+
+
+def without_probe(hidden: tuple[int, ...]) -> Change:
+    """Return what begins with a random head."""
+    return lambda schedule: replace(schedule, hidden=hidden, stages=schedule.stages[1:])
+
+
+VARIANTS: dict[str, Change] = {
+    "the recipe": lambda schedule: schedule,
+    "the probe alone": lambda schedule: replace(schedule, stages=schedule.stages[:1]),
+    "a random linear head": without_probe(()),
+    "a random head with a hidden layer of 512": without_probe((512,)),
+    "BatchNorm as usual": last(batch_norm=BatchNorm.TRAIN),
+    "nothing frozen, 3 epochs": last(frozen=0.0, views=0, cycle_len=3),
+    "nothing frozen, 8 epochs": last(frozen=0.0, views=0),
+    "a quarter frozen": last(frozen=0.25),
+    "three quarters frozen": last(frozen=0.75),
+    "new views in each epoch": last(views=0),
+    "4 views": last(views=4),
+    "4 epochs": last(cycle_len=4),
+    "16 epochs": last(cycle_len=16),
+    "128 px": every(image_size=128),
+    "160 px": every(image_size=160),
+    "no dropout": last(dropout=0.0),
+    "no augmentation": last(augmentation=Augmentation.NONE, max_zoom=1.0),
+    "late body's rate 1e-4": last(lrs=(5e-5, 1e-4, 1e-3)),
+    "late body's rate 5e-4": last(lrs=(2.5e-4, 5e-4, 1e-3)),
+    "cosine": last(annealing=Annealing.COSINE),
+    "+ warm-up 0.1": last(annealing=Annealing.COSINE, warm_up=0.1),
+    "+ TrivialAugment": last(augmentation=Augmentation.TRIVIAL),
+    "+ erasing 0.25": last(erasing=0.25),
+    "+ mixup 0.2": last(mixup=0.2),
+    "+ cutmix 1": last(cutmix=1.0),
+    "+ label smoothing 0.1": last(label_smoothing=0.1),
+    "+ stochastic depth 0.1": last(drop_path=0.1),
+    "+ layer decay 0.8": last(layer_decay=0.8),
+    "+ weight decay 0.05": last(weight_decay=0.05),
+    "+ clipping at 1": last(clip_grad=1.0),
+    "+ balanced loss": every(balance=Balance.LOSS),
+    "+ balanced sampling": last(balance=Balance.SAMPLING),
+    "+ EMA 0.99": last(ema=0.99),
+    "+ mirror images in validation": every(tta=True),
+}
+"""By name, what is changed of the recipe."""
+
+
+class Ablation:
+    """Trains variants on one set under one seed."""
+
+    def __init__(self, asked: Asked, folder: Path) -> None:
+        self._seed, self._folder = asked.seed, folder
+        self._clock = Stopwatch(asked.began)
+        self._photos = PhotoList.read(asked.data)
+        manifest = build_manifest(asked.data)
+        self._trainer = Finetuner(
+            manifest,
+            compute=choose_compute("cpu"),
+            cache=Cache(folder / "cache", manifest),
+        )
+        self._trained: dict[str, dict[str, Any]] = {}
+
+    def answer(self, name: str) -> Answer:
+        """Train a variant, and answer with its best epoch by validation."""
+        schedule = VARIANTS[name](RECIPE)
+        began = self._clock.seconds
+        stages, start = [], None
+        for prefix in schedule.prefixes():
+            stages.append(self._stage(prefix, start))
+            start = self._home(prefix) / LAST
+        with self._clock.stopped():
+            found = load(self._home(schedule) / BEST).predict(self._photos.test.paths)
+        return Answer(
+            contestant=name,
+            valid_errors=stages[-1]["valid_errors"],
+            test_wrong=self._photos.test.wrong(found.argmax(1)),
+            test_photos=len(self._photos.test),
+            train_photos=len(self._photos.train),
+            seconds=self._clock.seconds - began,
+            cpu_seconds=sum(stage["training"] + stage["features"] for stage in stages),
+            settings={"stages": stages},
+        )
+
+    def _home(self, schedule: Schedule) -> Path:
+        return self._folder / schedule.digest[:16]
+
+    def _stage(self, schedule: Schedule, start: Path | None) -> dict[str, Any]:
+        """Train the last stage of a schedule, if no variant has yet; tell what it took."""
+        if schedule.digest not in self._trained:
+            self._trained[schedule.digest] = self._train(schedule, start)
+        return self._trained[schedule.digest]
+
+    def _train(self, schedule: Schedule, start: Path | None) -> dict[str, Any]:
+        folder = self._home(schedule)
+        folder.mkdir()
+        with self._clock.stopped():  # decoding is the same for all
+            self._trainer.prepare(schedule.stages, lambda _done, _of: None)
+        task = StageTask(schedule=schedule, seed=self._seed, folder=folder, start=start)
+        cpu, epochs, errors = [self._clock.cpu], [], []
+        for epoch in self._trainer.train(task):
+            cpu.append(self._clock.cpu)
+            epochs.append(epoch)
+            errors.append(round((1 - epoch.accuracy) * len(self._photos.valid)))
+        spent = [after - before for before, after in pairwise(cpu)]
+        extra = max(0.0, spent[0] - median(spent[1:])) if len(spent) > 1 else 0.0
+        best = min(zip(errors, (epoch.valid_loss for epoch in epochs), strict=True))
+        return {
+            "valid_errors": best[0],
+            "training": sum(spent) - extra,
+            "features": extra,
+            "epochs": [round(each, 3) for each in spent],
+        }
+
+
+def main() -> None:
+    """Train the variants, and print an answer for each."""
+    parser = command_line(__doc__)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    with TemporaryDirectory() as folder:
+        ablation = Ablation(Asked.of(given), Path(folder))
+        for name in given.variants:
+            ablation.answer(name).print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The contestant Encore: its command line, from an empty folder, as its users type it.
+
+One study, whose state is answered with at each of `--moments`; or, with `--first`, the first
+schedule of a preset alone.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from recipe_task import BACKBONE, Answer, Asked, PhotoList, Probabilities, Stopwatch, command_line
+
+from study import Selection, best
+from study.config import Preset
+from study.ensemble import ensemble
+from study.pool import NothingToSelect
+from study.presets import preset_schedule
+from trainers.classifier import load
+from trainers.ensemble import load_ensemble
+from trainers.schedule import Schedule
+
+CLI = Path(__file__).parents[1] / "cli.py"
+TRIALS = 1000
+"""More than there is time for."""
+
+
+class Search:
+    """A study in a folder of its own, and what came of it."""
+
+    def __init__(self, asked: Asked, folder: Path) -> None:
+        self._asked, self._folder = asked, folder
+        self._storage = f"sqlite:///{folder / 'encore.db'}"
+        self._clock = Stopwatch(asked.began)
+        self._photos = PhotoList.read(asked.data)
+
+    def go_on(self, minutes: float) -> None:
+        """Search until so many minutes have passed since this process was started."""
+        left = 60 * minutes - self._clock.seconds
+        if left > 0:
+            self._run("--trials", str(TRIALS), "--timeout", f"{left:.0f}s")
+
+    def only(self, schedule: Schedule) -> None:
+        """Train one schedule."""
+        grid = self._folder / "grid.toml"
+        grid.write_text(as_toml(schedule), encoding="utf-8")
+        self._run(str(grid), "--strategy", "grid", "--trials", "1")
+
+    def answer(self, name: str) -> Answer:
+        """Answer with what `best` chooses; the test photos are looked at off the clock.
+
+        Raises `NothingToSelect` if no trial has finished yet.
+        """
+        chosen = best(storage=self._storage)
+        with self._clock.stopped():
+            found = load(chosen.file).predict(self._photos.test.paths)
+        return self._answer(name, chosen.errors, found, chosen)
+
+    def ensemble_answer(self, name: str) -> Answer:
+        """Answer with what `best --ensemble` chooses, off the clock.
+
+        Raises `NothingToSelect` where there are too few files.
+        """
+        with self._clock.stopped():
+            several = ensemble(storage=self._storage)
+            members = load_ensemble((member.file, member.count) for member in several.members)
+            found = members.predict(self._photos.test.paths)
+        return self._answer(name, several.errors, found, None)
+
+    def _answer(
+        self, name: str, errors: int, of_test: Probabilities, chosen: Selection | None
+    ) -> Answer:
+        return Answer(
+            contestant=name,
+            valid_errors=errors,
+            test_wrong=self._photos.test.wrong(of_test.argmax(1)),
+            test_photos=len(self._photos.test),
+            train_photos=len(self._photos.train),
+            seconds=self._clock.seconds,
+            cpu_seconds=self._clock.cpu,
+            settings={} if chosen is None else {"trial": chosen.trial, "seed": chosen.seed},
+        )
+
+    def _run(self, *options: str) -> None:
+        threads = self._asked.threads
+        command: Sequence[str] = [
+            *(sys.executable, str(CLI), "search", *options),
+            *("--data", str(self._asked.data.resolve()), "--storage", self._storage),
+            *("--seed", str(self._asked.seed), "--allow-leaks"),
+            *("--devices", f"cpu:{threads}" if threads > 1 else "cpu"),
+        ]
+        done = subprocess.run(  # noqa: S603
+            command, cwd=self._folder, stdout=sys.stderr, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"search ended with code {done.returncode}")
+
+
+def first_schedule(preset: str) -> Schedule:
+    """Return the first schedule of a preset, for the default backbone."""
+    return preset_schedule(Preset(preset), BACKBONE, "pretrained")
+
+
+def as_toml(schedule: Schedule) -> str:
+    """Write a grid of one schedule; a JSON value is one of TOML, but for null, which none has."""
+    plain = schedule.to_dict()
+    stages = plain.pop("stages")
+    lines = ["[[schedules]]", *_lines(plain)]
+    for stage in stages:
+        lines += ["[[schedules.stages]]", *_lines(stage)]
+    return "\n".join([*lines, ""])
+
+
+def _lines(table: dict[str, object]) -> list[str]:
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+
+
+def main() -> None:
+    """Compete, and print an answer for each moment."""
+    parser = command_line(__doc__)
+    parser.add_argument("--moments", type=float, nargs="+", default=[5, 15], help="minutes")
+    parser.add_argument("--first", metavar="PRESET", help="train its first schedule alone")
+    given = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        search = Search(Asked.of(given), Path(folder))
+        if given.first:
+            search.only(first_schedule(given.first))
+            search.answer("encore-first").print()
+            return
+        for minutes in given.moments:
+            search.go_on(minutes)
+            with suppress(NothingToSelect):
+                search.answer(f"encore-{minutes:g}").print()
+                search.ensemble_answer(f"encore-{minutes:g}, ensemble").print()
+
+
+if __name__ == "__main__":
+    main()
