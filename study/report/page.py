@@ -21,6 +21,7 @@ from study.report.figures.style import Panel
 from study.report.pictures import Pictures, pairs, photos_json
 from study.report.worst import Explanation, worst_of
 from study.schedules import cheapest
+from study.wording import stage_table
 from trainers.schedule import Schedule
 
 SCRIPTS = ("page", "table", "trials", "tree", "classes", "watch")
@@ -156,7 +157,7 @@ def _environment() -> jinja2.Environment:
         "json": to_json,
         "percent": lambda share: f"{100 * share:.1f} %",
         "time": time_text,
-        "rates": lambda values: "/".join(f"{value:.3g}" for value in values),
+        "stage_table": stage_table,
     }
     environment.globals["count_text"] = count_text
     environment.globals["score_text"] = score_text

@@ -25,6 +25,7 @@ from study.progress import (
 )
 from study.progress import Progress as Told
 from trainers.metrics import Metric
+from trainers.schedule import Stage, Train
 
 
 class SearchView:
@@ -99,7 +100,7 @@ class SearchView:
             description=f"trial {told.number} seed {told.seed}",
             completed=told.epochs_before,
             total=told.schedule.epochs,
-            note=f"{text}  {stage.image_size} px  lr {stage.lrs[-1]:g}",
+            note=f"{text}  {_briefly(stage)}",
         )
 
     def _epoch_finished(self, told: EpochFinished) -> None:
@@ -129,6 +130,12 @@ class SearchView:
 
     def _print(self, line: str) -> None:
         self._bars.console.print(line, highlight=False, soft_wrap=True)
+
+
+def _briefly(stage: Stage) -> str:
+    if stage.train is Train.PROBE:
+        return f"probe {stage.image_size} px"
+    return f"{stage.image_size} px  lr {stage.lrs[-1]:g}"
 
 
 def trial_text(told: TrialFinished, metric: Metric) -> str:

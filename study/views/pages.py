@@ -136,14 +136,12 @@ def print_spare(console: Console, cleaned: "Cleaned") -> None:
 def print_plan(console: Console, found: "Plan") -> None:
     """Print what a search would cost."""
     table = Table(title=f"study {escape(found.study)}", title_justify="left", box=None)
-    for name in ("image size", "s / epoch", "", "epochs", "time"):
-        table.add_column(name, justify="left" if not name else "right")
-    for line in found.sizes:
+    for name in ("stage", "s / epoch", "", "epochs", "time"):
+        table.add_column(name, justify="left" if name in ("", "stage") else "right")
+    for line in found.stages:
         known = "as trained" if line.measured else "timed now"
         seconds = f"{line.seconds_per_epoch:.1f}"
-        table.add_row(
-            f"{line.image_size} px", seconds, known, str(line.epochs), time_text(line.seconds)
-        )
+        table.add_row(line.stage, seconds, known, str(line.epochs), time_text(line.seconds))
     console.print(table)
     slots = f" on {found.slots} slots" if found.slots > 1 else ""
     console.print(
@@ -159,8 +157,7 @@ def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
         "" if stage.trained_by == view.line.number else f", trained by trial {stage.trained_by}"
     )
     console.print(f"[bold]stage {stage.position + 1}[/]: {stage.state}{shared}")
-    settings = ", ".join(f"{name} {value}" for name, value in stage.settings.items())
-    console.print(f"  {escape(settings)}", highlight=False)
+    console.print(f"  {escape(stage.text)}", highlight=False)
     _print_speed(console, stage)
     for file in stage.files:
         console.print(

@@ -116,14 +116,14 @@ def test_a_plan_spends_nothing_and_a_repeat_counts_all_seeds(folder: Path, run: 
     """Before a search there is no database; after it, epochs are known, and seeds are a total."""
     planned = json.loads(run("plan", "--trials", "3", "--json"))
     assert not (folder / "runs" / "encore.db").exists()
-    assert {line["image_size"] for line in planned["sizes"]} <= {16, 24}
+    assert {line["image_size"] for line in planned["stages"]} <= {16, 24}
     assert 0 < planned["seconds"] <= planned["alone_seconds"] * 1.001
-    assert not any(line["measured"] for line in planned["sizes"])
+    assert not any(line["measured"] for line in planned["stages"])
     halved = json.loads(run("plan", "--trials", "1", "--devices", "cpu:2", "--json"))
     assert halved["slots"] == 2
     assert halved["wall_seconds"] == halved["seconds"] / 2
     run("search", "--trials", "1")
-    assert any(line["measured"] for line in json.loads(run("plan", "--json"))["sizes"])
+    assert any(line["measured"] for line in json.loads(run("plan", "--json"))["stages"])
     for _ in range(2):  # the second one finds nothing to do
         run("repeat", "0", "--seeds", "2")
         listed = json.loads(run("ls", "--json"))["trials"]

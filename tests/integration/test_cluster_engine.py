@@ -241,7 +241,7 @@ def test_a_plan_counts_the_slots_of_all_nodes_and_times_on_one(
         )  # fmt: skip
     assert found.slots == 2
     assert found.wall_seconds == found.seconds / 2 > 0
-    assert [line.image_size for line in found.sizes] == [24]
+    assert [line.image_size for line in found.stages] == [24]
     assert not (tmp_path / "runs" / "encore.db").exists()
 
 

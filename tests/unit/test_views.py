@@ -1,7 +1,7 @@
 """What is printed for a person: complete, literal, and within the terminal's width."""
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from study.commands import console as consoles
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialLine, TrialList, TrialView
 from study.views.pages import print_cached, print_doctor, print_trial, print_trials
+from study.wording import stages_text
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 
@@ -97,7 +98,8 @@ def view(**others: Any) -> TrialView:
         key="k",
         state=State.COMPLETE,
         trained_by=2,
-        settings=OF.to_dict()["stages"][0],
+        settings=asdict(OF.stages[0]),
+        text=stages_text(OF.stages),
         epochs=(epoch,),
         files=(file,),
     )
@@ -125,7 +127,7 @@ def test_show_is_printed_literally() -> None:
     assert "stage 1: complete, trained by trial 2" in said
     assert "net, head [512], schedule dddddddddddd" in said
     assert "accuracy over 1 epochs" in said
-    assert "dropout (0.25, 0.5)" in said
+    assert "dropout 0.25/0.5" in said
 
 
 def test_a_trial_that_has_only_begun_can_be_shown() -> None:

@@ -114,7 +114,7 @@ function detailLayout(runs, bounds, shapes) {
     yaxis4: { ...title("px"), overlaying: "y3", side: "right", showgrid: false, rangemode: "tozero" },
     shapes,
     annotations: runs.map((run, index) => ({
-      text: isNarrow() ? `${run.image_size} px` : `stage ${run.stage}<br>${run.image_size} px, batch ${run.batch_size}`,
+      text: isNarrow() ? `${run.image_size} px` : `stage ${run.stage}<br>${run.image_size} px, ${run.trains === "probe" ? "probe" : `batch ${run.batch_size}`}`,
       x: (bounds[index] + bounds[index + 1] + 1) / 2,
       y: 1, yref: "paper", yanchor: "bottom", showarrow: false, font: { size: 11 },
     })),

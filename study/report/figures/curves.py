@@ -73,12 +73,12 @@ def details_of(contents: Contents) -> dict[str, Any]:
 
     `trials`: a list, in number order, of {n (the number), seed, role, state, score, score_text,
     loss, schedule (in words), runs (ids in training order), failure}. `runs`: by id {stage (from
-    1), image_size, batch_size, epochs (planned), crop, dropout, shared (by so many trials), state,
-    seconds, epoch, cycle, train_loss, valid_loss, accuracy, score, lr (of the head, at the epoch's
-    first step)}, the last seven columns of equal length. `epoch` counts from 1 in the stage: where
-    the plan has more epochs, or the columns are thinned out, it says which there are. A cycle
-    restarts at the first epoch that has a higher `cycle`. `metric` is what `score` is;
-    `higher_is_better` says which end of it wins.
+    1), trains ("probe" or "network"), image_size, batch_size, epochs (planned), crop, dropout,
+    shared (by so many trials), state, seconds, epoch, cycle, train_loss, valid_loss, accuracy,
+    score, lr (of the head, at the epoch's first step)}, the last seven columns of equal length.
+    `epoch` counts from 1 in the stage: where the plan has more epochs, or the columns are thinned
+    out, it says which there are. A cycle restarts at the first epoch that has a higher `cycle`.
+    `metric` is what `score` is; `higher_is_better` says which end of it wins.
     """
     stages = _stages(contents)
     metric = contents.study.metric
@@ -126,6 +126,7 @@ def _run(run: StageRun, stage: Stage, shared: int, contents: Contents, most: int
     rates = (stage.dropout,) if isinstance(stage.dropout, float) else stage.dropout
     return {
         "stage": run.position + 1,
+        "trains": stage.train.value,
         "image_size": stage.image_size,
         "batch_size": stage.batch_size,
         "epochs": stage.epochs,

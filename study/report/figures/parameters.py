@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
-from trainers.schedule import Schedule, Stage
+from study.wording import LABELS
+from trainers.schedule import PROBE_FIELDS, Schedule, Stage, Train
 
 Value = float | str | None
 """A parameter's value; None where the schedule has no such stage."""
@@ -37,28 +39,35 @@ def flattened(schedule: Schedule) -> dict[str, Value]:
 
 
 def _of_stage(stage: Stage) -> dict[str, Value]:
-    head = stage.lrs[-1]
-    dropout = stage.dropout
-    return {
-        "image size": stage.image_size,
+    """Return a stage's parameters; of a probe, those alone that mean something."""
+    early, late, head = stage.lrs
+    course: dict[str, Value] = {
         "batch size": stage.batch_size,
         "epochs": stage.epochs,
-        "cycles": stage.n_cycles,
-        "cycle mult": stage.cycle_mult,
-        "annealing": stage.annealing.value,
         "lr": head,
-        # Nearly always a tenth: a column only where rates were listed one by one.
-        "lr body/head": float(f"{stage.lrs[0] / head:.3g}") if head else 0.0,
-        "crop": stage.crop.value,
-        "max zoom": stage.max_zoom,
-        "augmentation": stage.augmentation.value,
-        "dropout": dropout if isinstance(dropout, float) else _listed(dropout),
-        "frozen": stage.frozen,
-        "optimizer": stage.optimizer.value,
-        "weight decay": stage.weight_decay,
-        "smoothing": stage.label_smoothing,
-        "start from": stage.start_from,
+        # Nearly always alike: columns only where rates were listed one by one.
+        "lr early/head": float(f"{early / head:.3g}") if head else 0.0,
+        "lr late/head": float(f"{late / head:.3g}") if head else 0.0,
+        "dropout": stage.dropout if isinstance(stage.dropout, float) else _listed(stage.dropout),
     }
+    probed = stage.train is Train.PROBE
+    return {
+        "trains": stage.train.value,
+        "image size": stage.image_size,
+        "crop": stage.crop.value,
+        **({} if probed else course),
+        **{
+            label: _plain(getattr(stage, name))
+            for name, label in LABELS.items()
+            if name in PROBE_FIELDS or not probed
+        },
+    }
+
+
+def _plain(value: float | str) -> Value:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def is_numeric(values: Sequence[Value]) -> bool:

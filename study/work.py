@@ -1,0 +1,48 @@
+"""What makes one stage's epoch cost more than another's."""
+
+import math
+from dataclasses import dataclass
+
+from study.wording import value_text
+from trainers.schedule import Schedule, Train
+
+
+@dataclass(frozen=True, order=True)
+class Work:
+    """A kind of stage whose epochs cost alike, whatever else is chosen.
+
+    With `cached`, what is frozen has been applied once and for all. An epoch of training shows the
+    photos in so many `passes`.
+    """
+
+    backbone: str
+    train: Train
+    image_size: int
+    frozen: float = 0.0
+    cached: bool = False
+    tta: bool = False
+    passes: int = 1
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        parts = [f"{'probe ' if self.train is Train.PROBE else ''}{self.image_size} px"]
+        if self.frozen:
+            parts.append(f"frozen {value_text('frozen', self.frozen)}")
+        parts += ["cached"] if self.cached else []
+        parts += ["mirror images"] if self.tta else []
+        parts += [f"{self.passes} passes"] if self.passes > 1 else []
+        return ", ".join(parts)
+
+
+def work_of(schedule: Schedule, position: int, photos: int) -> Work:
+    """Return what an epoch of a schedule's stage costs by, with so many photos to train on."""
+    stage = schedule.stages[position]
+    return Work(
+        backbone=schedule.backbone,
+        train=stage.train,
+        image_size=stage.image_size,
+        frozen=stage.frozen,
+        cached=stage.views > 0,
+        tta=stage.tta,
+        passes=max(1, math.ceil(stage.min_steps / math.ceil(photos / stage.batch_size))),
+    )

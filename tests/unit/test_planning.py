@@ -1,0 +1,86 @@
+"""What a search is expected to cost: by what makes one stage's epoch dearer than another's."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.planning import _price
+from study.work import Work, work_of
+from tests.lab import LABELS, schedule, stage
+from trainers.base import StageTask
+from trainers.data.manifest import Manifest, Photo, Split
+from trainers.metrics import EpochMetrics
+from trainers.schedule import Schedule, Stage, Train
+from trainers.synthetic import SyntheticTrainer
+
+DEARER: list[dict[str, Any]] = [
+    {"image_size": 64},
+    {"frozen": 0.5},
+    {"frozen": 0.5, "views": 8},
+    {"min_steps": 14},
+    {"tta": True},
+]
+SAME: list[dict[str, Any]] = [
+    {"batch_norm": "frozen"},
+    {"lrs": 0.1},
+    {"dropout": 0.5},
+    {"cycle_len": 3},
+    {"min_steps": 13},
+]
+
+
+def work(**fields: Any) -> Work:
+    """Return what an epoch of a stage costs by, with 100 photos in 13 batches."""
+    made = Stage(**{"image_size": 32, "batch_size": 8, **fields})
+    return work_of(schedule(made), 0, 100)
+
+
+@pytest.mark.parametrize("fields", DEARER)
+def test_stages_of_different_cost_have_different_prices(fields: dict[str, Any]) -> None:
+    """Size, what is frozen and cached, passes and mirror images are what an epoch costs by."""
+    assert work(**fields) != work()
+
+
+@pytest.mark.parametrize("fields", SAME)
+def test_stages_of_one_cost_share_a_price(fields: dict[str, Any]) -> None:
+    """What costs nothing is not timed apart."""
+    assert work(**fields) == work()
+
+
+def test_kinds_of_stages_read_as_what_they_are() -> None:
+    """In the words of the schedules."""
+    linear = Schedule(backbone="net", hidden=(), stages=(Stage(image_size=224, train=Train.PROBE),))
+    assert str(work_of(linear, 0, 100)) == "probe 224 px"
+    assert str(work(frozen=0.35, views=8, min_steps=30, tta=True)) == (
+        "32 px, frozen 35%, cached, mirror images, 3 passes"
+    )
+
+
+def manifest(training: int, validation: int) -> Manifest:
+    """Return so many photos that are nowhere."""
+    splits = [Split.TRAIN] * training + [Split.VALID] * validation
+    photos = tuple(
+        Photo(path=f"{number}.jpg", label=0, split=split, sha256=f"{number:064}", size=1)
+        for number, split in enumerate(splits)
+    )
+    return Manifest(root=Path(), classes=("a", "b"), photos=photos)
+
+
+def epoch(folder: Path, seconds: float, images_per_second: float) -> EpochMetrics:
+    """Return an epoch that took so long."""
+    task = StageTask(schedule=schedule(stage()), seed=0, folder=folder)
+    (made,) = SyntheticTrainer(LABELS, 3).train(task)
+    return replace(made, seconds=seconds, images_per_second=images_per_second)
+
+
+def test_a_price_counts_passes_and_a_probe_none(tmp_path: Path) -> None:
+    """Training is paid for each pass and validation once; a probe for each photo once."""
+    few, every = manifest(10, 10), manifest(100, 50)
+    timed = epoch(tmp_path, seconds=3.0, images_per_second=5.0)  # 2 s of training, 1 s of the rest
+    assert _price(timed, Work("net", Train.NETWORK, 32), few, every) == pytest.approx(20 + 5)
+    thrice = Work("net", Train.NETWORK, 32, passes=3)
+    assert _price(timed, thrice, few, every) == pytest.approx(60 + 5)
+    probe = Work("net", Train.PROBE, 32)
+    assert _price(timed, probe, few, every) == pytest.approx(3 * 150 / 20)
