@@ -59,7 +59,6 @@ def test_frozen_groups_stay_as_they_are(backbone: str, frozen: float) -> None:
         compute.scaler(),
         lambda _: 1.0,
         compute,
-        label_smoothing=0.0,
     )
     still = {id(p) for group in network.layer_groups()[: int(2 * frozen)] for p in group}
     names = {name for name, p in network.named_parameters() if id(p) in still}

@@ -45,20 +45,22 @@ class Changes:
     contrast: Floats
 
 
-def draw_order(count: int, *, seed: int, position: int, epoch: int) -> NDArray[np.int64]:
-    """Give the order in which an epoch shows its photos: a pure function of the arguments."""
-    return np.random.default_rng((seed, position, epoch, _ORDER)).permutation(count)
+def draw_order(
+    count: int, *, seed: int, position: int, epoch: int, nth: int = 0
+) -> NDArray[np.int64]:
+    """Return the order in which the `nth` pass of an epoch shows its photos, a pure function."""
+    return _random(_ORDER, seed, position, epoch, nth).permutation(count)
 
 
 def draw_numbers(
-    stage: Stage, count: int, *, seed: int, position: int, epoch: int
+    stage: Stage, count: int, *, seed: int, position: int, epoch: int, nth: int = 0
 ) -> NDArray[np.float32]:
-    """Draw what `draw_changes` needs for each photo of an epoch: a row for each of `count`.
+    """Draw what `draw_changes` needs for each photo of a pass: a row for each of `count`.
 
-    Row i is a pure function of (seed, position, epoch, i): it does not depend on `count`.
+    Row i is a pure function of (seed, position, epoch, nth, i): it does not depend on `count`.
     """
     width = _TRIES + (2 * GOOGLENET_TRIES if stage.crop is CropType.GOOGLENET else 0)
-    random = np.random.default_rng((seed, position, epoch, _CHANGES))
+    random = _random(_CHANGES, seed, position, epoch, nth)
     return random.random((count, width), dtype=np.float32)
 
 
@@ -120,6 +122,11 @@ def on_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
+
+
+def _random(stream: int, seed: int, position: int, epoch: int, nth: int) -> np.random.Generator:
+    # An epoch's first pass draws what an epoch that has no other draws.
+    return np.random.default_rng((seed, position, epoch, stream, *([nth] if nth else ())))
 
 
 def _canvas(
