@@ -36,7 +36,7 @@ def lr_multiplier(
     ONE_CYCLE rises to 1 by half a cosine before it falls. In the first `warm_up` of all steps,
     this is multiplied by a share that rises by the same amount with each step, and ends at 1.
     """
-    rising = warm_up * sum(cycle_lengths) * steps_per_epoch
+    rising = warm_up * (sum(cycle_lengths) * steps_per_epoch)
     share = min(1.0, (step + 1) / rising) if rising else 1.0
     return share * _annealed(step, steps_per_epoch, cycle_lengths, annealing)
 
