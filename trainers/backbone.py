@@ -1,6 +1,7 @@
 """A timm body with a head of our own: layer groups, freezing, dropout, and where weights come from.
 
-Only here is timm touched. Imports torch and timm: seconds, so only training code imports this.
+Only here and in `averaging` is timm touched. Imports torch and timm: seconds, so only training code
+imports this.
 """
 
 import difflib

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainers.annealing import cycle_of, lr_multiplier
+from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
 from trainers.checkpoint import (
@@ -29,6 +30,7 @@ from trainers.features import Inputs
 from trainers.keeping import Keeper
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
+from trainers.mixing import Mixing
 from trainers.schedule import Balance, Stage
 
 CHECKPOINT_SECONDS = 30.0
@@ -78,7 +80,11 @@ class Finetuner:
         made_by = self.made_by | circumstances(self.compute)
         network = self._network(task)
         state = TrainingState(
-            network, make_optimizer(network, task.stage), self.compute.scaler(), history=[]
+            network,
+            make_optimizer(network, task.stage),
+            self.compute.scaler(),
+            history=[],
+            average=Average(network, task.stage.ema) if task.stage.ema else None,
         )
         keeper = Keeper(
             task.folder,
@@ -157,11 +163,11 @@ class Finetuner:
             state.scaler,
             lambda step: multiplier(first + step),
             self.compute,
-            self._step(stage, micro_batch),
+            self._step(state, stage, first, micro_batch),
         )
         trained = time.perf_counter()
         state.network.eval()
-        model, batches = self._inputs.validation(state.network, stage, micro_batch)
+        model, batches = self._inputs.validation(state.judged, stage, micro_batch)
         validation = Waited(batches)
         evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
         seconds = time.perf_counter() - started
@@ -181,11 +187,21 @@ class Finetuner:
             micro_batch=micro_batch,
         )
 
-    def _step(self, stage: Stage, micro_batch: int | None) -> Step:
+    def _step(
+        self, state: TrainingState, stage: Stage, first: int, micro_batch: int | None
+    ) -> Step:
+        """Say what a stage's steps do beside plain descent; `first` is the epoch's first step."""
+
+        def average(step: int) -> None:
+            if state.average:
+                state.average.update(state.network, first + step)
+
         return Step(
+            mix=Mixing.of(stage, len(self.manifest.classes)),
             label_smoothing=stage.label_smoothing,
             class_weights=self._class_weights() if stage.balance is Balance.LOSS else None,
             clip_grad=stage.clip_grad,
+            then=average,
             micro_batch=micro_batch,
         )
 
