@@ -117,7 +117,7 @@ def _body_is_frozen(stage: Stage) -> bool:
 def _looks_the_same(stage: Stage) -> bool:
     """Whether every epoch shows a photo with the same pixels."""
     window = stage.crop is CropType.NO or (stage.crop is CropType.CENTER and stage.max_zoom == 1)
-    return window and stage.augmentation is Augmentation.NONE
+    return window and stage.augmentation is Augmentation.NONE and not stage.erasing
 
 
 def _digest(network: Network) -> str:
