@@ -66,9 +66,7 @@ def bare(manifest: Manifest, schedule: Schedule, compute: Compute) -> Turn:
     while True:
         began = time.perf_counter()
         network.train()
-        train_epoch(
-            network, training, optimizer, scaler, lambda _: 1.0, compute, label_smoothing=0.0
-        )
+        train_epoch(network, training, optimizer, scaler, lambda _: 1.0, compute)
         network.eval()
         evaluate(network, validation, compute)
         yield _now(compute) - began, 0.0

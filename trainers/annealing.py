@@ -28,12 +28,22 @@ def lr_multiplier(
     steps_per_epoch: int,
     cycle_lengths: Sequence[int],
     annealing: Annealing = Annealing.COSINE,
+    warm_up: float = 0.0,
 ) -> float:
-    """Give what the learning rates are multiplied by at a step of the stage, counted from 0.
+    """Return what the learning rates are multiplied by at a step of the stage, counted from 0.
 
     COSINE is 1 at the first step of each cycle and falls by half a cosine towards 0 at its end.
-    ONE_CYCLE rises to 1 by half a cosine before it falls.
+    ONE_CYCLE rises to 1 by half a cosine before it falls. In the first `warm_up` of all steps,
+    this is multiplied by a share that rises by the same amount with each step, and ends at 1.
     """
+    rising = warm_up * (sum(cycle_lengths) * steps_per_epoch)
+    share = min(1.0, (step + 1) / rising) if rising else 1.0
+    return share * _annealed(step, steps_per_epoch, cycle_lengths, annealing)
+
+
+def _annealed(
+    step: int, steps_per_epoch: int, cycle_lengths: Sequence[int], annealing: Annealing
+) -> float:
     _, first, length = cycle_of(step // steps_per_epoch, cycle_lengths)
     progress = (step - first * steps_per_epoch) / (length * steps_per_epoch)
     if annealing is Annealing.COSINE:

@@ -1,6 +1,7 @@
 """A timm body with a head of our own: layer groups, freezing, dropout, and where weights come from.
 
-Only here is timm touched. Imports torch and timm: seconds, so only training code imports this.
+Only here and in `averaging` is timm touched. Imports torch and timm: seconds, so only training code
+imports this.
 """
 
 import difflib
@@ -14,6 +15,7 @@ from typing import Any, Self
 import safetensors.torch
 import timm
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from trainers.base import WeightsUnavailable
@@ -22,6 +24,9 @@ from trainers.schedule import BatchNorm, Schedule
 
 DEFAULT_SIZE = 224
 """The native image size of a backbone of which timm says none."""
+
+_DROP_PATHS = ("drop_path", "drop_path1", "drop_path2")
+"""What timm calls the places of stochastic depth, at the end of a block's residual paths."""
 
 
 class Network(nn.Module):
@@ -68,6 +73,34 @@ class Network(nn.Module):
         for parameter in self.body.parameters():
             groups[id(parameter) in late].append(parameter)
         return groups
+
+    def shares_by_block(self, decay: float) -> dict[nn.Parameter, float]:
+        """Return each parameter's share of its group's learning rate, falling towards the input.
+
+        That of a block is `decay` times that of the block after it, and 1 of the last one and of
+        the head. What belongs to no block, such as a transformer's positions, is of the first.
+        """
+        blocks = blocks_of(self.body)
+        shares = {parameter: decay ** (len(blocks) - 1) for parameter in self.body.parameters()}
+        for depth, block in enumerate(reversed(blocks)):
+            shares |= dict.fromkeys(block.parameters(), decay**depth)
+        return shares | dict.fromkeys(self.head.parameters(), 1.0)
+
+    def set_drop_path(self, rate: float) -> None:
+        """Set stochastic depth: from 0 at the first block that has a place for it, to `rate`.
+
+        Those are the residual blocks of timm's; a body without any ignores it.
+        """
+        places = [
+            (block, [name for name in _DROP_PATHS if _is_free(block, name)])
+            for block in self.body.modules()
+        ]
+        places = [(block, names) for block, names in places if names]
+        for index, (block, names) in enumerate(places):
+            own = rate * index / max(len(places) - 1, 1)
+            for name in names:
+                setattr(block, name, DropPath(own) if own else nn.Identity())
+        self.train(self.training)
 
     def freeze(self, share: float, batch_norm: BatchNorm = BatchNorm.TRAIN) -> None:
         """Keep the first `share` of the body's blocks as they are, their BatchNorm statistics too.
@@ -305,6 +338,12 @@ def frozen_blocks(body: nn.Module, share: float) -> list[nn.Module]:
     """Return the blocks that a stage's `frozen` is about."""
     blocks = blocks_of(body)
     return blocks[: round(share * len(blocks))]
+
+
+def _is_free(block: nn.Module, name: str) -> bool:
+    """Whether stochastic depth may act at an attribute of a block."""
+    nothing = (nn.Identity, DropPath, type(None))
+    return hasattr(block, name) and isinstance(getattr(block, name), nothing)
 
 
 def _has_statistics(layer: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainers.averaging import Average
 from trainers.backbone import Network
 from trainers.decision import Decision
 from trainers.handover import NETWORK
@@ -28,6 +29,7 @@ from trainers.schedule import CropType, Schedule, Stage
 
 FORMAT_VERSION = "1"
 _KEY = "encore"
+_AVERAGE, _OPTIMIZER, _BEST = "average.", "optimizer.", "best."
 
 
 class NotOurWeights(Exception):
@@ -141,7 +143,7 @@ def read_card(path: Path) -> WeightsCard:
 class TrainingState:
     """All that the next epoch of a stage depends on, and what has been reached so far.
 
-    `best` are the network's tensors after the best epoch, None where those are the latest.
+    `best` are the judged network's tensors after the best epoch, None where those are the latest.
     """
 
     network: Network
@@ -149,23 +151,32 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     history: list[EpochMetrics]
     best: dict[str, Tensor] | None = None
+    average: Average | None = None
+
+    @property
+    def judged(self) -> Network:
+        """What is validated and kept: the average of the weights, if there is one."""
+        return self.average.network if self.average else self.network
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give network and optimizer as they are, not copied."""
-        tensors = {f"{NETWORK}{name}": value for name, value in self.network.state_dict().items()}
+        """Give network, average and optimizer as they are, not copied."""
+        tensors = named(NETWORK, self.network.state_dict())
+        if self.average:
+            tensors |= named(_AVERAGE, self.average.network.state_dict())
         for index, values in self.optimizer.state_dict()["state"].items():
             for name, value in values.items():
                 if value is not None:
-                    tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+                    tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value)
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put network and optimizer back to what `tensors` gave."""
+        """Put network, average and optimizer back to what `tensors` gave."""
         self.network.load_state_dict(under(NETWORK, tensors))
+        self.judged.load_state_dict(judged_of(tensors))
         groups = self.optimizer.param_groups
         parameters = [parameter for group in groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in under("optimizer.", tensors).items():
+        for name, value in under(_OPTIMIZER, tensors).items():
             index, _, field = name.partition(".")
             laid_out = _laid_out_like(parameters[int(index)], value)
             state.setdefault(int(index), {})[field] = laid_out
@@ -207,7 +218,7 @@ def save_training_state(
     After a stage's last epoch its network alone is needed: the next stage begins anew.
     """
     written = _cpu(tensors)
-    written |= {f"best.{name}": value for name, value in _cpu(best or {}).items()}
+    written |= named(_BEST, _cpu(best or {}))
     for epoch in history:
         found = epoch.evaluation  # as much of it as the database keeps
         written[f"probabilities.{epoch.epoch}"] = torch.from_numpy(found.probabilities).half()
@@ -231,8 +242,9 @@ def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64
     except (KeyError, TypeError, ValueError) as error:
         raise NotOurWeights(f"{path} holds no whole history of epochs ({error})") from error
     fits = shapes(network.state_dict())
-    latest, best = under(NETWORK, tensors), under("best.", tensors)
-    if not history or shapes(latest) != fits or shapes(best) not in (fits, {}):
+    average, best = under(_AVERAGE, tensors), under(_BEST, tensors)
+    whole = shapes(under(NETWORK, tensors)) == fits
+    if not history or not whole or any(shapes(more) not in (fits, {}) for more in (average, best)):
         raise NotOurWeights(f"{path} holds no training state of this network")
     return SavedState(tensors, history, best or None, scaler)
 
@@ -275,6 +287,16 @@ def _epoch(
     else:
         evaluation = Evaluation.kept(labels, predicted.numpy(), probabilities)
     return EpochMetrics(**{**plain, "lrs": tuple(plain["lrs"])}, evaluation=evaluation)
+
+
+def judged_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return of what `TrainingState.tensors` gave what is validated, kept and handed on."""
+    return under(_AVERAGE, tensors) or under(NETWORK, tensors)
+
+
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with names that begin with a prefix."""
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

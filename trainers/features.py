@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from trainers.backbone import Network
-from trainers.data.augment import draw_order
+from trainers.data.augment import on_device
 from trainers.data.loader import (
     Batch,
     Photos,
     fixed_batches,
-    slices,
     training_batches,
     validation_batches,
 )
 from trainers.data.manifest import Split
+from trainers.data.passes import draw_passes
 from trainers.device import Compute
 from trainers.mirrored import MirroredPairs, judging
 from trainers.schedule import Augmentation, CropType, Stage
@@ -58,8 +58,12 @@ class Inputs:
         if not (_body_is_frozen(stage) and _looks_the_same(stage)):
             return self._whole(network), training_batches(self._photos, stage, **place)
         features, labels = self._features(network, Split.TRAIN, stage, micro_batch)
-        order = torch.from_numpy(draw_order(len(labels), **place)).to(labels.device)
-        batches = (order[part] for part in slices(len(order), stage.batch_size))
+        passes = draw_passes(self._photos.manifest.labels(Split.TRAIN), stage, **place)
+        batches = (
+            on_device(torch.from_numpy(batch), labels.device)
+            for each in passes
+            for batch in each.photos
+        )
         return network.head, ((features[batch], labels[batch]) for batch in batches)
 
     def validation(
@@ -131,7 +135,7 @@ def _body_is_frozen(stage: Stage) -> bool:
 def _looks_the_same(stage: Stage) -> bool:
     """Whether every epoch shows a photo with the same pixels."""
     window = stage.crop is CropType.NO or (stage.crop is CropType.CENTER and stage.max_zoom == 1)
-    return window and stage.augmentation is Augmentation.NONE
+    return window and stage.augmentation is Augmentation.NONE and not stage.erasing
 
 
 def _digest(network: Network) -> str:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache as remembered
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from trainers.annealing import cycle_of, lr_multiplier
+from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
 from trainers.checkpoint import (
@@ -21,12 +24,14 @@ from trainers.checkpoint import (
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
+from trainers.data.passes import passes_of
 from trainers.device import Compute, choose_compute
 from trainers.features import Inputs
 from trainers.keeping import Keeper
-from trainers.loop import Waited, evaluate, make_optimizer, train_epoch
+from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
-from trainers.schedule import Stage
+from trainers.mixing import Mixing
+from trainers.schedule import Balance, Stage
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -75,7 +80,11 @@ class Finetuner:
         made_by = self.made_by | circumstances(self.compute)
         network = self._network(task)
         state = TrainingState(
-            network, make_optimizer(network, task.stage), self.compute.scaler(), history=[]
+            network,
+            make_optimizer(network, task.stage),
+            self.compute.scaler(),
+            history=[],
+            average=Average(network, task.stage.ema) if task.stage.ema else None,
         )
         keeper = Keeper(
             task.folder,
@@ -106,6 +115,7 @@ class Finetuner:
             network = empty_network(task.schedule.backbone, task.schedule.hidden, n_classes)
             load_network_weights(task.start, network)
         network.set_dropout(task.stage.site_dropout(task.schedule.dropout_sites))
+        network.set_drop_path(task.stage.drop_path)
         network.freeze(task.stage.frozen, task.stage.batch_norm)
         network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
@@ -138,6 +148,11 @@ class Finetuner:
         torch.manual_seed(_number(**place))
         steps = training_steps(self._photos, stage)
         first = epoch * steps
+
+        def multiplier(step: int) -> float:
+            cycles, annealing = stage.cycle_lengths, stage.annealing
+            return lr_multiplier(step, steps, cycles, annealing, stage.warm_up)
+
         state.network.train()
         model, batches = self._inputs.training(state.network, stage, micro_batch, **place)
         training = Waited(batches)
@@ -146,18 +161,18 @@ class Finetuner:
             training,
             state.optimizer,
             state.scaler,
-            lambda step: lr_multiplier(first + step, steps, stage.cycle_lengths, stage.annealing),
+            lambda step: multiplier(first + step),
             self.compute,
-            label_smoothing=stage.label_smoothing,
-            micro_batch=micro_batch,
+            self._step(state, stage, first, micro_batch),
         )
         trained = time.perf_counter()
         state.network.eval()
-        model, batches = self._inputs.validation(state.network, stage, micro_batch)
+        model, batches = self._inputs.validation(state.judged, stage, micro_batch)
         validation = Waited(batches)
         evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
         seconds = time.perf_counter() - started
-        scale = lr_multiplier(first, steps, stage.cycle_lengths, stage.annealing)
+        photos = len(self.manifest.of_split(Split.TRAIN))
+        scale = multiplier(first)
         return EpochMetrics.of(
             evaluation,
             stage=task.position,
@@ -167,10 +182,36 @@ class Finetuner:
             train_loss=train_loss,
             valid_loss=valid_loss,
             seconds=seconds,
-            images_per_second=len(self.manifest.of_split(Split.TRAIN)) / (trained - started),
+            images_per_second=photos * passes_of(stage, photos) / (trained - started),
             data_wait=(training.seconds + validation.seconds) / seconds,
             micro_batch=micro_batch,
         )
+
+    def _step(
+        self, state: TrainingState, stage: Stage, first: int, micro_batch: int | None
+    ) -> Step:
+        """Say what a stage's steps do beside plain descent; `first` is the epoch's first step."""
+
+        def average(step: int) -> None:
+            if state.average:
+                state.average.update(state.network, first + step)
+
+        return Step(
+            mix=Mixing.of(stage, len(self.manifest.classes)),
+            label_smoothing=stage.label_smoothing,
+            class_weights=self._class_weights() if stage.balance is Balance.LOSS else None,
+            clip_grad=stage.clip_grad,
+            then=average,
+            micro_batch=micro_batch,
+        )
+
+    def _class_weights(self) -> Tensor:
+        """Weigh classes inversely to how often they come: by 1 in the mean over photos."""
+        counts = np.bincount(
+            self.manifest.labels(Split.TRAIN), minlength=len(self.manifest.classes)
+        )
+        weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return torch.from_numpy(weights.astype(np.float32)).to(self.compute.device)
 
     def _card(
         self, task: StageTask, network: Network, epoch: EpochMetrics, made_by: dict[str, str]

@@ -16,13 +16,15 @@ from trainers.checkpoint import (
     SavedState,
     TrainingState,
     WeightsCard,
+    judged_of,
+    named,
     read_card,
     read_training_state,
     save_training_state,
     save_weights,
-    under,
 )
 from trainers.device import use_one_thread
+from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Metric
 
 
@@ -76,7 +78,7 @@ class Keeper:
         if self._best_epoch() is state.history[-1]:
             state.best = None
         elif state.best is None:  # until now the latest was the best: it is still in the copy
-            state.best = {k: v.clone() for k, v in under("network.", self._copy).items()}
+            state.best = {k: v.clone() for k, v in judged_of(self._copy).items()}
         self._take_copy()
         if self._has_ended:
             self._finish()
@@ -109,7 +111,7 @@ class Keeper:
         """Write the files of a stage that has ended: of the last epoch, the network alone."""
         self._save_best()
         # BEST first: once LAST says that the stage has ended, nothing can make BEST again.
-        network = {k: v for k, v in self._copy.items() if k.startswith("network.")}
+        network = named(NETWORK, judged_of(self._copy))
         save_training_state(self._last, network, self._state.history)
 
     def _wait(self) -> None:
@@ -130,7 +132,7 @@ class Keeper:
         self._saved, self._saved_at = len(history), time.monotonic()
 
     def _save_best(self) -> None:
-        weights = self._state.best or under("network.", self._copy)
+        weights = self._state.best or judged_of(self._copy)
         save_weights(self._best, weights, self._card(self._best_epoch()))
 
     def _is_whole(self, saved: SavedState) -> bool:
@@ -143,7 +145,7 @@ class Keeper:
             pass
         if best is not saved.history[-1]:
             return False
-        save_weights(self._best, under("network.", saved.tensors), self._card(best))
+        save_weights(self._best, judged_of(saved.tensors), self._card(best))
         return True
 
     def _best_epoch(self) -> EpochMetrics:

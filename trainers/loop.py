@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.backbone import Network
@@ -19,14 +21,15 @@ MOMENTUM = 0.9
 
 
 def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
-    """Give each layer group its learning rate; norms and biases are not decayed."""
+    """Give each layer group its learning rate, less by block; norms and biases are not decayed."""
+    shares = network.shares_by_block(stage.layer_decay)
     groups = []
     for lr, parameters in zip(stage.lrs, network.layer_groups(), strict=True):
         training = [parameter for parameter in parameters if parameter.requires_grad]
-        for decayed in (True, False):
-            members = [p for p in training if (p.ndim > 1) is decayed]
-            decay = stage.weight_decay if decayed else 0.0
-            groups.append({"params": members, "lr": lr, "peak_lr": lr, "weight_decay": decay})
+        for share, decayed in product(dict.fromkeys(shares[p] for p in training), (True, False)):
+            members = [p for p in training if shares[p] == share and (p.ndim > 1) is decayed]
+            decay, own = stage.weight_decay if decayed else 0.0, lr * share
+            groups.append({"params": members, "lr": own, "peak_lr": own, "weight_decay": decay})
     groups = [group for group in groups if group["params"]]
     if stage.optimizer is Optimizer.SGD:
         optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, fused=True)
@@ -39,6 +42,38 @@ def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, fused=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How a step is made of a batch: of its mean cross-entropy, if nothing else is said.
+
+    `mix` makes other inputs and soft labels of a batch. `class_weights` (one for each class)
+    multiply the losses of photos. `clip_grad` is the largest norm of the gradient. `then` is told
+    the number of each step that was taken. With a `micro_batch`, batches pass the network in parts
+    of about that size, their gradients added up.
+    """
+
+    mix: Callable[[Tensor, Tensor], Batch] | None = None
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    clip_grad: float = 0.0
+    then: Callable[[int], None] | None = None
+    micro_batch: int | None = None
+
+    def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the mean loss of photos whose labels are classes, or shares of classes."""
+        if self.class_weights is None:
+            return functional.cross_entropy(logits, truth, label_smoothing=self.label_smoothing)
+        # Not torch's weighted mean: among few photos, it would give their weights back again.
+        weighted = functional.cross_entropy(
+            logits,
+            truth,
+            self.class_weights,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return weighted / len(truth)
+
+
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -46,33 +81,43 @@ def train_epoch(
     scaler: torch.amp.GradScaler,
     multiplier: Callable[[int], float],
     compute: Compute,
-    *,
-    label_smoothing: float,
-    micro_batch: int | None = None,
+    how: Step = Step(),
 ) -> float:
-    """Train on every batch once and give the mean loss.
+    """Train on every batch once and return the mean loss.
 
-    `multiplier` maps the epoch's step to what each group's learning rate is multiplied by. With a
-    `micro_batch`, batches pass the network in parts of about that size, their gradients added up.
-    The device is waited for at the end alone. Raises `TrainingDiverged` if the loss is not finite.
+    `multiplier` maps the epoch's step to what each group's learning rate is multiplied by. The
+    device is waited for at the end alone. Raises `TrainingDiverged` if the loss is not finite.
     """
     total, photos = torch.zeros((), device=compute.device), 0
     for step, (inputs, labels) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * multiplier(step)
+        if how.mix:
+            inputs, labels = how.mix(inputs, labels)
         optimizer.zero_grad()
-        parts = _parts(len(labels), micro_batch)
+        parts = _parts(len(labels), how.micro_batch)
         for some, truth in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with compute.autocast():
                 logits = model(some)
-            loss = functional.cross_entropy(logits.float(), truth, label_smoothing=label_smoothing)
-            loss = loss * (len(truth) / len(labels))
+            loss = how.loss(logits.float(), truth) * (len(truth) / len(labels))
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() * len(labels)
-        scaler.step(optimizer)
-        scaler.update()
+        _take_step(optimizer, scaler, how.clip_grad)
+        if how.then:
+            how.then(step)
         photos += len(labels)
     return _finite(total.item() / photos, "training")
+
+
+def _take_step(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_grad: float
+) -> None:
+    if clip_grad:
+        scaler.unscale_(optimizer)
+        groups = optimizer.param_groups
+        nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], clip_grad)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 @torch.inference_mode()

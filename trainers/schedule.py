@@ -220,15 +220,23 @@ class Stage:
         _between("max_zoom", self.max_zoom, 1.0, 10.0)
         if not self.layer_decay:
             raise ValueError("layer_decay must be above 0 and at most 1, got 0")
+        if not isinstance(self.tta, bool):
+            raise TypeError(f"tta must be true or false, got {self.tta!r}")
+        if self.start_from not in ("last", "best"):
+            raise ValueError(f"start_from must be 'last' or 'best', got {self.start_from!r}")
+        self._check_what_is_frozen()
+
+    def _check_what_is_frozen(self) -> None:
         if self.views and not self.frozen:
             raise ValueError(
                 f"views must be 0 where nothing is frozen, got {self.views}; "
                 "views are kept of what frozen blocks make of them"
             )
-        if not isinstance(self.tta, bool):
-            raise TypeError(f"tta must be true or false, got {self.tta!r}")
-        if self.start_from not in ("last", "best"):
-            raise ValueError(f"start_from must be 'last' or 'best', got {self.start_from!r}")
+        if self.cutmix and self.frozen == 1:
+            raise ValueError(
+                f"cutmix must be 0 where the whole body is frozen, got {self.cutmix:g}; "
+                "pooled features have no rectangles, mixup mixes them"
+            )
 
     @property
     def cycle_lengths(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """For any photo and any stage: windows lie inside, and all that they see is copied."""
 
 import math
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -60,7 +61,8 @@ def cases(draw: st.DrawFn) -> tuple[Stage, Tensor, Changes]:
     if draw(st.booleans()):  # the ends of the ranges, where windows and angles are extreme
         numbers = np.round(numbers) * np.float32(1 - 2**-24)
     changes = draw_changes(stage, np.tile([height, width], (8, 1)), numbers)
-    return stage, torch.from_numpy(noise), changes
+    # Operations such as solarizing make much of the last bit of what was sampled.
+    return stage, torch.from_numpy(noise), replace(changes, trivial=None)
 
 
 @settings(deadline=None)

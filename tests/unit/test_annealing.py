@@ -122,3 +122,30 @@ def test_cosine_is_what_is_not_said() -> None:
     for step in range(60):
         cosine = lr_multiplier(step, 10, (2, 4), Annealing.COSINE)
         assert lr_multiplier(step, 10, (2, 4)) == cosine
+
+
+@pytest.mark.parametrize("annealing", Annealing)
+@pytest.mark.parametrize(("warm_up", "rising"), [(0.1, 6), (0.5, 30), (0.01, 0.6), (0.99, 59.4)])
+def test_warm_up_rises_linearly_to_the_annealing(
+    annealing: Annealing, warm_up: float, rising: float
+) -> None:
+    """By an equal part of it with each step, as far as that share of the stage's steps."""
+    lengths = (2, 4)
+    for step in range(60):
+        without = lr_multiplier(step, 10, lengths, annealing)
+        found = lr_multiplier(step, 10, lengths, annealing, warm_up)
+        assert found == pytest.approx(without * min(1, (step + 1) / rising), rel=1e-9)
+        assert (found == without) is (step + 1 >= rising)
+
+
+@pytest.mark.parametrize("annealing", Annealing)
+def test_warm_up_agrees_with_torch(annealing: Annealing) -> None:
+    """Over ten steps it is torch's `LinearLR` from a tenth of the learning rate."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=9)
+    for step in range(40):
+        share = lr_multiplier(step, 10, (4,), annealing, 0.25)
+        expected = schedule.get_last_lr()[0] * lr_multiplier(step, 10, (4,), annealing)
+        assert share == pytest.approx(expected, rel=1e-9)
+        optimizer.step()
+        schedule.step()

@@ -158,9 +158,7 @@ def test_half_precision_learns_as_full_precision(precision: str) -> None:
         torch.manual_seed(0)
         batches = [(torch.rand(6, 3, 24, 24), torch.arange(6) % 2) for _ in range(3)]
         scaler, optimizer = compute.scaler(), make_optimizer(network, stage(lrs=0.001))
-        loss = train_epoch(
-            network, batches, optimizer, scaler, lambda _: 1.0, compute, label_smoothing=0.0
-        )
+        loss = train_epoch(network, batches, optimizer, scaler, lambda _: 1.0, compute)
         evaluation, valid_loss = evaluate(network.eval(), batches, compute)
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
         assert evaluation.probabilities.sum(1) == pytest.approx([1.0] * 18, abs=1e-5)

@@ -1,10 +1,12 @@
 """Layer groups: what is early and late, what is frozen, where dropout acts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from trainers.backbone import Network, build_network
+from trainers.backbone import Network, blocks_of, build_network
 from trainers.device import choose_compute
 from trainers.loop import make_optimizer, train_epoch
 from trainers.schedule import Schedule, Stage
@@ -59,7 +61,6 @@ def test_frozen_groups_stay_as_they_are(backbone: str, frozen: float) -> None:
         compute.scaler(),
         lambda _: 1.0,
         compute,
-        label_smoothing=0.0,
     )
     still = {id(p) for group in network.layer_groups()[: int(2 * frozen)] for p in group}
     names = {name for name, p in network.named_parameters() if id(p) in still}
@@ -95,3 +96,40 @@ def test_any_image_size_goes_through(backbone: str) -> None:
     network = build(backbone).eval()
     for size in (32, 48, 64, 160):
         assert network(torch.rand(2, 3, size, size)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "test_vit", "test_resnet"])
+def test_learning_rates_fall_block_by_block(backbone: str, kind: str) -> None:
+    """By `layer_decay` towards the input, times the group's own; the head has all of its own."""
+    network = build(backbone)
+    mine = replace(STAGE, lrs=(0.1, 0.2, 0.4), layer_decay=0.5, optimizer=kind, weight_decay=0.3)
+    rate = {
+        parameter: group["peak_lr"]
+        for group in make_optimizer(network, mine).param_groups
+        for parameter in group["params"]
+    }
+    assert rate.keys() == set(network.parameters())
+    blocks, early = blocks_of(network.body), set(network.layer_groups()[0])
+    inside = {parameter for block in blocks for parameter in block.parameters()}
+    for depth, block in enumerate(blocks):
+        for parameter in block.parameters():
+            own = 0.1 if parameter in early else 0.2
+            assert rate[parameter] == pytest.approx(own * 0.5 ** (len(blocks) - 1 - depth))
+    first = 0.1 * 0.5 ** (len(blocks) - 1)
+    outside = [parameter for parameter in network.body.parameters() if parameter not in inside]
+    assert bool(outside) is (backbone == "test_vit")
+    assert all(rate[parameter] == pytest.approx(first) for parameter in outside)
+    assert {rate[parameter] for parameter in network.head.parameters()} == {0.4}
+
+
+def test_without_layer_decay_groups_are_as_they_were() -> None:
+    """Two of each layer group, in its order: so a state keeps its place in a file."""
+    network = build()
+    found = [group["params"] for group in make_optimizer(network, STAGE).param_groups]
+    expected = [
+        [parameter for parameter in group if (parameter.ndim > 1) is decayed]
+        for group in network.layer_groups()
+        for decayed in (True, False)
+    ]
+    assert [[id(p) for p in group] for group in found] == [[id(p) for p in g] for g in expected]

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny_training import CPU, network_of, stage
 from trainers import loop
-from trainers.backbone import Network, _split
+from trainers.backbone import Network, blocks_of, frozen_blocks
 from trainers.base import TrainingDiverged
 from trainers.checkpoint import TrainingState
 from trainers.data.loader import Batch
 from trainers.device import Compute, choose_compute
-from trainers.loop import Waited, evaluate, make_optimizer, train_epoch
+from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 
 
 def plain_network() -> nn.Sequential:
@@ -53,11 +53,8 @@ def train(
     **options: Any,
 ) -> float:
     """Train one epoch at full learning rate; give the loss."""
-    given: dict[str, Any] = {"label_smoothing": 0.0, **options}
-    optimizer = optimizer or plain_optimizer(network)
-    return train_epoch(
-        network, batches, optimizer, compute.scaler(), lambda _: 1.0, compute, **given
-    )
+    optimizer, how = optimizer or plain_optimizer(network), Step(**options)
+    return train_epoch(network, batches, optimizer, compute.scaler(), lambda _: 1.0, compute, how)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -104,8 +101,7 @@ def test_the_loss_is_the_mean_over_photos() -> None:
     """A small last batch counts by its photos, with learning rates of 0 as in validation."""
     network, batches = plain_network(), plain_batches(5, 2)
     optimizer = plain_optimizer(network)
-    given = {"compute": CPU, "label_smoothing": 0.0}
-    loss = train_epoch(network, batches, optimizer, CPU.scaler(), lambda _: 0.0, **given)  # type: ignore[arg-type]
+    loss = train_epoch(network, batches, optimizer, CPU.scaler(), lambda _: 0.0, CPU)
     _, expected = evaluate(network, batches, CPU)
     assert loss == pytest.approx(expected, abs=1e-6)
 
@@ -118,8 +114,8 @@ def test_each_step_has_its_learning_rate() -> None:
     network.register_forward_pre_hook(
         lambda *_: seen.append([group["lr"] for group in optimizer.param_groups])
     )
-    given = {"compute": CPU, "label_smoothing": 0.0, "multiplier": lambda step: 0.5**step}
-    train_epoch(network, plain_batches(2, 2, 2), optimizer, CPU.scaler(), **given)  # type: ignore[arg-type]
+    batches = plain_batches(2, 2, 2)
+    train_epoch(network, batches, optimizer, CPU.scaler(), lambda step: 0.5**step, CPU)
     assert seen == [[1.0, 3.0], [0.5, 1.5], [0.25, 0.75]]
 
 
@@ -135,18 +131,18 @@ def test_parts_predict_as_the_whole_batch(micro_batch: int) -> None:
     assert parts_loss == pytest.approx(whole_loss, abs=1e-6)
 
 
-@pytest.mark.parametrize("frozen", [0, 1, 2])
-def test_what_is_frozen_builds_no_graph(frozen: int) -> None:
-    """Nothing is kept for a backward pass through frozen groups, and they get no gradient."""
+@pytest.mark.parametrize("frozen", [0.0, 0.5, 1.0])
+def test_what_is_frozen_builds_no_graph(frozen: float) -> None:
+    """Nothing is kept for a backward pass through frozen blocks, and they get no gradient."""
     network, graphs = network_of(), list[bool]()
     network.freeze(frozen)
-    for part in _split(network.body):
-        part[-1].register_forward_hook(lambda *given: graphs.append(given[2].requires_grad))
-    network.head.register_forward_hook(lambda *given: graphs.append(given[2].requires_grad))
+    blocks, still = blocks_of(network.body), len(frozen_blocks(network.body, frozen))
+    for part in (*blocks, network.head):
+        part.register_forward_hook(lambda *given: graphs.append(given[2].requires_grad))
     train(network, [squares_and_labels()], make_optimizer(network, stage()))
-    assert graphs == [index >= frozen for index in range(3)]
-    for index, group in enumerate(network.layer_groups()):
-        assert [p.grad is not None for p in group] == [index >= frozen] * len(group)
+    assert graphs == [index >= still for index in range(len(blocks) + 1)]
+    for index, part in enumerate((*blocks, network.head)):
+        assert all((p.grad is not None) is (index >= still) for p in part.parameters())
 
 
 class Waits(TorchDispatchMode):
@@ -252,7 +248,7 @@ def test_a_loss_that_is_no_number_is_told(value: float) -> None:
 def test_norms_and_biases_are_not_decayed(kind: str) -> None:
     """Only matrices are; each parameter that trains is in one group, with its group's rate."""
     network: Network = network_of()
-    network.freeze(1)
+    network.freeze(0.5)
     mine = stage(lrs=(0.1, 0.2, 0.4), weight_decay=0.5, optimizer=kind)
     optimizer = make_optimizer(network, mine)
     rates = {

@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.v2 import functional as vision
 
 from trainers.data.scale import training_scale
+from trainers.data.trivial import trivially_changed
 from trainers.schedule import Augmentation, CropType, Stage
 
 ROTATION_DEGREES = 10.0
@@ -23,11 +25,18 @@ LIGHTING = 0.05  # largest change of brightness (in shares of full white) and of
 GOOGLENET_AREA = (0.08, 1.0)
 GOOGLENET_ASPECT = (3 / 4, 4 / 3)
 GOOGLENET_TRIES = 10
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_ASPECT = (0.3, 3.3)
+
+_TURNS_AND_LIGHTS = (Augmentation.SIDE_ON, Augmentation.TOP_DOWN)
 
 Floats = NDArray[np.float64]
 
 _ZOOM, _X, _Y, _ROTATES, _ANGLE, _BRIGHTNESS, _CONTRAST, _MIRROR, _QUARTERS, _TRIES = range(10)
-_ORDER, _CHANGES = range(2)
+_WHAT, _HOW_MUCH, _EITHER_WAY, _ERASES, _AREA, _ASPECT, _LEFT, _TOP = range(-8, 0)
+"""Columns of random numbers: from the first one on, and from the last one back."""
+
+_ORDER, _CHANGES, _MORE_CHANGES = range(3)
 """Streams of random numbers that one (seed, stage, epoch) has."""
 
 
@@ -37,29 +46,40 @@ class Changes:
 
     `matrix` (n, 2, 3) leads from the square (u, v in -1..1, and 1) to x and y in the photo, in
     pixels from its upper left corner. `brightness` is added in shares of full white, `contrast`
-    multiplies differences from the square's mean; both (n,).
+    multiplies differences from the square's mean; both (n,). `trivial` are the numbers (n, 3) of
+    `trivially_changed`; `erased` is a rectangle of the square (n, 4): its left and upper border,
+    its width and its height in shares of the square's, nothing where these are 0.
     """
 
     matrix: Floats
     brightness: Floats
     contrast: Floats
+    trivial: Floats | None = None
+    erased: Floats | None = None
 
 
-def draw_order(count: int, *, seed: int, position: int, epoch: int) -> NDArray[np.int64]:
-    """Give the order in which an epoch shows its photos: a pure function of the arguments."""
-    return np.random.default_rng((seed, position, epoch, _ORDER)).permutation(count)
+def draw_order(
+    count: int, *, seed: int, position: int, epoch: int, nth: int = 0
+) -> NDArray[np.int64]:
+    """Return the order in which the `nth` pass of an epoch shows its photos, a pure function."""
+    return _random(_ORDER, seed, position, epoch, nth).permutation(count)
 
 
 def draw_numbers(
-    stage: Stage, count: int, *, seed: int, position: int, epoch: int
+    stage: Stage, count: int, *, seed: int, position: int, epoch: int, nth: int = 0
 ) -> NDArray[np.float32]:
-    """Draw what `draw_changes` needs for each photo of an epoch: a row for each of `count`.
+    """Draw what `draw_changes` needs for each photo of a pass: a row for each of `count`.
 
-    Row i is a pure function of (seed, position, epoch, i): it does not depend on `count`.
+    Row i is a pure function of (seed, position, epoch, nth, i): it does not depend on `count`.
     """
     width = _TRIES + (2 * GOOGLENET_TRIES if stage.crop is CropType.GOOGLENET else 0)
-    random = np.random.default_rng((seed, position, epoch, _CHANGES))
-    return random.random((count, width), dtype=np.float32)
+    random = _random(_CHANGES, seed, position, epoch, nth)
+    numbers = random.random((count, width), dtype=np.float32)
+    if not (stage.erasing or stage.augmentation is Augmentation.TRIVIAL):
+        return numbers
+    # From a stream of their own, so that they move no number of those before.
+    random = _random(_MORE_CHANGES, seed, position, epoch, nth)
+    return np.concatenate([numbers, random.random((count, 8), dtype=np.float32)], 1)
 
 
 def draw_changes(stage: Stage, sizes: NDArray[np.int64], numbers: NDArray[np.float32]) -> Changes:
@@ -70,7 +90,7 @@ def draw_changes(stage: Stage, sizes: NDArray[np.int64], numbers: NDArray[np.flo
     flips = _flips(stage.augmentation, drawn)
     angle = np.zeros(len(drawn))
     brightness, contrast = np.zeros(len(drawn)), np.ones(len(drawn))
-    if stage.augmentation is not Augmentation.NONE:
+    if stage.augmentation in _TURNS_AND_LIGHTS:
         most = math.radians(ROTATION_DEGREES)
         rotates = drawn[:, _ROTATES] < ROTATION_SHARE
         angle = _between(-most, most, drawn[:, _ANGLE]) * rotates
@@ -83,7 +103,14 @@ def draw_changes(stage: Stage, sizes: NDArray[np.int64], numbers: NDArray[np.flo
     turn = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
     stretch = np.stack([half_x, half_y], 1)[:, :, None]
     matrix = np.concatenate([turn @ (stretch * flips), np.stack([x, y], 1)[:, :, None]], 2)
-    return Changes(matrix, brightness, contrast)
+    trivial = stage.augmentation is Augmentation.TRIVIAL
+    return Changes(
+        matrix,
+        brightness,
+        contrast,
+        trivial=drawn[:, [_WHAT, _HOW_MUCH, _EITHER_WAY]] if trivial else None,
+        erased=_erased(stage.erasing, drawn) if stage.erasing else None,
+    )
 
 
 def apply_changes(
@@ -105,13 +132,19 @@ def apply_changes(
     squares = functional.grid_sample(
         canvas.permute(0, 3, 1, 2).float(), grid.permute(0, 2, 3, 1), align_corners=False
     )
-    if stage.augmentation is Augmentation.NONE:
+    if stage.augmentation not in _TURNS_AND_LIGHTS:
         squares.mul_(1 / 255)
     else:
         contrast, brightness = (_on(device, v) for v in (changes.contrast, changes.brightness))
         offset = squares.mean((1, 2, 3)) * (1 - contrast) / 255 + brightness
         squares.mul_((contrast / 255)[:, None, None, None]).add_(offset[:, None, None, None])
         squares.clamp_(0, 1)
+    if changes.trivial is not None:
+        for square, numbers in zip(squares, changes.trivial.tolist(), strict=True):
+            square.copy_(trivially_changed(square, *numbers))
+    if changes.erased is not None:
+        for square, box in zip(squares, changes.erased, strict=True):
+            _erase(square, box)
     return squares.contiguous(memory_format=torch.channels_last)
 
 
@@ -120,6 +153,11 @@ def on_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
+
+
+def _random(stream: int, seed: int, position: int, epoch: int, nth: int) -> np.random.Generator:
+    # An epoch's first pass draws what an epoch that has no other draws.
+    return np.random.default_rng((seed, position, epoch, stream, *([nth] if nth else ())))
 
 
 def _canvas(
@@ -139,7 +177,7 @@ def _canvas(
 def _canvas_side(stage: Stage) -> int:
     """Bound what a stage's windows reach over: not by the batch, so that it changes no rounding."""
     longest = GOOGLENET_ASPECT[1] if stage.crop is CropType.GOOGLENET else 1.0
-    angle = math.radians(ROTATION_DEGREES) * (stage.augmentation is not Augmentation.NONE)
+    angle = math.radians(ROTATION_DEGREES) * (stage.augmentation in _TURNS_AND_LIGHTS)
     reach = longest * math.cos(angle) + math.sin(angle)
     return math.ceil(training_scale(stage).edge * reach) + 4
 
@@ -172,7 +210,9 @@ def _windows(
         return *middle, *middle
     side = np.minimum(width, height)
     if stage.crop is CropType.GOOGLENET:
-        half_x, half_y = _googlenet_sides(width, height, drawn[:, _TRIES:])
+        half_x, half_y = _googlenet_sides(
+            width, height, drawn[:, _TRIES:][:, : 2 * GOOGLENET_TRIES]
+        )
     else:
         half_x = half_y = side / _between(1.0, stage.max_zoom, drawn[:, _ZOOM]) / 2
     if stage.crop is CropType.CENTER:
@@ -199,6 +239,28 @@ def _googlenet_sides(width: Floats, height: Floats, drawn: Floats) -> tuple[Floa
         np.where(any_fits, half_x[rows, first], square),
         np.where(any_fits, half_y[rows, first], square),
     )
+
+
+def _erased(share: float, drawn: Floats) -> Floats:
+    """Return a rectangle for that share of the squares (Zhong et al. 2020); no side is over 1."""
+    area = _between(*ERASED_AREA, drawn[:, _AREA])
+    low, high = (math.log(bound) for bound in ERASED_ASPECT)
+    aspect = np.exp(_between(low, high, drawn[:, _ASPECT]))
+    width, height = np.minimum(np.sqrt([area * aspect, area / aspect]), 1)
+    left, top = (1 - width) * drawn[:, _LEFT], (1 - height) * drawn[:, _TOP]
+    return np.stack([left, top, width, height], 1) * (drawn[:, _ERASES] < share)[:, None]
+
+
+def _erase(square: Tensor, box: Floats) -> None:
+    """Fill a rectangle of a square by the mean of its colours.
+
+    Not by noise, which would need numbers of its own for each pixel; and not by the mean that the
+    network was made for, as no square knows the network.
+    """
+    left, top, width, height = np.round(box * square.shape[-1]).astype(int).tolist()
+    if width and height:
+        mean = square.mean((1, 2), keepdim=True)
+        vision.erase(square, top, left, height, width, mean, inplace=True)
 
 
 def _flips(augmentation: Augmentation, drawn: Floats) -> Floats:

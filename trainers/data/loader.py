@@ -14,12 +14,12 @@ from trainers.data.augment import (
     apply_changes,
     draw_changes,
     draw_numbers,
-    draw_order,
     on_device,
 )
 from trainers.data.cache import Cache, Wanted, wanted_by
 from trainers.data.decoding import decoded, estimated_bytes
 from trainers.data.manifest import Manifest, Split
+from trainers.data.passes import Indices, draw_passes, passes_of, slices
 from trainers.data.pixels import Pixels, in_memory
 from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.data.streaming import Decoders
@@ -29,7 +29,6 @@ from trainers.schedule import Stage
 Batch = tuple[Tensor, Tensor]
 """What a network takes, such as squares of 0..1, float32 (B, 3, S, S); and labels, int64 (B,)."""
 
-Indices = NDArray[np.int64]
 View = tuple[Split, Scale]
 T = TypeVar("T")
 
@@ -135,37 +134,48 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield an epoch's batches; order and changes depend on (seed, stage, epoch, photo) alone."""
     place = {"seed": seed, "position": position, "epoch": epoch}
-    count = len(photos.manifest.of_split(Split.TRAIN))
-    order = draw_order(count, **place)
-    batches = [order[part] for part in slices(count, stage.batch_size)]
-    return _changed(photos, stage, batches, draw_numbers(stage, count, **place))
+    labels = photos.manifest.labels(Split.TRAIN)
+    passes = draw_passes(labels, stage, **place)
+    batches = [indices for each in passes for indices in each.photos]
+
+    def drawn() -> Iterator[NDArray[np.float32]]:
+        for each in passes:
+            numbers = draw_numbers(stage, len(labels), **place, nth=each.nth)
+            yield from (numbers[rows] for rows in each.rows)
+
+    return _changed(photos, stage, batches, drawn())
 
 
 def fixed_batches(photos: Photos, stage: Stage) -> Iterator[Batch]:
     """Yield the training photos in the order of the manifest, for a stage without chance."""
     count = len(photos.manifest.of_split(Split.TRAIN))
     numbers = draw_numbers(stage, count, seed=0, position=0, epoch=0)
-    return _changed(photos, stage, _in_order(count, stage), numbers)
+    batches = _in_order(count, stage)
+    return _changed(photos, stage, batches, (numbers[indices] for indices in batches))
 
 
 def _changed(
-    photos: Photos, stage: Stage, batches: Sequence[Indices], numbers: NDArray[np.float32]
+    photos: Photos,
+    stage: Stage,
+    batches: Sequence[Indices],
+    numbers: Iterator[NDArray[np.float32]],
 ) -> Iterator[Batch]:
     labels = torch.from_numpy(photos.manifest.labels(Split.TRAIN))
 
-    def prepare(indices: Indices, members: list[Tensor]) -> Batch:
+    def prepare(indices: Indices, found: tuple[list[Tensor], NDArray[np.float32]]) -> Batch:
+        members, drawn = found
         sizes = np.array([photo.shape[:2] for photo in members])
-        changes = draw_changes(stage, sizes, numbers[indices])
-        squares = apply_changes(members, changes, stage, photos.device)
+        squares = apply_changes(members, draw_changes(stage, sizes, drawn), stage, photos.device)
         return squares, on_device(labels[indices], photos.device)
 
     members = photos.batches(Split.TRAIN, training_scale(stage), batches, wanted_by([stage]))
-    return _prepared(members, batches, prepare)
+    return _prepared(zip(members, numbers, strict=True), batches, prepare)
 
 
 def training_steps(photos: Photos, stage: Stage) -> int:
     """Count the batches of an epoch."""
-    return len(slices(len(photos.manifest.of_split(Split.TRAIN)), stage.batch_size))
+    count = len(photos.manifest.of_split(Split.TRAIN))
+    return passes_of(stage, count) * len(slices(count, stage.batch_size))
 
 
 def validation_batches(photos: Photos, stage: Stage, split: Split = Split.VALID) -> Iterator[Batch]:
@@ -182,24 +192,17 @@ def validation_batches(photos: Photos, stage: Stage, split: Split = Split.VALID)
     return _prepared(members, batches, prepare)
 
 
-def slices(count: int, size: int) -> list[slice]:
-    """Cut `count` photos into batches."""
-    # A lone last photo joins the batch before it: BatchNorm cannot learn from one sample.
-    starts = [start for start in range(0, count, size) if start == 0 or count - start > 1]
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
-
-
 def _in_order(count: int, stage: Stage) -> list[Indices]:
     return [np.arange(count)[part] for part in slices(count, max(stage.batch_size, 64))]
 
 
 def _prepared(
-    members: Iterator[list[Tensor]],
+    found: Iterator[T],
     batches: Sequence[Indices],
-    prepare: Callable[[Indices, list[Tensor]], Batch],
+    prepare: Callable[[Indices, T], Batch],
 ) -> Iterator[Batch]:
     """Prepare each batch while the one before it is in use."""
-    coming = (prepare(indices, some) for indices, some in zip(batches, members, strict=True))
+    coming = (prepare(indices, some) for indices, some in zip(batches, found, strict=True))
     with ThreadPoolExecutor(1, initializer=use_one_thread) as pool:
         following = pool.submit(next, coming, None)
         while (batch := following.result()) is not None:

@@ -1,0 +1,89 @@
+"""Passes over the training photos: how many an epoch takes, and what each shows in which order.
+
+Free of torch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.augment import draw_order
+from trainers.schedule import Balance, Stage
+
+Indices = NDArray[np.int64]
+
+_SAMPLING = 3
+"""The stream of random numbers of balanced sampling, beside those of `augment`."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the training photos.
+
+    `number` counts the passes of the stage, `nth` those of the epoch. `photos` are indices of
+    training photos, batch by batch, and `rows` their rows of `draw_numbers`: where balanced
+    sampling shows a photo twice, each has changes of its own.
+    """
+
+    number: int
+    nth: int
+    photos: list[Indices]
+    rows: list[Indices]
+
+
+def passes_of(stage: Stage, photos: int) -> int:
+    """Return how often an epoch shows so many photos, for at least the stage's `min_steps`."""
+    return -(-stage.min_steps // len(slices(photos, stage.batch_size)))
+
+
+def draw_passes(
+    labels: NDArray[np.int64], stage: Stage, *, seed: int, position: int, epoch: int
+) -> list[Pass]:
+    """Return the passes of an epoch: a pure function of the arguments."""
+    passes, found = passes_of(stage, len(labels)), []
+    for nth in range(passes):
+        number = epoch * passes + nth
+        rows = draw_order(len(labels), seed=seed, position=position, epoch=epoch, nth=nth)
+        order = rows
+        if stage.balance is Balance.SAMPLING:
+            order = _balanced(labels, number, seed=seed, position=position)[rows]
+        parts = slices(len(labels), stage.batch_size)
+        batches = [order[part] for part in parts], [rows[part] for part in parts]
+        found.append(Pass(number, nth, *batches))
+    return found
+
+
+def slices(photos: int, size: int) -> list[slice]:
+    """Cut so many photos into batches."""
+    # A lone last photo joins the batch before it: BatchNorm cannot learn from one sample.
+    starts = [start for start in range(0, photos, size) if start == 0 or photos - start > 1]
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], photos], strict=True)]
+
+
+def _balanced(labels: NDArray[np.int64], number: int, *, seed: int, position: int) -> Indices:
+    """Choose as many photos as there are, equally many of each class, for a pass of the stage.
+
+    Each class goes on in a sequence of its photos, shuffled anew each time round: after every pass,
+    all its photos have been shown equally often, give or take one.
+    """
+    classes, total = np.unique(labels).tolist(), len(labels)
+    chosen: list[int] = []
+    for index, label in enumerate(classes):
+        # Rounded down, the classes' shares of all that was shown so far add up to all of it.
+        first, end = ((n * total + index) // len(classes) for n in (number, number + 1))
+        members = np.flatnonzero(labels == label)
+        begun, skipped = divmod(first, len(members))
+        shuffled = _shuffled(members, begun, seed, position, label)
+        chosen += islice(shuffled, skipped, skipped + end - first)
+    return np.array(chosen, np.int64)
+
+
+def _shuffled(members: Indices, begun: int, *place: int) -> Iterator[int]:
+    """Yield all of a class again and again, each time in another order, from a round on."""
+    for turn in count(begun):
+        # Of six numbers, so that no other stream is drawn by the same ones.
+        random = np.random.default_rng((*place, turn, 0, _SAMPLING))
+        yield from random.permutation(members).tolist()
