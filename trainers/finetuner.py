@@ -1,10 +1,8 @@
 """Train stage by stage, as fast.ai's `fit` did: the trainer behind a search on real photos."""
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import cache as remembered
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +22,8 @@ from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
 from trainers.data.passes import passes_of
-from trainers.device import Compute, choose_compute
-from trainers.features import Inputs
+from trainers.device import Compute, choose_compute, processor
+from trainers.inputs import Inputs
 from trainers.keeping import Keeper
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
@@ -235,17 +233,6 @@ def circumstances(compute: Compute) -> dict[str, str]:
     if compute.device.type != "cpu":  # which always repeats itself
         found["deterministic"] = "yes" if compute.deterministic else "no"
     return found | ({"compiled": "yes"} if compute.compiled else {})
-
-
-@remembered
-def processor() -> str:
-    """Name this machine's CPU, such as "AMD EPYC 7B13"."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), "") or platform.processor() or platform.machine()
 
 
 def _number(**place: int) -> int:

@@ -40,6 +40,15 @@ STAGES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
     },
     "frozen": {"cycle_len": 3, "frozen": 0.5, "crop": "googlenet", "augmentation": "side-on"},
+    "views at an inner cut": {
+        "cycle_len": 3,
+        "frozen": 0.5,
+        "views": 2,
+        "augmentation": "side-on",
+        "dropout": 0.3,
+        "min_steps": 4,
+    },
+    "views of a frozen body": {"cycle_len": 3, "frozen": 1.0, "views": 2},
     "restarts": {"n_cycles": 2, "cycle_mult": 2, "crop": "no", "frozen": 1.0},
 }
 """Stages of three epochs; each draws on something else that a resume must put back."""

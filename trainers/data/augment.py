@@ -27,7 +27,7 @@ GOOGLENET_TRIES = 10
 Floats = NDArray[np.float64]
 
 _ZOOM, _X, _Y, _ROTATES, _ANGLE, _BRIGHTNESS, _CONTRAST, _MIRROR, _QUARTERS, _TRIES = range(10)
-_ORDER, _CHANGES = range(2)
+_ORDER, _CHANGES, _VIEWS = 0, 1, 4  # others are in `passes` and `mixing`
 """Streams of random numbers that one (seed, stage, epoch) has."""
 
 
@@ -62,6 +62,19 @@ def draw_numbers(
     width = _TRIES + (2 * GOOGLENET_TRIES if stage.crop is CropType.GOOGLENET else 0)
     random = _random(_CHANGES, seed, position, epoch, nth)
     return random.random((count, width), dtype=np.float32)
+
+
+def draw_view(stage: Stage, count: int, view: int) -> NDArray[np.float32]:
+    """Draw what `draw_changes` needs for one view of each photo.
+
+    Row i is a pure function of (view, i): all seeds and trials share their views.
+    """
+    return draw_numbers(stage, count, seed=0, position=0, epoch=view)
+
+
+def draw_first_views(count: int, views: int, *, seed: int, position: int) -> NDArray[np.int64]:
+    """Draw which of so many views a stage shows first of each photo; it goes on by one a pass."""
+    return (views * _random(_VIEWS, seed, position, 0, 0).random(count)).astype(np.int64)
 
 
 def draw_changes(stage: Stage, sizes: NDArray[np.int64], numbers: NDArray[np.float32]) -> Changes:
