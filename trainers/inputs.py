@@ -189,6 +189,7 @@ class _Shown:
     def kind(self, compute: Compute) -> ArrayKind:
         """Name the array by all that its last bits depend on."""
         stage = self.stage
+        computing = compute.name, compute.deterministic, processor(), torch.get_num_threads()
         content = {
             "manifest": self.photos.manifest.digest,
             "front": self.cut.digest,
@@ -198,7 +199,7 @@ class _Shown:
             "crop": stage.crop,
             "views": [getattr(stage, name) for name in _VARYING] if self._varies else [],
             "together": self.together,
-            "compute": [compute.name, compute.deterministic, processor(), torch.__version__],
+            "computing": [*computing, torch.__version__],
         }
         shape = (self.views * self.count, *self.cut.shape)
         return ArrayKind.of(content, shape, self.cut.dtype)

@@ -1,7 +1,7 @@
 """Views of photos: which one a pass shows, and that all trials share them."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.augment import draw_view
@@ -9,6 +9,7 @@ from trainers.data.passes import draw_passes
 from trainers.schedule import Augmentation, Stage
 
 
+@settings(deadline=None)
 @given(
     views=st.integers(1, 12),
     count=st.integers(2, 40),
@@ -33,6 +34,7 @@ def test_so_many_passes_show_each_view_of_a_photo_once(
     assert (np.sort(np.stack(shown[:views]), 0) == np.arange(views)[:, None]).all()
 
 
+@settings(deadline=None)
 @given(view=st.integers(0, 20), count=st.integers(1, 30))
 def test_a_view_of_a_photo_is_the_same_among_any_number(view: int, count: int) -> None:
     """It depends on the view and the photo alone, and each view differs from the next."""
