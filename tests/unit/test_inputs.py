@@ -14,6 +14,7 @@ from trainers import cut, inputs
 from trainers.backbone import Network
 from trainers.base import LAST, StageTask
 from trainers.cut import Cut
+from trainers.data.cache import Cache
 from trainers.data.loader import Photos
 from trainers.data.manifest import Manifest
 from trainers.device import Compute
@@ -276,3 +277,29 @@ def test_the_head_sees_the_photos_of_its_batches(photos: Manifest) -> None:
         assert labels.tolist() == truth.tolist()
         assert torch.allclose(values, network.features(squares), atol=1e-5)
         assert not values.requires_grad
+
+
+@pytest.mark.parametrize("frozen", [0.5, 1.0])
+def test_batches_are_the_same_wherever_rows_lie(
+    photos: Manifest, tmp_path: Path, shown: list[int], frozen: float
+) -> None:
+    """In a cache, for another process to find; in memory; or computed anew: to the last bit."""
+    mine = stage(frozen=frozen, views=3, augmentation="side-on", batch_size=4, crop="googlenet")
+    cached, found = Photos(photos, Cache(tmp_path / "cache", photos)), list[list[Tensor]]()
+    sources = [
+        Inputs(cached, CPU),
+        Inputs(Photos(photos, Cache(tmp_path / "cache", photos)), CPU),
+        Inputs(Photos(photos), CPU),
+        Inputs(Photos(photos), CPU, memory=0),
+    ]
+    for source, computed in zip(sources, (3 * 10 + 6, 0, 3 * 10 + 6, 10 + 6), strict=True):
+        shown.clear()
+        network = network_of().train()
+        network.freeze(frozen)
+        _, training = source.training(network, mine, None, seed=5, position=1, epoch=2)
+        _, validation = source.validation(network, mine, None)
+        found.append([each for batch in (*training, *validation) for each in batch])
+        assert sum(shown) == computed
+    for others in found[1:]:
+        assert all(map(torch.equal, others, found[0]))
+        assert len(others) == len(found[0])
