@@ -15,6 +15,9 @@ FOLDS = 5
 MOST_LOGITS = 2**25
 """Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
 
+_ROUGH = 1e-4
+"""The tolerance of fits that are judged, which leaves their log loss as it is to three digits."""
+
 _UNJUDGED = 0.1
 """The penalty where no class has two photos, so that none can be held out."""
 
@@ -74,11 +77,18 @@ class Regression:
         turned, shorter = torch.linalg.qr(inputs.T)
         return cls(shorter.T.contiguous(), labels, n_classes, turned)
 
-    def fit(self, weights: Tensor, penalty: float, start: Tensor | None = None) -> Tensor:
+    def fit(
+        self,
+        weights: Tensor,
+        penalty: float,
+        start: Tensor | None = None,
+        *,
+        tolerance: float = 1e-6,
+    ) -> Tensor:
         """Minimise for each column the mean log loss, weighted, plus penalty / 2 * squared weights.
 
         `weights` are (n, columns). Biases are free. `start`, such as the coefficients under another
-        penalty, spares iterations.
+        penalty, spares iterations, which end when no slope is above `tolerance`.
         """
         if start is None:
             start = self.inputs.new_zeros(
@@ -90,7 +100,7 @@ class Regression:
             [coefficients],
             max_iter=500,
             history_size=20,
-            tolerance_grad=1e-6,
+            tolerance_grad=tolerance,
             tolerance_change=0,
             line_search_fn="strong_wolfe",
         )
@@ -129,7 +139,7 @@ def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> fl
         return _UNJUDGED
     found, scores = None, list[float]()
     for penalty in PENALTIES:
-        found = regression.fit(weights[:, None] - held, penalty, found)
+        found = regression.fit(weights[:, None] - held, penalty, found, tolerance=_ROUGH)
         scores.append(float((held * regression.losses(found)).sum()))
         if len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]:
             break  # what is weaker still follows noise

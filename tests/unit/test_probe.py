@@ -1,4 +1,4 @@
-"""The probe's regression: what it minimises, how its penalty is chosen, what becomes of the head."""
+"""The probe: what its regression minimises, how its penalty is chosen, what the head becomes."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def held_out_loss(head: nn.Sequential, features: Tensor, labels: Tensor) -> floa
 @pytest.mark.parametrize("features", [12, 90])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_fit_is_scikit_learns(classes: int, features: int, balance: Balance) -> None:
-    """The same minimum, with more features than photos or fewer, with weights for classes or not."""
+    """The same minimum, with more features than photos or fewer, with class weights or not."""
     inputs, _, labels = clouds(45, features, classes)
     labels[:12] = 0  # so that classes are not of one size
     weights = class_weights(labels, classes, balance)
@@ -142,9 +142,9 @@ def test_a_mirror_image_is_held_out_with_its_photo(monkeypatch: pytest.MonkeyPat
     fitted = list[Tensor]()
     real = Regression.fit
 
-    def noting(regression: Regression, weights: Tensor, *rest: Any) -> Tensor:
+    def noting(regression: Regression, weights: Tensor, *rest: Any, **more: Any) -> Tensor:
         fitted.append(weights)
-        return real(regression, weights, *rest)
+        return real(regression, weights, *rest, **more)
 
     monkeypatch.setattr(Regression, "fit", noting)
     probed(photos, photos, labels)
