@@ -112,7 +112,7 @@ class Regression:
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
-        optimizer.step(loss)  # type: ignore[arg-type]
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
         return coefficients.detach()
 
     def losses(self, coefficients: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def folds_of(labels: Tensor) -> Tensor:
     a regression that has not seen a class cannot be judged by it.
     """
     folds = torch.full_like(labels, -1)
-    for label in labels.unique():
+    for label in labels.unique():  # type: ignore[no-untyped-call]
         members = (labels == label).nonzero()[:, 0]
         if len(members) > 1:
             ranks = torch.arange(len(members), device=labels.device)
