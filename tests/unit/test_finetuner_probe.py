@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from tests.tiny_training import CPU, noise, numbers, outcome, schedule, stage
-from trainers import features
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import load_network_weights
 from trainers.classifier import load
 from trainers.data import cache, loader
 from trainers.data.cache import Cache
-from trainers.data.loader import Photos, validation_batches
+from trainers.data.loader import Batch, Photos, validation_batches
 from trainers.data.manifest import Manifest, Split
 from trainers.features import Inputs
 from trainers.finetuner import Finetuner
@@ -42,6 +41,12 @@ def train(
     return list(Finetuner(photos, compute=CPU, **options).train(task))
 
 
+def probe_of_tuned(photos: Manifest, root: Path) -> EpochMetrics:
+    """Train a probe into `probe`, after a stage in which the body's BatchNorm has seen photos."""
+    train(photos, root / "tuned", stage())
+    return train(photos, root / "probe", stage(), PROBE, start=root / "tuned" / LAST)[0]
+
+
 def network_in(path: Path) -> Network:
     """Return the network in LAST or BEST, to be applied."""
     network = empty_network("test_resnet", (), 2)
@@ -66,9 +71,9 @@ def test_it_is_fitted_to_the_body_s_features(photos: Manifest, tmp_path: Path) -
     (epoch,) = train(photos, tmp_path / "a", PROBE)
     network = build_network(schedule(hidden=()), 2, 3).eval()
     squares, labels = squares_of(photos, Split.TRAIN)
-    seen = [network.features(each) for each in (squares, squares.flip(3))]
+    seen, mirrored = (network.features(each) for each in (squares, squares.flip(3)))
     with torch.enable_grad():
-        loss = fit_probe(network.head, *seen, labels, Balance.NONE)  # type: ignore[call-arg]
+        loss = fit_probe(network.head, seen, mirrored, labels, Balance.NONE)
     assert epoch.train_loss == pytest.approx(loss, abs=1e-5)
     expected = network(squares_of(photos, Split.VALID)[0]).softmax(1).numpy()
     assert epoch.evaluation.probabilities == pytest.approx(expected, abs=1e-4)
@@ -129,9 +134,10 @@ def test_best_predicts_what_was_measured(photos: Manifest, tmp_path: Path) -> No
 
 def test_a_stage_starts_from_the_probe_s_head(photos: Manifest, tmp_path: Path) -> None:
     """With learning rates of 0 and frozen BatchNorm it predicts what the probe does."""
-    (probe,) = train(photos, tmp_path / "a", PROBE)
+    probe = probe_of_tuned(photos, tmp_path)
     still = stage(lrs=0.0, batch_norm="frozen")
-    (epoch,) = train(photos, tmp_path / "b", PROBE, still, start=tmp_path / "a" / LAST)
+    start = tmp_path / "probe" / LAST
+    (epoch,) = train(photos, tmp_path / "b", stage(), PROBE, still, start=start)
     expected = probe.evaluation.probabilities
     assert epoch.evaluation.probabilities == pytest.approx(expected, abs=1e-5)
 
@@ -141,9 +147,10 @@ def test_frozen_batch_norm_is_the_head_s_too(
     photos: Manifest, tmp_path: Path, batch_norm: str
 ) -> None:
     """After a probe its statistics stay as they were; otherwise all go on being averaged."""
-    train(photos, tmp_path / "a", PROBE)
-    start = tmp_path / "a" / LAST
-    train(photos, tmp_path / "b", PROBE, stage(batch_norm=batch_norm), start=start)
+    probe_of_tuned(photos, tmp_path)
+    start = tmp_path / "probe" / LAST
+    last = stage(batch_norm=batch_norm)
+    train(photos, tmp_path / "b", stage(), PROBE, last, start=start)
     before, network = statistics(network_in(start)), network_in(tmp_path / "b" / LAST)
     after = statistics(network)
     assert "head.0.running_mean" in after
@@ -169,7 +176,7 @@ def test_features_are_computed_once(
     """Of another trial's probe, and of a stage that trains the head alone, on the same photos."""
     shown, real = list[int](), Inputs._pooled
 
-    def counting(inputs: Inputs, network: Network, *rest: Any) -> features.Batch:
+    def counting(inputs: Inputs, network: Network, *rest: Any) -> Batch:
         shown.append(1)
         return real(inputs, network, *rest)
 

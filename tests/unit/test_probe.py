@@ -128,12 +128,13 @@ def test_the_chosen_penalty_beats_the_extremes(
     monkeypatch: pytest.MonkeyPatch, apart: float, photos: int
 ) -> None:
     """On photos that took no part, however close classes lie together and however few photos."""
-    everything = clouds(photos + 2000, 40, 3, apart)
-    seen, new = [[each[part] for each in everything] for part in (slice(photos), slice(photos, -1))]
-    chosen = held_out_loss(probed(*seen), new[0], new[2])
+    features, mirrored, labels = clouds(photos + 2000, 40, 3, apart)
+    seen = features[:photos], mirrored[:photos], labels[:photos]
+    new = features[photos:], labels[photos:]
+    chosen = held_out_loss(probed(*seen), *new)
     for extreme in (PENALTIES[0], PENALTIES[-1]):
         monkeypatch.setattr("trainers.probe.PENALTIES", (extreme,))
-        assert chosen < held_out_loss(probed(*seen), new[0], new[2])
+        assert chosen < held_out_loss(probed(*seen), *new)
 
 
 def test_a_mirror_image_is_held_out_with_its_photo(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +193,10 @@ def test_few_photos_are_enough(labels: list[int], balance: Balance) -> None:
 def test_features_that_never_change_count_for_nothing() -> None:
     """Alone, they leave the classes' frequencies; beside others, they have no weight."""
     labels = torch.tensor([0, 0, 0, 1])
-    head = probed(*[torch.full((4, 6), 0.3)] * 2, labels)
+    same = torch.full((4, 6), 0.3)
+    head = probed(same, same, labels)
     expected = torch.tensor([[0.75, 0.25]] * 4)
-    assert torch.allclose(head(torch.full((4, 6), 0.3)).softmax(1), expected, atol=1e-4)
+    assert torch.allclose(head(same).softmax(1), expected, atol=1e-4)
 
 
 def test_folds_are_of_all_classes_and_keep_neighbours_together() -> None:
