@@ -27,7 +27,8 @@ from trainers.inputs import Inputs
 from trainers.keeping import Keeper
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
-from trainers.schedule import Balance, Stage
+from trainers.probe import fit_probe
+from trainers.schedule import Balance, Stage, Train
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -121,6 +122,8 @@ class Finetuner:
             most = self._fitting.get(place, task.stage.batch_size)
             micro_batch = most if most < task.stage.batch_size else None
             try:
+                if task.stage.train is Train.PROBE:
+                    return self._probe(task, state, micro_batch)
                 return self._epoch(task, state, micro_batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or min(most, task.stage.batch_size) < 4:
@@ -194,6 +197,30 @@ class Finetuner:
         )
         weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return torch.from_numpy(weights.astype(np.float32)).to(self.compute.device)
+
+    def _probe(
+        self, task: StageTask, state: TrainingState, micro_batch: int | None
+    ) -> EpochMetrics:
+        """Fit the head to the body's features of the training photos and their mirror images."""
+        stage, network, started = task.stage, state.network.eval(), time.perf_counter()
+        photos, labels = self._inputs.features(network, stage, Split.TRAIN, micro_batch)
+        mirrored, _ = self._inputs.features(network, stage, Split.TRAIN, micro_batch, mirrored=True)
+        train_loss = fit_probe(network.head, photos, mirrored, labels, stage.balance)
+        fitted = time.perf_counter()
+        model, batches = self._inputs.validation(network, stage, micro_batch)
+        evaluation, valid_loss = evaluate(model, batches, self.compute, micro_batch=micro_batch)
+        return EpochMetrics.of(
+            evaluation,
+            stage=task.position,
+            epoch=1,
+            cycle=1,
+            lrs=(0.0,) * len(stage.lrs),  # no weight went down a gradient
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            seconds=time.perf_counter() - started,
+            images_per_second=len(labels) / (fitted - started),
+            micro_batch=micro_batch,
+        )
 
     def _card(
         self, task: StageTask, network: Network, epoch: EpochMetrics, made_by: dict[str, str]

@@ -25,7 +25,7 @@ from trainers.data.loader import (
 from trainers.data.manifest import Split
 from trainers.data.passes import Indices, draw_passes, slices
 from trainers.device import Compute, processor
-from trainers.schedule import Augmentation, CropType, Stage
+from trainers.schedule import Augmentation, CropType, Stage, Train
 
 _KEPT = 4
 """Arrays at hand: of training and validation of two stages."""
@@ -72,7 +72,7 @@ class Inputs:
         cut = self._cut(network, stage)
         if cut is None or not (stage.views or _looks_the_same(stage)):
             return self._compiled(network), training_batches(self._photos, stage, **place)
-        shown = _Shown(self._photos, cut, stage, Split.TRAIN, _together(micro_batch))
+        shown = _Shown(self._photos, cut, stage, Split.TRAIN, _together(micro_batch), windows=True)
         values = self._array(shown)
         if values is None:
             batches = training_batches(self._photos, stage, **place)
@@ -93,7 +93,8 @@ class Inputs:
         if cut is None:
             batches = validation_batches(self._photos, stage)
             return self._compiled(network), _mirrored(batches) if mirrored else batches
-        shown = _Shown(self._photos, cut, stage, Split.VALID, _together(micro_batch), mirrored)
+        together = _together(micro_batch)
+        shown = _Shown(self._photos, cut, stage, Split.VALID, together, mirrored=mirrored)
         values = self._array(shown)  # here and now, in no mode of whoever reads the batches
         if values is None:
             return self._tail(cut), self._anew(shown, shown.batches())
@@ -101,9 +102,33 @@ class Inputs:
         in_order = ((every[part], 0 * every[part]) for part in slices(len(every), _READ))
         return self._tail(cut), self._read(shown, values, in_order)
 
+    def features(
+        self,
+        network: Network,
+        stage: Stage,
+        split: Split,
+        micro_batch: int | None,
+        *,
+        mirrored: bool = False,
+    ) -> Batch:
+        """Return what a frozen body makes of photos as validation shows them, and their labels.
+
+        `mirrored` shows their mirror images instead.
+        """
+        cut = self._cut(network, stage)
+        if cut is None or not cut.pooled:
+            raise ValueError("features are those of a body that is frozen as a whole")
+        together, device = _together(micro_batch), self._photos.device
+        shown = _Shown(self._photos, cut, stage, split, together, mirrored=mirrored)
+        values = self._array(shown)
+        if values is None:
+            batches = shown.batches()
+            values = torch.cat([shown.rows(squares, self._compute) for squares, _ in batches])
+        return on_device(values, device), on_device(torch.from_numpy(shown.labels), device)
+
     def _cut(self, network: Network, stage: Stage) -> Cut | None:
         """Cut a network once a stage: each has a network of its own, and its front stays."""
-        where = stage.frozen, stage.image_size
+        where = 1.0 if stage.train is Train.PROBE else stage.frozen, stage.image_size
         if self._cuts.get(network, (None, None))[0] != where:
             self._cuts[network] = where, cut_of(network, *where)
         return self._cuts[network][1]
@@ -160,13 +185,17 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The photos of a split as a stage shows them to frozen layers, so many `together`."""
+    """The photos of a split as a stage shows them to frozen layers, so many `together`.
+
+    They are those of validation, or the `windows` of training.
+    """
 
     photos: Photos
     cut: Cut
     stage: Stage
     split: Split
     together: int
+    windows: bool = False
     mirrored: bool = False
 
     @property
@@ -184,7 +213,7 @@ class _Shown:
 
     @property
     def _varies(self) -> bool:
-        return self.split is Split.TRAIN and not _looks_the_same(self.stage)
+        return self.windows and not _looks_the_same(self.stage)
 
     def kind(self, compute: Compute) -> ArrayKind:
         """Name the array by all that its last bits depend on."""
@@ -194,6 +223,7 @@ class _Shown:
             "manifest": self.photos.manifest.digest,
             "front": self.cut.digest,
             "split": self.split,
+            "windows": self.windows,
             "mirrored": self.mirrored,
             "image_size": stage.image_size,
             "crop": stage.crop,
@@ -213,7 +243,7 @@ class _Shown:
     def batches(self, view: int = 0) -> Iterator[Batch]:
         """Yield the squares of a view."""
         alike = replace(self.stage, batch_size=_READ)
-        if self.split is Split.TRAIN:
+        if self.windows:
             return view_batches(self.photos, alike, view)
         return validation_batches(self.photos, alike, self.split)
 
