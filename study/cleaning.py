@@ -25,7 +25,7 @@ from trainers.data.manifest import Split
 
 @dataclass(frozen=True)
 class CachedPhotos:
-    """A file of decoded photos, or a folder of those fetched from a URL.
+    """A file of decoded photos, of what a network makes of them, or a folder of fetched ones.
 
     `size` is in bytes; `trouble` says why a file is not whole.
     """
@@ -36,15 +36,16 @@ class CachedPhotos:
 
 
 def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
-    """List the decoded photos of all data sets, every one of them checked."""
-    from trainers.data.pixels import BrokenPixels, check_pixels
+    """List the decoded photos of all data sets, and the arrays made of them, each one checked."""
+    from trainers.data.cache import check_map
+    from trainers.data.mapped import BrokenMap
 
     found = []
     for path in _maps(storage):
         trouble = ""
         try:
-            check_pixels(path)
-        except BrokenPixels as error:
+            check_map(path)
+        except BrokenMap as error:
             trouble = str(error)
         found.append(CachedPhotos(str(path), path.stat().st_size, trouble))
     return found

@@ -111,8 +111,7 @@ def circumstances_now(device: str, made_by: Mapping[str, str]) -> dict[str, str]
     a setting. Raises ValueError for a device that is not here.
     """
     from trainers.checkpoint import package_versions  # torch: seconds to import
-    from trainers.device import Compute, choose_device
-    from trainers.finetuner import processor
+    from trainers.device import Compute, choose_device, processor
 
     name = Compute(choose_device(device)).name.rpartition(", ")[0]
     precision = made_by.get("device", "").rpartition(", ")[2]

@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+import platform
 import sys
 from dataclasses import dataclass
+from functools import cache as remembered
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,6 +117,17 @@ def use_no_more_than_usable_cpus() -> None:
 def use_one_thread() -> None:
     """Keep torch in the calling thread from starting threads of its own, which fight for cores."""
     torch.set_num_threads(1)
+
+
+@remembered
+def processor() -> str:
+    """Name this machine's CPU, such as "AMD EPYC 7B13"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), "") or platform.processor() or platform.machine()
 
 
 def _precision(wanted: Precision, device: torch.device) -> Precision:

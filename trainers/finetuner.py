@@ -1,10 +1,8 @@
 """Train stage by stage, as fast.ai's `fit` did: the trainer behind a search on real photos."""
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import cache as remembered
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +23,14 @@ from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
 from trainers.data.passes import passes_of
-from trainers.device import Compute, choose_compute
-from trainers.features import Inputs
+from trainers.device import Compute, choose_compute, processor
+from trainers.inputs import Inputs
 from trainers.keeping import Keeper
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
 from trainers.mixing import Mixing
-from trainers.schedule import Balance, Stage
+from trainers.probe import fit_probe
+from trainers.schedule import Balance, Stage, Train
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -129,6 +128,8 @@ class Finetuner:
             most = self._fitting.get(place, task.stage.batch_size)
             micro_batch = most if most < task.stage.batch_size else None
             try:
+                if task.stage.train is Train.PROBE:
+                    return self._probe(task, state, micro_batch)
                 return self._epoch(task, state, micro_batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or min(most, task.stage.batch_size) < 4:
@@ -213,6 +214,30 @@ class Finetuner:
         weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return torch.from_numpy(weights.astype(np.float32)).to(self.compute.device)
 
+    def _probe(
+        self, task: StageTask, state: TrainingState, micro_batch: int | None
+    ) -> EpochMetrics:
+        """Fit the head to the body's features of the training photos and their mirror images."""
+        stage, network, started = task.stage, state.network.eval(), time.perf_counter()
+        photos, labels = self._inputs.features(network, stage, Split.TRAIN, micro_batch)
+        mirrored, _ = self._inputs.features(network, stage, Split.TRAIN, micro_batch, mirrored=True)
+        train_loss = fit_probe(network.head, photos, mirrored, labels, stage.balance)
+        fitted = time.perf_counter()
+        model, batches = self._inputs.validation(network, stage, micro_batch)
+        evaluation, valid_loss = evaluate(model, batches, self.compute, micro_batch=micro_batch)
+        return EpochMetrics.of(
+            evaluation,
+            stage=task.position,
+            epoch=1,
+            cycle=1,
+            lrs=(0.0,) * len(stage.lrs),  # no weight went down a gradient
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            seconds=time.perf_counter() - started,
+            images_per_second=len(labels) / (fitted - started),
+            micro_batch=micro_batch,
+        )
+
     def _card(
         self, task: StageTask, network: Network, epoch: EpochMetrics, made_by: dict[str, str]
     ) -> WeightsCard:
@@ -252,17 +277,6 @@ def circumstances(compute: Compute) -> dict[str, str]:
     if compute.device.type != "cpu":  # which always repeats itself
         found["deterministic"] = "yes" if compute.deterministic else "no"
     return found | ({"compiled": "yes"} if compute.compiled else {})
-
-
-@remembered
-def processor() -> str:
-    """Name this machine's CPU, such as "AMD EPYC 7B13"."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), "") or platform.processor() or platform.machine()
 
 
 def _number(**place: int) -> int:

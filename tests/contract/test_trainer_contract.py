@@ -26,7 +26,7 @@ from trainers.base import BEST, LAST, StageTask, Trainer, TrainingDiverged
 from trainers.data.manifest import Manifest, Split
 from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics, Metric
-from trainers.schedule import Stage
+from trainers.schedule import Stage, Train
 from trainers.synthetic import SyntheticTrainer
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -40,6 +40,15 @@ STAGES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
     },
     "frozen": {"cycle_len": 3, "frozen": 0.5, "crop": "googlenet", "augmentation": "side-on"},
+    "views at an inner cut": {
+        "cycle_len": 3,
+        "frozen": 0.5,
+        "views": 2,
+        "augmentation": "side-on",
+        "dropout": 0.3,
+        "min_steps": 4,
+    },
+    "views of a frozen body": {"cycle_len": 3, "frozen": 1.0, "views": 2},
     "restarts": {"n_cycles": 2, "cycle_mult": 2, "crop": "no", "frozen": 1.0},
     "averaged": {"cycle_len": 3, "ema": 0.9, "drop_path": 0.3, "clip_grad": 1.0, "cutmix": 1.0},
     "mixed features": {
@@ -106,9 +115,9 @@ class Bench:
     ) -> StageTask:
         """Give a task; the same folder may be that of a task that was broken off."""
         (self.root / folder).mkdir(exist_ok=True)
-        return StageTask(
-            schedule=schedule(*stages), seed=seed, folder=self.root / folder, start=start
-        )
+        hidden = () if any(each.train is Train.PROBE for each in stages) else (8,)
+        mine = schedule(*stages, hidden=hidden)
+        return StageTask(schedule=mine, seed=seed, folder=self.root / folder, start=start)
 
     def train(
         self, task: StageTask, epochs: int | None = None, metric: Metric = Metric.ACCURACY
@@ -233,6 +242,45 @@ class TestTrainerContract:
         bench.train(task, 1)
         assert [numbers(epoch) for epoch in bench.train(task)] == expected
         assert outcome(task.folder) == outcome(whole.folder)
+
+    @pytest.mark.parametrize("balance", ["none", "loss"])
+    def test_a_probe_is_a_stage_of_one_epoch(self, bench: Bench, balance: str) -> None:
+        """Its files are there when it is yielded; it is replayed, or made again to the last bit."""
+        probe = stage(train="probe", balance=balance)
+        task = bench.task("a", probe)
+        (found,) = bench.train(task, 1)
+        assert (found.stage, found.epoch, found.cycle) == (0, 1, 1)
+        assert found.evaluation.labels.tolist() == bench.photos.labels(Split.VALID).tolist()
+        expected = outcome(task.folder)
+        for lost in ([], [LAST], [LAST, BEST], [BEST]):
+            for name in lost:
+                (task.folder / name).unlink()
+            assert [numbers(epoch) for epoch in bench.train(task)] == [numbers(found)]
+            assert outcome(task.folder) == expected
+
+    @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
+    def test_what_trains_on_from_a_probe_resumes(self, bench: Bench, batch_norm: str) -> None:
+        """A stage from a probe's head, and another probe after it, end with the same bits."""
+        probe = stage(train="probe")
+        tuned = stage(batch_norm=batch_norm, cycle_len=2, dropout=0.3, image_size=32)
+        parent = bench.task("parent", probe)
+        bench.train(parent)
+        start = parent.folder / LAST
+        whole = bench.task("whole", probe, tuned, start=start)
+        expected = [numbers(epoch) for epoch in bench.train(whole)]
+        broken = bench.task("broken", probe, tuned, start=start)
+        bench.train(broken, 1)
+        assert [numbers(epoch) for epoch in bench.train(broken)] == expected
+        assert outcome(broken.folder) == outcome(whole.folder)
+        ends = [
+            bench.task(
+                f"probe of {each.folder.name}", probe, tuned, probe, start=each.folder / LAST
+            )
+            for each in (whole, broken)
+        ]
+        first, second = ([numbers(epoch) for epoch in bench.train(end)] for end in ends)
+        assert first == second
+        assert outcome(ends[0].folder) == outcome(ends[1].folder)
 
     @pytest.mark.parametrize("damage", ["text", "half", "foreign"])
     def test_a_broken_last_begins_anew(self, bench: Bench, damage: str) -> None:

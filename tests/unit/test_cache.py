@@ -18,8 +18,9 @@ from trainers.data import cache as cache_module
 from trainers.data import scale as scale_module
 from trainers.data.cache import Cache
 from trainers.data.manifest import Manifest, Split, build_manifest
+from trainers.data.mapped import BrokenMap
 from trainers.data.photo import read_photo
-from trainers.data.pixels import BrokenPixels, Pixels, View
+from trainers.data.pixels import Pixels, View
 from trainers.data.scale import Scale, read_at
 
 TRAIN, VALID = Split.TRAIN, Split.VALID
@@ -30,7 +31,7 @@ N_TRAIN, N_VALID = 12, 6
 @pytest.fixture(autouse=True)
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no disk: no test cuts the power."""
-    monkeypatch.setattr("trainers.data.pixels.os.fsync", lambda _: None)
+    monkeypatch.setattr("trainers.data.mapped.os.fsync", lambda _: None)
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def test_a_broken_map_that_another_process_removes_first(
     def another_was_faster(path: Path, *_: object) -> NoReturn:
         path.unlink()
         monkeypatch.undo()
-        raise BrokenPixels("it is not whole")
+        raise BrokenMap("it is not whole")
 
     monkeypatch.setattr(cache_module, "open_pixels", another_was_faster)
     found = Cache(root, manifest).get(TRAIN, TWO)

@@ -25,7 +25,7 @@ def made(root: Path, start: int = 0) -> Manifest:
 @pytest.fixture(autouse=True)
 def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no disk: no test cuts the power."""
-    monkeypatch.setattr("trainers.data.pixels.os.fsync", lambda _: None)
+    monkeypatch.setattr("trainers.data.mapped.os.fsync", lambda _: None)
 
 
 @pytest.fixture

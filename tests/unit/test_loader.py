@@ -14,10 +14,10 @@ from trainers.data.augment import draw_order
 from trainers.data.loader import (
     Batch,
     Photos,
-    fixed_batches,
     training_batches,
     training_steps,
     validation_batches,
+    view_batches,
 )
 from trainers.data.manifest import Manifest, Split, build_manifest
 from trainers.data.scale import read_at, validation_scale
@@ -151,7 +151,7 @@ def test_the_size_of_batches_changes_no_photo(noise: Manifest, crop: CropType) -
 def test_fixed_batches_are_training_photos_without_chance(noise: Manifest) -> None:
     """They come in the manifest's order, with the pixels that any epoch would show of them."""
     photos, mine = Photos(noise), stage(crop="center")
-    fixed, epoch = list(fixed_batches(photos, mine)), epoch_of(photos, mine, epoch=3)
+    fixed, epoch = list(view_batches(photos, mine, 0)), epoch_of(photos, mine, epoch=3)
     assert labels(fixed) == [photo.label for photo in noise.of_split(Split.TRAIN)]
     order = torch.from_numpy(draw_order(10, seed=0, position=0, epoch=3))
     assert torch.equal(pixels(fixed)[order], pixels(epoch))

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from trainers.data.mapped import BrokenMap, read_about
 from trainers.data.pixels import (
+    _MAGIC,
     FORMAT,
-    BrokenPixels,
     Pixels,
     PixelsWriter,
     View,
     check_pixels,
     in_memory,
     open_pixels,
-    read_about,
 )
 from trainers.data.scale import Scale
 from trainers.data.sources import Split
@@ -68,7 +68,7 @@ def holds_the_photos(pixels: Pixels) -> bool:
 
 def refused(path: Path, view: View = VIEW, n_photos: int = len(SHAPES)) -> str:
     """Give the reason for which a file is refused, which is one printable phrase."""
-    with pytest.raises(BrokenPixels) as error:
+    with pytest.raises(BrokenMap) as error:
         open_pixels(path, view, n_photos, sampled=len(SHAPES))
     assert str(error.value).isprintable()
     return str(error.value)
@@ -95,7 +95,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_what_a_file_says_of_itself(path: Path) -> None:
     """Anybody can read what a file holds, without this program's classes."""
-    about = read_about(path)
+    about = read_about(path, _MAGIC)
     assert {name: about[name] for name in ("format", "manifest_digest", "split", "scale")} == {
         "format": FORMAT,
         "manifest_digest": VIEW.manifest_digest,
@@ -118,7 +118,7 @@ def test_every_truncation_is_found(path: Path) -> None:
     for length in range(len(content)):
         path.write_bytes(content[:length])
         assert refused(path)
-        with pytest.raises(BrokenPixels):
+        with pytest.raises(BrokenMap):
             check_pixels(path)
 
 
@@ -130,7 +130,7 @@ def test_every_damaged_pixel_is_found(path: Path) -> None:
         path.write_bytes(content)
         content[index] ^= 1 << index % 8
         assert "is damaged" in refused(path)
-        with pytest.raises(BrokenPixels, match="is damaged"):
+        with pytest.raises(BrokenMap, match="is damaged"):
             check_pixels(path)
 
 
@@ -144,7 +144,7 @@ def test_damage_of_what_is_said_never_gives_wrong_photos(path: Path) -> None:
         content[index] ^= 1 << index % 8
         try:
             assert holds_the_photos(open_pixels(path, VIEW, len(SHAPES), sampled=len(SHAPES)))
-        except BrokenPixels:
+        except BrokenMap:
             found += 1
     assert found > 0.95 * (len(content) - N_PIXELS)
 
@@ -156,14 +156,14 @@ def test_first_and_last_photo_are_always_looked_at(path: Path) -> None:
         damaged = bytearray(content)
         damaged[index] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(BrokenPixels):
+        with pytest.raises(BrokenMap):
             open_pixels(path, VIEW, len(SHAPES), sampled=1)
     damaged = bytearray(content)
     damaged[4] ^= 1  # of the second photo
     path.write_bytes(damaged)
     found = 0
     for _ in range(200):
-        with suppress(BrokenPixels):
+        with suppress(BrokenMap):
             open_pixels(path, VIEW, len(SHAPES), sampled=1)
             found -= 1
         found += 1
@@ -245,7 +245,7 @@ def test_foreign_and_absurd_files_are_refused(path: Path, content: bytes) -> Non
     """Whatever lies under the name, the answer is that it is broken, and no other exception."""
     path.write_bytes(content)
     assert refused(path)
-    with pytest.raises(BrokenPixels):
+    with pytest.raises(BrokenMap):
         check_pixels(path)
 
 

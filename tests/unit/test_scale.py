@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from trainers.data import scale as scale_module
+from trainers.data.cache import wanted_by
+from trainers.data.manifest import Split
 from trainers.data.photo import read_photo, reduction_of
 from trainers.data.scale import Scale, read_at, training_scale, validation_scale
-from trainers.schedule import CropType, Stage
+from trainers.schedule import CropType, Stage, Train
 
 KINDS = [(squeeze, cut) for squeeze in (False, True) for cut in (False, True)]
 SIZES = [(90, 60), (60, 90), (64, 64), (61, 37), (20, 30), (500, 9), (9, 500), (1, 1), (3, 50)]
@@ -201,3 +203,12 @@ def test_scales_of_a_stage(crop: CropType) -> None:
     edge = {CropType.NO: 30, CropType.GOOGLENET: 60}.get(crop, ceil(30 * 1.21))
     assert kept == Scale(edge, squeeze=crop is CropType.NO, cut=False)
     assert shown == Scale(30, squeeze=crop is CropType.NO, cut=True)
+
+
+@pytest.mark.parametrize("crop", CropType)
+def test_a_probe_sees_all_photos_as_validation_does(crop: CropType) -> None:
+    """Nothing about them is random, so that no margin is kept of those it is fitted to."""
+    probe = Stage(image_size=30, train=Train.PROBE, crop=crop)
+    assert training_scale(probe) == validation_scale(30, crop)
+    scale = validation_scale(30, crop)
+    assert wanted_by([probe]) == [(Split.TRAIN, scale), (Split.VALID, scale)]

@@ -36,7 +36,7 @@ _ZOOM, _X, _Y, _ROTATES, _ANGLE, _BRIGHTNESS, _CONTRAST, _MIRROR, _QUARTERS, _TR
 _WHAT, _HOW_MUCH, _EITHER_WAY, _ERASES, _AREA, _ASPECT, _LEFT, _TOP = range(-8, 0)
 """Columns of random numbers: from the first one on, and from the last one back."""
 
-_ORDER, _CHANGES, _MORE_CHANGES = range(3)
+_ORDER, _CHANGES, _MORE_CHANGES, _VIEWS = 0, 1, 2, 5  # others are in `passes` and `mixing`
 """Streams of random numbers that one (seed, stage, epoch) has."""
 
 
@@ -80,6 +80,19 @@ def draw_numbers(
     # From a stream of their own, so that they move no number of those before.
     random = _random(_MORE_CHANGES, seed, position, epoch, nth)
     return np.concatenate([numbers, random.random((count, 8), dtype=np.float32)], 1)
+
+
+def draw_view(stage: Stage, count: int, view: int) -> NDArray[np.float32]:
+    """Draw what `draw_changes` needs for one view of each photo.
+
+    Row i is a pure function of (view, i): all seeds and trials share their views.
+    """
+    return draw_numbers(stage, count, seed=0, position=0, epoch=view)
+
+
+def draw_first_views(count: int, views: int, *, seed: int, position: int) -> NDArray[np.int64]:
+    """Draw which of so many views a stage shows first of each photo; it goes on by one a pass."""
+    return (views * _random(_VIEWS, seed, position, 0, 0).random(count)).astype(np.int64)
 
 
 def draw_changes(stage: Stage, sizes: NDArray[np.int64], numbers: NDArray[np.float32]) -> Changes:

@@ -1,20 +1,23 @@
 """Each photo is decoded once for all trials, sizes and workers. Free of torch.
 
 Decoded photos lie in memory-mapped files, one for each split and scale of a manifest, which any
-number of processes share.
+number of processes share. So do arrays of what a frozen network makes of photos.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
+from trainers.data import arrays
+from trainers.data.arrays import Array, ArrayKind, check_array, open_array, write_array
 from trainers.data.decoding import decoded, estimated_bytes
 from trainers.data.manifest import Manifest
-from trainers.data.pixels import SUFFIX, BrokenPixels, Pixels, PixelsWriter, View, open_pixels
+from trainers.data.mapped import BrokenMap
+from trainers.data.pixels import SUFFIX, Pixels, PixelsWriter, View, check_pixels, open_pixels
 from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.data.sources import Split
 from trainers.schedule import Stage
@@ -54,6 +57,7 @@ class Cache:
         self._say = say
         self._open: dict[View, Pixels] = {}
         self._refused: set[View] = set()
+        self._unkept: set[ArrayKind] = set()
 
     def get(self, split: Split, scale: Scale) -> Pixels | None:
         """Give the photos of a split at a scale, decoding them if need be; None without room."""
@@ -84,6 +88,57 @@ class Cache:
                 "slower without; make room, or make the folder writable"
             )
 
+    def array(self, kind: ArrayKind, blocks: Callable[[], Iterator[Array]]) -> Array | None:
+        """Return an array, writing what `blocks` yields if need be; None without room.
+
+        Whoever else asks for the same meanwhile waits, and finds it.
+        """
+        path = self._folder / kind.name
+        if kind in self._unkept:
+            return None
+        try:
+            if (found := self._opened(path, kind)) is not None:
+                return found
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / f".{kind.name}.lock"):
+                for stale in self._folder.glob(f".{kind.name}.*.tmp"):  # of one that was killed
+                    stale.unlink()
+                if (found := self._opened(path, kind)) is None and self._has_room(kind):
+                    write_array(path, kind, blocks())
+                    found = self._opened(path, kind)
+        except OSError as error:
+            found = None
+            self._say(
+                f"what frozen layers make of the photos cannot be kept in {self._folder} "
+                f"({error.strerror}); make room, or make the folder writable"
+            )
+        if found is None:
+            self._unkept.add(kind)
+        return found
+
+    def _opened(self, path: Path, kind: ArrayKind) -> Array | None:
+        if not path.exists():
+            return None
+        try:
+            found = open_array(path, kind)
+        except BrokenMap as error:
+            self._say(f"{path} is not to be trusted ({error}); it is computed again")
+            path.unlink(missing_ok=True)  # another process may have been faster
+            return None
+        _touch(path)
+        return found
+
+    def _has_room(self, kind: ArrayKind) -> bool:
+        room = self._room()
+        if kind.n_bytes <= room + self._drop_others(kind.n_bytes - room):
+            return True
+        self._say(
+            f"{kind.n_bytes / 1e6:,.0f} MB of what frozen layers make of the photos would exceed "
+            "the cache limit; what memory cannot hold is computed anew in every epoch, which is "
+            "slower: raise --cache-limit"
+        )
+        return False
+
     def _view(self, split: Split, scale: Scale) -> View:
         return View(self._manifest.digest, split, scale)
 
@@ -96,12 +151,11 @@ class Cache:
             try:
                 n_photos = len(self._manifest.of_split(view.split))
                 self._open[view] = open_pixels(path, view, n_photos)
-            except BrokenPixels as error:
+            except BrokenMap as error:
                 self._say(f"{path} is not to be trusted ({error}); its photos are decoded again")
                 path.unlink(missing_ok=True)  # another process may have been faster
                 continue
-            with suppress(OSError):  # some maps may only be read
-                os.utime(path)  # what was used least recently is the first to make room
+            _touch(path)
         return [view for view in views if view not in self._open and view not in self._refused]
 
     def _affordable(self, views: Sequence[View]) -> list[View]:
@@ -130,8 +184,12 @@ class Cache:
         return self._limit - used
 
     def _drop_others(self, size: int) -> int:
-        """Remove maps of other manifests, the longest unused first; give the bytes gained."""
-        others = [path for path in map_files(self._root) if path.parent != self._folder]
+        """Remove the longest unused of what is not this manifest's photos; give bytes gained."""
+        others = [
+            path
+            for path in map_files(self._root)
+            if path.parent != self._folder or path.suffix != SUFFIX
+        ]
         if sum(path.stat().st_size for path in others) < size:
             return 0
         gained = 0
@@ -160,5 +218,18 @@ class Cache:
 
 
 def map_files(folder: Path) -> list[Path]:
-    """List the maps under a cache's folder, those of all manifests."""
-    return sorted(folder.glob(f"*/*{SUFFIX}"))
+    """List the maps and arrays under a cache's folder, those of all manifests."""
+    return sorted(path for suffix in _CHECKS for path in folder.glob(f"*/*{suffix}"))
+
+
+def check_map(path: Path) -> None:
+    """Look at all of a map or an array; raises `BrokenMap`."""
+    _CHECKS[path.suffix](path)
+
+
+def _touch(path: Path) -> None:
+    with suppress(OSError):  # some maps may only be read
+        os.utime(path)  # what was used least recently is the first to make room
+
+
+_CHECKS = {SUFFIX: check_pixels, arrays.SUFFIX: check_array}

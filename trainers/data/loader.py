@@ -14,6 +14,7 @@ from trainers.data.augment import (
     apply_changes,
     draw_changes,
     draw_numbers,
+    draw_view,
     on_device,
 )
 from trainers.data.cache import Cache, Wanted, wanted_by
@@ -57,8 +58,8 @@ class Photos:
     ) -> None:
         self.manifest = manifest
         self.device = device
-        self._cache = cache
-        self._sharers = sharers
+        self.cache = cache
+        self.sharers = sharers
         self._memory = (
             int(MEMORY_SHARE * _memory_of(device) / sharers) if memory is None else memory
         )
@@ -77,7 +78,7 @@ class Photos:
         held = self._find((split, scale), in_use)
         if held is not None:
             return ([held.photo(index) for index in indices.tolist()] for indices in order)
-        self._decoders = self._decoders or Decoders(self._sharers)
+        self._decoders = self._decoders or Decoders(self.sharers)
         paths = [self.manifest.root / photo.path for photo in self.manifest.of_split(split)]
         requests = [[(paths[index], scale) for index in indices] for indices in order]
         return self._decoders.batches(requests)
@@ -85,7 +86,7 @@ class Photos:
     def _find(self, view: View, in_use: Wanted) -> "_Held | None":
         if view in self._held:
             return self._held[view]
-        mapped = self._cache.get(*view) if self._cache else None
+        mapped = self.cache.get(*view) if self.cache else None
         if mapped is not None and self.device.type != "cuda":
             return _Held(mapped)  # the system keeps in memory what it has room for
         if view not in self._sizes:
@@ -98,7 +99,7 @@ class Photos:
         return self._held[view]
 
     def _decoded(self, split: Split, scale: Scale) -> Pixels:
-        photos = decoded(self.manifest, split, [scale], sharers=self._sharers)
+        photos = decoded(self.manifest, split, [scale], sharers=self.sharers)
         return in_memory(each[0] for each in photos)
 
     def _make_room(self, size: int, in_use: Wanted) -> bool:
@@ -139,17 +140,22 @@ def training_batches(
     batches = [indices for each in passes for indices in each.photos]
 
     def drawn() -> Iterator[NDArray[np.float32]]:
+        views = [draw_view(stage, len(labels), view) for view in range(stage.views)]
+        every = np.stack(views) if views else None
         for each in passes:
-            numbers = draw_numbers(stage, len(labels), **place, nth=each.nth)
-            yield from (numbers[rows] for rows in each.rows)
+            if every is not None:
+                yield from (every[at] for at in zip(each.views, each.photos, strict=True))
+            else:
+                numbers = draw_numbers(stage, len(labels), **place, nth=each.nth)
+                yield from (numbers[rows] for rows in each.rows)
 
     return _changed(photos, stage, batches, drawn())
 
 
-def fixed_batches(photos: Photos, stage: Stage) -> Iterator[Batch]:
-    """Yield the training photos in the order of the manifest, for a stage without chance."""
+def view_batches(photos: Photos, stage: Stage, view: int) -> Iterator[Batch]:
+    """Yield one view of the training photos, in the order of the manifest."""
     count = len(photos.manifest.of_split(Split.TRAIN))
-    numbers = draw_numbers(stage, count, seed=0, position=0, epoch=0)
+    numbers = draw_view(stage, count, view)
     batches = _in_order(count, stage)
     return _changed(photos, stage, batches, (numbers[indices] for indices in batches))
 

@@ -10,7 +10,7 @@ from itertools import count, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.augment import draw_order
+from trainers.data.augment import draw_first_views, draw_order
 from trainers.schedule import Balance, Stage
 
 Indices = NDArray[np.int64]
@@ -25,13 +25,15 @@ class Pass:
 
     `number` counts the passes of the stage, `nth` those of the epoch. `photos` are indices of
     training photos, batch by batch, and `rows` their rows of `draw_numbers`: where balanced
-    sampling shows a photo twice, each has changes of its own.
+    sampling shows a photo twice, each has changes of its own. `views` says which view of each
+    photo is shown, where a stage has views.
     """
 
     number: int
     nth: int
     photos: list[Indices]
     rows: list[Indices]
+    views: list[Indices]
 
 
 def passes_of(stage: Stage, photos: int) -> int:
@@ -43,7 +45,8 @@ def draw_passes(
     labels: NDArray[np.int64], stage: Stage, *, seed: int, position: int, epoch: int
 ) -> list[Pass]:
     """Return the passes of an epoch: a pure function of the arguments."""
-    passes, found = passes_of(stage, len(labels)), []
+    passes, found, views = passes_of(stage, len(labels)), [], max(stage.views, 1)
+    first = draw_first_views(len(labels), views, seed=seed, position=position)
     for nth in range(passes):
         number = epoch * passes + nth
         rows = draw_order(len(labels), seed=seed, position=position, epoch=epoch, nth=nth)
@@ -51,8 +54,10 @@ def draw_passes(
         if stage.balance is Balance.SAMPLING:
             order = _balanced(labels, number, seed=seed, position=position)[rows]
         parts = slices(len(labels), stage.batch_size)
-        batches = [order[part] for part in parts], [rows[part] for part in parts]
-        found.append(Pass(number, nth, *batches))
+        shown = (first[rows] + number) % views
+        found.append(
+            Pass(number, nth, *([of[part] for part in parts] for of in (order, rows, shown)))
+        )
     return found
 
 

@@ -1,18 +1,15 @@
 """Decoded photos in one block of memory, and the file that such a block lies in. Free of torch."""
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.data.mapped import SAMPLED, BrokenMap, MapWriter, check_hashes, read_about
 from trainers.data.scale import Scale
 from trainers.data.sources import Split
 
@@ -22,11 +19,6 @@ FORMAT = 1
 SUFFIX = ".pixels"
 
 _MAGIC = b"encore pixels\n"
-_SAMPLED = 32  # photos whose hashes are looked at when a file is opened
-
-
-class BrokenPixels(Exception):
-    """A file that is not the whole map it should be; the text is a short reason."""
 
 
 @dataclass(frozen=True)
@@ -76,76 +68,42 @@ def in_memory(photos: Iterable[NDArray[np.uint8]]) -> Pixels:
 
 
 class PixelsWriter:
-    """Writes a map's file: photos one by one, then `finish`. Nobody sees it before it is whole.
-
-    The photos come first and what is known of them after, so that memory stays flat.
-    """
+    """Writes a map's file: photos one by one, then `finish`; see `MapWriter`."""
 
     def __init__(self, path: Path, view: View) -> None:
-        self._path, self._view = path, view
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._stream: IO[bytes] = self._temporary.open("wb")
+        self._writer, self._view = MapWriter(path, _MAGIC), view
         self._sizes: list[tuple[int, ...]] = []
-        self._hashes: list[str] = []
 
     def add(self, photo: NDArray[np.uint8]) -> None:
         """Append a photo (H, W, 3)."""
-        content = photo.tobytes()
-        self._stream.write(content)
+        self._writer.add(photo.tobytes())
         self._sizes.append(photo.shape[:2])
-        self._hashes.append(_hash(content))
 
     def finish(self) -> None:
         """Make the file appear under its name, safely on the disk."""
-        about = {**self._view.to_dict(), "sizes": self._sizes, "hashes": self._hashes}
-        text = json.dumps(about, separators=(",", ":")).encode()
-        self._stream.write(text + len(text).to_bytes(8, "little") + _MAGIC)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        self._temporary.replace(self._path)
+        self._writer.finish({**self._view.to_dict(), "sizes": self._sizes})
 
     def abandon(self) -> None:
         """Remove what has been written."""
-        self._temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # a full disk does not take what is still to be written
-            self._stream.close()
+        self._writer.abandon()
 
 
-def open_pixels(path: Path, view: View, n_photos: int, *, sampled: int = _SAMPLED) -> Pixels:
-    """Map a file into memory; `BrokenPixels` unless header, length and sampled hashes are right."""
-    about = read_about(path)
+def open_pixels(path: Path, view: View, n_photos: int, *, sampled: int = SAMPLED) -> Pixels:
+    """Map a file into memory; `BrokenMap` unless header, length and sampled hashes are right."""
+    about = read_about(path, _MAGIC)
     if {name: about.get(name) for name in view.to_dict()} != view.to_dict():
-        raise BrokenPixels("it holds other photos")
+        raise BrokenMap("it holds other photos")
     pixels, hashes = _pixels(path, about)
     if len(pixels.sizes) != n_photos:
-        raise BrokenPixels(f"it holds {len(pixels.sizes)} photos instead of {n_photos}")
+        raise BrokenMap(f"it holds {len(pixels.sizes)} photos instead of {n_photos}")
     _check_hashes(pixels, hashes, sampled)
     return pixels
 
 
 def check_pixels(path: Path) -> None:
-    """Look at every photo of a file; raises `BrokenPixels`."""
-    pixels, hashes = _pixels(path, read_about(path))
-    _check_hashes(pixels, hashes, len(hashes))
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """Read what a map's file says about itself."""
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            tail = len(_MAGIC) + 8
-            stream.seek(max(0, size - tail))
-            end = stream.read()
-            length = int.from_bytes(end[:8], "little")
-            if len(end) < tail or end[8:] != _MAGIC or length > size - tail:
-                raise BrokenPixels("it is not whole")
-            stream.seek(size - tail - length)
-            about = json.loads(stream.read(length))
-            return {**about, "bytes": size - tail - length}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise BrokenPixels(f"it cannot be read ({error})") from error
+    """Look at every photo of a file; raises `BrokenMap`."""
+    pixels, hashes = _pixels(path, read_about(path, _MAGIC))
+    _check_hashes(pixels, hashes)
 
 
 def _pixels(path: Path, about: dict[str, Any]) -> tuple[Pixels, list[str]]:
@@ -153,26 +111,12 @@ def _pixels(path: Path, about: dict[str, Any]) -> tuple[Pixels, list[str]]:
         sizes = np.array(about["sizes"], np.int64).reshape(-1, 2)
         hashes = [str(value) for value in about["hashes"]]
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise BrokenPixels(f"it does not say what it holds ({error})") from error
+        raise BrokenMap(f"it does not say what it holds ({error})") from error
     whole = len(hashes) == len(sizes) > 0 and sizes.min() > 0 and sizes.max() < 2**20
     if not whole or 3 * int(sizes.prod(axis=1).sum()) != about["bytes"]:
-        raise BrokenPixels("its length does not fit what it holds")
+        raise BrokenMap("its length does not fit what it holds")
     return Pixels(np.memmap(path, np.uint8, "c", shape=(about["bytes"],)), sizes), hashes
 
 
-def _check_hashes(pixels: Pixels, hashes: list[str], count: int) -> None:
-    for index in _spread(len(hashes), count):
-        if _hash(pixels.photo(index).tobytes()) != hashes[index]:
-            raise BrokenPixels(f"photo {index} is damaged")
-
-
-def _spread(n: int, count: int) -> Iterator[int]:
-    """Choose the first, the last and others at random: in time, each is looked at."""
-    if count >= n:
-        return iter(range(n))
-    chosen = np.random.default_rng().choice(n, count, replace=False)
-    return iter({0, n - 1, *(int(index) for index in chosen)})
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+def _check_hashes(pixels: Pixels, hashes: list[str], sampled: int | None = None) -> None:
+    check_hashes(hashes, lambda index: pixels.photo(index).tobytes(), "photo", sampled)

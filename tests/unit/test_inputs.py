@@ -1,22 +1,25 @@
-"""Features of a frozen body: computed once, and the same as if they were computed each time."""
+"""What frozen layers make of photos: computed once, and the same as if it were each time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.tiny_training import CPU, network_of, noise, numbers, outcome, schedule, stage
-from trainers import features
+from trainers import cut, inputs
 from trainers.backbone import Network
 from trainers.base import LAST, StageTask
+from trainers.cut import Cut
+from trainers.data.cache import Cache
 from trainers.data.loader import Photos
 from trainers.data.manifest import Manifest
-from trainers.features import Inputs
+from trainers.device import Compute
 from trainers.finetuner import Finetuner
+from trainers.inputs import Inputs
 from trainers.metrics import EpochMetrics
 from trainers.schedule import Stage
 
@@ -37,13 +40,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Give a list that grows by the number of photos, each time that a body is shown some."""
-    shown, real = list[int](), Network.features
+    shown, real, rows = list[int](), Network.features, Cut.rows
 
     def counting(network: Network, squares: Tensor) -> Tensor:
         shown.append(len(squares))
         return real(network, squares)
 
+    def counting_rows(cut: Cut, squares: Tensor, compute: Compute, size: int) -> Tensor:
+        shown.append(len(squares))
+        return rows(cut, squares, compute, size)
+
     monkeypatch.setattr(Network, "features", counting)
+    monkeypatch.setattr(Cut, "rows", counting_rows)
     return shown
 
 
@@ -103,13 +111,13 @@ def test_a_frozen_body_is_hashed_once_a_stage(
     trainings: Trainings, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     """However many epochs there are, for training and validation together, and after a resume."""
-    hashed, real = list[int](), features._digest
+    hashed, real = list[int](), cut._digest
 
-    def counting(network: Network) -> str:
+    def counting(network: Network, front: Sequence[nn.Module]) -> str:
         hashed.append(id(network))
-        return real(network)
+        return real(network, front)
 
-    monkeypatch.setattr(features, "_digest", counting)
+    monkeypatch.setattr(cut, "_digest", counting)
     first, second = stage(**FROZEN | fields), stage(**FROZEN | fields, lrs=0.1)
     trainings.train("a", first)
     assert len(hashed) == 1
@@ -139,13 +147,22 @@ def test_photos_that_change_are_shown_anew(
     assert sum(shown) == 3 * 10 + 6
 
 
-@pytest.mark.parametrize("frozen", [0.0, 0.5])
-def test_a_body_that_learns_sees_every_photo(
+def test_a_body_that_learns_sees_every_photo(trainings: Trainings, shown: list[int]) -> None:
+    """In each epoch, to train on and to validate."""
+    trainings.train("a", stage(**FROZEN | {"frozen": 0.0}))
+    assert sum(shown) == 3 * ONCE
+
+
+@pytest.mark.parametrize("frozen", [0.3, 0.5, 1.0])
+def test_frozen_layers_see_each_view_once(
     trainings: Trainings, shown: list[int], frozen: float
 ) -> None:
-    """Also where a part of it is frozen."""
-    trainings.train("a", stage(**FROZEN | {"frozen": frozen}))
-    assert sum(shown) == 3 * ONCE
+    """Whichever views an epoch shows: not again in other epochs, nor under another seed."""
+    mine = stage(frozen=frozen, views=2, augmentation="side-on", cycle_len=3)
+    trainings.train("a", mine)
+    assert sum(shown) == 2 * 10 + 6
+    trainings.train("b", mine, replace(mine, lrs=0.02), seed=1, parent="a")
+    assert sum(shown) == 2 * 10 + 6
 
 
 def test_other_weights_are_another_body(trainings: Trainings, shown: list[int]) -> None:
@@ -180,29 +197,27 @@ def test_a_body_of_another_kind_is_not_taken_for_it(
     photos: Manifest, shown: list[int], change: dict[str, Any]
 ) -> None:
     """One file may hold weights for two kinds of bodies that do not do the same with them."""
-    inputs, mine = Inputs(Photos(photos), CPU), stage(**FROZEN)
+    source, mine = Inputs(Photos(photos), CPU), stage(**FROZEN)
     one, other = network_of().eval(), network_of().eval()
     body: Any = other.body
     body.pretrained_cfg = body.pretrained_cfg | change
     for network in (one, other, one, other):
-        inputs.validation(network, mine, None)
+        source.validation(network, mine, None)
     assert sum(shown) == 2 * 6
 
 
 @pytest.mark.parametrize("fields", SAME, ids=str)
-@pytest.mark.parametrize("switch", ["_looks_the_same", "_body_is_frozen"])
 def test_losses_are_those_of_the_ordinary_way(
     trainings: Trainings,
     shown: list[int],
     monkeypatch: pytest.MonkeyPatch,
     fields: dict[str, Any],
-    switch: str,
 ) -> None:
     """Where the body is run each time, all numbers are the same but for rounding."""
     mine = stage(**FROZEN | fields, dropout=0.4, label_smoothing=0.1, weight_decay=0.1)
     quick = trainings.train("quick", mine)
     shown.clear()
-    monkeypatch.setattr(features, switch, lambda _: False)
+    monkeypatch.setattr(inputs, "cut_of", lambda *_: None)
     for one, other in zip(quick, trainings.train("ordinary", mine), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-4)
         assert one.valid_loss == pytest.approx(other.valid_loss, abs=1e-4)
@@ -243,22 +258,48 @@ def test_features_do_not_depend_on_the_stage_they_were_computed_for(
     many = noise(tmp_path, 70, 6)
     for batch_size in (4, 69, 200):
         shown.clear()
-        inputs, mine = Inputs(Photos(many), CPU), stage(**FROZEN | {"batch_size": batch_size})
+        source, mine = Inputs(Photos(many), CPU), stage(**FROZEN | {"batch_size": batch_size})
         network = network_of().eval()
-        inputs.training(network, mine, None, seed=0, position=0, epoch=0)
-        inputs.validation(network, mine, None)
-        assert shown == [64, 6, 6]
+        source.training(network, mine, None, seed=0, position=0, epoch=0)
+        source.validation(network, mine, None)
+        assert shown == [64, 6, 6]  # and 16 of these at a time
 
 
 def test_the_head_sees_the_photos_of_its_batches(photos: Manifest) -> None:
     """In the order that an epoch draws, each photo's features stand beside its own label."""
-    inputs, network, mine = Inputs(Photos(photos), CPU), network_of().eval(), stage(**FROZEN)
+    source, network, mine = Inputs(Photos(photos), CPU), network_of().eval(), stage(**FROZEN)
     network.freeze(1.0)
     place = {"seed": 0, "position": 0, "epoch": 1}
-    head, quick = inputs.training(network, mine, None, **place)
-    whole, ordinary = inputs.training(network, replace(mine, frozen=0.5), None, **place)
+    head, quick = source.training(network, mine, None, **place)
+    whole, ordinary = source.training(network, replace(mine, frozen=0), None, **place)
     assert (head, whole) == (network.head, network)
     for (values, labels), (squares, truth) in zip(quick, ordinary, strict=True):
         assert labels.tolist() == truth.tolist()
         assert torch.allclose(values, network.features(squares), atol=1e-5)
         assert not values.requires_grad
+
+
+@pytest.mark.parametrize("frozen", [0.5, 1.0])
+def test_batches_are_the_same_wherever_rows_lie(
+    photos: Manifest, tmp_path: Path, shown: list[int], frozen: float
+) -> None:
+    """In a cache, for another process to find; in memory; or computed anew: to the last bit."""
+    mine = stage(frozen=frozen, views=3, augmentation="side-on", batch_size=4, crop="googlenet")
+    cached, found = Photos(photos, Cache(tmp_path / "cache", photos)), list[list[Tensor]]()
+    sources = [
+        Inputs(cached, CPU),
+        Inputs(Photos(photos, Cache(tmp_path / "cache", photos)), CPU),
+        Inputs(Photos(photos), CPU),
+        Inputs(Photos(photos), CPU, memory=0),
+    ]
+    for source, computed in zip(sources, (3 * 10 + 6, 0, 3 * 10 + 6, 10 + 6), strict=True):
+        shown.clear()
+        network = network_of().train()
+        network.freeze(frozen)
+        _, training = source.training(network, mine, None, seed=5, position=1, epoch=2)
+        _, validation = source.validation(network, mine, None)
+        found.append([each for batch in (*training, *validation) for each in batch])
+        assert sum(shown) == computed
+    for others in found[1:]:
+        assert all(map(torch.equal, others, found[0]))
+        assert len(others) == len(found[0])

@@ -1,0 +1,280 @@
+"""What an epoch passes through which model: squares, or what frozen layers have made of them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainers.allowance import usable_memory
+from trainers.backbone import Network
+from trainers.cut import Cut, cut_of
+from trainers.data.arrays import Array, ArrayKind, filled
+from trainers.data.augment import on_device
+from trainers.data.loader import (
+    MEMORY_SHARE,
+    Batch,
+    Photos,
+    training_batches,
+    validation_batches,
+    view_batches,
+)
+from trainers.data.manifest import Split
+from trainers.data.passes import Indices, draw_passes, slices
+from trainers.device import Compute, processor
+from trainers.mirrored import MirroredPairs, judging
+from trainers.schedule import Augmentation, CropType, Stage, Train
+
+_KEPT = 4
+"""Arrays at hand: of training and validation of two stages."""
+
+_TOGETHER = 16
+"""Photos that pass frozen layers at a time: what lies between the layers stays in a CPU's cache."""
+
+_READ = 64
+"""Rows, or squares, that are read at a time where nothing is trained."""
+
+_VARYING = ("max_zoom", "augmentation", "erasing", "views")
+"""Fields of a stage that make views, beside image size and crop."""
+
+Model = nn.Module
+"""A network, or the part of it that learns."""
+
+
+class Inputs:
+    """Gives each stage its batches, and what they are to pass through.
+
+    Where layers are frozen, validation photos always look the same to what follows, and so do
+    training photos that nothing changes at random, or of which a stage has `views`. What the
+    frozen layers make of them is computed once, and the rest alone trains on it. It lies in the
+    photos' cache, for all trials and processes; where that has no room in memory (`memory` bytes),
+    and else is computed anew in each epoch. What comes out is the same to the last bit.
+    """
+
+    def __init__(self, photos: Photos, compute: Compute, *, memory: int | None = None) -> None:
+        self._photos = photos
+        self._compute = compute
+        share = int(MEMORY_SHARE * usable_memory() / photos.sharers)
+        self._memory = share if memory is None else memory
+        self._kept: dict[ArrayKind, Tensor | None] = {}
+        self._held: set[ArrayKind] = set()  # in memory
+        self._cuts: WeakKeyDictionary[Network, tuple[Any, Cut | None]] = WeakKeyDictionary()
+
+    def training(
+        self, network: Network, stage: Stage, micro_batch: int | None, **place: int
+    ) -> tuple[Model, Iterable[Batch]]:
+        """Return an epoch of training: see `training_batches`.
+
+        With a `micro_batch`, frozen layers are shown no more than that many photos at once.
+        """
+        cut = self._cut(network, stage)
+        if cut is None or not (stage.views or _looks_the_same(stage)):
+            return self._compiled(network), training_batches(self._photos, stage, **place)
+        shown = _Shown(self._photos, cut, stage, Split.TRAIN, _together(micro_batch), windows=True)
+        values = self._array(shown)
+        if values is None:
+            batches = training_batches(self._photos, stage, **place)
+            return self._tail(cut), self._anew(shown, batches)
+        passes = draw_passes(self._photos.manifest.labels(Split.TRAIN), stage, **place)
+        batch_rows = (
+            (photos, views % shown.views)
+            for each in passes
+            for photos, views in zip(each.photos, each.views, strict=True)
+        )
+        return self._tail(cut), self._read(shown, values, batch_rows)
+
+    def validation(
+        self, network: Network, stage: Stage, micro_batch: int | None
+    ) -> tuple[Model, Iterable[Batch]]:
+        """Return a pass of validation: see `validation_batches`, and `training`.
+
+        With the stage's `tta`, photos are judged together with their mirror images.
+        """
+        cut = self._cut(network, stage)
+        if cut is None:
+            model = judging(self._compiled(network), tta=stage.tta)
+            return model, validation_batches(self._photos, stage)
+        plain = self._validated(cut, stage, micro_batch)
+        if not stage.tta:
+            return self._tail(cut), plain
+        mirrored = self._validated(cut, stage, micro_batch, mirrored=True)
+        pairs = (
+            (torch.stack([values, other], 1), labels)
+            for (values, labels), (other, _) in zip(plain, mirrored, strict=True)
+        )
+        return MirroredPairs(self._tail(cut)), pairs
+
+    def _validated(
+        self, cut: Cut, stage: Stage, micro_batch: int | None, *, mirrored: bool = False
+    ) -> Iterator[Batch]:
+        """Return what the front makes of the validation photos."""
+        together = _together(micro_batch)
+        shown = _Shown(self._photos, cut, stage, Split.VALID, together, mirrored=mirrored)
+        values = self._array(shown)  # here and now, in no mode of whoever reads the batches
+        if values is None:
+            return self._anew(shown, shown.batches())
+        every = np.arange(shown.count)
+        in_order = ((every[part], 0 * every[part]) for part in slices(len(every), _READ))
+        return self._read(shown, values, in_order)
+
+    def features(
+        self,
+        network: Network,
+        stage: Stage,
+        split: Split,
+        micro_batch: int | None,
+        *,
+        mirrored: bool = False,
+    ) -> Batch:
+        """Return what a frozen body makes of photos as validation shows them, and their labels.
+
+        `mirrored` shows their mirror images instead.
+        """
+        cut = self._cut(network, stage)
+        if cut is None or not cut.pooled:
+            raise ValueError("features are those of a body that is frozen as a whole")
+        together, device = _together(micro_batch), self._photos.device
+        shown = _Shown(self._photos, cut, stage, split, together, mirrored=mirrored)
+        values = self._array(shown)
+        if values is None:
+            batches = shown.batches()
+            values = torch.cat([shown.rows(squares, self._compute) for squares, _ in batches])
+        return on_device(values, device), on_device(torch.from_numpy(shown.labels), device)
+
+    def _cut(self, network: Network, stage: Stage) -> Cut | None:
+        """Cut a network once a stage: each has a network of its own, and its front stays."""
+        where = 1.0 if stage.train is Train.PROBE else stage.frozen, stage.image_size
+        if self._cuts.get(network, (None, None))[0] != where:
+            self._cuts[network] = where, cut_of(network, *where)
+        return self._cuts[network][1]
+
+    def _tail(self, cut: Cut) -> Model:
+        return cut.tail if cut.pooled else self._compiled(cut.tail)
+
+    def _compiled(self, model: Model) -> Model:
+        return cast("Model", torch.compile(model)) if self._compute.compiled else model
+
+    def _read(
+        self, shown: "_Shown", values: Tensor, batches: Iterable[tuple[Indices, Indices]]
+    ) -> Iterator[Batch]:
+        """Yield what was kept of photos, each in one of its views."""
+        device, labels = self._photos.device, torch.from_numpy(shown.labels)
+        for photos, views in batches:
+            rows = torch.from_numpy(views * shown.count + photos)
+            kept = values[on_device(rows, values.device)]
+            yield shown.cut.restored(on_device(kept, device)), on_device(labels[photos], device)
+
+    def _anew(self, shown: "_Shown", batches: Iterable[Batch]) -> Iterator[Batch]:
+        for squares, labels in batches:
+            yield shown.cut.restored(shown.rows(squares, self._compute)), labels
+
+    def _array(self, shown: "_Shown") -> Tensor | None:
+        """Return all rows of a split, from the latest ones at hand; None without room for them."""
+        kind = shown.kind(self._compute)
+        if kind not in self._kept:
+            while len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[kind] = self._made(kind, shown)
+        return self._kept[kind]
+
+    def _made(self, kind: ArrayKind, shown: "_Shown") -> Tensor | None:
+        cache = self._photos.cache
+        found = cache.array(kind, lambda: shown.blocks(self._compute)) if cache else None
+        if found is None:
+            self._held &= self._kept.keys()
+            if kind.n_bytes + sum(held.n_bytes for held in self._held) > self._memory:
+                return None
+            found = filled(kind, shown.blocks(self._compute))
+            self._held.add(kind)
+        return self._on_gpu(torch.from_numpy(found))
+
+    def _on_gpu(self, values: Tensor) -> Tensor:
+        """Put an array where it is used, if that is a GPU that has room for it."""
+        device = self._photos.device
+        if device.type != "cuda":
+            return values
+        free = torch.cuda.mem_get_info(device)[0]
+        fits = values.nbytes <= MEMORY_SHARE * free / self._photos.sharers
+        return values.to(device) if fits else values
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The photos of a split as a stage shows them to frozen layers, so many `together`.
+
+    They are those of validation, or the `windows` of training.
+    """
+
+    photos: Photos
+    cut: Cut
+    stage: Stage
+    split: Split
+    together: int
+    windows: bool = False
+    mirrored: bool = False
+
+    @property
+    def labels(self) -> Indices:
+        return self.photos.manifest.labels(self.split)
+
+    @property
+    def count(self) -> int:
+        return len(self.photos.manifest.of_split(self.split))
+
+    @property
+    def views(self) -> int:
+        """Views of each photo: one where all look the same."""
+        return self.stage.views if self._varies else 1
+
+    @property
+    def _varies(self) -> bool:
+        return self.windows and not _looks_the_same(self.stage)
+
+    def kind(self, compute: Compute) -> ArrayKind:
+        """Name the array by all that its last bits depend on."""
+        stage = self.stage
+        computing = compute.name, compute.deterministic, processor(), torch.get_num_threads()
+        content = {
+            "manifest": self.photos.manifest.digest,
+            "front": self.cut.digest,
+            "split": self.split,
+            "windows": self.windows,
+            "mirrored": self.mirrored,
+            "image_size": stage.image_size,
+            "crop": stage.crop,
+            "views": [getattr(stage, name) for name in _VARYING] if self._varies else [],
+            "together": self.together,
+            "computing": [*computing, torch.__version__],
+        }
+        shape = (self.views * self.count, *self.cut.shape)
+        return ArrayKind.of(content, shape, self.cut.dtype)
+
+    def blocks(self, compute: Compute) -> Iterator[Array]:
+        """Yield the array's rows, view by view, in the manifest's order."""
+        for view in range(self.views):
+            for squares, _ in self.batches(view):
+                yield self.rows(squares, compute).cpu().numpy()
+
+    def batches(self, view: int = 0) -> Iterator[Batch]:
+        """Yield the squares of a view."""
+        alike = replace(self.stage, batch_size=_READ)
+        if self.windows:
+            return view_batches(self.photos, alike, view)
+        return validation_batches(self.photos, alike, self.split)
+
+    def rows(self, squares: Tensor, compute: Compute) -> Tensor:
+        """Apply the frozen layers."""
+        return self.cut.rows(squares.flip(3) if self.mirrored else squares, compute, self.together)
+
+
+def _together(micro_batch: int | None) -> int:
+    return min(_TOGETHER, micro_batch or _TOGETHER)
+
+
+def _looks_the_same(stage: Stage) -> bool:
+    """Whether every epoch shows a photo with the same pixels."""
+    window = stage.crop is CropType.NO or (stage.crop is CropType.CENTER and stage.max_zoom == 1)
+    return window and stage.augmentation is Augmentation.NONE and not stage.erasing
