@@ -1,6 +1,7 @@
 """What the trainer of real networks promises beside the contract of all trainers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def test_every_field_of_a_stage_counts(
     train(manifest, tmp_path / "b", schedule(stage(**change)))
     found, other = parameters_of(tmp_path / "a" / LAST), parameters_of(tmp_path / "b" / LAST)
     assert not all(torch.equal(found[name], other[name]) for name in found)
+
+
+def test_class_weights_are_inverse_to_counts(manifest: Manifest) -> None:
+    """A class of two photos weighs three times one of six; over all photos, the mean is 1."""
+    kept = [photo for photo in manifest.photos if photo.split is Split.VALID]
+    training = manifest.of_split(Split.TRAIN)
+    rare = [photo for photo in training if photo.label == 1][:2]
+    often = [photo for photo in training if photo.label == 0]
+    uneven = replace(manifest, photos=(*often, *rare, *kept))
+    weights = Finetuner(uneven, compute=CPU)._class_weights()
+    assert weights.tolist() == pytest.approx([8 / (2 * 6), 8 / (2 * 2)])
+    assert weights[torch.from_numpy(uneven.labels(Split.TRAIN))].mean() == pytest.approx(1)
 
 
 def test_where_decoded_photos_lie_does_not_matter(manifest: Manifest, tmp_path: Path) -> None:
