@@ -71,7 +71,9 @@ MaxGpuHours = Annotated[
 Preset = Annotated[config.Preset | None, typer.Option(help="A schedule to try first.")]
 Portfolio = Annotated[
     bool | None,
-    typer.Option(help="Begin with probes, and with schedules that fit the data."),
+    typer.Option(
+        "--portfolio/--no-portfolio", help="Begin with probes, and schedules that fit the data."
+    ),
 ]
 Sampler = Annotated[config.Sampler | None, typer.Option(help="Who suggests schedules.")]
 Pruner = Annotated[config.Pruner | None, typer.Option(help="Who stops trials early.")]

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from study.presets import grid_schedules
 from study.progress import Listener, Notice, SearchStarted, noticing, telling
 from study.selector import find_study
 from study.settings import load_config, settings_of
-from study.space import views_of
+from study.space import may_move_a_probe, moves_a_probe, views_of
 from study.studies import keep_manifest, open_study, plain_config, refuse_old, stored_config
 from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from trainers.data.manifest import Manifest, Split
@@ -120,7 +120,7 @@ def run_search(
     config, decide = fitted.config, policy(fitted, weights)
     views = _views(decide)
     made = recipe(config, manifest, cache_folder, searched_by())
-    check_backbones(config, made, weights)
+    _warn_of_moving(fitted, decide, check_backbones(config, made, weights), say)
     database = open_database(config.storage)
     try:
         study = open_study(Store(database), config, manifest)
@@ -183,6 +183,23 @@ def search_policy(fit: Fit, weights: str) -> SearchPolicy:
         backbone = config.resolved_space.backbone[0]
         return SearchPolicy(config, grid_schedules(Path(config.grid), backbone, weights))
     return SearchPolicy(config, tried_first(fit, weights))
+
+
+def _warn_of_moving(
+    fit: Fit, policy: Policy, backbones: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Warn where the user has a probe's head trained on features that BatchNorm moves away."""
+    if not backbones or not isinstance(policy, SearchPolicy):
+        return
+    if fit.config.strategy is Strategy.GRID:
+        moves = any(moves_a_probe(s) for s in policy.given if s.backbone in backbones)
+    else:
+        moves = fit.own and may_move_a_probe(fit.config.resolved_space)
+    if moves:
+        say(
+            f"stages start from a probe's head while BatchNorm moves the features it was fitted on "
+            f'({", ".join(backbones)}): give the stages after a probe batch_norm = "frozen"'
+        )
 
 
 def _spent(coordinator: Coordinator, deadline: float) -> str | None:

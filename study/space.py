@@ -8,11 +8,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 from study.choices import SPACE_VERSION, Space, stage_of_choices
-from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
+from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, BatchNorm, Schedule, Stage, Train
 
 _ANY = Stage(image_size=8, batch_size=2)
 
@@ -57,6 +57,27 @@ def views_of(space: Space) -> list[Stage]:
         for size, *look in product(sorted(sizes), *others):
             views.append(Stage(image_size=size, **dict(zip(looks, look, strict=True))))
     return views
+
+
+def moves_a_probe(schedule: Schedule) -> bool:
+    """Tell whether BatchNorm moves the features that a probe was fitted on, as its head trains."""
+    return any(
+        before.train is Train.PROBE
+        and after.train is Train.NETWORK
+        and after.batch_norm is BatchNorm.TRAIN
+        for before, after in pairwise(schedule.stages)
+    )
+
+
+def may_move_a_probe(space: Space) -> bool:
+    """Tell whether any schedule of a space does."""
+    every = [space.of_stage(position) for position in range(max(space.n_stages))]
+    return any(
+        Train.PROBE in before.get("train", ())
+        and Train.NETWORK in after.get("train", (Train.NETWORK,))
+        and BatchNorm.TRAIN in after.get("batch_norm", (BatchNorm.TRAIN,))
+        for before, after in pairwise(every)
+    )
 
 
 def params_of(schedule: Schedule, space: Space) -> Params | None:

@@ -166,18 +166,25 @@ def choose_weights(config: StudyConfig) -> str:
     return file_digest(file)
 
 
-def check_backbones(config: StudyConfig, made: Recipe, weights: str) -> None:
-    """Build every backbone once, so that weights which cannot be had are found now."""
-    if made.own is not None:
-        return
-    from trainers.backbone import build_network  # torch: seconds to import
+def check_backbones(config: StudyConfig, made: Recipe, weights: str) -> list[str]:
+    """Build every backbone once, so that weights which cannot be had are found now.
 
+    Returns the names of those that have BatchNorm.
+    """
+    if made.own is not None:
+        return []
+    from trainers.backbone import build_network, has_batch_norm  # torch: seconds to import
+
+    normed = []
     try:
         for backbone in config.resolved_space.backbone:
             schedule = Schedule(backbone=backbone, stages=(_ANY_STAGE,), weights=weights)
-            build_network(schedule, len(made.manifest.classes), 0, made.weights_file)
+            network = build_network(schedule, len(made.manifest.classes), 0, made.weights_file)
+            if has_batch_norm(network.body):
+                normed.append(backbone)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    return normed
 
 
 def choose_slots(config: StudyConfig) -> list[Slot]:

@@ -300,6 +300,11 @@ def frozen_blocks(body: nn.Module, share: float) -> list[nn.Module]:
     return blocks[: round(share * len(blocks))]
 
 
+def has_batch_norm(body: nn.Module) -> bool:
+    """Tell whether a body normalises by batches."""
+    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in body.modules())
+
+
 def _has_statistics(layer: nn.Module) -> bool:
     """Whether a layer is BatchNorm that has seen something: a new head's has not."""
     if not isinstance(layer, nn.modules.batchnorm._BatchNorm):

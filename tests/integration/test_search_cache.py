@@ -52,6 +52,7 @@ def searching(tmp_path: Path) -> Searcher:
             "storage": f"sqlite:///{tmp_path / 'runs' / 'encore.db'}",
             "backbone": "test_resnet",
             "weights": "random",
+            "portfolio": False,
             "devices": "cpu",
             "strategy": "independent",
             "sampler": "random",
