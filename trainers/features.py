@@ -1,7 +1,7 @@
 """What an epoch passes through the network: squares, or the features of a body that is frozen."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from trainers.data.loader import (
 )
 from trainers.data.manifest import Split
 from trainers.device import Compute
-from trainers.schedule import Augmentation, CropType, Stage
+from trainers.schedule import Augmentation, CropType, Stage, Train
 
 _KEPT = 4  # sets of features: training and validation of two stages
 _BATCH_SIZE = 64
@@ -56,7 +56,9 @@ class Inputs:
         """
         if not (_body_is_frozen(stage) and _looks_the_same(stage)):
             return self._whole(network), training_batches(self._photos, stage, **place)
-        features, labels = self._features(network, Split.TRAIN, stage, micro_batch)
+        features, labels = self._once(
+            network, stage, micro_batch, "windows", lambda alike: fixed_batches(self._photos, alike)
+        )
         order = torch.from_numpy(draw_order(len(labels), **place)).to(labels.device)
         batches = (order[part] for part in slices(len(order), stage.batch_size))
         return network.head, ((features[batch], labels[batch]) for batch in batches)
@@ -67,26 +69,49 @@ class Inputs:
         """Give a pass of validation: see `validation_batches`, and `training`."""
         if not _body_is_frozen(stage):
             return self._whole(network), validation_batches(self._photos, stage)
-        return network.head, [self._features(network, Split.VALID, stage, micro_batch)]
+        return network.head, [self.features(network, stage, Split.VALID, micro_batch)]
+
+    def features(
+        self,
+        network: Network,
+        stage: Stage,
+        split: Split,
+        micro_batch: int | None,
+        *,
+        mirrored: bool = False,
+    ) -> Batch:
+        """Return what a frozen body makes of photos as validation shows them, and their labels.
+
+        `mirrored` shows their mirror images instead.
+        """
+
+        def shown(alike: Stage) -> Iterator[Batch]:
+            for squares, labels in validation_batches(self._photos, alike, split):
+                yield (squares.flip(-1) if mirrored else squares), labels
+
+        return self._once(network, stage, micro_batch, (split, mirrored), shown)
 
     def _whole(self, network: Network) -> Model:
         if not self._compute.compiled:
             return network
         return cast("Model", torch.compile(network))
 
-    def _features(
-        self, network: Network, split: Split, stage: Stage, micro_batch: int | None
+    def _once(
+        self,
+        network: Network,
+        stage: Stage,
+        micro_batch: int | None,
+        what: object,
+        shown: Callable[[Stage], Iterator[Batch]],
     ) -> Batch:
+        """Return the features of `what` is `shown`, computed if they are not among the kept."""
         if network not in _DIGESTS:
             _DIGESTS[network] = _digest(network)
-        key = split, stage.image_size, stage.crop, _DIGESTS[network], micro_batch
+        key = what, stage.image_size, stage.crop, _DIGESTS[network], micro_batch
         if key not in self._kept:
             # In batches of one size, as that may change the last bit: of whatever stage they were
             # computed for, features are the same.
-            alike = replace(stage, batch_size=_BATCH_SIZE)
-            batches = (fixed_batches if split is Split.TRAIN else validation_batches)(
-                self._photos, alike
-            )
+            batches = shown(replace(stage, batch_size=_BATCH_SIZE))
             while len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = self._pooled(network, batches, micro_batch)
@@ -107,7 +132,7 @@ class Inputs:
 
 
 def _body_is_frozen(stage: Stage) -> bool:
-    return stage.frozen == 1
+    return stage.frozen == 1 or stage.train is Train.PROBE
 
 
 def _looks_the_same(stage: Stage) -> bool:

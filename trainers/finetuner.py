@@ -26,7 +26,8 @@ from trainers.features import Inputs
 from trainers.keeping import Keeper
 from trainers.loop import Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
-from trainers.schedule import Stage
+from trainers.probe import fit_probe
+from trainers.schedule import Stage, Train
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -119,6 +120,8 @@ class Finetuner:
             most = self._fitting.get(place, task.stage.batch_size)
             micro_batch = most if most < task.stage.batch_size else None
             try:
+                if task.stage.train is Train.PROBE:
+                    return self._probe(task, state, micro_batch)
                 return self._epoch(task, state, micro_batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or min(most, task.stage.batch_size) < 4:
@@ -169,6 +172,30 @@ class Finetuner:
             seconds=seconds,
             images_per_second=len(self.manifest.of_split(Split.TRAIN)) / (trained - started),
             data_wait=(training.seconds + validation.seconds) / seconds,
+            micro_batch=micro_batch,
+        )
+
+    def _probe(
+        self, task: StageTask, state: TrainingState, micro_batch: int | None
+    ) -> EpochMetrics:
+        """Fit the head to the body's features of the training photos and their mirror images."""
+        stage, network, started = task.stage, state.network.eval(), time.perf_counter()
+        photos, labels = self._inputs.features(network, stage, Split.TRAIN, micro_batch)
+        mirrored, _ = self._inputs.features(network, stage, Split.TRAIN, micro_batch, mirrored=True)
+        train_loss = fit_probe(network.head, photos, mirrored, labels, stage.balance)
+        fitted = time.perf_counter()
+        model, batches = self._inputs.validation(network, stage, micro_batch)
+        evaluation, valid_loss = evaluate(model, batches, self.compute, micro_batch=micro_batch)
+        return EpochMetrics.of(
+            evaluation,
+            stage=task.position,
+            epoch=1,
+            cycle=1,
+            lrs=(0.0,) * len(stage.lrs),  # no weight went down a gradient
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            seconds=time.perf_counter() - started,
+            images_per_second=len(labels) / (fitted - started),
             micro_batch=micro_batch,
         )
 

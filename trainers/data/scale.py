@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainers.data.photo import UnreadablePhoto, read_photo, reduction_of
-from trainers.schedule import CropType, Stage
+from trainers.schedule import CropType, Stage, Train
 
 GOOGLENET_MARGIN = 2.0  # its windows are small: keep detail to sample from
 DETAIL = 2
@@ -54,7 +54,9 @@ class Scale:
 
 
 def training_scale(stage: Stage) -> Scale:
-    """Give the scale that a stage's random windows are sampled from."""
+    """Return the scale that a stage's random windows are sampled from; a probe has none."""
+    if stage.train is Train.PROBE:
+        return validation_scale(stage.image_size, stage.crop)
     if stage.crop is CropType.NO:  # the whole photo is shown, never a part of it enlarged
         return Scale(stage.image_size, squeeze=True, cut=False)
     margin = GOOGLENET_MARGIN if stage.crop is CropType.GOOGLENET else stage.max_zoom

@@ -1,0 +1,159 @@
+"""A linear probe: the head as a regularised logistic regression on a frozen body's features."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.schedule import Balance
+
+PENALTIES = tuple(10 ** (1 - step / 2) for step in range(11))
+"""What half of the squared weights counts for, beside the mean log loss: 10 to 1e-4."""
+
+FOLDS = 5
+MOST_LOGITS = 2**25
+"""Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
+
+_UNJUDGED = 0.1
+"""The penalty where no class has two photos, so that none can be held out."""
+
+
+def fit_probe(
+    head: nn.Sequential, photos: Tensor, mirrored: Tensor, labels: Tensor, balance: Balance
+) -> float:
+    """Make a head without hidden layers the probe of these features; return its log loss on them.
+
+    BatchNorm gets the features' mean and variance, and Linear the regression on what BatchNorm
+    makes of them, so that the head is a network's as any other and may be trained on. Features,
+    (n, F) each, are of the photos and of their mirror images in the same order.
+    """
+    norm: Any = head[0]
+    linear: Any = head[-1]
+    features, truth = torch.cat([photos, mirrored]), torch.cat([labels, labels])
+    with torch.no_grad():
+        variance, mean = torch.var_mean(features, 0, correction=0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        nn.init.ones_(norm.weight)
+        nn.init.zeros_(norm.bias)
+        inputs = head.eval()[:-1](features)
+    regression = Regression.of(inputs, truth, linear.out_features)
+    weights = class_weights(regression.labels, linear.out_features, balance)
+    penalty = choose_penalty(regression, folds_of(regression.labels[: len(labels)]), weights)
+    found = regression.fit(weights[:, None], penalty)
+    with torch.no_grad():
+        linear.weight.copy_(regression.turned_back(found[:-1]).T)
+        linear.bias.copy_(found[-1])
+    return float(regression.losses(found).mean())
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Multinomial logistic regressions on the same inputs, fitted side by side, one per column.
+
+    `inputs` (n, R) are float64, for a minimum that does not depend on the way to it. Where there
+    are more inputs than samples, they are first turned to as many as there are samples, by
+    `turned`, (F, n), which changes no distance and so nothing about a fit with squared weights.
+    A column's coefficients are those of each input for each class, and below them the biases.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    n_classes: int
+    turned: Tensor | None = None
+
+    @classmethod
+    def of(cls, inputs: Tensor, labels: Tensor, n_classes: int) -> "Regression":
+        """Prepare the regressions on inputs of any float type."""
+        # Apple's GPUs do not know float64.
+        device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
+        inputs, labels = inputs.to(device).double(), labels.to(device)
+        if len(inputs) >= inputs.shape[1]:
+            return cls(inputs, labels, n_classes)
+        turned, shorter = torch.linalg.qr(inputs.T)
+        return cls(shorter.T.contiguous(), labels, n_classes, turned)
+
+    def fit(self, weights: Tensor, penalty: float, start: Tensor | None = None) -> Tensor:
+        """Minimise for each column the mean log loss, weighted, plus penalty / 2 * squared weights.
+
+        `weights` are (n, columns). Biases are free. `start`, such as the coefficients under another
+        penalty, spares iterations.
+        """
+        if start is None:
+            start = self.inputs.new_zeros(
+                self.inputs.shape[1] + 1, weights.shape[1] * self.n_classes
+            )
+        shares = weights / weights.sum(0)
+        coefficients = start.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [coefficients],
+            max_iter=500,
+            history_size=20,
+            tolerance_grad=1e-6,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            squares = coefficients[:-1].square().sum()
+            total = (shares * self.losses(coefficients)).sum() + penalty / 2 * squares
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        optimizer.step(loss)  # type: ignore[arg-type]
+        return coefficients.detach()
+
+    def losses(self, coefficients: Tensor) -> Tensor:
+        """Return the log loss of each sample in each column, (n, columns)."""
+        logits = torch.addmm(coefficients[-1], self.inputs, coefficients[:-1])
+        logits = logits.view(len(self.inputs), -1, self.n_classes)
+        truth = self.labels[:, None, None].expand(-1, logits.shape[1], 1)
+        return logits.logsumexp(2) - logits.gather(2, truth)[:, :, 0]
+
+    def turned_back(self, weights: Tensor) -> Tensor:
+        """Return the weights of the inputs as they were given."""
+        return weights if self.turned is None else self.turned @ weights
+
+
+def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> float:
+    """Return the penalty of the least log loss on photos held out, fold by fold.
+
+    `folds` are those of the photos; the regression's samples are these and their mirror images.
+    """
+    few = max(1, min(FOLDS, MOST_LOGITS // (len(weights) * regression.n_classes)))
+    sides = torch.cat([folds, folds])
+    held = (sides[:, None] == torch.arange(few, device=sides.device)) * weights[:, None]
+    if not held.any():
+        return _UNJUDGED
+    found, scores = None, list[float]()
+    for penalty in PENALTIES:
+        found = regression.fit(weights[:, None] - held, penalty, found)
+        scores.append(float((held * regression.losses(found)).sum()))
+        if len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]:
+            break  # what is weaker still follows noise
+    return PENALTIES[scores.index(min(scores))]
+
+
+def folds_of(labels: Tensor) -> Tensor:
+    """Deal photos into folds, class by class: a pure function of their labels.
+
+    Neighbours, which may show the same thing, share a fold. A class's only photo is in none (-1):
+    a regression that has not seen a class cannot be judged by it.
+    """
+    folds = torch.full_like(labels, -1)
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        if len(members) > 1:
+            ranks = torch.arange(len(members), device=labels.device)
+            folds[members] = (ranks * FOLDS // len(members) + label) % FOLDS
+    return folds
+
+
+def class_weights(labels: Tensor, n_classes: int, balance: Balance) -> Tensor:
+    """Return each sample's weight: 1, or what makes all classes that there are count alike."""
+    if balance is Balance.NONE:
+        return torch.ones(len(labels), dtype=torch.float64, device=labels.device)
+    counts = torch.bincount(labels, minlength=n_classes)
+    return (len(labels) / (counts.double() * (counts > 0).sum()))[labels]
