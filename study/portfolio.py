@@ -65,12 +65,14 @@ STAGED: tuple[Mapping[str, Any], ...] = (
 SPACE: Mapping[str, tuple[Any, ...]] = {
     "lrs": (5e-4, 1e-3, 2e-3),
     "late_lr": (1e-4, 2e-4, 4e-4),
-    "crop": ("random", "googlenet"),
     "dropout": (0.25, 0.5),
     "frozen": (0.0, 0.35, 0.65),
     "label_smoothing": (0.0, 0.1),
 }
-"""What there is to choose from for that stage; the rest is as it is there."""
+"""What there is to choose from for that stage; the rest is as it is there.
+
+Other crops are not: each would have all photos decoded once more, before the first probe.
+"""
 
 SPACE_PASSES = (0.5, 1, 2)
 
@@ -148,7 +150,7 @@ def space_for(facts: DataFacts) -> Space:
             "image_size": tuple(sorted({*probe_sizes(facts), *held})),
             "hidden": ((),),
             "n_stages": (2,),
-            "stages": (StageChoices(train=("probe",), crop=(STAGE["crop"],)),),
+            "stages": (StageChoices(train=("probe",)),),
         }
     )
 
