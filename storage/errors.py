@@ -3,6 +3,7 @@
     Exception
     ├── StudyNotFound      no study of that name, or no database yet
     ├── StudyInUse         another process is searching the study
+    ├── StudyTooOld        an earlier Encore began the study: it can be read, not gone on with
     ├── DatabaseUnusable   the URL, the file or the server cannot be used
     │   ├── DatabaseFull   there is no room to write
     │   ├── RowDamaged     what is written there cannot be, such as a path out of the vault
@@ -20,6 +21,10 @@ class StudyNotFound(Exception):
 
 class StudyInUse(Exception):
     """Another process owns the study, or took it over."""
+
+
+class StudyTooOld(Exception):
+    """An earlier Encore began the study: it can be read, not gone on with."""
 
 
 class DatabaseUnusable(Exception):

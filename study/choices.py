@@ -1,10 +1,11 @@
 """The search space: what there is to choose from, stage by stage. Free of torch and Optuna."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainers.schedule import Schedule, Stage
+from trainers.schedule import PROBE_FIELDS, Schedule, Stage, Train
 
 SPACE_VERSION = 2
 """Part of a space's identity: raised when the same choices come to mean something else."""
@@ -25,7 +26,11 @@ Choices = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class StageChoices(Section):
-    """For each field of a stage the values to choose from."""
+    """For each field of a stage the values to choose from.
+
+    `late_lr` is no field of a stage: it is the learning rate of the late body, of which the early
+    body gets half, beside a number in `lrs`, which is then the head's alone.
+    """
 
     image_size: Choices[int] | None = None
     batch_size: Choices[int] | None = None
@@ -37,6 +42,7 @@ class StageChoices(Section):
     warm_up: Choices[float] | None = None
     min_steps: Choices[int] | None = None
     lrs: Choices[float | tuple[float, ...]] | None = None
+    late_lr: Choices[float] | None = None
     layer_decay: Choices[float] | None = None
     crop: Choices[str] | None = None
     max_zoom: Choices[float] | None = None
@@ -77,26 +83,49 @@ class Space(StageChoices):
     def _every_choice_is_a_stage(self) -> Self:
         for position in range(max(self.n_stages)):
             choices = self.of_stage(position)
-            for name in ("image_size", "batch_size"):
+            needed = ("image_size",) if _probes_only(choices) else ("image_size", "batch_size")
+            for name in needed:
                 if name not in choices:
                     raise ValueError(f"space.{name} must list at least 1 value, got none")
             first = {name: values[0] for name, values in choices.items()}
             for name, values in choices.items():
                 for value in values:
-                    stage = Stage(**{**first, name: value})
+                    stage = stage_of_choices({**first, name: value})
                     for hidden in self.hidden:
-                        stage.site_dropout(len(hidden) + 1)
+                        Schedule(backbone=self.backbone[0], hidden=hidden, stages=(stage,))
             cycles = ("n_cycles", "cycle_len", "cycle_mult")  # too many only in combination
-            Stage(**{**first, **{n: max(choices[n]) for n in cycles if n in choices}})
+            stage_of_choices({**first, **{n: max(choices[n]) for n in cycles if n in choices}})
         for backbone in self.backbone:
-            for hidden in self.hidden:
-                Schedule(backbone=backbone, hidden=hidden, stages=(_ANY_STAGE,))
+            Schedule(backbone=backbone, stages=(_ANY_STAGE,))
         return self
 
     def of_stage(self, position: int) -> dict[str, tuple[Any, ...]]:
         """Give the choices of one stage, counted from 0."""
         own = self.stages[position].given() if position < len(self.stages) else {}
-        return {**self.given(), **own}
+        choices = {**self.given(), **own}
+        if not _probes_only(choices):
+            return choices
+        return {name: values for name, values in choices.items() if name in PROBE_FIELDS}
+
+
+def stage_of_choices(chosen: Mapping[str, Any]) -> Stage:
+    """Make the stage of one choice for each field.
+
+    Views are kept of what frozen blocks make of them: where nothing is frozen there are none.
+    """
+    fields = dict(chosen)
+    if (late := fields.pop("late_lr", None)) is not None:
+        head = fields.get("lrs", Stage.lrs[-1])
+        if not isinstance(head, int | float):
+            raise ValueError(f"lrs must be a number, the head's, beside late_lr, got {list(head)}")
+        fields["lrs"] = (late / 2, late, head)
+    if not fields.get("frozen"):
+        fields.pop("views", None)
+    return Stage(**fields)
+
+
+def _probes_only(choices: Mapping[str, Sequence[Any]]) -> bool:
+    return set(choices.get("train", ())) == {Train.PROBE.value}
 
 
 PHOTO_SPACE = Space(
@@ -115,7 +144,7 @@ PHOTO_SPACE = Space(
         StageChoices(image_size=(64,), n_cycles=(1,), crop=("random",), dropout=((0.25, 0.5),)),
     ),
 )
-"""The default space for photos, sized for a CPU; a GPU affords larger photos and backbones."""
+"""The default space for a trainer of one's own, of which nothing is known but what stages are."""
 
 DIGITS_SPACE = Space(
     n_stages=(2,),

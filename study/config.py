@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from storage.places import sqlite_file
 from storage.remote import is_url, plain_url
 from study.choices import DIGITS_SPACE, PHOTO_SPACE, Section, Space
+from study.portfolio import TYPICAL, space_for
 from study.prices import Costs
 from trainers.base import Precision
 from trainers.metrics import Metric
@@ -27,10 +28,11 @@ class ConfigError(ValueError):
 
 
 class Preset(StrEnum):
-    """A schedule that runs as the first trial."""
+    """A schedule that is tried first: the cheapest sound one, the BEST known, or the article's."""
 
-    ARTICLE = "article"
     QUICK = "quick"
+    BEST = "best"
+    ARTICLE = "article"
 
 
 class Sampler(StrEnum):
@@ -161,7 +163,11 @@ class Seeds(Section):
 
 
 class StudyConfig(Section):
-    """Everything a search is told, resolved."""
+    """Everything a search is told, resolved.
+
+    With `portfolio` a search begins with two probes and, where the space is not the user's own,
+    with complete schedules that fit the data.
+    """
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] | None = None
     storage: str = "sqlite:///runs/encore.db"
@@ -183,6 +189,7 @@ class StudyConfig(Section):
     sampler: Sampler = Sampler.TPE
     pruner: Pruner = Pruner.NONE
     preset: Preset | None = None
+    portfolio: bool = True
     data: Data = Data()
     budget: Budget = Budget()
     seeds: Seeds = Seeds()
@@ -190,15 +197,6 @@ class StudyConfig(Section):
     keep: Keeping = Keeping()
     costs: Costs = Costs()
     space: Space | None = None
-
-    @model_validator(mode="after")
-    def _a_preset_needs_a_sampler_that_can_learn_beside_it(self) -> Self:
-        if self.preset and self.sampler not in (Sampler.TPE, Sampler.RANDOM):
-            raise ValueError(
-                f"a preset lies outside the search space, which --sampler {self.sampler} cannot "
-                "learn beside; use --sampler tpe or random"
-            )
-        return self
 
     @model_validator(mode="after")
     def _a_grid_needs_its_file(self) -> Self:
@@ -230,10 +228,17 @@ class StudyConfig(Section):
 
     @property
     def resolved_space(self) -> Space:
-        """Give the space that is searched: the user's own, or the default for this data."""
-        default = DIGITS_SPACE if self.data.source is None else PHOTO_SPACE
-        space = self.space or default
+        """Return the space that is searched: the user's own, or a default.
+
+        The default for photos is made from the data (see `fitting`), here from typical ones.
+        """
+        space = self.space or self._default_space()
         return space.model_copy(update={"backbone": (self.backbone,)}) if self.backbone else space
+
+    def _default_space(self) -> Space:
+        if self.data.source is None:
+            return DIGITS_SPACE
+        return PHOTO_SPACE if self.trainer else space_for(TYPICAL)
 
     @property
     def study_name(self) -> str:

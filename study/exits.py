@@ -8,6 +8,7 @@ from storage.errors import (
     RemoteUnusable,
     StudyInUse,
     StudyNotFound,
+    StudyTooOld,
 )
 from study.config import ConfigError
 
@@ -28,7 +29,7 @@ def exit_code(error: Exception) -> int | None:
         return DATA_REFUSED
     if "NothingToSelect" in names:
         return NOTHING_TO_SELECT
-    database = (StudyInUse, StudyNotFound, DatabaseUnusable, DatabaseTooNew)
+    database = (StudyInUse, StudyNotFound, StudyTooOld, DatabaseUnusable, DatabaseTooNew)
     ours = (*database, RemoteUnusable, ConfigError)
     files = {"WeightsUnavailable", "NotOurWeights", "UnreadablePhoto", "ExportRefused"}
     if isinstance(error, (*ours, LookupError, OSError)) or names & files:

@@ -69,6 +69,12 @@ MaxGpuHours = Annotated[
     float | None, typer.Option(help="Leave off after so many device hours in all.")
 ]
 Preset = Annotated[config.Preset | None, typer.Option(help="A schedule to try first.")]
+Portfolio = Annotated[
+    bool | None,
+    typer.Option(
+        "--portfolio/--no-portfolio", help="Begin with probes, and schedules that fit the data."
+    ),
+]
 Sampler = Annotated[config.Sampler | None, typer.Option(help="Who suggests schedules.")]
 Pruner = Annotated[config.Pruner | None, typer.Option(help="Who stops trials early.")]
 Repeats = Annotated[

@@ -8,6 +8,7 @@ from pathlib import Path
 from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.places import runs_folder
+from storage.records import StudyRecord
 from storage.store import Store
 from study.config import StudyConfig
 from study.gate import look_over, refuse_leaks, summary
@@ -30,18 +31,43 @@ class Frozen:
     check: Inspection | None = None
 
 
-def freeze_data(
-    config: StudyConfig,
-    listener: Listener,
-    cache_folder: Path | None = None,
-    stages: Sequence[Stage] = (),
-) -> Frozen:
-    """Freeze the data; refuse them if splits share photos, or the study knows them otherwise.
+@dataclass(frozen=True)
+class Known:
+    """What a study has been begun with, if it has; `seed` draws its splits."""
 
-    They are looked over before they become a study's, which then keeps them; photos are decoded
-    into `cache_folder`, if there is one, and at once for all that `stages` will look at.
-    """
-    known, seed = _known(config)
+    study: StudyRecord | None
+    manifest: Manifest | None
+    seed: int
+
+
+def freeze_data(
+    config: StudyConfig, listener: Listener, cache_folder: Path | None = None
+) -> Frozen:
+    """Read the data and look them over; see `read_data` and `pass_gate`."""
+    known = known_data(config)
+    return pass_gate(config, known, read_data(config, known, listener), listener, cache_folder)
+
+
+def known_data(config: StudyConfig) -> Known:
+    """Return what the study of these settings was begun with."""
+    try:
+        store = Store(open_database(config.storage, create=False))
+    except StudyNotFound:
+        return Known(None, None, config.seeds.first)
+    try:
+        study = store.study(config.study_name)
+        record = store.manifest(study.manifest_digest)
+        # The splits stay as they are, whatever seed explores from now on.
+        manifest = Manifest.from_json(record.document, Path(record.root))
+        return Known(study, manifest, study.config["split_seed"])
+    except StudyNotFound:
+        return Known(None, None, config.seeds.first)
+    finally:
+        store.close()
+
+
+def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest:
+    """Read all photos; DatasetError if they cannot be used, or the study knows them otherwise."""
     if config.data.source is None:
         source, root = digits_folder(runs_folder(config.storage) / "data"), None
     else:
@@ -50,22 +76,38 @@ def freeze_data(
     manifest = build_manifest(
         source,
         data_root=root,
-        seed=seed,
-        known=known,
+        seed=known.seed,
+        known=known.manifest,
         split_anew=config.data.regroup,
         progress=telling(listener, "reading photos"),
         listing=telling(listener, "reading the list"),
     )
-    if known is None and config.data.source is not None:
-        cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)
-        return _looked_over(config, manifest, seed, listener, cache or None)
-    if known is not None and known.digest != manifest.digest:
+    if known.manifest is not None and known.manifest.digest != manifest.digest:
         raise DatasetError(
             f"the data of study {config.study_name!r} have changed: "
-            f"{differences(known, manifest)}; put them back as they were, or "
+            f"{differences(known.manifest, manifest)}; put them back as they were, or "
             "give the search a new name with --study"
         )
-    return Frozen(manifest)
+    return manifest
+
+
+def pass_gate(
+    config: StudyConfig,
+    known: Known,
+    manifest: Manifest,
+    listener: Listener,
+    cache_folder: Path | None = None,
+    stages: Sequence[Stage] = (),
+) -> Frozen:
+    """Look data over before they become a study's, which then keeps them; refuse shared photos.
+
+    Photos are decoded into `cache_folder`, if there is one, at once for all that `stages` will look
+    at.
+    """
+    if known.manifest is not None or config.data.source is None:
+        return Frozen(manifest)
+    cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)
+    return _looked_over(config, manifest, known.seed, listener, cache or None)
 
 
 def _looked_over(
@@ -99,23 +141,6 @@ def _decoded(
 def keep_check(store: Store, found: Inspection) -> None:
     """Keep what was found, for whoever wants to see it later."""
     store.save_check(found.manifest_digest, json.dumps(document_of(found), ensure_ascii=True))
-
-
-def _known(config: StudyConfig) -> tuple[Manifest | None, int]:
-    """Give the manifest that the study was begun with, if it was, and the seed of its splits."""
-    try:
-        store = Store(open_database(config.storage, create=False))
-    except StudyNotFound:
-        return None, config.seeds.first
-    try:
-        study = store.study(config.study_name)
-        record = store.manifest(study.manifest_digest)
-        # The splits stay as they are, whatever seed explores from now on.
-        return Manifest.from_json(record.document, Path(record.root)), study.config["split_seed"]
-    except StudyNotFound:
-        return None, config.seeds.first
-    finally:
-        store.close()
 
 
 def describe_data(config: StudyConfig, manifest: Manifest) -> str:

@@ -84,13 +84,18 @@ def guides(tree: StageTree, unhalved: Container[int]) -> list[Guide]:
     """
     found, position = [], 0
     while later := tree.reached(position + 1):
-        pairs = [node for node in later if node.rank and node.parent and node.parent.rank]
+        pairs = [node for node in later if node.rank and _has_score(node.parent)]
         free = [node for node in pairs if any(number in unhalved for number in node.trials)]
         fair = len(free) >= FEW or len(free) == len(pairs)
         if (guide := _guide(position, free if fair else pairs, fair=fair)) is not None:
             found.append(guide)
         position += 1
     return found
+
+
+def _has_score(node: Node | None) -> bool:
+    """Tell whether there is a score of a stage that is halved by: a probe's is not."""
+    return node is not None and node.rank is not None and not node.probe
 
 
 def _guide(position: int, nodes: Sequence[Node], *, fair: bool) -> Guide | None:

@@ -22,11 +22,12 @@ from study.coordinator import Coordinator
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.failures import TooManyFailures
-from study.freezing import freeze_data
+from study.fitting import Fit, fit
+from study.freezing import known_data, pass_gate, read_data
 from study.progress import Listener, noticing
 from study.searching import make_suggestions, search_policy
 from study.slots import Slot
-from study.studies import open_study
+from study.studies import open_study, refuse_old
 from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from study.work import Work, work_of
 from trainers.base import StageTask
@@ -74,11 +75,16 @@ class Plan:
 def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     """Estimate what a search costs, without its repeats. Raises what `search` does."""
     slots, weights = choose_slots(config), choose_weights(config)
-    search_policy(config, weights)  # a grid is read before anything is timed
-    manifest = freeze_data(config, listener).manifest
+    search_policy(Fit(config), weights)  # a grid is read before anything is timed
+    begun = known_data(config)
+    if begun.study is not None:
+        refuse_old(begun.study)
+    read = read_data(config, begun, listener)
+    manifest = pass_gate(config, begun, read, listener).manifest
+    fitted = fit(config, manifest, slots, begun.study)
     photos = len(manifest.of_split(Split.TRAIN))
-    known = _known_prices(config, photos)
-    runs, trials = _rehearse(config, manifest)
+    config, known = fitted.config, _known_prices(config, photos)
+    runs, trials = _rehearse(fitted, manifest)
     scale = max(1.0, config.budget.trials / REHEARSED)
     entered = {trial.number: trial.schedule for trial in trials}
     works = [work_of(entered[run.trial_number], run.position, photos) for run in runs]
@@ -112,8 +118,9 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     )
 
 
-def _rehearse(config: StudyConfig, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
+def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
     """Run the search with a trainer that takes no time; give what it trained."""
+    config = fitted.config
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
         trials = min(config.budget.trials, REHEARSED)
@@ -135,7 +142,7 @@ def _rehearse(config: StudyConfig, manifest: Manifest) -> tuple[list[StageRun], 
                 labels=labels,
                 config=mine,
                 weights="random",
-                policy=search_policy(mine, "random"),
+                policy=search_policy(replace(fitted, config=mine), "random"),
                 store=store,
                 vault=Vault(Path(folder) / "weights"),
                 suggestions=make_suggestions(mine),

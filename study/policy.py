@@ -24,7 +24,7 @@ PLACE_WORTH = 2
 
 @dataclass(frozen=True)
 class RunGiven:
-    """Run a schedule that the user gave: a preset's, or a line of a grid."""
+    """Run a schedule that the sampler has no say in: a probe, a preset's, a line of a grid."""
 
     schedule: Schedule
 
@@ -78,13 +78,13 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class SearchPolicy:
-    """What `search` does. `given` are the schedules of a preset or a grid."""
+    """What `search` does. `given` are the schedules that come first, or all of a grid."""
 
     config: StudyConfig
     given: Sequence[Schedule] = ()
 
     def next_action(self, standing: Standing) -> Action | None:
-        """Start what the user gave, then explore, then race the finalists.
+        """Start what is given, then explore, then race the finalists.
 
         Races begin once all exploration has ended. Each finalist gets its first fresh seed before
         any gets its second, and those that are beaten get no more.
@@ -162,12 +162,12 @@ def may_enter(trial: Trial, position: int, key: str, tree: StageTree, config: St
     """Tell whether a trial goes on to its stage at `position`, the stage run `key`.
 
     Halving stops spending, so what is trained already may always be entered. Whoever was let on is
-    not asked again.
+    not asked again, and who comes from a probe not at all.
     """
     if position == 0 or tree.has_entered(trial.number, position) or not is_halved(trial, config):
         return True
     onward, node = tree.find(key), tree.at(trial.number, position - 1)
-    if (onward is not None and onward.rank is not None) or node.rank is None:
+    if (onward is not None and onward.rank is not None) or node.rank is None or node.probe:
         return True
     return goes_on(node.rank, tree.reached(position - 1), config.halving.eta)
 
@@ -260,7 +260,7 @@ def _exploring(standing: Standing) -> list[Trial]:
 
 
 def _missing(given: Sequence[Schedule], exploring: Sequence[Trial]) -> list[Schedule]:
-    """Give what the user gave that was not run yet; a schedule given twice is run twice."""
+    """Give what of that was not run yet; a schedule given twice is run twice."""
     run = Counter(trial.schedule_digest for trial in exploring if trial.role is Role.PRESET)
     missing = []
     for schedule in given:

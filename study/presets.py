@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import ConfigError, Preset
+from study.portfolio import QUICK, DataFacts, staged, tuned
 from study.settings import read_toml
 from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage, spread_lr
 
@@ -37,26 +38,19 @@ ARTICLE = (
 )
 """The training loop of "How to beat Google AutoML in Image Classification": 7 x 31 epochs."""
 
-QUICK = (
-    Stage(image_size=64, batch_size=32, frozen=1.0, dropout=(0.25, 0.5)),
-    Stage(
-        image_size=96,
-        batch_size=32,
-        n_cycles=2,
-        cycle_mult=2,
-        max_zoom=1.1,
-        augmentation=Augmentation.SIDE_ON,
-        dropout=(0.25, 0.5),
-    ),
-)
-"""Head first, then everything: a sound start of four epochs."""
 
+def preset_schedule(
+    preset: Preset, facts: DataFacts, backbone: str, weights: str, *, probe: bool = True
+) -> Schedule:
+    """Return a preset's schedule for these data; for a trainer that knows no PROBE, without one.
 
-def preset_schedule(preset: Preset, backbone: str, weights: str) -> Schedule:
-    """Give a preset's schedule for a backbone. The article's head has three dropout sites."""
+    The article's head has three dropout sites.
+    """
     if preset is Preset.ARTICLE:
         return Schedule(backbone=backbone, stages=ARTICLE, hidden=(1024, 512), weights=weights)
-    return Schedule(backbone=backbone, stages=QUICK, weights=weights)
+    if not probe:
+        return staged(facts, backbone, weights)
+    return tuned(facts, backbone, weights, QUICK if preset is Preset.QUICK else None)
 
 
 def grid_schedules(file: Path, backbone: str, weights: str) -> tuple[Schedule, ...]:

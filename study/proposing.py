@@ -8,6 +8,7 @@ from storage.store import Store
 from study.config import StudyConfig
 from study.halving import HALVING, goes_on
 from study.policy import Action, Branch, Explore, Repeat, RunGiven, fresh_seed
+from study.space import params_of
 from study.tree import StageTree
 from trainers.schedule import Schedule
 
@@ -36,7 +37,8 @@ class Proposals:
         """Begin the trial that the policy asks for, in Optuna and in our own tables."""
         match action:
             case RunGiven(schedule):
-                number, role = self._suggestions.add(), Role.PRESET
+                params = params_of(schedule, self._config.resolved_space)
+                number, role = self._suggestions.add(params=params), Role.PRESET
             case Explore(free):
                 number, schedule = self._ask(tree, None, free=free)
                 role = Role.FREE if free else Role.EXPLORE
@@ -81,7 +83,7 @@ class Proposals:
             trained = node
         else:
             return False  # it becomes one more seed
-        if trained is None or trained.rank is None:
+        if trained is None or trained.rank is None or trained.probe:
             return False
         reached = tree.reached(trained.position)
         return not goes_on(trained.rank, reached, self._config.halving.eta)

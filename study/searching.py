@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +20,19 @@ from storage.store import Store
 from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.drift import searched_by
-from study.freezing import describe_data, freeze_data, keep_check
+from study.fitting import Fit, fit, tried_first
+from study.freezing import describe_data, keep_check, known_data, pass_gate, read_data
 from study.halving import HALVING, guides, unhalved
 from study.interruption import interruption
 from study.listing import find_trial
 from study.ownership import Ownership
 from study.policy import Policy, SearchPolicy, SeedsPolicy
-from study.presets import grid_schedules, preset_schedule
+from study.presets import grid_schedules
 from study.progress import Listener, Notice, SearchStarted, noticing, telling
 from study.selector import find_study
 from study.settings import load_config, settings_of
-from study.space import views_of
-from study.studies import keep_manifest, open_study, plain_config, stored_config
+from study.space import may_move_a_probe, moves_a_probe, views_of
+from study.studies import keep_manifest, open_study, plain_config, refuse_old, stored_config
 from study.training import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Stage
@@ -98,21 +99,28 @@ def repeat(
 
 
 def run_search(
-    config: StudyConfig, listener: Listener, policy: Callable[[StudyConfig, str], Policy]
+    config: StudyConfig, listener: Listener, policy: Callable[[Fit, str], Policy]
 ) -> SearchOutcome:
-    """Wire the parts and run the coordinator. `policy` gets the config and schedules' weights."""
+    """Wire the parts and run the coordinator. `policy` gets what fits the data, and weights."""
     deadline = time.monotonic() + (config.budget.timeout or math.inf)
     say = noticing(listener)
     if config.vault is not None:
         Remote(config.vault, give_up_after=CHECK_WITHIN).check()
     slots, weights = choose_slots(config), choose_weights(config)
-    decide = policy(config, weights)
+    policy(Fit(config), weights)  # a grid is read before the data are
+    known = known_data(config)
+    if known.study is not None:
+        refuse_old(known.study)
+    manifest, asked = read_data(config, known, listener), config
     cache_folder = runs_folder(config.storage) / CACHE
-    views = [] if config.trainer else _views(config, decide)
-    frozen = freeze_data(config, listener, cache_folder, views)
-    manifest = frozen.manifest
+    looks = _views(policy(fit(asked, manifest, slots, known.study), weights))
+    frozen = pass_gate(config, known, manifest, listener, cache_folder, looks)
+    manifest = frozen.manifest  # copies may have been brought together
+    fitted = fit(asked, manifest, slots, known.study)
+    config, decide = fitted.config, policy(fitted, weights)
+    views = _views(decide)
     made = recipe(config, manifest, cache_folder, searched_by())
-    check_backbones(config, made, weights)
+    _warn_of_moving(fitted, decide, check_backbones(config, made, weights), say)
     database = open_database(config.storage)
     try:
         study = open_study(Store(database), config, manifest)
@@ -168,13 +176,30 @@ def run_search(
         database.dispose()
 
 
-def search_policy(config: StudyConfig, weights: str) -> SearchPolicy:
-    """Give the policy of a search: with the schedules of its preset or grid."""
-    backbone = config.resolved_space.backbone[0]
+def search_policy(fit: Fit, weights: str) -> SearchPolicy:
+    """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
+    config = fit.config
     if config.grid is not None:
+        backbone = config.resolved_space.backbone[0]
         return SearchPolicy(config, grid_schedules(Path(config.grid), backbone, weights))
-    given = (preset_schedule(config.preset, backbone, weights),) if config.preset else ()
-    return SearchPolicy(config, given)
+    return SearchPolicy(config, tried_first(fit, weights))
+
+
+def _warn_of_moving(
+    fit: Fit, policy: Policy, backbones: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Warn where the user has a probe's head trained on features that BatchNorm moves away."""
+    if not backbones or not isinstance(policy, SearchPolicy):
+        return
+    if fit.config.strategy is Strategy.GRID:
+        moves = any(moves_a_probe(s) for s in policy.given if s.backbone in backbones)
+    else:
+        moves = fit.own and may_move_a_probe(fit.config.resolved_space)
+    if moves:
+        say(
+            f"stages start from a probe's head while BatchNorm moves the features it was fitted on "
+            f'({", ".join(backbones)}): give the stages after a probe batch_norm = "frozen"'
+        )
 
 
 def _spent(coordinator: Coordinator, deadline: float) -> str | None:
@@ -209,15 +234,16 @@ def _tell_of_boundaries(coordinator: Coordinator, listener: Listener) -> None:
             )
 
 
-def _views(config: StudyConfig, policy: Policy) -> list[Stage]:
-    """Give stages that look at photos in every way that this search may."""
-    stages = views_of(config.resolved_space)
+def _views(policy: Policy) -> list[Stage]:
+    """Return stages that look at photos in every way that a search may, the first ones first."""
     if isinstance(policy, SeedsPolicy):
         return list(policy.of.schedule.stages)
-    if isinstance(policy, SearchPolicy):
-        given = [stage for schedule in policy.given for stage in schedule.stages]
-        stages = given if config.strategy is Strategy.GRID else stages + given
-    return stages
+    if not isinstance(policy, SearchPolicy) or policy.config.trainer:
+        return []
+    given = [stage for schedule in policy.given for stage in schedule.stages]
+    if policy.config.strategy is Strategy.GRID:
+        return given
+    return given + views_of(policy.config.resolved_space)
 
 
 def _started(

@@ -51,6 +51,19 @@ class RunnerUp:
 
 
 @dataclass(frozen=True)
+class ProbeFound:
+    """The study's best probe, which nothing was tuned for: what the search has to show for itself.
+
+    `score` is by the criterion that the weights were chosen by.
+    """
+
+    trial: int
+    image_size: int
+    score: float
+    errors: int
+
+
+@dataclass(frozen=True)
 class Selection:
     """The answer of `best`: which weights, which schedule, and how sure.
 
@@ -58,8 +71,9 @@ class Selection:
     the weights on new photos; None where there are too few to tell. `schedules` are all of them,
     ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are
     over the complete trials of the winner's schedule, whose scores `seed_scores` gives by seed.
-    `operation` is the decision rule for the `goal` that was set, if any. `damaged` names
-    better files that were passed over, since they are missing or changed.
+    `probe` is the best of those that the search began with, None where it had none. `operation` is
+    the decision rule for the `goal` that was set, if any. `damaged` names better files that were
+    passed over, since they are missing or changed.
     """
 
     study: str
@@ -88,6 +102,7 @@ class Selection:
     trials: int
     runners_up: tuple[RunnerUp, ...]
     schedules: tuple[ScheduleLine, ...]
+    probe: ProbeFound | None
     goal: Goal | None
     operation: Operation | None
     damaged: tuple[str, ...]

@@ -16,7 +16,7 @@ from storage.database import open_database
 from storage.errors import RowDamaged, StudyNotFound
 from storage.places import open_vault
 from storage.predictions import StoredPredictions
-from storage.records import Checkpoint, RankedTrial, StudyRecord
+from storage.records import Checkpoint, RankedTrial, Role, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
 from study.config import ConfigError, StudyConfig
@@ -25,11 +25,12 @@ from study.pool import NothingToSelect, Pool, best_epoch, gather
 from study.prices import Costs
 from study.schedules import ScheduleLine, rank_schedules
 from study.scoring import Criterion
-from study.selection import Asked, Mistake, RunnerUp, Selection
+from study.selection import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.statistics import By, Honest, choose, honest_number
 from study.thresholds import Operation, operate
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import confusion_matrix, per_class
+from trainers.schedule import Train
 
 FEWEST = 10
 """With fewer validation photos there is nothing to say about new ones."""
@@ -135,7 +136,8 @@ class Selector:
         lines = rank_schedules(pool, self._by, self._store.seconds_by_trial(self._study.id))
         ranking = self._ranking(pool, lines)
         winner, others, damaged = self._first_whole(ranking)
-        return self._selection(winner, others[:runners_up], damaged, pool, lines)
+        probe = self._probe(ranking)
+        return self._selection(winner, others[:runners_up], damaged, pool, lines, probe)
 
     def _ranking(self, pool: Pool, lines: Sequence[ScheduleLine]) -> list[Ranked]:
         """Give the trials that have weights, or should have, the best first."""
@@ -190,6 +192,7 @@ class Selector:
         damaged: Sequence[str],
         pool: Pool,
         lines: Sequence[ScheduleLine],
+        probe: ProbeFound | None,
     ) -> Selection:
         trial, kept = winner.of.trial, winner.of.checkpoint
         if kept is None or trial.loss is None:
@@ -243,9 +246,28 @@ class Selector:
                 for each in others
             ),
             schedules=tuple(lines),
+            probe=probe,
             goal=self._goal,
             operation=self._operation(predictions, pool),
             damaged=(*damaged, *pool.damaged),
+        )
+
+    def _probe(self, ranking: Sequence[Ranked]) -> ProbeFound | None:
+        """Return the best of the probes that the search began with."""
+        begun_with = [r for r in ranking if r.of.trial.role is Role.PRESET]
+        probes = [r for r in begun_with if len(r.of.trial.schedule.stages) == 1]
+        probes = [r for r in probes if r.of.trial.schedule.stages[0].train is Train.PROBE]
+        if not probes:
+            return None
+        sign = -1 if self._criterion.higher_is_better else 1
+        found = min(probes, key=lambda ranked: sign * ranked.score)
+        trial = found.of.trial
+        (predictions,) = self._store.predictions_of([best_epoch(trial)], self._labels)
+        return ProbeFound(
+            trial=trial.number,
+            image_size=trial.schedule.stages[0].image_size,
+            score=found.score,
+            errors=int(np.count_nonzero(predictions.predicted != self._labels)),
         )
 
     def _honest(self, pool: Pool, column: int) -> Honest | None:

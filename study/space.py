@@ -6,14 +6,18 @@ earlier one has that one in its name: `s1_image_size_from_64` can only be 64 or 
 
 import json
 import re
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise, product
 from typing import Any, Protocol
 
-from study.choices import SPACE_VERSION, Space
-from trainers.schedule import Schedule, Stage
+from study.choices import SPACE_VERSION, Space, stage_of_choices
+from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, BatchNorm, Schedule, Stage, Train
 
 _ANY = Stage(image_size=8, batch_size=2)
+
+Params = dict[str, tuple[Any, Sequence[Any]]]
+"""For each of Optuna's parameters what was chosen, and what there was to choose from."""
 
 
 class Chooser(Protocol):
@@ -47,17 +51,85 @@ def views_of(space: Space) -> list[Stage]:
     sizes = {0}
     for position in range(max(space.n_stages)):
         choices = space.of_stage(position)
-        batch_size = choices["batch_size"][0]
         sizes = {size for before in sizes for size in _at_least(before, choices["image_size"])}
-        others = [choices.get(name, (getattr(_ANY, name),)) for name in ("crop", "max_zoom")]
-        for size, crop, zoom in product(sorted(sizes), *others):
-            views.append(Stage(image_size=size, batch_size=batch_size, crop=crop, max_zoom=zoom))
+        looks = ("train", "crop", "max_zoom")
+        others = [choices.get(name, (getattr(_ANY, name),)) for name in looks]
+        for size, *look in product(sorted(sizes), *others):
+            views.append(Stage(image_size=size, **dict(zip(looks, look, strict=True))))
     return views
+
+
+def moves_a_probe(schedule: Schedule) -> bool:
+    """Tell whether BatchNorm moves the features that a probe was fitted on, as its head trains."""
+    return any(
+        before.train is Train.PROBE
+        and after.train is Train.NETWORK
+        and after.batch_norm is BatchNorm.TRAIN
+        for before, after in pairwise(schedule.stages)
+    )
+
+
+def may_move_a_probe(space: Space) -> bool:
+    """Tell whether any schedule of a space does."""
+    every = [space.of_stage(position) for position in range(max(space.n_stages))]
+    return any(
+        Train.PROBE in before.get("train", ())
+        and Train.NETWORK in after.get("train", (Train.NETWORK,))
+        and BatchNorm.TRAIN in after.get("batch_norm", (BatchNorm.TRAIN,))
+        for before, after in pairwise(every)
+    )
+
+
+def params_of(schedule: Schedule, space: Space) -> Params | None:
+    """Return the parameters by which a space comes to a schedule; None where it does not."""
+    recalled = _Recalling(schedule)
+    try:
+        same = suggest_schedule(recalled, space, schedule.weights) == schedule
+    except LookupError:
+        return None
+    return recalled.params if same else None
+
+
+class _Recalling:
+    """A chooser that chooses what a schedule has; LookupError where that is no choice."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.params: Params = {}
+        self._schedule = schedule
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        for value in self._values(name):
+            if value in choices:
+                self.params[name] = choices[choices.index(value)], choices
+                return value
+        raise LookupError(f"{name} must be one of {list(choices)}")
+
+    def _values(self, name: str) -> list[Any]:
+        """Return the spellings of what the schedule has there."""
+        position = stage_of(name)
+        if position is None:
+            whole = {**asdict(self._schedule), "n_stages": len(self._schedule.stages)}
+            return [_plain(whole[name])]
+        if position >= len(self._schedule.stages):
+            return []
+        stage = self._schedule.stages[position]
+        field = name.removeprefix(f"s{position}_").partition("_from_")[0]
+        if field == "late_lr":
+            return [stage.lrs[LAYER_GROUPS.index("body-late")]]
+        value = _plain(getattr(stage, field))
+        return [value, stage.lrs[-1]] if field == "lrs" else [value]
 
 
 def describe_space(space: Space) -> dict[str, Any]:
     """Give what identifies a space, as plain JSON values, to be stored with the study."""
     return {"version": SPACE_VERSION, **json.loads(space.model_dump_json(exclude_none=True))}
+
+
+def space_of(described: Mapping[str, Any]) -> Space:
+    """Return the space that `describe_space` described, an earlier Encore's in today's words."""
+    plain = {name: value for name, value in described.items() if name != "version"}
+    stages = [_renewed(stage) for stage in plain.get("stages", ())]
+    return Space(**{**_renewed(plain), "stages": stages})
 
 
 def space_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -66,17 +138,28 @@ def space_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
     return "; ".join(f"{name}: {old.get(name)} became {new.get(name)}" for name in names)
 
 
+def _renewed(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Put shares of the body in the place of counts of whole layer groups."""
+    new = dict(choices)
+    if (groups := new.pop("frozen_groups", None)) is not None:
+        new["frozen"] = [count / (len(LAYER_GROUPS) - 1) for count in groups]
+    return new
+
+
 def _suggest_stage(
     trial: Chooser, position: int, choices: dict[str, tuple[Any, ...]], smallest: int
 ) -> Stage:
     chosen: dict[str, Any] = {}
-    for field, values in choices.items():
+    for field in sorted(choices, key=lambda field: field != "train"):
+        if chosen.get("train") == Train.PROBE.value and field not in PROBE_FIELDS:
+            continue
+        values = choices[field]
         name = f"s{position}_{field}"
         if field == "image_size" and smallest > min(values):
             values = _at_least(smallest, values)
             name = f"{name}_from_{smallest}"
         chosen[field] = _choose(trial, name, values)
-    return Stage(**chosen)
+    return stage_of_choices(chosen)
 
 
 def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -87,6 +170,10 @@ def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 def _choose(trial: Chooser, name: str, values: tuple[Any, ...]) -> Any:
     if len(values) == 1:
         return values[0]
-    # Optuna's choices are scalars: a list of rates travels as its JSON.
-    plain = [json.dumps(value) if isinstance(value, tuple) else value for value in values]
+    plain = [_plain(value) for value in values]
     return values[plain.index(trial.suggest_categorical(name, plain))]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as Optuna keeps it, whose choices are scalars: of a list, its JSON."""
+    return json.dumps(value) if isinstance(value, tuple) else value

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from storage.errors import StudyNotFound
+from storage.errors import StudyNotFound, StudyTooOld
 from storage.records import ManifestRecord, StudyRecord
 from storage.redaction import redact, redact_word
 from storage.store import Store
+from study.choices import SPACE_VERSION
 from study.config import ConfigError, StudyConfig
 from study.settings import load_config
-from study.space import describe_space, space_changes
+from study.space import describe_space, space_changes, space_of
 from trainers.data.manifest import Manifest
 
 
@@ -22,6 +23,7 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
     except StudyNotFound:
         keep_manifest(store, manifest)
         return store.create_study(config.study_name, config.metric, manifest.digest, plain, space)
+    refuse_old(study)
     changes = space_changes(study.space, space)
     if changes:
         raise ConfigError(
@@ -49,6 +51,15 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
     return study
 
 
+def refuse_old(study: StudyRecord) -> None:
+    """Raise StudyTooOld if going on would compare what an earlier Encore trained with today's."""
+    if study.space.get("version", SPACE_VERSION) < SPACE_VERSION:
+        raise StudyTooOld(
+            f"study {study.name!r} was begun by an earlier Encore, whose training came to other "
+            "weights: it can be read, but not gone on with; search under a new --study"
+        )
+
+
 def keep_manifest(store: Store, manifest: Manifest) -> None:
     """Keep the data set; of one that is known, where it lies now: photos may have been moved."""
     root, document = str(manifest.root.resolve()), manifest.to_json()
@@ -71,4 +82,6 @@ def stored_config(
     """Give the settings that a study was last searched with, under `flags`."""
     known = {k: v for k, v in study.config.items() if k in StudyConfig.model_fields}
     known |= {"study": study.name, "storage": storage}  # it is where it is now
+    if study.space:
+        known["space"] = space_of(study.space)
     return load_config(flags, stored=known)

@@ -22,7 +22,7 @@ from study.choices import Space
 from study.config import Pruner, Sampler
 from study.optuna_storage import PatientStorage, optuna_storage
 from study.policy import Branch
-from study.space import stage_of, suggest_schedule
+from study.space import Params, stage_of, suggest_schedule
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
@@ -119,15 +119,17 @@ class Suggestions:
             self._storage.set_trial_param(identity, name, plain, distribution)
         return trial.number, schedule
 
-    def add(self, like: int | None = None) -> int:
-        """Begin a trial that was not asked for, with the parameters of trial `like`, if any."""
-        params: Mapping[str, Any] = {}
-        distributions: Mapping[str, BaseDistribution] = {}
+    def add(self, like: int | None = None, params: Params | None = None) -> int:
+        """Begin a trial that was not asked for, with these parameters or those of trial `like`."""
+        values: Mapping[str, Any] = {n: value for n, (value, _) in (params or {}).items()}
+        distributions: Mapping[str, BaseDistribution] = {
+            name: CategoricalDistribution(choices) for name, (_, choices) in (params or {}).items()
+        }
         if like is not None:
             frozen = self._frozen(like)
-            params, distributions = frozen.params, frozen.distributions
+            values, distributions = frozen.params, frozen.distributions
         template = create_trial(
-            state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions)
+            state=TrialState.RUNNING, params=dict(values), distributions=dict(distributions)
         )
         identity = self._storage.create_new_trial(self._study_id, template_trial=template)
         return self._storage.get_trial(identity).number
@@ -152,10 +154,14 @@ class Suggestions:
     def tell(self, number: int, state: State, score: float | None) -> None:
         """End a trial. A pruned one keeps its latest report as its value.
 
-        A complete one whose score is no number is a failed one there: Optuna takes no other.
+        A complete one whose score is no number is a failed one there: Optuna takes no other. So is
+        one that lies outside the space, for samplers that learn what all trials have in common.
         """
         trial = self._open.pop(number, number)
-        if state is State.COMPLETE and score is not None:
+        if state is not State.FAILED and self._is_in_the_way(number):
+            self._storage.set_trial_user_attr(self._identity(number), "score", score)
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif state is State.COMPLETE and score is not None:
             self._study.tell(trial, score, state=TrialState.COMPLETE)
         else:
             told = TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL
@@ -181,6 +187,11 @@ class Suggestions:
     def note(self, name: str, value: Any) -> None:
         """Attach to the study what Optuna's dashboard shows of it."""
         self._study.set_user_attr(name, value)
+
+    def _is_in_the_way(self, number: int) -> bool:
+        """Tell whether the sampler could not learn from others beside a trial."""
+        of_all = (optuna.samplers.TPESampler, optuna.samplers.RandomSampler)
+        return not isinstance(self._study.sampler, of_all) and not self._frozen(number).params
 
     def _fixed(self, after: Branch) -> dict[str, Any]:
         """Give the parameters that a beginning fixes; the space names them by stage."""

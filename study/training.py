@@ -10,19 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from study.config import ConfigError, EngineKind, Preset, StudyConfig
+from study.config import ConfigError, EngineKind, StudyConfig
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
-from study.presets import preset_schedule
 from study.slots import Slot, check_cluster_devices, slots_of
 from trainers.base import Trainer
 from trainers.data.manifest import Manifest
 from trainers.metrics import Metric
-from trainers.schedule import Stage
+from trainers.schedule import Schedule, Stage
 
 LARGEST = 20 * 10**9
 """No backbone's weights have more bytes: what is larger is not read for a minute, or an hour."""
+
+_ANY_STAGE = Stage(image_size=64)
 
 Told = Callable[[int, int], None]
 
@@ -165,18 +166,25 @@ def choose_weights(config: StudyConfig) -> str:
     return file_digest(file)
 
 
-def check_backbones(config: StudyConfig, made: Recipe, weights: str) -> None:
-    """Build every backbone once, so that weights which cannot be had are found now."""
-    if made.own is not None:
-        return
-    from trainers.backbone import build_network  # torch: seconds to import
+def check_backbones(config: StudyConfig, made: Recipe, weights: str) -> list[str]:
+    """Build every backbone once, so that weights which cannot be had are found now.
 
+    Returns the names of those that have BatchNorm.
+    """
+    if made.own is not None:
+        return []
+    from trainers.backbone import build_network, has_batch_norm  # torch: seconds to import
+
+    normed = []
     try:
         for backbone in config.resolved_space.backbone:
-            schedule = preset_schedule(Preset.QUICK, backbone, weights)
-            build_network(schedule, len(made.manifest.classes), 0, made.weights_file)
+            schedule = Schedule(backbone=backbone, stages=(_ANY_STAGE,), weights=weights)
+            network = build_network(schedule, len(made.manifest.classes), 0, made.weights_file)
+            if has_batch_norm(network.body):
+                normed.append(backbone)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    return normed
 
 
 def choose_slots(config: StudyConfig) -> list[Slot]:

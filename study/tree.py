@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from storage.records import Role, StageRun, State, Trial
+from trainers.schedule import Train
 
 Rank = tuple[float, float]
 """How good an epoch is: the smaller, the better (see `Metric.rank`)."""
@@ -15,13 +16,15 @@ class Node:
 
     `position` counts stages from 0. `trials` are the numbers of those that share it, in the order
     they entered. `rank` is that of its best epoch, once all its epochs are trained; `failed` says
-    that it cannot be trained. `explored` are those that other trials than repeats have entered.
+    that it cannot be trained. `explored` are those that other trials than repeats have entered. A
+    `probe` tells little of what can be made of its head.
     """
 
     key: str
     position: int
     seed: int
     parent: "Node | None" = field(repr=False)
+    probe: bool = False
     trials: list[int] = field(default_factory=list)
     children: "list[Node]" = field(default_factory=list, repr=False)
     explored: bool = False
@@ -43,7 +46,8 @@ class StageTree:
         node = self._nodes.get(key)
         if node is None:
             parent = self._at[trial.number, position - 1] if position else None
-            node = self._nodes[key] = Node(key, position, trial.seed, parent)
+            probe = trial.schedule.stages[position].train is Train.PROBE
+            node = self._nodes[key] = Node(key, position, trial.seed, parent, probe)
             (parent.children if parent else self.roots).append(node)
         if trial.number not in node.trials:
             node.trials.append(trial.number)
@@ -68,7 +72,8 @@ class StageTree:
     def reached(self, position: int) -> list[Node]:
         """Give the stage runs that were trained to the boundary after stage `position`.
 
-        Those of repeats alone are left out: they are there because their schedules are good.
+        Those of repeats alone are left out: they are there because their schedules are good. So
+        are probes, which are no rung of anything.
         """
         return self._reached.get(position, [])
 
@@ -89,7 +94,7 @@ class StageTree:
         return iter(self._nodes.values())
 
     def _note_reached(self, node: Node) -> None:
-        if node.explored and node.rank is not None:
+        if node.explored and node.rank is not None and not node.probe:
             self._reached.setdefault(node.position, []).append(node)
 
 

@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 SETTINGS = """
 backbone = "test_resnet"
 weights = "random"
+portfolio = false
 [space]
 n_stages = [1]
 image_size = [32]

@@ -346,6 +346,11 @@ def _is_free(block: nn.Module, name: str) -> bool:
     return hasattr(block, name) and isinstance(getattr(block, name), nothing)
 
 
+def has_batch_norm(body: nn.Module) -> bool:
+    """Tell whether a body normalises by batches."""
+    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in body.modules())
+
+
 def _has_statistics(layer: nn.Module) -> bool:
     """Whether a layer is BatchNorm that has seen something: a new head's has not."""
     if not isinstance(layer, nn.modules.batchnorm._BatchNorm):

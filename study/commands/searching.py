@@ -54,6 +54,7 @@ def search(
     timeout: flags.Timeout = None,
     max_gpu_hours: flags.MaxGpuHours = None,
     preset: flags.Preset = None,
+    portfolio: flags.Portfolio = None,
     sampler: flags.Sampler = None,
     pruner: flags.Pruner = None,
     repeats: flags.Repeats = None,

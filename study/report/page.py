@@ -4,7 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -152,13 +152,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "name": lambda text: visible(str(text)),
         "json": to_json,
         "percent": lambda share: f"{100 * share:.1f} %",
         "time": time_text,
         "stage_table": stage_table,
     }
+    environment.filters |= filters
     environment.globals["count_text"] = count_text
     environment.globals["score_text"] = score_text
     return environment

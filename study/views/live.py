@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from storage.records import State
-from study.naming import schedule_text, score_text
+from study.naming import count_text, schedule_text, score_text
 from study.progress import (
     EpochFinished,
     Notice,
@@ -24,7 +24,7 @@ from study.progress import (
     Working,
 )
 from study.progress import Progress as Told
-from trainers.metrics import Metric
+from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Stage, Train
 
 
@@ -36,6 +36,8 @@ class SearchView:
         self._metric = Metric.ACCURACY
         self._best: float | None = None
         self._stages: dict[int, str] = {}  # of the trials in training
+        self._probes: dict[int, int] = {}  # of those in a probe, its image size
+        self._to_beat: float | None = None
         self._tasks: dict[int, TaskID] = {}
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -92,6 +94,10 @@ class SearchView:
         stage = told.schedule.stages[told.position]
         text = f"stage {told.position + 1}/{len(told.schedule.stages)}"
         self._stages[told.number] = text
+        if stage.train is Train.PROBE:
+            self._probes[told.number] = stage.image_size
+        else:
+            self._probes.pop(told.number, None)
         self._bars.update(self._work, visible=False)
         if told.number not in self._tasks:
             self._tasks[told.number] = self._bars.add_task("", note="")
@@ -100,11 +106,13 @@ class SearchView:
             description=f"trial {told.number} seed {told.seed}",
             completed=told.epochs_before,
             total=told.schedule.epochs,
-            note=f"{text}  {_briefly(stage)}",
+            note=f"{text}  {_stage_text(stage)}",
         )
 
     def _epoch_finished(self, told: EpochFinished) -> None:
         epoch = told.metrics
+        if size := self._probes.pop(told.number, None):
+            self._probed(size, epoch)
         note = (
             f"{self._stages.get(told.number, '')}  epoch {epoch.epoch}  lr {epoch.lrs[-1]:.2g}  "
             f"{epoch.images_per_second:.0f} images/s  "
@@ -112,6 +120,14 @@ class SearchView:
         )
         if told.number in self._tasks:
             self._bars.update(self._tasks[told.number], completed=told.step, note=note)
+
+    def _probed(self, size: int, epoch: EpochMetrics) -> None:
+        """Show at once what a plain classifier makes of the photos, before anything is tuned."""
+        metric = self._metric
+        score = epoch.score(metric)
+        best = self._to_beat is None or metric.rank(score, 0.0) < metric.rank(self._to_beat, 0.0)
+        self._to_beat = score if best else self._to_beat
+        self._print(probe_text(size, epoch, metric) + (": the number to beat" if best else ""))
 
     def _trial_finished(self, told: TrialFinished) -> None:
         trial, metric = told.trial, self._metric
@@ -132,10 +148,13 @@ class SearchView:
         self._bars.console.print(line, highlight=False, soft_wrap=True)
 
 
-def _briefly(stage: Stage) -> str:
-    if stage.train is Train.PROBE:
-        return f"probe {stage.image_size} px"
-    return f"{stage.image_size} px  lr {stage.lrs[-1]:g}"
+def probe_text(size: int, epoch: EpochMetrics, metric: Metric) -> str:
+    """Say what a probe makes of the validation photos."""
+    found, score = epoch.evaluation.confusion, score_text(metric, epoch.score(metric))
+    photos = int(found.sum())
+    made = f"{count_text(photos - int(found.trace()), 'error')} of {photos:,}"
+    shown = f"{score} %" if metric is Metric.ACCURACY else f"{metric} {score}"
+    return f"probe at {size} px: [bold]{made}[/] ({shown})"
 
 
 def trial_text(told: TrialFinished, metric: Metric) -> str:
@@ -149,3 +168,9 @@ def trial_text(told: TrialFinished, metric: Metric) -> str:
     text = f"{head}{what}{told.epochs} epochs, {metric} [bold]{score}[/], {trial.seconds:.1f} s, "
     text += escape(schedule_text(trial.schedule))
     return f"{text}, saved as {escape(told.file)}" if told.file else text
+
+
+def _stage_text(stage: Stage) -> str:
+    if stage.train is Train.PROBE:
+        return f"probe at {stage.image_size} px"
+    return f"{stage.image_size} px  lr {stage.lrs[-1]:g}"

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from study.comparing import Comparison, Side
 from study.final_test import FinalTest
-from study.naming import schedule_text, score_text, time_text
+from study.naming import count_text, schedule_text, score_text, time_text
 from study.schedules import cheapest
 from study.scoring import Criterion
 from study.selection import Selection
@@ -33,6 +33,7 @@ def print_best(console: Console, chosen: Selection, top: int = 5) -> None:
             f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}"
         ),
         _honest(chosen),
+        *_gain(chosen),
         (
             f"study {escape(chosen.study)}, best of {chosen.trials} trials: trial {chosen.trial}, "
             f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
@@ -61,7 +62,8 @@ def print_summary(console: Console, chosen: Selection) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(_honest(chosen), highlight=False)
+    for line in (_honest(chosen), *_gain(chosen)):
+        console.print(line, highlight=False)
 
 
 def print_comparison(console: Console, found: Comparison) -> None:
@@ -119,6 +121,20 @@ def _honest(chosen: Selection) -> str:
         f"on new photos expect [bold]{score_text(metric, found.estimate)}[/] "
         f"({escape(chosen.interval)}): being the best of {found.candidates} epochs flatters"
     )
+
+
+def _gain(chosen: Selection) -> list[str]:
+    """Say what the search has gained over the probe that it began with, if it did."""
+    probe, metric = chosen.probe, chosen.metric
+    if probe is None:
+        return []
+    what = f"the probe at {probe.image_size} px, before any tuning"
+    if probe.trial == chosen.trial:
+        return [f"this is {what}: the search has found nothing better yet"]
+    made = f"{count_text(probe.errors, 'error')}, {metric} {score_text(metric, probe.score)}"
+    fewer = probe.errors - chosen.errors
+    gain = f"{abs(fewer)} {'fewer' if fewer >= 0 else 'more'} with these weights"
+    return [f"{what}: {made}; {gain}"]
 
 
 def _seeds(chosen: Selection) -> str:

@@ -25,7 +25,7 @@ torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
 Capture = pytest.CaptureFixture[str]
 SETTINGS = (
-    'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+    'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
     "image_size = [32]\nbatch_size = [8]\nlrs = [0.001]\ncycle_len = [1, 2]\n"
 )
 

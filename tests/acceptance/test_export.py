@@ -250,7 +250,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             pixels = dice.integers(label * 60, 196 + label * 60, (30, 36, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "PHOTOS" / name / f"{index}.png")
     (folder / "study.toml").write_text(
-        'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+        'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
         "image_size = [32]\nbatch_size = [8]\nlrs = [0.01]\n"
         "[costs]\nmatrix = [[0, 4], [1, 0]]\nreject = 0.5\n"
     )

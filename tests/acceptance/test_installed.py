@@ -44,7 +44,7 @@ def photos(tmp_path: Path) -> Path:
             photo.save(tmp_path / "PHOTOS" / name / f"{index}.jpg")
     photo.save(tmp_path / "photo.jpg")
     (tmp_path / "study.toml").write_text(
-        'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+        'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
         "image_size = [32]\nbatch_size = [64]\nlrs = [0.01, 0.02, 0.03, 0.04]\n"
     )
     return tmp_path

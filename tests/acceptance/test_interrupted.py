@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = """
 backbone = "test_resnet"
 weights = "random"
+portfolio = false
 sampler = "random"
 strategy = "independent"
 [space]

@@ -64,7 +64,7 @@ def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_pat
     """A folder of odd photos is searched, odd files are named, and every command answers."""
     make_odd_photos(tmp_path / "my photos")
     (tmp_path / "study.toml").write_text(
-        'backbone = "test_resnet"\nweights = "random"\n'
+        'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n'
         "[space]\nn_stages = [2]\nimage_size = [32]\nbatch_size = [8]\nlrs = [0.01, 0.03]\n"
         'crop = ["random", "no"]\nstart_from = ["last", "best"]\n'
     )
@@ -102,7 +102,7 @@ def test_the_same_command_goes_on_and_a_changed_folder_is_refused(
     """`--trials` is a total; a photo added under the same study is noticed, with exit code 4."""
     monkeypatch.chdir(tmp_path)
     make_odd_photos(tmp_path / "photos")
-    tiny = ("--backbone", "test_resnet", "--weights", "random")
+    tiny = ("--backbone", "test_resnet", "--weights", "random", "--no-portfolio")
     (tmp_path / "study.toml").write_text(
         "[space]\nn_stages = [1]\nimage_size = [32]\nbatch_size = [8]\nlrs = [0.01, 0.03]\n"
     )

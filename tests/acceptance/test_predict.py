@@ -217,7 +217,7 @@ def test_the_weights_are_those_that_best_names(
     """After a search, `predict PHOTOS` alone uses the best weights of the study used last."""
     noise(tmp_path / "data")
     Path("study.toml").write_text(
-        'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+        'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
         "image_size = [32]\nbatch_size = [8]\nlrs = [0.001]\ncycle_len = [1]\n"
     )
     assert cli.run(["search", "--data", "data", "--trials", "1"]) == 0

@@ -157,6 +157,7 @@ def test_the_database_alone_is_enough_to_use_what_was_found(
             storage=f"sqlite:///{one}/encore.db",
             backbone="test_resnet",
             weights="random",
+            portfolio=False,
             devices="cpu",
             trials=1,
             space={"n_stages": [2], "image_size": [24], "batch_size": [8], "lrs": [0.01]},

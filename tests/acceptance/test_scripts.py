@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTINGS = """
 backbone = "test_resnet"
 weights = "random"
+portfolio = false
 devices = "cpu:2"
 [space]
 n_stages = [1]

@@ -16,6 +16,7 @@ from trainers.data.digits import digits_folder
 SETTINGS = """
 backbone = "test_resnet"
 weights = "random"
+portfolio = false
 sampler = "random"
 [space]
 n_stages = [1, 2]

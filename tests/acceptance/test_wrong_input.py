@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
         (("search", "--trials", "many"), 2, "--trials"),
         (("search", "--metric", "speed"), 2, "speed"),
         (("search", "--study", "../../etc"), 2, "study"),
-        (("search", "--preset", "quick", "--sampler", "gp"), 2, "sampler"),
+        (("search", "--preset", "long"), 2, "long"),
         (("search", "--config", "none.toml"), 2, "none.toml"),
         (("search", "--cache-limit", "20 apples"), 2, "data.cache_limit: could not interpret byte"),
         (("search", "--cache-limit", "-1"), 2, "data.cache_limit: could not parse"),
@@ -111,7 +111,7 @@ def test_nothing_to_select_is_exit_code_5(
 ) -> None:
     """A study whose only trial fails ends with code 3, and `best` of it with code 5."""
     (tmp_path / "study.toml").write_text(
-        'backbone = "test_resnet"\nweights = "random"\n[space]\nn_stages = [1]\n'
+        'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
         'image_size = [32]\nbatch_size = [64]\nlrs = [100.0]\noptimizer = ["sgd"]\n'
         "cycle_len = [3]\n"
     )

@@ -235,7 +235,7 @@ def test_a_plan_counts_the_slots_of_all_nodes_and_times_on_one(
             load_config(
                 settings_of(
                     data=str(manifest.root), trials=2, backbone="test_resnet", weights="random",
-                    engine="ray", address=nodes.address, space=SPACE,
+                    portfolio=False, engine="ray", address=nodes.address, space=SPACE,
                 )
             )
         )  # fmt: skip

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from storage.records import Role, State
-from study.config import Preset
+from study.config import Sampler
 from study.failures import TooManyFailures
 from study.naming import weights_name
-from study.presets import preset_schedule
+from study.portfolio import TYPICAL, portfolio, probes, space_for
 from study.progress import EpochFinished, Progress, StageStarted, TrialFinished
+from study.suggestions import _sampler
 from tests.lab import LABELS, SECONDS, Lab, Noting, optuna_study, schedule, stage
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, Metric
@@ -192,20 +193,34 @@ def test_a_suggestion_already_run_becomes_a_new_seed(make_lab: MakeLab) -> None:
     assert len(lab.trainer.trained) == 6
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_preset_is_the_first_trial(make_lab: MakeLab, sampler: str) -> None:
-    """It has no parameters in Optuna, which learns beside it all the same."""
-    lab = make_lab(preset="quick", trials=12, sampler=sampler)
-    lab.given = [preset_schedule(Preset.QUICK, "net", "random")]
+@pytest.mark.parametrize("sampler", list(Sampler))
+def test_given_schedules_are_the_first_trials(make_lab: MakeLab, sampler: Sampler) -> None:
+    """One outside the space has no parameters in Optuna, one of it has; all samplers go on."""
+    space = space_for(TYPICAL).model_copy(update={"backbone": ("net",)})
+    lab = make_lab(trials=12, sampler=sampler, space=space.model_dump(exclude_none=True))
+    given = [*probes(TYPICAL, "net", "random"), portfolio(TYPICAL, "net", "random")[0]]
+    lab.given = given
     lab.search()
     lab.check_order()
     with lab.reading() as (store, study, _):
-        roles = [trial.role for trial in store.trials(study.id)]
-        assert roles == [Role.PRESET, *[Role.EXPLORE] * 11]
-    first, *others = optuna_study(lab.url).trials
-    assert (first.params, first.user_attrs["role"]) == ({}, "preset")
-    assert first.value is not None
-    assert all(trial.params for trial in others)
+        trials = store.trials(study.id)
+    assert [trial.schedule for trial in trials[:3]] == given
+    assert [trial.role for trial in trials] == [*[Role.PRESET] * 3, *[Role.EXPLORE] * 9]
+    assert {trial.state for trial in trials} == {State.COMPLETE}
+    # The member starts from the probe that has been fitted; nothing is fitted twice.
+    assert len(set(lab.trainer.trained)) == len(lab.trainer.trained)
+    theirs = optuna_study(lab.url)
+    *outside, member = theirs.trials[:3]
+    assert [trial.params for trial in outside] == [{}, {}]
+    assert {trial.user_attrs["role"] for trial in (*outside, member)} == {"preset"}
+    assert (member.params["s1_late_lr"], member.value) == (2e-4, trials[2].score)
+    if sampler in (Sampler.TPE, Sampler.RANDOM):
+        assert [trial.value for trial in outside] == [trial.score for trial in trials[:2]]
+    else:
+        assert [trial.user_attrs["score"] for trial in outside] == [t.score for t in trials[:2]]
+        model = _sampler(sampler, 0, len(trials))
+        learnt = model.infer_relative_search_space(theirs, theirs.trials[-1])
+        assert {"s1_lrs", "s1_late_lr"} <= set(learnt) or sampler is Sampler.CMAES
 
 
 def test_finalists_are_repeated_under_fresh_seeds(make_lab: MakeLab) -> None:

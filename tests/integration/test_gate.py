@@ -72,6 +72,7 @@ def config(folder: Path, data: Path, **settings: Any) -> StudyConfig:
         "study": "gate",
         "backbone": "test_resnet",
         "weights": "random",
+        "portfolio": False,
         "devices": "cpu",
         "trials": 1,
         "space": SPACE,

@@ -48,6 +48,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         storage=url(folder),
         backbone="test_resnet",
         weights="random",
+        portfolio=False,
         devices="cpu",
         strategy="independent",
         sampler="random",

@@ -52,6 +52,7 @@ def searching(tmp_path: Path) -> Searcher:
             "storage": f"sqlite:///{tmp_path / 'runs' / 'encore.db'}",
             "backbone": "test_resnet",
             "weights": "random",
+            "portfolio": False,
             "devices": "cpu",
             "strategy": "independent",
             "sampler": "random",
@@ -213,7 +214,7 @@ def test_a_presets_photos_are_decoded_too(searching: Searcher, tmp_path: Path) -
 
     with pytest.raises(Enough):
         searching(leave, preset="quick")
-    needed = {"train-64.pixels", "valid-64-cut.pixels", "train-106.pixels", "valid-96-cut.pixels"}
+    needed = {"train-32-cut.pixels", "train-36.pixels", "valid-32-cut.pixels"}
     assert needed < maps(tmp_path).keys()
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
-from storage.records import RankedTrial, State, stage_run_key
+from storage.records import RankedTrial, Role, State, stage_run_key
 from storage.store import Store
 from study import selector
 from study.pool import NothingToSelect
+from study.portfolio import TYPICAL, probes
 from study.selector import best, copy_weights
 from tests.lab import Lab, schedule, stage
 from trainers.base import StageTask
@@ -265,3 +266,19 @@ def test_a_copy_that_fails_leaves_what_was_there(
         copy_weights(chosen, tmp_path / "copies")
     assert list((tmp_path / "copies").iterdir()) == [copied]
     assert copied.read_bytes() == Path(chosen.file).read_bytes()
+
+
+def test_the_probe_is_what_a_choice_is_measured_by(make_lab: MakeLab, photos: Manifest) -> None:
+    """The better of two probes that the search began with, with its errors; none elsewhere."""
+    lab = make_lab(schedule(stage(64, epochs=3)), manifest=photos)
+    lab.search()
+    assert best(storage=lab.url).probe is None
+    lab.given = probes(TYPICAL, "net", "random")
+    lab.configure(lab.script, trials=3)
+    lab.search()
+    found = best(storage=lab.url).probe
+    begun = [each for each in ranking(lab) if each.trial.role is Role.PRESET]
+    assert found is not None
+    assert (found.trial, found.score) == (begun[0].trial.number, begun[0].trial.score)
+    assert found.image_size == begun[0].trial.schedule.stages[0].image_size
+    assert found.errors == round((1 - found.score) * len(photos.of_split(Split.VALID)))

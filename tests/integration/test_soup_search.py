@@ -112,6 +112,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         devices="cpu",
         study="photos",
         weights="random",
+        portfolio=False,
         backbone="test_resnet",
     )
     return folder

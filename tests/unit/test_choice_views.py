@@ -14,7 +14,7 @@ from study.comparing import Comparison, Difference, Side
 from study.final_test import FinalTest
 from study.schedules import ScheduleLine
 from study.scoring import Criterion
-from study.selection import Mistake, RunnerUp, Selection
+from study.selection import Mistake, ProbeFound, RunnerUp, Selection
 from study.statistics import By, Honest
 from study.thresholds import Goal, operate
 from study.views.selection import print_best, print_comparison, print_final_test, print_summary
@@ -85,6 +85,7 @@ def chosen(**others: Any) -> Selection:
             ranked(6, mean=0.54, seconds=30.0),
             ranked(8, mean=0.2, seconds=1.0, tied=False, p_value=0.001),
         ),
+        "probe": None,
         "goal": None,
         "operation": None,
         "damaged": (HOSTILE,),
@@ -163,6 +164,22 @@ def test_a_summary_is_two_lines() -> None:
     first, second = text.getvalue().splitlines()
     assert first == f"best: accuracy 50.00, 1 errors on 2 photos: runs/{HOSTILE}.safetensors"
     assert second.startswith("on new photos expect 42.00 (95 % from 30.00 to 61.00)")
+
+
+@pytest.mark.parametrize(
+    ("probe", "says"),
+    [
+        (ProbeFound(0, 224, 0.0, 2), "errors, accuracy 0.00; 1 fewer with these weights"),
+        (ProbeFound(0, 224, 1.0, 0), "errors, accuracy 100.00; 1 more with these weights"),
+        (ProbeFound(4, 224, 0.5, 1), "this is the probe at 224 px, before any tuning: the search"),
+    ],
+)
+def test_what_was_gained_over_the_probe_is_said(probe: ProbeFound, says: str) -> None:
+    """In `best` and at the end of a search, be it a gain, a loss, or the probe itself."""
+    out, text = console()
+    print_summary(out, chosen(probe=probe))
+    assert says in text.getvalue().splitlines()[2]
+    assert says in printed(chosen(probe=probe))
 
 
 def comparison(differences: int = 23, p_value: float = 0.0043) -> Comparison:

@@ -7,6 +7,7 @@ import pytest
 
 from study.choices import StageChoices
 from study.config import DIGITS_SPACE, PHOTO_SPACE, ConfigError, Preset, Sampler, Space, StudyConfig
+from study.portfolio import TYPICAL, space_for
 from study.settings import load_config, settings_of
 from trainers.metrics import Metric
 
@@ -218,12 +219,11 @@ def test_a_grid_and_its_strategy_come_together(settings: dict[str, Any]) -> None
     assert "--strategy grid FILE" in text
 
 
-@pytest.mark.parametrize("text", ['strategy = "grid"', 'preset = "quick"\nsampler = "gp"'])
-def test_settings_that_do_not_go_together_are_found_in_their_file(
-    tmp_path: Path, text: str
-) -> None:
+def test_settings_that_do_not_go_together_are_found_in_their_file(tmp_path: Path) -> None:
     """If no flag was given, the sentence begins with the file, as for a single wrong value."""
-    assert refused(file=toml(tmp_path, text)).startswith(str(tmp_path / "study.toml"))
+    assert refused(file=toml(tmp_path, 'strategy = "grid"')).startswith(
+        str(tmp_path / "study.toml")
+    )
 
 
 def test_how_to_search_finds_its_sections() -> None:
@@ -350,21 +350,12 @@ def test_a_study_without_a_name_is_named_after_its_data(source: str | None, name
     assert load_config({"study": made}).study_name == made
 
 
-@pytest.mark.parametrize("sampler", ["gp", "cmaes", "qmc"])
-def test_a_preset_goes_with_samplers_that_learn_beside_it(sampler: str) -> None:
-    """A preset lies outside the space: where that breaks the sampler, the flags are named."""
-    text = refused({"preset": "quick", "sampler": sampler})
-    assert f"--sampler {sampler}" in text
-    assert "tpe or random" in text
-    assert load_config({"sampler": sampler}).sampler == sampler
-    for kind in ("tpe", "random"):
-        assert load_config({"preset": "article", "sampler": kind}).preset is Preset.ARTICLE
-
-
 def test_the_space_is_the_users_own_or_fits_the_data() -> None:
     """Digits, photos and the user's own space; `backbone` puts one network into each."""
     assert load_config().resolved_space == DIGITS_SPACE
-    assert load_config(settings_of(data="photos")).resolved_space == PHOTO_SPACE
+    assert load_config(settings_of(data="photos")).resolved_space == space_for(TYPICAL)
+    mine = load_config(settings_of(data="photos", trainer="mine:Trainer"))
+    assert mine.resolved_space == PHOTO_SPACE
     own = load_config({"space": SPACE})
     assert own.resolved_space.image_size == (64,)
     for settings in ({}, {"space": SPACE}, {"data": {"source": "photos"}}):

@@ -64,7 +64,7 @@ def test_schedules_come_in_the_order_of_the_file(tmp_path: Path) -> None:
         (ONE + ONE + "cycle_len = 0", "schedule 2: cycle_len must be at least 1 epoch, got 0"),
         (ONE + 'lrs = "fast"', "schedule 1: lrs must be a number, got 'fast'"),
         (ONE + 'annealing = "up"', "annealing must be one of cosine, one-cycle, got 'up'"),
-        ("[[schedules]]\n[[schedules.stages]]\nimage_size = 64", "batch_size"),
+        ("[[schedules]]\n[[schedules.stages]]\nbatch_size = 8", "image_size"),
         ("[[schedules]]\nhidden = 5\n[[schedules.stages]]\n" + STAGE, "schedule 1: "),
     ],
 )

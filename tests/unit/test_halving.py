@@ -57,7 +57,7 @@ def exploring(number: int) -> Trial:
         id=number + 1,
         study_id=1,
         number=number,
-        schedule_json=schedule(stage()).to_json(),
+        schedule_json=schedule(*[stage()] * 4).to_json(),
         seed=0,
         role=Role.EXPLORE,
         state=State.RUNNING,

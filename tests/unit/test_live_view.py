@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from study.views.live import SearchView
 from tests.lab import schedule, stage
 from trainers.data.sources import LeftOut
 from trainers.metrics import EpochMetrics, Evaluation, Metric
+from trainers.schedule import Stage, Train
 
 HOSTILE = r"[red]a[/] [/] [bold :fire: \[b] [link=http://x]z"
 """Closes a tag that is not open, opens some, and asks for an emoji."""
@@ -75,6 +77,26 @@ def started(**others: Any) -> SearchStarted:
     given: dict[str, Any] = {"study": "s", "metric": Metric.ACCURACY, "data": HOSTILE}
     given |= {"done": 1, "to_go": 2, "best_score": None, "left_out": left_out}
     return SearchStarted(**(given | others))
+
+
+def test_a_probe_is_the_number_to_beat_as_soon_as_it_is_there() -> None:
+    """Each probe that is fitted is a line, before its trial ends; a worse one is not to beat."""
+    shown, text = console()
+    with SearchView(shown) as view:
+        view(started())
+        for number, size in ((0, 160), (1, 224)):
+            of = replace(
+                OF, hidden=(), stages=(Stage(image_size=size, train=Train.PROBE), OF.stages[1])
+            )
+            view(StageStarted(number, of, 0, 0, 0))
+            view(EpochFinished(number, 1, epoch()))
+            view(StageStarted(number, of, 0, 1, 1))
+            view(EpochFinished(number, 2, epoch()))
+    lines = text.getvalue().splitlines()
+    assert lines[-2:] == [
+        "probe at 160 px: 1 error of 2 (50.00 %): the number to beat",
+        "probe at 224 px: 1 error of 2 (50.00 %)",
+    ]
 
 
 def test_without_a_terminal_each_trial_is_one_line() -> None:

@@ -1,6 +1,7 @@
 """What comes next: what was given, exploration up to the total, then the finalists' seeds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,13 +23,14 @@ from study.policy import (
     Standing,
     finalists,
     fresh_seed,
+    may_enter,
 )
 from study.racing import Gains
 from study.settings import load_config, settings_of
 from study.tree import StageTree
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
-from trainers.schedule import Schedule
+from trainers.schedule import Schedule, Stage, Train
 
 
 def trial(
@@ -324,6 +326,9 @@ TREE = {
 }
 
 
+PLAIN = schedule(stage(32), stage(32)).to_json()
+
+
 def grown(*scores: float, position: int = 0) -> Standing:
     """Make trials that each begin in their own way, all trained up to the stage at `position`."""
     tree = StageTree()
@@ -339,6 +344,34 @@ def grown(*scores: float, position: int = 0) -> Standing:
     return Standing(trials, tree, {})
 
 
+def longer(of: Trial) -> Trial:
+    """Return a trial with more stages, whose stage runs a branch of it would use."""
+    return replace(of, schedule_json=schedule(*[stage(32)] * 3).to_json())
+
+
+def test_probes_are_no_rungs() -> None:
+    """However weak its probe, a trial goes on, and no probe's rank makes anybody branch."""
+    asked = load_config(settings_of(strategy="tree", trials=9))
+    tree, trials = StageTree(), []
+    for number in range(6):
+        of = Schedule(
+            backbone="net",
+            hidden=(),
+            stages=(Stage(image_size=32 + number, train=Train.PROBE), stage(64)),
+        )
+        trials.append(Trial(**{**vars(trial(number, 32, 0.5)), "schedule_json": of.to_json()}))
+        tree.enter(trials[-1], 0, f"{number}")
+        tree.finish(f"{number}", (-number / 10, 1.0))
+    assert tree.reached(0) == []
+    assert all(may_enter(each, 1, "next", tree, asked) for each in trials)
+    assert SearchPolicy(asked).next_action(Standing(trials, tree, {})) == Explore(free=False)
+    # Nor does another trial's stage at the same place, better than all of them, stop anybody.
+    tree.enter(Trial(**{**vars(trials[0]), "number": 9, "schedule_json": PLAIN}), 0, "plain")
+    tree.finish("plain", (-1.0, 0.1))
+    assert [node.key for node in tree.reached(0)] == ["plain"]
+    assert all(may_enter(each, 1, "next", tree, asked) for each in trials)
+
+
 def test_the_best_third_of_beginnings_is_gone_on_with() -> None:
     """With too few there is none; then the best gets both its children before the next gets any."""
     policy = SearchPolicy(load_config(TREE))
@@ -347,7 +380,7 @@ def test_the_best_third_of_beginnings_is_gone_on_with() -> None:
     assert policy.next_action(now) == Branch(trial_like(1), 1, 2)
     for child in range(PLACE_WORTH):
         assert policy.next_action(now) == Branch(trial_like(1), 1, 2 + child % 2)
-        now.tree.enter(now.trials[1], 1, f"child {child}")
+        now.tree.enter(longer(now.trials[1]), 1, f"child {child}")
     assert policy.next_action(now) == Branch(trial_like(3), 1, 2)
 
 
@@ -362,9 +395,9 @@ def test_each_child_of_a_beginning_has_another_length_in_turn() -> None:
     asked = load_config(TREE | {"space": TREE["space"] | {"stages": [{"image_size": [32]}]}})
     now = grown(0.1, 0.9, 0.2)
     assert SearchPolicy(asked).next_action(now) == Branch(trial_like(1), 1, 2)
-    now.tree.enter(now.trials[1], 1, "child")
+    now.tree.enter(longer(now.trials[1]), 1, "child")
     assert SearchPolicy(asked).next_action(now) == Branch(trial_like(1), 1, 3)
-    now.tree.enter(now.trials[1], 1, "another")
+    now.tree.enter(longer(now.trials[1]), 1, "another")
     assert SearchPolicy(asked).next_action(now) == Explore()
 
 

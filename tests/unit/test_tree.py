@@ -10,12 +10,12 @@ NOW = datetime.now(UTC)
 
 
 def trial(number: int, role: Role = Role.EXPLORE, seed: int = 0) -> Trial:
-    """Make a running trial; the tree does not look at its schedule."""
+    """Make a running trial of some stages; the tree only asks which are probes."""
     return Trial(
         id=number + 1,
         study_id=1,
         number=number,
-        schedule_json=schedule(stage()).to_json(),
+        schedule_json=schedule(*[stage()] * 4).to_json(),
         seed=seed,
         role=role,
         state=State.RUNNING,

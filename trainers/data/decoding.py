@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,14 @@ def decoded(
 
 def estimated_bytes(manifest: Manifest, split: Split, scale: Scale) -> int:
     """Estimate how much room a split's photos take at a scale, from the sizes of some."""
-    members = manifest.of_split(split)
-    some = members[:: max(1, len(members) // _SAMPLED)]
-    sizes = [_size(manifest.root / photo.path) for photo in some]
+    sizes = _sizes(manifest, split)
     total = sum(scale.n_bytes(width, height) for width, height in sizes)
-    return total * len(members) // max(1, len(some))
+    return total * len(manifest.of_split(split)) // max(1, len(sizes))
+
+
+def typical_short_side(manifest: Manifest) -> int:
+    """Return the median short side of the training photos in pixels, by the sizes of some."""
+    return median_low(min(size) for size in _sizes(manifest, Split.TRAIN))
 
 
 def read_known(
@@ -54,6 +58,12 @@ def read_known(
             if hashlib.file_digest(stream, "sha256").hexdigest() != photo.sha256:
                 raise UnreadablePhoto("other contents")
         return read_at(path, scales)
+
+
+def _sizes(manifest: Manifest, split: Split) -> list[tuple[int, int]]:
+    members = manifest.of_split(split)
+    some = members[:: max(1, len(members) // _SAMPLED)]
+    return [_size(manifest.root / photo.path) for photo in some]
 
 
 def _size(path: Path) -> tuple[int, int]:
