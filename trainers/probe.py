@@ -27,9 +27,11 @@ def fit_probe(
 ) -> float:
     """Make a head without hidden layers the probe of these features; return its log loss on them.
 
-    BatchNorm gets the features' mean and variance, and Linear the regression on what BatchNorm
-    makes of them, so that the head is a network's as any other and may be trained on. Features,
-    (n, F) each, are of the photos and of their mirror images in the same order.
+    BatchNorm gets the features' means and, of all features alike, the mean of their variances: by
+    its own, a feature that hardly varies would count as much as any other, which on photos from
+    elsewhere makes more errors. Linear gets the regression on what BatchNorm makes of them, so
+    that the head is a network's as any other and may be trained on. Features, (n, F) each, are of
+    the photos and of their mirror images in the same order.
     """
     norm: Any = head[0]
     linear: Any = head[-1]
@@ -37,7 +39,7 @@ def fit_probe(
     with torch.no_grad():
         variance, mean = torch.var_mean(features, 0, correction=0)
         norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        norm.running_var.fill_(variance.mean())
         nn.init.ones_(norm.weight)
         nn.init.zeros_(norm.bias)
         inputs = head.eval()[:-1](features)

@@ -104,7 +104,7 @@ def test_the_head_s_logits_are_the_regression_s(scale: float) -> None:
     fit_probe(head, photos, mirrored, labels, Balance.NONE)
     assert not head.training
     every, truth = torch.cat([photos, mirrored]), torch.cat([labels, labels])
-    variance, mean = every.double().var(0, correction=0), every.double().mean(0)
+    mean, variance = every.double().mean(0), every.double().var(0, correction=0).mean()
     inputs = (every.double() - mean) / (variance + 1e-5).sqrt()
     regression = Regression.of(inputs, truth, 3)
     ones = class_weights(truth, 3, Balance.NONE)
