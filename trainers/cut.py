@@ -52,7 +52,7 @@ class Cut:
         while the place among so many does not. So rows are the same whoever computes which.
         """
         found = []
-        for some in squares.split(size):
+        for some in torch.split(squares, size):
             missing = size - len(some)
             whole = torch.cat([some, some[:1].expand(missing, -1, -1, -1)]) if missing else some
             with compute.autocast():
