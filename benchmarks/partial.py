@@ -38,7 +38,7 @@ def row(size: int, share: float, compute: Compute) -> str:
         image_size=size, batch_size=BATCH, frozen=share, batch_norm=BatchNorm.FROZEN, lrs=1e-4
     )
     plain = Schedule(backbone="tf_efficientnet_lite0", stages=(replace(stage, frozen=0),))
-    network = build_network(plain, 2, seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_network(plain, 2, seed=0).to(memory_format=torch.channels_last)
     network.freeze(share, BatchNorm.FROZEN)
     cut = cut_of(network.train(), share, size)
     if cut is None:

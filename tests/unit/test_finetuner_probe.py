@@ -12,12 +12,12 @@ from trainers.backbone import Network, build_network, empty_network
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import load_network_weights
 from trainers.classifier import load
+from trainers.cut import Cut
 from trainers.data import cache, loader
 from trainers.data.cache import Cache
-from trainers.data.loader import Batch, Photos, validation_batches
+from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import Manifest, Split
 from trainers.finetuner import Finetuner
-from trainers.inputs import Inputs
 from trainers.metrics import EpochMetrics
 from trainers.probe import fit_probe
 from trainers.schedule import Balance, Stage
@@ -174,13 +174,13 @@ def test_features_are_computed_once(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of another trial's probe, and of a stage that trains the head alone, on the same photos."""
-    shown, real = list[int](), Inputs._pooled
+    shown, real = list[int](), Cut.rows
 
-    def counting(inputs: Inputs, network: Network, *rest: Any) -> Batch:
+    def counting(cut: Cut, *rest: Any) -> Tensor:
         shown.append(1)
-        return real(inputs, network, *rest)
+        return real(cut, *rest)
 
-    monkeypatch.setattr(Inputs, "_pooled", counting)
+    monkeypatch.setattr(Cut, "rows", counting)
     trainer = Finetuner(photos, compute=CPU)
     for name, balance in (("a", "none"), ("b", "loss")):
         (tmp_path / name).mkdir()

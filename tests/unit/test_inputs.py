@@ -161,7 +161,7 @@ def test_frozen_layers_see_each_view_once(
     mine = stage(frozen=frozen, views=2, augmentation="side-on", cycle_len=3)
     trainings.train("a", mine)
     assert sum(shown) == 2 * 10 + 6
-    trainings.train("b", mine, replace(mine, lrs=0.02), seed=1, parent="a")
+    trainings.train("b", mine, replace(mine, lrs=(0.02,) * 3), seed=1, parent="a")
     assert sum(shown) == 2 * 10 + 6
 
 
