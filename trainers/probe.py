@@ -16,9 +16,7 @@ MOST_LOGITS = 2**25
 """Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
 
 _ROUGH = 1e-3
-"""The tolerance of fits that are judged. Weak penalties need it too: a fit that ends early looks
-better than what it is on the way to.
-"""
+"""The tolerance of fits that are judged: a looser one would flatter weak penalties."""
 
 _UNJUDGED = 0.1
 """The penalty where no class has two photos, so that none can be held out."""
