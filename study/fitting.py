@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from storage.records import StudyRecord
 from study.config import StudyConfig
-from study.portfolio import TYPICAL, DataFacts, portfolio, probes, space_for
+from study.portfolio import TYPICAL, DataFacts, peers, portfolio, probes, space_for
 from study.presets import preset_schedule
 from study.slots import Slot
 from study.space import space_of
@@ -55,7 +55,7 @@ def facts_of(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
 
 
 def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
-    """Return the schedules that a search begins with: probes, the preset, and the portfolio.
+    """Return the schedules that a search begins with: probes, the preset, the portfolio, peers.
 
     A trainer of one's own knows no probes, and the digits' space is known to do.
     """
@@ -68,4 +68,5 @@ def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
         given.append(preset_schedule(config.preset, fit.facts, backbone, weights, probe=ours))
     if config.portfolio and ours and not fit.own and config.data.source is not None:
         given += portfolio(fit.facts, backbone, weights)
+        given += peers(fit.facts, backbone, weights)
     return tuple(dict.fromkeys(given))

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.choices import Space, StageChoices, stage_of_choices
+from trainers.packaged import NATIVE_SIZES, packaged_backbones
 from trainers.schedule import BatchNorm, Schedule, Stage, Train
 
 PROBE_SIZES = ((134, (160, 224)), (80, (128, 160)), (40, (64, 96)), (0, (32, 48)))
 """From which typical short side on, in pixels, photos are probed at which two image sizes."""
+
+LEAST_HELD = 0.6
+"""The least that a photo's short side may be of the image size of another backbone's probe."""
 
 LARGE_SIZES = ((448, (224, 320)),)
 """The sizes that a GPU's search has besides, of photos that hold so much."""
@@ -112,6 +116,20 @@ def probes(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...
     return tuple(
         Schedule(backbone=backbone, weights=weights, hidden=(), stages=(_probe(size),))
         for size in probe_sizes(facts)
+    )
+
+
+def peers(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]:
+    """Return probes of the packaged backbones beside this one, if it is one, at their own sizes.
+
+    They see other things in a photo: the mean of several probes errs less than each.
+    """
+    names = packaged_backbones() if weights == "pretrained" else ()
+    others = [name for name in names if name != backbone] if backbone in names else []
+    return tuple(
+        Schedule(backbone=name, weights=weights, hidden=(), stages=(_probe(NATIVE_SIZES[name]),))
+        for name in others
+        if facts.short_side >= LEAST_HELD * NATIVE_SIZES[name]
     )
 
 

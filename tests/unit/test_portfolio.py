@@ -13,6 +13,7 @@ from study.portfolio import (
     TYPICAL,
     VALIDATION_SHARE,
     DataFacts,
+    peers,
     portfolio,
     probe_sizes,
     probes,
@@ -43,6 +44,20 @@ def test_photos_are_probed_at_sizes_that_they_hold(short_side: int, sizes: tuple
     found = probes(facts, "net", "random")
     assert [[stage.image_size for stage in each.stages] for each in found] == [[s] for s in sizes]
     assert {stage.train for each in found for stage in each.stages} == {Train.PROBE}
+
+
+def test_other_backbones_whose_weights_are_here_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At their own sizes, if photos hold that; not beside weights or a backbone of the user's."""
+    names = tuple(f"tf_efficientnet_lite{n}" for n in range(3))
+    monkeypatch.setattr("study.portfolio.packaged_backbones", lambda: names)
+    found = peers(TYPICAL, names[0], "pretrained")
+    assert [(each.backbone, each.stages[0].image_size) for each in found] == [
+        (names[1], 240),
+        (names[2], 260),
+    ]
+    assert peers(FEW, names[0], "pretrained") == ()
+    assert peers(TYPICAL, names[0], "random") == ()
+    assert peers(TYPICAL, "resnet18", "pretrained") == ()
 
 
 @pytest.mark.parametrize("facts", EVERY)
