@@ -38,6 +38,7 @@ class SearchView:
         self._stages: dict[int, str] = {}  # of the trials in training
         self._probes: dict[int, int] = {}  # of those in a probe, its image size
         self._to_beat: float | None = None
+        self._probed_texts: set[str] = set()
         self._tasks: dict[int, TaskID] = {}
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -123,11 +124,14 @@ class SearchView:
 
     def _probed(self, size: int, epoch: EpochMetrics) -> None:
         """Show at once what a plain classifier makes of the photos, before anything is tuned."""
-        metric = self._metric
+        metric, text = self._metric, probe_text(size, epoch, self._metric)
+        if text in self._probed_texts:  # by a trial that shares the stage
+            return
+        self._probed_texts.add(text)
         score = epoch.score(metric)
         best = self._to_beat is None or metric.rank(score, 0.0) < metric.rank(self._to_beat, 0.0)
         self._to_beat = score if best else self._to_beat
-        self._print(probe_text(size, epoch, metric) + (": the number to beat" if best else ""))
+        self._print(text + (": the number to beat" if best else ""))
 
     def _trial_finished(self, told: TrialFinished) -> None:
         trial, metric = told.trial, self._metric

@@ -80,11 +80,11 @@ def started(**others: Any) -> SearchStarted:
 
 
 def test_a_probe_is_the_number_to_beat_as_soon_as_it_is_there() -> None:
-    """Each probe that is fitted is a line, before its trial ends; a worse one is not to beat."""
+    """Each probe is one line, before its trial ends, whoever shares it; a worse is not to beat."""
     shown, text = console()
     with SearchView(shown) as view:
         view(started())
-        for number, size in ((0, 160), (1, 224)):
+        for number, size in ((0, 160), (1, 224), (2, 224)):
             of = replace(
                 OF, hidden=(), stages=(Stage(image_size=size, train=Train.PROBE), OF.stages[1])
             )
