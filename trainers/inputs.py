@@ -43,6 +43,9 @@ _VARYING = ("max_zoom", "augmentation", "erasing", "views")
 Model = nn.Module
 """A network, or the part of it that learns."""
 
+_CUTS: WeakKeyDictionary[Network, tuple[Any, Cut | None]] = WeakKeyDictionary()
+"""Where networks were cut, and the parts; not kept in `Inputs`, which travel to other processes."""
+
 
 class Inputs:
     """Gives each stage its batches, and what they are to pass through.
@@ -61,7 +64,6 @@ class Inputs:
         self._memory = share if memory is None else memory
         self._kept: dict[ArrayKind, Tensor | None] = {}
         self._held: set[ArrayKind] = set()  # in memory
-        self._cuts: WeakKeyDictionary[Network, tuple[Any, Cut | None]] = WeakKeyDictionary()
 
     def training(
         self, network: Network, stage: Stage, micro_batch: int | None, **place: int
@@ -147,9 +149,9 @@ class Inputs:
     def _cut(self, network: Network, stage: Stage) -> Cut | None:
         """Cut a network once a stage: each has a network of its own, and its front stays."""
         where = 1.0 if stage.train is Train.PROBE else stage.frozen, stage.image_size
-        if self._cuts.get(network, (None, None))[0] != where:
-            self._cuts[network] = where, cut_of(network, *where)
-        return self._cuts[network][1]
+        if _CUTS.get(network, (None, None))[0] != where:
+            _CUTS[network] = where, cut_of(network, *where)
+        return _CUTS[network][1]
 
     def _tail(self, cut: Cut) -> Model:
         return cut.tail if cut.pooled else self._compiled(cut.tail)

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from study.engines.base import FailureKind, StageFailed
 from study.engines.inline import InlineEngine
 from tests.tiny_training import CPU, noise, numbers, outcome, schedule, stage
 from trainers.backbone import Network
 from trainers.base import StageTask, is_out_of_memory
+from trainers.cut import Cut
 from trainers.data.manifest import Manifest
+from trainers.device import Compute
 from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics
 from trainers.schedule import Stage
@@ -42,7 +44,7 @@ class Memory:
         self.failures: list[int] = []
         self.left_over: list[weakref.ref[Tensor]] = []
 
-    def take(self, network: Network, squares: Tensor) -> None:
+    def take(self, network: nn.Module, squares: Tensor) -> None:
         """Fail if this is too much."""
         assert [each() for each in self.left_over] == [None] * len(self.left_over)
         room = self.room if network.training else self.room_to_validate
@@ -56,13 +58,18 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     """Give all networks a memory that has room for four photos."""
-    memory, real = Memory(4), Network.features
+    memory, whole, front = Memory(4), Network.features, Cut.rows
 
     def features(network: Network, squares: Tensor) -> Tensor:
         memory.take(network, squares)
-        return real(network, squares)
+        return whole(network, squares)
+
+    def rows(cut: Cut, squares: Tensor, compute: Compute, size: int) -> Tensor:
+        memory.take(cut._body, squares[:size])
+        return front(cut, squares, compute, size)
 
     monkeypatch.setattr(Network, "features", features)
+    monkeypatch.setattr(Cut, "rows", rows)
     return memory
 
 
