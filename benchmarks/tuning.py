@@ -33,7 +33,7 @@ class Deadline:
     def check(self) -> None:
         """Raise `OutOfTime` if a trial has to end now."""
         if self.binding and self.passed:
-            raise OutOfTime
+            raise OutOfTime("the time is over")
 
 
 @dataclass(frozen=True)
