@@ -21,7 +21,7 @@ from study.searching import search
 from study.selector import NothingToSelect
 from study.soup import Strangers, soup
 from tests.tiny_training import noise
-from trainers.checkpoint import read_weights, save_weights
+from trainers.checkpoint import read_card, read_weights, save_weights
 from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest
 
@@ -74,12 +74,12 @@ class Place:
     def spoil(self) -> None:
         """Make the siblings' files so that each names one class alone, but their mean is good."""
         siblings = [each for each in self.kept() if each[0].number < 2]
-        good, card = read_weights(self.vault.path(siblings[0][1].path))
+        good, _ = read_weights(self.vault.path(siblings[0][1].path))
         bias = next(name for name in reversed(good) if name.endswith(f"{_last(good)}.bias"))
         for (_, file), sign in zip(siblings, (1, -1), strict=True):
             spoilt = {**good, bias: good[bias] + sign * torch.tensor([40.0, -40.0])}
             path = self.vault.path(file.path)
-            save_weights(path, spoilt, card)
+            save_weights(path, spoilt, read_card(path))  # its own: the size must stay
             stored = self.vault.seal(path, file.path)
             self.change("encore_checkpoints", "sha256", stored.sha256, path=file.path)
 
