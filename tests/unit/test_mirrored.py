@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.tiny_training import CPU, card_of, network_of, noise, schedule, stage
-from trainers import features
+from trainers import inputs
 from trainers.base import BEST, StageTask
 from trainers.checkpoint import save_weights
 from trainers.classifier import load
@@ -103,7 +103,7 @@ def test_features_of_mirror_images_give_what_mirrored_squares_give(
     """A frozen body's numbers, epoch for epoch, are those of running it each time."""
     mine = stage(tta=True, frozen=1.0, crop="no", cycle_len=3)
     quick = train(manifest, tmp_path / "quick", mine)
-    monkeypatch.setattr(features, "_body_is_frozen", lambda _: False)
+    monkeypatch.setattr(inputs, "cut_of", lambda *_: None)
     for one, other in zip(quick, train(manifest, tmp_path / "slow", mine), strict=True):
         expected = other.evaluation.probabilities
         assert one.evaluation.probabilities == pytest.approx(expected, abs=1e-4)
