@@ -150,7 +150,11 @@ def test_an_installed_wheel_offers_the_same_commands(tmp_path: Path) -> None:
         "sys.exit(cli.run(['doctor','--json']))"
     )
     done = subprocess.run(
-        [str(program), "-c", open_it], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [str(program), "-E", "-c", open_it],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     findings = {finding["what"]: finding["level"] for finding in json.loads(done.stdout)}

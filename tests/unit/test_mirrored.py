@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from trainers.loop import evaluate
 from trainers.marking import copy_with_decision
 from trainers.metrics import EpochMetrics
 from trainers.mirrored import MirroredPairs, judging
-from trainers.schedule import Stage
+from trainers.schedule import Stage, Train
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,23 @@ class LeftIsFirst(nn.Module):
         return torch.stack([10 * lighter, torch.zeros_like(lighter)], 1)
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "all trained": {},
+    "half frozen": {"frozen": 0.5},
+    "a frozen body": {"frozen": 1.0},
+    "views at an inner cut": {"frozen": 0.5, "views": 2},
+    "views of a frozen body": {"frozen": 1.0, "views": 2},
+    "averaged weights": {"ema": 0.5, "drop_path": 0.3, "mixup": 0.4, "min_steps": 4},
+    "a probe": {"train": "probe"},
+}
+"""Stages that come by their predictions in different ways."""
+
+
 def train(manifest: Manifest, folder: Path, mine: Stage) -> list[EpochMetrics]:
-    """Train a schedule of one stage."""
+    """Train a schedule of one stage; a probe has no hidden layers."""
     folder.mkdir()
-    task = StageTask(schedule=schedule(mine), seed=3, folder=folder)
+    hidden = () if mine.train is Train.PROBE else (8,)
+    task = StageTask(schedule=schedule(mine, hidden=hidden), seed=3, folder=folder)
     return list(Finetuner(manifest, compute=CPU).train(task))
 
 
@@ -78,13 +92,13 @@ def test_the_surest_answers_stay_finite() -> None:
     assert logits.softmax(1).tolist() == [[1.0, 0.0]]
 
 
-@pytest.mark.parametrize("frozen", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tta", [True, False])
 def test_predict_gives_what_validation_gave(
-    tta: bool, frozen: float, manifest: Manifest, tmp_path: Path
+    tta: bool, kind: str, manifest: Manifest, tmp_path: Path
 ) -> None:
     """Without any flag, and as the card says; the other way gives other numbers."""
-    mine = stage(tta=tta, frozen=frozen, crop="no")
+    mine = stage(**KINDS[kind], tta=tta, crop="no")
     (epoch,) = train(manifest, tmp_path / "run", mine)
     classifier, photos = load(tmp_path / "run" / BEST), valid(manifest)
     assert classifier.card.tta is tta
