@@ -149,7 +149,7 @@ def _is_ours(folder: Path) -> bool:
 def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
     if weights is not None:
         if not weights.is_file():
-            raise FileNotFoundError(f"the weights file {weights} is not there")
+            raise FileNotFoundError(f"there is no weights file {str(weights)!r}")
         return _Source(weights)
     chosen = best(study, storage=storage)
     store = Store(open_database(storage, create=False))

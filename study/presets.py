@@ -62,7 +62,7 @@ def grid_schedules(file: Path, backbone: str, weights: str) -> tuple[Schedule, .
     plain = read_toml(file, "grid")
     tables = plain.get("schedules")
     if not isinstance(tables, list) or not tables or plain.keys() != {"schedules"}:
-        raise ConfigError(f"{file} must hold [[schedules]] tables and nothing else")
+        raise ConfigError(f"{str(file)!r} must hold [[schedules]] tables and nothing else")
     common = {"backbone": backbone, "weights": weights}
     return tuple(_grid_schedule(file, n, common, table) for n, table in enumerate(tables, 1))
 

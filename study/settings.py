@@ -40,11 +40,11 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
             raise ConfigError(f"{str(file)!r} is not a regular file; give a TOML file")
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no {what} file {file}; check the path") from None
+        raise ConfigError(f"there is no {what} file {str(file)!r}; check the path") from None
     except RecursionError:
-        raise ConfigError(f"{file} nests too deeply; {what} files have few levels") from None
+        raise ConfigError(f"{str(file)!r} nests too deeply; {what} files have few levels") from None
     except (ValueError, OSError) as error:  # of TOML, of UTF-8, of a number too long for Python
-        raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
+        raise ConfigError(f"{str(file)!r} is not a readable TOML file: {error}") from None
 
 
 _SECTION = {

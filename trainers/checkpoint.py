@@ -128,7 +128,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         if _KEY not in metadata:
-            raise NotOurWeights(f"{path} holds no Encore metadata; give a file that `best` names")
+            raise NotOurWeights(
+                f"{str(path)!r} holds no Encore metadata; give a file that `best` names"
+            )
         card = WeightsCard.from_json(metadata[_KEY])
         return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118
 
@@ -323,8 +325,8 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 def _opened(path: Path) -> Iterator[Any]:
     try:
         if path.exists() and not path.is_file():
-            raise NotOurWeights(f"{path} is not a regular file")
+            raise NotOurWeights(f"{str(path)!r} is not a regular file")
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except (safetensors.SafetensorError, OSError) as error:
-        raise NotOurWeights(f"{path} is not a whole safetensors file ({error})") from error
+        raise NotOurWeights(f"{str(path)!r} is not a whole safetensors file ({error})") from error

@@ -318,7 +318,7 @@ def test_onnx_that_is_not_installed_is_told(
 
 
 MISTAKES = [
-    (("--weights", "none.safetensors"), 1, "none.safetensors is not there"),
+    (("--weights", "none.safetensors"), 1, "there is no weights file 'none.safetensors'"),
     (("--weights", "foreign.safetensors"), 1, "foreign.safetensors"),
     (("--weights", "mine.safetensors", "--format", "tflite"), 2, "tflite"),
     (("--weights", "mine.safetensors", "--study", "x"), 2, "not both"),

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import cli
@@ -182,6 +182,7 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(url=urls(), debug=st.booleans())
+@example(url=f"postgresql//me:{SECRET} @{HERE}/x", debug=False)
 def test_no_command_says_a_secret(command: str, url: str, debug: bool) -> None:
     """Whatever a command makes of a URL, it prints none of its secrets, tracebacks included."""
     words = [word.format(url) for word in command.split(" ")]
