@@ -75,7 +75,7 @@ def redact(url: str) -> str:
     if begin is None:
         shown = re.sub(r"(?s)^.*@", f"{HIDDEN}@", _without_named(url))
         return re.sub(r"(?s)^(\w{2,}:[^:]+:).+", rf"\1{HIDDEN}", shown)
-    scheme = begin[0].partition(":")[0].lower() if ":" in begin[0] else ""
+    scheme = re.split("[:/]", begin[0])[0].lower()
     rest = url[begin.end() :]
     found = (_QUERY if scheme.startswith(_NUMBER_SIGN_IN_NAMES) else _TAIL).search(rest)
     place, mark, query = (
