@@ -260,7 +260,7 @@ def _exploring(standing: Standing) -> list[Trial]:
 
 
 def _missing(given: Sequence[Schedule], exploring: Sequence[Trial]) -> list[Schedule]:
-    """Give what of that was not run yet; a schedule given twice is run twice."""
+    """Return what of that was not run yet; a schedule given twice is run twice."""
     run = Counter(trial.schedule_digest for trial in exploring if trial.role is Role.PRESET)
     missing = []
     for schedule in given:

@@ -1,9 +1,9 @@
 """What makes one stage's epoch cost more than another's."""
 
-import math
 from dataclasses import dataclass
 
 from study.wording import value_text
+from trainers.data.batches import passes_of
 from trainers.schedule import Schedule, Train
 
 
@@ -44,5 +44,5 @@ def work_of(schedule: Schedule, position: int, photos: int) -> Work:
         frozen=stage.frozen,
         cached=stage.views > 0,
         tta=stage.tta,
-        passes=max(1, math.ceil(stage.min_steps / math.ceil(photos / stage.batch_size))),
+        passes=passes_of(stage, photos),
     )

@@ -24,6 +24,16 @@ def fill(root: Path, tops: Iterable[str], count: int = 5, start: int = 0) -> Pat
     return root
 
 
+def reds_and_blues(folder: Path) -> None:
+    """Write a folder PHOTOS of two plain classes, 10 each, and one photo.jpg beside it."""
+    for name, colour in (("reds", (200, 40, 40)), ("blues", (40, 40, 200))):
+        (folder / "PHOTOS" / name).mkdir(parents=True)
+        for index in range(10):
+            image = Image.new("RGB", (40, 40 + index), colour)
+            image.save(folder / "PHOTOS" / name / f"{index}.jpg")
+    image.save(folder / "photo.jpg")
+
+
 def csv_file(root: Path, text: str) -> Path:
     """Write a CSV."""
     (root / "photos.csv").write_bytes(text.encode())

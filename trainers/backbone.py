@@ -25,6 +25,8 @@ from trainers.schedule import BatchNorm, Schedule
 DEFAULT_SIZE = 224
 """The native image size of a backbone of which timm says none."""
 
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm  # of any number of dimensions
+
 _DROP_PATHS = ("drop_path", "drop_path1", "drop_path2")
 """What timm calls the places of stochastic depth, at the end of a block's residual paths."""
 
@@ -348,11 +350,11 @@ def _is_free(block: nn.Module, name: str) -> bool:
 
 def has_batch_norm(body: nn.Module) -> bool:
     """Tell whether a body normalises by batches."""
-    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in body.modules())
+    return any(isinstance(each, _BATCH_NORM) for each in body.modules())
 
 
 def _has_statistics(layer: nn.Module) -> bool:
     """Whether a layer is BatchNorm that has seen something: a new head's has not."""
-    if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+    if not isinstance(layer, _BATCH_NORM):
         return False
     return layer.running_mean is not None and bool(layer.running_mean.any())

@@ -161,7 +161,7 @@ class TrainingState:
         return self.average.network if self.average else self.network
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give network, average and optimizer as they are, not copied."""
+        """Return network, average and optimizer as they are, not copied."""
         tensors = named(NETWORK, self.network.state_dict())
         if self.average:
             tensors |= named(_AVERAGE, self.average.network.state_dict())

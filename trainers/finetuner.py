@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,17 +18,17 @@ from trainers.checkpoint import (
     load_network_weights,
     package_versions,
 )
+from trainers.data.batches import passes_of
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
-from trainers.data.passes import passes_of
 from trainers.device import Compute, choose_compute, processor
 from trainers.inputs import Inputs
 from trainers.keeping import Keeper
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
 from trainers.mixing import Mixing
-from trainers.probe import fit_probe
+from trainers.probe import balancing, fit_probe
 from trainers.schedule import Balance, Stage, Train
 
 CHECKPOINT_SECONDS = 30.0
@@ -207,12 +206,9 @@ class Finetuner:
         )
 
     def _class_weights(self) -> Tensor:
-        """Weigh classes inversely to how often they come: by 1 in the mean over photos."""
-        counts = np.bincount(
-            self.manifest.labels(Split.TRAIN), minlength=len(self.manifest.classes)
-        )
-        weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        return torch.from_numpy(weights.astype(np.float32)).to(self.compute.device)
+        labels = torch.from_numpy(self.manifest.labels(Split.TRAIN))
+        weights = balancing(labels, len(self.manifest.classes))
+        return weights.float().to(self.compute.device)
 
     def _probe(
         self, task: StageTask, state: TrainingState, micro_batch: int | None

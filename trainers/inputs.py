@@ -14,6 +14,7 @@ from trainers.backbone import Network
 from trainers.cut import Cut, cut_of
 from trainers.data.arrays import Array, ArrayKind, filled
 from trainers.data.augment import on_device
+from trainers.data.batches import slices
 from trainers.data.loader import (
     MEMORY_SHARE,
     Batch,
@@ -23,7 +24,7 @@ from trainers.data.loader import (
     view_batches,
 )
 from trainers.data.manifest import Split
-from trainers.data.passes import Indices, draw_passes, slices
+from trainers.data.passes import Indices, draw_passes
 from trainers.device import Compute, processor
 from trainers.mirrored import MirroredPairs, judging
 from trainers.schedule import Augmentation, CropType, Stage, Train
@@ -48,7 +49,7 @@ _CUTS: WeakKeyDictionary[Network, tuple[Any, Cut | None]] = WeakKeyDictionary()
 
 
 class Inputs:
-    """Gives each stage its batches, and what they are to pass through.
+    """Each stage's batches, and what they are to pass through.
 
     Where layers are frozen, validation photos always look the same to what follows, and so do
     training photos that nothing changes at random, or of which a stage has `views`. What the

@@ -21,7 +21,7 @@ MOMENTUM = 0.9
 
 
 def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
-    """Give each layer group its learning rate, less by block; norms and biases are not decayed."""
+    """Return it with a learning rate for each layer group; norms and biases are not decayed."""
     shares = network.shares_by_block(stage.layer_decay)
     groups = []
     for lr, parameters in zip(stage.lrs, network.layer_groups(), strict=True):

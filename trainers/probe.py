@@ -167,5 +167,10 @@ def class_weights(labels: Tensor, n_classes: int, balance: Balance) -> Tensor:
     """Return each sample's weight: 1, or what makes all classes that there are count alike."""
     if balance is Balance.NONE:
         return torch.ones(len(labels), dtype=torch.float64, device=labels.device)
-    counts = torch.bincount(labels, minlength=n_classes)
-    return (len(labels) / (counts.double() * (counts > 0).sum()))[labels]
+    return balancing(labels, n_classes)[labels]
+
+
+def balancing(labels: Tensor, n_classes: int) -> Tensor:
+    """Return a weight for each class, (C,), inverse to its count: 1 in the mean over samples."""
+    counts = torch.bincount(labels, minlength=n_classes).double()
+    return len(labels) / (counts.clamp(min=1) * (counts > 0).sum())

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Literal, Self
+
+from trainers.checks import check_between, check_known, check_whole, member_of, number, numbers
 
 LAYER_GROUPS = ("body-early", "body-late", "head")
 """The three groups with a learning rate each, from the input to the output."""
@@ -182,28 +183,28 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Normalise the accepted spellings to one, then check every bound."""
-        object.__setattr__(self, "train", _member(Train, "train", self.train))
+        object.__setattr__(self, "train", member_of(Train, "train", self.train))
         if self.train is Train.PROBE:
             for field in fields(self):
                 if field.name not in PROBE_FIELDS:
                     object.__setattr__(self, field.name, field.default)
-        lrs, dropout = _numbers("lrs", self.lrs), _numbers("dropout", self.dropout)
+        lrs, dropout = numbers("lrs", self.lrs), numbers("dropout", self.dropout)
         object.__setattr__(self, "lrs", spread_lr(lrs) if isinstance(lrs, float) else lrs)
         object.__setattr__(self, "dropout", dropout)
         for name, kind in _NAMED.items():
-            object.__setattr__(self, name, _member(kind, name, getattr(self, name)))
+            object.__setattr__(self, name, member_of(kind, name, getattr(self, name)))
         for name in (*_BOUNDS, "max_zoom"):
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         self._check()
 
     def _check(self) -> None:
-        _whole("image_size", self.image_size, 8, MAX_IMAGE_SIZE, "pixels")
-        _whole("batch_size", self.batch_size, 2, 65536, "photos")
-        _whole("n_cycles", self.n_cycles, 1, 100, "cycles")
-        _whole("cycle_len", self.cycle_len, 1, 10_000, "epochs")
-        _whole("cycle_mult", self.cycle_mult, 1, 10, "times")
-        _whole("min_steps", self.min_steps, 1, 1_000_000, "steps")
-        _whole("views", self.views, 0, 1000, "views")
+        check_whole("image_size", self.image_size, 8, MAX_IMAGE_SIZE, "pixels")
+        check_whole("batch_size", self.batch_size, 2, 65536, "photos")
+        check_whole("n_cycles", self.n_cycles, 1, 100, "cycles")
+        check_whole("cycle_len", self.cycle_len, 1, 10_000, "epochs")
+        check_whole("cycle_mult", self.cycle_mult, 1, 10, "times")
+        check_whole("min_steps", self.min_steps, 1, 1_000_000, "steps")
+        check_whole("views", self.views, 0, 1000, "views")
         if self.epochs > 100_000:
             raise ValueError(f"a stage must have at most 100000 epochs, got {self.epochs}")
         if len(self.lrs) != len(LAYER_GROUPS):
@@ -212,12 +213,12 @@ class Stage:
                 f"got {len(self.lrs)}"
             )
         for lr in self.lrs:
-            _between("lrs", lr, 0.0, 100.0)
+            check_between("lrs", lr, 0.0, 100.0)
         for rate in (self.dropout,) if isinstance(self.dropout, float) else self.dropout:
-            _between("dropout", rate, 0.0, 0.99)
+            check_between("dropout", rate, 0.0, 0.99)
         for name, high in _BOUNDS.items():
-            _between(name, getattr(self, name), 0.0, high)
-        _between("max_zoom", self.max_zoom, 1.0, 10.0)
+            check_between(name, getattr(self, name), 0.0, high)
+        check_between("max_zoom", self.max_zoom, 1.0, 10.0)
         if not self.layer_decay:
             raise ValueError("layer_decay must be above 0 and at most 1, got 0")
         if not isinstance(self.tta, bool):
@@ -286,7 +287,7 @@ class Schedule:
         if not self.stages:
             raise ValueError("stages must hold at least 1 stage, got none")
         for width in self.hidden:
-            _whole("hidden", width, 1, 65536, "units")
+            check_whole("hidden", width, 1, 65536, "units")
         if self.weights not in ("pretrained", "random") and not self.weights.startswith("sha256:"):
             raise ValueError(
                 f"weights must be 'pretrained', 'random' or 'sha256:...', got {self.weights!r}"
@@ -330,10 +331,10 @@ class Schedule:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """Build from `to_dict`, from TOML or from JSON; an unknown key is a ValueError."""
-        _known("schedule", plain, cls)
+        check_known("schedule", plain, cls)
         stages = [_renewed(stage) for stage in plain.get("stages", ())]
         for stage in stages:
-            _known("stage", stage, Stage)
+            check_known("stage", stage, Stage)
         return cls(**{**plain, "stages": tuple(Stage(**stage) for stage in stages)})
 
     def to_json(self) -> str:
@@ -357,46 +358,3 @@ def _renewed(stage: Mapping[str, Any]) -> dict[str, Any]:
     if "frozen_groups" in new:
         new["frozen"] = new.pop("frozen_groups") / (len(LAYER_GROUPS) - 1)
     return new
-
-
-def _member(kind: type[StrEnum], name: str, value: str) -> StrEnum:
-    try:
-        return kind(value.lower())
-    except (ValueError, AttributeError):
-        raise ValueError(f"{name} must be one of {', '.join(kind)}, got {value!r}") from None
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        # 0.0 is added because -0.0 equals 0.0, but its JSON and so its digest do not.
-        return float(value + 0.0)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-
-
-def _numbers(name: str, value: Any) -> float | tuple[float, ...]:
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return tuple(_number(name, each) for each in value)
-    return _number(name, value)
-
-
-def _whole(name: str, value: object, low: int, high: int, unit: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number of {unit}, got {value!r}")
-    if value < low:
-        one = unit.removesuffix("s") if low == 1 else unit
-        raise ValueError(f"{name} must be at least {low} {one}, got {value}")
-    if value > high:
-        raise ValueError(f"{name} must be at most {high} {unit}, got {value}")
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
-
-
-def _known(what: str, plain: Mapping[str, Any], kind: type[Any]) -> None:
-    names = {field.name for field in fields(kind)}
-    for key in plain:
-        if key not in names:
-            raise ValueError(f"a {what} has no field {key!r}; it has {', '.join(sorted(names))}")

@@ -25,9 +25,9 @@ from trainers.checkpoint import (
     shapes,
 )
 from trainers.data.augment import draw_order, on_device
+from trainers.data.batches import slices
 from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import Manifest, Split
-from trainers.data.passes import slices
 from trainers.data.scale import validation_scale
 from trainers.device import Compute, choose_compute
 from trainers.loop import evaluate

@@ -9,7 +9,6 @@ import venv
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from cli import run
 from study.config import Budget, Data, Halving, Keeping, Seeds, StudyConfig
@@ -18,6 +17,7 @@ from study.prices import Costs
 from study.settings import load_config
 from tests.cluster import needs_ray
 from tests.object_store import ObjectStore
+from tests.tiny_photos import reds_and_blues
 from trainers.base import Precision
 
 ROOT = Path(__file__).parents[2]
@@ -37,12 +37,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Make a small folder PHOTOS of two classes, and a tiny study.toml beside it."""
-    for name, colour in (("reds", (200, 40, 40)), ("blues", (40, 40, 200))):
-        (tmp_path / "PHOTOS" / name).mkdir(parents=True)
-        for index in range(10):
-            photo = Image.new("RGB", (40, 40 + index), colour)
-            photo.save(tmp_path / "PHOTOS" / name / f"{index}.jpg")
-    photo.save(tmp_path / "photo.jpg")
+    reds_and_blues(tmp_path)
     (tmp_path / "study.toml").write_text(
         'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
         "image_size = [32]\nbatch_size = [64]\nlrs = [0.01, 0.02, 0.03, 0.04]\n"

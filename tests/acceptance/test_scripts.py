@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+
+from tests.tiny_photos import reds_and_blues
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,12 +55,7 @@ search(data="PHOTOS", trials=1, trainer="__main__:MyTrainer", devices="cpu:2")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Make a small folder PHOTOS of two classes, and settings with two workers beside it."""
-    for name, colour in (("reds", (200, 40, 40)), ("blues", (40, 40, 200))):
-        (tmp_path / "PHOTOS" / name).mkdir(parents=True)
-        for index in range(10):
-            photo = Image.new("RGB", (40, 40 + index), colour)
-            photo.save(tmp_path / "PHOTOS" / name / f"{index}.jpg")
-    photo.save(tmp_path / "photo.jpg")
+    reds_and_blues(tmp_path)
     (tmp_path / "study.toml").write_text(SETTINGS)
     return tmp_path
 

@@ -28,7 +28,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Give a few tiny photos."""
+    """Return a few tiny photos."""
     fill(tmp_path / "photos" / "train", "ab", 3)
     fill(tmp_path / "photos" / "valid", "ab", 2, start=500)
     return build_manifest(tmp_path / "photos")

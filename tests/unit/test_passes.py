@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tests.tiny_training import noise
 from trainers.data.augment import draw_numbers, draw_order
+from trainers.data.batches import passes_of
 from trainers.data.loader import Photos, training_batches, training_steps
-from trainers.data.passes import Pass, draw_passes, passes_of
+from trainers.data.passes import Pass, draw_passes
 from trainers.schedule import Augmentation, Balance, Stage
 
 PLACE = {"seed": 3, "position": 1, "epoch": 2}

@@ -17,10 +17,11 @@ from trainers.data.augment import (
     draw_view,
     on_device,
 )
+from trainers.data.batches import passes_of, slices
 from trainers.data.cache import Cache, Wanted, wanted_by
 from trainers.data.decoding import decoded, estimated_bytes
 from trainers.data.manifest import Manifest, Split
-from trainers.data.passes import Indices, draw_passes, passes_of, slices
+from trainers.data.passes import Indices, draw_passes
 from trainers.data.pixels import Pixels, in_memory
 from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.data.streaming import Decoders

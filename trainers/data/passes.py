@@ -1,7 +1,4 @@
-"""Passes over the training photos: how many an epoch takes, and what each shows in which order.
-
-Free of torch.
-"""
+"""Passes over the training photos: what each of an epoch shows, and in which order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.augment import draw_first_views, draw_order
+from trainers.data.batches import passes_of, slices
 from trainers.schedule import Balance, Stage
 
 Indices = NDArray[np.int64]
@@ -36,11 +34,6 @@ class Pass:
     views: list[Indices]
 
 
-def passes_of(stage: Stage, photos: int) -> int:
-    """Return how often an epoch shows so many photos, for at least the stage's `min_steps`."""
-    return -(-stage.min_steps // len(slices(photos, stage.batch_size)))
-
-
 def draw_passes(
     labels: NDArray[np.int64], stage: Stage, *, seed: int, position: int, epoch: int
 ) -> list[Pass]:
@@ -59,13 +52,6 @@ def draw_passes(
             Pass(number, nth, *([of[part] for part in parts] for of in (order, rows, shown)))
         )
     return found
-
-
-def slices(photos: int, size: int) -> list[slice]:
-    """Cut so many photos into batches."""
-    # A lone last photo joins the batch before it: BatchNorm cannot learn from one sample.
-    starts = [start for start in range(0, photos, size) if start == 0 or photos - start > 1]
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], photos], strict=True)]
 
 
 def _balanced(labels: NDArray[np.int64], number: int, *, seed: int, position: int) -> Indices:
