@@ -11,17 +11,18 @@ from study.config import Strategy, StudyConfig
 from study.halving import Guide, guides, unhalved
 from study.selector import find_study
 from study.tree import Node, Rank, grow
+from trainers.data.batches import passes_of
 from trainers.data.manifest import Manifest, Split
 from trainers.metrics import Metric
-from trainers.schedule import Stage
+from trainers.schedule import Stage, Train
 
 
 @dataclass(frozen=True)
 class StageNode:
     """A stage run in the tree. `score` is its best epoch's, `trials` share it.
 
-    `pixels` are those it was trained on: epochs x photos x size x size. `stopped` are the trials
-    that were not let on after it.
+    `pixels` are those it was trained on: epochs x passes x photos x size x size. `stopped` are the
+    trials that were not let on after it.
     """
 
     key: str
@@ -38,6 +39,7 @@ class StageNode:
     trials: tuple[int, ...]
     stopped: tuple[int, ...]
     children: "tuple[StageNode, ...]"
+    train: Train = Train.NETWORK
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,11 @@ class _View:
             state=run.state,
             score=None if rank is None or rank[0] == float("inf") else sign * rank[0],
             seconds=run.seconds,
-            pixels=stage.epochs * self.photos * stage.image_size**2,
+            pixels=stage.epochs * passes_of(stage, self.photos) * self.photos * stage.image_size**2,
             trials=tuple(node.trials),
             stopped=tuple(stopped),
             children=tuple(self.node(child) for child in node.children),
+            train=stage.train,
         )
 
 

@@ -8,6 +8,7 @@ from storage.records import State
 from study.growth import ShownTree, StageNode
 from study.naming import score_text, time_text
 from trainers.metrics import Metric
+from trainers.schedule import Train
 
 SHOWN = 8
 """So many trial numbers are named; of more, the count."""
@@ -40,11 +41,11 @@ def print_tree(console: Console, shown: ShownTree) -> None:
 def _grow(tree: Tree, node: StageNode, metric: Metric) -> None:
     style = _STYLE.get(node.state)
     score = score_text(metric, node.score)
+    trained = (f"{node.epochs} ep", f"lr {node.lrs[-1]:g}", f"{node.crop} crop")
+    is_probe = node.train is Train.PROBE
     parts = [
-        f"{node.image_size} px",
-        f"{node.epochs} ep",
-        f"lr {node.lrs[-1]:g}",
-        f"{node.crop} crop",
+        f"{'probe ' * is_probe}{node.image_size} px",
+        *(() if is_probe else trained),
         f"[bold]{score}[/]",
         time_text(node.seconds),
         f"trial{'s' if len(node.trials) > 1 else ''} {_numbers(node.trials)}",

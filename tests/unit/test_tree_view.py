@@ -1,0 +1,47 @@
+"""The stage tree as it is printed."""
+
+import io
+
+from rich.console import Console
+
+from storage.records import State
+from study.growth import ShownTree, StageNode
+from study.views.tree import print_tree
+from trainers.metrics import Metric
+from trainers.schedule import Train
+
+
+def node(stage: int, train: Train, *children: StageNode) -> StageNode:
+    """Make a stage run of trial 0."""
+    return StageNode(
+        key=str(stage),
+        stage=stage,
+        image_size=32,
+        epochs=1,
+        lrs=(1e-4, 2e-4, 1e-3),
+        crop="random",
+        seed=0,
+        state=State.COMPLETE,
+        score=0.5,
+        seconds=1.0,
+        pixels=10,
+        trials=(0,),
+        stopped=(),
+        children=children,
+        train=train,
+    )
+
+
+def test_a_probe_has_neither_epochs_nor_a_learning_rate() -> None:
+    """It is named as one; the stage that goes on from it tells how it was trained."""
+    root = node(1, Train.PROBE, node(2, Train.NETWORK))
+    shown = ShownTree(
+        study="s", metric=Metric.ACCURACY, trials=1, stage_runs=2, pixels=20, saved_pixels=0,
+        seconds=2.0, guides=(), roots=(root,),
+    )  # fmt: skip
+    out = io.StringIO()
+    print_tree(Console(file=out, width=120), shown)
+    assert out.getvalue().splitlines()[1:] == [
+        "└── probe 32 px  50.00  1.0 s  trial 0",
+        "    └── 32 px  1 ep  lr 0.001  random crop  50.00  1.0 s  trial 0",
+    ]
