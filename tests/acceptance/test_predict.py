@@ -273,7 +273,7 @@ def test_no_study_and_foreign_weights(capsys: pytest.CaptureFixture[str]) -> Non
     assert "search" in capsys.readouterr().err
     torch.save(network_of().state_dict(), "pickle.pth")
     assert cli.run(["predict", "photos", "--weights", "pickle.pth"]) == 1
-    assert "pickle.pth is not a whole safetensors file" in capsys.readouterr().err
+    assert "'pickle.pth' is not a whole safetensors file" in capsys.readouterr().err
 
 
 def test_a_mistake_costs_no_import_of_torch() -> None:
