@@ -35,10 +35,11 @@ def steps(schedule: Schedule) -> int:
 
 
 @pytest.mark.parametrize(
-    ("short_side", "sizes"), [(1000, (160, 224)), (224, (160, 224)), (64, (64, 96)), (8, (32, 48))]
+    ("short_side", "sizes"),
+    [(1000, (160, 288)), (208, (160, 288)), (150, (160, 224)), (64, (64, 96)), (8, (32, 48))],
 )
 def test_photos_are_probed_at_sizes_that_they_hold(short_side: int, sizes: tuple[int, int]) -> None:
-    """At the backbone's native 224 pixels where there are so many, at smaller ones elsewhere."""
+    """Beyond the backbone's native 224 pixels where there are so many, at smaller ones elsewhere."""
     facts = replace(TYPICAL, short_side=short_side)
     assert probe_sizes(facts) == sizes
     found = probes(facts, "net", "random")
@@ -92,8 +93,8 @@ def test_a_gpu_affords_larger_photos() -> None:
     """Where photos hold more than the native size, only a GPU's space has it; no other differs."""
     gpu = replace(MANY, on_gpu=True)
     assert (max(space_for(MANY).image_size or ()), max(space_for(gpu).image_size or ())) == (
-        224,
-        320,
+        288,
+        384,
     )
     assert space_for(replace(TYPICAL, on_gpu=True)) == space_for(TYPICAL)
     assert portfolio(gpu, "net", "random") == portfolio(MANY, "net", "random")
