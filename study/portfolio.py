@@ -36,8 +36,8 @@ PASSES, LEAST_STEPS, MOST_STEPS = 6, 48, 8000
 STAGE: Mapping[str, Any] = {
     "batch_size": BATCH_SIZE,
     "annealing": "one-cycle",
-    "lrs": 1e-3,
-    "late_lr": 2e-4,
+    "lrs": 2e-4,
+    "late_lr": 1e-4,
     "crop": "random",
     "max_zoom": 1.1,
     "augmentation": "side-on",
@@ -53,10 +53,10 @@ QUICK: Mapping[str, Any] = {"size": 0, "passes": 0.5}
 
 VARIANTS: tuple[Mapping[str, Any], ...] = (
     {},
-    {"lrs": 2e-4, "late_lr": 1e-4},
-    {"crop": "googlenet", "late_lr": 5e-4},
-    {"crop": "googlenet", "mixup": 0.4},
-    {"passes": 2},
+    {"lrs": 1e-3, "late_lr": 2e-4},
+    {"lrs": 1e-3, "late_lr": 5e-4, "crop": "googlenet"},
+    {"lrs": 1e-3, "late_lr": 2e-4, "crop": "googlenet", "mixup": 0.4},
+    {"lrs": 1e-3, "late_lr": 2e-4, "passes": 2},
     {"frozen": 0.0, "passes": 0.5},
     QUICK,
 )
