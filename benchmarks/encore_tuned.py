@@ -4,7 +4,6 @@ One study, whose state is answered with at each of `--moments`; or, with `--firs
 schedule of a preset alone.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,16 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from recipe_task import BACKBONE, Answer, Asked, PhotoList, Probabilities, Stopwatch, command_line
+from recipe_task import Answer, Asked, PhotoList, Probabilities, Stopwatch, command_line
 
 from study import Selection, best
-from study.config import Preset
 from study.ensemble import ensemble
 from study.pool import NothingToSelect
-from study.presets import preset_schedule
 from trainers.classifier import load
 from trainers.ensemble import load_ensemble
-from trainers.schedule import Schedule
 
 CLI = Path(__file__).parents[1] / "cli.py"
 TRIALS = 1000
@@ -43,11 +39,9 @@ class Search:
         if left > 0:
             self._run("--trials", str(TRIALS), "--timeout", f"{left:.0f}s")
 
-    def only(self, schedule: Schedule) -> None:
-        """Train one schedule."""
-        grid = self._folder / "grid.toml"
-        grid.write_text(as_toml(schedule), encoding="utf-8")
-        self._run(str(grid), "--strategy", "grid", "--trials", "1")
+    def only(self, preset: str) -> None:
+        """Train the first schedule of a preset."""
+        self._run("--trials", "1", "--preset", preset, "--no-portfolio")
 
     def answer(self, name: str) -> Answer:
         """Answer with what `best` chooses; the test photos are looked at off the clock.
@@ -99,25 +93,6 @@ class Search:
             raise SystemExit(f"search ended with code {done.returncode}")
 
 
-def first_schedule(preset: str) -> Schedule:
-    """Return the first schedule of a preset, for the default backbone."""
-    return preset_schedule(Preset(preset), BACKBONE, "pretrained")
-
-
-def as_toml(schedule: Schedule) -> str:
-    """Write a grid of one schedule; a JSON value is one of TOML, but for null, which none has."""
-    plain = schedule.to_dict()
-    stages = plain.pop("stages")
-    lines = ["[[schedules]]", *_lines(plain)]
-    for stage in stages:
-        lines += ["[[schedules.stages]]", *_lines(stage)]
-    return "\n".join([*lines, ""])
-
-
-def _lines(table: dict[str, object]) -> list[str]:
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-
-
 def main() -> None:
     """Compete, and print an answer for each moment."""
     parser = command_line(__doc__)
@@ -127,7 +102,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         search = Search(Asked.of(given), Path(folder))
         if given.first:
-            search.only(first_schedule(given.first))
+            search.only(given.first)
             search.answer("encore-first").print()
             return
         for minutes in given.moments:

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-SIZES = (160, 224)
+SIZES = (160, 224, 288)
 BATCH = 32
 STRENGTHS = tuple(10.0**power for power in np.arange(-5, 1.01, 0.5))
 """Values of C, of which cross-validation on the training photos chooses."""
@@ -96,7 +96,7 @@ def probe(body: nn.Module, photos: PhotoList, size: int, clock: Stopwatch) -> tu
 
 
 def main() -> None:
-    """Compete at both sizes, and print both and the better of them."""
+    """Compete at each size, and print all and the best of them."""
     asked = asked_of(__doc__)
     torch.set_num_threads(asked.threads)
     clock, photos = Stopwatch(asked.began), PhotoList.read(asked.data)
@@ -104,8 +104,8 @@ def main() -> None:
     fits = [probe(body, photos, size, clock) for size in SIZES]
     for answer, _ in fits:
         answer.print()
-    better, _ = min(fits, key=lambda fit: (fit[0].valid_errors, fit[1]))
-    replace(better, contestant="probe", seconds=clock.seconds, cpu_seconds=clock.cpu).print()
+    best, _ = min(fits, key=lambda fit: (fit[0].valid_errors, fit[1]))
+    replace(best, contestant="probe", seconds=clock.seconds, cpu_seconds=clock.cpu).print()
 
 
 if __name__ == "__main__":
