@@ -16,7 +16,7 @@ MOST_LOGITS = 2**25
 """Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
 
 _CURVATURE = 0.25
-"""How steep the log loss is in a logit, about: the variance of a guess, 0.25 at most."""
+"""How curved the log loss is in a logit: the variance of a guess, at most this."""
 
 _ROUGH = 1e-3
 """The tolerance of fits that are judged: a looser one would flatter weak penalties."""
@@ -62,8 +62,8 @@ class Regression:
 
     `inputs` (n, R) are float64, for a minimum that does not depend on the way to it. They are the
     features turned to their principal axes by `axes`, (F, R), of which there are no more than
-    samples: that changes no distance and so nothing about a fit with squared weights, and of each
-    axis is known how steep the loss is along it, by `spread` (R), the mean of its squares.
+    samples: that changes no distance and so nothing about a fit with squared weights, while the
+    mean of the squares along each axis, `spread` (R), tells how curved the loss is there.
     A column's coefficients are those of each input for each class, and below them the biases.
     """
 
@@ -80,13 +80,11 @@ class Regression:
         device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
         inputs, labels = inputs.to(device).double(), labels.to(device)
         samples, features = inputs.shape
-        if samples < features:
-            basis = torch.linalg.qr(inputs.T)[0]
-        else:
-            basis = torch.eye(features, dtype=inputs.dtype, device=inputs.device)
-        turned = inputs @ basis
+        basis = torch.linalg.qr(inputs.T)[0] if samples < features else None
+        turned = inputs if basis is None else inputs @ basis
         spread, turn = torch.linalg.eigh(turned.T @ turned / samples)
-        return cls(turned @ turn, labels, n_classes, basis @ turn, spread.clamp(min=0))
+        axes = turn if basis is None else basis @ turn
+        return cls(turned @ turn, labels, n_classes, axes, spread.clamp(min=0))
 
     def fit(
         self,
@@ -99,8 +97,9 @@ class Regression:
         """Minimise for each column the mean log loss, weighted, plus penalty / 2 * squared weights.
 
         `weights` are (n, columns). Biases are free. `start`, such as the coefficients under another
-        penalty, spares iterations. The steps are taken in units in which the loss is about equally
-        steep along all axes, and end where it is no steeper than `tolerance`.
+        penalty, spares iterations. Steps are taken in units in which the loss is about equally
+        curved along all axes, which halves their number. Coefficients are about `tolerance` from
+        the minimum, or nearer.
         """
         if start is None:
             start = self.inputs.new_zeros(len(self.spread) + 1, weights.shape[1] * self.n_classes)
@@ -112,7 +111,8 @@ class Regression:
             [steps],
             max_iter=500,
             history_size=20,
-            tolerance_grad=tolerance * min(1.0, penalty) ** 0.5,  # a unit is no longer than 1 by this
+            # A unit of a step is at most 1 / sqrt(penalty) of a coefficient.
+            tolerance_grad=tolerance * min(1.0, penalty) ** 0.5,
             tolerance_change=0,
             line_search_fn="strong_wolfe",
         )
