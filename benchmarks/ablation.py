@@ -16,42 +16,15 @@ from typing import Any
 import torch
 from recipe_task import BACKBONE, Answer, Asked, PhotoList, Stopwatch, command_line
 
+from study.fitting import facts_of
+from study.portfolio import portfolio
 from trainers.base import BEST, LAST, StageTask
 from trainers.classifier import load
 from trainers.data.cache import Cache
 from trainers.data.manifest import build_manifest
 from trainers.device import choose_compute
 from trainers.finetuner import Finetuner
-from trainers.schedule import (
-    Annealing,
-    Augmentation,
-    Balance,
-    BatchNorm,
-    Schedule,
-    Stage,
-    Train,
-)
-
-RECIPE = Schedule(
-    backbone=BACKBONE,
-    hidden=(),
-    stages=(
-        Stage(image_size=224, train=Train.PROBE),
-        Stage(
-            image_size=224,
-            cycle_len=8,
-            annealing=Annealing.ONE_CYCLE,
-            lrs=(1e-4, 2e-4, 1e-3),
-            max_zoom=1.1,
-            augmentation=Augmentation.SIDE_ON,
-            dropout=0.25,
-            frozen=0.5,
-            views=10,
-            batch_norm=BatchNorm.FROZEN,
-        ),
-    ),
-)
-"""What the ingredients are taken from or added to."""
+from trainers.schedule import Annealing, Augmentation, Balance, BatchNorm, CropType, Schedule
 
 Change = Callable[[Schedule], Schedule]
 
@@ -78,33 +51,44 @@ def without_probe(hidden: tuple[int, ...]) -> Change:
     return lambda schedule: replace(schedule, hidden=hidden, stages=schedule.stages[1:])
 
 
+def longer(times: float) -> Change:
+    """Return what multiplies the steps of the last stage."""
+
+    def changed(schedule: Schedule) -> Schedule:
+        return last(min_steps=round(times * schedule.stages[-1].min_steps))(schedule)
+
+    return changed
+
+
 VARIANTS: dict[str, Change] = {
     "the recipe": lambda schedule: schedule,
     "the probe alone": lambda schedule: replace(schedule, stages=schedule.stages[:1]),
     "a random linear head": without_probe(()),
     "a random head with a hidden layer of 512": without_probe((512,)),
     "BatchNorm as usual": last(batch_norm=BatchNorm.TRAIN),
-    "nothing frozen, 3 epochs": last(frozen=0.0, views=0, cycle_len=3),
-    "nothing frozen, 8 epochs": last(frozen=0.0, views=0),
-    "a quarter frozen": last(frozen=0.25),
-    "three quarters frozen": last(frozen=0.75),
-    "new views in each epoch": last(views=0),
-    "4 views": last(views=4),
-    "4 epochs": last(cycle_len=4),
-    "16 epochs": last(cycle_len=16),
-    "128 px": every(image_size=128),
-    "160 px": every(image_size=160),
+    "new views in each pass": last(views=0),
     "no dropout": last(dropout=0.0),
+    "no label smoothing": last(label_smoothing=0.0),
     "no augmentation": last(augmentation=Augmentation.NONE, max_zoom=1.0),
-    "late body's rate 1e-4": last(lrs=(5e-5, 1e-4, 1e-3)),
-    "late body's rate 5e-4": last(lrs=(2.5e-4, 5e-4, 1e-3)),
     "cosine": last(annealing=Annealing.COSINE),
+    "160 px": every(image_size=160),
+    "224 px": every(image_size=224),
+    "nothing frozen, half as long": lambda schedule: longer(0.5)(
+        last(frozen=0.0, views=0)(schedule)
+    ),
+    "a third frozen": last(frozen=0.35),
+    "two thirds frozen": last(frozen=0.65),
+    "8 views": last(views=8),
+    "half as long": longer(0.5),
+    "twice as long": longer(2),
+    "rates 1e-3 and 2e-4": last(lrs=(1e-4, 2e-4, 1e-3)),
+    "rates 1e-3 and 5e-4": last(lrs=(2.5e-4, 5e-4, 1e-3)),
+    "+ large crops": last(crop=CropType.GOOGLENET),
     "+ warm-up 0.1": last(annealing=Annealing.COSINE, warm_up=0.1),
     "+ TrivialAugment": last(augmentation=Augmentation.TRIVIAL),
     "+ erasing 0.25": last(erasing=0.25),
     "+ mixup 0.2": last(mixup=0.2),
     "+ cutmix 1": last(cutmix=1.0),
-    "+ label smoothing 0.1": last(label_smoothing=0.1),
     "+ stochastic depth 0.1": last(drop_path=0.1),
     "+ layer decay 0.8": last(layer_decay=0.8),
     "+ weight decay 0.05": last(weight_decay=0.05),
@@ -114,7 +98,7 @@ VARIANTS: dict[str, Change] = {
     "+ EMA 0.99": last(ema=0.99),
     "+ mirror images in validation": every(tta=True),
 }
-"""By name, what is changed of the recipe."""
+"""By name, what is changed of the recipe: the portfolio's first schedule for these photos."""
 
 
 class Ablation:
@@ -130,11 +114,12 @@ class Ablation:
             compute=choose_compute("cpu"),
             cache=Cache(folder / "cache", manifest),
         )
+        self._recipe = portfolio(facts_of(manifest, ()), BACKBONE, "pretrained")[0]
         self._trained: dict[str, dict[str, Any]] = {}
 
     def answer(self, name: str) -> Answer:
         """Train a variant, and answer with its best epoch by validation."""
-        schedule = VARIANTS[name](RECIPE)
+        schedule = VARIANTS[name](self._recipe)
         began = self._clock.seconds
         stages, start = [], None
         for prefix in schedule.prefixes():
