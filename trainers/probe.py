@@ -15,9 +15,6 @@ FOLDS = 5
 MOST_LOGITS = 2**25
 """Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
 
-_CURVATURE = 0.25
-"""How curved the log loss is in a logit: the variance of a guess, at most this."""
-
 _ROUGH = 1e-3
 """The tolerance of fits that are judged: a looser one would flatter weak penalties."""
 
@@ -60,18 +57,16 @@ def fit_probe(
 class Regression:
     """Multinomial logistic regressions on the same inputs, fitted side by side, one per column.
 
-    `inputs` (n, R) are float64, for a minimum that does not depend on the way to it. They are the
-    features turned to their principal axes by `axes`, (F, R), of which there are no more than
-    samples: that changes no distance and so nothing about a fit with squared weights, while the
-    mean of the squares along each axis, `spread` (R), tells how curved the loss is there.
+    `inputs` (n, R) are float64, for a minimum that does not depend on the way to it. Where there
+    are more inputs than samples, they are first turned to as many as there are samples, by
+    `turned`, (F, n), which changes no distance and so nothing about a fit with squared weights.
     A column's coefficients are those of each input for each class, and below them the biases.
     """
 
     inputs: Tensor
     labels: Tensor
     n_classes: int
-    axes: Tensor
-    spread: Tensor
+    turned: Tensor | None = None
 
     @classmethod
     def of(cls, inputs: Tensor, labels: Tensor, n_classes: int) -> "Regression":
@@ -79,12 +74,10 @@ class Regression:
         # Apple's GPUs do not know float64.
         device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
         inputs, labels = inputs.to(device).double(), labels.to(device)
-        samples, features = inputs.shape
-        basis = torch.linalg.qr(inputs.T)[0] if samples < features else None
-        turned = inputs if basis is None else inputs @ basis
-        spread, turn = torch.linalg.eigh(turned.T @ turned / samples)
-        axes = turn if basis is None else basis @ turn
-        return cls(turned @ turn, labels, n_classes, axes, spread.clamp(min=0))
+        if len(inputs) >= inputs.shape[1]:
+            return cls(inputs, labels, n_classes)
+        turned, shorter = torch.linalg.qr(inputs.T)
+        return cls(shorter.T.contiguous(), labels, n_classes, turned)
 
     def fit(
         self,
@@ -97,36 +90,32 @@ class Regression:
         """Minimise for each column the mean log loss, weighted, plus penalty / 2 * squared weights.
 
         `weights` are (n, columns). Biases are free. `start`, such as the coefficients under another
-        penalty, spares iterations. Steps are taken in units in which the loss is about equally
-        curved along all axes, which halves their number. Coefficients are about `tolerance` from
-        the minimum, or nearer.
+        penalty, spares iterations. Coefficients are about `tolerance` from the minimum, or nearer.
         """
         if start is None:
-            start = self.inputs.new_zeros(len(self.spread) + 1, weights.shape[1] * self.n_classes)
+            start = self.inputs.new_zeros(
+                self.inputs.shape[1] + 1, weights.shape[1] * self.n_classes
+            )
         shares = weights / weights.sum(0)
-        units = (penalty + self.spread * _CURVATURE).rsqrt()
-        units = torch.cat([units, units.new_ones(1)])[:, None]
-        steps = (start / units).requires_grad_()
+        coefficients = start.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
-            [steps],
+            [coefficients],
             max_iter=500,
             history_size=20,
-            # A unit of a step is at most 1 / sqrt(penalty) of a coefficient.
-            tolerance_grad=tolerance * min(1.0, penalty) ** 0.5,
+            tolerance_grad=tolerance * min(1.0, penalty),  # the least curvature is the penalty
             tolerance_change=0,
             line_search_fn="strong_wolfe",
         )
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            coefficients = steps * units
             squares = coefficients[:-1].square().sum()
             total = (shares * self.losses(coefficients)).sum() + penalty / 2 * squares
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
-        return (steps * units).detach()
+        return coefficients.detach()
 
     def losses(self, coefficients: Tensor) -> Tensor:
         """Return the log loss of each sample in each column, (n, columns)."""
@@ -136,8 +125,8 @@ class Regression:
         return logits.logsumexp(2) - logits.gather(2, truth)[:, :, 0]
 
     def turned_back(self, weights: Tensor) -> Tensor:
-        """Return the weights of the features as they were given."""
-        return self.axes @ weights
+        """Return the weights of the inputs as they were given."""
+        return weights if self.turned is None else self.turned @ weights
 
 
 def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> float:
