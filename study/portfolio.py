@@ -12,7 +12,13 @@ from study.choices import Space, StageChoices, stage_of_choices
 from trainers.packaged import NATIVE_SIZES, packaged_backbones
 from trainers.schedule import BatchNorm, Schedule, Stage, Train
 
-PROBE_SIZES = ((200, (160, 288)), (134, (160, 224)), (80, (128, 160)), (40, (64, 96)), (0, (32, 48)))
+PROBE_SIZES = (
+    (200, (160, 288)),
+    (134, (160, 224)),
+    (80, (128, 160)),
+    (40, (64, 96)),
+    (0, (32, 48)),
+)
 """From which typical short side on, in pixels, photos are probed at which two image sizes.
 
 A backbone sees more in photos that are scaled up: at 288 px probes make 3 to 10 % fewer errors

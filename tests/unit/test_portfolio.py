@@ -39,7 +39,7 @@ def steps(schedule: Schedule) -> int:
     [(1000, (160, 288)), (208, (160, 288)), (150, (160, 224)), (64, (64, 96)), (8, (32, 48))],
 )
 def test_photos_are_probed_at_sizes_that_they_hold(short_side: int, sizes: tuple[int, int]) -> None:
-    """Beyond the backbone's native 224 pixels where there are so many, at smaller ones elsewhere."""
+    """Beyond the backbone's native 224 pixels where they hold so many, else at smaller ones."""
     facts = replace(TYPICAL, short_side=short_side)
     assert probe_sizes(facts) == sizes
     found = probes(facts, "net", "random")
