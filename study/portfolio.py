@@ -21,7 +21,7 @@ PROBE_SIZES = (
 )
 """From which typical short side on, in pixels, photos are probed at which two image sizes.
 
-A backbone sees more in photos that are scaled up: at 288 px probes make 3 to 10 % fewer errors
+A backbone sees more in photos that are scaled up: at 288 px probes make 3 to 7 % fewer errors
 than at 224, its native size, of photos whose short sides are 208 to 256 (benchmarks/README.md).
 """
 
