@@ -29,12 +29,13 @@ from trainers.schedule import Annealing, Augmentation, Balance, BatchNorm, CropT
 Change = Callable[[Schedule], Schedule]
 
 
-def last(**fields: Any) -> Change:
-    """Return what changes the last stage of a schedule."""
+def last(times: float = 1, **fields: Any) -> Change:
+    """Return what changes the last stage of a schedule, and multiplies its steps."""
 
     def changed(schedule: Schedule) -> Schedule:
         *before, stage = schedule.stages
-        return replace(schedule, stages=(*before, replace(stage, **fields)))
+        new = replace(stage, min_steps=round(times * stage.min_steps), **fields)
+        return replace(schedule, stages=(*before, new))
 
     return changed
 
@@ -51,15 +52,6 @@ def without_probe(hidden: tuple[int, ...]) -> Change:
     return lambda schedule: replace(schedule, hidden=hidden, stages=schedule.stages[1:])
 
 
-def longer(times: float) -> Change:
-    """Return what multiplies the steps of the last stage."""
-
-    def changed(schedule: Schedule) -> Schedule:
-        return last(min_steps=round(times * schedule.stages[-1].min_steps))(schedule)
-
-    return changed
-
-
 VARIANTS: dict[str, Change] = {
     "the recipe": lambda schedule: schedule,
     "the probe alone": lambda schedule: replace(schedule, stages=schedule.stages[:1]),
@@ -73,14 +65,12 @@ VARIANTS: dict[str, Change] = {
     "cosine": last(annealing=Annealing.COSINE),
     "160 px": every(image_size=160),
     "224 px": every(image_size=224),
-    "nothing frozen, half as long": lambda schedule: longer(0.5)(
-        last(frozen=0.0, views=0)(schedule)
-    ),
+    "nothing frozen, half as long": last(0.5, frozen=0.0, views=0),
     "a third frozen": last(frozen=0.35),
     "two thirds frozen": last(frozen=0.65),
     "8 views": last(views=8),
-    "half as long": longer(0.5),
-    "twice as long": longer(2),
+    "half as long": last(0.5),
+    "twice as long": last(2),
     "rates 1e-3 and 2e-4": last(lrs=(1e-4, 2e-4, 1e-3)),
     "rates 1e-3 and 5e-4": last(lrs=(2.5e-4, 5e-4, 1e-3)),
     "+ large crops": last(crop=CropType.GOOGLENET),
