@@ -213,7 +213,10 @@ def test_given_schedules_are_the_first_trials(make_lab: MakeLab, sampler: Sample
     *outside, member = theirs.trials[:3]
     assert [trial.params for trial in outside] == [{}, {}]
     assert {trial.user_attrs["role"] for trial in (*outside, member)} == {"preset"}
-    assert (member.params["s1_late_lr"], member.value) == (2e-4, trials[2].score)
+    assert (member.params["s1_late_lr"], member.value) == (
+        given[2].stages[1].lrs[1],
+        trials[2].score,
+    )
     if sampler in (Sampler.TPE, Sampler.RANDOM):
         assert [trial.value for trial in outside] == [trial.score for trial in trials[:2]]
     else:
