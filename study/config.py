@@ -48,23 +48,15 @@ class Sampler(StrEnum):
     QMC = "qmc"
 
 
-class Pruner(StrEnum):
-    """Who stops a trial early (Optuna's pruners)."""
-
-    NONE = "none"
-    MEDIAN = "median"
-    ASHA = "asha"
-    HYPERBAND = "hyperband"
-
-
 class Strategy(StrEnum):
     """How schedules are chosen, and which of them are trained to their end.
 
-    TREE branches promising beginnings and halves at stage boundaries; ASHA halves what the sampler
-    suggests; INDEPENDENT trains each suggestion to its end; GRID trains the schedules of a file.
+    FORECAST trains, stage by stage, what promises most for each second; INDEPENDENT trains what
+    the sampler suggests to its end; ASHA stops the weaker of it after each stage; GRID trains the
+    schedules of a file.
     """
 
-    TREE = "tree"
+    FORECAST = "forecast"
     INDEPENDENT = "independent"
     ASHA = "asha"
     GRID = "grid"
@@ -136,10 +128,9 @@ class Budget(Section):
 
 
 class Halving(Section):
-    """The best 1/`eta` go on at a stage boundary; each `free_every`-th suggestion always does."""
+    """Under strategy asha, the best 1/`eta` go on after a stage."""
 
     eta: Annotated[int, Field(ge=2)] = 3
-    free_every: Annotated[int, Field(ge=2)] = 5
 
 
 class Keeping(Section):
@@ -174,7 +165,7 @@ class StudyConfig(Section):
     metric: Metric = Metric.ACCURACY
     vault: Annotated[str, AfterValidator(plain_url)] | None = None
     backbone: str | None = None
-    strategy: Strategy = Strategy.TREE
+    strategy: Strategy = Strategy.FORECAST
     grid: str | None = None
     trainer: str | None = None
     engine: EngineKind = EngineKind.AUTO
@@ -187,7 +178,6 @@ class StudyConfig(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     weights: str | None = None
     sampler: Sampler = Sampler.TPE
-    pruner: Pruner = Pruner.NONE
     preset: Preset | None = None
     portfolio: bool = True
     data: Data = Data()

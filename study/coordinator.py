@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import Kind, Role, StageRun, State, StudyRecord, Trial, keys_of, stage_run_key
+from storage.records import Kind, StageRun, State, StudyRecord, Trial, keys_of, stage_run_key
 from storage.redaction import redact_text
 from storage.store import Store
 from storage.vault import Vault
@@ -21,10 +21,10 @@ from study.course import Course
 from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
 from study.failures import Failures
 from study.outcomes import Outcomes
-from study.policy import Policy, Standing, may_enter
+from study.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.progress import EpochFinished, Listener, StageStarted, TrialFinished
-from study.proposing import Proposals
 from study.retention import Kept, discard, shorten, spare, too_many
+from study.space import params_of
 from study.tree import StageTree, grow
 from study.weights_files import WeightsFiles
 from trainers.base import StageTask
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 TIDY_EVERY = 10
 """After so many trials, or a tenth of all, weights that are no longer needed are deleted."""
-
-_ENDED = (State.COMPLETE, State.PRUNED)
 
 
 class Coordinator:
@@ -69,14 +67,15 @@ class Coordinator:
         self.vault = vault
         self.weights_files = WeightsFiles(store, vault, config.metric)
         self.suggestions = suggestions
-        self.proposals = Proposals(study, config, weights, store, suggestions)
+        self.weights = weights
         self.engine = engine
         self.listener = listener
         self.stop = stop
         self.tree = StageTree()
         self._trials: dict[int, Trial] = {}
         self._outcomes = Outcomes(store, config.metric, labels)
-        self._training: dict[str, list[Course]] = {}  # who waits for the stage run of that key
+        self._training: dict[str, list[Course]] = {}  # whose stage run has that key
+        self._waiting: dict[int, Course] = {}  # by trial, until the policy lets it go on
         self._failures = Failures(config.budget.max_failures)
         self._load()
         self._tidy_at = self.ended + TIDY_EVERY
@@ -84,7 +83,7 @@ class Coordinator:
     def run(self) -> None:
         """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
         unfinished = [t for t in self._trials.values() if t.state is State.RUNNING]
-        self.suggestions.reconcile(self._trials.values())
+        self.suggestions.reconcile({n: (t.state, self._value(t)) for n, t in self._trials.items()})
         keys = keys_of(self.study.manifest_digest, unfinished)
         self.weights_files.take_over(self.study.id, keys)
         for trial in unfinished:
@@ -101,7 +100,14 @@ class Coordinator:
     @property
     def standing(self) -> Standing:
         """What has been run."""
-        return Standing(list(self._trials.values()), self.tree, self._outcomes.by_schedule)
+        return Standing(
+            trials=list(self._trials.values()),
+            tree=self.tree,
+            outcomes=self._outcomes.by_schedule,
+            suggest=self._suggest,
+            waiting=self._waiting.keys(),
+            spent=self.spent,
+        )
 
     @property
     def ended(self) -> int:
@@ -118,7 +124,8 @@ class Coordinator:
         trials = self.store.trials(self.study.id)
         self._trials = {trial.number: trial for trial in trials}
         runs, links = self.store.stage_runs(self.study.id), self.store.links(self.study.id)
-        self.tree = grow(trials, runs, links, self.store.ranks(self.study))
+        ranks, losses = self.store.ranks(self.study), self.store.calibrated_losses(self.study)
+        self.tree = grow(trials, runs, links, ranks, losses)
         for trial in trials:
             self._outcomes.learn(trial)
 
@@ -127,52 +134,80 @@ class Coordinator:
     def _fill(self) -> None:
         while self._has_room() and not self.stop():
             action = self.policy.next_action(self.standing)
-            if action is None:
-                return
-            trial = self.proposals.begin(action, self._trials, self.tree)
-            self._trials[trial.number] = trial
-            self._advance(Course(trial))
+            match action:
+                case None:
+                    return
+                case Begin():
+                    self._advance(Course(self._begin(action)))
+                case GoOn(number, notes):
+                    self.suggestions.annotate(number, notes)
+                    self._advance(self._waiting.pop(number), let_on=True)
+                case Stop(number):
+                    self._finish(self._waiting.pop(number), State.PRUNED)
 
     def _has_room(self) -> bool:
         """Whether a slot is idle, and not too many trials wait for what the others train."""
-        waiting = sum(len(courses) for courses in self._training.values())
-        return len(self._training) < self.engine.slots and waiting < 2 * self.engine.slots
+        joined = sum(len(courses) for courses in self._training.values())
+        return len(self._training) < self.engine.slots and joined < 2 * self.engine.slots
+
+    def _begin(self, action: Begin) -> Trial:
+        """Begin a trial, in Optuna and in our own tables."""
+        params = params_of(action.schedule, self.config.resolved_space)
+        number = self.suggestions.add(params)
+        trial = self.store.add_trial(
+            self.study.id, number, action.schedule, action.seed, action.role
+        )
+        story = {"seed": action.seed, "schedule": trial.schedule_digest, "role": action.role.value}
+        self.suggestions.annotate(number, story | dict(action.notes))
+        self._trials[number] = trial
+        return trial
+
+    def _suggest(self) -> Schedule:
+        return self.suggestions.suggest(self.config.resolved_space, self.weights)
 
     # through the stages
 
-    def _advance(self, course: Course) -> None:
-        """Walk over the stages that are done; have the first that is not trained, or finish."""
+    def _advance(self, course: Course, *, let_on: bool = False) -> None:
+        """Walk over the stages that are done; have the first that is not trained, or finish.
+
+        What has to be trained first is asked for, unless the trial is `let_on` or was before.
+        """
         trial = course.trial
         prefixes = trial.schedule.prefixes()
         while course.position < len(prefixes):
             prefix = prefixes[course.position]
             key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
-            if not may_enter(trial, course.position, key, self.tree, self.config):
-                self._finish(course, State.PRUNED)
+            if not let_on and not self._may_enter(course, key):
                 return
             start = self.weights_files.start(course.run, prefix.stages[-1])
             course.run = run = self.store.begin_stage_run(trial, key, course.position)
             self.tree.enter(trial, course.position, key)
-            in_training = key in self._training
-            done = not in_training and self.weights_files.serve(run, course.next_starts_from)
-            if (in_training or run.state in _ENDED) and self._catches_up_to_be_pruned(course, run):
-                if not in_training:
-                    self.vault.discard(key)
-                course.seconds += self._seconds(run)
-                self._finish(course, State.PRUNED)
-                return
-            if not done:
+            for epoch in self.store.epochs(run.id):
+                self._note(course, epoch)
+            if key in self._training or not self.weights_files.serve(run, course.next_starts_from):
                 self._train(course, run, prefix, start)
                 return
             self.vault.discard(key)  # a crash may have come between the seal and this
             course.seconds += run.seconds
             course.position += 1
+            let_on = False
         self._finish(course, State.COMPLETE)
 
-    def _catches_up_to_be_pruned(self, course: Course, run: StageRun) -> bool:
-        """Report what others' training of the stage has shown; say whether to prune."""
-        # All epochs, even if the first is one too many: the weights are those of the best.
-        return any([self._note(course, epoch) for epoch in self.store.epochs(run.id)])  # noqa: C419 - each is reported
+    def _may_enter(self, course: Course, key: str) -> bool:
+        """Ask the policy where it costs something; have the trial wait or end as it says."""
+        trial, position, onward = course.trial, course.position, self.tree.find(key)
+        trained = onward is not None and onward.rank is not None
+        if position == 0 or trained or self.tree.has_entered(trial.number, position):
+            return True
+        after = self.tree.at(trial.number, position - 1)
+        match self.policy.between_stages(trial, after, self.standing):
+            case Verdict.GO_ON:
+                return True
+            case Verdict.WAIT:
+                self._waiting[trial.number] = course
+            case Verdict.STOP:
+                self._finish(course, State.PRUNED)
+        return False
 
     def _train(self, course: Course, run: StageRun, prefix: Schedule, start: Path | None) -> None:
         """Have a stage run trained, or wait for it with those that had it submitted."""
@@ -199,7 +234,7 @@ class Coordinator:
             case EpochEnded(_, metrics):
                 self._record(courses, run, metrics)
             case StageEnded():
-                self._seal(courses, run, State.COMPLETE)
+                self._seal(courses, run)
                 for course in courses:
                     course.position += 1
                     self._advance(course)
@@ -217,51 +252,35 @@ class Coordinator:
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         self.store.record_epoch(run.id, metrics)
-        weak = []
         for course in courses:
             step = course.epochs_before + metrics.epoch
             self.listener(EpochFinished(course.trial.number, step, metrics))
-            if self._note(course, metrics):
-                weak.append(course)
-        if len(weak) == len(courses):  # nobody needs it any more
-            self.engine.cancel(run.key)
-            self._seal(courses, run, State.PRUNED)
-        elif weak:
-            seconds = self._seconds(run)
-            for course in weak:
-                course.seconds += seconds
-        for course in weak:
-            courses.remove(course)
-            self._finish(course, State.PRUNED)
+            self._note(course, metrics)
 
     def _seconds(self, run: StageRun) -> float:
         """How long a stage run was trained so far."""
         return sum(epoch.seconds for epoch in self.store.epochs(run.id))
 
-    def _note(self, course: Course, epoch: EpochNumbers) -> bool:
-        """Report an epoch, be it new or taken over; say whether the pruner wants the trial out."""
+    def _note(self, course: Course, epoch: EpochNumbers) -> None:
+        """Report an epoch, be it new or taken over."""
         metric = self.config.metric
         if course.best is None or epoch.rank(metric) < course.best.rank(metric):
             course.best, course.best_run = epoch, course.run
         step = course.epochs_before + epoch.epoch
         course.steps = max(course.steps, step)
-        wants_out = self.suggestions.report(course.trial.number, step, epoch.score(metric))
-        return wants_out and course.trial.role in (Role.EXPLORE, Role.BRANCH)
+        self.suggestions.report(course.trial.number, step, epoch.score(metric))
 
-    def _seal(self, courses: Sequence[Course], run: StageRun, state: State) -> None:
+    def _seal(self, courses: Sequence[Course], run: StageRun) -> None:
         """End a stage run for all who share it; give its weights their names and hashes."""
         del self._training[run.key]
-        first, complete = courses[0], state is State.COMPLETE
+        first = courses[0]
         longer = any(course.next_starts_from for course in courses)
         # Another trial may go on from here, though this one does not.
         longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
-        seconds, rank = self.weights_files.seal(
-            run, state, first.trial, first.epochs_before, with_last=complete and longer
-        )
-        if complete:
-            self.tree.finish(run.key, rank)
+        trained = self.weights_files.seal(run, first.trial, first.epochs_before, with_last=longer)
+        self.tree.finish(run.key, trained)
         for course in courses:
-            course.seconds += seconds
+            course.seconds += trained.seconds
 
     def _finish(self, course: Course, state: State, failure: str | None = None) -> None:
         """End a trial, in our tables first: `reconcile` tells Optuna what a crash withheld."""
@@ -283,13 +302,18 @@ class Coordinator:
         self._outcomes.learn(trial)
         story = {"seconds": round(trial.seconds, 1), "weights": file, "failure": failure}
         self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
-        self.suggestions.tell(number, state, trial.score)
+        self.suggestions.tell(number, state, self._value(trial))
         self.listener(TrialFinished(trial, course.steps, file, self.policy.to_go(self.standing)))
         if state is not State.FAILED:
             self._failures.forget()
         if self.ended >= self._tidy_at:
             self._tidy()
             self._tidy_at = self.ended + max(TIDY_EVERY, self.ended // 10)
+
+    def _value(self, trial: Trial) -> float | None:
+        """Return what Optuna learns of a trial: the score of its last stage, which is its own."""
+        node = self.tree.last_trained(trial.number)
+        return None if node is None or node.rank is None else self.config.metric.score_of(node.rank)
 
     def _tidy(self) -> None:
         """Delete weights that nobody will choose and nobody goes on from.

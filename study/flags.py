@@ -63,7 +63,7 @@ CacheLimit = Annotated[
 Strategy = Annotated[
     config.Strategy | None, typer.Option(help="Which schedules are tried, and trained to the end.")
 ]
-Eta = Annotated[int | None, typer.Option(help="At a stage boundary, the best 1/eta go on.")]
+Eta = Annotated[int | None, typer.Option(help="Under asha, the best 1/eta go on after a stage.")]
 Timeout = Annotated[str | None, typer.Option(help="Leave off after that long, as 8h.")]
 MaxGpuHours = Annotated[
     float | None, typer.Option(help="Leave off after so many device hours in all.")
@@ -76,7 +76,6 @@ Portfolio = Annotated[
     ),
 ]
 Sampler = Annotated[config.Sampler | None, typer.Option(help="Who suggests schedules.")]
-Pruner = Annotated[config.Pruner | None, typer.Option(help="Who stops trials early.")]
 Repeats = Annotated[
     int | None, typer.Option(help="Fresh seeds at most for each finalist; they race.")
 ]

@@ -7,8 +7,7 @@ from pathlib import Path
 from storage.database import open_database
 from storage.records import StageRun, State, Trial
 from storage.store import Store
-from study.config import Strategy, StudyConfig
-from study.halving import Guide, guides, unhalved
+from study.config import StudyConfig
 from study.selector import find_study
 from study.tree import Node, Rank, grow
 from trainers.data.batches import passes_of
@@ -53,7 +52,6 @@ class ShownTree:
     pixels: int
     saved_pixels: int
     seconds: float
-    guides: tuple[Guide, ...]
     roots: tuple[StageNode, ...]
 
 
@@ -64,14 +62,13 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         record = find_study(store, study)
         trials, runs = store.trials(record.id), store.stage_runs(record.id)
         ranks = store.ranks(record)
-        tree = grow(trials, runs, store.links(record.id), ranks)
+        tree = grow(trials, runs, store.links(record.id), ranks, store.calibrated_losses(record))
         photos = _n_train(store, record.manifest_digest)
     finally:
         store.close()
     view = _View(
         record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
     )
-    strategy = Strategy(record.config.get("strategy", Strategy.INDEPENDENT))
     roots = tuple(view.node(root) for root in tree.roots)
     nodes = list(_all(roots))
     return ShownTree(
@@ -82,7 +79,6 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         pixels=sum(node.pixels for node in nodes),
         saved_pixels=sum(node.pixels * (len(node.trials) - 1) for node in nodes),
         seconds=sum(node.seconds for node in nodes),
-        guides=tuple(guides(tree, unhalved(trials, strategy))),
         roots=roots,
     )
 
@@ -107,7 +103,6 @@ class _View:
             if number not in onward and self.trials[number].state is State.PRUNED
         ]
         rank = self.ranks.get(run.id)
-        sign = -1 if self.metric.higher_is_better else 1
         return StageNode(
             key=node.key,
             stage=node.position + 1,
@@ -117,7 +112,7 @@ class _View:
             crop=stage.crop.value,
             seed=node.seed,
             state=run.state,
-            score=None if rank is None or rank[0] == float("inf") else sign * rank[0],
+            score=None if rank is None else self.metric.score_of(rank),
             seconds=run.seconds,
             pixels=stage.epochs * passes_of(stage, self.photos) * self.photos * stage.image_size**2,
             trials=tuple(node.trials),

@@ -2,73 +2,82 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 from storage.records import Role, State, Trial
-from study.config import Strategy, StudyConfig
-from study.halving import goes_on, is_halved, promising
+from study.config import StudyConfig
 from study.racing import Gains, beaten
 from study.tree import Node, StageTree
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
-SUGGESTED = (Role.EXPLORE, Role.BRANCH, Role.FREE)
-"""The roles of trials that the sampler had a say in."""
-
-PLACE_WORTH = 2
-"""How many children more the better of two neighbours at a boundary gets."""
-
 
 @dataclass(frozen=True)
-class RunGiven:
-    """Run a schedule that the sampler has no say in: a probe, a preset's, a line of a grid."""
+class Begin:
+    """Begin a trial. `notes` say for people what is expected of it."""
 
     schedule: Schedule
+    seed: int
+    role: Role
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Explore:
-    """Ask the sampler for a whole schedule. A free one is trained to its end."""
+class GoOn:
+    """Train one stage more of a trial that waits."""
 
-    free: bool = False
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Ask the sampler how to go on after the first `stages` stages of trial `of`."""
-
-    of: Trial
-    stages: int
-    n_stages: int
+    number: int
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """Train the schedule of a trial again, under a fresh seed."""
+class Stop:
+    """End a trial that waits."""
 
-    of: Trial
+    number: int
 
 
-Action = RunGiven | Explore | Branch | Repeat
+Action = Begin | GoOn | Stop
+
+
+class Verdict(Enum):
+    """What becomes of a trial between two stages."""
+
+    GO_ON = auto()
+    WAIT = auto()
+    STOP = auto()
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What has been run. `outcomes` are each repeated schedule's gains, by seed (see `racing`)."""
+    """What has been run.
+
+    `outcomes` are each repeated schedule's gains, by seed (see `racing`), `waiting` the numbers of
+    the trials that wait between two stages. `suggest` asks the sampler for a schedule. Once the
+    budget of compute is `spent`, nothing more is begun.
+    """
 
     trials: Sequence[Trial]
     tree: StageTree
     outcomes: Mapping[str, Sequence[Gains | None]]
+    suggest: Callable[[], Schedule]
+    waiting: Collection[int] = ()
+    spent: bool = False
 
 
 class Policy(Protocol):
     """Decides for a coordinator."""
 
     def next_action(self, standing: Standing) -> Action | None:
-        """Say what to start next, or None when there is nothing to start (now)."""
+        """Say what to do next, or None when there is nothing to do (now)."""
+        ...
+
+    def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
+        """Say what becomes of a trial that could go on after a stage run."""
         ...
 
     def to_go(self, standing: Standing) -> int:
@@ -76,12 +85,59 @@ class Policy(Protocol):
         ...
 
 
+class Explorer(Protocol):
+    """A strategy: says how a search's trials are chosen, and which go on between stages."""
+
+    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
+        """Say what to do next; begin a trial only if that is allowed."""
+        ...
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:
+        """Say what becomes of a trial of its own after a stage run."""
+        ...
+
+
 @dataclass(frozen=True)
-class SearchPolicy:
-    """What `search` does. `given` are the schedules that come first, or all of a grid."""
+class Independent:
+    """Trains whatever the sampler suggests to its end."""
 
     config: StudyConfig
-    given: Sequence[Schedule] = ()
+
+    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
+        """Ask the sampler."""
+        return suggested(standing, self.config) if may_begin else None
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
+        """Go on."""
+        return Verdict.GO_ON
+
+
+@dataclass(frozen=True)
+class Halving(Independent):
+    """Trains what the sampler suggests as long as it is among the best 1/eta after each stage.
+
+    Asynchronous successive halving, with stages as rungs (Li et al., A System for Massively
+    Parallel Hyperparameter Tuning, 2020): each is compared with those that have come as far before
+    it, and the best so far goes on however few there are.
+    """
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:
+        """Compare with what has reached the same place."""
+        rank, reached = after.rank, standing.tree.reached(after.position)
+        if rank is None:
+            return Verdict.GO_ON
+        better = sum(node.rank is not None and node.rank < rank for node in reached)
+        among = better < max(1, len(reached) // self.config.halving.eta)
+        return Verdict.GO_ON if among else Verdict.STOP
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """What `search` does. `given` are the schedules that come first; without `explorer`, all."""
+
+    config: StudyConfig
+    given: Sequence[Schedule]
+    explorer: Explorer | None
 
     def next_action(self, standing: Standing) -> Action | None:
         """Start what is given, then explore, then race the finalists.
@@ -90,20 +146,23 @@ class SearchPolicy:
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        if self._to_explore(exploring):
-            missing = _missing(self.given, exploring)
-            return RunGiven(missing[0]) if missing else _explore(standing, self.config)
-        if any(trial.state is State.RUNNING for trial in exploring):
+        may_begin = not standing.spent and self._to_explore(exploring) > 0
+        missing = _missing(self.given, exploring)
+        if may_begin and missing:
+            return Begin(missing[0], self._seed(standing, missing[0]), Role.PRESET)
+        if self.explorer is not None:
+            action = self.explorer.next_action(standing, may_begin=may_begin)
+            if action is not None:
+                return action
+        if standing.spent or any(trial.state is State.RUNNING for trial in exploring):
             return None
-        repeated = _repeated(standing.trials)
-        waiting = [
-            trial
-            for trial in _racing(standing, exploring, self.config)
-            if repeated[trial.schedule_digest] < self.config.seeds.repeats
-        ]
-        if not waiting:
-            return None
-        return Repeat(min(waiting, key=lambda trial: repeated[trial.schedule_digest]))
+        return self._race(standing, exploring)
+
+    def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
+        """Ask the explorer of what it began itself, unless nothing but a probe was trained."""
+        if self.explorer is None or trial.role is not Role.EXPLORE or after.probe:
+            return Verdict.GO_ON
+        return self.explorer.between_stages(after, standing)
 
     def to_go(self, standing: Standing) -> int:
         """Count the trials that are still to end, repeats included.
@@ -113,7 +172,7 @@ class SearchPolicy:
         out.
         """
         exploring = _exploring(standing)
-        to_explore = self._to_explore(exploring)
+        to_explore = 0 if standing.spent else self._to_explore(exploring)
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
@@ -126,10 +185,25 @@ class SearchPolicy:
         running = sum(trial.state is State.RUNNING for trial in standing.trials)
         return running + to_explore + sum(sorted(missing, reverse=True)[:count])
 
+    def _race(self, standing: Standing, exploring: Sequence[Trial]) -> Begin | None:
+        repeated = _repeated(standing.trials)
+        waiting = [
+            trial
+            for trial in _racing(standing, exploring, self.config)
+            if repeated[trial.schedule_digest] < self.config.seeds.repeats
+        ]
+        if not waiting:
+            return None
+        chosen = min(waiting, key=lambda trial: repeated[trial.schedule_digest])
+        return repeat_of(chosen, standing, self.config)
+
     def _to_explore(self, exploring: Sequence[Trial]) -> int:
-        if self.config.strategy is Strategy.GRID:
+        if self.explorer is None:
             return len(_missing(self.given, exploring))
         return max(self.config.budget.trials - len(exploring), 0)
+
+    def _seed(self, standing: Standing, schedule: Schedule) -> int:
+        return fresh_seed(standing.trials, schedule, self.config.seeds.first)
 
 
 @dataclass(frozen=True)
@@ -138,10 +212,15 @@ class SeedsPolicy:
 
     of: Trial
     seeds: int
+    config: StudyConfig
 
     def next_action(self, standing: Standing) -> Action | None:
         """Train it under one more seed, if there are too few."""
-        return Repeat(self.of) if self._missing(standing) else None
+        return repeat_of(self.of, standing, self.config) if self._missing(standing) else None
+
+    def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
+        """Go on."""
+        return Verdict.GO_ON
 
     def to_go(self, standing: Standing) -> int:
         """Count what runs and what is missing."""
@@ -158,22 +237,24 @@ class SeedsPolicy:
         return max(self.seeds - len(tried), 0)
 
 
-def may_enter(trial: Trial, position: int, key: str, tree: StageTree, config: StudyConfig) -> bool:
-    """Tell whether a trial goes on to its stage at `position`, the stage run `key`.
+def suggested(standing: Standing, config: StudyConfig) -> Begin:
+    """Begin what the sampler suggests; one that was run already becomes one more of its seeds."""
+    schedule = standing.suggest()
+    return Begin(schedule, fresh_seed(standing.trials, schedule, config.seeds.first), Role.EXPLORE)
 
-    Halving stops spending, so what is trained already may always be entered. Whoever was let on is
-    not asked again, and who comes from a probe not at all.
+
+def repeat_of(trial: Trial, standing: Standing, config: StudyConfig) -> Begin:
+    """Begin the schedule of a trial again, under a fresh seed.
+
+    One that was stopped is trained as well: without its weak seeds a mean would flatter.
     """
-    if position == 0 or tree.has_entered(trial.number, position) or not is_halved(trial, config):
-        return True
-    onward, node = tree.find(key), tree.at(trial.number, position - 1)
-    if (onward is not None and onward.rank is not None) or node.rank is None or node.probe:
-        return True
-    return goes_on(node.rank, tree.reached(position - 1), config.halving.eta)
+    tried = [each for each in standing.trials if each.state is not State.PRUNED]
+    seed = fresh_seed(tried, trial.schedule, config.seeds.first)
+    return Begin(trial.schedule, seed, Role.REPEAT)
 
 
 def finalists(exploring: Sequence[Trial], metric: Metric, count: int) -> list[Trial]:
-    """Give one complete trial of each of the `count` best schedules, best first.
+    """Return one complete trial of each of the `count` best schedules, best first.
 
     Schedules are ranked by their mean score in exploration alone: the repeats themselves must not
     change who is repeated.
@@ -187,72 +268,13 @@ def finalists(exploring: Sequence[Trial], metric: Metric, count: int) -> list[Tr
 
 
 def fresh_seed(trials: Iterable[Trial], schedule: Schedule, first: int) -> int:
-    """Give the smallest seed, from `first` on, under which a schedule was not yet trained."""
+    """Return the smallest seed, from `first` on, under which a schedule was not yet trained."""
     digest = schedule.digest
     used = {trial.seed for trial in trials if trial.schedule_digest == digest}
     seed = first
     while seed in used:
         seed += 1
     return seed
-
-
-def _explore(standing: Standing, config: StudyConfig) -> Explore | Branch:
-    if config.strategy is not Strategy.TREE:
-        return Explore()
-    suggested = sum(trial.role in SUGGESTED for trial in standing.trials)
-    if suggested % config.halving.free_every == config.halving.free_every - 1:
-        return Explore(free=True)
-    return _branch(standing, config) or Explore()
-
-
-def _branch(standing: Standing, config: StudyConfig) -> Branch | None:
-    """Find the promising beginning from which to go on, unless a new one is due.
-
-    The one with the fewest children is next, and of these the deeper; but the best at a boundary
-    gets some before the second best gets any. New beginnings count 1/eta: of eta of them, one is
-    promising.
-    """
-    eta, by_number = config.halving.eta, {trial.number: trial for trial in standing.trials}
-    best: tuple[tuple[float, ...], Branch | None] = (_beginnings(standing, config), None)
-    for position in range(max(config.resolved_space.n_stages) - 1):
-        longer = [n for n in config.resolved_space.n_stages if n > position + 1]
-        for place, node in enumerate(promising(standing.tree.reached(position), eta)):
-            of = _suggested_by(node, by_number)
-            children = len(node.children)
-            if of is None or node.seed != config.seeds.first:
-                continue
-            if children >= _ways_on(of.schedule, position, config):
-                continue
-            branch = Branch(of, position + 1, longer[children % len(longer)])
-            turn = (children + PLACE_WORTH * place, -position, place)
-            best = min(best, (turn, branch), key=lambda each: each[0])
-    return best[1]
-
-
-def _beginnings(standing: Standing, config: StudyConfig) -> tuple[float, ...]:
-    """Give the place in the queue of a new beginning; the last one if all are known."""
-    space = config.resolved_space
-    mine = [node for node in standing.tree.roots if node.seed == config.seeds.first]
-    by_number = {trial.number: trial for trial in standing.trials}
-    known = sum(_suggested_by(node, by_number) is not None for node in mine)
-    ways = math.prod(len(values) for values in space.of_stage(0).values())
-    if known >= ways * len(space.backbone) * len(space.hidden):
-        return (math.inf,)
-    return (known / config.halving.eta, 1)
-
-
-def _ways_on(schedule: Schedule, position: int, config: StudyConfig) -> int:
-    """Count the stages that can follow the one at `position`."""
-    choices = config.resolved_space.of_stage(position + 1)
-    smallest = schedule.stages[position].image_size
-    sizes = len([size for size in choices["image_size"] if size >= smallest])
-    others = [len(values) for name, values in choices.items() if name != "image_size"]
-    return max(sizes, 1) * math.prod(others)
-
-
-def _suggested_by(node: Node, trials: Mapping[int, Trial]) -> Trial | None:
-    """Give a trial whose parameters lead to a stage run, if the sampler suggested one."""
-    return next((trials[n] for n in node.trials if trials[n].role in SUGGESTED), None)
 
 
 def _exploring(standing: Standing) -> list[Trial]:
@@ -272,7 +294,7 @@ def _missing(given: Sequence[Schedule], exploring: Sequence[Trial]) -> list[Sche
 
 
 def _racing(standing: Standing, exploring: Sequence[Trial], config: StudyConfig) -> list[Trial]:
-    """Give the finalists that could still be the best."""
+    """Return the finalists that could still be the best."""
     found = finalists(exploring, config.metric, config.seeds.finalists)
     names = [trial.schedule_digest for trial in found]
     outcomes = {name: standing.outcomes.get(name, ()) for name in names}

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from storage.records import (
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
-from study.halving import HALVING, promising
 from study.policy import Standing
 from study.tree import Node
 
@@ -164,17 +162,15 @@ def _before_starts_from_best(standing: Standing, config: StudyConfig) -> set[int
 
 
 def _beginnings(standing: Standing, config: StudyConfig) -> list[Node]:
-    """Give what later trials may begin with, best first.
+    """Return what later trials may begin with, best first.
 
-    Where trials are halved, that is every first stage, of which a space has few and any suggestion
-    may take one, and the promising ones of the others.
+    That is every first stage, of which a space has few and any suggestion may take one, and of the
+    others as many as trials keep their weights.
     """
-    if config.strategy not in HALVING:
-        return list(standing.tree)
-    roots = sorted(standing.tree.roots, key=lambda node: node.rank or (math.inf,))
-    longer = range(1, max(config.resolved_space.n_stages) - 1)
-    reached = [promising(standing.tree.reached(p), config.halving.eta) for p in longer]
-    return list(chain(roots, *reached))
+    ranked = sorted(standing.tree, key=lambda node: node.rank or (math.inf,))
+    first = [node for node in ranked if node.position == 0]
+    later = [node for node in ranked if node.position > 0]
+    return first + later[: config.keep.trials]
 
 
 def _why(checkpoint: Checkpoint, config: StudyConfig) -> str:

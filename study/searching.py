@@ -21,14 +21,14 @@ from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.drift import searched_by
 from study.fitting import Fit, fit, tried_first
+from study.forecasting import Forecasting
 from study.freezing import describe_data, keep_check, known_data, pass_gate, read_data
-from study.halving import HALVING, guides, unhalved
 from study.interruption import interruption
 from study.listing import find_trial
 from study.ownership import Ownership
-from study.policy import Policy, SearchPolicy, SeedsPolicy
+from study.policy import Explorer, Halving, Independent, Policy, SearchPolicy, SeedsPolicy
 from study.presets import grid_schedules
-from study.progress import Listener, Notice, SearchStarted, noticing, telling
+from study.progress import Listener, SearchStarted, noticing, telling
 from study.selector import find_study
 from study.settings import load_config, settings_of
 from study.space import may_move_a_probe, moves_a_probe, views_of
@@ -95,7 +95,7 @@ def repeat(
     finally:
         store.close()
     config = stored_config(record, storage)
-    return run_search(config, listener, lambda *_: SeedsPolicy(of, seeds))
+    return run_search(config, listener, lambda *_: SeedsPolicy(of, seeds, config))
 
 
 def run_search(
@@ -164,7 +164,6 @@ def run_search(
                 coordinator.run()
             if ownership.lost:
                 raise ownership.lost
-            _tell_of_boundaries(coordinator, listener)
             return SearchOutcome(
                 study=config.study_name,
                 ended=coordinator.ended,
@@ -179,10 +178,18 @@ def run_search(
 def search_policy(fit: Fit, weights: str) -> SearchPolicy:
     """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
     config = fit.config
-    if config.grid is not None:
-        backbone = config.resolved_space.backbone[0]
-        return SearchPolicy(config, grid_schedules(Path(config.grid), backbone, weights))
-    return SearchPolicy(config, tried_first(fit, weights))
+    match config.strategy:
+        case Strategy.GRID:
+            backbone = config.resolved_space.backbone[0]
+            given = grid_schedules(Path(config.grid or ""), backbone, weights)
+            return SearchPolicy(config, given, None)
+        case Strategy.FORECAST:
+            strategy: Explorer = Forecasting(config, weights, fit.facts.training)
+        case Strategy.ASHA:
+            strategy = Halving(config)
+        case Strategy.INDEPENDENT:
+            strategy = Independent(config)
+    return SearchPolicy(config, tried_first(fit, weights), strategy)
 
 
 def _warn_of_moving(
@@ -211,27 +218,6 @@ def _spent(coordinator: Coordinator, deadline: float) -> str | None:
     if hours is not None and coordinator.seconds >= hours * 3600 * config.workers_per_device:
         return f"the {hours:g} hours of --max-gpu-hours are used"
     return None
-
-
-def _tell_of_boundaries(coordinator: Coordinator, listener: Listener) -> None:
-    """Record how well stages foretell each other; warn where halving goes by poor guides."""
-    strategy = coordinator.config.strategy
-    free = unhalved(coordinator.standing.trials, strategy)
-    found = guides(coordinator.tree, free)
-    coordinator.suggestions.note(
-        "rank correlations",
-        {f"stages {g.position + 1}-{g.position + 2}": round(g.correlation, 3) for g in found},
-    )
-    for guide in found:
-        if guide.poor and strategy in HALVING:
-            here = f"after stages {guide.position + 1} and {guide.position + 2}"
-            listener(
-                Notice(
-                    f"the scores {here} hardly go together (rank correlation "
-                    f"{guide.correlation:.2f} over {guide.pairs}): halving there stops good "
-                    "schedules, too; make the earlier stage longer, or give --strategy independent"
-                )
-            )
 
 
 def _views(policy: Policy) -> list[Stage]:
@@ -279,7 +265,6 @@ def make_suggestions(
         config.study_name,
         metric=config.metric,
         sampler=config.sampler,
-        pruner=config.pruner,
         seed=config.seeds.first,
         patience=patience,
         claim=claim,

@@ -4,32 +4,54 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from storage.records import Role, StageRun, State, Trial
-from trainers.schedule import Train
+from trainers.schedule import Schedule, Train
 
 Rank = tuple[float, float]
 """How good an epoch is: the smaller, the better (see `Metric.rank`)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a stage run: its best epoch's rank, the least calibrated loss, its seconds."""
+
+    rank: Rank
+    loss: float | None
+    seconds: float
 
 
 @dataclass(eq=False)
 class Node:
     """A stage run in the tree.
 
-    `position` counts stages from 0. `trials` are the numbers of those that share it, in the order
-    they entered. `rank` is that of its best epoch, once all its epochs are trained; `failed` says
-    that it cannot be trained. `explored` are those that other trials than repeats have entered. A
-    `probe` tells little of what can be made of its head.
+    It trains the last stage of `prefix`. `trials` are the numbers of those that share it, in the
+    order they entered. `trained` says what came of it, once all its epochs are done, `failed` that
+    it cannot be trained. `explored` are those that other trials than repeats have entered.
     """
 
     key: str
-    position: int
+    prefix: Schedule = field(repr=False)
     seed: int
     parent: "Node | None" = field(repr=False)
-    probe: bool = False
     trials: list[int] = field(default_factory=list)
     children: "list[Node]" = field(default_factory=list, repr=False)
     explored: bool = False
-    rank: Rank | None = None
+    trained: Trained | None = None
     failed: bool = False
+
+    @property
+    def position(self) -> int:
+        """The place of its stage in the schedule, from 0."""
+        return len(self.prefix.stages) - 1
+
+    @property
+    def rank(self) -> Rank | None:
+        """That of its best epoch, if it is trained."""
+        return self.trained and self.trained.rank
+
+    @property
+    def probe(self) -> bool:
+        """Whether it trains nothing of the body: it tells little of what can be made of it."""
+        return self.prefix.stages[-1].train is Train.PROBE
 
 
 class StageTree:
@@ -46,8 +68,8 @@ class StageTree:
         node = self._nodes.get(key)
         if node is None:
             parent = self._at[trial.number, position - 1] if position else None
-            probe = trial.schedule.stages[position].train is Train.PROBE
-            node = self._nodes[key] = Node(key, position, trial.seed, parent, probe)
+            prefix = trial.schedule.prefixes()[position]
+            node = self._nodes[key] = Node(key, prefix, trial.seed, parent)
             (parent.children if parent else self.roots).append(node)
         if trial.number not in node.trials:
             node.trials.append(trial.number)
@@ -57,13 +79,13 @@ class StageTree:
             self._note_reached(node)
         return node
 
-    def finish(self, key: str, rank: Rank) -> None:
-        """Note that a stage run is trained; `rank` is that of its best epoch."""
+    def finish(self, key: str, trained: Trained) -> None:
+        """Note what came of a stage run."""
         node = self._nodes[key]
-        if node.rank is None:
-            node.rank = rank
+        new = node.trained is None
+        node.trained, node.failed = trained, False
+        if new:
             self._note_reached(node)
-        node.rank, node.failed = rank, False
 
     def fail(self, key: str) -> None:
         """Note that a stage run could not be trained."""
@@ -85,6 +107,13 @@ class StageTree:
         """Give the stage run of a trial at a position that it has entered."""
         return self._at[trial, position]
 
+    def last_trained(self, trial: int) -> Node | None:
+        """Return the last of a trial's stage runs that are trained."""
+        last, position = None, 0
+        while (node := self._at.get((trial, position))) is not None and node.trained:
+            last, position = node, position + 1
+        return last
+
     def find(self, key: str) -> Node | None:
         """Give the stage run of that key, if a trial has entered it."""
         return self._nodes.get(key)
@@ -94,7 +123,7 @@ class StageTree:
         return iter(self._nodes.values())
 
     def _note_reached(self, node: Node) -> None:
-        if node.explored and node.rank is not None and not node.probe:
+        if node.explored and node.trained and not node.probe:
             self._reached.setdefault(node.position, []).append(node)
 
 
@@ -103,11 +132,12 @@ def grow(
     runs: Iterable[StageRun],
     links: Iterable[tuple[int, int, int]],
     ranks: Mapping[int, Rank],
+    losses: Mapping[int, float],
 ) -> StageTree:
     """Make the tree of a study from its rows.
 
-    `links` are (trial's number, position, stage run's id), `ranks` those of best epochs by the
-    stage run's id.
+    `links` are (trial's number, position, stage run's id), `ranks` those of best epochs and
+    `losses` the least calibrated ones, both by the stage run's id.
     """
     tree = StageTree()
     by_number = {trial.number: trial for trial in trials}
@@ -116,7 +146,7 @@ def grow(
         tree.enter(by_number[number], position, by_id[run_id].key)
     for run in sorted(by_id.values(), key=lambda each: each.id):
         if run.state is State.COMPLETE and run.id in ranks and tree.find(run.key):
-            tree.finish(run.key, ranks[run.id])
+            tree.finish(run.key, Trained(ranks[run.id], losses.get(run.id), run.seconds))
         elif run.state is State.FAILED and tree.find(run.key):
             tree.fail(run.key)
     return tree

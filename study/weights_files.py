@@ -7,7 +7,7 @@ from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Tria
 from storage.store import Store
 from storage.vault import StoredFile, Vault
 from study.naming import weights_name
-from study.tree import Rank
+from study.tree import Trained
 from trainers.base import BEST, LAST
 from trainers.handover import network_alone
 from trainers.metrics import Metric
@@ -75,10 +75,8 @@ class WeightsFiles:
                 del kept[kind]
         return kept
 
-    def seal(
-        self, run: StageRun, state: State, trial: Trial, epochs_before: int, *, with_last: bool
-    ) -> tuple[float, Rank]:
-        """End a stage run that `trial` had trained; give its seconds and its best epoch's rank.
+    def seal(self, run: StageRun, trial: Trial, epochs_before: int, *, with_last: bool) -> Trained:
+        """End a stage run that `trial` had trained; return what came of it.
 
         `epochs_before` are those of the trial's earlier stages. `last` is kept where a stage
         follows that may start from it.
@@ -95,12 +93,14 @@ class WeightsFiles:
             else:
                 sealed.append(self._seal_file(run, kind, trial, epochs_before, epoch))
         seconds = sum(epoch.seconds for epoch in epochs)
-        self._store.seal_stage_run(run.id, state, seconds, sealed)
+        self._store.seal_stage_run(run.id, State.COMPLETE, seconds, sealed)
         for old in before.values():
             if old not in sealed:
                 self._vault.delete(old.path, old.sha256)
         self._vault.discard(run.key)
-        return seconds, chosen[Kind.BEST].rank(self._metric)
+        losses = [epoch.calibrated_loss for epoch in epochs if epoch.calibrated_loss is not None]
+        rank = chosen[Kind.BEST].rank(self._metric)
+        return Trained(rank, min(losses, default=None), seconds)
 
     def _seal_file(
         self, run: StageRun, kind: Kind, trial: Trial, epochs_before: int, epoch: EpochRecord

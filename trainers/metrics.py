@@ -22,6 +22,10 @@ class Metric(StrEnum):
         """Whether a greater score wins."""
         return self is not Metric.LOG_LOSS
 
+    def score_of(self, rank: tuple[float, float]) -> float | None:
+        """Return the score that a rank stands for; None if it was no number."""
+        return None if rank[0] == np.inf else -rank[0] if self.higher_is_better else rank[0]
+
     def rank(self, score: float, loss: float) -> tuple[float, float]:
         """Give a key that sorts the better first: by score, ties by loss. NaN comes last."""
         if np.isnan(score):

@@ -56,7 +56,6 @@ def search(
     preset: flags.Preset = None,
     portfolio: flags.Portfolio = None,
     sampler: flags.Sampler = None,
-    pruner: flags.Pruner = None,
     repeats: flags.Repeats = None,
     finalists: flags.Finalists = None,
     seed: flags.Seed = None,

@@ -17,7 +17,7 @@ _STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
 
 
 def print_tree(console: Console, shown: ShownTree) -> None:
-    """Print the tree, what sharing saved, and how well stages foretell each other."""
+    """Print the tree, and what sharing saved."""
     whole = shown.pixels + shown.saved_pixels
     saved = f", {100 * shown.saved_pixels / whole:.0f} % saved by sharing" if whole else ""
     tree = Tree(
@@ -28,14 +28,6 @@ def print_tree(console: Console, shown: ShownTree) -> None:
     for root in shown.roots:
         _grow(tree, root, shown.metric)
     console.print(tree, highlight=False, soft_wrap=True)
-    for guide in shown.guides:
-        who = "stage runs" if guide.fair else "that were let on, which lowers it"
-        console.print(
-            f"scores after stages {guide.position + 1} and {guide.position + 2}: rank correlation "
-            f"{guide.correlation:.2f} over {guide.pairs} {who}"
-            + ("; [yellow]halving goes by a poor guide there[/]" if guide.poor else ""),
-            highlight=False,
-        )
 
 
 def _grow(tree: Tree, node: StageNode, metric: Metric) -> None:

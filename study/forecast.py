@@ -1,0 +1,281 @@
+"""What to expect of a schedule, from all stage runs so far: a Gaussian process. Pure.
+
+It models the logarithm of a stage run's calibrated loss. Each stage run is a schedule that ended
+there, so early stages tell of later ones, as in freeze-thaw Bayesian optimization (Swersky, Snoek
+& Adams 2014). The covariance has three parts: similar stages come out alike (a mean and a product
+of one kernel per field), stage runs of one path share its luck, and what validation photos tell is
+noisy.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
+
+Array = NDArray[np.float64]
+Features = Mapping[str, float | str | None]
+"""What decides how a stage run comes out: numbers, which have an order, and names."""
+
+RATIOS = {
+    "work": 8,
+    "image_size": 2,
+    "batch_size": 4,
+    "cycle_len": 4,
+    "min_steps": 4,
+    "lr body-early": 10,
+    "lr body-late": 10,
+    "lr head": 10,
+    "before image_size": 2,
+    "before lr head": 10,
+}
+"""What matters by its ratio, and the ratio that similarity reaches over."""
+
+STEPS = {
+    "hidden": 500,
+    "place": 1,
+    "n_cycles": 2,
+    "cycle_mult": 1,
+    "warm_up": 0.3,
+    "layer_decay": 0.3,
+    "max_zoom": 0.3,
+    "erasing": 0.5,
+    "mixup": 0.5,
+    "cutmix": 1,
+    "dropout": 0.5,
+    "drop_path": 0.2,
+    "frozen": 0.5,
+    "views": 8,
+    "weight_decay": 0.1,
+    "clip_grad": 2,
+    "label_smoothing": 0.2,
+    "ema": 0.05,
+}
+"""What matters by its difference, and how far similarity reaches."""
+
+NAMES = (
+    *("backbone", "train", "annealing", "crop", "augmentation", "batch_norm", "optimizer"),
+    *("balance", "tta", "start_from", "before train"),
+)
+"""What has no order: two of them are as far apart as similarity reaches."""
+
+REACH = {
+    **{name: math.log(ratio) for name, ratio in RATIOS.items()},
+    **STEPS,
+    **dict.fromkeys(NAMES, 1),
+}
+
+VARYING = 8
+"""So many fields that vary are usual: their kernels' sum is divided by it."""
+
+INHERITED = 0.75
+"""The part of a stage run's luck that the next stage keeps; 0.5 to 0.95 made no difference."""
+
+LUCK = 0.5
+"""The part of the variance between seeds that is in the weights; validation adds the rest."""
+
+SPREADS = tuple(0.02 * 2**power for power in range(7))
+"""The standard deviations between schedules that are tried, in log loss."""
+
+NOISES = tuple(0.01 * 2**power for power in range(6))
+"""Those between seeds of one schedule."""
+
+USUAL = {"spread": (0.2, 1.0), "noise": (0.06, 0.7)}
+"""The priors of both: median and standard deviation of the logarithm."""
+
+OFFSET = 1.0
+"""The prior standard deviation of the mean, which depends on the data alone."""
+
+JITTER = 1e-9
+
+SMALLEST = 1e-4
+"""No loss counts as less: where all photos are right, nothing is to be gained."""
+
+MOST = 300
+"""So many stage runs are modelled: the better half of them the best, the others the newest."""
+
+FITTED = 100
+"""At most so many of them, the first, decide on spread and noise."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A stage run that was trained or could be.
+
+    `path` names the stage runs that it goes through and has its luck from, its own last.
+    """
+
+    features: Features
+    path: tuple[Hashable, ...]
+
+
+class Forecast:
+    """What `losses`, the calibrated losses of `points`, let one expect of these and of others."""
+
+    def __init__(self, points: Sequence[Point], losses: Sequence[float]) -> None:
+        from scipy.linalg import solve_triangular
+
+        logs = np.log(np.maximum(losses, SMALLEST))
+        telling = _telling(logs)
+        self._solve = partial(solve_triangular, lower=True)
+        self._points, logs = [points[place] for place in telling], logs[telling]
+        self._spread, self._noise = _fit(self._points[:FITTED], logs[:FITTED])
+        self._mean = float(logs.mean()) if len(logs) else 0.0
+        alike = self._covariance(self._points, self._points)
+        self._root = np.linalg.cholesky(alike + self._of_validation * np.eye(len(logs)))
+        self._told = self._solve(self._root, logs - self._mean)
+        self.known = self._mean + self._solve(self._root, alike).T @ self._told
+
+    def at(self, points: Sequence[Point], pending: Sequence[Point] = ()) -> tuple[Array, Array]:
+        """Return mean and standard deviation of the log loss of each, validation's noise left out.
+
+        What is `pending` in training counts as if it had come out as expected (Ginsbourger et al.
+        2010): so its neighbours are known better, and promise less.
+        """
+        across = self._solve(self._root, self._covariance(self._points, points))
+        variance = self._own(points) - np.square(across).sum(axis=0)
+        if pending:
+            between = self._solve(self._root, self._covariance(self._points, pending))
+            theirs = self._covariance(pending, pending) - between.T @ between
+            root = np.linalg.cholesky(theirs + self._of_validation * np.eye(len(pending)))
+            further = self._covariance(pending, points) - between.T @ across
+            variance -= np.square(self._solve(root, further)).sum(axis=0)
+        return self._mean + across.T @ self._told, np.sqrt(np.maximum(variance, JITTER))
+
+    @property
+    def _of_validation(self) -> float:
+        return (1 - LUCK) * self._noise**2 + JITTER
+
+    def _covariance(self, rows: Sequence[Point], columns: Sequence[Point]) -> Array:
+        alike = self._spread**2 * _similarity(rows, columns)
+        return np.asarray(alike + LUCK * self._noise**2 * _shared(rows, columns) + OFFSET**2)
+
+    def _own(self, points: Sequence[Point]) -> Array:
+        lucky = np.array([bool(point.path) for point in points])
+        alike = self._spread**2 * SELF_SIMILARITY + OFFSET**2
+        return np.asarray(alike + LUCK * self._noise**2 * lucky)
+
+
+def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
+    """Return how far below `best` each may be expected to come out (Mockus 1975)."""
+    from scipy.special import ndtr
+
+    gap = best - mean
+    z = gap / sd
+    density = np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi)
+    return np.asarray(gap * ndtr(z) + sd * density)
+
+
+def _telling(logs: Array) -> list[int]:
+    if len(logs) <= MOST:
+        return list(range(len(logs)))
+    newest = range(len(logs) - MOST // 2, len(logs))
+    older = np.argsort(logs[: newest.start], kind="stable")[: MOST - len(newest)]
+    return [*sorted(older.tolist()), *newest]
+
+
+def _fit(points: Sequence[Point], logs: Array) -> tuple[float, float]:
+    """Return the most probable spread and noise, a posteriori."""
+    best = (-math.inf, 0.0, 0.0)
+    alike, shared = _similarity(points, points), _shared(points, points)
+    off = logs - logs.mean() if len(logs) else logs
+    for spread, noise in product(SPREADS, NOISES):
+        luck = LUCK * noise**2
+        covariance = spread**2 * alike + luck * shared + OFFSET**2
+        covariance += (noise**2 - luck + JITTER) * np.eye(len(off))
+        root = np.linalg.cholesky(covariance)
+        told = np.linalg.solve(root, off)
+        likelihood = -told @ told / 2 - np.log(np.diag(root)).sum()
+        found = likelihood + _prior("spread", spread) + _prior("noise", noise)
+        best = max(best, (float(found), spread, noise))
+    return best[1], best[2]
+
+
+def _prior(name: str, value: float) -> float:
+    usual, sd = USUAL[name]
+    return -((math.log(value / usual) / sd) ** 2) / 2
+
+
+def _similarity(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
+    """Return how alike stage runs are, shape (rows, columns): a sum and a product over fields."""
+    n, described = len(rows), [point.features for point in (*rows, *columns)]
+    total, apart = np.full((n, len(columns)), float(len(REACH))), np.zeros((n, len(columns)))
+    for name, reach in REACH.items():
+        values = [each.get(name) for each in described]
+        places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+        if len(places) == 1:
+            continue
+        squares = _squares(list(places), reach)
+        code = np.array([places[value] for value in values])
+        mine, theirs = code[:n], code[n:]
+        total += np.expm1(-squares / 2)[mine][:, theirs]
+        apart += squares[mine][:, theirs]
+    return np.asarray((total / VARYING + np.exp(-apart / 2)) / 2)
+
+
+SELF_SIMILARITY = (len(REACH) / VARYING + 1) / 2
+
+
+def _squares(values: Sequence[Any], reach: float) -> Array:
+    """Return the squared distances of a field's values."""
+    line = np.array([v if isinstance(v, float) else math.nan for v in values])
+    along = np.square((line[:, None] - line) / reach)
+    return np.where(np.isnan(along), 1 - np.eye(len(values)), along)
+
+
+def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
+    """Return how far stage runs share their luck: it is inherited along their paths."""
+    names: dict[Hashable, int] = {}
+    deep = max((len(point.path) for point in (*rows, *columns)), default=0)
+    ids = np.full((len(rows) + len(columns), deep), -1)
+    for row, point in enumerate((*rows, *columns)):
+        ids[row, : len(point.path)] = [names.setdefault(key, len(names)) for key in point.path]
+    mine, theirs = ids[: len(rows), None], ids[None, len(rows) :]
+    common = np.logical_and.accumulate((mine == theirs) & (mine >= 0), axis=2).sum(axis=2)
+    steps = (mine >= 0).sum(axis=2) + (theirs >= 0).sum(axis=2) - 2 * common
+    return np.where(common > 0, INHERITED**steps, 0.0)
+
+
+def features_of(prefix: Schedule) -> Features:
+    """Return what the last of these stages, and what came before it, make of its outcome."""
+    *before, stage = prefix.stages
+    found = {
+        "backbone": prefix.backbone,
+        "hidden": sum(prefix.hidden),
+        "place": sum(each.train is Train.NETWORK for each in before),
+        "work": sum(map(_work, prefix.stages)),
+        **_described(stage),
+    }
+    if before:
+        earlier = _described(before[-1])
+        found |= {
+            name: earlier.get(name.removeprefix("before ")) for name in REACH if "before " in name
+        }
+    return {name: _ordered(name, value) for name, value in found.items()}
+
+
+def _described(stage: Stage) -> dict[str, Any]:
+    plain = dict(vars(stage))
+    rates, dropout = plain.pop("lrs"), plain["dropout"]
+    plain["dropout"] = dropout if isinstance(dropout, float) else dropout[-1]
+    plain |= {f"lr {group}": rate for group, rate in zip(LAYER_GROUPS, rates, strict=True)}
+    means = PROBE_FIELDS if stage.train is Train.PROBE else plain
+    return {name: plain[name] for name in plain if name in means}
+
+
+def _work(stage: Stage) -> float:
+    """Return how much a stage trains, but for the photos: the same for all of a study."""
+    return stage.epochs * stage.min_steps * stage.batch_size * stage.image_size**2
+
+
+def _ordered(name: str, value: Any) -> float | str | None:
+    """Return a number on the scale on which equal steps matter alike; a name as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value if value is None else str(value)
+    return math.log(max(value, 1e-9)) if name in RATIOS else float(value)

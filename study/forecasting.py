@@ -1,0 +1,159 @@
+"""The strategy `forecast`: train what promises most for each second that is still to be paid. Pure.
+
+Candidates are the trials that wait between two stages, other seeds of what looks best, its
+neighbours, and fresh schedules. All are forecast to their ends; one stage is trained, and then all
+is asked anew. Nothing is stopped for good before the search ends.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+
+from storage.records import Role, State, Trial
+from study.candidates import anywhere, neighbours
+from study.config import StudyConfig
+from study.forecast import Forecast, Point, expected_improvement, features_of
+from study.policy import Action, Begin, GoOn, Standing, Stop, Verdict, fresh_seed, suggested
+from study.stage_costs import StageCosts
+from study.tree import Node
+from trainers.schedule import Schedule, Train
+
+FEW = 3
+"""So many trained networks are needed for a forecast; before, the sampler is asked."""
+
+BEST = 3
+"""Of so many of the best schedules other seeds and neighbours are candidates."""
+
+NEIGHBOURS, FRESH = 12, 24
+"""How many neighbours each of them gets, and how many candidates come from anywhere."""
+
+LEAST = 0.002
+"""What a trial that waits must promise, in log loss, to be gone on with past the last trial."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What could be done next: `action` leads to the end of `schedule` under `seed`."""
+
+    action: Begin | GoOn
+    schedule: Schedule
+    seed: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Forecasting:
+    """Explores by a forecast; `photos` are the training photos."""
+
+    config: StudyConfig
+    weights: str
+    photos: int
+    _points: dict[str, Point] = field(default_factory=dict, compare=False)
+
+    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
+        """Choose by expected improvement of the best final result per second."""
+        known = [node for node in standing.tree if node.trained and node.trained.loss is not None]
+        if may_begin and sum(not node.probe for node in known) < FEW:
+            return suggested(standing, self.config)
+        options = list(self._options(standing, known, may_begin=may_begin))
+        if options and known:
+            chosen = self._choose(options, standing, known, least=0 if may_begin else LEAST)
+            if chosen is not None:
+                return chosen
+        if may_begin or not standing.waiting or self._in_training(standing):
+            return None
+        return Stop(min(standing.waiting))
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
+        """Wait until it is the most promising."""
+        return Verdict.WAIT
+
+    def _choose(
+        self, options: Sequence[Option], standing: Standing, known: Sequence[Node], least: float
+    ) -> Action | None:
+        forecast = Forecast([self._known(node) for node in known], [_loss(node) for node in known])
+        pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
+        points = [point_of(each.schedule, each.seed) for each in options]
+        mean, sd = forecast.at(points, pending)
+        gain = expected_improvement(mean, sd, float(forecast.known.min()))
+        costs = StageCosts(self.photos, ((n.prefix, n.trained.seconds) for n in known if n.trained))
+        done = {(node.prefix, node.seed) for node in known}
+        seconds = np.array([_left(each, costs, done) for each in options])
+        place = int((gain / seconds).argmax())
+        if gain[place] < least:
+            return None
+        low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
+        notes = {
+            "why": options[place].why,
+            "expected loss": float(middle),
+            "interval": [float(low), float(high)],
+            "seconds to go": round(float(seconds[place])),
+        }
+        return replace(options[place].action, notes=notes)
+
+    def _options(
+        self, standing: Standing, known: Sequence[Node], *, may_begin: bool
+    ) -> Iterator[Option]:
+        trials = {trial.number: trial for trial in standing.trials}
+        if not standing.spent:
+            for number in sorted(standing.waiting):
+                of = trials[number]
+                yield Option(GoOn(number), of.schedule, of.seed, "goes on")
+        if not may_begin:
+            return
+        space, first = self.config.resolved_space, self.config.seeds.first
+        dice = np.random.default_rng([first, len(trials), len(known)])
+        begun = {(trial.schedule, trial.seed) for trial in standing.trials}
+        yield from self._new(standing.suggest(), standing, "suggested by the sampler")
+        for best in self._best(standing, known):
+            yield from self._new(best, standing, "another seed")
+            for near in islice(neighbours(best, space, dice), NEIGHBOURS):
+                if (near, first) not in begun:
+                    yield from self._new(near, standing, "a neighbour of the best")
+        for fresh in islice(anywhere(space, self.weights, dice), FRESH):
+            if (fresh, first) not in begun:
+                yield from self._new(fresh, standing, "from anywhere")
+
+    def _new(self, schedule: Schedule, standing: Standing, why: str) -> Iterator[Option]:
+        seed = fresh_seed(standing.trials, schedule, self.config.seeds.first)
+        yield Option(Begin(schedule, seed, Role.EXPLORE), schedule, seed, why)
+
+    def _best(self, standing: Standing, known: Sequence[Node]) -> list[Schedule]:
+        """Return the schedules of the best trials, each once."""
+        trials = {trial.number: trial for trial in standing.trials}
+        found: dict[Schedule, None] = {}
+        for node in sorted(known, key=lambda node: _loss(node)):
+            for number in node.trials:
+                schedule = trials[number].schedule
+                if len(schedule.stages) == node.position + 1 and not node.probe:
+                    found[schedule] = None
+        return list(found)[:BEST]
+
+    def _in_training(self, standing: Standing) -> list[Trial]:
+        running = (trial for trial in standing.trials if trial.state is State.RUNNING)
+        return [trial for trial in running if trial.number not in standing.waiting]
+
+    def _known(self, node: Node) -> Point:
+        if node.key not in self._points:
+            self._points[node.key] = point_of(node.prefix, node.seed)
+        return self._points[node.key]
+
+
+def point_of(schedule: Schedule, seed: int) -> Point:
+    """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
+    path = ((p, seed) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
+    return Point(features_of(schedule), tuple(path))
+
+
+def _loss(node: Node) -> float:
+    return node.trained.loss if node.trained and node.trained.loss is not None else math.inf
+
+
+def _left(option: Option, costs: StageCosts, done: set[tuple[Schedule, int]]) -> float:
+    """Return the seconds that are still to be paid."""
+    prefixes = option.schedule.prefixes()
+    missing = [prefix for prefix in prefixes if (prefix, option.seed) not in done]
+    return max(sum(costs.seconds(prefix) for prefix in missing), 1e-3)
