@@ -56,14 +56,13 @@ class Forecasting:
     def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
         """Choose by expected improvement of the best final result per second."""
         known = [node for node in standing.tree if node.trained and node.trained.loss is not None]
-        if may_begin and sum(not node.probe for node in known) < FEW:
-            return suggested(standing, self.config)
+        if sum(not node.probe for node in known) < FEW:
+            return self._without_forecast(standing, may_begin=may_begin)
         options = list(self._options(standing, known, may_begin=may_begin))
-        if options and known:
-            chosen = self._choose(options, standing, known, least=0 if may_begin else LEAST)
-            if chosen is not None:
-                return chosen
-        if may_begin or not standing.waiting or self._in_training(standing):
+        chosen, gain = self._choose(options, standing, known) if options else (None, 0.0)
+        if may_begin or gain >= LEAST:
+            return chosen
+        if not standing.waiting or self._in_training(standing):
             return None
         return Stop(min(standing.waiting))
 
@@ -71,9 +70,18 @@ class Forecasting:
         """Wait until it is the most promising."""
         return Verdict.WAIT
 
+    def _without_forecast(self, standing: Standing, *, may_begin: bool) -> Action | None:
+        """Begin what the sampler suggests; go on with what waits if nothing may be begun."""
+        if may_begin:
+            return suggested(standing, self.config)
+        if not standing.waiting:
+            return None
+        first = min(standing.waiting)
+        return Stop(first) if standing.spent else GoOn(first)
+
     def _choose(
-        self, options: Sequence[Option], standing: Standing, known: Sequence[Node], least: float
-    ) -> Action | None:
+        self, options: Sequence[Option], standing: Standing, known: Sequence[Node]
+    ) -> tuple[Action, float]:
         forecast = Forecast([self._known(node) for node in known], [_loss(node) for node in known])
         pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
         points = [point_of(each.schedule, each.seed) for each in options]
@@ -83,8 +91,6 @@ class Forecasting:
         done = {(node.prefix, node.seed) for node in known}
         seconds = np.array([_left(each, costs, done) for each in options])
         place = int((gain / seconds).argmax())
-        if gain[place] < least:
-            return None
         low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
         notes = {
             "why": options[place].why,
@@ -92,7 +98,7 @@ class Forecasting:
             "interval": [float(low), float(high)],
             "seconds to go": round(float(seconds[place])),
         }
-        return replace(options[place].action, notes=notes)
+        return replace(options[place].action, notes=notes), float(gain[place])
 
     def _options(
         self, standing: Standing, known: Sequence[Node], *, may_begin: bool

@@ -52,21 +52,25 @@ class Verdict(Enum):
     STOP = auto()
 
 
+def _nobody() -> Schedule:
+    raise LookupError("suggest must ask a sampler where schedules are explored, got none")
+
+
 @dataclass(frozen=True)
 class Standing:
     """What has been run.
 
     `outcomes` are each repeated schedule's gains, by seed (see `racing`), `waiting` the numbers of
-    the trials that wait between two stages. `suggest` asks the sampler for a schedule. Once the
-    budget of compute is `spent`, nothing more is begun.
+    the trials that wait between two stages. Once the budget of compute is `spent`, nothing more is
+    begun. `suggest` asks the sampler for a schedule.
     """
 
     trials: Sequence[Trial]
     tree: StageTree
     outcomes: Mapping[str, Sequence[Gains | None]]
-    suggest: Callable[[], Schedule]
     waiting: Collection[int] = ()
     spent: bool = False
+    suggest: Callable[[], Schedule] = _nobody
 
 
 class Policy(Protocol):
@@ -136,8 +140,8 @@ class SearchPolicy:
     """What `search` does. `given` are the schedules that come first; without `explorer`, all."""
 
     config: StudyConfig
-    given: Sequence[Schedule]
-    explorer: Explorer | None
+    given: Sequence[Schedule] = ()
+    explorer: Explorer | None = None
 
     def next_action(self, standing: Standing) -> Action | None:
         """Start what is given, then explore, then race the finalists.
