@@ -303,7 +303,9 @@ class Coordinator:
         story = {"seconds": round(trial.seconds, 1), "weights": file, "failure": failure}
         self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
         self.suggestions.tell(number, state, self._value(trial))
-        self.listener(TrialFinished(trial, course.steps, file, self.policy.to_go(self.standing)))
+        standing = self.standing
+        to_go, outlook = self.policy.to_go(standing), self.policy.outlook(standing)
+        self.listener(TrialFinished(trial, course.steps, file, to_go, outlook))
         if state is not State.FAILED:
             self._failures.forget()
         if self.ended >= self._tidy_at:

@@ -11,14 +11,26 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from study.candidates import anywhere, neighbours
 from study.config import StudyConfig
-from study.forecast import Forecast, Point, expected_improvement, features_of
-from study.policy import Action, Begin, GoOn, Standing, Stop, Verdict, fresh_seed, suggested
+from study.forecast import SMALLEST, Forecast, Point, expected_improvement, features_of
+from study.policy import (
+    Action,
+    Begin,
+    GoOn,
+    Outlook,
+    Standing,
+    Stop,
+    Verdict,
+    fresh_seed,
+    suggested,
+)
 from study.stage_costs import StageCosts
 from study.tree import Node
+from trainers.metrics import Metric
 from trainers.schedule import Schedule, Train
 
 FEW = 3
@@ -29,6 +41,9 @@ BEST = 3
 
 NEIGHBOURS, FRESH = 12, 24
 """How many neighbours each of them gets, and how many candidates come from anywhere."""
+
+FLAT = 0.5
+"""As much compute again must be expected to bring this part of validation's noise."""
 
 LEAST = 0.002
 """What a trial that waits must promise, in log loss, to be gone on with past the last trial."""
@@ -55,7 +70,7 @@ class Forecasting:
 
     def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
         """Choose by expected improvement of the best final result per second."""
-        known = [node for node in standing.tree if node.trained and node.trained.loss is not None]
+        known = self._known(standing)
         if sum(not node.probe for node in known) < FEW:
             return self._without_forecast(standing, may_begin=may_begin)
         options = list(self._options(standing, known, may_begin=may_begin))
@@ -79,17 +94,41 @@ class Forecasting:
         first = min(standing.waiting)
         return Stop(first) if standing.spent else GoOn(first)
 
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Translate the expected loss into the metric, by how both have gone together."""
+        known = self._known(standing)
+        told = _scores(known, self.config.metric)
+        if told is None:
+            return None
+        intercept, slope = told
+        forecast = self._forecast(known)
+        best = known[int(forecast.known.argmin())]
+        (mean,), (sd,) = forecast.at([self._point(best)])
+        options = list(self._options(standing, known, may_begin=True))
+        seconds = self._seconds(options, known)
+        points = [point_of(option.schedule, option.seed) for option in options]
+        gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
+        paid = sum(node.trained.seconds for node in known if node.trained)
+        order = np.argsort(-gain / seconds)
+        affordable = order[: max(1, int((seconds[order].cumsum() <= paid).sum()))]
+        further = forecast.least_of([points[place] for place in affordable])
+        ends = sorted(intercept + slope * (mean + 1.96 * sign * sd) for sign in (-1, 1))
+        return Outlook(
+            score=float(intercept + slope * mean),
+            low=float(ends[0]),
+            high=float(ends[1]),
+            gain=abs(slope) * further,
+            flat=further < forecast.seen_noise * FLAT,
+        )
+
     def _choose(
         self, options: Sequence[Option], standing: Standing, known: Sequence[Node]
     ) -> tuple[Action, float]:
-        forecast = Forecast([self._known(node) for node in known], [_loss(node) for node in known])
+        forecast = self._forecast(known)
         pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
-        points = [point_of(each.schedule, each.seed) for each in options]
-        mean, sd = forecast.at(points, pending)
+        mean, sd = forecast.at([point_of(each.schedule, each.seed) for each in options], pending)
         gain = expected_improvement(mean, sd, float(forecast.known.min()))
-        costs = StageCosts(self.photos, ((n.prefix, n.trained.seconds) for n in known if n.trained))
-        done = {(node.prefix, node.seed) for node in known}
-        seconds = np.array([_left(each, costs, done) for each in options])
+        seconds = self._seconds(options, known)
         place = int((gain / seconds).argmax())
         low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
         notes = {
@@ -99,6 +138,16 @@ class Forecasting:
             "seconds to go": round(float(seconds[place])),
         }
         return replace(options[place].action, notes=notes), float(gain[place])
+
+    def _forecast(self, known: Sequence[Node]) -> Forecast:
+        return Forecast([self._point(node) for node in known], [_loss(node) for node in known])
+
+    def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
+        """Return the seconds that are still to be paid for each."""
+        trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
+        costs = StageCosts(self.photos, trained)
+        done = {(node.prefix, node.seed) for node in known}
+        return np.array([_left(option, costs, done) for option in options])
 
     def _options(
         self, standing: Standing, known: Sequence[Node], *, may_begin: bool
@@ -142,7 +191,10 @@ class Forecasting:
         running = (trial for trial in standing.trials if trial.state is State.RUNNING)
         return [trial for trial in running if trial.number not in standing.waiting]
 
-    def _known(self, node: Node) -> Point:
+    def _known(self, standing: Standing) -> list[Node]:
+        return [node for node in standing.tree if node.trained and node.trained.loss is not None]
+
+    def _point(self, node: Node) -> Point:
         if node.key not in self._points:
             self._points[node.key] = point_of(node.prefix, node.seed)
         return self._points[node.key]
@@ -163,3 +215,17 @@ def _left(option: Option, costs: StageCosts, done: set[tuple[Schedule, int]]) ->
     prefixes = option.schedule.prefixes()
     missing = [prefix for prefix in prefixes if (prefix, option.seed) not in done]
     return max(sum(costs.seconds(prefix) for prefix in missing), 1e-3)
+
+
+def _scores(known: Sequence[Node], metric: Metric) -> tuple[float, float] | None:
+    """Return intercept and slope of the score over the log loss of trained networks.
+
+    None where they are too few, or a lower loss has not meant a better score.
+    """
+    both = [(_loss(n), metric.score_of(n.rank)) for n in known if n.rank and not n.probe]
+    pairs = np.array([(math.log(max(loss, SMALLEST)), score) for loss, score in both if score])
+    if len(pairs) < FEW or not pairs[:, 0].std():
+        return None
+    slope, intercept = np.polyfit(pairs[:, 0], pairs[:, 1], 1)
+    better = slope < 0 if metric.higher_is_better else slope > 0
+    return (float(intercept), float(slope)) if better else None

@@ -73,6 +73,21 @@ class Standing:
     suggest: Callable[[], Schedule] = _nobody
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What is expected, in the metric's unit: the `score` of the best so far, and how sure that is.
+
+    `gain` is by how much the best would improve for as much compute again. It is `flat` where that
+    is less than what validation's noise could show.
+    """
+
+    score: float
+    low: float
+    high: float
+    gain: float
+    flat: bool
+
+
 class Policy(Protocol):
     """Decides for a coordinator."""
 
@@ -88,6 +103,10 @@ class Policy(Protocol):
         """Count the trials that are still to end, as far as it can be known."""
         ...
 
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Say what is expected, where anything is."""
+        ...
+
 
 class Explorer(Protocol):
     """A strategy: says how a search's trials are chosen, and which go on between stages."""
@@ -98,6 +117,10 @@ class Explorer(Protocol):
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:
         """Say what becomes of a trial of its own after a stage run."""
+        ...
+
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Say what is expected, where anything is."""
         ...
 
 
@@ -114,6 +137,9 @@ class Independent:
     def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
         """Go on."""
         return Verdict.GO_ON
+
+    def outlook(self, standing: Standing) -> None:
+        """Expect nothing."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +193,10 @@ class SearchPolicy:
         if self.explorer is None or trial.role is not Role.EXPLORE or after.probe:
             return Verdict.GO_ON
         return self.explorer.between_stages(after, standing)
+
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Ask the explorer."""
+        return self.explorer.outlook(standing) if self.explorer else None
 
     def to_go(self, standing: Standing) -> int:
         """Count the trials that are still to end, repeats included.
@@ -225,6 +255,9 @@ class SeedsPolicy:
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
         """Go on."""
         return Verdict.GO_ON
+
+    def outlook(self, standing: Standing) -> None:
+        """Expect nothing."""
 
     def to_go(self, standing: Standing) -> int:
         """Count what runs and what is missing."""
