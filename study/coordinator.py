@@ -106,7 +106,6 @@ class Coordinator:
             outcomes=self._outcomes.by_schedule,
             suggest=self._suggest,
             waiting=self._waiting.keys(),
-            spent=self.spent,
         )
 
     @property

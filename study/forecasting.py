@@ -91,8 +91,7 @@ class Forecasting:
             return suggested(standing, self.config)
         if not standing.waiting:
             return None
-        first = min(standing.waiting)
-        return Stop(first) if standing.spent else GoOn(first)
+        return GoOn(min(standing.waiting))
 
     def outlook(self, standing: Standing) -> Outlook | None:
         """Translate the expected loss into the metric, by how both have gone together."""
@@ -153,10 +152,9 @@ class Forecasting:
         self, standing: Standing, known: Sequence[Node], *, may_begin: bool
     ) -> Iterator[Option]:
         trials = {trial.number: trial for trial in standing.trials}
-        if not standing.spent:
-            for number in sorted(standing.waiting):
-                of = trials[number]
-                yield Option(GoOn(number), of.schedule, of.seed, "goes on")
+        for number in sorted(standing.waiting):
+            of = trials[number]
+            yield Option(GoOn(number), of.schedule, of.seed, "goes on")
         if not may_begin:
             return
         space, first = self.config.resolved_space, self.config.seeds.first

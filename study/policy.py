@@ -61,15 +61,13 @@ class Standing:
     """What has been run.
 
     `outcomes` are each repeated schedule's gains, by seed (see `racing`), `waiting` the numbers of
-    the trials that wait between two stages. Once the budget of compute is `spent`, nothing more is
-    begun. `suggest` asks the sampler for a schedule.
+    the trials that wait between two stages. `suggest` asks the sampler for a schedule.
     """
 
     trials: Sequence[Trial]
     tree: StageTree
     outcomes: Mapping[str, Sequence[Gains | None]]
     waiting: Collection[int] = ()
-    spent: bool = False
     suggest: Callable[[], Schedule] = _nobody
 
 
@@ -176,17 +174,25 @@ class SearchPolicy:
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        may_begin = not standing.spent and self._to_explore(exploring) > 0
+        may_begin = self._to_explore(exploring) > 0
         missing = _missing(self.given, exploring)
         if may_begin and missing:
             return Begin(missing[0], self._seed(standing, missing[0]), Role.PRESET)
         if self.explorer is not None:
+            may_begin = may_begin and not self.is_flat(standing)
             action = self.explorer.next_action(standing, may_begin=may_begin)
             if action is not None:
                 return action
-        if standing.spent or any(trial.state is State.RUNNING for trial in exploring):
+        if any(trial.state is State.RUNNING for trial in exploring):
             return None
         return self._race(standing, exploring)
+
+    def is_flat(self, standing: Standing) -> bool:
+        """Tell whether the search is to end where little more is expected, and is there."""
+        if not self.config.budget.until_flat:
+            return False
+        outlook = self.outlook(standing)
+        return outlook is not None and outlook.flat
 
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
         """Ask the explorer of what it began itself, unless nothing but a probe was trained."""
@@ -206,7 +212,7 @@ class SearchPolicy:
         out.
         """
         exploring = _exploring(standing)
-        to_explore = 0 if standing.spent else self._to_explore(exploring)
+        to_explore = self._to_explore(exploring)
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
