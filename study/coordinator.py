@@ -216,6 +216,7 @@ class Coordinator:
                 self._failures.count(failure)
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
+        metrics = metrics.calibrated(self.config.metric)
         self.store.record_epoch(run.id, metrics)
         weak = []
         for course in courses:
