@@ -250,6 +250,7 @@ class Coordinator:
                 self._failures.count(failure)
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
+        metrics = metrics.calibrated(self.config.metric)
         self.store.record_epoch(run.id, metrics)
         for course in courses:
             step = course.epochs_before + metrics.epoch
