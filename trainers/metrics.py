@@ -28,6 +28,7 @@ class Metric(StrEnum):
     def classes_alike(self) -> bool:
         """Whether each class counts alike, however few photos it has."""
         return self in (Metric.BALANCED_ACCURACY, Metric.F1)
+
     def score_of(self, rank: tuple[float, float]) -> float | None:
         """Return the score that a rank stands for; None if it was no number."""
         return None if rank[0] == np.inf else -rank[0] if self.higher_is_better else rank[0]
