@@ -145,7 +145,7 @@ def clean_weights(
             trials = store.trials(record.id)
             runs, links = store.stage_runs(record.id), store.links(record.id)
             tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
-            policy = SearchPolicy(config, explorer=Independent(config))
+            policy = SearchPolicy(config, Independent(config))
             ongoing = policy.to_go(Standing(trials, tree, {})) > 0
             found = Kept.of(store, record)
             spares = spare(found, trials, tree, config, ongoing=ongoing)

@@ -1,7 +1,7 @@
 """The strategy `forecast`: train what promises most for each second that is still to be paid. Pure.
 
-Candidates are the trials that wait between two stages, other seeds of what looks best, its
-neighbours, and fresh schedules. All are forecast to their ends; one stage is trained, and then all
+Candidates are the trials that wait between two stages, what is given and was not tried yet, other
+seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one stage is trained, and then all
 is asked anew. Nothing is stopped for good before the search ends.
 """
 
@@ -26,7 +26,7 @@ from study.policy import (
     Stop,
     Verdict,
     fresh_seed,
-    suggested,
+    given_or_suggested,
 )
 from study.stage_costs import StageCosts
 from study.tree import Node
@@ -34,7 +34,7 @@ from trainers.metrics import Metric
 from trainers.schedule import Schedule, Train
 
 FEW = 3
-"""So many trained networks are needed for a forecast; before, the sampler is asked."""
+"""So many trained networks are needed for a forecast; before, what is given is tried in order."""
 
 BEST = 3
 """Of so many of the best schedules other seeds and neighbours are candidates."""
@@ -68,12 +68,18 @@ class Forecasting:
     photos: int
     _points: dict[str, Point] = field(default_factory=dict, compare=False)
 
-    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
         """Choose by expected improvement of the best final result per second."""
         known = self._known(standing)
         if sum(not node.probe for node in known) < FEW:
-            return self._without_forecast(standing, may_begin=may_begin)
-        options = list(self._options(standing, known, may_begin=may_begin))
+            if may_begin:
+                return given_or_suggested(standing, given, self.config)
+            return GoOn(min(standing.waiting)) if standing.waiting else None
+        options = list(self._waiting(standing))
+        if may_begin:
+            options += self._new_ones(standing, given, known)
         chosen, gain = self._choose(options, standing, known) if options else (None, 0.0)
         if may_begin or gain >= LEAST:
             return chosen
@@ -85,14 +91,6 @@ class Forecasting:
         """Wait until it is the most promising."""
         return Verdict.WAIT
 
-    def _without_forecast(self, standing: Standing, *, may_begin: bool) -> Action | None:
-        """Begin what the sampler suggests; go on with what waits if nothing may be begun."""
-        if may_begin:
-            return suggested(standing, self.config)
-        if not standing.waiting:
-            return None
-        return GoOn(min(standing.waiting))
-
     def outlook(self, standing: Standing) -> Outlook | None:
         """Translate the expected loss into the metric, by how both have gone together."""
         known = self._known(standing)
@@ -103,7 +101,7 @@ class Forecasting:
         forecast = self._forecast(known)
         best = known[int(forecast.known.argmin())]
         (mean,), (sd,) = forecast.at([self._point(best)])
-        options = list(self._options(standing, known, may_begin=True))
+        options = [*self._waiting(standing), *self._new_ones(standing, (), known)]
         seconds = self._seconds(options, known)
         points = [point_of(option.schedule, option.seed) for option in options]
         gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
@@ -148,31 +146,33 @@ class Forecasting:
         done = {(node.prefix, node.seed) for node in known}
         return np.array([_left(option, costs, done) for option in options])
 
-    def _options(
-        self, standing: Standing, known: Sequence[Node], *, may_begin: bool
-    ) -> Iterator[Option]:
+    def _waiting(self, standing: Standing) -> Iterator[Option]:
         trials = {trial.number: trial for trial in standing.trials}
         for number in sorted(standing.waiting):
             of = trials[number]
             yield Option(GoOn(number), of.schedule, of.seed, "goes on")
-        if not may_begin:
-            return
+
+    def _new_ones(
+        self, standing: Standing, given: Sequence[Schedule], known: Sequence[Node]
+    ) -> Iterator[Option]:
         space, first = self.config.resolved_space, self.config.seeds.first
-        dice = np.random.default_rng([first, len(trials), len(known)])
+        dice = np.random.default_rng([first, len(standing.trials), len(known)])
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
-        yield from self._new(standing.suggest(), standing, "suggested by the sampler")
+
+        def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
+            seed = fresh_seed(standing.trials, schedule, first)
+            return Option(Begin(schedule, seed, role), schedule, seed, why)
+
+        yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
+        yield option(standing.suggest(), "suggested by the sampler")
         for best in self._best(standing, known):
-            yield from self._new(best, standing, "another seed")
+            yield option(best, "another seed")
             for near in islice(neighbours(best, space, dice), NEIGHBOURS):
                 if (near, first) not in begun:
-                    yield from self._new(near, standing, "a neighbour of the best")
+                    yield option(near, "a neighbour of the best")
         for fresh in islice(anywhere(space, self.weights, dice), FRESH):
             if (fresh, first) not in begun:
-                yield from self._new(fresh, standing, "from anywhere")
-
-    def _new(self, schedule: Schedule, standing: Standing, why: str) -> Iterator[Option]:
-        seed = fresh_seed(standing.trials, schedule, self.config.seeds.first)
-        yield Option(Begin(schedule, seed, Role.EXPLORE), schedule, seed, why)
+                yield option(fresh, "from anywhere")
 
     def _best(self, standing: Standing, known: Sequence[Node]) -> list[Schedule]:
         """Return the schedules of the best trials, each once."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from storage.records import Role, State, Trial
-from study.config import StudyConfig
+from study.config import Strategy, StudyConfig
 from study.racing import Gains, beaten
 from study.tree import Node, StageTree
 from trainers.metrics import Metric
@@ -109,8 +109,13 @@ class Policy(Protocol):
 class Explorer(Protocol):
     """A strategy: says how a search's trials are chosen, and which go on between stages."""
 
-    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
-        """Say what to do next; begin a trial only if that is allowed."""
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
+        """Say what to do next; begin a trial only if that is allowed.
+
+        `given` are the schedules to try first that have not been, the best first.
+        """
         ...
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:
@@ -124,13 +129,15 @@ class Explorer(Protocol):
 
 @dataclass(frozen=True)
 class Independent:
-    """Trains whatever the sampler suggests to its end."""
+    """Trains what is given, and then whatever the sampler suggests, to its end."""
 
     config: StudyConfig
 
-    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
-        """Ask the sampler."""
-        return suggested(standing, self.config) if may_begin else None
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
+        """Take what is given, or ask the sampler."""
+        return given_or_suggested(standing, given, self.config) if may_begin else None
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
         """Go on."""
@@ -161,28 +168,24 @@ class Halving(Independent):
 
 @dataclass(frozen=True)
 class SearchPolicy:
-    """What `search` does. `given` are the schedules that come first; without `explorer`, all."""
+    """What `search` does. `given` are the schedules that are tried first, or all of a grid."""
 
     config: StudyConfig
+    explorer: Explorer
     given: Sequence[Schedule] = ()
-    explorer: Explorer | None = None
 
     def next_action(self, standing: Standing) -> Action | None:
-        """Start what is given, then explore, then race the finalists.
+        """Explore, then race the finalists.
 
         Races begin once all exploration has ended. Each finalist gets its first fresh seed before
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        may_begin = self._to_explore(exploring) > 0
+        may_begin = self._to_explore(exploring) > 0 and not self.is_flat(standing)
         missing = _missing(self.given, exploring)
-        if may_begin and missing:
-            return Begin(missing[0], self._seed(standing, missing[0]), Role.PRESET)
-        if self.explorer is not None:
-            may_begin = may_begin and not self.is_flat(standing)
-            action = self.explorer.next_action(standing, may_begin=may_begin)
-            if action is not None:
-                return action
+        action = self.explorer.next_action(standing, missing, may_begin=may_begin)
+        if action is not None:
+            return action
         if any(trial.state is State.RUNNING for trial in exploring):
             return None
         return self._race(standing, exploring)
@@ -196,13 +199,13 @@ class SearchPolicy:
 
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
         """Ask the explorer of what it began itself, unless nothing but a probe was trained."""
-        if self.explorer is None or trial.role is not Role.EXPLORE or after.probe:
+        if trial.role is not Role.EXPLORE or after.probe:
             return Verdict.GO_ON
         return self.explorer.between_stages(after, standing)
 
     def outlook(self, standing: Standing) -> Outlook | None:
         """Ask the explorer."""
-        return self.explorer.outlook(standing) if self.explorer else None
+        return self.explorer.outlook(standing)
 
     def to_go(self, standing: Standing) -> int:
         """Count the trials that are still to end, repeats included.
@@ -238,12 +241,9 @@ class SearchPolicy:
         return repeat_of(chosen, standing, self.config)
 
     def _to_explore(self, exploring: Sequence[Trial]) -> int:
-        if self.explorer is None:
+        if self.config.strategy is Strategy.GRID:
             return len(_missing(self.given, exploring))
         return max(self.config.budget.trials - len(exploring), 0)
-
-    def _seed(self, standing: Standing, schedule: Schedule) -> int:
-        return fresh_seed(standing.trials, schedule, self.config.seeds.first)
 
 
 @dataclass(frozen=True)
@@ -280,10 +280,14 @@ class SeedsPolicy:
         return max(self.seeds - len(tried), 0)
 
 
-def suggested(standing: Standing, config: StudyConfig) -> Begin:
-    """Begin what the sampler suggests; one that was run already becomes one more of its seeds."""
-    schedule = standing.suggest()
-    return Begin(schedule, fresh_seed(standing.trials, schedule, config.seeds.first), Role.EXPLORE)
+def given_or_suggested(standing: Standing, given: Sequence[Schedule], config: StudyConfig) -> Begin:
+    """Begin what is given, or what the sampler suggests.
+
+    What was run already becomes one more seed of that schedule.
+    """
+    role = Role.PRESET if given else Role.EXPLORE
+    schedule = given[0] if given else standing.suggest()
+    return Begin(schedule, fresh_seed(standing.trials, schedule, config.seeds.first), role)
 
 
 def repeat_of(trial: Trial, standing: Standing, config: StudyConfig) -> Begin:
