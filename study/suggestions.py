@@ -4,53 +4,31 @@ Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Op
 """
 
 import logging
+import random
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from storage.ownership import Claim
 from storage.patience import Patience
 from storage.records import State, Trial
 from study.choices import Space
 from study.config import Pruner, Sampler
+from study.drafts import Draft, drafted, running
 from study.optuna_storage import PatientStorage, optuna_storage
 from study.policy import Branch
-from study.space import Params, stage_of, suggest_schedule
+from study.space import Params, stage_of
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
 PATIENCE = 10
 """How often the sampler is asked for a schedule that is not known to lead nowhere."""
-
-
-class Draft:
-    """What a sampler suggests for a trial, before it is written down. `fixed` has no say in it."""
-
-    def __init__(self, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]) -> None:
-        self.chosen: dict[str, tuple[Any, CategoricalDistribution]] = {}
-        self._study, self._trial, self._fixed = study, trial, fixed
-        self._space = study.sampler.infer_relative_search_space(study, trial)
-        self._joint = study.sampler.sample_relative(study, trial, self._space)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Give one of the choices: the fixed one, the one chosen with others, or one of its own."""
-        distribution = CategoricalDistribution(choices)
-        if name in self._fixed:
-            value = self._fixed[name]
-        elif name in self._joint and self._space[name] == distribution:
-            value = self._joint[name]
-        else:
-            sampler = self._study.sampler
-            value = sampler.sample_independent(self._study, self._trial, name, distribution)
-        self.chosen[name] = value, distribution
-        return value
 
 
 class Suggestions:
@@ -87,11 +65,20 @@ class Suggestions:
         # search that was resumed would be suggested again what it has already run.
         begun = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(sampler, seed, begun)
+        self._chance = random.Random(_stream(seed, begun))  # noqa: S311
         self._study.set_metric_names([metric.value])
         self._study_id = self._storage.get_study_id_from_name(name)
         self._prunes = pruner is not Pruner.NONE
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}  # by trial, the steps
+
+    def draft(self, space: Space, weights: str, after: Branch | None = None) -> Draft:
+        """Let the sampler suggest a schedule. Nothing is written of it: many may be drafted.
+
+        With `after`, it goes on from the beginning of that trial.
+        """
+        fixed = self._fixed(after) if after is not None else {}
+        return drafted(self._study, space, weights, fixed, self._chance)
 
     def ask(
         self,
@@ -100,39 +87,29 @@ class Suggestions:
         after: Branch | None = None,
         wanted: Callable[[Schedule], bool] = lambda _: True,
     ) -> tuple[int, Schedule]:
-        """Let the sampler suggest a schedule; give the new trial's number beside it.
-
-        With `after`, it goes on from the beginning of that trial. What is not `wanted` leaves
-        nothing: the sampler is asked again for the same trial, `PATIENCE` times in all.
-        """
-        fixed = self._fixed(after) if after is not None else {}
-        trial = self._study.ask()
-        self._open[trial.number] = trial
+        """Begin the trial of a draft that is `wanted`, or of the last of `PATIENCE` ones."""
         for _ in range(PATIENCE):
-            draft = Draft(self._study, self._frozen(trial.number), fixed)
-            schedule = suggest_schedule(draft, space, weights)
-            if wanted(schedule):
+            draft = self.draft(space, weights, after)
+            if wanted(draft.schedule):
                 break
-        identity = self._identity(trial.number)
-        for name, (value, distribution) in draft.chosen.items():
-            plain = distribution.to_internal_repr(value)
-            self._storage.set_trial_param(identity, name, plain, distribution)
-        return trial.number, schedule
+        return self.add(draft.params, notes=draft.notes), draft.schedule
 
-    def add(self, like: int | None = None, params: Params | None = None) -> int:
-        """Begin a trial that was not asked for, with these parameters or those of trial `like`."""
-        values: Mapping[str, Any] = {n: value for n, (value, _) in (params or {}).items()}
-        distributions: Mapping[str, BaseDistribution] = {
-            name: CategoricalDistribution(choices) for name, (_, choices) in (params or {}).items()
-        }
+    def add(
+        self,
+        params: Params | None = None,
+        *,
+        notes: Mapping[str, Any] | None = None,
+        like: int | None = None,
+    ) -> int:
+        """Begin a trial with these parameters, a draft's with its notes, or those of `like`."""
+        template = running(params or {}, notes or {})
         if like is not None:
-            frozen = self._frozen(like)
-            values, distributions = frozen.params, frozen.distributions
-        template = create_trial(
-            state=TrialState.RUNNING, params=dict(values), distributions=dict(distributions)
-        )
+            known = self._frozen(like)
+            template.params, template.distributions = known.params, known.distributions
         identity = self._storage.create_new_trial(self._study_id, template_trial=template)
-        return self._storage.get_trial(identity).number
+        trial = optuna.Trial(self._study, identity)
+        self._open[trial.number] = trial
+        return trial.number
 
     def annotate(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Attach what Optuna's dashboard shows beside the parameters."""
@@ -217,7 +194,7 @@ class Suggestions:
 
 
 def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:
-    stream = zlib.crc32(f"{seed} {begun}".encode())
+    stream = _stream(seed, begun)
     match name:
         case Sampler.TPE:
             # Stages come in varying number: `group` learns the parameters of each number apart.
@@ -231,6 +208,10 @@ def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSample
         case Sampler.QMC:
             # One sequence over all processes: Optuna keeps count of it, if the seed stays.
             return optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _stream(seed: int, begun: int) -> int:
+    return zlib.crc32(f"{seed} {begun}".encode())
 
 
 def _pruner(name: Pruner) -> optuna.pruners.BasePruner:

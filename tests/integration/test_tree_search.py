@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from optuna.trial import FixedTrial
 
 from storage.records import Role, State, stage_run_key
 from study.choices import PHOTO_SPACE
 from study.config import Strategy
+from study.drafts import running
 from study.policy import Explore
 from study.progress import TrialFinished
-from study.space import suggest_schedule
+from study.space import params_of
 from tests.crashes import check_end, crashes, dies_at
 from tests.lab import Lab, optuna_study, schedule, stage
 from trainers.schedule import Schedule
@@ -110,8 +110,11 @@ def test_what_is_asked_again_is_written_down_once(make_lab: MakeLab, sampler: st
             bench.suggestions.tell(got, State.COMPLETE, 0.5)
     theirs = optuna_study(lab.url).trials
     assert [trial.number for trial in theirs] == list(range(14))
-    last = suggest_schedule(FixedTrial(theirs[-1].params), lab.config.resolved_space, "random")
-    assert last == found
+    params = params_of(found, lab.config.resolved_space)
+    assert params is not None
+    last = running(params, {})
+    assert theirs[-1].params == last.params
+    assert theirs[-1].distributions == last.distributions
 
 
 def test_killed_at_every_event_the_tree_is_the_same(make_lab: MakeLab) -> None:
