@@ -45,16 +45,15 @@ def drafted(
     study: optuna.Study,
     space: Space,
     weights: str,
-    fixed: Mapping[str, Any],
     chance: random.Random,
 ) -> Draft:
-    """Let a study's sampler suggest a schedule; it has no say in what is `fixed`.
+    """Let a study's sampler suggest a schedule.
 
     What it does not model is drawn by `chance`, each choice as likely as any other.
     """
     aside = _Aside(study._storage)
     seen = optuna.Study(study.study_name, cast("BaseStorage", aside), sampler=study.sampler)
-    drawing = _Drawing(seen, fixed, chance)
+    drawing = _Drawing(seen, chance)
     schedule = suggest_schedule(drawing, space, weights)
     return Draft(schedule, drawing.params, aside.notes)
 
@@ -80,13 +79,11 @@ def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
 
 
 class _Drawing:
-    """Chooses what is fixed, else what the sampler says, else at random; notes what it chose."""
+    """Chooses what the sampler says, else at random; notes what it chose."""
 
-    def __init__(
-        self, study: optuna.Study, fixed: Mapping[str, Any], chance: random.Random
-    ) -> None:
+    def __init__(self, study: optuna.Study, chance: random.Random) -> None:
         self.params: Params = {}
-        self._fixed, self._chance = fixed, chance
+        self._chance = chance
         trial, sampler = create_trial(state=TrialState.RUNNING), study.sampler
         self._modelled = sampler.infer_relative_search_space(study, trial)
         self._said = sampler.sample_relative(study, trial, self._modelled)
@@ -94,9 +91,7 @@ class _Drawing:
     def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
         """Return one of the allowed values."""
         distribution = distribution_of(values)
-        if name in self._fixed:
-            value = _nearest(self._fixed[name], allowed, distribution)
-        elif name in self._said and self._modelled[name] == distribution:
+        if name in self._said and self._modelled[name] == distribution:
             value = _nearest(self._said[name], allowed, distribution)
         else:
             value = self._chance.choice(allowed)

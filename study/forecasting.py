@@ -1,8 +1,8 @@
 """The strategy `forecast`: train what promises most for each second that is still to be paid. Pure.
 
 Candidates are the trials that wait between two stages, what is given and was not tried yet, other
-seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one stage is trained, and then all
-is asked anew. Nothing is stopped for good before the search ends.
+seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one
+stage is trained, and then all is asked anew. Nothing is stopped for good before the search ends.
 """
 
 import math

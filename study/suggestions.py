@@ -7,7 +7,7 @@ import logging
 import random
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,18 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.ownership import Claim
 from storage.patience import Patience
-from storage.records import State, Trial
+from storage.records import State
 from study.choices import Space
-from study.config import Pruner, Sampler
+from study.config import Sampler
 from study.drafts import Draft, drafted, running
 from study.optuna_storage import PatientStorage, optuna_storage
-from study.policy import Branch
-from study.space import Params, stage_of
+from study.space import Params
 from trainers.metrics import Metric
-from trainers.schedule import Schedule
-
-PATIENCE = 10
-"""How often the sampler is asked for a schedule that is not known to lead nowhere."""
 
 
 class Suggestions:
@@ -45,7 +40,6 @@ class Suggestions:
         *,
         metric: Metric,
         sampler: Sampler,
-        pruner: Pruner,
         seed: int,
         patience: Patience | None = None,
         claim: Claim | None = None,
@@ -58,54 +52,29 @@ class Suggestions:
             storage=self._storage,
             study_name=name,
             direction="maximize" if metric.higher_is_better else "minimize",
-            pruner=_pruner(pruner),
             load_if_exists=True,
         )
-        # A sampler's random stream begins anew in each process: were it not for the count, a
-        # search that was resumed would be suggested again what it has already run.
-        begun = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = _sampler(sampler, seed, begun)
-        self._chance = random.Random(_stream(seed, begun))  # noqa: S311
+        self._name, self._seed = sampler, seed
+        self._study.sampler = _sampler(sampler, seed, 0)
         self._study.set_metric_names([metric.value])
         self._study_id = self._storage.get_study_id_from_name(name)
-        self._prunes = pruner is not Pruner.NONE
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}  # by trial, the steps
 
-    def draft(self, space: Space, weights: str, after: Branch | None = None) -> Draft:
+    def draft(self, space: Space, weights: str) -> Draft:
         """Let the sampler suggest a schedule. Nothing is written of it: many may be drafted.
 
-        With `after`, it goes on from the beginning of that trial.
+        What is random in it depends on the trials alone, so that a search that was killed is
+        suggested the same on its return.
         """
-        fixed = self._fixed(after) if after is not None else {}
-        return drafted(self._study, space, weights, fixed, self._chance)
+        begun = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(self._name, self._seed, begun)
+        chance = random.Random(_stream(self._seed, begun))  # noqa: S311
+        return drafted(self._study, space, weights, chance)
 
-    def ask(
-        self,
-        space: Space,
-        weights: str,
-        after: Branch | None = None,
-        wanted: Callable[[Schedule], bool] = lambda _: True,
-    ) -> tuple[int, Schedule]:
-        """Begin the trial of a draft that is `wanted`, or of the last of `PATIENCE` ones."""
-        for _ in range(PATIENCE):
-            draft = self.draft(space, weights, after)
-            if wanted(draft.schedule):
-                break
-        return self.add(draft.params, notes=draft.notes), draft.schedule
-
-    def add(
-        self,
-        params: Params | None = None,
-        *,
-        notes: Mapping[str, Any] | None = None,
-        like: int | None = None,
-    ) -> int:
-        """Begin a trial with these parameters, a draft's with its notes, or those of `like`."""
+    def add(self, params: Params | None, notes: Mapping[str, Any] | None = None) -> int:
+        """Begin a trial with these parameters, a draft's with its notes; return its number."""
         template = running(params or {}, notes or {})
-        if like is not None:
-            known = self._frozen(like)
-            template.params, template.distributions = known.params, known.distributions
         identity = self._storage.create_new_trial(self._study_id, template_trial=template)
         trial = optuna.Trial(self._study, identity)
         self._open[trial.number] = trial
@@ -117,16 +86,13 @@ class Suggestions:
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
 
-    def report(self, number: int, step: int, score: float) -> bool:
-        """Report an epoch (steps count through the trial's stages); say whether to prune."""
+    def report(self, number: int, step: int, score: float) -> None:
+        """Report an epoch, as Optuna's dashboard shows it; steps count through all stages."""
         trial = self._trial(number)
         known = self._reported.setdefault(number, set())
         if step not in known:
             trial.report(score, step)
             known.add(step)
-        elif step < max(known):
-            return False  # before a crash it was not, or the trial had not come further
-        return self._prunes and trial.should_prune()
 
     def tell(self, number: int, state: State, score: float | None) -> None:
         """End a trial. A pruned one keeps its latest report as its value.
@@ -145,21 +111,20 @@ class Suggestions:
             self._study.tell(trial, state=told)
         self._reported.pop(number, None)
 
-    def reconcile(self, trials: Iterable[Trial]) -> None:
+    def reconcile(self, ours: Mapping[int, tuple[State, float | None]]) -> None:
         """End what a dead coordinator left running here but not in our own tables.
 
-        Optuna's sampler would avoid the region of a RUNNING trial for ever.
+        `ours` are those, by number. Optuna's sampler would avoid a RUNNING trial for ever.
         """
         # Enqueued, but not asked for any more: whoever asks next would be given it.
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.tell(self._study.ask(), state=TrialState.FAIL)
-        ours = {trial.number: trial for trial in trials}
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = ours.get(frozen.number)
-            if trial is None:
+            state, score = ours.get(frozen.number, (State.FAILED, None))
+            if frozen.number not in ours:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
-            elif trial.state is not State.RUNNING:
-                self.tell(trial.number, trial.state, trial.score)
+            elif state is not State.RUNNING:
+                self.tell(frozen.number, state, score)
 
     def note(self, name: str, value: Any) -> None:
         """Attach to the study what Optuna's dashboard shows of it."""
@@ -169,15 +134,6 @@ class Suggestions:
         """Tell whether the sampler could not learn from others beside a trial."""
         of_all = (optuna.samplers.TPESampler, optuna.samplers.RandomSampler)
         return not isinstance(self._study.sampler, of_all) and not self._frozen(number).params
-
-    def _fixed(self, after: Branch) -> dict[str, Any]:
-        """Give the parameters that a beginning fixes; the space names them by stage."""
-        own = {
-            name: value
-            for name, value in self._frozen(after.of.number).params.items()
-            if stage_of(name) is None or stage_of(name) in range(after.stages)
-        }
-        return own | {"n_stages": after.n_stages}
 
     def _trial(self, number: int) -> optuna.Trial:
         """Give a trial that has not ended. Each is kept: to open it anew costs several queries."""
@@ -212,18 +168,6 @@ def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSample
 
 def _stream(seed: int, begun: int) -> int:
     return zlib.crc32(f"{seed} {begun}".encode())
-
-
-def _pruner(name: Pruner) -> optuna.pruners.BasePruner:
-    match name:
-        case Pruner.NONE:
-            return optuna.pruners.NopPruner()
-        case Pruner.MEDIAN:
-            return optuna.pruners.MedianPruner()
-        case Pruner.ASHA:
-            return optuna.pruners.SuccessiveHalvingPruner()
-        case Pruner.HYPERBAND:
-            return optuna.pruners.HyperbandPruner()
 
 
 def _quiet() -> None:
