@@ -166,31 +166,3 @@ def test_epochs_on_disk_are_not_trained_again(make_lab: MakeLab) -> None:
     told = lab.search()
     assert sum(isinstance(news, EpochFinished) for news in told) == 5
     lab.check_order()
-
-
-@pytest.mark.parametrize("size", [64, 60], ids=["a shared beginning", "one of its own"])
-def test_killed_while_a_trial_is_pruned_it_stays_pruned(make_lab: MakeLab, size: int) -> None:
-    """The verdict on the epoch that was reported last is asked for again, and no other's."""
-    good = [schedule(ROOT, stage(size)) for size in (64, 72, 80, 88, 96)]
-    weak = schedule(stage(size, epochs=2), stage(64, 1e-5, epochs=2))
-    calm = make_lab(*good, weak, pruner="median")
-    calm.search()
-    expected, kills = calm.outcome(), 0
-    assert State.PRUNED in {trial[3] for trial in expected["trials"]}
-    for when in ("before", "after"):
-        lab = make_lab(*good, weak, pruner="median")
-
-        def prepare(bench: Bench, when: str = when) -> None:
-            seal = bench.store.seal_stage_run
-
-            def deadly(run: int, state: State, *rest: Any) -> None:
-                if state is State.COMPLETE or when == "after":
-                    seal(run, state, *rest)
-                if state is State.PRUNED:
-                    die(bench)
-
-            bench.store.seal_stage_run = deadly  # type: ignore[method-assign, assignment]
-
-        kills += crashes(lab, prepare)
-        check_end(lab, expected, f"killed {when} the pruned stage was sealed")
-    assert kills == 2
