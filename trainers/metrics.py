@@ -164,8 +164,8 @@ class EpochNumbers:
     `data_wait` is the share of `seconds` spent waiting for data, if it was measured. `micro_batch`
     is how many photos passed the network at once, where memory was too short for a whole batch:
     BatchNorm's statistics are then those of so many. `calibrated_loss` is the log loss at the
-    temperature that fits: it orders epochs with less noise than any score. It is None where it was
-    not worked out: by an earlier Encore, or of predictions that are no numbers.
+    temperature that fits, which orders epochs with less noise than accuracy does. It is None where
+    it was not worked out: by an earlier Encore, or of predictions that are no numbers.
     """
 
     stage: int

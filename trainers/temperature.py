@@ -37,8 +37,8 @@ def calibrated_loss(
     """Give the mean log loss, in nats, at the temperature that `fit_temperature` finds.
 
     Where all n are right, the doubt of that fit is left, of the order of 1 / n; elsewhere it
-    changes next to nothing, as the loss is flat at its least. The same table in the same order of bytes gives the
-    same loss to the last bit: no product is left to a library that shares it out among threads.
+    changes next to nothing, as the loss is flat at its least. The same table gives the same loss
+    to the last bit: no product is left to a library that shares it out among threads.
     """
     logs, shares = _logs(probabilities), _shares(labels, weights)
     logs /= _fit(labels, logs, shares)

@@ -87,11 +87,11 @@ def test_classes_count_alike_for_f1_and_balanced_accuracy() -> None:
     rare = np.concatenate([many, few])
     even = np.concatenate([many, np.repeat(few, len(many) // len(few))])
     seen = Evaluation(found.labels[rare], found.probabilities[rare])
-    doubled = Evaluation(found.labels[even], found.probabilities[even])
+    evened = Evaluation(found.labels[even], found.probabilities[even])
     by_class, by_photo = loss_of(seen, Metric.F1), loss_of(seen, Metric.ACCURACY)
     assert by_class == loss_of(seen, Metric.BALANCED_ACCURACY)
     assert by_photo == loss_of(seen, Metric.LOG_LOSS)
-    assert by_class == pytest.approx(loss_of(doubled, Metric.ACCURACY), rel=0.02)
+    assert by_class == pytest.approx(loss_of(evened, Metric.ACCURACY), rel=0.02)
     assert abs(by_class - by_photo) > 0.02 * by_photo
 
 
