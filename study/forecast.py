@@ -1,10 +1,11 @@
 """What to expect of a schedule, from all stage runs so far: a Gaussian process. Pure.
 
-It models the logarithm of a stage run's calibrated loss. Each stage run is a schedule that ended
-there, so early stages tell of later ones, as in freeze-thaw Bayesian optimization (Swersky, Snoek
-& Adams 2014). The covariance has three parts: similar stages come out alike (a mean and a product
-of one kernel per field), stage runs of one path share its luck, and what validation photos tell is
-noisy.
+It models a stage run's shortfall: two noisy measures of the same thing, what it gets wrong and its
+calibrated loss, tell more together than either (benchmarks/README.md). Each stage run is a schedule
+that ended there, so early stages tell of later ones, as in freeze-thaw Bayesian optimization
+(Swersky, Snoek & Adams 2014). The covariance has three parts: similar stages come out alike (a sum
+and a product of one kernel per field), stage runs of one path share its luck, and what validation
+photos tell is noisy.
 """
 
 import math
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from study.tree import Trained
+from trainers.metrics import Metric
 from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
 
 Array = NDArray[np.float64]
@@ -81,7 +84,7 @@ LUCK = 0.5
 """The part of the variance between seeds that is in the weights; validation adds the rest."""
 
 SPREADS = tuple(0.02 * 2**power for power in range(7))
-"""The standard deviations between schedules that are tried, in log loss."""
+"""The standard deviations between schedules that are tried."""
 
 NOISES = tuple(0.01 * 2**power for power in range(6))
 """Those between seeds of one schedule."""
@@ -99,6 +102,9 @@ DRAWS = 1000
 
 SMALLEST = 1e-4
 """No loss counts as less: where all photos are right, nothing is to be gained."""
+
+HALF = 0.5
+"""So many photos more count as wrong: where none is, the logarithm still says something."""
 
 MOST = 300
 """So many stage runs are modelled: the better half of them the best, the others the newest."""
@@ -118,16 +124,29 @@ class Point:
     path: tuple[Hashable, ...]
 
 
-class Forecast:
-    """What `losses`, the calibrated losses of `points`, let one expect of these and of others."""
+def shortfall(metric: Metric, trained: Trained, photos: int) -> float | None:
+    """Return how far a stage run falls short, on a log scale; None where it cannot be told.
 
-    def __init__(self, points: Sequence[Point], losses: Sequence[float]) -> None:
+    That is the mean logarithm of its calibrated loss and of 1 - score on so many validation
+    photos; under log loss the former alone.
+    """
+    score = metric.score_of(trained.rank)
+    if trained.loss is None or score is None:
+        return None
+    of_loss = math.log(max(trained.loss, SMALLEST))
+    if metric is Metric.LOG_LOSS:
+        return of_loss
+    return (of_loss + math.log(1 - score + HALF / photos)) / 2
+
+
+class Forecast:
+    """What the `shortfalls` of `points` let one expect of these and of others."""
+
+    def __init__(self, points: Sequence[Point], shortfalls: Sequence[float]) -> None:
         from scipy.linalg import solve_triangular
 
-        logs = np.log(np.maximum(losses, SMALLEST))
-        telling = _telling(logs)
+        self._points, logs = points, np.array(shortfalls, float)
         self._solve = partial(solve_triangular, lower=True)
-        self._points, logs = [points[place] for place in telling], logs[telling]
         self._spread, self._noise = _fit(self._points[:FITTED], logs[:FITTED])
         self._mean = float(logs.mean()) if len(logs) else 0.0
         alike = self._covariance(self._points, self._points)
@@ -136,7 +155,7 @@ class Forecast:
         self.known = self._mean + self._solve(self._root, alike).T @ self._told
 
     def at(self, points: Sequence[Point], pending: Sequence[Point] = ()) -> tuple[Array, Array]:
-        """Return mean and standard deviation of the log loss of each, validation's noise left out.
+        """Return mean and standard deviation of the shortfall of each, validation's noise left out.
 
         What is `pending` in training counts as if it had come out as expected (Ginsbourger et al.
         2010): so its neighbours are known better, and promise less.
@@ -162,7 +181,7 @@ class Forecast:
 
     @property
     def seen_noise(self) -> float:
-        """The standard deviation, in log loss, that validation's photos alone make."""
+        """The standard deviation that validation's photos alone make."""
         return math.sqrt(self._of_validation)
 
     @property
@@ -179,6 +198,12 @@ class Forecast:
         return np.asarray(alike + LUCK * self._noise**2 * lucky)
 
 
+def point_of(schedule: Schedule, seed: int) -> Point:
+    """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
+    path = ((p, seed) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
+    return Point(_features(schedule), tuple(path))
+
+
 def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
     """Return how far below `best` each may be expected to come out (Mockus 1975)."""
     from scipy.special import ndtr
@@ -189,11 +214,11 @@ def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
     return np.asarray(gap * ndtr(z) + sd * density)
 
 
-def _telling(logs: Array) -> list[int]:
-    if len(logs) <= MOST:
-        return list(range(len(logs)))
-    newest = range(len(logs) - MOST // 2, len(logs))
-    older = np.argsort(logs[: newest.start], kind="stable")[: MOST - len(newest)]
+def telling(shortfalls: Sequence[float]) -> list[int]:
+    """Return which of many stage runs to model, in their order."""
+    count = len(shortfalls)
+    newest = range(max(0, count - MOST // 2), count)
+    older = np.argsort(shortfalls[: newest.start], kind="stable")[: MOST - len(newest)]
     return [*sorted(older.tolist()), *newest]
 
 
@@ -259,7 +284,7 @@ def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
     return np.where(common > 0, INHERITED**steps, 0.0)
 
 
-def features_of(prefix: Schedule) -> Features:
+def _features(prefix: Schedule) -> Features:
     """Return what the last of these stages, and what came before it, make of its outcome."""
     *before, stage = prefix.stages
     found = {

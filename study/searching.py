@@ -183,7 +183,7 @@ def search_policy(fit: Fit, weights: str) -> SearchPolicy:
         given = grid_schedules(Path(config.grid or ""), backbone, weights)
         return SearchPolicy(config, Independent(config), given)
     explorers: dict[Strategy, Explorer] = {
-        Strategy.FORECAST: Forecasting(config, weights, fit.facts.training),
+        Strategy.FORECAST: Forecasting(config, weights, fit.facts.training, fit.facts.validation),
         Strategy.ASHA: Halving(config),
         Strategy.INDEPENDENT: Independent(config),
     }
