@@ -9,16 +9,17 @@ photos tell is noisy.
 """
 
 import math
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from study.tree import Trained
+from study.tree import Node
 from trainers.metrics import Metric
 from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
 
@@ -123,26 +124,44 @@ class Point:
     features: Features
     path: tuple[Hashable, ...]
 
+    @cached_property
+    def coded(self) -> Array:
+        """Where each field lies, in units of its reach, and a code if it is a name: (2, fields)."""
+        found = np.zeros((2, len(REACH)))
+        for place, (name, reach) in enumerate(REACH.items()):
+            value = self.features.get(name)
+            if isinstance(value, float):
+                found[0, place] = value / reach
+            else:
+                found[1, place] = zlib.crc32(str(value).encode()) + 1
+        return found
 
-def shortfall(metric: Metric, trained: Trained, photos: int) -> float | None:
-    """Return how far a stage run falls short, on a log scale; None where it cannot be told.
 
-    That is the mean logarithm of its calibrated loss and of 1 - score on so many validation
+def shortfall(metric: Metric, score: Array, loss: Array, photos: Array | int) -> Array:
+    """Return how far stage runs fall short, on a log scale.
+
+    That is the mean logarithm of the calibrated loss and of 1 - score on so many validation
     photos; under log loss the former alone.
     """
-    score = metric.score_of(trained.rank)
-    if trained.loss is None or score is None:
-        return None
-    of_loss = math.log(max(trained.loss, SMALLEST))
+    of_loss = np.log(np.maximum(loss, SMALLEST))
     if metric is Metric.LOG_LOSS:
-        return of_loss
-    return (of_loss + math.log(1 - score + HALF / photos)) / 2
+        return np.asarray(of_loss)
+    return np.asarray((of_loss + np.log(1 - score + HALF / photos)) / 2)
+
+
+def shortfall_of(metric: Metric, node: Node, photos: int) -> float:
+    """Return how far a stage run falls short; infinite where it cannot be told."""
+    trained = node.trained
+    score = metric.score_of(trained.rank) if trained else None
+    if trained is None or trained.loss is None or score is None:
+        return math.inf
+    return float(shortfall(metric, np.array(score), np.array(trained.loss), photos))
 
 
 class Forecast:
     """What the `shortfalls` of `points` let one expect of these and of others."""
 
-    def __init__(self, points: Sequence[Point], shortfalls: Sequence[float]) -> None:
+    def __init__(self, points: Sequence[Point], shortfalls: Sequence[float] | Array) -> None:
         from scipy.linalg import solve_triangular
 
         self._points, logs = points, np.array(shortfalls, float)
@@ -152,7 +171,13 @@ class Forecast:
         alike = self._covariance(self._points, self._points)
         self._root = np.linalg.cholesky(alike + self._of_validation * np.eye(len(logs)))
         self._told = self._solve(self._root, logs - self._mean)
-        self.known = self._mean + self._solve(self._root, alike).T @ self._told
+        self._smooth = self._solve(self._root, alike)
+        self.known = self.smoothed(logs)
+
+    def smoothed(self, shortfalls: Array) -> Array:
+        """Return what is expected of the points themselves, if these were theirs; (n,) or (n, B)."""
+        told = self._solve(self._root, shortfalls - self._mean)
+        return np.asarray(self._mean + self._smooth.T @ told)
 
     def at(self, points: Sequence[Point], pending: Sequence[Point] = ()) -> tuple[Array, Array]:
         """Return mean and standard deviation of the shortfall of each, validation's noise left out.
@@ -200,7 +225,7 @@ class Forecast:
 
 def point_of(schedule: Schedule, seed: int) -> Point:
     """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
-    path = ((p, seed) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
+    path = (hash((p, seed)) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
     return Point(_features(schedule), tuple(path))
 
 
@@ -224,6 +249,8 @@ def telling(shortfalls: Sequence[float]) -> list[int]:
 
 def _fit(points: Sequence[Point], logs: Array) -> tuple[float, float]:
     """Return the most probable spread and noise, a posteriori."""
+    from scipy.linalg import solve_triangular
+
     best = (-math.inf, 0.0, 0.0)
     alike, shared = _similarity(points, points), _shared(points, points)
     off = logs - logs.mean() if len(logs) else logs
@@ -232,7 +259,7 @@ def _fit(points: Sequence[Point], logs: Array) -> tuple[float, float]:
         covariance = spread**2 * alike + luck * shared + OFFSET**2
         covariance += (noise**2 - luck + JITTER) * np.eye(len(off))
         root = np.linalg.cholesky(covariance)
-        told = np.linalg.solve(root, off)
+        told = solve_triangular(root, off, lower=True, check_finite=False)
         likelihood = -told @ told / 2 - np.log(np.diag(root)).sum()
         found = likelihood + _prior("spread", spread) + _prior("noise", noise)
         best = max(best, (float(found), spread, noise))
@@ -246,29 +273,22 @@ def _prior(name: str, value: float) -> float:
 
 def _similarity(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
     """Return how alike stage runs are, shape (rows, columns): a sum and a product over fields."""
-    n, described = len(rows), [point.features for point in (*rows, *columns)]
-    total, apart = np.full((n, len(columns)), float(len(REACH))), np.zeros((n, len(columns)))
-    for name, reach in REACH.items():
-        values = [each.get(name) for each in described]
-        places = {value: place for place, value in enumerate(dict.fromkeys(values))}
-        if len(places) == 1:
-            continue
-        squares = _squares(list(places), reach)
-        code = np.array([places[value] for value in values])
-        mine, theirs = code[:n], code[n:]
-        total += np.expm1(-squares / 2)[mine][:, theirs]
-        apart += squares[mine][:, theirs]
+    total = np.full((len(rows), len(columns)), float(len(REACH)))
+    apart = np.zeros_like(total)
+    mine, theirs = (np.array([p.coded for p in points]) for points in (rows, columns))
+    if not total.size:
+        return total
+    same = [(each == mine[0]).all(axis=(0, 1)) for each in (mine, theirs)]
+    for place in np.flatnonzero(~(same[0] & same[1])):
+        (line, named), (other, other_named) = mine[..., place].T, theirs[..., place].T
+        unlike = named[:, None] != other_named
+        squares = np.where(unlike, 1.0, np.square(line[:, None] - other))
+        total += np.expm1(-squares / 2)
+        apart += squares
     return np.asarray((total / VARYING + np.exp(-apart / 2)) / 2)
 
 
 SELF_SIMILARITY = (len(REACH) / VARYING + 1) / 2
-
-
-def _squares(values: Sequence[Any], reach: float) -> Array:
-    """Return the squared distances of a field's values."""
-    line = np.array([v if isinstance(v, float) else math.nan for v in values])
-    along = np.square((line[:, None] - line) / reach)
-    return np.where(np.isnan(along), 1 - np.eye(len(values)), along)
 
 
 def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:

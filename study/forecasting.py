@@ -8,7 +8,7 @@ stage is trained, and then all is asked anew. Nothing is stopped for good before
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from study.forecast import (
     Point,
     expected_improvement,
     point_of,
-    shortfall,
+    shortfall_of,
     telling,
 )
 from study.policy import (
@@ -32,7 +32,6 @@ from study.policy import (
     Standing,
     Stop,
     Verdict,
-    fresh_seed,
     given_or_suggested,
 )
 from study.stage_costs import StageCosts
@@ -175,7 +174,7 @@ class Forecasting:
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
 
         def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
-            seed = fresh_seed(standing.trials, schedule, first)
+            seed = next(seed for seed in count(first) if (schedule, seed) not in begun)
             return Option(Begin(schedule, seed, role), schedule, seed, why)
 
         yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
@@ -200,7 +199,9 @@ class Forecasting:
             ended = (trials[number].schedule for number in node.trials)
             if not node.probe and node.prefix in ended:
                 found[node.prefix] = None
-        return list(found)[:BEST]
+            if len(found) == BEST:
+                break
+        return list(found)
 
     def _in_training(self, standing: Standing) -> list[Trial]:
         running = (trial for trial in standing.trials if trial.state is State.RUNNING)
@@ -216,10 +217,7 @@ class Forecasting:
         return [nodes[place] for place in telling([self._shortfall(node) for node in nodes])]
 
     def _shortfall(self, node: Node) -> float:
-        if node.trained is None:
-            return math.inf
-        found = shortfall(self.config.metric, node.trained, self.validation)
-        return math.inf if found is None else found
+        return shortfall_of(self.config.metric, node, self.validation)
 
     def _pairs(self, known: Sequence[Node]) -> Iterator[tuple[float, float]]:
         """Yield shortfall and score of each."""
