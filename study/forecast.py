@@ -175,7 +175,7 @@ class Forecast:
         self.known = self.smoothed(logs)
 
     def smoothed(self, shortfalls: Array) -> Array:
-        """Return what is expected of the points themselves, if these were theirs; (n,) or (n, B)."""
+        """Return what is expected of the points, if these were their own, (n,) or (n, B)."""
         told = self._solve(self._root, shortfalls - self._mean)
         return np.asarray(self._mean + self._smooth.T @ told)
 
