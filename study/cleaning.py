@@ -11,6 +11,7 @@ from storage.places import CACHE, open_vault, runs_folder
 from storage.records import KeptPredictions, StudyRecord
 from storage.store import Store
 from storage.vault import folder_size
+from study.budget import device_time
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
@@ -147,8 +148,8 @@ def clean_weights(
                 trials, store.stage_runs(record.id), store.links(record.id), store.ranks(record)
             )
             standing = Standing(trials, tree, {})
-            ongoing = SearchPolicy(config).to_go(standing) > 0
             found = Kept.of(store, record)
+            ongoing = _is_ongoing(store, record, config, standing)
             spares = spare(found, standing, config, ongoing=ongoing)
             long = _too_long(store, record, config)
             if delete:
@@ -193,6 +194,13 @@ def clean_strays(
         return Cleaned(record.name, delete, files, sum(found.values()), len(kept), sum(kept))
     finally:
         store.close()
+
+
+def _is_ongoing(store: Store, study: StudyRecord, config: StudyConfig, standing: Standing) -> bool:
+    """Tell whether the same command would begin any more trials."""
+    policy = SearchPolicy(config)
+    time = device_time(store, study.id, config.workers_per_device, policy.compute)
+    return policy.to_go(standing) != 0 and not time.spent
 
 
 def _too_long(store: Store, study: StudyRecord, config: StudyConfig) -> list[KeptPredictions]:

@@ -16,6 +16,7 @@ from storage.records import Kind, Role, StageRun, State, StudyRecord, Trial, key
 from storage.redaction import redact_text
 from storage.store import Store
 from storage.vault import Vault
+from study.budget import DeviceTime, device_time
 from study.config import StudyConfig
 from study.course import Course
 from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
@@ -109,9 +110,10 @@ class Coordinator:
         return sum(trial.state is not State.RUNNING for trial in self._trials.values())
 
     @property
-    def seconds(self) -> float:
-        """How long all epochs of the study took together."""
-        return self.store.seconds_of_epochs(self.study.id)
+    def device_time(self) -> DeviceTime:
+        """What all epochs of the study took together, and may take."""
+        per_device = self.config.workers_per_device
+        return device_time(self.store, self.study.id, per_device, self.policy.compute)
 
     def _load(self) -> None:
         """Learn what has been run."""
@@ -125,7 +127,7 @@ class Coordinator:
     # starting trials
 
     def _fill(self) -> None:
-        while self._has_room() and not self.stop():
+        while self._has_room() and not self.stop() and not self.device_time.spent:
             action = self.policy.next_action(self.standing)
             if action is None:
                 return
@@ -150,6 +152,8 @@ class Coordinator:
             if not may_enter(trial, course.position, key, self.tree, self.config):
                 self._finish(course, State.PRUNED)
                 return
+            if self._waits_for_budget(key):
+                return
             start = self.weights_files.start(course.run, prefix.stages[-1])
             course.run = run = self.store.begin_stage_run(trial, key, course.position)
             self.tree.enter(trial, course.position, key)
@@ -168,6 +172,10 @@ class Coordinator:
             course.seconds += run.seconds
             course.position += 1
         self._finish(course, State.COMPLETE)
+
+    def _waits_for_budget(self, key: str) -> bool:
+        """Whether a stage run is left for a larger budget: one that was begun is gone on with."""
+        return self.tree.find(key) is None and self.device_time.spent
 
     def _catches_up_to_be_pruned(self, course: Course, run: StageRun) -> bool:
         """Report what others' training of the stage has shown; say whether to prune."""
@@ -217,10 +225,10 @@ class Coordinator:
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         self.store.record_epoch(run.id, metrics)
-        weak = []
+        weak, spent = [], self.device_time
         for course in courses:
             step = course.epochs_before + metrics.epoch
-            self.listener(EpochFinished(course.trial.number, step, metrics))
+            self.listener(EpochFinished(course.trial.number, step, metrics, spent))
             if self._note(course, metrics):
                 weak.append(course)
         if len(weak) == len(courses):  # nobody needs it any more

@@ -67,11 +67,16 @@ class Standing:
 class Policy(Protocol):
     """Decides for a coordinator."""
 
+    @property
+    def compute(self) -> float | None:
+        """How many seconds of devices the study may take in all; None is without a bound."""
+        ...
+
     def next_action(self, standing: Standing) -> Action | None:
         """Say what to start next, or None when there is nothing to start (now)."""
         ...
 
-    def to_go(self, standing: Standing) -> int:
+    def to_go(self, standing: Standing) -> int | None:
         """Count the trials that are still to end, as far as it can be known."""
         ...
 
@@ -83,6 +88,11 @@ class SearchPolicy:
     config: StudyConfig
     given: Sequence[Schedule] = ()
 
+    @property
+    def compute(self) -> float | None:
+        """The budget's, for all runs of the same command together."""
+        return self.config.budget.compute
+
     def next_action(self, standing: Standing) -> Action | None:
         """Start what is given, then explore, then race the finalists.
 
@@ -90,7 +100,7 @@ class SearchPolicy:
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        if self._to_explore(exploring):
+        if self._to_explore(exploring) != 0:
             missing = _missing(self.given, exploring)
             return RunGiven(missing[0]) if missing else _explore(standing, self.config)
         if any(trial.state is State.RUNNING for trial in exploring):
@@ -105,15 +115,17 @@ class SearchPolicy:
             return None
         return Repeat(min(waiting, key=lambda trial: repeated[trial.schedule_digest]))
 
-    def to_go(self, standing: Standing) -> int:
+    def to_go(self, standing: Standing) -> int | None:
         """Count the trials that are still to end, repeats included.
 
-        Exact once exploration and the races are over. Before, it is the most that can be: a trial
-        that fails, or shares its schedule with another one, is no finalist, and a beaten one drops
-        out.
+        None where not their number ends the search. Exact once exploration and the races are over.
+        Before, it is the most that can be: a trial that fails, or shares its schedule with another
+        one, is no finalist, and a beaten one drops out.
         """
         exploring = _exploring(standing)
         to_explore = self._to_explore(exploring)
+        if to_explore is None:
+            return None
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
@@ -126,10 +138,12 @@ class SearchPolicy:
         running = sum(trial.state is State.RUNNING for trial in standing.trials)
         return running + to_explore + sum(sorted(missing, reverse=True)[:count])
 
-    def _to_explore(self, exploring: Sequence[Trial]) -> int:
+    def _to_explore(self, exploring: Sequence[Trial]) -> int | None:
+        """Count the trials that are still to begin; None for as many as the budget buys."""
         if self.config.strategy is Strategy.GRID:
             return len(_missing(self.given, exploring))
-        return max(self.config.budget.trials - len(exploring), 0)
+        trials = self.config.budget.trials
+        return None if trials is None else max(trials - len(exploring), 0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,11 @@ class SeedsPolicy:
 
     of: Trial
     seeds: int
+
+    @property
+    def compute(self) -> None:
+        """No bound: so many seeds were asked for, whatever the search has spent."""
+        return
 
     def next_action(self, standing: Standing) -> Action | None:
         """Train it under one more seed, if there are too few."""

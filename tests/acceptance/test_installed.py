@@ -113,7 +113,7 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
         fields = {n for n in section.model_fields if n not in (*sections, "space")}
         assert fields <= named, "study.toml must name every setting"
     optional = ["study", "preset", "backbone", "weights", "source", "root", "cache_limit"]
-    optional += ["address", "vault", "grid", "trainer", "timeout", "max_gpu_hours", "max_disk"]
+    optional += ["address", "vault", "grid", "trainer", "timeout", "compute", "max_disk"]
     kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
     costs = ("prices = ", "matrix = ", "reject = ", "recall = ")
     kept = [line for line in kept if not line.startswith(costs)]
