@@ -37,4 +37,4 @@ def device_time(
 def progress_text(ended: int, to_go: int | None, time: DeviceTime) -> str:
     """Say how far a search is: trials, as far as their number is known, and time of devices."""
     left = "" if to_go is None else f", {to_go} to go"
-    return f"{count_text(ended, 'trial')} done{left}, {time} of device time"
+    return f"{count_text(ended, 'trial')} done{left}, device time {time}"

@@ -19,7 +19,7 @@ Trials = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Device time of all trials together, as 20m or 2h; what then runs ends."),
+    typer.Option(help="Time of devices in all, earlier runs included, as 20m or 2h."),
 ]
 Study = Annotated[str | None, typer.Option(help="Study name; default: the data's.")]
 Config = Annotated[

@@ -144,7 +144,8 @@ def _affordable(config: StudyConfig, costs: Sequence[float]) -> tuple[int, float
     asked = math.inf if config.budget.trials is None else config.budget.trials
     wanted = 1.0 if config.strategy is Strategy.GRID else max(1.0, asked / REHEARSED)
     affordable = limit / sum(costs[:paid])
-    return paid, max(1.0, min(wanted, affordable)), affordable < wanted
+    bound = paid < len(costs) or affordable < wanted
+    return paid, max(1.0, min(wanted, affordable)), bound
 
 
 def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:

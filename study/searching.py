@@ -70,7 +70,7 @@ def search(
     """Search schedules until the budget is spent; the same call again goes on where it was.
 
     Give a `StudyConfig`, or settings by the names of the command line's flags: data, trials,
-    study, storage, metric, repeats, finalists, ... `listener` is told what happens. Raises
+    budget, study, storage, metric, repeats, finalists, ... `listener` is told what happens. Raises
     `ConfigError`, `DatasetError`, `StudyInUse`, `WeightsUnavailable`, `TooManyFailures` and the
     database's errors; nothing is written before data and settings have been checked.
     """
