@@ -22,7 +22,7 @@ class DeviceTime:
         return self.budget is not None and self.seconds >= self.budget
 
     def __str__(self) -> str:
-        """Say it as people do: "3.2 min of 20 min"."""
+        """Say it as people do: "3.2 min of 20.0 min"."""
         bound = "" if self.budget is None else f" of {time_text(self.budget)}"
         return f"{time_text(self.seconds)}{bound}"
 

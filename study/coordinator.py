@@ -75,6 +75,7 @@ class Coordinator:
         self.listener = listener
         self.stop = stop
         self.tree = StageTree()
+        self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
         self._outcomes = Outcomes(store, config.metric, labels)
         self._training: dict[str, list[Course]] = {}  # who waits for the stage run of that key
@@ -109,9 +110,8 @@ class Coordinator:
         """How many trials have ended."""
         return sum(trial.state is not State.RUNNING for trial in self._trials.values())
 
-    @property
-    def device_time(self) -> DeviceTime:
-        """What all epochs of the study took together, and may take."""
+    def _add_up(self) -> DeviceTime:
+        """Add up what all epochs of the study took, which only a recorded epoch changes."""
         per_device = self.config.workers_per_device
         return device_time(self.store, self.study.id, per_device, self.policy.compute)
 
@@ -225,10 +225,11 @@ class Coordinator:
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         self.store.record_epoch(run.id, metrics)
-        weak, spent = [], self.device_time
+        self.device_time = self._add_up()
+        weak = []
         for course in courses:
             step = course.epochs_before + metrics.epoch
-            self.listener(EpochFinished(course.trial.number, step, metrics, spent))
+            self.listener(EpochFinished(course.trial.number, step, metrics, self.device_time))
             if self._note(course, metrics):
                 weak.append(course)
         if len(weak) == len(courses):  # nobody needs it any more

@@ -108,24 +108,23 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     epochs: Counter[Work] = Counter()
     for work, run in zip(works[:paid], runs[:paid], strict=True):
         epochs[work] += run.epochs
-    lines = tuple(
-        StageCost(
-            *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
-            seconds=scale * n * prices[work],
-        )
-        for work, n in sorted(epochs.items())
-    )
+    seconds = scale * sum(costs[:paid])
     alone = sum(
         stage.epochs * prices.get(work_of(trial.schedule, position, photos), 0.0)
         for trial in trials
         for position, stage in enumerate(trial.schedule.stages)
     )
-    seconds = sum(line.seconds for line in lines)
     return Plan(
         study=config.study_name,
         trials=round(scale * len(trials)),
         slots=count,
-        stages=lines,
+        stages=tuple(
+            StageCost(
+                *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
+                seconds=scale * n * prices[work],
+            )
+            for work, n in sorted(epochs.items())
+        ),
         seconds=seconds,
         device_seconds=seconds / config.workers_per_device,
         alone_seconds=scale * alone,

@@ -166,7 +166,8 @@ def test_pre_empted_the_epoch_ends_is_saved_and_the_search_is_requeued(
     (tmp_path / "go").touch()
     code, said = ends(recipe)
     assert code == 130, said
-    assert "stopped: 0 trials done, 2 to go; run the same command again to go on" in said
+    assert "stopped: 0 trials done, 2 to go, device time " in said
+    assert "; run the same command again to go on" in said
     assert saved(tmp_path) == [2, 2]
     assert asked(tmp_path) == f"requeue {NUMBER}\n"
     goes_on(tmp_path, undisturbed, "--devices", "cpu:2")
