@@ -129,14 +129,14 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
 
     done = progress_text(outcome.ended, outcome.to_go, outcome.device_time)
     if outcome.stopped:
-        err.print(f"stopped: {done}; run the same command again to go on")
+        err.print(f"stopped: {done}; run the same command again to go on", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if outcome.spent:
-        err.print(f"{outcome.spent}: {done}; the same command with more goes on")
+        err.print(f"{outcome.spent}: {done}; the same command with more goes on", soft_wrap=True)
         if not outcome.ended:  # nothing has failed, and there is nothing yet to choose from
             return
     else:
-        err.print(done)
+        err.print(done, soft_wrap=True)
     from study.selector import best as choose
     from study.views.selection import print_summary
 
