@@ -32,7 +32,6 @@ lrs = 0.001
 SCHEDULES = f"[[schedules]]{STAGES}{STAGES}[[schedules]]{STAGES.replace('001', '003')}{STAGES}"
 TRAINER = """
 import os
-import re
 import time
 from pathlib import Path
 from trainers.data.manifest import Split
