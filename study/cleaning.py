@@ -15,7 +15,7 @@ from study.budget import device_time
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
-from study.policy import SearchPolicy, Standing
+from study.policy import Independent, SearchPolicy, Standing
 from study.retention import Kept, discard, shorten, spare, too_many
 from study.selector import find_study, manifest_of
 from study.settings import settings_of
