@@ -6,12 +6,12 @@ them, and what the sampler says is rounded to a choice: so it learns what lies b
 
 import json
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import optuna
+from numpy.random import Generator
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -46,15 +46,15 @@ def drafted(
     space: Space,
     weights: str,
     fixed: Mapping[str, Any],
-    chance: random.Random,
+    dice: Generator,
 ) -> Draft:
     """Let a study's sampler suggest a schedule; it has no say in what is `fixed`.
 
-    What it does not model is drawn by `chance`, each choice as likely as any other.
+    What it does not model is drawn with `dice`, each choice as likely as any other.
     """
     aside = _Aside(study._storage)
     seen = optuna.Study(study.study_name, cast("BaseStorage", aside), sampler=study.sampler)
-    drawing = _Drawing(seen, fixed, chance)
+    drawing = _Drawing(seen, fixed, dice)
     schedule = suggest_schedule(drawing, space, weights)
     return Draft(schedule, drawing.params, aside.notes)
 
@@ -82,11 +82,9 @@ def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
 class _Drawing:
     """Chooses what is fixed, else what the sampler says, else at random; notes what it chose."""
 
-    def __init__(
-        self, study: optuna.Study, fixed: Mapping[str, Any], chance: random.Random
-    ) -> None:
+    def __init__(self, study: optuna.Study, fixed: Mapping[str, Any], dice: Generator) -> None:
         self.params: Params = {}
-        self._fixed, self._chance = fixed, chance
+        self._fixed, self._dice = fixed, dice
         trial, sampler = create_trial(state=TrialState.RUNNING), study.sampler
         self._modelled = sampler.infer_relative_search_space(study, trial)
         self._said = sampler.sample_relative(study, trial, self._modelled)
@@ -99,7 +97,7 @@ class _Drawing:
         elif name in self._said and self._modelled[name] == distribution:
             value = _nearest(self._said[name], allowed, distribution)
         else:
-            value = self._chance.choice(allowed)
+            value = allowed[int(self._dice.integers(len(allowed)))]
         self.params[name] = value, values
         return value
 

@@ -4,13 +4,13 @@ Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Op
 """
 
 import logging
-import random
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -65,7 +65,7 @@ class Suggestions:
         # search that was resumed would be suggested again what it has already run.
         begun = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(sampler, seed, begun)
-        self._chance = random.Random(_stream(seed, begun))  # noqa: S311
+        self._dice = np.random.default_rng(_stream(seed, begun))
         self._study.set_metric_names([metric.value])
         self._study_id = self._storage.get_study_id_from_name(name)
         self._prunes = pruner is not Pruner.NONE
@@ -78,7 +78,7 @@ class Suggestions:
         With `after`, it goes on from the beginning of that trial.
         """
         fixed = self._fixed(after) if after is not None else {}
-        return drafted(self._study, space, weights, fixed, self._chance)
+        return drafted(self._study, space, weights, fixed, self._dice)
 
     def ask(
         self,

@@ -29,7 +29,7 @@ SPACE: dict[str, Any] = {
 @pytest.fixture
 def searched(make_lab: MakeLab) -> Lab:
     """Search a small space as a tree."""
-    lab = make_lab(trials=40, strategy="tree", space=SPACE, sampler="random", keep=100)
+    lab = make_lab(trials=40, strategy="tree", space=SPACE, sampler="random", keep=100, seed=1)
     lab.search()
     return lab
 
