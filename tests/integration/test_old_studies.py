@@ -17,7 +17,7 @@ from storage.store import Store
 from study.choices import SPACE_VERSION
 from study.searching import repeat
 from study.selector import best
-from study.studies import stored_config
+from study.studies import refuse_old, stored_config
 from tests.lab import Lab
 from trainers.schedule import Schedule
 
@@ -125,8 +125,11 @@ def test_a_study_of_unordered_parameters_is_old(finished: Lab) -> None:
         connection.commit()
     for command in ("best", "ls", "tree"):
         assert cli.run([command, "--storage", finished.url]) == 0
-    with pytest.raises(StudyTooOld, match="it can be read, but not gone on with"):
-        repeat(0, 3, storage=finished.url)
+    with (
+        finished.reading() as (_, study, _),
+        pytest.raises(StudyTooOld, match="it can be read, but not gone on with"),
+    ):
+        refuse_old(study)
 
 
 def test_a_study_of_today_is_not_old(finished: Lab) -> None:
