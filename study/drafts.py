@@ -12,12 +12,7 @@ from typing import Any, cast
 
 import optuna
 from numpy.random import Generator
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -25,8 +20,10 @@ from study.choices import Space
 from study.space import Params, suggest_schedule
 from trainers.schedule import Schedule
 
-BY_RATIO = 4
-"""From so many times the least choice on, the greatest is far: steps are ratios then."""
+Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
+
+LOGARITHMIC_FROM = 4
+"""A scale is logarithmic if the greatest choice is at least so many times the least."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,14 @@ def drafted(
     return Draft(schedule, drawing.params, aside.notes)
 
 
-def distribution_of(values: Sequence[Any]) -> BaseDistribution:
+def distribution_of(values: Sequence[Any]) -> Distribution:
     """Return what Optuna is told of a parameter: ordered if all of its choices are numbers."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return CategoricalDistribution([_spelt(value) for value in values])
     least, greatest = min(values), max(values)
     whole = all(isinstance(value, int) for value in values)
     kind = IntDistribution if whole else FloatDistribution
-    return kind(least, greatest, log=0 < BY_RATIO * least <= greatest)
+    return kind(least, greatest, log=0 < LOGARITHMIC_FROM * least <= greatest)
 
 
 def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
@@ -118,12 +115,11 @@ class _Aside:
         return getattr(self._storage, name)
 
 
-def _nearest(said: Any, allowed: Sequence[Any], distribution: BaseDistribution) -> Any:
+def _nearest(said: Any, allowed: Sequence[Any], distribution: Distribution) -> Any:
     """Return the allowed value that is meant, or nearest, on the distribution's scale."""
     if isinstance(distribution, CategoricalDistribution):
         return {_spelt(value): value for value in allowed}[said]
-    by_ratio = isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log
-    place = math.log if by_ratio else float
+    place = math.log if distribution.log else float
     return min(allowed, key=lambda value: abs(place(value) - place(said)))
 
 

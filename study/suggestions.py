@@ -1,6 +1,6 @@
 """Optuna's study behind a few verbs: it owns what was suggested, and tells the story on its board.
 
-Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Optuna.
+Beside `drafts`, `optuna_storage` and `board` the only module that knows Optuna.
 """
 
 import logging
@@ -87,7 +87,7 @@ class Suggestions:
         after: Branch | None = None,
         wanted: Callable[[Schedule], bool] = lambda _: True,
     ) -> tuple[int, Schedule]:
-        """Begin the trial of a draft that is `wanted`, or of the last of `PATIENCE` ones."""
+        """Begin the trial of the first draft that is `wanted`, or of the last of `PATIENCE`."""
         for _ in range(PATIENCE):
             draft = self.draft(space, weights, after)
             if wanted(draft.schedule):
