@@ -1,16 +1,16 @@
 """Optuna's study behind a few verbs: it owns what was suggested, and tells the story on its board.
 
-Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Optuna.
+Beside `drafts`, `optuna_storage` and `board` the only module that knows Optuna.
 """
 
 import logging
-import random
 import warnings
 import zlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -69,8 +69,8 @@ class Suggestions:
         """
         begun = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(self._name, self._seed, begun)
-        chance = random.Random(_stream(self._seed, begun))  # noqa: S311
-        return drafted(self._study, space, weights, chance)
+        dice = np.random.default_rng(_stream(self._seed, begun))
+        return drafted(self._study, space, weights, dice)
 
     def add(self, params: Params | None, notes: Mapping[str, Any] | None = None) -> int:
         """Begin a trial with these parameters, a draft's with its notes; return its number."""
