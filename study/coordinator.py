@@ -170,7 +170,8 @@ class Coordinator:
         return trial
 
     def _suggest(self) -> Schedule:
-        self._draft = self.suggestions.draft(self.config.resolved_space, self.weights)
+        turn = len(self._trials) + sum(node.trained is not None for node in self.tree)
+        self._draft = self.suggestions.draft(self.config.resolved_space, self.weights, turn)
         return self._draft.schedule
 
     # through the stages
