@@ -146,10 +146,8 @@ def _passed_over(chosen: Selection) -> list[str]:
     highest = min(chosen.runners_up, key=lambda other: sign * other.score)
     if sign * highest.score >= sign * chosen.score:
         return []
-    return [
-        f"trial {highest.trial} scored {score_text(chosen.metric, highest.score)}; its loss, and "
-        "what came of schedules like it, promise less: --by max takes it all the same"
-    ]
+    score = score_text(chosen.metric, highest.score)
+    return [f"trial {highest.trial} scored {score}, but less is expected of it (--by max takes it)"]
 
 
 def _seeds(chosen: Selection) -> str:
