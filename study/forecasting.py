@@ -153,11 +153,24 @@ class Forecasting:
         return forecast.least_of([points[place] for place in order[:affordable]])
 
     def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
-        """Return the seconds that are still to be paid for each."""
+        """Return the seconds that are still to be paid for each.
+
+        A probe that was fitted under one seed costs next to nothing under another: its features
+        are kept.
+        """
         trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
         costs = StageCosts(self.training, trained)
-        done = {(node.prefix, node.seed) for node in known}
-        return np.array([_left(option, costs, done) for option in options])
+        done = {(node.prefix, None if node.probe else node.seed) for node in known}
+
+        def left(option: Option) -> float:
+            missing = (
+                prefix
+                for prefix in option.schedule.prefixes()
+                if not {(prefix, None), (prefix, option.seed)} & done
+            )
+            return max(sum(map(costs.seconds, missing)), 1e-3)
+
+        return np.array([left(option) for option in options])
 
     def _waiting(self, standing: Standing) -> Iterator[Option]:
         trials = {trial.number: trial for trial in standing.trials}
@@ -230,12 +243,6 @@ class Forecasting:
         if node.key not in self._points:
             self._points[node.key] = point_of(node.prefix, node.seed)
         return self._points[node.key]
-
-
-def _left(option: Option, costs: StageCosts, done: set[tuple[Schedule, int]]) -> float:
-    prefixes = option.schedule.prefixes()
-    missing = [prefix for prefix in prefixes if (prefix, option.seed) not in done]
-    return max(sum(costs.seconds(prefix) for prefix in missing), 1e-3)
 
 
 def _line(shortfalls: Sequence[float], scores: Sequence[float]) -> tuple[float, float] | None:
