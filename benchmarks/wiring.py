@@ -55,7 +55,6 @@ def searching(
         STUDY,
         metric=config.metric,
         sampler=config.sampler,
-
         seed=config.seeds.first,
         patience=Patience(say, threading.Event(), lambda: None),
     )
