@@ -5,7 +5,6 @@ schedule of a preset alone. `--search` are further flags, under which it compete
 """
 
 import shlex
-
 import subprocess
 import sys
 from collections.abc import Sequence

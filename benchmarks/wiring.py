@@ -17,6 +17,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.coordinator import Coordinator
 from study.engines.base import Engine
+from study.forecasting import explorer_of
 from study.policy import SearchPolicy
 from study.progress import Listener
 from study.settings import load_config, settings_of
@@ -64,7 +65,7 @@ def searching(
             labels=labels,
             config=config,
             weights=weights,
-            policy=SearchPolicy(config),
+            policy=SearchPolicy(config, explorer_of(config, weights, len(labels), len(labels))),
             store=store,
             vault=Vault(folder / STUDY),
             suggestions=suggestions,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from study.candidates import anywhere, neighbours
-from study.config import StudyConfig
+from study.config import Strategy, StudyConfig
 from study.forecast import (
     Forecast,
     Point,
@@ -27,7 +27,10 @@ from study.forecast import (
 from study.policy import (
     Action,
     Begin,
+    Explorer,
     GoOn,
+    Halving,
+    Independent,
     Outlook,
     Standing,
     Stop,
@@ -243,6 +246,17 @@ class Forecasting:
         if node.key not in self._points:
             self._points[node.key] = point_of(node.prefix, node.seed)
         return self._points[node.key]
+
+
+def explorer_of(config: StudyConfig, weights: str, training: int, validation: int) -> Explorer:
+    """Return what explores by the strategy of a config, on so many photos; a grid has no more."""
+    match config.strategy:
+        case Strategy.FORECAST:
+            return Forecasting(config, weights, training, validation)
+        case Strategy.ASHA:
+            return Halving(config)
+        case Strategy.INDEPENDENT | Strategy.GRID:
+            return Independent(config)
 
 
 def _line(shortfalls: Sequence[float], scores: Sequence[float]) -> tuple[float, float] | None:
