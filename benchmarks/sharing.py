@@ -194,7 +194,7 @@ def ratios(name: str, runs: Sequence[Run]) -> list[float]:
 
 
 def best_within(name: str, runs: Sequence[Run]) -> list[float]:
-    """Give, by repetition, a contestant's best before it had computed more than the forecast did."""
+    """Return, by repetition, the best score within what the forecast computed."""
     budgets = {run.repetition: run.pixels for run in runs if run.contestant == HOME}
     return [
         max((best for spent, best in run.curve if spent <= budgets[run.repetition]), default=0.0)
