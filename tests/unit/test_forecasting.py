@@ -220,9 +220,8 @@ def test_what_failed_counts_as_the_worst() -> None:
         near = point_of(schedule(stage(64, 1e-3), stage(64, 1e-2)), 1)
         expected.append(float(forecast.at([near])[0][0]))
     assert expected[0] < expected[1]
-    assert failed not in explorer._best(
-        warned.standing, known := explorer._known(warned.standing), explorer._forecast(known)
-    )
+    known = explorer._known(warned.standing)
+    assert failed not in explorer._best(warned.standing, known, explorer._forecast(known))
 
 
 def test_several_slots_get_different_trials() -> None:
