@@ -196,7 +196,6 @@ def _tree(trials: tuple[Trial, ...], metric: Metric, runs: int) -> ShownTree:
         pixels=100,
         saved_pixels=40,
         seconds=SECONDS * runs,
-        guides=(),
         roots=tuple(roots),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from storage.records import Kind, Role, State
+from storage.records import Kind, Role
 from study.weights_files import WeightsFiles
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, in_last, metrics_of, network_of, same
@@ -40,7 +40,7 @@ def test_a_sealed_last_is_as_large_as_its_network(tmp_path: Path) -> None:
         save_training_state(folder / LAST, in_last(network), history)
         save_weights(folder / BEST, network.state_dict(), card_of())
         weights = WeightsFiles(store, vault, Metric.ACCURACY)
-        weights.seal(run, State.COMPLETE, trial, 0, with_last=True)
+        weights.seal(run, trial, 0, with_last=True)
         sealed = vault.path(weights.kept(run)[Kind.LAST].path)
         with safetensors.safe_open(sealed, "np") as file:
             assert {name.partition(".")[0] for name in file.keys()} == {"network"}  # noqa: SIM118

@@ -116,18 +116,27 @@ def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
 
 
 class Anywhere(BaseSampler):
-    """A sampler that says anything that lies in a distribution."""
+    """A sampler that says anything that lies in a distribution, or what it was told to say."""
 
-    def __init__(self, data: st.DataObject, known: dict[str, Sequence[Any]]) -> None:
-        self.data = data
+    def __init__(
+        self,
+        data: st.DataObject,
+        known: dict[str, Sequence[Any]],
+        told: dict[str, Any] | None = None,
+    ) -> None:
+        self.data, self.told = data, told
         self.known = {name: distribution_of(values) for name, values in known.items()}
 
     def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
         """Model all that is known."""
-        return self.known
+        return {
+            name: each for name, each in self.known.items() if name in (self.told or self.known)
+        }
 
     def sample_relative(self, *_: Any) -> dict[str, Any]:
         """Draw a value of each distribution."""
+        if self.told is not None:
+            return self.told
         return {name: self.data.draw(self._within(each)) for name, each in self.known.items()}
 
     def sample_independent(self, *_: Any) -> Any:
@@ -151,13 +160,14 @@ def test_whatever_a_sampler_says_becomes_a_choice(space: Space, data: st.DataObj
     chooser = Drawing(data)
     suggest_schedule(chooser, space, "random")
     study = optuna.create_study(sampler=Anywhere(data, chooser.values))
-    draft = drafted(study, space, "random", {}, np.random.default_rng(0))
+    draft = drafted(study, space, "random", np.random.default_rng(0))
     assert all(value in values for value, values in draft.params.values())
     assert params_of(draft.schedule, space) is not None
-    stored = running(draft.params, draft.notes).params
-    again = drafted(study, space, "random", stored, np.random.default_rng(1))
+    stored = running(draft.params, draft.notes)
+    study.sampler = Anywhere(data, chooser.values, stored.params)
+    again = drafted(study, space, "random", np.random.default_rng(1))
     assert again.schedule == draft.schedule
-    assert running(again.params, {}).params == stored
+    assert running(again.params, {}).params == stored.params
 
 
 def scales_of(stage: Stage) -> tuple[Scale, Scale]:

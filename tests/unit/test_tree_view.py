@@ -37,7 +37,7 @@ def test_a_probe_has_neither_epochs_nor_a_learning_rate() -> None:
     root = node(1, Train.PROBE, node(2, Train.NETWORK))
     shown = ShownTree(
         study="s", metric=Metric.ACCURACY, trials=1, stage_runs=2, pixels=20, saved_pixels=0,
-        seconds=2.0, guides=(), roots=(root,),
+        seconds=2.0, roots=(root,),
     )  # fmt: skip
     out = io.StringIO()
     print_tree(Console(file=out, width=120), shown)
