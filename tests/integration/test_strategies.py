@@ -83,6 +83,27 @@ def test_a_stopped_trial_keeps_its_weights(searched: Lab) -> None:
             assert vault.verify(file.path, file.sha256)
 
 
+def test_no_trial_waits_for_what_is_trained(make_lab: MakeLab) -> None:
+    """Once another trial has trained its next stage, it has that one, too, as after a restart."""
+    space = SPACE | {"n_stages": [2, 3], "image_size": [32], "lrs": [1e-3, 1e-2]}
+    lab, waited = make_lab(trials=12, strategy="forecast", space=space, sampler="random"), set()
+
+    def look() -> bool:
+        now = bench.coordinator.standing
+        for number in now.waiting:
+            after, trial = now.tree.last_trained(number), now.trials[number]
+            assert after is not None
+            prefix = trial.schedule.prefixes()[after.position + 1]
+            onward = now.tree.find(stage_run_key(lab.digest, prefix, trial.seed))
+            assert onward is None or onward.trained is None
+            waited.add(number)
+        return False
+
+    with lab.bench(look) as bench:
+        bench.coordinator.run()
+    assert waited
+
+
 def test_optuna_learns_the_score_of_the_last_stage(make_lab: MakeLab) -> None:
     """Trials that share a good beginning do not tie; the weights may still be the beginning's."""
     root = stage(64, epochs=3)

