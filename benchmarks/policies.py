@@ -1,0 +1,448 @@
+"""Policies of a search beside each other in made-up worlds, at equal compute.
+
+PYTHONPATH=. python benchmarks/policies.py --into FILE [--worlds 100 --lanes 2] [--table FILE]
+
+The policies are the real ones (`study.policy`, `study.forecasting`); the coordinator is a small
+event loop with slots and a clock, the worlds are those of `policy_worlds.py`. Each policy meets
+the same worlds under the same luck, and may spend the same seconds; a stage run that crosses the
+budget is finished. What counts is the true accuracy of the weights that are chosen in the end.
+"""
+
+import argparse
+import json
+import math
+import time
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from heapq import heappop, heappush
+from itertools import islice
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from contestants import say
+from policies_table import MOMENTS, tables
+from policy_worlds import PORTFOLIO, PROBES, SCENARIOS, WEIGHTS, Result, World
+
+from storage.records import Role, State, Trial, stage_run_key
+from study import forecast, forecasting
+from study.candidates import anywhere
+from study.choices import Space
+from study.config import StudyConfig
+from study.forecast import Forecast
+from study.forecasting import Forecasting, Option, point_of
+from study.policy import (
+    Begin,
+    Explorer,
+    GoOn,
+    Halving,
+    Independent,
+    SearchPolicy,
+    Standing,
+    Stop,
+    Verdict,
+)
+from study.portfolio import TYPICAL
+from study.space import params_of, suggest_schedule
+from study.tree import Node, StageTree, Trained
+from trainers.schedule import Schedule
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Without(Forecasting):
+    """The forecast without candidates of some kinds; `whole`: trials never wait."""
+
+    kinds: Collection[str] = ()
+    whole: bool = False
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:
+        """Go on with what was begun, or ask as ever."""
+        return Verdict.GO_ON if self.whole else super().between_stages(after, standing)
+
+    def _options(
+        self, standing: Standing, known: Sequence[Node], *, may_begin: bool
+    ) -> Iterator[Option]:
+        every = super()._options(standing, known, may_begin=may_begin)
+        return (option for option in every if option.why not in self.kinds)
+
+
+def _as_long(*_: object) -> float:
+    return 1.0
+
+
+FORECAST = forecast.__name__
+TRIED = forecasting.__name__
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A policy: `constants` of modules are others while it decides."""
+
+    name: str
+    explorer: type[Independent] | type[Forecasting] = Without
+    sampler: str = "random"
+    portfolio: bool = True
+    by_accuracy: bool = False
+    kinds: Collection[str] = ()
+    whole: bool = False
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def policy(self, config: StudyConfig) -> SearchPolicy:
+        """Make it."""
+        explorer: Explorer
+        if issubclass(self.explorer, Forecasting):
+            explorer = Without(
+                config, WEIGHTS, TYPICAL.training, kinds=self.kinds, whole=self.whole
+            )
+        else:
+            explorer = self.explorer(config)
+        given = (*PROBES, *PORTFOLIO) if self.portfolio else PROBES
+        return SearchPolicy(config, given, explorer)
+
+
+RANDOM = "random"
+CONTESTANTS = (
+    Contestant(RANDOM, Independent, portfolio=False),
+    Contestant("TPE", Independent, "tpe", portfolio=False),
+    Contestant("TPE + ASHA", Halving, "tpe", portfolio=False),
+    Contestant("GP", Independent, "gp", portfolio=False),
+    Contestant("portfolio, random", Independent),
+    Contestant("portfolio, TPE", Independent, "tpe"),
+    Contestant("forecast", sampler="tpe"),
+    Contestant("- portfolio", sampler="tpe", portfolio=False),
+    Contestant("- other seeds", sampler="tpe", kinds=("another seed",)),
+    Contestant("- neighbours", sampler="tpe", kinds=("a neighbour of the best",)),
+    Contestant("- inheritance", sampler="tpe", constants={f"{FORECAST}.INHERITED": 0.0}),
+    Contestant(
+        "- luck", sampler="tpe", constants={f"{FORECAST}.INHERITED": 0.0, f"{FORECAST}.LUCK": 0.0}
+    ),
+    Contestant("- calibrated loss", sampler="tpe", by_accuracy=True),
+    Contestant("- waiting", sampler="tpe", whole=True),
+    Contestant("- seconds", sampler="tpe", constants={f"{TRIED}._left": _as_long}),
+)
+"""A name that begins with "-" is the forecast without that."""
+
+
+class Sampler:
+    """Suggests schedules: at random, or as a sampler of Optuna's that is told of whole trials.
+
+    What has an order is a whole number there, the choice's place.
+    """
+
+    def __init__(self, name: str, space: Space, seed: int) -> None:
+        self._space = space
+        self._anywhere = anywhere(space, WEIGHTS, np.random.default_rng([seed, 1]))
+        self._study: Any = None
+        if name != RANDOM:
+            import optuna
+
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+            of_name = {"tpe": partial(optuna.samplers.TPESampler, group=True)}
+            sampler = of_name.get(name, optuna.samplers.GPSampler)(seed=seed)
+            self._study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def suggest(self) -> Schedule:
+        """Suggest one. It leaves nothing: what is begun is added apart."""
+        if self._study is None:
+            return next(self._anywhere)
+        trial = self._study.ask()
+        schedule = suggest_schedule(_Places(trial), self._space, WEIGHTS)
+        self._study.tell(trial, state=_state("FAIL"))
+        return schedule
+
+    def learn(self, schedule: Schedule, score: float, *, complete: bool) -> None:
+        """Learn what came of a trial; what lies outside of the space tells nothing."""
+        params = params_of(schedule, self._space) if self._study is not None else None
+        if not params:
+            return
+        import optuna
+
+        places = {
+            name: _place(choices, value)
+            for name, (value, choices) in params.items()
+            if len(choices) > 1
+        }
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=_state("COMPLETE" if complete else "PRUNED"),
+                value=score,
+                params={name: place for name, (place, _) in places.items()},
+                distributions={name: kind for name, (_, kind) in places.items()},
+                intermediate_values={0: score},
+            )
+        )
+
+
+def _state(name: str) -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState[name]
+
+
+def _ordered(choices: Sequence[Any]) -> bool:
+    return all(isinstance(choice, int | float) for choice in choices)
+
+
+def _place(choices: Sequence[Any], value: Any) -> tuple[Any, Any]:
+    """Return what Optuna gets to see of a choice, and the distribution that it is from."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if not _ordered(choices):
+        return value, CategoricalDistribution(choices)
+    return sorted(choices).index(value), IntDistribution(0, len(choices) - 1)
+
+
+class _Places:
+    """Asks a trial for places of choices that have an order, and for others as they are."""
+
+    def __init__(self, trial: Any) -> None:
+        self._trial = trial
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if len(choices) > 1 and _ordered(choices):
+            return sorted(choices)[self._trial.suggest_int(name, 0, len(choices) - 1)]
+        return self._trial.suggest_categorical(name, choices)
+
+
+class Search:
+    """One search in a world, as the coordinator has it, with a clock in place of an engine."""
+
+    def __init__(self, world: World, contestant: Contestant, slots: int) -> None:
+        space = world.scenario.space
+        budget = {"trials": 10**6}
+        config = StudyConfig(space=space, budget=budget)  # type: ignore[arg-type]
+        self.world, self.slots, self._by_accuracy = world, slots, contestant.by_accuracy
+        self.policy = contestant.policy(config)
+        self.sampler = Sampler(contestant.sampler, space, world.number)
+        self.tree, self.trials, self.waiting = StageTree(), list[Trial](), set[int]()
+        self.trained: list[tuple[float, Node]] = []
+        """What was trained, in order, each with the seconds that had been paid by then."""
+        self.decisions, self.deciding = 0, 0.0
+        self._clock, self._paid = 0.0, 0.0
+        self._running: list[tuple[float, str]] = []
+        self._training: dict[str, list[int]] = {}
+        self._position: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Train until the budget is spent and what runs has ended."""
+        self._fill()
+        while self._running:
+            self._clock, key = heappop(self._running)
+            self._end(key)
+            self._fill()
+
+    @property
+    def standing(self) -> Standing:
+        """What has been run."""
+        return Standing(self.trials, self.tree, {}, self.sampler.suggest, self.waiting)
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing more may be begun."""
+        ahead = sum(ends - self._clock for ends, _ in self._running)
+        return self._paid - ahead >= self.world.budget
+
+    def _fill(self) -> None:
+        while len(self._training) < self.slots and not self.spent:
+            began = time.perf_counter()
+            action = self.policy.next_action(self.standing)
+            self.decisions, self.deciding = (
+                self.decisions + 1,
+                self.deciding + time.perf_counter() - began,
+            )
+            match action:
+                case None:
+                    return
+                case Begin(schedule, seed, role):
+                    self._advance(self._begin(schedule, seed, role))
+                case GoOn(number):
+                    self.waiting.remove(number)
+                    self._advance(number, let_on=True)
+                case Stop(number):
+                    self.waiting.remove(number)
+                    self._finish(number, State.PRUNED)
+
+    def _begin(self, schedule: Schedule, seed: int, role: Role) -> int:
+        number = len(self.trials)
+        self.trials.append(
+            Trial(
+                id=number,
+                study_id=1,
+                number=number,
+                schedule_json=schedule.to_json(),
+                seed=seed,
+                role=role,
+                state=State.RUNNING,
+                started_at=NOW,
+            )
+        )
+        self._position[number] = 0
+        return number
+
+    def _advance(self, number: int, *, let_on: bool = False) -> None:
+        """Walk over the stages that are done; train the first that is not, or finish."""
+        trial = self.trials[number]
+        prefixes = trial.schedule.prefixes()
+        while (position := self._position[number]) < len(prefixes):
+            key = stage_run_key("world", prefixes[position], trial.seed)
+            node = self.tree.find(key)
+            if position and not let_on and not (node and node.trained):
+                after = self.tree.at(number, position - 1)
+                verdict = self.policy.between_stages(trial, after, self.standing)
+                if verdict is Verdict.WAIT:
+                    self.waiting.add(number)
+                if verdict is Verdict.STOP:
+                    self._finish(number, State.PRUNED)
+                if verdict is not Verdict.GO_ON:
+                    return
+            node = self.tree.enter(trial, position, key)
+            if key in self._training:
+                self._training[key].append(number)
+                return
+            if node.trained is None:
+                if not self.spent:
+                    self._train(node, number)
+                return
+            self._position[number] += 1
+            let_on = False
+        self._finish(number, State.COMPLETE)
+
+    def _train(self, node: Node, number: int) -> None:
+        seconds = self.world.result(node.prefix, node.seed).seconds
+        self._paid += seconds
+        self._training[node.key] = [number]
+        heappush(self._running, (self._clock + seconds, node.key))
+
+    def _end(self, key: str) -> None:
+        node = self.tree.find(key)
+        assert node is not None  # noqa: S101
+        found = self.world.result(node.prefix, node.seed)
+        wrong = max(1 - found.accuracy, 0.5 / self.world.scenario.photos)
+        signal = wrong if self._by_accuracy else found.loss
+        rank = (-found.accuracy, found.raw_loss)
+        self.tree.finish(key, Trained(rank, signal, found.seconds))
+        self.trained.append((self._paid - sum(e - self._clock for e, _ in self._running), node))
+        for number in self._training.pop(key):
+            self._position[number] += 1
+            self._advance(number)
+
+    def _finish(self, number: int, state: State) -> None:
+        node = self.tree.last_trained(number)
+        score = -node.rank[0] if node and node.rank else math.nan
+        trial = self.trials[number] = replace(self.trials[number], state=state, score=score)
+        self.sampler.learn(trial.schedule, score, complete=state is State.COMPLETE)
+
+
+def chosen(search: Search, nodes: Sequence[Node]) -> dict[str, float]:
+    """Return the true accuracy of what is chosen of these stage runs, in three ways."""
+
+    def result(node: Node) -> Result:
+        return search.world.result(node.prefix, node.seed)
+
+    points = [point_of(node.prefix, node.seed) for node in nodes]
+    losses = [node.trained.loss or 0 for node in nodes if node.trained]
+    best = {
+        "metric": min(nodes, key=lambda node: node.rank or (math.inf, math.inf)),
+        "loss": min(nodes, key=lambda node: result(node).loss),
+        "forecast": nodes[int(Forecast(points, losses).known.argmin())],
+    }
+    return {by: result(node).truth for by, node in best.items()}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A contestant in a world of a scenario, by their names."""
+
+    scenario: str
+    world: int
+    policy: str
+    slots: int
+
+    def run(self) -> dict[str, Any]:
+        """Search, and tell what would be chosen at each moment."""
+        contestant = next(each for each in CONTESTANTS if each.name == self.policy)
+        scenario = next(each for each in SCENARIOS if each.name == self.scenario)
+        search = Search(World(scenario, self.world), contestant, self.slots)
+        began = time.process_time()
+        with ExitStack() as others:
+            for name, value in contestant.constants.items():
+                others.enter_context(patch(name, value))
+            search.run()
+            budget = search.world.budget
+            until = [budget * (place + 1) / MOMENTS for place in range(MOMENTS - 1)]
+            last = search.trained[-1][0]
+            nodes = [[n for paid, n in search.trained if paid <= t] for t in (*until, last)]
+            first = [search.trained[0][1]]
+            found = [chosen(search, each or first) for each in nodes]
+        return vars(self) | {
+            "accuracy": {by: [round(each[by], 5) for each in found] for by in found[0]},
+            "trials": len(search.trials),
+            "stage_runs": len(search.trained),
+            "ms_a_decision": round(1000 * search.deciding / search.decisions, 1),
+            "ceiling": round(search.world.ceiling, 5) if self.policy == RANDOM else None,
+            "cpu": round(time.process_time() - began, 1),
+        }
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Return what a file of answers holds."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Run what is missing, world by world, and write down each answer as it comes."""
+    there = {Task(**{n: row[n] for n in Task.__annotations__}) for row in read(given.into)}
+    tasks = [
+        task
+        for world in range(given.worlds)
+        for scenario in given.scenarios
+        for policy in given.policies
+        if (task := Task(scenario, world, policy, given.slots)) not in there
+    ]
+    with Pool(given.lanes) as pool, given.into.open("a", encoding="utf-8") as file:
+        for done, row in enumerate(pool.imap_unordered(Task.run, tasks), 1):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            if done % 100 == 0 or done == len(tasks):
+                say(f"{done} of {len(tasks)} searches have ended")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    scenarios, policies = ([each.name for each in every] for every in (SCENARIOS, CONTESTANTS))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", type=int, default=100, help="of each scenario")
+    parser.add_argument("--scenarios", nargs="+", choices=scenarios, default=scenarios)
+    parser.add_argument("--policies", nargs="+", choices=policies, default=policies)
+    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=1, help="processes of this benchmark")
+    parser.add_argument("--into", type=Path, help="the file of answers, one JSON line each")
+    parser.add_argument("--table", type=Path, help="print the tables of a file of answers")
+    parser.add_argument("--against", default=RANDOM, help="whom the tables compare with")
+    given = parser.parse_args()
+    if not (given.into or given.table):
+        parser.error("give --into to measure, or --table")
+    return given
+
+
+def main() -> None:
+    """Measure, or print tables."""
+    given = parse()
+    if given.into:
+        measure(given)
+    if given.table:
+        print(tables(read(given.table), given.against))
+
+
+if __name__ == "__main__":
+    main()
