@@ -15,6 +15,7 @@ knows who searches. Run as a program it prints how early scores and final ones g
 
 import math
 import zlib
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
@@ -131,9 +132,9 @@ class AnyOf:
     def __init__(self, seed: int) -> None:
         self._draw = np.random.default_rng(seed)
 
-    def suggest_categorical(self, _name: str, choices: list[object]) -> object:
-        """Give one of the choices."""
-        return choices[self._draw.integers(len(choices))]
+    def choose(self, _name: str, _values: Sequence[object], allowed: Sequence[object]) -> object:
+        """Return one of the allowed values."""
+        return allowed[self._draw.integers(len(allowed))]
 
 
 def foretelling(world: int, space: Space = PHOTO_SPACE, count: int = 400) -> Pairs:

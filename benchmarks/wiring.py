@@ -55,7 +55,7 @@ def searching(
         STUDY,
         metric=config.metric,
         sampler=config.sampler,
-        pruner=config.pruner,
+
         seed=config.seeds.first,
         patience=Patience(say, threading.Event(), lambda: None),
     )

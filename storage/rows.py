@@ -109,6 +109,7 @@ def epoch(row: Row[Any]) -> EpochRecord:
         images_per_second=row.images_per_second,
         data_wait=row.data_wait,
         micro_batch=row.micro_batch,
+        calibrated_loss=row.calibrated_loss,
     )
 
 

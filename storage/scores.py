@@ -89,6 +89,16 @@ class Scores:
             best[row.run] = min(best.get(row.run, rank), rank)
         return best
 
+    def calibrated_losses(self, study: StudyRecord) -> dict[int, float]:
+        """Give the least calibrated loss of each stage run that has any, by its id."""
+        query = (
+            select(EpochRow.stage_run_id, func.min(EpochRow.calibrated_loss).label("least"))
+            .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
+            .where(StageRunRow.study_id == study.id, EpochRow.calibrated_loss.is_not(None))
+            .group_by(EpochRow.stage_run_id)
+        )
+        return {row.stage_run_id: row.least for row in self._all(query)}
+
     def predictions(
         self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]
     ) -> StoredPredictions:

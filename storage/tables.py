@@ -183,6 +183,7 @@ class EpochRow(Base):
     images_per_second: Mapped[float]
     data_wait: Mapped[float | None]
     micro_batch: Mapped[int | None]
+    calibrated_loss: Mapped[float | None]
 
 
 class PredictionsRow(Base):

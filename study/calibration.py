@@ -1,47 +1,15 @@
-"""Honest probabilities: a temperature, how far off they are, folds to judge by. Pure."""
+"""Honest probabilities: how far off they are, folds to judge by. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainers.decision import Decision
+from trainers.temperature import fit_temperature
 
 Labels = NDArray[np.int64]
 """The true class of each photo, shape (n,)."""
 Table = NDArray[np.float32] | NDArray[np.float64]
 """Each photo's probabilities as the network gave them, shape (n, C)."""
-
-COOLEST, HOTTEST = 0.05, 20.0
-"""Between these a temperature is looked for."""
-
-_SMALLEST = 1e-7  # as in Decision.calibrated: the fit must see what the rule will see
-
-
-def fit_temperature(labels: Labels, probabilities: Table) -> float:
-    """Give the temperature under which the photos' log loss is least (Guo et al. 2017).
-
-    Where all n are right, the bare loss asks for certainty, and a dear mistake would never be
-    hedged against; so a share 1 / (n + 2) of each label goes to any class alike (after Platt 1999,
-    with Laplace's share). On 20 photos this saves a quarter of the costs, on 300 it is not felt.
-    The loss is convex in 1 / temperature, so it is least where its slope is nought, or at a bound;
-    1 if it is the same everywhere.
-    """
-    from scipy.optimize import brentq
-
-    logs = np.log(np.maximum(probabilities, _SMALLEST).astype(float))
-    logs -= logs.max(axis=1, keepdims=True)
-    n = len(labels)
-    true = np.average([logs[np.arange(n), labels].mean(), logs.mean()], weights=[n + 1, 1])
-
-    def slope(sharpness: float) -> float:
-        weights = np.exp(sharpness * logs)
-        return float(((weights * logs).sum(axis=1) / weights.sum(axis=1)).mean() - true)
-
-    dull, sharp = slope(1 / HOTTEST), slope(1 / COOLEST)
-    if abs(dull) < 1e-12 and abs(sharp) < 1e-12:
-        return 1.0
-    if dull >= 0 or sharp <= 0:
-        return HOTTEST if dull >= 0 else COOLEST
-    return float(1 / brentq(slope, 1 / HOTTEST, 1 / COOLEST))
 
 
 def reliability(

@@ -31,15 +31,15 @@ def neighbours(schedule: Schedule, space: Space, dice: np.random.Generator) -> I
 
 
 class _Chooser:
-    """Chooses what is `fixed`, as far as it is a choice, and the rest at random."""
+    """Chooses what is `fixed`, as far as it is allowed, and the rest at random."""
 
     def __init__(self, dice: np.random.Generator, fixed: Mapping[str, Any]) -> None:
         self._dice, self._fixed = dice, fixed
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if self._fixed.get(name) in choices:
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:  # noqa: ARG002
+        if name in self._fixed and self._fixed[name] in allowed:
             return self._fixed[name]
-        return choices[int(self._dice.integers(len(choices)))]
+        return allowed[int(self._dice.integers(len(allowed)))]
 
 
 def _step(value: Any, choices: Sequence[Any], dice: np.random.Generator) -> Any:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainers.schedule import PROBE_FIELDS, Schedule, Stage, Train
 
-SPACE_VERSION = 2
+SPACE_VERSION = 3
 """Part of a space's identity: raised when the same choices come to mean something else."""
 
 

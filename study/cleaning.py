@@ -14,7 +14,7 @@ from storage.vault import folder_size
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
-from study.policy import SearchPolicy, Standing
+from study.policy import Independent, SearchPolicy, Standing
 from study.retention import Kept, discard, shorten, spare, too_many
 from study.selector import find_study, manifest_of
 from study.settings import settings_of
@@ -143,13 +143,12 @@ def clean_weights(
         with Ownership(store, record.id) if delete else nullcontext() as mine:
             writing = store.fenced(mine.claim) if mine else store
             trials = store.trials(record.id)
-            tree = grow(
-                trials, store.stage_runs(record.id), store.links(record.id), store.ranks(record)
-            )
-            standing = Standing(trials, tree, {})
-            ongoing = SearchPolicy(config).to_go(standing) > 0
+            runs, links = store.stage_runs(record.id), store.links(record.id)
+            tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
+            policy = SearchPolicy(config, Independent(config))
+            ongoing = policy.to_go(Standing(trials, tree, {})) > 0
             found = Kept.of(store, record)
-            spares = spare(found, standing, config, ongoing=ongoing)
+            spares = spare(found, trials, tree, config, ongoing=ongoing)
             long = _too_long(store, record, config)
             if delete:
                 discard(spares, record.id, writing, open_vault(storage, record))

@@ -123,6 +123,7 @@ class Budget(Section):
     trials: Annotated[int, Field(ge=1)] = 50
     timeout: Seconds | None = None
     max_gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    until_flat: bool = False
     max_failures: Annotated[int, Field(ge=1)] = 5
     max_retries: Annotated[int, Field(ge=0)] = 2
 

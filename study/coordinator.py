@@ -32,6 +32,7 @@ from trainers.metrics import EpochMetrics, EpochNumbers
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
+    from study.drafts import Draft
     from study.suggestions import Suggestions  # Optuna, which `best` and `ls` do without
 
 TIDY_EVERY = 10
@@ -76,6 +77,7 @@ class Coordinator:
         self._outcomes = Outcomes(store, config.metric, labels)
         self._training: dict[str, list[Course]] = {}  # whose stage run has that key
         self._waiting: dict[int, Course] = {}  # by trial, until the policy lets it go on
+        self._draft: Draft | None = None  # what the sampler has suggested last
         self._failures = Failures(config.budget.max_failures)
         self._load()
         self._tidy_at = self.ended + TIDY_EVERY
@@ -83,7 +85,7 @@ class Coordinator:
     def run(self) -> None:
         """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
         unfinished = [t for t in self._trials.values() if t.state is State.RUNNING]
-        self.suggestions.reconcile({n: (t.state, self._value(t)) for n, t in self._trials.items()})
+        self.suggestions.reconcile({n: (t.state, self._value(n)) for n, t in self._trials.items()})
         keys = keys_of(self.study.manifest_digest, unfinished)
         self.weights_files.take_over(self.study.id, keys)
         for trial in unfinished:
@@ -106,7 +108,6 @@ class Coordinator:
             outcomes=self._outcomes.by_schedule,
             suggest=self._suggest,
             waiting=self._waiting.keys(),
-            spent=self.spent,
         )
 
     @property
@@ -152,8 +153,12 @@ class Coordinator:
 
     def _begin(self, action: Begin) -> Trial:
         """Begin a trial, in Optuna and in our own tables."""
-        params = params_of(action.schedule, self.config.resolved_space)
-        number = self.suggestions.add(params)
+        draft = self._draft
+        if draft is not None and draft.schedule == action.schedule:
+            number = self.suggestions.add(draft.params, draft.notes)
+        else:
+            params = params_of(action.schedule, self.config.resolved_space)
+            number = self.suggestions.add(params)
         trial = self.store.add_trial(
             self.study.id, number, action.schedule, action.seed, action.role
         )
@@ -163,7 +168,8 @@ class Coordinator:
         return trial
 
     def _suggest(self) -> Schedule:
-        return self.suggestions.suggest(self.config.resolved_space, self.weights)
+        self._draft = self.suggestions.draft(self.config.resolved_space, self.weights)
+        return self._draft.schedule
 
     # through the stages
 
@@ -251,6 +257,7 @@ class Coordinator:
                 self._failures.count(failure)
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
+        metrics = metrics.calibrated(self.config.metric)
         self.store.record_epoch(run.id, metrics)
         for course in courses:
             step = course.epochs_before + metrics.epoch
@@ -302,17 +309,19 @@ class Coordinator:
         self._outcomes.learn(trial)
         story = {"seconds": round(trial.seconds, 1), "weights": file, "failure": failure}
         self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
-        self.suggestions.tell(number, state, self._value(trial))
-        self.listener(TrialFinished(trial, course.steps, file, self.policy.to_go(self.standing)))
+        self.suggestions.tell(number, state, self._value(number))
+        standing = self.standing
+        to_go, outlook = self.policy.to_go(standing), self.policy.outlook(standing)
+        self.listener(TrialFinished(trial, course.steps, file, to_go, outlook))
         if state is not State.FAILED:
             self._failures.forget()
         if self.ended >= self._tidy_at:
             self._tidy()
             self._tidy_at = self.ended + max(TIDY_EVERY, self.ended // 10)
 
-    def _value(self, trial: Trial) -> float | None:
+    def _value(self, number: int) -> float | None:
         """Return what Optuna learns of a trial: the score of its last stage, which is its own."""
-        node = self.tree.last_trained(trial.number)
+        node = self.tree.last_trained(number)
         return None if node is None or node.rank is None else self.config.metric.score_of(node.rank)
 
     def _tidy(self) -> None:
@@ -321,7 +330,7 @@ class Coordinator:
         Even at the end, beginnings stay: the same command may be given more trials.
         """
         kept = Kept.of(self.store, self.study)
-        spares = spare(kept, self.standing, self.config, ongoing=True)
+        spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)
         discard(spares, self.study.id, self.store, self.vault)
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
         shorten(too_many(known, limit, len(self.labels)), self.store, self.labels)

@@ -94,6 +94,9 @@ OFFSET = 1.0
 
 JITTER = 1e-9
 
+DRAWS = 1000
+"""From so many draws the expected best of several is worked out."""
+
 SMALLEST = 1e-4
 """No loss counts as less: where all photos are right, nothing is to be gained."""
 
@@ -147,6 +150,20 @@ class Forecast:
             further = self._covariance(pending, points) - between.T @ across
             variance -= np.square(self._solve(root, further)).sum(axis=0)
         return self._mean + across.T @ self._told, np.sqrt(np.maximum(variance, JITTER))
+
+    def least_of(self, points: Sequence[Point]) -> float:
+        """Return how far below the best known the best of these may be expected to come out."""
+        across = self._solve(self._root, self._covariance(self._points, points))
+        covariance = self._covariance(points, points) - across.T @ across
+        root = np.linalg.cholesky(covariance + 1e-6 * np.eye(len(points)))
+        normal = np.random.default_rng(0).standard_normal((len(points), DRAWS))
+        drawn = (self._mean + across.T @ self._told)[:, None] + root @ normal
+        return float(np.maximum(self.known.min() - drawn.min(axis=0), 0).mean())
+
+    @property
+    def seen_noise(self) -> float:
+        """The standard deviation, in log loss, that validation's photos alone make."""
+        return math.sqrt(self._of_validation)
 
     @property
     def _of_validation(self) -> float:

@@ -1,8 +1,8 @@
 """The strategy `forecast`: train what promises most for each second that is still to be paid. Pure.
 
-Candidates are the trials that wait between two stages, other seeds of what looks best, its
-neighbours, and fresh schedules. All are forecast to their ends; one stage is trained, and then all
-is asked anew. Nothing is stopped for good before the search ends.
+Candidates are the trials that wait between two stages, what is given and was not tried yet, other
+seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one
+stage is trained, and then all is asked anew. Nothing is stopped for good before the search ends.
 """
 
 import math
@@ -11,24 +11,39 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from study.candidates import anywhere, neighbours
 from study.config import StudyConfig
-from study.forecast import Forecast, Point, expected_improvement, features_of
-from study.policy import Action, Begin, GoOn, Standing, Stop, Verdict, fresh_seed, suggested
+from study.forecast import SMALLEST, Forecast, Point, expected_improvement, features_of
+from study.policy import (
+    Action,
+    Begin,
+    GoOn,
+    Outlook,
+    Standing,
+    Stop,
+    Verdict,
+    fresh_seed,
+    given_or_suggested,
+)
 from study.stage_costs import StageCosts
 from study.tree import Node
+from trainers.metrics import Metric
 from trainers.schedule import Schedule, Train
 
 FEW = 3
-"""So many trained networks are needed for a forecast; before, the sampler is asked."""
+"""So many trained networks are needed for a forecast; before, what is given is tried in order."""
 
 BEST = 3
 """Of so many of the best schedules other seeds and neighbours are candidates."""
 
 NEIGHBOURS, FRESH = 12, 24
 """How many neighbours each of them gets, and how many candidates come from anywhere."""
+
+FLAT = 0.5
+"""As much compute again must be expected to bring this part of validation's noise."""
 
 LEAST = 0.002
 """What a trial that waits must promise, in log loss, to be gone on with past the last trial."""
@@ -53,17 +68,22 @@ class Forecasting:
     photos: int
     _points: dict[str, Point] = field(default_factory=dict, compare=False)
 
-    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
         """Choose by expected improvement of the best final result per second."""
-        known = [node for node in standing.tree if node.trained and node.trained.loss is not None]
-        if may_begin and sum(not node.probe for node in known) < FEW:
-            return suggested(standing, self.config)
-        options = list(self._options(standing, known, may_begin=may_begin))
-        if options and known:
-            chosen = self._choose(options, standing, known, least=0 if may_begin else LEAST)
-            if chosen is not None:
-                return chosen
-        if may_begin or not standing.waiting or self._in_training(standing):
+        known = self._known(standing)
+        if sum(not node.probe for node in known) < FEW:
+            if may_begin:
+                return given_or_suggested(standing, given, self.config)
+            return GoOn(min(standing.waiting)) if standing.waiting else None
+        options = list(self._waiting(standing))
+        if may_begin:
+            options += self._new_ones(standing, given, known)
+        chosen, gain = self._choose(options, standing, known) if options else (None, 0.0)
+        if may_begin or gain >= LEAST:
+            return chosen
+        if not standing.waiting or self._in_training(standing):
             return None
         return Stop(min(standing.waiting))
 
@@ -71,20 +91,42 @@ class Forecasting:
         """Wait until it is the most promising."""
         return Verdict.WAIT
 
-    def _choose(
-        self, options: Sequence[Option], standing: Standing, known: Sequence[Node], least: float
-    ) -> Action | None:
-        forecast = Forecast([self._known(node) for node in known], [_loss(node) for node in known])
-        pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
-        points = [point_of(each.schedule, each.seed) for each in options]
-        mean, sd = forecast.at(points, pending)
-        gain = expected_improvement(mean, sd, float(forecast.known.min()))
-        costs = StageCosts(self.photos, ((n.prefix, n.trained.seconds) for n in known if n.trained))
-        done = {(node.prefix, node.seed) for node in known}
-        seconds = np.array([_left(each, costs, done) for each in options])
-        place = int((gain / seconds).argmax())
-        if gain[place] < least:
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Translate the expected loss into the metric, by how both have gone together."""
+        known = self._known(standing)
+        told = _scores(known, self.config.metric)
+        if told is None:
             return None
+        intercept, slope = told
+        forecast = self._forecast(known)
+        best = known[int(forecast.known.argmin())]
+        (mean,), (sd,) = forecast.at([self._point(best)])
+        options = [*self._waiting(standing), *self._new_ones(standing, (), known)]
+        seconds = self._seconds(options, known)
+        points = [point_of(option.schedule, option.seed) for option in options]
+        gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
+        paid = sum(node.trained.seconds for node in known if node.trained)
+        order = np.argsort(-gain / seconds)
+        affordable = order[: max(1, int((seconds[order].cumsum() <= paid).sum()))]
+        further = forecast.least_of([points[place] for place in affordable])
+        ends = sorted(intercept + slope * (mean + 1.96 * sign * sd) for sign in (-1, 1))
+        return Outlook(
+            score=float(intercept + slope * mean),
+            low=float(ends[0]),
+            high=float(ends[1]),
+            gain=abs(slope) * further,
+            flat=further < forecast.seen_noise * FLAT,
+        )
+
+    def _choose(
+        self, options: Sequence[Option], standing: Standing, known: Sequence[Node]
+    ) -> tuple[Action, float]:
+        forecast = self._forecast(known)
+        pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
+        mean, sd = forecast.at([point_of(each.schedule, each.seed) for each in options], pending)
+        gain = expected_improvement(mean, sd, float(forecast.known.min()))
+        seconds = self._seconds(options, known)
+        place = int((gain / seconds).argmax())
         low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
         notes = {
             "why": options[place].why,
@@ -92,34 +134,45 @@ class Forecasting:
             "interval": [float(low), float(high)],
             "seconds to go": round(float(seconds[place])),
         }
-        return replace(options[place].action, notes=notes)
+        return replace(options[place].action, notes=notes), float(gain[place])
 
-    def _options(
-        self, standing: Standing, known: Sequence[Node], *, may_begin: bool
-    ) -> Iterator[Option]:
+    def _forecast(self, known: Sequence[Node]) -> Forecast:
+        return Forecast([self._point(node) for node in known], [_loss(node) for node in known])
+
+    def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
+        """Return the seconds that are still to be paid for each."""
+        trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
+        costs = StageCosts(self.photos, trained)
+        done = {(node.prefix, node.seed) for node in known}
+        return np.array([_left(option, costs, done) for option in options])
+
+    def _waiting(self, standing: Standing) -> Iterator[Option]:
         trials = {trial.number: trial for trial in standing.trials}
-        if not standing.spent:
-            for number in sorted(standing.waiting):
-                of = trials[number]
-                yield Option(GoOn(number), of.schedule, of.seed, "goes on")
-        if not may_begin:
-            return
+        for number in sorted(standing.waiting):
+            of = trials[number]
+            yield Option(GoOn(number), of.schedule, of.seed, "goes on")
+
+    def _new_ones(
+        self, standing: Standing, given: Sequence[Schedule], known: Sequence[Node]
+    ) -> Iterator[Option]:
         space, first = self.config.resolved_space, self.config.seeds.first
-        dice = np.random.default_rng([first, len(trials), len(known)])
+        dice = np.random.default_rng([first, len(standing.trials), len(known)])
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
-        yield from self._new(standing.suggest(), standing, "suggested by the sampler")
+
+        def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
+            seed = fresh_seed(standing.trials, schedule, first)
+            return Option(Begin(schedule, seed, role), schedule, seed, why)
+
+        yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
+        yield option(standing.suggest(), "suggested by the sampler")
         for best in self._best(standing, known):
-            yield from self._new(best, standing, "another seed")
+            yield option(best, "another seed")
             for near in islice(neighbours(best, space, dice), NEIGHBOURS):
                 if (near, first) not in begun:
-                    yield from self._new(near, standing, "a neighbour of the best")
+                    yield option(near, "a neighbour of the best")
         for fresh in islice(anywhere(space, self.weights, dice), FRESH):
             if (fresh, first) not in begun:
-                yield from self._new(fresh, standing, "from anywhere")
-
-    def _new(self, schedule: Schedule, standing: Standing, why: str) -> Iterator[Option]:
-        seed = fresh_seed(standing.trials, schedule, self.config.seeds.first)
-        yield Option(Begin(schedule, seed, Role.EXPLORE), schedule, seed, why)
+                yield option(fresh, "from anywhere")
 
     def _best(self, standing: Standing, known: Sequence[Node]) -> list[Schedule]:
         """Return the schedules of the best trials, each once."""
@@ -136,7 +189,10 @@ class Forecasting:
         running = (trial for trial in standing.trials if trial.state is State.RUNNING)
         return [trial for trial in running if trial.number not in standing.waiting]
 
-    def _known(self, node: Node) -> Point:
+    def _known(self, standing: Standing) -> list[Node]:
+        return [node for node in standing.tree if node.trained and node.trained.loss is not None]
+
+    def _point(self, node: Node) -> Point:
         if node.key not in self._points:
             self._points[node.key] = point_of(node.prefix, node.seed)
         return self._points[node.key]
@@ -157,3 +213,17 @@ def _left(option: Option, costs: StageCosts, done: set[tuple[Schedule, int]]) ->
     prefixes = option.schedule.prefixes()
     missing = [prefix for prefix in prefixes if (prefix, option.seed) not in done]
     return max(sum(costs.seconds(prefix) for prefix in missing), 1e-3)
+
+
+def _scores(known: Sequence[Node], metric: Metric) -> tuple[float, float] | None:
+    """Return intercept and slope of the score over the log loss of trained networks.
+
+    None where they are too few, or a lower loss has not meant a better score.
+    """
+    both = [(_loss(n), metric.score_of(n.rank)) for n in known if n.rank and not n.probe]
+    pairs = np.array([(math.log(max(loss, SMALLEST)), score) for loss, score in both if score])
+    if len(pairs) < FEW or not pairs[:, 0].std():
+        return None
+    slope, intercept = np.polyfit(pairs[:, 0], pairs[:, 1], 1)
+    better = slope < 0 if metric.higher_is_better else slope > 0
+    return (float(intercept), float(slope)) if better else None

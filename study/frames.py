@@ -182,11 +182,12 @@ def _epochs(contents: Contents) -> "pd.DataFrame":
             "images_per_second": epoch.images_per_second,
             "data_wait": epoch.data_wait,
             "micro_batch": epoch.micro_batch,
+            "calibrated_loss": epoch.calibrated_loss,
         }
         for epochs in contents.epochs.values()
         for epoch in epochs
     ]
-    return _frame(rows, (*columns, "data_wait", "micro_batch"))
+    return _frame(rows, (*columns, "data_wait", "micro_batch", "calibrated_loss"))
 
 
 def _schedules(contents: Contents) -> "pd.DataFrame":

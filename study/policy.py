@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from storage.records import Role, State, Trial
-from study.config import StudyConfig
+from study.config import Strategy, StudyConfig
 from study.racing import Gains, beaten
 from study.tree import Node, StageTree
 from trainers.metrics import Metric
@@ -52,21 +52,38 @@ class Verdict(Enum):
     STOP = auto()
 
 
+def _nobody() -> Schedule:
+    raise LookupError("suggest must ask a sampler where schedules are explored, got none")
+
+
 @dataclass(frozen=True)
 class Standing:
     """What has been run.
 
     `outcomes` are each repeated schedule's gains, by seed (see `racing`), `waiting` the numbers of
-    the trials that wait between two stages. `suggest` asks the sampler for a schedule. Once the
-    budget of compute is `spent`, nothing more is begun.
+    the trials that wait between two stages. `suggest` asks the sampler for a schedule.
     """
 
     trials: Sequence[Trial]
     tree: StageTree
     outcomes: Mapping[str, Sequence[Gains | None]]
-    suggest: Callable[[], Schedule]
     waiting: Collection[int] = ()
-    spent: bool = False
+    suggest: Callable[[], Schedule] = _nobody
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is expected, in the metric's unit: the `score` of the best so far, and how sure that is.
+
+    `gain` is by how much the best would improve for as much compute again. It is `flat` where that
+    is less than what validation's noise could show.
+    """
+
+    score: float
+    low: float
+    high: float
+    gain: float
+    flat: bool
 
 
 class Policy(Protocol):
@@ -84,32 +101,50 @@ class Policy(Protocol):
         """Count the trials that are still to end, as far as it can be known."""
         ...
 
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Say what is expected, where anything is."""
+        ...
+
 
 class Explorer(Protocol):
     """A strategy: says how a search's trials are chosen, and which go on between stages."""
 
-    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
-        """Say what to do next; begin a trial only if that is allowed."""
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
+        """Say what to do next; begin a trial only if that is allowed.
+
+        `given` are the schedules to try first that have not been, the best first.
+        """
         ...
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:
         """Say what becomes of a trial of its own after a stage run."""
         ...
 
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Say what is expected, where anything is."""
+        ...
+
 
 @dataclass(frozen=True)
 class Independent:
-    """Trains whatever the sampler suggests to its end."""
+    """Trains what is given, and then whatever the sampler suggests, to its end."""
 
     config: StudyConfig
 
-    def next_action(self, standing: Standing, *, may_begin: bool) -> Action | None:
-        """Ask the sampler."""
-        return suggested(standing, self.config) if may_begin else None
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
+        """Take what is given, or ask the sampler."""
+        return given_or_suggested(standing, given, self.config) if may_begin else None
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
         """Go on."""
         return Verdict.GO_ON
+
+    def outlook(self, standing: Standing) -> None:
+        """Expect nothing."""
 
 
 @dataclass(frozen=True)
@@ -133,36 +168,44 @@ class Halving(Independent):
 
 @dataclass(frozen=True)
 class SearchPolicy:
-    """What `search` does. `given` are the schedules that come first; without `explorer`, all."""
+    """What `search` does. `given` are the schedules that are tried first, or all of a grid."""
 
     config: StudyConfig
-    given: Sequence[Schedule]
-    explorer: Explorer | None
+    explorer: Explorer
+    given: Sequence[Schedule] = ()
 
     def next_action(self, standing: Standing) -> Action | None:
-        """Start what is given, then explore, then race the finalists.
+        """Explore, then race the finalists.
 
         Races begin once all exploration has ended. Each finalist gets its first fresh seed before
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        may_begin = not standing.spent and self._to_explore(exploring) > 0
+        may_begin = self._to_explore(exploring) > 0 and not self.is_flat(standing)
         missing = _missing(self.given, exploring)
-        if may_begin and missing:
-            return Begin(missing[0], self._seed(standing, missing[0]), Role.PRESET)
-        if self.explorer is not None:
-            action = self.explorer.next_action(standing, may_begin=may_begin)
-            if action is not None:
-                return action
-        if standing.spent or any(trial.state is State.RUNNING for trial in exploring):
+        action = self.explorer.next_action(standing, missing, may_begin=may_begin)
+        if action is not None:
+            return action
+        if any(trial.state is State.RUNNING for trial in exploring):
             return None
         return self._race(standing, exploring)
 
+    def is_flat(self, standing: Standing) -> bool:
+        """Tell whether the search is to end where little more is expected, and is there."""
+        if not self.config.budget.until_flat:
+            return False
+        outlook = self.outlook(standing)
+        return outlook is not None and outlook.flat
+
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
         """Ask the explorer of what it began itself, unless nothing but a probe was trained."""
-        if self.explorer is None or trial.role is not Role.EXPLORE or after.probe:
+        if trial.role is not Role.EXPLORE or after.probe:
             return Verdict.GO_ON
         return self.explorer.between_stages(after, standing)
+
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Ask the explorer."""
+        return self.explorer.outlook(standing)
 
     def to_go(self, standing: Standing) -> int:
         """Count the trials that are still to end, repeats included.
@@ -172,7 +215,7 @@ class SearchPolicy:
         out.
         """
         exploring = _exploring(standing)
-        to_explore = 0 if standing.spent else self._to_explore(exploring)
+        to_explore = self._to_explore(exploring)
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
@@ -198,12 +241,9 @@ class SearchPolicy:
         return repeat_of(chosen, standing, self.config)
 
     def _to_explore(self, exploring: Sequence[Trial]) -> int:
-        if self.explorer is None:
+        if self.config.strategy is Strategy.GRID:
             return len(_missing(self.given, exploring))
         return max(self.config.budget.trials - len(exploring), 0)
-
-    def _seed(self, standing: Standing, schedule: Schedule) -> int:
-        return fresh_seed(standing.trials, schedule, self.config.seeds.first)
 
 
 @dataclass(frozen=True)
@@ -222,6 +262,9 @@ class SeedsPolicy:
         """Go on."""
         return Verdict.GO_ON
 
+    def outlook(self, standing: Standing) -> None:
+        """Expect nothing."""
+
     def to_go(self, standing: Standing) -> int:
         """Count what runs and what is missing."""
         running = sum(trial.state is State.RUNNING for trial in standing.trials)
@@ -237,10 +280,14 @@ class SeedsPolicy:
         return max(self.seeds - len(tried), 0)
 
 
-def suggested(standing: Standing, config: StudyConfig) -> Begin:
-    """Begin what the sampler suggests; one that was run already becomes one more of its seeds."""
-    schedule = standing.suggest()
-    return Begin(schedule, fresh_seed(standing.trials, schedule, config.seeds.first), Role.EXPLORE)
+def given_or_suggested(standing: Standing, given: Sequence[Schedule], config: StudyConfig) -> Begin:
+    """Begin what is given, or what the sampler suggests.
+
+    What was run already becomes one more seed of that schedule.
+    """
+    role = Role.PRESET if given else Role.EXPLORE
+    schedule = given[0] if given else standing.suggest()
+    return Begin(schedule, fresh_seed(standing.trials, schedule, config.seeds.first), role)
 
 
 def repeat_of(trial: Trial, standing: Standing, config: StudyConfig) -> Begin:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from storage.predictions import StoredPredictions
 from storage.records import State, StudyRecord, Trial
 from storage.store import Store
-from study.calibration import fit_temperature
 from study.goals import Goal
 from study.scoring import Candidates, Criterion, Scorer
 from study.statistics import Trials
 from study.tables import HELD, Table, Tables
 from trainers.decision import Decision
+from trainers.temperature import fit_temperature
 
 LIMIT = 1000
 """No more epochs are weighed against each other: what is behind so many has no chance."""

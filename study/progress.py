@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from storage.records import Trial
+from study.policy import Outlook
 from trainers.data.sources import LeftOut
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Schedule
@@ -60,12 +61,16 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class TrialFinished:
-    """A trial has ended; `file` is its best weights, absent if it failed or was pruned."""
+    """A trial has ended; `file` is its best weights, absent if it failed or was pruned.
+
+    `outlook` is what is expected now, under a strategy that expects anything.
+    """
 
     trial: Trial
     epochs: int
     file: str | None
     to_go: int
+    outlook: Outlook | None = None
 
 
 Progress = Working | Notice | SearchStarted | StageStarted | EpochFinished | TrialFinished

@@ -20,8 +20,7 @@ from storage.records import (
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
-from study.policy import Standing
-from study.tree import Node
+from study.tree import Node, StageTree
 
 _SHORT = 6
 """So many bytes a photo's prediction takes when it is shortened."""
@@ -50,17 +49,19 @@ class Kept:
         return cls(store.checkpoints(study.id), keys, store.ranking(study))
 
 
-def spare(kept: Kept, standing: Standing, config: StudyConfig, *, ongoing: bool) -> list[Spare]:
+def spare(
+    kept: Kept, trials: Sequence[Trial], tree: StageTree, config: StudyConfig, *, ongoing: bool
+) -> list[Spare]:
     """Choose what can go; `ongoing` says whether the search still has trials to begin.
 
     The best of the first `keep.trials` trials and of all trials of repeated schedules stay, and
     what a running trial may need. While the search goes on, so do the beginnings that it may go on
     from. If `keep.max_disk` is exceeded, the least of those goes too, but never the best of all.
     """
-    nodes = {run: standing.tree.find(key) for run, key in kept.keys.items()}
-    running = {trial.number for trial in standing.trials if trial.state is State.RUNNING}
-    chosen = _chosen(kept.ranking, standing.trials, config.keep.trials)
-    starts = _starts(standing, config) if ongoing else {}
+    nodes = {run: tree.find(key) for run, key in kept.keys.items()}
+    running = {trial.number for trial in trials if trial.state is State.RUNNING}
+    chosen = _chosen(kept.ranking, trials, config.keep.trials)
+    starts = _starts(trials, tree, config) if ongoing else {}
     spares, dispensable, size = [], [], 0
     for checkpoint in kept.checkpoints:
         node = nodes[checkpoint.stage_run_id]
@@ -134,18 +135,20 @@ def _chosen(
     return chosen
 
 
-def _starts(standing: Standing, config: StudyConfig) -> dict[tuple[str, Kind], int]:
+def _starts(
+    trials: Sequence[Trial], tree: StageTree, config: StudyConfig
+) -> dict[tuple[str, Kind], int]:
     """Give whose weights later trials may start from, and which weights; each with its place."""
-    best = _before_starts_from_best(standing, config)
+    best = _before_starts_from_best(trials, config)
     return {
         (node.key, kind): place
-        for place, node in enumerate(_beginnings(standing, config))
+        for place, node in enumerate(_beginnings(tree, config))
         for kind in Kind
         if kind is Kind.LAST or node.position in best
     }
 
 
-def _before_starts_from_best(standing: Standing, config: StudyConfig) -> set[int]:
+def _before_starts_from_best(trials: Sequence[Trial], config: StudyConfig) -> set[int]:
     """Return the positions after which a stage may start from the best epoch.
 
     A grid's schedules are not in the space: those that were begun tell what others are like.
@@ -154,20 +157,20 @@ def _before_starts_from_best(standing: Standing, config: StudyConfig) -> set[int
     allowed = [space.of_stage(p).get("start_from", ()) for p in range(max(space.n_stages))]
     begun = {
         position
-        for trial in standing.trials
+        for trial in trials
         for position, stage in enumerate(trial.schedule.stages)
         if stage.start_from == Kind.BEST.value
     }
     return {p - 1 for p in begun | {p for p, kinds in enumerate(allowed) if Kind.BEST in kinds}}
 
 
-def _beginnings(standing: Standing, config: StudyConfig) -> list[Node]:
+def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
     """Return what later trials may begin with, best first.
 
     That is every first stage, of which a space has few and any suggestion may take one, and of the
     others as many as trials keep their weights.
     """
-    ranked = sorted(standing.tree, key=lambda node: node.rank or (math.inf,))
+    ranked = sorted(tree, key=lambda node: node.rank or (math.inf,))
     first = [node for node in ranked if node.position == 0]
     later = [node for node in ranked if node.position > 0]
     return first + later[: config.keep.trials]

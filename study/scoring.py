@@ -12,9 +12,7 @@ from study.intervals import FEWEST_OF_CLASS, Limits, of_area, of_classes, of_mea
 from study.tables import HELD, Tables
 from trainers.decision import Decision
 from trainers.metrics import Metric, balanced_accuracy, macro_f1
-
-SMALLEST = 1e-7
-"""No probability counts as less, or one photo would decide a log loss alone."""
+from trainers.temperature import SMALLEST
 
 SURPRISE = 4.0
 """The log loss of a photo of which a network is wrong, and sure of it: it may just not be there."""

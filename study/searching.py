@@ -178,18 +178,16 @@ def run_search(
 def search_policy(fit: Fit, weights: str) -> SearchPolicy:
     """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
     config = fit.config
-    match config.strategy:
-        case Strategy.GRID:
-            backbone = config.resolved_space.backbone[0]
-            given = grid_schedules(Path(config.grid or ""), backbone, weights)
-            return SearchPolicy(config, given, None)
-        case Strategy.FORECAST:
-            strategy: Explorer = Forecasting(config, weights, fit.facts.training)
-        case Strategy.ASHA:
-            strategy = Halving(config)
-        case Strategy.INDEPENDENT:
-            strategy = Independent(config)
-    return SearchPolicy(config, tried_first(fit, weights), strategy)
+    if config.strategy is Strategy.GRID:
+        backbone = config.resolved_space.backbone[0]
+        given = grid_schedules(Path(config.grid or ""), backbone, weights)
+        return SearchPolicy(config, Independent(config), given)
+    explorers: dict[Strategy, Explorer] = {
+        Strategy.FORECAST: Forecasting(config, weights, fit.facts.training),
+        Strategy.ASHA: Halving(config),
+        Strategy.INDEPENDENT: Independent(config),
+    }
+    return SearchPolicy(config, explorers[config.strategy], tried_first(fit, weights))
 
 
 def _warn_of_moving(

@@ -55,6 +55,7 @@ _SECTION = {
     "allow_leaks": ("data", "allow_leaks"),
     "trials": ("budget", "trials"),
     "timeout": ("budget", "timeout"),
+    "until_flat": ("budget", "until_flat"),
     "max_gpu_hours": ("budget", "max_gpu_hours"),
     "max_failures": ("budget", "max_failures"),
     "max_retries": ("budget", "max_retries"),

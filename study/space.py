@@ -1,13 +1,12 @@
 """From Optuna's parameters to a schedule. The parameters are s0_*, s1_*, ... and n_stages.
 
-A categorical's choices can never change within an Optuna study. So a choice that depends on an
-earlier one has that one in its name: `s1_image_size_from_64` can only be 64 or more.
+A parameter has the same choices throughout a study. Where what was chosen before leaves only some
+of them, as sizes never shrink, those are what is `allowed`.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import pairwise, product
 from typing import Any, Protocol
 
@@ -17,25 +16,25 @@ from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, BatchNorm, Schedule, S
 _ANY = Stage(image_size=8, batch_size=2)
 
 Params = dict[str, tuple[Any, Sequence[Any]]]
-"""For each of Optuna's parameters what was chosen, and what there was to choose from."""
+"""For each of Optuna's parameters what was chosen, and what there is to choose from."""
 
 
 class Chooser(Protocol):
-    """What of an Optuna trial is used here."""
+    """Who decides what a parameter is: a sampler, chance, or a schedule that there is."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Give one of the choices."""
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
+        """Return one of the `allowed` among a parameter's values."""
         ...
 
 
-def suggest_schedule(trial: Chooser, space: Space, weights: str) -> Schedule:
-    """Ask a trial for a schedule, stage by stage; sizes never shrink."""
-    backbone = _choose(trial, "backbone", space.backbone)
-    hidden = _choose(trial, "hidden", space.hidden)
+def suggest_schedule(chooser: Chooser, space: Space, weights: str) -> Schedule:
+    """Have a schedule chosen, stage by stage; sizes never shrink."""
+    backbone = _choose(chooser, "backbone", space.backbone)
+    hidden = _choose(chooser, "hidden", space.hidden)
     stages: list[Stage] = []
-    for position in range(_choose(trial, "n_stages", space.n_stages)):
+    for position in range(_choose(chooser, "n_stages", space.n_stages)):
         smallest = stages[-1].image_size if stages else 0
-        stages.append(_suggest_stage(trial, position, space.of_stage(position), smallest))
+        stages.append(_suggest_stage(chooser, position, space.of_stage(position), smallest))
     return Schedule(backbone=backbone, hidden=hidden, stages=tuple(stages), weights=weights)
 
 
@@ -97,26 +96,28 @@ class _Recalling:
         self.params: Params = {}
         self._schedule = schedule
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        for value in self._values(name):
-            if value in choices:
-                self.params[name] = choices[choices.index(value)], choices
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
+        """Return what the schedule has there."""
+        for value in self._spellings(name, allowed):
+            if value in allowed:
+                self.params[name] = allowed[allowed.index(value)], values
                 return value
-        raise LookupError(f"{name} must be one of {list(choices)}")
+        raise LookupError(f"{name} must be one of {list(allowed)}")
 
-    def _values(self, name: str) -> list[Any]:
-        """Return the spellings of what the schedule has there."""
+    def _spellings(self, name: str, allowed: Sequence[Any]) -> Sequence[Any]:
         position = stage_of(name)
         if position is None:
-            whole = {**asdict(self._schedule), "n_stages": len(self._schedule.stages)}
-            return [_plain(whole[name])]
+            whole = {**vars(self._schedule), "n_stages": len(self._schedule.stages)}
+            return [whole[name]]
         if position >= len(self._schedule.stages):
             return []
         stage = self._schedule.stages[position]
-        field = name.removeprefix(f"s{position}_").partition("_from_")[0]
+        field = name.removeprefix(f"s{position}_")
         if field == "late_lr":
             return [stage.lrs[LAYER_GROUPS.index("body-late")]]
-        value = _plain(getattr(stage, field))
+        if field == "views" and not stage.frozen:
+            return allowed  # they change nothing
+        value = getattr(stage, field)
         return [value, stage.lrs[-1]] if field == "lrs" else [value]
 
 
@@ -147,18 +148,15 @@ def _renewed(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _suggest_stage(
-    trial: Chooser, position: int, choices: dict[str, tuple[Any, ...]], smallest: int
+    chooser: Chooser, position: int, choices: dict[str, tuple[Any, ...]], smallest: int
 ) -> Stage:
     chosen: dict[str, Any] = {}
     for field in sorted(choices, key=lambda field: field != "train"):
         if chosen.get("train") == Train.PROBE.value and field not in PROBE_FIELDS:
             continue
         values = choices[field]
-        name = f"s{position}_{field}"
-        if field == "image_size" and smallest > min(values):
-            values = _at_least(smallest, values)
-            name = f"{name}_from_{smallest}"
-        chosen[field] = _choose(trial, name, values)
+        allowed = _at_least(smallest, values) if field == "image_size" else values
+        chosen[field] = _choose(chooser, f"s{position}_{field}", values, allowed)
     return stage_of_choices(chosen)
 
 
@@ -167,13 +165,12 @@ def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in sizes if size >= smallest) or (smallest,)
 
 
-def _choose(trial: Chooser, name: str, values: tuple[Any, ...]) -> Any:
-    if len(values) == 1:
-        return values[0]
-    plain = [_plain(value) for value in values]
-    return values[plain.index(trial.suggest_categorical(name, plain))]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as Optuna keeps it, whose choices are scalars: of a list, its JSON."""
-    return json.dumps(value) if isinstance(value, tuple) else value
+def _choose(
+    chooser: Chooser, name: str, values: tuple[Any, ...], allowed: tuple[Any, ...] = ()
+) -> Any:
+    """Have a parameter chosen; of a single choice, or a size that is none, there is nothing to."""
+    values = tuple(dict.fromkeys(values))
+    allowed = tuple(dict.fromkeys(allowed)) or values
+    if len(values) == 1 or allowed[0] not in values:
+        return allowed[0]
+    return chooser.choose(name, values, allowed)

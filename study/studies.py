@@ -8,7 +8,7 @@ from storage.records import ManifestRecord, StudyRecord
 from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.choices import SPACE_VERSION
-from study.config import ConfigError, StudyConfig
+from study.config import ConfigError, Strategy, StudyConfig
 from study.settings import load_config
 from study.space import describe_space, space_changes, space_of
 from trainers.data.manifest import Manifest
@@ -81,6 +81,9 @@ def stored_config(
 ) -> StudyConfig:
     """Give the settings that a study was last searched with, under `flags`."""
     known = {k: v for k, v in study.config.items() if k in StudyConfig.model_fields}
+    if known.get("strategy") not in list(Strategy):  # an earlier Encore's
+        known.pop("strategy", None)
+    known["halving"] = {k: v for k, v in known.get("halving", {}).items() if k == "eta"}
     known |= {"study": study.name, "storage": storage}  # it is where it is now
     if study.space:
         known["space"] = space_of(study.space)

@@ -4,53 +4,26 @@ Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Op
 """
 
 import logging
+import random
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from storage.ownership import Claim
 from storage.patience import Patience
-from storage.records import State, Trial
+from storage.records import State
 from study.choices import Space
-from study.config import Pruner, Sampler
+from study.config import Sampler
+from study.drafts import Draft, drafted, running
 from study.optuna_storage import PatientStorage, optuna_storage
-from study.policy import Branch
-from study.space import Params, stage_of, suggest_schedule
+from study.space import Params
 from trainers.metrics import Metric
-from trainers.schedule import Schedule
-
-PATIENCE = 10
-"""How often the sampler is asked for a schedule that is not known to lead nowhere."""
-
-
-class Draft:
-    """What a sampler suggests for a trial, before it is written down. `fixed` has no say in it."""
-
-    def __init__(self, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]) -> None:
-        self.chosen: dict[str, tuple[Any, CategoricalDistribution]] = {}
-        self._study, self._trial, self._fixed = study, trial, fixed
-        self._space = study.sampler.infer_relative_search_space(study, trial)
-        self._joint = study.sampler.sample_relative(study, trial, self._space)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Give one of the choices: the fixed one, the one chosen with others, or one of its own."""
-        distribution = CategoricalDistribution(choices)
-        if name in self._fixed:
-            value = self._fixed[name]
-        elif name in self._joint and self._space[name] == distribution:
-            value = self._joint[name]
-        else:
-            sampler = self._study.sampler
-            value = sampler.sample_independent(self._study, self._trial, name, distribution)
-        self.chosen[name] = value, distribution
-        return value
 
 
 class Suggestions:
@@ -67,7 +40,6 @@ class Suggestions:
         *,
         metric: Metric,
         sampler: Sampler,
-        pruner: Pruner,
         seed: int,
         patience: Patience | None = None,
         claim: Claim | None = None,
@@ -80,59 +52,33 @@ class Suggestions:
             storage=self._storage,
             study_name=name,
             direction="maximize" if metric.higher_is_better else "minimize",
-            pruner=_pruner(pruner),
             load_if_exists=True,
         )
-        # A sampler's random stream begins anew in each process: were it not for the count, a
-        # search that was resumed would be suggested again what it has already run.
-        begun = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = _sampler(sampler, seed, begun)
+        self._name, self._seed = sampler, seed
+        self._study.sampler = _sampler(sampler, seed, 0)
         self._study.set_metric_names([metric.value])
         self._study_id = self._storage.get_study_id_from_name(name)
-        self._prunes = pruner is not Pruner.NONE
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}  # by trial, the steps
 
-    def ask(
-        self,
-        space: Space,
-        weights: str,
-        after: Branch | None = None,
-        wanted: Callable[[Schedule], bool] = lambda _: True,
-    ) -> tuple[int, Schedule]:
-        """Let the sampler suggest a schedule; give the new trial's number beside it.
+    def draft(self, space: Space, weights: str) -> Draft:
+        """Let the sampler suggest a schedule. Nothing is written of it: many may be drafted.
 
-        With `after`, it goes on from the beginning of that trial. What is not `wanted` leaves
-        nothing: the sampler is asked again for the same trial, `PATIENCE` times in all.
+        What is random in it depends on the trials alone, so that a search that was killed is
+        suggested the same on its return.
         """
-        fixed = self._fixed(after) if after is not None else {}
-        trial = self._study.ask()
-        self._open[trial.number] = trial
-        for _ in range(PATIENCE):
-            draft = Draft(self._study, self._frozen(trial.number), fixed)
-            schedule = suggest_schedule(draft, space, weights)
-            if wanted(schedule):
-                break
-        identity = self._identity(trial.number)
-        for name, (value, distribution) in draft.chosen.items():
-            plain = distribution.to_internal_repr(value)
-            self._storage.set_trial_param(identity, name, plain, distribution)
-        return trial.number, schedule
+        begun = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(self._name, self._seed, begun)
+        chance = random.Random(_stream(self._seed, begun))  # noqa: S311
+        return drafted(self._study, space, weights, chance)
 
-    def add(self, like: int | None = None, params: Params | None = None) -> int:
-        """Begin a trial that was not asked for, with these parameters or those of trial `like`."""
-        values: Mapping[str, Any] = {n: value for n, (value, _) in (params or {}).items()}
-        distributions: Mapping[str, BaseDistribution] = {
-            name: CategoricalDistribution(choices) for name, (_, choices) in (params or {}).items()
-        }
-        if like is not None:
-            frozen = self._frozen(like)
-            values, distributions = frozen.params, frozen.distributions
-        template = create_trial(
-            state=TrialState.RUNNING, params=dict(values), distributions=dict(distributions)
-        )
+    def add(self, params: Params | None, notes: Mapping[str, Any] | None = None) -> int:
+        """Begin a trial with these parameters, a draft's with its notes; return its number."""
+        template = running(params or {}, notes or {})
         identity = self._storage.create_new_trial(self._study_id, template_trial=template)
-        return self._storage.get_trial(identity).number
+        trial = optuna.Trial(self._study, identity)
+        self._open[trial.number] = trial
+        return trial.number
 
     def annotate(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Attach what Optuna's dashboard shows beside the parameters."""
@@ -140,16 +86,13 @@ class Suggestions:
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
 
-    def report(self, number: int, step: int, score: float) -> bool:
-        """Report an epoch (steps count through the trial's stages); say whether to prune."""
+    def report(self, number: int, step: int, score: float) -> None:
+        """Report an epoch, as Optuna's dashboard shows it; steps count through all stages."""
         trial = self._trial(number)
         known = self._reported.setdefault(number, set())
         if step not in known:
             trial.report(score, step)
             known.add(step)
-        elif step < max(known):
-            return False  # before a crash it was not, or the trial had not come further
-        return self._prunes and trial.should_prune()
 
     def tell(self, number: int, state: State, score: float | None) -> None:
         """End a trial. A pruned one keeps its latest report as its value.
@@ -168,21 +111,20 @@ class Suggestions:
             self._study.tell(trial, state=told)
         self._reported.pop(number, None)
 
-    def reconcile(self, trials: Iterable[Trial]) -> None:
+    def reconcile(self, ours: Mapping[int, tuple[State, float | None]]) -> None:
         """End what a dead coordinator left running here but not in our own tables.
 
-        Optuna's sampler would avoid the region of a RUNNING trial for ever.
+        `ours` are those, by number. Optuna's sampler would avoid a RUNNING trial for ever.
         """
         # Enqueued, but not asked for any more: whoever asks next would be given it.
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.tell(self._study.ask(), state=TrialState.FAIL)
-        ours = {trial.number: trial for trial in trials}
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = ours.get(frozen.number)
-            if trial is None:
+            state, score = ours.get(frozen.number, (State.FAILED, None))
+            if frozen.number not in ours:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
-            elif trial.state is not State.RUNNING:
-                self.tell(trial.number, trial.state, trial.score)
+            elif state is not State.RUNNING:
+                self.tell(frozen.number, state, score)
 
     def note(self, name: str, value: Any) -> None:
         """Attach to the study what Optuna's dashboard shows of it."""
@@ -192,15 +134,6 @@ class Suggestions:
         """Tell whether the sampler could not learn from others beside a trial."""
         of_all = (optuna.samplers.TPESampler, optuna.samplers.RandomSampler)
         return not isinstance(self._study.sampler, of_all) and not self._frozen(number).params
-
-    def _fixed(self, after: Branch) -> dict[str, Any]:
-        """Give the parameters that a beginning fixes; the space names them by stage."""
-        own = {
-            name: value
-            for name, value in self._frozen(after.of.number).params.items()
-            if stage_of(name) is None or stage_of(name) in range(after.stages)
-        }
-        return own | {"n_stages": after.n_stages}
 
     def _trial(self, number: int) -> optuna.Trial:
         """Give a trial that has not ended. Each is kept: to open it anew costs several queries."""
@@ -217,7 +150,7 @@ class Suggestions:
 
 
 def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:
-    stream = zlib.crc32(f"{seed} {begun}".encode())
+    stream = _stream(seed, begun)
     match name:
         case Sampler.TPE:
             # Stages come in varying number: `group` learns the parameters of each number apart.
@@ -233,16 +166,8 @@ def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSample
             return optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
 
 
-def _pruner(name: Pruner) -> optuna.pruners.BasePruner:
-    match name:
-        case Pruner.NONE:
-            return optuna.pruners.NopPruner()
-        case Pruner.MEDIAN:
-            return optuna.pruners.MedianPruner()
-        case Pruner.ASHA:
-            return optuna.pruners.SuccessiveHalvingPruner()
-        case Pruner.HYPERBAND:
-            return optuna.pruners.HyperbandPruner()
+def _stream(seed: int, begun: int) -> int:
+    return zlib.crc32(f"{seed} {begun}".encode())
 
 
 def _quiet() -> None:

@@ -17,20 +17,19 @@ from study.calibration import (
     Table,
     check_predictions,
     deal,
-    fit_temperature,
     reliability,
 )
 from study.goals import Goal, goal_of, parse_recalls
 from study.tradeoff import TradeOff, by_doubt, by_threshold, recalls_of
 from trainers.decision import REJECTED, Decision
 from trainers.metrics import confusion_matrix
+from trainers.temperature import fit_temperature
 
 __all__ = [
     "Goal",
     "Operation",
     "TradeOff",
     "fit_decision",
-    "fit_temperature",
     "goal_of",
     "operate",
     "parse_recalls",

@@ -46,7 +46,7 @@ class Node:
     @property
     def rank(self) -> Rank | None:
         """That of its best epoch, if it is trained."""
-        return self.trained and self.trained.rank
+        return self.trained.rank if self.trained else None
 
     @property
     def probe(self) -> bool:

@@ -17,15 +17,17 @@ from storage.folders import settle
 from storage.ownership import Claim, fenced
 from storage.patience import Patience, PatientStore
 from storage.places import open_vault
-from storage.records import Kind, ManifestRecord, State, StudyRecord
+from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
-from study.config import StudyConfig
+from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
+from study.drafts import Draft
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
+from study.forecasting import Forecasting
 from study.ownership import Ownership
-from study.policy import SUGGESTED, SearchPolicy
+from study.policy import Explorer, Halving, Independent, SearchPolicy
 from study.progress import Progress
 from study.settings import load_config, settings_of
 from study.space import describe_space
@@ -90,17 +92,11 @@ class Scripted(Suggestions):
         super().__init__(**real)
         self._script, self._store, self._ours = script, store, study_id
 
-    def ask(
-        self,
-        space: object,  # noqa: ARG002
-        weights: str,  # noqa: ARG002
-        after: object = None,  # noqa: ARG002
-        wanted: object = None,  # noqa: ARG002
-    ) -> tuple[int, Schedule]:
-        """Give the next schedule: what a crash kept from our tables is asked for again."""
+    def draft(self, space: object, weights: str) -> Draft:  # noqa: ARG002
+        """Return the next schedule: what a crash kept from our tables is asked for again."""
         trials = self._store.trials(self._ours)
-        asked = sum(trial.role in SUGGESTED for trial in trials)
-        return self._study.ask().number, self._script[asked]
+        asked = sum(trial.role is Role.EXPLORE for trial in trials)
+        return Draft(self._script[asked], {}, {})
 
 
 @dataclass
@@ -156,6 +152,17 @@ class Lab:
         self._settings |= {"storage": self.url, "trials": len(script) or 3} | settings
         self.config: StudyConfig = load_config(settings_of(**self._settings))
 
+    @property
+    def policy(self) -> SearchPolicy:
+        """What decides, made anew as in each process."""
+        config = self.config
+        explorers: dict[Strategy, Explorer] = {
+            Strategy.FORECAST: Forecasting(config, "random", len(self.trainer.labels)),
+            Strategy.ASHA: Halving(config),
+        }
+        explorer = explorers.get(config.strategy, Independent(config))
+        return SearchPolicy(config, explorer, self.given)
+
     @contextmanager
     def bench(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Bench]:
         """Build everything, and let go of it afterwards."""
@@ -178,7 +185,6 @@ class Lab:
             "name": "lab",
             "metric": self.config.metric,
             "sampler": self.config.sampler,
-            "pruner": self.config.pruner,
             "seed": self.config.seeds.first,
         }
         suggestions = (
@@ -191,7 +197,7 @@ class Lab:
             labels=self.trainer.labels,
             config=self.config,
             weights="random",
-            policy=SearchPolicy(self.config, self.given),
+            policy=self.policy,
             store=store,
             vault=vault,
             suggestions=suggestions,

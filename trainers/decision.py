@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.temperature import SMALLEST
+
 REJECTED = -1
 """What `decide` gives for a photo that a person should look at."""
-
-_SMALLEST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Decision:
 
     def calibrated(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Give the honest probabilities, shape (n, C) as those given."""
-        sharpened = np.log(np.maximum(probabilities, _SMALLEST).astype(float)) / self.temperature
+        sharpened = np.log(np.maximum(probabilities, SMALLEST).astype(float)) / self.temperature
         sharpened = np.exp(sharpened - sharpened.max(axis=1, keepdims=True))
         honest: NDArray[np.float64] = sharpened / sharpened.sum(axis=1, keepdims=True)
         return honest

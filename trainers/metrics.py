@@ -1,12 +1,14 @@
 """What an epoch reached: predictions on the validation photos and the numbers made of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainers import temperature
 
 
 class Metric(StrEnum):
@@ -21,6 +23,11 @@ class Metric(StrEnum):
     def higher_is_better(self) -> bool:
         """Whether a greater score wins."""
         return self is not Metric.LOG_LOSS
+
+    @property
+    def classes_alike(self) -> bool:
+        """Whether each class counts alike, however few photos it has."""
+        return self in (Metric.BALANCED_ACCURACY, Metric.F1)
 
     def score_of(self, rank: tuple[float, float]) -> float | None:
         """Return the score that a rank stands for; None if it was no number."""
@@ -128,7 +135,20 @@ def macro_f1(confusion: NDArray[np.int64]) -> float:
 def log_loss(evaluation: Evaluation) -> float:
     """Mean negative logarithm of the true class's probability, at least 1e-7."""
     true = evaluation.probabilities[np.arange(len(evaluation.labels)), evaluation.labels]
-    return float(-np.log(np.maximum(true, 1e-7)).mean())
+    return float(-np.log(np.maximum(true, temperature.SMALLEST)).mean())
+
+
+def calibrated_loss(evaluation: Evaluation, metric: Metric) -> float | None:
+    """Log loss at the temperature that fits (see `temperature`); None without finite predictions.
+
+    Classes count alike where they do in the metric. It is worked out of the probabilities as they
+    are kept: an epoch that is told again, from a file, has the very same.
+    """
+    labels, kept = evaluation.labels, evaluation.probabilities.astype(np.float16)
+    if not len(labels) or not np.isfinite(kept).all():
+        return None
+    weights = 1 / np.bincount(labels)[labels] if metric.classes_alike else None
+    return temperature.calibrated_loss(labels, kept.astype(np.float32), weights)
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -143,7 +163,9 @@ class EpochNumbers:
     epoch's first step. `seconds` cover training and validation; `images_per_second` training alone.
     `data_wait` is the share of `seconds` spent waiting for data, if it was measured. `micro_batch`
     is how many photos passed the network at once, where memory was too short for a whole batch:
-    BatchNorm's statistics are then those of so many.
+    BatchNorm's statistics are then those of so many. `calibrated_loss` is the log loss at the
+    temperature that fits, which orders epochs with less noise than accuracy does. It is None where
+    it was not worked out: by an earlier Encore, or of predictions that are no numbers.
     """
 
     stage: int
@@ -159,6 +181,7 @@ class EpochNumbers:
     images_per_second: float
     data_wait: float | None = None
     micro_batch: int | None = None
+    calibrated_loss: float | None = None
 
     def score(self, metric: Metric) -> float:
         """Give this epoch's value of `metric`."""
@@ -208,3 +231,7 @@ class EpochMetrics(EpochNumbers):
             micro_batch=micro_batch,
             evaluation=evaluation,
         )
+
+    def calibrated(self, metric: Metric) -> Self:
+        """Return the same with its `calibrated_loss`, by what counts in the metric."""
+        return replace(self, calibrated_loss=calibrated_loss(self.evaluation, metric))

@@ -15,6 +15,7 @@ from rich.progress import (
 
 from storage.records import State
 from study.naming import count_text, schedule_text, score_text
+from study.policy import Outlook
 from study.progress import (
     EpochFinished,
     Notice,
@@ -140,13 +141,16 @@ class SearchView:
             self._best = min((best, trial.score), key=lambda score: metric.rank(score, 0.0))
         done = (self._bars.tasks[0].completed or 0) + 1
         self._bars.update(self._trials, completed=done, total=done + told.to_go)
-        self._show_best()
+        self._show_best(told.outlook)
         if task := self._tasks.pop(trial.number, None):
             self._bars.remove_task(task)
         self._print(trial_text(told, metric))
 
-    def _show_best(self) -> None:
-        self._bars.update(self._trials, note=f"best {score_text(self._metric, self._best)}")
+    def _show_best(self, outlook: Outlook | None = None) -> None:
+        note = f"best {score_text(self._metric, self._best)}"
+        if outlook is not None:
+            note += f", {outlook_text(outlook, self._metric)}"
+        self._bars.update(self._trials, note=note)
 
     def _print(self, line: str) -> None:
         self._bars.console.print(line, highlight=False, soft_wrap=True)
@@ -159,6 +163,14 @@ def probe_text(size: int, epoch: EpochMetrics, metric: Metric) -> str:
     made = f"{count_text(photos - int(found.trace()), 'error')} of {photos:,}"
     shown = f"{score} %" if metric is Metric.ACCURACY else f"{metric} {score}"
     return f"probe at {size} px: [bold]{made}[/] ({shown})"
+
+
+def outlook_text(outlook: Outlook, metric: Metric) -> str:
+    """Say what is expected of the best so far, and what as much compute again would bring."""
+    score, low, high = (score_text(metric, x) for x in (outlook.score, outlook.low, outlook.high))
+    sign = "+" if metric.higher_is_better else "-"
+    gain = f"{sign}{score_text(metric, outlook.gain)}"
+    return f"expected {score} ({low} to {high}); as much compute again: {gain}"
 
 
 def trial_text(told: TrialFinished, metric: Metric) -> str:

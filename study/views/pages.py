@@ -159,6 +159,9 @@ def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
     console.print(f"[bold]stage {stage.position + 1}[/]: {stage.state}{shared}")
     console.print(f"  {escape(stage.text)}", highlight=False)
     _print_speed(console, stage)
+    losses = [e.calibrated_loss for e in stage.epochs if e.calibrated_loss is not None]
+    if losses:
+        console.print(f"  least calibrated loss {min(losses):.4f}", highlight=False)
     for file in stage.files:
         console.print(
             f"  {file.kind}: {escape(view.folder)}/{escape(file.path)} "

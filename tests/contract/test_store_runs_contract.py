@@ -73,6 +73,21 @@ class TestStoreRunsContract:
         told = [(e.data_wait, e.micro_batch) for e in store.epochs(run.id)]
         assert told == [(0.125, 16), (0.0, None), (None, None)]
 
+    def test_the_least_calibrated_loss_of_each_stage_run(
+        self, store: Store, study: StudyRecord
+    ) -> None:
+        """Of the study's own stage runs and those epochs that have one, to the last bit."""
+        run, bare, other = (begin(store, study, at, 64 * key) for at, key in enumerate("abc"))
+        elsewhere = begin(store, store.create_study("other", Metric.F1, "m", {}, {}))
+        losses: list[float | None] = [None, 0.1 + 0.2, 0.3, 0.7]
+        for number, loss in enumerate(losses, start=1):
+            for one in (run, elsewhere):
+                store.record_epoch(one.id, replace(epoch(number), calibrated_loss=loss))
+        store.record_epoch(bare.id, epoch())
+        store.record_epoch(other.id, replace(epoch(), calibrated_loss=0.1 + 0.2))
+        assert [each.calibrated_loss for each in store.epochs(run.id)] == losses
+        assert store.calibrated_losses(study) == {run.id: 0.3, other.id: 0.1 + 0.2}
+
     def test_recording_an_epoch_again_replaces_it(self, store: Store, study: StudyRecord) -> None:
         """After a crash the trainer repeats what it knows: nothing is doubled, the last holds."""
         run = begin(store, study)

@@ -28,7 +28,8 @@ from trainers.schedule import Schedule, Stage
 SCHEDULE = Schedule(backbone="resnet18", stages=(Stage(image_size=64, batch_size=8),))
 T = "'2026-01-02 03:04:05.000000'"
 OLD_ROWS = f"""
-    INSERT INTO encore_studies VALUES (1, 'old', 'f1', 'm', '{{"a": 1}}', '{{}}', {T}, {T});
+    INSERT INTO encore_studies (id, name, metric, manifest_digest, config, space, created_at,
+        used_at) VALUES (1, 'old', 'f1', 'm', '{{"a": 1}}', '{{}}', {T}, {T});
     INSERT INTO encore_manifests VALUES ('m', '/photos', x'');
     INSERT INTO encore_stage_runs VALUES (5, 1, 'k', 0, 7, 64, 1, 'complete', 0, 2.5, {T}, {T});
     INSERT INTO encore_trials VALUES (3, 1, 0, '{SCHEDULE.digest}', '{SCHEDULE.to_json()}', 7,
@@ -90,9 +91,9 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     assert identity is folder is None
     assert before.pop("encore_version") == [("0001",)]
     assert after.pop("encore_version") == [(revisions.REVISIONS[-1],)]
-    ((*first, data_wait, micro_batch),) = after.pop("encore_epochs")
+    ((*first, data_wait, micro_batch, calibrated_loss),) = after.pop("encore_epochs")
     assert [tuple(first)] == before.pop("encore_epochs")
-    assert data_wait is micro_batch is None
+    assert data_wait is micro_batch is calibrated_loss is None
     assert after == before
     assert len(before["encore_trials"]) == 1
 
@@ -106,6 +107,34 @@ def test_epochs_that_were_not_measured_stay_so(tmp_path: Path) -> None:
     assert (first.epoch, first.train_loss, first.seconds, first.images_per_second) == (1, 1, 2.5, 9)
     store.record_epoch(5, replace(epoch(2), data_wait=0.25, micro_batch=4))
     assert [(e.data_wait, e.micro_batch) for e in store.epochs(5)] == [(None, None), (0.25, 4)]
+    store.close()
+
+
+def test_all_that_was_suggested_becomes_an_exploration(tmp_path: Path) -> None:
+    """Branches and free suggestions of revision 0007 do; presets and repeats stay what they are."""
+    roles = ("explore", "branch", "free", "preset", "repeat")
+    path = database_at("0007", tmp_path / "seventh.db")
+    rows = ", ".join(
+        f"({10 + at}, 1, {1 + at}, 'd', '{SCHEDULE.to_json()}', 7, '{role}', 'running', 0, {T})"
+        for at, role in enumerate(roles)
+    )
+    columns = "id, study_id, number, schedule_digest, schedule, seed, role, state, seconds"
+    run_sql(path, f"INSERT INTO encore_trials ({columns}, started_at) VALUES {rows}")  # noqa: S608
+    store = Store(open_database(f"sqlite:///{path}", create=False))
+    _, *trials = store.trials(1)
+    assert [trial.role.value for trial in trials] == ["explore"] * 3 + ["preset", "repeat"]
+    store.close()
+
+
+def test_epochs_of_an_earlier_encore_have_no_calibrated_loss(old: Path) -> None:
+    """They count nowhere in what a search starts from; an epoch after the upgrade does."""
+    store = Store(open_database(f"sqlite:///{old}", create=False))
+    study = store.study("old")
+    assert [each.calibrated_loss for each in store.epochs_of_study(study.id)] == [None]
+    assert store.calibrated_losses(study) == {}
+    store.record_epoch(5, replace(epoch(2), calibrated_loss=0.25))
+    assert [each.calibrated_loss for each in store.epochs(5)] == [None, 0.25]
+    assert store.calibrated_losses(study) == {5: 0.25}
     store.close()
 
 

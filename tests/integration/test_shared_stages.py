@@ -1,6 +1,6 @@
 """Several slots: trials that need a stage run which is in training wait for it, and share it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -50,25 +50,6 @@ def make_shared(make_lab: MakeLab) -> MakeLab:
         return lab
 
     return make
-
-
-def judge(bench: Bench, verdicts: Iterable[tuple[int, int]]) -> None:
-    """Have the pruner want a trial out at a step, for each (trial, step), and no other."""
-    real, wanted = bench.suggestions.report, set(verdicts)
-
-    def report(number: int, step: int, score: float) -> bool:
-        real(number, step, score)
-        return (number, step) in wanted
-
-    bench.suggestions.report = report  # type: ignore[method-assign]
-
-
-def search(lab: Lab, verdicts: Iterable[tuple[int, int]]) -> None:
-    """Search under a pruner that follows a script."""
-    with lab.bench() as bench:
-        judge(bench, verdicts)
-        bench.coordinator.run()
-    lab.check_order()
 
 
 def states(lab: Lab) -> list[State]:
@@ -135,46 +116,6 @@ def test_if_it_fails_both_fail_and_it_counts_once(make_shared: MakeLab) -> None:
     with pytest.raises(TooManyFailures, match=r"^2 trials in a row"):
         lab.search()
     lab.check_order()
-
-
-@pytest.mark.parametrize("out", [0, 1])
-@pytest.mark.parametrize("step", [1, 2, 3])
-def test_if_one_is_pruned_the_other_goes_on(make_shared: MakeLab, out: int, step: int) -> None:
-    """Be it the one that had the stage run begun or the one that waits, and at its last epoch."""
-    lab = make_shared(*PAIR)
-    search(lab, [(out, step)])
-    expected = [State.COMPLETE] * 2
-    expected[out] = State.PRUNED
-    assert states(lab) == expected
-    assert len(lab.trainer.trained) == len(set(lab.trainer.trained)) == 2
-    theirs = lab.optuna_trials()
-    assert list(theirs[out].reported) == list(range(1, step + 1))
-    assert list(theirs[1 - out].reported) == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "epochs"), [([(0, 1), (1, 1)], 1), ([(0, 1), (1, 2)], 2), ([(1, 2), (0, 3)], 3)]
-)
-def test_if_both_are_pruned_it_is_left(
-    make_shared: MakeLab, verdicts: list[tuple[int, int]], epochs: int
-) -> None:
-    """When the last one is out it is trained no further, and its weights so far are kept."""
-    lab = make_shared(*PAIR)
-    search(lab, verdicts)
-    assert states(lab) == [State.PRUNED] * 2
-    with lab.reading() as (store, study, vault):
-        (run,) = store.stage_runs(study.id)
-        assert run.state is State.PRUNED
-        assert len(store.epochs(run.id)) == epochs
-        (file,) = store.checkpoints_of(run.id)
-        assert vault.verify(file.path, file.sha256)
-
-
-def test_a_trial_pruned_by_what_is_in_training_does_not_disturb_it(make_shared: MakeLab) -> None:
-    """The epochs that were recorded before it came are enough to stop it."""
-    lab = make_shared(schedule(stage(32)), *PAIR, pick=max)
-    search(lab, [(2, 1)])
-    assert states(lab) == [State.COMPLETE, State.COMPLETE, State.PRUNED]
 
 
 def test_not_too_many_wait(make_shared: MakeLab) -> None:

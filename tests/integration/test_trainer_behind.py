@@ -107,36 +107,6 @@ def test_killed_around_every_epoch_the_end_is_the_same(
     assert call == (3 if method == "seal" else 5)  # both of its files are sealed
 
 
-@pytest.mark.parametrize("at", ["before the report", "after the report", "before the seal"])
-def test_a_pruned_trial_seals_the_best_of_its_rows(
-    make_lab: MakeLab, lab_behind: MakeLab, at: str
-) -> None:
-    """Killed in the very epoch that it is pruned after, it is trained up to there and no further.
-
-    `check_end` holds its file against its best row, and both against those of a calm search.
-    """
-    expected = calm_outcome(make_lab, *GOOD, WEAK, pruner="median")
-    (pruned,) = [trial for trial in expected["trials"] if trial[3] is State.PRUNED]
-    (run,) = [run for run in expected["runs"].values() if run[0] is State.PRUNED]
-    assert pruned[0] == WEAK.digest
-    assert len(run[4]) == 3, "it must be pruned where the files are two epochs behind"
-    calls = {"report": 5 * 4 + 3, "seal_stage_run": 1 + 5 + 1}
-    when, method = at.split(" the ")
-
-    def prepare(bench: Bench) -> None:
-        if method == "report":
-            crash_in(bench, "suggestions", method, calls[method], after=when == "after")
-        else:
-            crash_in(bench, "store", "seal_stage_run", calls["seal_stage_run"], after=False)
-
-    lab = lab_behind(*GOOD, WEAK, pruner="median")
-    assert crashes(lab, prepare)
-    recorded, saved = recorded_and_saved(lab)
-    # Who is pruned is left politely, so that its files are those of its last epoch.
-    assert (recorded, saved) == ((3, 1) if method == "report" else (3, 3))
-    check_end(lab, expected, at)
-
-
 def test_left_politely_the_files_are_up_to_date(make_lab: MakeLab, lab_behind: MakeLab) -> None:
     """After Ctrl-C every epoch with a row is in the files: none is trained twice."""
     expected = calm_outcome(make_lab, *SCRIPT)

@@ -1,12 +1,20 @@
 """Whatever the space and whoever chooses, each schedule is one that can be trained."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.choices import Space, StageChoices
-from study.space import describe_space, space_changes, suggest_schedule, views_of
+from study.space import (
+    Params,
+    describe_space,
+    params_of,
+    space_changes,
+    suggest_schedule,
+    views_of,
+)
 from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.schedule import Schedule, Stage
 
@@ -20,21 +28,32 @@ CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "lrs": st.lists(RATE | st.tuples(RATE, RATE, RATE), min_size=1, max_size=3),
     "dropout": st.lists(st.floats(0, 0.9) | st.tuples(st.floats(0, 0.9)), min_size=1, max_size=2),
     "crop": st.lists(st.sampled_from(["random", "center", "no", "googlenet"]), min_size=1),
+    "frozen": st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=3),
+    "views": st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    "tta": st.lists(st.booleans(), min_size=1, max_size=2),
     "max_zoom": st.lists(st.sampled_from([1.0, 1.1, 1.37, 2.0]), min_size=1, max_size=2),
     "start_from": st.lists(st.sampled_from(["last", "best"]), min_size=1, max_size=2),
 }
-STAGES = st.fixed_dictionaries({}, optional=CHOICES)
+RATES = st.lists(RATE, min_size=1, max_size=3)
+APART: dict[str, st.SearchStrategy[Any]] = {"lrs": RATES, "late_lr": RATES}
+"""Rates of the head and the late body, each a number."""
+
+PROBES = {"train": st.lists(st.sampled_from(["network", "probe"]), min_size=1, max_size=2)}
+"""For heads that are linear."""
 
 
 @st.composite
 def spaces(draw: st.DrawFn) -> Space:
     """Draw a space, with some stages of their own."""
     needed = {name: draw(CHOICES[name]) for name in ("image_size", "batch_size")}
+    hidden = draw(st.sampled_from([[[]], [[64]], [[64], [32, 16]]]))
+    some = CHOICES | draw(st.sampled_from([{}, APART])) | (PROBES if hidden == [[]] else {})
+    stages = st.fixed_dictionaries({}, optional=some)
     return Space(
-        **{**draw(STAGES), **needed},
+        **{**draw(stages), **needed},
         n_stages=draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)),
-        hidden=draw(st.sampled_from([[[]], [[64]], [[64], [32, 16]]])),
-        stages=[StageChoices(**own) for own in draw(st.lists(STAGES, max_size=4))],
+        hidden=hidden,
+        stages=[StageChoices(**own) for own in draw(st.lists(stages, max_size=4))],
     )
 
 
@@ -43,27 +62,28 @@ class Drawing:
 
     def __init__(self, data: st.DataObject) -> None:
         self.data = data
-        self.choices: dict[str, list[Any]] = {}
-        self.chosen: dict[str, Any] = {}
+        self.values: dict[str, Sequence[Any]] = {}
 
-    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        """Draw one of the choices."""
-        assert all(choice is None or isinstance(choice, str | int | float) for choice in choices)
-        assert self.choices.setdefault(name, choices) == choices
-        self.chosen[name] = self.data.draw(st.sampled_from(choices))
-        return self.chosen[name]
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
+        """Draw one of the allowed values."""
+        assert len(set(values)) == len(values) > 1
+        assert set(allowed) <= set(values)
+        assert self.values.setdefault(name, values) == values
+        return self.data.draw(st.sampled_from(allowed))
 
 
 class Same:
-    """A chooser that chooses as another one has."""
+    """A chooser that chooses what parameters say."""
 
-    def __init__(self, chosen: dict[str, Any]) -> None:
-        self.chosen = chosen
+    def __init__(self, params: Params) -> None:
+        self.params = params
 
-    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
         """Look up what was chosen."""
-        assert self.chosen[name] in choices
-        return self.chosen[name]
+        chosen, known = self.params[name]
+        assert known == values
+        assert chosen in allowed
+        return chosen
 
 
 @settings(deadline=None, max_examples=150)
@@ -71,7 +91,7 @@ class Same:
 def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
     space: Space, data: st.DataObject
 ) -> None:
-    """Also over many trials a parameter always has the choices it had the first time."""
+    """A parameter always has the choices it had the first time, and leads to that schedule."""
     chooser = Drawing(data)
     for _ in range(3):
         made = suggest_schedule(chooser, space, "pretrained")
@@ -80,7 +100,9 @@ def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
         assert made.hidden in space.hidden
         sizes = [stage.image_size for stage in made.stages]
         assert sizes == sorted(sizes)
-        assert suggest_schedule(Same(chooser.chosen), space, "pretrained") == made
+        params = params_of(made, space)
+        assert params is not None
+        assert suggest_schedule(Same(params), space, "pretrained") == made
 
 
 def scales_of(stage: Stage) -> tuple[Scale, Scale]:

@@ -6,8 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from study.thresholds import Goal, fit_decision, fit_temperature, operate
+from study.thresholds import Goal, fit_decision, operate
 from trainers.decision import REJECTED, Decision
+from trainers.temperature import fit_temperature
 
 Predictions = tuple[NDArray[np.int64], NDArray[np.float64]]
 FEW = settings(max_examples=60, deadline=None)

@@ -85,10 +85,11 @@ class Chooser:
     fixed: dict[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Give one of the choices."""
-        chosen = self.fixed[name] if name in self.fixed else self.random.choice(choices)
-        assert chosen in choices
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
+        """Return one of the allowed values."""
+        chosen = self.fixed[name] if name in self.fixed else self.random.choice(allowed)
+        assert chosen in allowed
+        assert chosen in values
         self.params[name] = chosen
         return chosen
 

@@ -41,6 +41,9 @@ def test_frames_hold_what_the_database_holds(finished: Lab) -> None:
     ]
     assert made["stages"]["key"].tolist() == [run.key for run in runs]
     assert made["epochs"]["lr"].tolist() == [epoch.lrs[-1] for epoch in epochs]
+    losses = [epoch.calibrated_loss for epoch in epochs]
+    assert made["epochs"]["calibrated_loss"].tolist() == losses
+    assert None not in losses
     predictions, classes = made["predictions"], made["classes"]
     assert predictions["right"].sum() == (classes["recall"] * classes["photos"]).sum().round()
     sums = predictions[[f"p {name}" for name in classes["class"]]].sum(axis=1)

@@ -21,7 +21,7 @@ FLOORS = ("trainers", "storage", "study", "cli")
 """From the ground up: a floor may import itself and those before it."""
 
 ROOMS = {
-    "optuna": ("study.suggestions", "study.optuna_storage", "study.board"),
+    "optuna": ("study.suggestions", "study.drafts", "study.optuna_storage", "study.board"),
     "optuna_dashboard": ("study.dashboard",),
     "sqlalchemy": ("storage",),
     "alembic": ("storage",),

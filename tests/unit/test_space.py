@@ -1,31 +1,25 @@
 """From choices to schedules: what becomes a parameter, how it is called, what identifies it."""
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import optuna
-import pytest
-
-from study.choices import DIGITS_SPACE, PHOTO_SPACE, SPACE_VERSION, Space, StageChoices
-from study.config import Sampler
-from study.space import describe_space, space_changes, suggest_schedule, views_of
-from study.suggestions import _sampler
-from trainers.schedule import CropType, Schedule
+from study.choices import PHOTO_SPACE, SPACE_VERSION, Space, StageChoices
+from study.space import describe_space, params_of, space_changes, suggest_schedule, views_of
+from trainers.schedule import CropType
 
 
 class Noting:
-    """A chooser that takes what `pick` says, and notes what it was asked."""
+    """A chooser that takes what `pick` says of what is allowed, and notes what it was asked."""
 
-    def __init__(self, pick: Callable[[Sequence[Any]], Any] = lambda choices: choices[0]) -> None:
+    def __init__(self, pick: Callable[[Sequence[Any]], Any] = lambda allowed: allowed[0]) -> None:
         self.pick = pick
-        self.asked: dict[str, list[Any]] = {}
+        self.asked: dict[str, Sequence[Any]] = {}
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
         """Choose; a parameter must always come with the same choices."""
-        assert self.asked.setdefault(name, list(choices)) == list(choices)
-        return self.pick(choices)
+        assert self.asked.setdefault(name, values) == values
+        return self.pick(allowed)
 
 
 def space(**choices: Any) -> Space:
@@ -46,25 +40,16 @@ def test_a_single_choice_is_no_parameter() -> None:
     assert made.stages[0].dropout == (0.1, 0.2)
 
 
-def test_lists_travel_as_json_and_arrive_as_lists() -> None:
-    """Optuna's choices are scalars: numbers stay numbers, lists become their JSON."""
-    chooser = Noting(lambda choices: choices[-1])
-    several = space(
-        lrs=(1e-3, (1e-5, 1e-4, 1e-3)), dropout=(0.1, (0.25, 0.5)), hidden=((512,), (64, 32))
-    )
-    made = suggest_schedule(chooser, several, "pretrained")
-    assert chooser.asked == {
-        "hidden": ["[512]", "[64, 32]"],
-        "s0_lrs": [1e-3, "[1e-05, 0.0001, 0.001]"],
-        "s0_dropout": [0.1, "[0.25, 0.5]"],
-    }
-    assert made.hidden == (64, 32)
-    assert (made.stages[0].lrs, made.stages[0].dropout) == ((1e-5, 1e-4, 1e-3), (0.25, 0.5))
+def test_a_choice_that_is_listed_twice_is_one() -> None:
+    """It is as likely as any other, and alone it is a constant."""
+    chooser = Noting()
+    suggest_schedule(chooser, space(crop=("no", "no"), batch_size=(8, 16, 8)), "random")
+    assert chooser.asked == {"s0_batch_size": (8, 16)}
 
 
 def test_stages_may_differ_from_the_rest() -> None:
     """What a stage lists itself replaces the common choices there, and nowhere else."""
-    chooser = Noting(lambda choices: choices[-1])
+    chooser = Noting(lambda allowed: allowed[-1])
     made = suggest_schedule(
         chooser,
         space(
@@ -77,20 +62,41 @@ def test_stages_may_differ_from_the_rest() -> None:
     )
     assert [stage.crop for stage in made.stages] == ["random", "no", "no"]
     assert [stage.batch_size for stage in made.stages] == [16, 6, 16]
-    assert chooser.asked["s1_batch_size"] == [4, 6]
+    assert chooser.asked["s1_batch_size"] == (4, 6)
     assert "s0_crop" not in chooser.asked
 
 
-def test_a_size_that_depends_on_another_has_it_in_its_name() -> None:
-    """Optuna's choices can never change: what remains of the sizes is a parameter of its own."""
-    chooser = Noting(lambda choices: choices[min(1, len(choices) - 1)])
+def test_a_size_is_one_parameter_whatever_came_before() -> None:
+    """Its values are all sizes of the stage; allowed are those that do not shrink."""
+    seen: list[Sequence[Any]] = []
+
+    def second(allowed: Sequence[Any]) -> Any:
+        seen.append(allowed)
+        return allowed[min(1, len(allowed) - 1)]
+
+    chooser = Noting(second)
     made = suggest_schedule(chooser, space(n_stages=(4,), image_size=(32, 64, 96)), "random")
     assert [stage.image_size for stage in made.stages] == [64, 96, 96, 96]
-    assert chooser.asked == {
-        "s0_image_size": [32, 64, 96],
-        "s1_image_size_from_64": [64, 96],
-        # From 96 on there is nothing to choose.
+    assert chooser.asked == {f"s{position}_image_size": (32, 64, 96) for position in range(4)}
+    assert seen == [(32, 64, 96), (64, 96), (96,), (96,)]
+
+
+def test_the_parameters_of_a_schedule_are_recalled() -> None:
+    """Lists and views that change nothing too; None where a space does not come to it."""
+    several = space(
+        n_stages=(1, 2), lrs=(1e-3, (1e-5, 1e-4, 1e-3)), frozen=(0.0, 0.5), views=(2, 4)
+    )
+    made = suggest_schedule(Noting(lambda allowed: allowed[-1]), several, "random")
+    assert params_of(made, several) == {
+        "n_stages": (2, (1, 2)),
+        **{f"s{k}_lrs": ((1e-5, 1e-4, 1e-3), (1e-3, (1e-5, 1e-4, 1e-3))) for k in (0, 1)},
+        **{f"s{k}_frozen": (0.5, (0.0, 0.5)) for k in (0, 1)},
+        **{f"s{k}_views": (4, (2, 4)) for k in (0, 1)},
     }
+    assert params_of(made, space()) is None
+    unfrozen = suggest_schedule(Noting(), several, "random")
+    assert unfrozen.stages[0].views == 0
+    assert (params_of(unfrozen, several) or {})["s0_frozen"] == (0.0, (0.0, 0.5))
 
 
 def test_a_stage_below_the_one_before_stays_at_its_size() -> None:
@@ -121,37 +127,6 @@ def test_views_are_those_that_a_schedule_can_have() -> None:
         *((size, crop, 1.0) for size in (64, 96) for crop in ("no", "googlenet")),
         *((size, "random", 1.0) for size in (80, 96)),
     ]
-
-
-@pytest.mark.parametrize("one", [DIGITS_SPACE, PHOTO_SPACE])
-@pytest.mark.parametrize("sampler", list(Sampler))
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_optuna_takes_sixty_schedules_without_a_word(one: Space, sampler: Sampler) -> None:
-    """A real study never complains of choices that changed, and the sampler learns all along."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=_sampler(sampler, 0, 0))
-    asks = 11 if sampler is Sampler.GP else 60  # from the 11th on, a Gaussian process takes seconds
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(asks):
-            trial = study.ask()
-            made = suggest_schedule(trial, one, "pretrained")
-            check(made, one)
-            study.tell(trial, float(made.epochs))
-    names = {name for trial in study.trials for name in trial.params}
-    assert ("n_stages" in names) is (len(one.n_stages) > 1)
-    assert all(name == "n_stages" or name[0] == "s" for name in names)
-
-
-def check(made: Schedule, one: Space) -> None:
-    """Check that a schedule is one of the space."""
-    assert len(made.stages) in one.n_stages
-    assert made.backbone in one.backbone
-    sizes = [stage.image_size for stage in made.stages]
-    assert sizes == sorted(sizes)
-    for position, stage in enumerate(made.stages):
-        assert stage.batch_size in one.of_stage(position)["batch_size"]
-        assert stage.image_size in (*one.of_stage(position)["image_size"], *sizes[:position])
 
 
 def test_a_space_is_described_in_plain_json() -> None:

@@ -14,12 +14,12 @@ from study.thresholds import (
     CONFIDENCE,
     Goal,
     fit_decision,
-    fit_temperature,
     operate,
     photos_needed,
     reliability,
 )
 from trainers.decision import Decision
+from trainers.temperature import fit_temperature
 
 ALIKE: tuple[tuple[float, ...], ...] = ((0.0, 1.0), (1.0, 0.0))
 MISSED_IS_DEAR: tuple[tuple[float, ...], ...] = ((0.0, 5.0), (1.0, 0.0))

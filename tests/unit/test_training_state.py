@@ -21,7 +21,7 @@ from trainers.checkpoint import (
 )
 from trainers.device import choose_compute
 from trainers.loop import make_optimizer
-from trainers.metrics import EpochMetrics, Evaluation
+from trainers.metrics import EpochMetrics, Evaluation, Metric
 
 
 def state_of(seed: int, optimizer: str = "adamw", precision: str = "fp16") -> TrainingState:
@@ -60,6 +60,7 @@ def test_a_training_state_comes_back_as_it_was(
     assert states[1].history == history
     for old, new in zip(history, states[1].history, strict=True):
         assert encode(old.evaluation) == encode(new.evaluation)
+        assert old.calibrated(Metric.F1) == new.calibrated(Metric.F1)
     assert (states[1].best is None) is (best_weights is None)
     assert same(states[1].best or {}, best_weights or {})
     for _ in range(2):

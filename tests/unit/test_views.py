@@ -150,6 +150,19 @@ def speeds(*measured: tuple[float, float | None, int | None]) -> list[str]:
     return [line for line in text.getvalue().splitlines() if "images/s" in line]
 
 
+def test_show_tells_the_least_calibrated_loss_of_a_stage() -> None:
+    """Of the epochs that have one; of a stage that an earlier Encore trained nothing is said."""
+    (shown,) = view().stages
+    for losses, line in (
+        ((0.51, 0.42345, None), ["  least calibrated loss 0.4234"]),
+        ((None,), []),
+    ):
+        epochs = tuple(replace(shown.epochs[0], calibrated_loss=loss) for loss in losses)
+        out, text = console()
+        print_trial(out, view(stages=(replace(shown, epochs=epochs),)))
+        assert [found for found in text.getvalue().splitlines() if "calibrated" in found] == line
+
+
 def test_show_says_how_fast_a_stage_was_and_what_held_it_up() -> None:
     """The middle of its epochs; what was not measured is not told, nor made up."""
     three = ((90.0, 0.25, None), (110.0, 0.031, None), (300.0, 0.01, None))

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.calibration import Labels, deal, fit_temperature
+from study.calibration import Labels, deal
 from study.report.contents import Contents
 from study.report.figures.confusion import UNPREDICTED
 from study.report.figures.style import GREY, PALETTE, Panel, figure, numbers, share_axis
 from trainers.decision import Decision
+from trainers.temperature import fit_temperature
 
 Probabilities = NDArray[np.float64]
 """Each photo's probability of each class, (n, C)."""
