@@ -8,9 +8,10 @@ noisy.
 """
 
 import math
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -117,6 +118,18 @@ class Point:
     features: Features
     path: tuple[Hashable, ...]
 
+    @cached_property
+    def coded(self) -> Array:
+        """Where each field lies, in units of its reach, and a code if it is a name: (2, fields)."""
+        found = np.zeros((2, len(REACH)))
+        for place, (name, reach) in enumerate(REACH.items()):
+            value = self.features.get(name)
+            if isinstance(value, float):
+                found[0, place] = value / reach
+            else:
+                found[1, place] = zlib.crc32(str(value).encode()) + 1
+        return found
+
 
 class Forecast:
     """What `losses`, the calibrated losses of `points`, let one expect of these and of others."""
@@ -199,6 +212,8 @@ def _telling(logs: Array) -> list[int]:
 
 def _fit(points: Sequence[Point], logs: Array) -> tuple[float, float]:
     """Return the most probable spread and noise, a posteriori."""
+    from scipy.linalg import solve_triangular
+
     best = (-math.inf, 0.0, 0.0)
     alike, shared = _similarity(points, points), _shared(points, points)
     off = logs - logs.mean() if len(logs) else logs
@@ -207,7 +222,7 @@ def _fit(points: Sequence[Point], logs: Array) -> tuple[float, float]:
         covariance = spread**2 * alike + luck * shared + OFFSET**2
         covariance += (noise**2 - luck + JITTER) * np.eye(len(off))
         root = np.linalg.cholesky(covariance)
-        told = np.linalg.solve(root, off)
+        told = solve_triangular(root, off, lower=True, check_finite=False)
         likelihood = -told @ told / 2 - np.log(np.diag(root)).sum()
         found = likelihood + _prior("spread", spread) + _prior("noise", noise)
         best = max(best, (float(found), spread, noise))
@@ -221,29 +236,22 @@ def _prior(name: str, value: float) -> float:
 
 def _similarity(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
     """Return how alike stage runs are, shape (rows, columns): a sum and a product over fields."""
-    n, described = len(rows), [point.features for point in (*rows, *columns)]
-    total, apart = np.full((n, len(columns)), float(len(REACH))), np.zeros((n, len(columns)))
-    for name, reach in REACH.items():
-        values = [each.get(name) for each in described]
-        places = {value: place for place, value in enumerate(dict.fromkeys(values))}
-        if len(places) == 1:
-            continue
-        squares = _squares(list(places), reach)
-        code = np.array([places[value] for value in values])
-        mine, theirs = code[:n], code[n:]
-        total += np.expm1(-squares / 2)[mine][:, theirs]
-        apart += squares[mine][:, theirs]
+    total = np.full((len(rows), len(columns)), float(len(REACH)))
+    apart = np.zeros_like(total)
+    mine, theirs = (np.array([p.coded for p in points]) for points in (rows, columns))
+    if not total.size:
+        return total
+    same = [(each == mine[0]).all(axis=(0, 1)) for each in (mine, theirs)]
+    for place in np.flatnonzero(~(same[0] & same[1])):
+        (line, named), (other, other_named) = mine[..., place].T, theirs[..., place].T
+        unlike = named[:, None] != other_named
+        squares = np.where(unlike, 1.0, np.square(line[:, None] - other))
+        total += np.expm1(-squares / 2)
+        apart += squares
     return np.asarray((total / VARYING + np.exp(-apart / 2)) / 2)
 
 
 SELF_SIMILARITY = (len(REACH) / VARYING + 1) / 2
-
-
-def _squares(values: Sequence[Any], reach: float) -> Array:
-    """Return the squared distances of a field's values."""
-    line = np.array([v if isinstance(v, float) else math.nan for v in values])
-    along = np.square((line[:, None] - line) / reach)
-    return np.where(np.isnan(along), 1 - np.eye(len(values)), along)
 
 
 def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:

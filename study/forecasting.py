@@ -8,7 +8,7 @@ stage is trained, and then all is asked anew. Nothing is stopped for good before
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ from study.policy import (
     Standing,
     Stop,
     Verdict,
-    fresh_seed,
     given_or_suggested,
 )
 from study.stage_costs import StageCosts
@@ -160,7 +159,7 @@ class Forecasting:
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
 
         def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
-            seed = fresh_seed(standing.trials, schedule, first)
+            seed = next(seed for seed in count(first) if (schedule, seed) not in begun)
             return Option(Begin(schedule, seed, role), schedule, seed, why)
 
         yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
@@ -183,6 +182,8 @@ class Forecasting:
                 schedule = trials[number].schedule
                 if len(schedule.stages) == node.position + 1 and not node.probe:
                     found[schedule] = None
+            if len(found) >= BEST:
+                break
         return list(found)[:BEST]
 
     def _in_training(self, standing: Standing) -> list[Trial]:
@@ -200,7 +201,7 @@ class Forecasting:
 
 def point_of(schedule: Schedule, seed: int) -> Point:
     """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
-    path = ((p, seed) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
+    path = (hash((p, seed)) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
     return Point(features_of(schedule), tuple(path))
 
 
