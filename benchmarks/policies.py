@@ -17,16 +17,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from heapq import heappop, heappush
-from itertools import islice
 from multiprocessing import Pool
 from pathlib import Path
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import optuna
 from contestants import say
+from optuna.trial import TrialState
 from policies_table import MOMENTS, tables
 from policy_worlds import PORTFOLIO, PROBES, SCENARIOS, WEIGHTS, Result, World
 
@@ -35,6 +36,7 @@ from study import forecast, forecasting
 from study.candidates import anywhere
 from study.choices import Space
 from study.config import StudyConfig
+from study.drafts import Draft, drafted, running
 from study.forecast import Forecast
 from study.forecasting import Forecasting, Option, point_of
 from study.policy import (
@@ -49,7 +51,7 @@ from study.policy import (
     Verdict,
 )
 from study.portfolio import TYPICAL
-from study.space import params_of, suggest_schedule
+from study.space import params_of
 from study.tree import Node, StageTree, Trained
 from trainers.schedule import Schedule
 
@@ -67,10 +69,10 @@ class Without(Forecasting):
         """Go on with what was begun, or ask as ever."""
         return Verdict.GO_ON if self.whole else super().between_stages(after, standing)
 
-    def _options(
-        self, standing: Standing, known: Sequence[Node], *, may_begin: bool
+    def _new_ones(
+        self, standing: Standing, given: Sequence[Schedule], known: Sequence[Node]
     ) -> Iterator[Option]:
-        every = super()._options(standing, known, may_begin=may_begin)
+        every = super()._new_ones(standing, given, known)
         return (option for option in every if option.why not in self.kinds)
 
 
@@ -90,7 +92,7 @@ class Contestant:
     explorer: type[Independent] | type[Forecasting] = Without
     sampler: str = "random"
     portfolio: bool = True
-    by_accuracy: bool = False
+    signal: str = "loss"
     kinds: Collection[str] = ()
     whole: bool = False
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Contestant:
         else:
             explorer = self.explorer(config)
         given = (*PROBES, *PORTFOLIO) if self.portfolio else PROBES
-        return SearchPolicy(config, given, explorer)
+        return SearchPolicy(config, explorer, given)
 
 
 RANDOM = "random"
@@ -124,93 +126,55 @@ CONTESTANTS = (
     Contestant(
         "- luck", sampler="tpe", constants={f"{FORECAST}.INHERITED": 0.0, f"{FORECAST}.LUCK": 0.0}
     ),
-    Contestant("- calibrated loss", sampler="tpe", by_accuracy=True),
+    Contestant("- calibrated loss", sampler="tpe", signal="accuracy"),
+    Contestant("+ accuracy", sampler="tpe", signal="both"),
     Contestant("- waiting", sampler="tpe", whole=True),
     Contestant("- seconds", sampler="tpe", constants={f"{TRIED}._left": _as_long}),
 )
-"""A name that begins with "-" is the forecast without that."""
+"""A name that begins with "-" is the forecast without that, with "+" the forecast with more."""
 
 
 class Sampler:
-    """Suggests schedules: at random, or as a sampler of Optuna's that is told of whole trials.
-
-    What has an order is a whole number there, the choice's place.
-    """
+    """Suggests schedules: at random, or as a sampler of Optuna's that is told of each trial."""
 
     def __init__(self, name: str, space: Space, seed: int) -> None:
         self._space = space
         self._anywhere = anywhere(space, WEIGHTS, np.random.default_rng([seed, 1]))
-        self._study: Any = None
-        if name != RANDOM:
-            import optuna
-
-            optuna.logging.set_verbosity(optuna.logging.ERROR)
-            warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-            of_name = {"tpe": partial(optuna.samplers.TPESampler, group=True)}
-            sampler = of_name.get(name, optuna.samplers.GPSampler)(seed=seed)
-            self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._chance = Random(seed)  # noqa: S311
+        self._study = None if name == RANDOM else _study(name, seed)
+        self._draft: Draft | None = None
 
     def suggest(self) -> Schedule:
-        """Suggest one. It leaves nothing: what is begun is added apart."""
+        """Suggest one; nothing is kept of it but the draft."""
         if self._study is None:
             return next(self._anywhere)
-        trial = self._study.ask()
-        schedule = suggest_schedule(_Places(trial), self._space, WEIGHTS)
-        self._study.tell(trial, state=_state("FAIL"))
-        return schedule
+        self._draft = drafted(self._study, self._space, WEIGHTS, self._chance)
+        return self._draft.schedule
 
-    def learn(self, schedule: Schedule, score: float, *, complete: bool) -> None:
-        """Learn what came of a trial; what lies outside of the space tells nothing."""
+    def begin(self, schedule: Schedule) -> int | None:
+        """Note that a trial runs; return its number. What lies outside of the space is none."""
         params = params_of(schedule, self._space) if self._study is not None else None
-        if not params:
-            return
-        import optuna
+        if self._study is None or not params:
+            return None
+        self._study.add_trial(running(params, {}))
+        return len(self._study.get_trials(deepcopy=False)) - 1
 
-        places = {
-            name: _place(choices, value)
-            for name, (value, choices) in params.items()
-            if len(choices) > 1
-        }
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=_state("COMPLETE" if complete else "PRUNED"),
-                value=score,
-                params={name: place for name, (place, _) in places.items()},
-                distributions={name: kind for name, (_, kind) in places.items()},
-                intermediate_values={0: score},
-            )
-        )
+    def end(self, number: int | None, score: float, state: State) -> None:
+        """Learn what came of a trial."""
+        if self._study is not None and number is not None:
+            complete = state is State.COMPLETE
+            value, told = (score, TrialState.COMPLETE) if complete else (None, TrialState.PRUNED)
+            self._study.tell(number, value, state=told)
 
 
-def _state(name: str) -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState[name]
-
-
-def _ordered(choices: Sequence[Any]) -> bool:
-    return all(isinstance(choice, int | float) for choice in choices)
-
-
-def _place(choices: Sequence[Any], value: Any) -> tuple[Any, Any]:
-    """Return what Optuna gets to see of a choice, and the distribution that it is from."""
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    if not _ordered(choices):
-        return value, CategoricalDistribution(choices)
-    return sorted(choices).index(value), IntDistribution(0, len(choices) - 1)
-
-
-class _Places:
-    """Asks a trial for places of choices that have an order, and for others as they are."""
-
-    def __init__(self, trial: Any) -> None:
-        self._trial = trial
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if len(choices) > 1 and _ordered(choices):
-            return sorted(choices)[self._trial.suggest_int(name, 0, len(choices) - 1)]
-        return self._trial.suggest_categorical(name, choices)
+def _study(name: str, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if name == "gp":
+        gp = optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        return optuna.create_study(direction="maximize", sampler=gp)
+    tpe = optuna.samplers.TPESampler(seed=seed, group=True)
+    return optuna.create_study(direction="maximize", sampler=tpe)
 
 
 class Search:
@@ -220,7 +184,7 @@ class Search:
         space = world.scenario.space
         budget = {"trials": 10**6}
         config = StudyConfig(space=space, budget=budget)  # type: ignore[arg-type]
-        self.world, self.slots, self._by_accuracy = world, slots, contestant.by_accuracy
+        self.world, self.slots, self._signal = world, slots, contestant.signal
         self.policy = contestant.policy(config)
         self.sampler = Sampler(contestant.sampler, space, world.number)
         self.tree, self.trials, self.waiting = StageTree(), list[Trial](), set[int]()
@@ -231,6 +195,7 @@ class Search:
         self._running: list[tuple[float, str]] = []
         self._training: dict[str, list[int]] = {}
         self._position: dict[int, int] = {}
+        self._suggested: dict[int, int | None] = {}
 
     def run(self) -> None:
         """Train until the budget is spent and what runs has ended."""
@@ -243,7 +208,7 @@ class Search:
     @property
     def standing(self) -> Standing:
         """What has been run."""
-        return Standing(self.trials, self.tree, {}, self.sampler.suggest, self.waiting)
+        return Standing(self.trials, self.tree, {}, self.waiting, self.sampler.suggest)
 
     @property
     def spent(self) -> bool:
@@ -286,6 +251,7 @@ class Search:
             )
         )
         self._position[number] = 0
+        self._suggested[number] = self.sampler.begin(schedule)
         return number
 
     def _advance(self, number: int, *, let_on: bool = False) -> None:
@@ -327,9 +293,9 @@ class Search:
         assert node is not None  # noqa: S101
         found = self.world.result(node.prefix, node.seed)
         wrong = max(1 - found.accuracy, 0.5 / self.world.scenario.photos)
-        signal = wrong if self._by_accuracy else found.loss
+        signal = {"loss": found.loss, "accuracy": wrong, "both": math.sqrt(wrong * found.loss)}
         rank = (-found.accuracy, found.raw_loss)
-        self.tree.finish(key, Trained(rank, signal, found.seconds))
+        self.tree.finish(key, Trained(rank, signal[self._signal], found.seconds))
         self.trained.append((self._paid - sum(e - self._clock for e, _ in self._running), node))
         for number in self._training.pop(key):
             self._position[number] += 1
@@ -338,8 +304,8 @@ class Search:
     def _finish(self, number: int, state: State) -> None:
         node = self.tree.last_trained(number)
         score = -node.rank[0] if node and node.rank else math.nan
-        trial = self.trials[number] = replace(self.trials[number], state=state, score=score)
-        self.sampler.learn(trial.schedule, score, complete=state is State.COMPLETE)
+        self.trials[number] = replace(self.trials[number], state=state, score=score)
+        self.sampler.end(self._suggested[number], score, state)
 
 
 def chosen(search: Search, nodes: Sequence[Node]) -> dict[str, float]:
@@ -349,11 +315,11 @@ def chosen(search: Search, nodes: Sequence[Node]) -> dict[str, float]:
         return search.world.result(node.prefix, node.seed)
 
     points = [point_of(node.prefix, node.seed) for node in nodes]
-    losses = [node.trained.loss or 0 for node in nodes if node.trained]
+    told = [node.trained.loss or 0 for node in nodes if node.trained]
     best = {
         "metric": min(nodes, key=lambda node: node.rank or (math.inf, math.inf)),
         "loss": min(nodes, key=lambda node: result(node).loss),
-        "forecast": nodes[int(Forecast(points, losses).known.argmin())],
+        "forecast": nodes[int(Forecast(points, told).known.argmin())],
     }
     return {by: result(node).truth for by, node in best.items()}
 
