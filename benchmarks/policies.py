@@ -35,7 +35,7 @@ from storage.records import Role, State, Trial, stage_run_key
 from study import forecast, forecasting
 from study.candidates import anywhere
 from study.choices import Space
-from study.config import StudyConfig
+from study.config import Budget, StudyConfig
 from study.drafts import Draft, drafted, running
 from study.forecast import Forecast
 from study.forecasting import Forecasting, Option, point_of
@@ -182,8 +182,7 @@ class Search:
 
     def __init__(self, world: World, contestant: Contestant, slots: int) -> None:
         space = world.scenario.space
-        budget = {"trials": 10**6}
-        config = StudyConfig(space=space, budget=budget)  # type: ignore[arg-type]
+        config = StudyConfig(space=space, budget=Budget(trials=10**6))
         self.world, self.slots, self._signal = world, slots, contestant.signal
         self.policy = contestant.policy(config)
         self.sampler = Sampler(contestant.sampler, space, world.number)

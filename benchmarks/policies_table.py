@@ -87,19 +87,22 @@ def effort_table(answers: Answers) -> str:
     return markdown(["policy", "searches", "trials", "stage runs", "ms a decision"], found)
 
 
-def _resampled(worlds: int, salt: int) -> Array:
-    """Return weights of worlds, shape (1 + RESAMPLES, worlds): as they are, then drawn anew."""
-    drawn = np.random.default_rng(salt).multinomial(worlds, np.full(worlds, 1 / worlds), RESAMPLES)
+def _resampled(worlds: int) -> Array:
+    """Return weights of worlds, shape (1 + RESAMPLES, worlds): as they are, then drawn anew.
+
+    Worlds of one number are alike in all scenarios, so they are drawn together.
+    """
+    drawn = np.random.default_rng(0).multinomial(worlds, np.full(worlds, 1 / worlds), RESAMPLES)
     return np.concatenate([np.ones((1, worlds)), drawn]) / worlds
 
 
 def _differences(answers: Answers, name: str, against: str, choice: int) -> list[Array]:
     """Return by scenario the mean difference in points, and that of each resample of the worlds."""
     found = []
-    for salt, scenario in enumerate(answers.scenarios):
+    for scenario in answers.scenarios:
         mine, theirs = answers.pair(name, against, scenario)
         points = 100 * (mine[:, choice, -1] - theirs[:, own_choice(against), -1])
-        found.append(_resampled(len(points), salt) @ points if len(points) else points)
+        found.append(_resampled(len(points)) @ points if len(points) else points)
     return found
 
 
@@ -118,10 +121,10 @@ def _interval(found: Array, digits: int = 1) -> str:
 def _share(answers: Answers, name: str, against: str) -> str:
     """Write the part of the compute after which a policy is where the other ends, on average."""
     shares = []
-    for salt, scenario in enumerate(answers.scenarios):
+    for scenario in answers.scenarios:
         mine, theirs = answers.pair(name, against, scenario)
         if len(mine):
-            weights = _resampled(len(mine), salt)
+            weights = _resampled(len(mine))
             curves = weights @ mine[:, own_choice(name)]
             shares.append(_reached(curves, weights @ theirs[:, own_choice(against), -1]))
     found = _average(shares)

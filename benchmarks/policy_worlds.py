@@ -56,7 +56,9 @@ class Scenario:
     """A kind of world; `budget` counts the portfolio's first tuned stages.
 
     `misleading` is how far an early stage shows what its successors do not keep, in standard
-    deviations between schedules. A `poor` portfolio is what is bad in this world.
+    deviations between schedules. A `poor` portfolio is what is bad in this world. Schedules aim at
+    what is `usual`, up to their standard deviation `spread`; both are in probits: at 92 % right,
+    1.4, a hundredth of the photos is 0.067.
     """
 
     name: str
@@ -65,22 +67,21 @@ class Scenario:
     photos: int = 309
     misleading: float = 0.3
     poor: bool = False
+    spread: float = 0.15
+    usual: float = 1.4
 
 
 SCENARIOS = (
     Scenario("recipe"),
     Scenario("small budget", budget=8),
-    Scenario("many stages", STAGES, budget=15),
-    Scenario("misleading", STAGES, budget=15, misleading=1),
+    Scenario("many stages", STAGES, budget=15, spread=0.25, usual=1.2),
+    Scenario("misleading", STAGES, budget=15, misleading=1, spread=0.25, usual=1.2),
     Scenario("noisy", photos=100),
     Scenario("poor portfolio", poor=True),
 )
 
-SPREAD, LUCK = 0.15, 0.067
-"""The standard deviations between schedules of a space and between seeds, in probits.
-
-At 92 % right a hundredth of the photos is 0.067.
-"""
+LUCK = 0.067
+"""The standard deviation between seeds, in probits."""
 
 UNTRAINED, PROBED = -0.6, -0.2
 """How far below what stages aim at a network begins, and a probe comes out."""
@@ -113,9 +114,11 @@ def described(stages: Iterable[Stage]) -> Array:
     found = []
     for stage in stages:
         dropout = stage.dropout if isinstance(stage.dropout, float) else stage.dropout[-1]
-        values = (stage.lrs[-1], stage.lrs[1], dropout, stage.mixup, stage.frozen)
-        crop, steps = stage.crop is CropType.GOOGLENET, stage.epochs * stage.min_steps
-        values += (stage.label_smoothing, crop, stage.image_size, steps)
+        values = (
+            *(stage.lrs[-1], stage.lrs[1], dropout, stage.mixup, stage.frozen),
+            *(stage.label_smoothing, stage.crop is CropType.GOOGLENET),
+            *(stage.image_size, stage.epochs * stage.min_steps),
+        )
         found.append([_along(v, *scale) for v, scale in zip(values, SCALES.values(), strict=True)])
     return np.array(found)
 
@@ -179,11 +182,10 @@ class World:
         tuned = (s for each in drawn for s in each.stages if s.train is Train.NETWORK)
         usual = described(tuned)
         self._worth = Effects(dice, usual, self._best(dice))
-        self._trap, self._said = (
-            Effects(dice, usual, dice.random(usual.shape[1])) for _ in range(2)
-        )
-        self._centre, self._keeps = dice.normal(1.4, 0.15), dice.uniform(0.6, 0.9)
-        self._by_place = dice.normal(0, 0.1, (12, usual.shape[1]))
+        self._trap = Effects(dice, usual, dice.random(len(SCALES)))
+        self._said = Effects(dice, usual, dice.random(len(SCALES)))
+        self._centre, self._keeps = dice.normal(scenario.usual, 0.15), dice.uniform(0.6, 0.9)
+        self._by_place = dice.normal(0, 0.1, (12, len(SCALES)))
         self._of_probes, self._by_size = PROBED * dice.uniform(0.5, 1.5), dice.normal(0.05, 0.05)
         self._ease = dice.normal(size=2000)
 
@@ -192,10 +194,10 @@ class World:
         chances = 1 / np.arange(1, len(PORTFOLIO) + 1)
         chosen = dice.choice(len(PORTFOLIO), p=chances / chances.sum())
         (near,) = described(PORTFOLIO[chosen].stages[-1:])
-        anywhere_, jitter = dice.random(len(near)), dice.normal(0, 0.15, len(near))
-        if self.scenario.poor:
-            return np.clip(1 - near + jitter, 0, 1)
-        return np.clip(near + jitter, 0, 1) if dice.random() < 0.8 else anywhere_
+        somewhere, jitter = dice.random(len(near)), dice.normal(0, 0.15, len(near))
+        if dice.random() < 0.2 and not self.scenario.poor:
+            return np.asarray(somewhere)
+        return np.asarray(np.clip((1 - near if self.scenario.poor else near) + jitter, 0, 1))
 
     @cached_property
     def budget(self) -> float:
@@ -253,8 +255,8 @@ class World:
             found = self._centre + self._of_probes + self._by_size * size
             return Level(found, found, 0.0)
         (worth,) = self._worth(where + self._by_place[len(prefix.stages) - 1])
-        (trap,) = self.scenario.misleading * SPREAD * self._trap(where)
-        aim = self._centre + SPREAD * worth
+        (trap,) = self.scenario.misleading * self.scenario.spread * self._trap(where)
+        aim = self._centre + self.scenario.spread * worth
         begun = start.kept if start else self._centre + UNTRAINED
         reached = aim + (begun - aim) * 0.5 ** (stage.epochs * stage.min_steps / HALF_WAY)
         own, inherited = (
@@ -298,7 +300,7 @@ def correlations(scenario: Scenario, worlds: int = 20, schedules: int = 60) -> S
             signals = np.array([(each.accuracy, -each.loss, -each.raw_loss) for each in seen])
             ranked = [spearmanr(signal, others)[0] for signal in signals.T]
             found.append((*ranked, np.mean(truth), np.std(truth)))
-    return np.mean(found, axis=0).tolist()
+    return [float(each) for each in np.mean(found, axis=0)]
 
 
 if __name__ == "__main__":
