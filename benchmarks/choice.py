@@ -40,7 +40,7 @@ from study.selection import Asked, Selection
 from study.selector import best, find_study, manifest_of
 from study.soup import soup
 from study.soup_choice import FOLDS, choose_soup, corrected, held_out, of_predictions
-from study.statistics import By, Trials, choose, honest_number
+from study.statistics import By, Trials, choose, chooser, honest_number
 from study.thresholds import operate
 from trainers.classifier import load
 from trainers.data.manifest import Split
@@ -264,7 +264,7 @@ def speed(given: argparse.Namespace) -> str:
 
 def _timed(scorer: Scorer, trials: Trials) -> float:
     began = time.perf_counter()
-    honest_number(scorer, trials, By.MAX, 0)
+    honest_number(scorer, chooser(scorer, trials, By.MAX), 0)
     return time.perf_counter() - began
 
 

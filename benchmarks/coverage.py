@@ -24,7 +24,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from study import statistics
 from study.scoring import Candidates, Criterion, Scorer
-from study.statistics import By, Trials, choose, honest_number
+from study.statistics import By, Trials, choose, chooser, honest_number
 
 PHOTOS, SHARES, CANDIDATES, ACCURACIES = (
     (60, 309, 2000),
@@ -88,7 +88,7 @@ def simulate(cell: Cell, worlds: int) -> dict[str, float]:
         quality = ndtri(cell.accuracy) * np.hypot(HARD, 1) + dice.normal(0, SPREAD, len(each))
         scorer = _scorer(cell, labels, quality, dice)
         chosen = int(choose(scorer.within(whole), trials, By.MAX)[0])
-        told = honest_number(scorer, trials, By.MAX, chosen)
+        told = honest_number(scorer, chooser(scorer, trials, By.MAX), chosen)
         truth = _truth(cell, float(quality[chosen]))
         if told.low is None or told.high is None:
             raise ValueError(f"each cell must have enough photos for an interval, got {cell}")

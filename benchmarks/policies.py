@@ -37,8 +37,8 @@ from study.candidates import anywhere
 from study.choices import Space
 from study.config import Budget, StudyConfig
 from study.drafts import Draft, drafted, running
-from study.forecast import Forecast
-from study.forecasting import Forecasting, Option, point_of
+from study.forecast import HALF, Forecast, point_of
+from study.forecasting import Forecasting, Option
 from study.policy import (
     Begin,
     Explorer,
@@ -53,6 +53,7 @@ from study.policy import (
 from study.portfolio import TYPICAL
 from study.space import params_of
 from study.tree import Node, StageTree, Trained
+from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -70,14 +71,23 @@ class Without(Forecasting):
         return Verdict.GO_ON if self.whole else super().between_stages(after, standing)
 
     def _new_ones(
-        self, standing: Standing, given: Sequence[Schedule], known: Sequence[Node]
+        self, standing: Standing, given: Sequence[Schedule], best: Sequence[Schedule]
     ) -> Iterator[Option]:
-        every = super()._new_ones(standing, given, known)
+        every = super()._new_ones(standing, given, best)
         return (option for option in every if option.why not in self.kinds)
 
 
 def _as_long(*_: object) -> float:
     return 1.0
+
+
+def _of_loss(metric: Metric, node: Node, photos: int) -> float:  # noqa: ARG001
+    return math.log(node.trained.loss) if node.trained and node.trained.loss else math.inf
+
+
+def _of_score(metric: Metric, node: Node, photos: int) -> float:
+    score = metric.score_of(node.rank) if node.rank else None
+    return math.inf if score is None else math.log(1 - score + HALF / photos)
 
 
 FORECAST = forecast.__name__
@@ -92,17 +102,16 @@ class Contestant:
     explorer: type[Independent] | type[Forecasting] = Without
     sampler: str = "random"
     portfolio: bool = True
-    signal: str = "loss"
     kinds: Collection[str] = ()
     whole: bool = False
     constants: Mapping[str, Any] = field(default_factory=dict)
 
-    def policy(self, config: StudyConfig) -> SearchPolicy:
-        """Make it."""
+    def policy(self, config: StudyConfig, photos: int) -> SearchPolicy:
+        """Make it for a search with so many validation photos."""
         explorer: Explorer
         if issubclass(self.explorer, Forecasting):
             explorer = Without(
-                config, WEIGHTS, TYPICAL.training, kinds=self.kinds, whole=self.whole
+                config, WEIGHTS, TYPICAL.training, photos, kinds=self.kinds, whole=self.whole
             )
         else:
             explorer = self.explorer(config)
@@ -126,12 +135,12 @@ CONTESTANTS = (
     Contestant(
         "- luck", sampler="tpe", constants={f"{FORECAST}.INHERITED": 0.0, f"{FORECAST}.LUCK": 0.0}
     ),
-    Contestant("- calibrated loss", sampler="tpe", signal="accuracy"),
-    Contestant("+ accuracy", sampler="tpe", signal="both"),
+    Contestant("- loss", sampler="tpe", constants={f"{TRIED}.shortfall_of": _of_score}),
+    Contestant("- accuracy", sampler="tpe", constants={f"{TRIED}.shortfall_of": _of_loss}),
     Contestant("- waiting", sampler="tpe", whole=True),
     Contestant("- seconds", sampler="tpe", constants={f"{TRIED}._left": _as_long}),
 )
-"""A name that begins with "-" is the forecast without that, with "+" the forecast with more."""
+"""A name that begins with "-" is the forecast without that."""
 
 
 class Sampler:
@@ -183,8 +192,8 @@ class Search:
     def __init__(self, world: World, contestant: Contestant, slots: int) -> None:
         space = world.scenario.space
         config = StudyConfig(space=space, budget=Budget(trials=10**6))
-        self.world, self.slots, self._signal = world, slots, contestant.signal
-        self.policy = contestant.policy(config)
+        self.world, self.slots = world, slots
+        self.policy = contestant.policy(config, world.scenario.photos)
         self.sampler = Sampler(contestant.sampler, space, world.number)
         self.tree, self.trials, self.waiting = StageTree(), list[Trial](), set[int]()
         self.trained: list[tuple[float, Node]] = []
@@ -291,10 +300,8 @@ class Search:
         node = self.tree.find(key)
         assert node is not None  # noqa: S101
         found = self.world.result(node.prefix, node.seed)
-        wrong = max(1 - found.accuracy, 0.5 / self.world.scenario.photos)
-        signal = {"loss": found.loss, "accuracy": wrong, "both": math.sqrt(wrong * found.loss)}
         rank = (-found.accuracy, found.raw_loss)
-        self.tree.finish(key, Trained(rank, signal[self._signal], found.seconds))
+        self.tree.finish(key, Trained(rank, found.loss, found.seconds))
         self.trained.append((self._paid - sum(e - self._clock for e, _ in self._running), node))
         for number in self._training.pop(key):
             self._position[number] += 1
@@ -314,7 +321,8 @@ def chosen(search: Search, nodes: Sequence[Node]) -> dict[str, float]:
         return search.world.result(node.prefix, node.seed)
 
     points = [point_of(node.prefix, node.seed) for node in nodes]
-    told = [node.trained.loss or 0 for node in nodes if node.trained]
+    photos = search.world.scenario.photos
+    told = [forecasting.shortfall_of(Metric.ACCURACY, node, photos) for node in nodes]
     best = {
         "metric": min(nodes, key=lambda node: node.rank or (math.inf, math.inf)),
         "loss": min(nodes, key=lambda node: result(node).loss),

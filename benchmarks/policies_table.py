@@ -51,7 +51,7 @@ def tables(rows: Sequence[Row], against: str) -> str:
 
 def own_choice(name: str) -> int:
     """Return how a policy chooses: by its forecast, if it makes one."""
-    return CHOICES.index("forecast" if name.startswith(("forecast", "-", "+")) else "metric")
+    return CHOICES.index("forecast" if name.startswith(("forecast", "-")) else "metric")
 
 
 def points_table(answers: Answers, against: str) -> str:

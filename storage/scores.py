@@ -74,30 +74,31 @@ class Scores:
 
     def ranks(self, study: StudyRecord) -> dict[int, tuple[float, float]]:
         """Give how good each stage run's best epoch is (see `Metric.rank`), by its id."""
+        return {run: rank for run, (rank, _) in self._bests(study).items()}
+
+    def calibrated_losses(self, study: StudyRecord) -> dict[int, float]:
+        """Return that of each stage run's best epoch, where it was worked out, by its id."""
+        return {run: loss for run, (_, loss) in self._bests(study).items() if loss is not None}
+
+    def _bests(self, study: StudyRecord) -> dict[int, tuple[tuple[float, float], float | None]]:
+        """Return rank and calibrated loss of each stage run's best epoch, the first of equals."""
         query = (
             select(
                 EpochRow.stage_run_id.label("run"),
                 _score_column(study.metric).label("score"),
                 EpochRow.valid_loss.label("loss"),
+                EpochRow.calibrated_loss.label("calibrated"),
             )
             .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
             .where(StageRunRow.study_id == study.id)
+            .order_by(EpochRow.stage_run_id, EpochRow.epoch)
         )
-        best: dict[int, tuple[float, float]] = {}
+        best: dict[int, tuple[tuple[float, float], float | None]] = {}
         for row in self._all(query):
             rank = _ranked(study, row.score, row.loss)
-            best[row.run] = min(best.get(row.run, rank), rank)
+            if row.run not in best or rank < best[row.run][0]:
+                best[row.run] = rank, row.calibrated
         return best
-
-    def calibrated_losses(self, study: StudyRecord) -> dict[int, float]:
-        """Give the least calibrated loss of each stage run that has any, by its id."""
-        query = (
-            select(EpochRow.stage_run_id, func.min(EpochRow.calibrated_loss).label("least"))
-            .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
-            .where(StageRunRow.study_id == study.id, EpochRow.calibrated_loss.is_not(None))
-            .group_by(EpochRow.stage_run_id)
-        )
-        return {row.stage_run_id: row.least for row in self._all(query)}
 
     def predictions(
         self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]

@@ -11,10 +11,11 @@ from storage.places import CACHE, open_vault, runs_folder
 from storage.records import KeptPredictions, StudyRecord
 from storage.store import Store
 from storage.vault import folder_size
+from study.budget import device_time
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
-from study.policy import Independent, SearchPolicy, Standing
+from study.policy import SearchPolicy, Standing
 from study.retention import Kept, discard, shorten, spare, too_many
 from study.selector import find_study, manifest_of
 from study.settings import settings_of
@@ -145,9 +146,8 @@ def clean_weights(
             trials = store.trials(record.id)
             runs, links = store.stage_runs(record.id), store.links(record.id)
             tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
-            policy = SearchPolicy(config, Independent(config))
-            ongoing = policy.to_go(Standing(trials, tree, {})) > 0
             found = Kept.of(store, record)
+            ongoing = _is_ongoing(store, record, config, Standing(trials, tree, {}))
             spares = spare(found, trials, tree, config, ongoing=ongoing)
             long = _too_long(store, record, config)
             if delete:
@@ -192,6 +192,13 @@ def clean_strays(
         return Cleaned(record.name, delete, files, sum(found.values()), len(kept), sum(kept))
     finally:
         store.close()
+
+
+def _is_ongoing(store: Store, study: StudyRecord, config: StudyConfig, standing: Standing) -> bool:
+    """Tell whether the same command would begin any more trials."""
+    policy = SearchPolicy(config, Independent(config))
+    time = device_time(store, study.id, config.workers_per_device, policy.compute)
+    return policy.to_go(standing) != 0 and not time.spent
 
 
 def _too_long(store: Store, study: StudyRecord, config: StudyConfig) -> list[KeptPredictions]:

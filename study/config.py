@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -112,20 +112,33 @@ class Data(Section):
     allow_leaks: bool = False
 
 
+TRIALS = 50
+"""How many trials there are in all where nothing is said."""
+
+
 class Budget(Section):
     """How much to train; what is spent first ends the search.
 
-    `trials` and `max_gpu_hours` (hours of a device, be it a GPU or not) are totals over all runs
-    of the same command, `timeout` is for each. `max_failures` are trials in a row, `max_retries`
-    are for each stage run whose worker died.
+    `trials` and `compute` (time of devices, all stage runs together) are totals over all runs of
+    the same command, `timeout` is for each. Without `trials` there are 50, or as many as `compute`
+    buys. With `until_flat` a search ends, too, where as much time again is expected to bring less
+    than validation could show. `max_failures` are trials in a row, `max_retries` are for each stage
+    run whose worker died.
     """
 
-    trials: Annotated[int, Field(ge=1)] = 50
+    trials: Annotated[int, Field(ge=1)] | None = None
+    compute: Seconds | None = None
     timeout: Seconds | None = None
-    max_gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     until_flat: bool = False
     max_failures: Annotated[int, Field(ge=1)] = 5
     max_retries: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something_ends_a_search(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("compute") is not None:
+            return given
+        return {**given, "trials": TRIALS if given.get("trials") is None else given["trials"]}
 
 
 class Halving(Section):
@@ -195,6 +208,26 @@ class StudyConfig(Section):
             raise ValueError(
                 "strategy grid must come with a file of schedules, and no other strategy with one; "
                 "give --strategy grid FILE"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_forecast_can_be_flat(self) -> Self:
+        if self.budget.until_flat and self.strategy is not Strategy.FORECAST:
+            raise ValueError(
+                f"until_flat needs strategy forecast, which alone expects anything, got "
+                f"{self.strategy}; leave one of them away"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _repeats_come_after_a_number_of_trials(self) -> Self:
+        endless = self.budget.trials is None and self.strategy is not Strategy.GRID
+        if endless and self.seeds.repeats:
+            raise ValueError(
+                "seeds.repeats needs budget.trials: finalists are repeated once all trials have "
+                "ended, and a budget of compute alone sets no number of them; give --trials as "
+                "well, or --repeats 0"
             )
         return self
 

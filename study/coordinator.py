@@ -16,6 +16,7 @@ from storage.records import Kind, StageRun, State, StudyRecord, Trial, keys_of, 
 from storage.redaction import redact_text
 from storage.store import Store
 from storage.vault import Vault
+from study.budget import DeviceTime, device_time
 from study.config import StudyConfig
 from study.course import Course
 from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
@@ -73,6 +74,7 @@ class Coordinator:
         self.listener = listener
         self.stop = stop
         self.tree = StageTree()
+        self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
         self._outcomes = Outcomes(store, config.metric, labels)
         self._training: dict[str, list[Course]] = {}  # whose stage run has that key
@@ -115,10 +117,10 @@ class Coordinator:
         """How many trials have ended."""
         return sum(trial.state is not State.RUNNING for trial in self._trials.values())
 
-    @property
-    def seconds(self) -> float:
-        """How long all epochs of the study took together."""
-        return self.store.seconds_of_epochs(self.study.id)
+    def _add_up(self) -> DeviceTime:
+        """Add up what all epochs of the study took, which only a recorded epoch changes."""
+        per_device = self.config.workers_per_device
+        return device_time(self.store, self.study.id, per_device, self.policy.compute)
 
     def _load(self) -> None:
         """Learn what has been run."""
@@ -133,7 +135,7 @@ class Coordinator:
     # starting trials
 
     def _fill(self) -> None:
-        while self._has_room() and not self.stop():
+        while self._has_room() and not self.stop() and not self.device_time.spent:
             action = self.policy.next_action(self.standing)
             match action:
                 case None:
@@ -185,6 +187,8 @@ class Coordinator:
             key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
             if not let_on and not self._may_enter(course, key):
                 return
+            if self._waits_for_budget(key):
+                return
             start = self.weights_files.start(course.run, prefix.stages[-1])
             course.run = run = self.store.begin_stage_run(trial, key, course.position)
             self.tree.enter(trial, course.position, key)
@@ -214,6 +218,10 @@ class Coordinator:
             case Verdict.STOP:
                 self._finish(course, State.PRUNED)
         return False
+
+    def _waits_for_budget(self, key: str) -> bool:
+        """Whether a stage run is left for a larger budget: one that was begun is gone on with."""
+        return self.tree.find(key) is None and self.device_time.spent
 
     def _train(self, course: Course, run: StageRun, prefix: Schedule, start: Path | None) -> None:
         """Have a stage run trained, or wait for it with those that had it submitted."""
@@ -259,9 +267,10 @@ class Coordinator:
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         metrics = metrics.calibrated(self.config.metric)
         self.store.record_epoch(run.id, metrics)
+        self.device_time = self._add_up()
         for course in courses:
             step = course.epochs_before + metrics.epoch
-            self.listener(EpochFinished(course.trial.number, step, metrics))
+            self.listener(EpochFinished(course.trial.number, step, metrics, self.device_time))
             self._note(course, metrics)
 
     def _seconds(self, run: StageRun) -> float:

@@ -13,7 +13,14 @@ Data = Annotated[
     str | None,
     typer.Option(help="Folder or CSV of photos, or its URL; default: handwritten digits."),
 ]
-Trials = Annotated[int | None, typer.Option(help="Trials in all, earlier ones included.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(help="Trials in all, earlier ones included; default: 50, or what --budget buys."),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Time of devices in all, earlier runs included, as 20m or 2h."),
+]
 Study = Annotated[str | None, typer.Option(help="Study name; default: the data's.")]
 Config = Annotated[
     Path | None, typer.Option(help="TOML file; default: study.toml, if there is one.")
@@ -65,8 +72,9 @@ Strategy = Annotated[
 ]
 Eta = Annotated[int | None, typer.Option(help="Under asha, the best 1/eta go on after a stage.")]
 Timeout = Annotated[str | None, typer.Option(help="Leave off after that long, as 8h.")]
-MaxGpuHours = Annotated[
-    float | None, typer.Option(help="Leave off after so many device hours in all.")
+UntilFlat = Annotated[
+    bool | None,
+    typer.Option("--until-flat", help="Leave off where as much time again would show nothing."),
 ]
 Preset = Annotated[config.Preset | None, typer.Option(help="A schedule to try first.")]
 Portfolio = Annotated[

@@ -1,10 +1,11 @@
 """What to expect of a schedule, from all stage runs so far: a Gaussian process. Pure.
 
-It models the logarithm of a stage run's calibrated loss. Each stage run is a schedule that ended
-there, so early stages tell of later ones, as in freeze-thaw Bayesian optimization (Swersky, Snoek
-& Adams 2014). The covariance has three parts: similar stages come out alike (a mean and a product
-of one kernel per field), stage runs of one path share its luck, and what validation photos tell is
-noisy.
+It models a stage run's shortfall: two noisy measures of the same thing, what it gets wrong and its
+calibrated loss, tell more together than either (benchmarks/README.md). Each stage run is a schedule
+that ended there, so early stages tell of later ones, as in freeze-thaw Bayesian optimization
+(Swersky, Snoek & Adams 2014). The covariance has three parts: similar stages come out alike (a sum
+and a product of one kernel per field), stage runs of one path share its luck, and what validation
+photos tell is noisy.
 """
 
 import math
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from study.tree import Node
+from trainers.metrics import Metric
 from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
 
 Array = NDArray[np.float64]
@@ -82,7 +85,7 @@ LUCK = 0.5
 """The part of the variance between seeds that is in the weights; validation adds the rest."""
 
 SPREADS = tuple(0.02 * 2**power for power in range(7))
-"""The standard deviations between schedules that are tried, in log loss."""
+"""The standard deviations between schedules that are tried."""
 
 NOISES = tuple(0.01 * 2**power for power in range(6))
 """Those between seeds of one schedule."""
@@ -95,11 +98,17 @@ OFFSET = 1.0
 
 JITTER = 1e-9
 
+NAMED = 1e9
+"""No field's number is as great, in units of its reach."""
+
 DRAWS = 1000
 """From so many draws the expected best of several is worked out."""
 
 SMALLEST = 1e-4
 """No loss counts as less: where all photos are right, nothing is to be gained."""
+
+HALF = 0.5
+"""So many photos more count as wrong: where none is, the logarithm still says something."""
 
 MOST = 300
 """So many stage runs are modelled: the better half of them the best, the others the newest."""
@@ -120,36 +129,62 @@ class Point:
 
     @cached_property
     def coded(self) -> Array:
-        """Where each field lies, in units of its reach, and a code if it is a name: (2, fields)."""
-        found = np.zeros((2, len(REACH)))
-        for place, (name, reach) in enumerate(REACH.items()):
-            value = self.features.get(name)
-            if isinstance(value, float):
-                found[0, place] = value / reach
-            else:
-                found[1, place] = zlib.crc32(str(value).encode()) + 1
-        return found
+        """Where each field lies, in units of its reach; a name is a number from `NAMED` on."""
+        values = ((self.features.get(name), reach) for name, reach in REACH.items())
+        return np.array(
+            [
+                value / reach
+                if isinstance(value, float)
+                else NAMED + zlib.crc32(str(value).encode())
+                for value, reach in values
+            ]
+        )
+
+
+def shortfall(metric: Metric, score: Array, loss: Array, photos: Array | int) -> Array:
+    """Return how far stage runs fall short, on a log scale.
+
+    That is the mean logarithm of the calibrated loss and of 1 - score on so many validation
+    photos; under log loss the former alone.
+    """
+    of_loss = np.log(np.maximum(loss, SMALLEST))
+    if metric is Metric.LOG_LOSS:
+        return np.asarray(of_loss)
+    return np.asarray((of_loss + np.log(1 - score + HALF / photos)) / 2)
+
+
+def shortfall_of(metric: Metric, node: Node, photos: int) -> float:
+    """Return how far a stage run falls short; infinite where it cannot be told."""
+    trained = node.trained
+    score = metric.score_of(trained.rank) if trained else None
+    if trained is None or trained.loss is None or score is None:
+        return math.inf
+    return float(shortfall(metric, np.array(score), np.array(trained.loss), photos))
 
 
 class Forecast:
-    """What `losses`, the calibrated losses of `points`, let one expect of these and of others."""
+    """What the `shortfalls` of `points` let one expect of these and of others."""
 
-    def __init__(self, points: Sequence[Point], losses: Sequence[float]) -> None:
+    def __init__(self, points: Sequence[Point], shortfalls: Sequence[float] | Array) -> None:
         from scipy.linalg import solve_triangular
 
-        logs = np.log(np.maximum(losses, SMALLEST))
-        telling = _telling(logs)
+        self._points, logs = points, np.array(shortfalls, float)
         self._solve = partial(solve_triangular, lower=True)
-        self._points, logs = [points[place] for place in telling], logs[telling]
         self._spread, self._noise = _fit(self._points[:FITTED], logs[:FITTED])
         self._mean = float(logs.mean()) if len(logs) else 0.0
         alike = self._covariance(self._points, self._points)
         self._root = np.linalg.cholesky(alike + self._of_validation * np.eye(len(logs)))
         self._told = self._solve(self._root, logs - self._mean)
-        self.known = self._mean + self._solve(self._root, alike).T @ self._told
+        self._smooth = self._solve(self._root, alike)
+        self.known = self.smoothed(logs)
+
+    def smoothed(self, shortfalls: Array) -> Array:
+        """Return what is expected of the points, if these were their own, (n,) or (n, B)."""
+        told = self._solve(self._root, shortfalls - self._mean)
+        return np.asarray(self._mean + self._smooth.T @ told)
 
     def at(self, points: Sequence[Point], pending: Sequence[Point] = ()) -> tuple[Array, Array]:
-        """Return mean and standard deviation of the log loss of each, validation's noise left out.
+        """Return mean and standard deviation of the shortfall of each, validation's noise left out.
 
         What is `pending` in training counts as if it had come out as expected (Ginsbourger et al.
         2010): so its neighbours are known better, and promise less.
@@ -175,7 +210,7 @@ class Forecast:
 
     @property
     def seen_noise(self) -> float:
-        """The standard deviation, in log loss, that validation's photos alone make."""
+        """The standard deviation that validation's photos alone make."""
         return math.sqrt(self._of_validation)
 
     @property
@@ -192,6 +227,12 @@ class Forecast:
         return np.asarray(alike + LUCK * self._noise**2 * lucky)
 
 
+def point_of(schedule: Schedule, seed: int) -> Point:
+    """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
+    path = (hash((p, seed)) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
+    return Point(_features(schedule), tuple(path))
+
+
 def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
     """Return how far below `best` each may be expected to come out (Mockus 1975)."""
     from scipy.special import ndtr
@@ -202,11 +243,11 @@ def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
     return np.asarray(gap * ndtr(z) + sd * density)
 
 
-def _telling(logs: Array) -> list[int]:
-    if len(logs) <= MOST:
-        return list(range(len(logs)))
-    newest = range(len(logs) - MOST // 2, len(logs))
-    older = np.argsort(logs[: newest.start], kind="stable")[: MOST - len(newest)]
+def telling(shortfalls: Sequence[float]) -> list[int]:
+    """Return which of many stage runs to model, in their order."""
+    count = len(shortfalls)
+    newest = range(max(0, count - MOST // 2), count)
+    older = np.argsort(shortfalls[: newest.start], kind="stable")[: MOST - len(newest)]
     return [*sorted(older.tolist()), *newest]
 
 
@@ -235,20 +276,28 @@ def _prior(name: str, value: float) -> float:
 
 
 def _similarity(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
-    """Return how alike stage runs are, shape (rows, columns): a sum and a product over fields."""
-    total = np.full((len(rows), len(columns)), float(len(REACH)))
-    apart = np.zeros_like(total)
-    mine, theirs = (np.array([p.coded for p in points]) for points in (rows, columns))
-    if not total.size:
-        return total
-    same = [(each == mine[0]).all(axis=(0, 1)) for each in (mine, theirs)]
-    for place in np.flatnonzero(~(same[0] & same[1])):
-        (line, named), (other, other_named) = mine[..., place].T, theirs[..., place].T
-        unlike = named[:, None] != other_named
-        squares = np.where(unlike, 1.0, np.square(line[:, None] - other))
-        total += np.expm1(-squares / 2)
-        apart += squares
-    return np.asarray((total / VARYING + np.exp(-apart / 2)) / 2)
+    """Return how alike stage runs are, shape (rows, columns): a sum and a product over fields.
+
+    Of each field a table of its values' squared distances is looked up, all by one product.
+    """
+    from scipy.linalg import block_diag
+
+    coded = np.array([point.coded for point in (*rows, *columns)]).reshape(-1, len(REACH))
+    hot, squares = [np.zeros((len(coded), 1))], [np.zeros((1, 1))]
+    for place in np.flatnonzero((coded != coded[:1]).any(axis=0)):
+        values, which = np.unique(coded[:, place], return_inverse=True)
+        hot.append(np.eye(len(values))[which])
+        squares.append(_squares(values))
+    found, apart = np.concatenate(hot, axis=1), block_diag(*squares)
+    mine, theirs = found[: len(rows)], found[len(rows) :].T
+    total = len(REACH) + mine @ np.expm1(-apart / 2) @ theirs
+    return np.asarray((total / VARYING + np.exp(mine @ apart @ theirs / -2)) / 2)
+
+
+def _squares(values: Array) -> Array:
+    """Return the squared distances of a field's values, in units of its reach."""
+    named = (values >= NAMED)[:, None] | (values >= NAMED)
+    return np.where(named, 1 - np.eye(len(values)), np.square(values[:, None] - values))
 
 
 SELF_SIMILARITY = (len(REACH) / VARYING + 1) / 2
@@ -267,7 +316,7 @@ def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
     return np.where(common > 0, INHERITED**steps, 0.0)
 
 
-def features_of(prefix: Schedule) -> Features:
+def _features(prefix: Schedule) -> Features:
     """Return what the last of these stages, and what came before it, make of its outcome."""
     *before, stage = prefix.stages
     found = {

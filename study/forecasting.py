@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from storage.records import Role, State, Trial
 from study.candidates import anywhere, neighbours
 from study.config import StudyConfig
-from study.forecast import SMALLEST, Forecast, Point, expected_improvement, features_of
+from study.forecast import (
+    Forecast,
+    Point,
+    expected_improvement,
+    point_of,
+    shortfall_of,
+    telling,
+)
 from study.policy import (
     Action,
     Begin,
@@ -29,8 +36,7 @@ from study.policy import (
 )
 from study.stage_costs import StageCosts
 from study.tree import Node
-from trainers.metrics import Metric
-from trainers.schedule import Schedule, Train
+from trainers.schedule import Schedule
 
 FEW = 3
 """So many trained networks are needed for a forecast; before, what is given is tried in order."""
@@ -45,7 +51,7 @@ FLAT = 0.5
 """As much compute again must be expected to bring this part of validation's noise."""
 
 LEAST = 0.002
-"""What a trial that waits must promise, in log loss, to be gone on with past the last trial."""
+"""How much less shortfall a trial that waits must promise to be gone on with past the last."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Forecasting:
-    """Explores by a forecast; `photos` are the training photos."""
+    """Explores by a forecast; `training` and `validation` are how many photos there are."""
 
     config: StudyConfig
     weights: str
-    photos: int
+    training: int
+    validation: int
     _points: dict[str, Point] = field(default_factory=dict, compare=False)
 
     def next_action(
@@ -76,12 +83,14 @@ class Forecasting:
             if may_begin:
                 return given_or_suggested(standing, given, self.config)
             return GoOn(min(standing.waiting)) if standing.waiting else None
+        forecast = self._forecast(known)
         options = list(self._waiting(standing))
         if may_begin:
-            options += self._new_ones(standing, given, known)
-        chosen, gain = self._choose(options, standing, known) if options else (None, 0.0)
-        if may_begin or gain >= LEAST:
-            return chosen
+            options += self._new_ones(standing, given, self._best(standing, known, forecast))
+        if options:
+            chosen, gain = self._choose(options, standing, known, forecast)
+            if may_begin or gain >= LEAST:
+                return chosen
         if not standing.waiting or self._in_training(standing):
             return None
         return Stop(min(standing.waiting))
@@ -91,23 +100,16 @@ class Forecasting:
         return Verdict.WAIT
 
     def outlook(self, standing: Standing) -> Outlook | None:
-        """Translate the expected loss into the metric, by how both have gone together."""
+        """Translate the expected shortfall into the metric, by how both have gone together."""
         known = self._known(standing)
-        told = _scores(known, self.config.metric)
-        if told is None:
+        line = _line(*zip(*self._pairs(known), strict=True)) if known else None
+        if line is None:
             return None
-        intercept, slope = told
+        intercept, slope = line
         forecast = self._forecast(known)
         best = known[int(forecast.known.argmin())]
         (mean,), (sd,) = forecast.at([self._point(best)])
-        options = [*self._waiting(standing), *self._new_ones(standing, (), known)]
-        seconds = self._seconds(options, known)
-        points = [point_of(option.schedule, option.seed) for option in options]
-        gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
-        paid = sum(node.trained.seconds for node in known if node.trained)
-        order = np.argsort(-gain / seconds)
-        affordable = order[: max(1, int((seconds[order].cumsum() <= paid).sum()))]
-        further = forecast.least_of([points[place] for place in affordable])
+        further = self._further(standing, known, forecast)
         ends = sorted(intercept + slope * (mean + 1.96 * sign * sd) for sign in (-1, 1))
         return Outlook(
             score=float(intercept + slope * mean),
@@ -118,9 +120,12 @@ class Forecasting:
         )
 
     def _choose(
-        self, options: Sequence[Option], standing: Standing, known: Sequence[Node]
+        self,
+        options: Sequence[Option],
+        standing: Standing,
+        known: Sequence[Node],
+        forecast: Forecast,
     ) -> tuple[Action, float]:
-        forecast = self._forecast(known)
         pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
         mean, sd = forecast.at([point_of(each.schedule, each.seed) for each in options], pending)
         gain = expected_improvement(mean, sd, float(forecast.known.min()))
@@ -129,19 +134,28 @@ class Forecasting:
         low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
         notes = {
             "why": options[place].why,
-            "expected loss": float(middle),
+            "expected shortfall": float(middle),
             "interval": [float(low), float(high)],
             "seconds to go": round(float(seconds[place])),
         }
         return replace(options[place].action, notes=notes), float(gain[place])
 
-    def _forecast(self, known: Sequence[Node]) -> Forecast:
-        return Forecast([self._point(node) for node in known], [_loss(node) for node in known])
+    def _further(self, standing: Standing, known: Sequence[Node], forecast: Forecast) -> float:
+        """Return by how much the best shortfall would shrink for as much compute again."""
+        new = self._new_ones(standing, (), self._best(standing, known, forecast))
+        options = [*self._waiting(standing), *new]
+        points = [point_of(option.schedule, option.seed) for option in options]
+        gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
+        seconds = self._seconds(options, known)
+        order = np.argsort(-gain / seconds, kind="stable")
+        paid = sum(node.trained.seconds for node in known if node.trained)
+        affordable = max(1, int((seconds[order].cumsum() <= paid).sum()))
+        return forecast.least_of([points[place] for place in order[:affordable]])
 
     def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
         """Return the seconds that are still to be paid for each."""
         trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
-        costs = StageCosts(self.photos, trained)
+        costs = StageCosts(self.training, trained)
         done = {(node.prefix, node.seed) for node in known}
         return np.array([_left(option, costs, done) for option in options])
 
@@ -152,10 +166,11 @@ class Forecasting:
             yield Option(GoOn(number), of.schedule, of.seed, "goes on")
 
     def _new_ones(
-        self, standing: Standing, given: Sequence[Schedule], known: Sequence[Node]
+        self, standing: Standing, given: Sequence[Schedule], best: Sequence[Schedule]
     ) -> Iterator[Option]:
         space, first = self.config.resolved_space, self.config.seeds.first
-        dice = np.random.default_rng([first, len(standing.trials), len(known)])
+        ended = sum(trial.state is not State.RUNNING for trial in standing.trials)
+        dice = np.random.default_rng([first, len(standing.trials), ended])
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
 
         def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
@@ -164,34 +179,52 @@ class Forecasting:
 
         yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
         yield option(standing.suggest(), "suggested by the sampler")
-        for best in self._best(standing, known):
-            yield option(best, "another seed")
-            for near in islice(neighbours(best, space, dice), NEIGHBOURS):
+        for good in best:
+            yield option(good, "another seed")
+            for near in islice(neighbours(good, space, dice), NEIGHBOURS):
                 if (near, first) not in begun:
                     yield option(near, "a neighbour of the best")
         for fresh in islice(anywhere(space, self.weights, dice), FRESH):
             if (fresh, first) not in begun:
                 yield option(fresh, "from anywhere")
 
-    def _best(self, standing: Standing, known: Sequence[Node]) -> list[Schedule]:
-        """Return the schedules of the best trials, each once."""
+    def _best(
+        self, standing: Standing, known: Sequence[Node], forecast: Forecast
+    ) -> list[Schedule]:
+        """Return the schedules of the best trials that went to their end, each once."""
         trials = {trial.number: trial for trial in standing.trials}
         found: dict[Schedule, None] = {}
-        for node in sorted(known, key=lambda node: _loss(node)):
-            for number in node.trials:
-                schedule = trials[number].schedule
-                if len(schedule.stages) == node.position + 1 and not node.probe:
-                    found[schedule] = None
-            if len(found) >= BEST:
+        for place in forecast.known.argsort(kind="stable"):
+            node = known[place]
+            ended = (trials[number].schedule for number in node.trials)
+            if not node.probe and node.prefix in ended:
+                found[node.prefix] = None
+            if len(found) == BEST:
                 break
-        return list(found)[:BEST]
+        return list(found)
 
     def _in_training(self, standing: Standing) -> list[Trial]:
         running = (trial for trial in standing.trials if trial.state is State.RUNNING)
         return [trial for trial in running if trial.number not in standing.waiting]
 
+    def _forecast(self, known: Sequence[Node]) -> Forecast:
+        points = [self._point(node) for node in known]
+        return Forecast(points, [self._shortfall(node) for node in known])
+
     def _known(self, standing: Standing) -> list[Node]:
-        return [node for node in standing.tree if node.trained and node.trained.loss is not None]
+        """Return the stage runs that say something, of many those that say most."""
+        nodes = [node for node in standing.tree if self._shortfall(node) < math.inf]
+        return [nodes[place] for place in telling([self._shortfall(node) for node in nodes])]
+
+    def _shortfall(self, node: Node) -> float:
+        return shortfall_of(self.config.metric, node, self.validation)
+
+    def _pairs(self, known: Sequence[Node]) -> Iterator[tuple[float, float]]:
+        """Yield shortfall and score of each."""
+        for node in known:
+            score = node.rank and self.config.metric.score_of(node.rank)
+            if score is not None:
+                yield self._shortfall(node), score
 
     def _point(self, node: Node) -> Point:
         if node.key not in self._points:
@@ -199,32 +232,15 @@ class Forecasting:
         return self._points[node.key]
 
 
-def point_of(schedule: Schedule, seed: int) -> Point:
-    """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
-    path = (hash((p, seed)) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
-    return Point(features_of(schedule), tuple(path))
-
-
-def _loss(node: Node) -> float:
-    return node.trained.loss if node.trained and node.trained.loss is not None else math.inf
-
-
 def _left(option: Option, costs: StageCosts, done: set[tuple[Schedule, int]]) -> float:
-    """Return the seconds that are still to be paid."""
     prefixes = option.schedule.prefixes()
     missing = [prefix for prefix in prefixes if (prefix, option.seed) not in done]
     return max(sum(costs.seconds(prefix) for prefix in missing), 1e-3)
 
 
-def _scores(known: Sequence[Node], metric: Metric) -> tuple[float, float] | None:
-    """Return intercept and slope of the score over the log loss of trained networks.
-
-    None where they are too few, or a lower loss has not meant a better score.
-    """
-    both = [(_loss(n), metric.score_of(n.rank)) for n in known if n.rank and not n.probe]
-    pairs = np.array([(math.log(max(loss, SMALLEST)), score) for loss, score in both if score])
-    if len(pairs) < FEW or not pairs[:, 0].std():
+def _line(shortfalls: Sequence[float], scores: Sequence[float]) -> tuple[float, float] | None:
+    """Return intercept and slope of scores over shortfalls; None where there are too few."""
+    if len(set(shortfalls)) < FEW:
         return None
-    slope, intercept = np.polyfit(pairs[:, 0], pairs[:, 1], 1)
-    better = slope < 0 if metric.higher_is_better else slope > 0
-    return (float(intercept), float(slope)) if better else None
+    slope, intercept = np.polyfit(shortfalls, scores, 1)
+    return float(intercept), float(slope)

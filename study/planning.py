@@ -4,10 +4,13 @@ The search is rehearsed: the real policy, tree and sampler over a trainer that i
 database that is thrown away. What it would have trained is paid at the measured price of an epoch.
 """
 
+import math
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -17,7 +20,7 @@ from storage.errors import StudyNotFound
 from storage.records import StageRun, Trial
 from storage.store import Store
 from storage.vault import Vault
-from study.config import ConfigError, EngineKind, Sampler, StudyConfig
+from study.config import ConfigError, EngineKind, Sampler, Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
@@ -57,14 +60,20 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """A search's expected cost. `alone_seconds` is what its trials cost if each trained all."""
+    """A search's expected cost. `alone_seconds` is what its trials cost if each trained all.
+
+    `seconds` are those of slots, `device_seconds` of the devices that slots share. `budget` is that
+    of device time, where it is what bounds the trials.
+    """
 
     study: str
     trials: int
     slots: int
     stages: tuple[StageCost, ...]
     seconds: float
+    device_seconds: float
     alone_seconds: float
+    budget: float | None
 
     @property
     def wall_seconds(self) -> float:
@@ -85,7 +94,6 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     photos = len(manifest.of_split(Split.TRAIN))
     config, known = fitted.config, _known_prices(config, photos)
     runs, trials = _rehearse(fitted, manifest)
-    scale = max(1.0, config.budget.trials / REHEARSED)
     entered = {trial.number: trial.schedule for trial in trials}
     works = [work_of(entered[run.trial_number], run.position, photos) for run in runs]
     missing = sorted(set(works) - known.keys())
@@ -93,16 +101,14 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     if missing or config.engine is EngineKind.RAY:
         count, timed = _measure(config, manifest, slots, weights, missing, noticing(listener))
         prices = known | timed
+    costs = [prices[work] * run.epochs for work, run in zip(works, runs, strict=True)]
+    paid, scale, bound = _affordable(config, costs)
+    if paid < len(runs):
+        trials = [trial for trial in trials if trial.number <= runs[paid - 1].trial_number]
     epochs: Counter[Work] = Counter()
-    for work, run in zip(works, runs, strict=True):
+    for work, run in zip(works[:paid], runs[:paid], strict=True):
         epochs[work] += run.epochs
-    lines = tuple(
-        StageCost(
-            *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
-            seconds=scale * n * prices[work],
-        )
-        for work, n in sorted(epochs.items())
-    )
+    seconds = scale * sum(costs[:paid])
     alone = sum(
         stage.epochs * prices.get(work_of(trial.schedule, position, photos), 0.0)
         for trial in trials
@@ -110,12 +116,35 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     )
     return Plan(
         study=config.study_name,
-        trials=config.budget.trials,
+        trials=round(scale * len(trials)),
         slots=count,
-        stages=lines,
-        seconds=sum(line.seconds for line in lines),
+        stages=tuple(
+            StageCost(
+                *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
+                seconds=scale * n * prices[work],
+            )
+            for work, n in sorted(epochs.items())
+        ),
+        seconds=seconds,
+        device_seconds=seconds / config.workers_per_device,
         alone_seconds=scale * alone,
+        budget=config.budget.compute if bound else None,
     )
+
+
+def _affordable(config: StudyConfig, costs: Sequence[float]) -> tuple[int, float, bool]:
+    """Return what the budget buys of stage runs that cost so many seconds, in their order.
+
+    How many of them, how many times as many trials as there were, and whether device time is what
+    bounds these.
+    """
+    limit = (config.budget.compute or math.inf) * config.workers_per_device
+    paid = bisect_left(list(accumulate(costs)), limit) + 1  # the one that crosses it is finished
+    asked = math.inf if config.budget.trials is None else config.budget.trials
+    wanted = 1.0 if config.strategy is Strategy.GRID else max(1.0, asked / REHEARSED)
+    affordable = limit / sum(costs[:paid])
+    bound = paid < len(costs) or affordable < wanted
+    return paid, max(1.0, min(wanted, affordable)), bound
 
 
 def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
@@ -123,12 +152,12 @@ def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Tri
     config = fitted.config
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
-        trials = min(config.budget.trials, REHEARSED)
+        trials = min(config.budget.trials or REHEARSED, REHEARSED)
         mine = config.model_copy(
             update={
                 "storage": url,
                 "sampler": Sampler.RANDOM,  # at once, and a pessimist about what will be shared
-                "budget": config.budget.model_copy(update={"trials": trials}),
+                "budget": config.budget.model_copy(update={"trials": trials, "compute": None}),
                 "seeds": config.seeds.model_copy(update={"repeats": 0}),
             }
         )

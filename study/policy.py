@@ -89,6 +89,11 @@ class Outlook:
 class Policy(Protocol):
     """Decides for a coordinator."""
 
+    @property
+    def compute(self) -> float | None:
+        """How many seconds of devices the study may take in all; None is without a bound."""
+        ...
+
     def next_action(self, standing: Standing) -> Action | None:
         """Say what to do next, or None when there is nothing to do (now)."""
         ...
@@ -97,12 +102,16 @@ class Policy(Protocol):
         """Say what becomes of a trial that could go on after a stage run."""
         ...
 
-    def to_go(self, standing: Standing) -> int:
+    def to_go(self, standing: Standing) -> int | None:
         """Count the trials that are still to end, as far as it can be known."""
         ...
 
     def outlook(self, standing: Standing) -> Outlook | None:
         """Say what is expected, where anything is."""
+        ...
+
+    def is_flat(self, standing: Standing) -> bool:
+        """Tell whether the search is to end where little more is expected, and is there."""
         ...
 
 
@@ -174,6 +183,11 @@ class SearchPolicy:
     explorer: Explorer
     given: Sequence[Schedule] = ()
 
+    @property
+    def compute(self) -> float | None:
+        """The budget's, for all runs of the same command together."""
+        return self.config.budget.compute
+
     def next_action(self, standing: Standing) -> Action | None:
         """Explore, then race the finalists.
 
@@ -181,7 +195,7 @@ class SearchPolicy:
         any gets its second, and those that are beaten get no more.
         """
         exploring = _exploring(standing)
-        may_begin = self._to_explore(exploring) > 0 and not self.is_flat(standing)
+        may_begin = self._to_explore(exploring) != 0 and not self.is_flat(standing)
         missing = _missing(self.given, exploring)
         action = self.explorer.next_action(standing, missing, may_begin=may_begin)
         if action is not None:
@@ -207,15 +221,17 @@ class SearchPolicy:
         """Ask the explorer."""
         return self.explorer.outlook(standing)
 
-    def to_go(self, standing: Standing) -> int:
+    def to_go(self, standing: Standing) -> int | None:
         """Count the trials that are still to end, repeats included.
 
-        Exact once exploration and the races are over. Before, it is the most that can be: a trial
-        that fails, or shares its schedule with another one, is no finalist, and a beaten one drops
-        out.
+        None where not their number ends the search. Exact once exploration and the races are over.
+        Before, it is the most that can be: a trial that fails, or shares its schedule with another
+        one, is no finalist, and a beaten one drops out.
         """
         exploring = _exploring(standing)
         to_explore = self._to_explore(exploring)
+        if to_explore is None:
+            return None
         undecided = to_explore + sum(trial.state is State.RUNNING for trial in exploring)
         count, repeats = self.config.seeds.finalists, self.config.seeds.repeats
         repeated = _repeated(standing.trials)
@@ -240,10 +256,12 @@ class SearchPolicy:
         chosen = min(waiting, key=lambda trial: repeated[trial.schedule_digest])
         return repeat_of(chosen, standing, self.config)
 
-    def _to_explore(self, exploring: Sequence[Trial]) -> int:
+    def _to_explore(self, exploring: Sequence[Trial]) -> int | None:
+        """Count the trials that are still to begin; None for as many as the budget buys."""
         if self.config.strategy is Strategy.GRID:
             return len(_missing(self.given, exploring))
-        return max(self.config.budget.trials - len(exploring), 0)
+        trials = self.config.budget.trials
+        return None if trials is None else max(trials - len(exploring), 0)
 
 
 @dataclass(frozen=True)
@@ -253,6 +271,11 @@ class SeedsPolicy:
     of: Trial
     seeds: int
     config: StudyConfig
+
+    @property
+    def compute(self) -> None:
+        """No bound: so many seeds were asked for, whatever the search has spent."""
+        return
 
     def next_action(self, standing: Standing) -> Action | None:
         """Train it under one more seed, if there are too few."""
@@ -264,6 +287,10 @@ class SeedsPolicy:
 
     def outlook(self, standing: Standing) -> None:
         """Expect nothing."""
+
+    def is_flat(self, standing: Standing) -> bool:  # noqa: ARG002
+        """Go on: so many seeds were asked for."""
+        return False
 
     def to_go(self, standing: Standing) -> int:
         """Count what runs and what is missing."""

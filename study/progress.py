@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from storage.records import Trial
+from study.budget import DeviceTime
 from study.policy import Outlook
 from trainers.data.sources import LeftOut
 from trainers.metrics import EpochMetrics, Metric
@@ -28,13 +29,17 @@ class Notice:
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """Before the first trial: what there is and what is to come, repeats included."""
+    """Before the first trial: what there is and what is to come, repeats included.
+
+    `to_go` is None where not a number of trials ends the search.
+    """
 
     study: str
     metric: Metric
     data: str
     done: int
-    to_go: int
+    to_go: int | None
+    device_time: DeviceTime
     best_score: float | None
     left_out: tuple[LeftOut, ...]
 
@@ -52,11 +57,15 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """An epoch of a trial is recorded; `step` counts through the trial's stages from 1."""
+    """An epoch of a trial is recorded; `step` counts through the trial's stages from 1.
+
+    `device_time` is what the study has taken with it.
+    """
 
     number: int
     step: int
     metrics: EpochMetrics
+    device_time: DeviceTime
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class TrialFinished:
     trial: Trial
     epochs: int
     file: str | None
-    to_go: int
+    to_go: int | None
     outlook: Outlook | None = None
 
 

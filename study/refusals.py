@@ -25,12 +25,12 @@ def one_sentence(error: ValidationError, model: type[BaseModel]) -> str:
 def _fields_at(path: list[str], model: type[BaseModel]) -> list[str]:
     for part in path:
         if part in model.model_fields:  # else the index of a table in a list
-            model = _model_in(model.model_fields[part].annotation) or model
+            model = section_in(model.model_fields[part].annotation) or model
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     """Find the section that a field holds: itself, or as `| None`, or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
+    return next((found for each in get_args(annotation) if (found := section_in(each))), None)

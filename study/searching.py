@@ -17,6 +17,7 @@ from storage.places import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
 from storage.store import Store
+from study.budget import DeviceTime
 from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.drift import searched_by
@@ -46,15 +47,16 @@ CHECK_WITHIN = 3.0
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search left: the study's trials that have ended, and those to go.
+    """What a search left: the study's trials that have ended, those to go, and what all took.
 
-    `stopped` says that the user stopped it, `spent` which part of the budget ended it, if it was
-    not the number of trials.
+    `to_go` is None where not a number of trials ends the search. `stopped` says that the user
+    stopped it, `spent` which part of the budget ended it, if it was not the number of trials.
     """
 
     study: str
     ended: int
-    to_go: int
+    to_go: int | None
+    device_time: DeviceTime
     stopped: bool
     spent: str | None = None
 
@@ -68,7 +70,7 @@ def search(
     """Search schedules until the budget is spent; the same call again goes on where it was.
 
     Give a `StudyConfig`, or settings by the names of the command line's flags: data, trials,
-    study, storage, metric, repeats, finalists, ... `listener` is told what happens. Raises
+    budget, study, storage, metric, repeats, finalists, ... `listener` is told what happens. Raises
     `ConfigError`, `DatasetError`, `StudyInUse`, `WeightsUnavailable`, `TooManyFailures` and the
     database's errors; nothing is written before data and settings have been checked.
     """
@@ -154,7 +156,7 @@ def run_search(
                 engine=engine,
                 listener=listener,
                 stop=lambda: bool(
-                    interrupted.is_set() or ownership.lost or _spent(coordinator, deadline)
+                    interrupted.is_set() or ownership.lost or time.monotonic() >= deadline
                 ),
             )
             _started(store, study, config, manifest, coordinator, listener)
@@ -164,12 +166,17 @@ def run_search(
                 coordinator.run()
             if ownership.lost:
                 raise ownership.lost
+            standing, device_time = coordinator.standing, coordinator.device_time
+            to_go, spent = decide.to_go(standing), _spent(device_time, deadline)
+            if spent is None and not interrupted.is_set() and decide.is_flat(standing):
+                spent = "as much time again is expected to bring less than validation could show"
             return SearchOutcome(
                 study=config.study_name,
                 ended=coordinator.ended,
-                to_go=decide.to_go(coordinator.standing),
+                to_go=to_go,
+                device_time=device_time,
                 stopped=interrupted.is_set(),
-                spent=_spent(coordinator, deadline),
+                spent=spent if to_go != 0 else None,
             )
     finally:
         database.dispose()
@@ -183,7 +190,7 @@ def search_policy(fit: Fit, weights: str) -> SearchPolicy:
         given = grid_schedules(Path(config.grid or ""), backbone, weights)
         return SearchPolicy(config, Independent(config), given)
     explorers: dict[Strategy, Explorer] = {
-        Strategy.FORECAST: Forecasting(config, weights, fit.facts.training),
+        Strategy.FORECAST: Forecasting(config, weights, fit.facts.training, fit.facts.validation),
         Strategy.ASHA: Halving(config),
         Strategy.INDEPENDENT: Independent(config),
     }
@@ -207,15 +214,11 @@ def _warn_of_moving(
         )
 
 
-def _spent(coordinator: Coordinator, deadline: float) -> str | None:
+def _spent(device_time: DeviceTime, deadline: float) -> str | None:
     """Say which part of the budget is spent, if one is."""
-    config = coordinator.config
-    hours = config.budget.max_gpu_hours
-    if time.monotonic() >= deadline:
-        return "the time of --timeout is over"
-    if hours is not None and coordinator.seconds >= hours * 3600 * config.workers_per_device:
-        return f"the {hours:g} hours of --max-gpu-hours are used"
-    return None
+    if device_time.spent:
+        return "the device time of --budget is spent"
+    return "the time of --timeout is over" if time.monotonic() >= deadline else None
 
 
 def _views(policy: Policy) -> list[Stage]:
@@ -246,6 +249,7 @@ def _started(
             data=describe_data(config, manifest),
             done=coordinator.ended,
             to_go=coordinator.policy.to_go(coordinator.standing),
+            device_time=coordinator.device_time,
             best_score=ranking[0].trial.score if ranking else None,
             left_out=manifest.left_out,
         )

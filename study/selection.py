@@ -18,11 +18,13 @@ from trainers.metrics import ClassNumbers
 class Asked:
     """What `best` is asked to choose by; no criterion is the study's own metric.
 
-    By the MEAN or LCB of schedules, the weights are the best file of the best schedule. `costs` are
-    prices ("TRUE>PREDICTED=PRICE"), `recalls` least recalls ("CLASS>=SHARE"), over the study's own.
+    What nobody asks for is chosen by the forecast, which knows of the study's metric alone; by
+    another criterion by its score. By the MEAN or LCB of schedules, the weights are the best file
+    of the best schedule. `costs` are prices ("TRUE>PREDICTED=PRICE"), `recalls` least recalls
+    ("CLASS>=SHARE"), over the study's own.
     """
 
-    by: By = By.MAX
+    by: By | None = None
     criterion: Criterion | None = None
     costs: Sequence[str] = ()
     recalls: Sequence[str] = ()

@@ -5,8 +5,9 @@ Reads rows alone, so it answers at once: no torch, no Optuna.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,18 @@ from storage.database import open_database
 from storage.errors import RowDamaged, StudyNotFound
 from storage.places import open_vault
 from storage.predictions import StoredPredictions
-from storage.records import Checkpoint, RankedTrial, Role, StudyRecord
+from storage.records import Checkpoint, RankedTrial, Role, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.config import ConfigError, StudyConfig
+from study.expected import Expected, expected_of
 from study.goals import goal_of
 from study.pool import NothingToSelect, Pool, best_epoch, gather
 from study.prices import Costs
 from study.schedules import ScheduleLine, rank_schedules
 from study.scoring import Criterion
 from study.selection import Asked, Mistake, ProbeFound, RunnerUp, Selection
-from study.statistics import By, Honest, choose, honest_number
+from study.statistics import By, Chooser, Honest, chooser, honest_number
 from study.thresholds import Operation, operate
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import confusion_matrix, per_class
@@ -115,12 +117,14 @@ class Selector:
         self._store = store
         self._vault = vault
         self._study = study
-        self._by = asked.by
         self._criterion = asked.criterion or Criterion(study.metric.value)
         self._manifest = manifest_of(store, study)
         self._labels = self._manifest.labels(Split.VALID)
         classes = self._manifest.classes
         costs = Costs(**study.config.get("costs", {}))
+        self._expected = self._forecast(asked)
+        none = By.MAX if asked.by is By.FORECAST else asked.by or By.MAX
+        self._by = By.FORECAST if self._expected else none
         self._goal = goal_of(costs, asked.costs, asked.recalls, asked.reject_cost, classes)
 
     def select(self, runners_up: int) -> Selection:
@@ -157,10 +161,32 @@ class Selector:
             score = trial.score
             if score is None or self._criterion.value != self._study.metric.value:
                 score = pool.scorer.score(np.full(len(rows), column), rows)
-            first = places[trial.schedule_digest] if self._by is not By.MAX else 0
+            first = self._first(trial, places)
             # Equal scores keep the order of the study's own ranking: by its metric, then by loss.
             found.append(((first, sign * score, place), Ranked(ranked, score, column)))
         return [ranked for _, ranked in sorted(found, key=lambda pair: pair[0])]
+
+    def _forecast(self, asked: Asked) -> Expected | None:
+        """Forecast the stage runs, unless something else is asked for or none is known."""
+        if asked.by is By.FORECAST and asked.criterion is not None:
+            raise ConfigError(
+                f"--by forecast knows of the study's own metric alone, got --metric "
+                f"{asked.criterion}; leave one of them away, or give --by max"
+            )
+        if asked.by not in (None, By.FORECAST) or asked.criterion is not None:
+            return None
+        return expected_of(self._store, self._study, len(self._labels))
+
+    def _first(self, trial: Trial, places: Mapping[str, int]) -> float:
+        """Return what comes before the score of a trial."""
+        if self._expected is not None:
+            return self._expected.of(trial.best_stage_run)
+        return places[trial.schedule_digest] if self._by in (By.MEAN, By.LCB) else 0.0
+
+    def _chooser(self, pool: Pool) -> Chooser:
+        if self._expected is not None:
+            return partial(self._expected.choose, pool)
+        return chooser(pool.scorer, pool.trials, self._by)
 
     def _first_whole(self, ranking: Sequence[Ranked]) -> tuple[Ranked, list[Ranked], list[str]]:
         """Give the first whose file is as it was written, those after it, and who was passed over.
@@ -273,16 +299,15 @@ class Selector:
     def _honest(self, pool: Pool, column: int) -> Honest | None:
         if len(self._labels) < FEWEST:
             return None
-        return honest_number(pool.scorer, pool.trials, self._by, column)
+        return honest_number(pool.scorer, self._chooser(pool), column)
 
     def _operation(self, predictions: StoredPredictions, pool: Pool) -> Operation | None:
         if self._goal is None:
             return None
-        epochs = list(pool.epochs)
+        epochs, choose = list(pool.epochs), self._chooser(pool)
 
         def chosen(inside: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
-            scores = pool.scorer.within(inside.T.astype(np.float32))
-            winners = [epochs[column] for column in choose(scores, pool.trials, self._by)]
+            winners = [epochs[column] for column in choose(inside.T.astype(np.float32))]
             return [_whole(each) for each in self._store.predictions_of(winners, self._labels)]
 
         return operate(self._labels, _whole(predictions), self._goal, chosen=chosen)

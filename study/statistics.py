@@ -8,13 +8,14 @@ to 0.8 points too low in simulations. Parts of four fifths, drawn without replac
 within 0.3 (tests/unit/test_statistics.py).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from study.scoring import Scorer, Scores
+from study.scoring import Inside, Scorer, Scores
 
 ONE_SIDED = 1.644854
 FOLDS = 5
@@ -22,11 +23,13 @@ REPEATS = 400
 
 
 class By(StrEnum):
-    """What makes a schedule the best: its mean over seeds, that mean's lower limit, its best run.
+    """What weights are chosen by: the FORECAST of their stage run, or their score alone (MAX).
 
-    LCB (lower confidence bound) asks more of a schedule that few seeds were spent on.
+    By MEAN or LCB they are the best of the best schedule, by its mean over seeds or by that mean's
+    lower limit (lower confidence bound), which asks more where few seeds were spent.
     """
 
+    FORECAST = "forecast"
     MEAN = "mean"
     LCB = "lcb"
     MAX = "max"
@@ -73,7 +76,16 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, float(2 * bdtr(min(only_first, only_second), n, 0.5)))
 
 
-def honest_number(scorer: Scorer, trials: Trials, by: By, chosen: int, *, seed: int = 0) -> Honest:
+Chooser = Callable[[Inside], NDArray[np.int64]]
+"""Says which candidate is chosen by each of B sets of photos, (B,)."""
+
+
+def chooser(scorer: Scorer, trials: Trials, by: By) -> Chooser:
+    """Return what chooses by scores."""
+    return lambda inside: choose(scorer.within(inside), trials, by)
+
+
+def honest_number(scorer: Scorer, choose: Chooser, chosen: int, *, seed: int = 0) -> Honest:
     """Estimate what the chosen column is worth on new photos.
 
     In each of `REPEATS` rounds, the photos are dealt into `FOLDS` parts; for each part the choice
@@ -85,8 +97,7 @@ def honest_number(scorer: Scorer, trials: Trials, by: By, chosen: int, *, seed: 
     folds, rows = deal(labels, dice), np.arange(len(labels))
     picked = np.empty(folds.shape, np.int64)  # (rounds, photos): the column that speaks there
     for fold in range(FOLDS):
-        inside = (folds != fold).astype(np.float32).T
-        winners = choose(scorer.within(inside), trials, by)
+        winners = choose((folds != fold).astype(np.float32).T)
         picked[folds == fold] = np.broadcast_to(winners[:, None], folds.shape)[folds == fold]
     estimate = float(np.mean([scorer.score(columns, rows) for columns in picked]))
     here = np.full(len(rows), chosen)

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from storage.errors import StudyNotFound, StudyTooOld
 from storage.records import ManifestRecord, StudyRecord
 from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.choices import SPACE_VERSION
 from study.config import ConfigError, Strategy, StudyConfig
+from study.refusals import section_in
 from study.settings import load_config
 from study.space import describe_space, space_changes, space_of
 from trainers.data.manifest import Manifest
@@ -80,11 +83,20 @@ def stored_config(
     study: StudyRecord, storage: str, flags: Mapping[str, Any] | None = None
 ) -> StudyConfig:
     """Give the settings that a study was last searched with, under `flags`."""
-    known = {k: v for k, v in study.config.items() if k in StudyConfig.model_fields}
+    known = _of_today(study.config, StudyConfig)
     if known.get("strategy") not in list(Strategy):  # an earlier Encore's
         known.pop("strategy", None)
-    known["halving"] = {k: v for k, v in known.get("halving", {}).items() if k == "eta"}
     known |= {"study": study.name, "storage": storage}  # it is where it is now
     if study.space:
         known["space"] = space_of(study.space)
     return load_config(flags, stored=known)
+
+
+def _of_today(stored: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """Leave out the settings that only an earlier Encore had."""
+    known = {name: value for name, value in stored.items() if name in section.model_fields}
+    for name, value in known.items():
+        below = section_in(section.model_fields[name].annotation)
+        if below is not None and isinstance(value, Mapping):
+            known[name] = _of_today(value, below)
+    return known

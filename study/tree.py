@@ -12,7 +12,7 @@ Rank = tuple[float, float]
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a stage run: its best epoch's rank, the least calibrated loss, its seconds."""
+    """What came of a stage run: its best epoch's rank and calibrated loss, and its seconds."""
 
     rank: Rank
     loss: float | None
@@ -136,8 +136,8 @@ def grow(
 ) -> StageTree:
     """Make the tree of a study from its rows.
 
-    `links` are (trial's number, position, stage run's id), `ranks` those of best epochs and
-    `losses` the least calibrated ones, both by the stage run's id.
+    `links` are (trial's number, position, stage run's id), `ranks` and `losses` the ranks and
+    calibrated losses of best epochs, by the stage run's id.
     """
     tree = StageTree()
     by_number = {trial.number: trial for trial in trials}

@@ -98,9 +98,8 @@ class WeightsFiles:
             if old not in sealed:
                 self._vault.delete(old.path, old.sha256)
         self._vault.discard(run.key)
-        losses = [epoch.calibrated_loss for epoch in epochs if epoch.calibrated_loss is not None]
-        rank = chosen[Kind.BEST].rank(self._metric)
-        return Trained(rank, min(losses, default=None), seconds)
+        best = chosen[Kind.BEST]
+        return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
 
     def _seal_file(
         self, run: StageRun, kind: Kind, trial: Trial, epochs_before: int, epoch: EpochRecord

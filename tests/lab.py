@@ -157,7 +157,7 @@ class Lab:
         """What decides, made anew as in each process."""
         config = self.config
         explorers: dict[Strategy, Explorer] = {
-            Strategy.FORECAST: Forecasting(config, "random", len(self.trainer.labels)),
+            Strategy.FORECAST: Forecasting(config, "random", 100, len(self.trainer.labels)),
             Strategy.ASHA: Halving(config),
         }
         explorer = explorers.get(config.strategy, Independent(config))

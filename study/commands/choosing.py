@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from study.selection import Selection
 
 Metric = Annotated[Criterion | None, typer.Option(help="Choose by this; default: the study's.")]
-Ways = Annotated[By, typer.Option(help="max: the best file of all; else of the best schedule.")]
+Ways = Annotated[
+    By | None,
+    typer.Option(help="forecast (default), or max: the highest score; else the best schedule's."),
+]
 Top = Annotated[int, typer.Option(min=0, help="How many schedules and runners-up to list.")]
 Cost = Annotated[
     list[str] | None, typer.Option(help='Price of a mistake, "TRUE>PREDICTED=5"; else 1.')
@@ -43,7 +46,7 @@ CopyTo = Annotated[Path | None, typer.Option(help="Copy the weights into this fo
 def best(
     study: Study = None,
     storage: Storage = DEFAULT_STORAGE,
-    by: Ways = By.MAX,
+    by: Ways = None,
     metric: Metric = None,
     top: Top = 5,
     cost: Cost = None,

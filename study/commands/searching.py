@@ -30,6 +30,7 @@ def search(
     grid: flags.Grid = None,
     data: flags.Data = None,
     trials: flags.Trials = None,
+    budget: flags.Budget = None,
     study: flags.Study = None,
     config: flags.Config = None,
     storage: flags.Storage = None,
@@ -52,7 +53,7 @@ def search(
     strategy: flags.Strategy = None,
     eta: flags.Eta = None,
     timeout: flags.Timeout = None,
-    max_gpu_hours: flags.MaxGpuHours = None,
+    until_flat: flags.UntilFlat = None,
     preset: flags.Preset = None,
     portfolio: flags.Portfolio = None,
     sampler: flags.Sampler = None,
@@ -124,14 +125,18 @@ def repeat(
 
 def _conclude(outcome: "SearchOutcome", storage: str) -> None:
     """Say why a search left off, and what is best so far."""
-    left = f"{outcome.ended} trials done, {outcome.to_go} to go"
+    from study.budget import progress_text
+
+    done = progress_text(outcome.ended, outcome.to_go, outcome.device_time)
     if outcome.stopped:
-        err.print(f"stopped: {left}; run the same command again to go on")
+        err.print(f"stopped: {done}; run the same command again to go on", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if outcome.spent:
-        err.print(f"{outcome.spent}: {left}; the same command with more goes on")
+        err.print(f"{outcome.spent}: {done}; the same command with more goes on", soft_wrap=True)
         if not outcome.ended:  # nothing has failed, and there is nothing yet to choose from
             return
+    else:
+        err.print(done, soft_wrap=True)
     from study.selector import best as choose
     from study.views.selection import print_summary
 

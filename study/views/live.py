@@ -8,12 +8,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from storage.records import State
+from study.budget import DeviceTime, progress_text
 from study.naming import count_text, schedule_text, score_text
 from study.policy import Outlook
 from study.progress import (
@@ -29,6 +32,13 @@ from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Stage, Train
 
 
+class _Done(MofNCompleteColumn):
+    """So many of so many, or what a task's `done` says instead."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["done"]) if "done" in task.fields else super().render(task)
+
+
 class SearchView:
     """Listens to a search and shows it. Use as a context."""
 
@@ -36,6 +46,10 @@ class SearchView:
         self._console = console
         self._metric = Metric.ACCURACY
         self._best: float | None = None
+        self._outlook: Outlook | None = None
+        self._done = 0
+        self._to_go: int | None = None
+        self._time = DeviceTime(0.0)
         self._stages: dict[int, str] = {}  # of the trials in training
         self._probes: dict[int, int] = {}  # of those in a probe, its image size
         self._to_beat: float | None = None
@@ -44,7 +58,7 @@ class SearchView:
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Done(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=console,
@@ -86,11 +100,10 @@ class SearchView:
             self._print(f"  left out {escape(repr(left_out.path))}: {escape(left_out.reason)}")
         if len(told.left_out) > 20:
             self._print(f"  and {len(told.left_out) - 20} more left out")
-        self._print(f"{told.done} done, {told.to_go} to go")
-        self._bars.reset(
-            self._trials, completed=told.done, total=told.done + told.to_go, visible=True
-        )
-        self._show_best()
+        self._done, self._to_go, self._time = told.done, told.to_go, told.device_time
+        self._print(progress_text(told.done, told.to_go, told.device_time))
+        self._bars.reset(self._trials, visible=True)
+        self._show_progress()
 
     def _stage_started(self, told: StageStarted) -> None:
         stage = told.schedule.stages[told.position]
@@ -112,7 +125,8 @@ class SearchView:
         )
 
     def _epoch_finished(self, told: EpochFinished) -> None:
-        epoch = told.metrics
+        epoch, self._time = told.metrics, told.device_time
+        self._show_progress()
         if size := self._probes.pop(told.number, None):
             self._probed(size, epoch)
         note = (
@@ -139,18 +153,27 @@ class SearchView:
         if trial.state is State.COMPLETE and trial.score is not None and trial.loss is not None:
             best = trial.score if self._best is None else self._best
             self._best = min((best, trial.score), key=lambda score: metric.rank(score, 0.0))
-        done = (self._bars.tasks[0].completed or 0) + 1
-        self._bars.update(self._trials, completed=done, total=done + told.to_go)
-        self._show_best(told.outlook)
+        self._done, self._to_go, self._outlook = self._done + 1, told.to_go, told.outlook
+        self._show_progress()
         if task := self._tasks.pop(trial.number, None):
             self._bars.remove_task(task)
-        self._print(trial_text(told, metric))
+        spent = f" ({count_text(self._done, 'trial')}, {self._time})" if self._time.budget else ""
+        self._print(trial_text(told, metric) + spent)
 
-    def _show_best(self, outlook: Outlook | None = None) -> None:
+    def _show_progress(self) -> None:
+        """Show how far the search is: by trials, or by time where no number of them ends it."""
+        done, to_go, time = self._done, self._to_go, self._time
         note = f"best {score_text(self._metric, self._best)}"
-        if outlook is not None:
-            note += f", {outlook_text(outlook, self._metric)}"
-        self._bars.update(self._trials, note=note)
+        if self._outlook is not None:
+            note += f", {outlook_text(self._outlook, self._metric)}"
+        if to_go is None:
+            text = f"{done}, {time}"
+            self._bars.update(
+                self._trials, completed=time.seconds, total=time.budget, done=text, note=note
+            )
+        else:
+            note = f"{time}  {note}" if time.budget else note
+            self._bars.update(self._trials, completed=done, total=done + to_go, note=note)
 
     def _print(self, line: str) -> None:
         self._bars.console.print(line, highlight=False, soft_wrap=True)

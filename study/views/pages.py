@@ -11,7 +11,7 @@ from rich.table import Table
 from storage.records import State
 from study.doctor import Finding, Level
 from study.listing import StageView, TrialLine, TrialList, TrialView
-from study.naming import score_text, time_text
+from study.naming import count_text, score_text, time_text
 from study.printable import fit, visible
 from study.views.chart import chart
 from trainers.metrics import Metric
@@ -144,9 +144,12 @@ def print_plan(console: Console, found: "Plan") -> None:
         table.add_row(line.stage, seconds, known, str(line.epochs), time_text(line.seconds))
     console.print(table)
     slots = f" on {found.slots} slots" if found.slots > 1 else ""
+    trials = count_text(found.trials, "trial")
+    if found.budget is not None:
+        trials = f"{time_text(found.budget)} of device time buy about {trials}"
     console.print(
-        f"{found.trials} trials: about {time_text(found.wall_seconds)}{slots}, "
-        f"{found.seconds / 3600:.2f} device hours; "
+        f"{trials}: about {time_text(found.wall_seconds)}{slots}, "
+        f"{time_text(found.device_seconds)} of device time; "
         f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
         highlight=False,
     )

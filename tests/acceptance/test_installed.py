@@ -48,12 +48,13 @@ def photos(tmp_path: Path) -> Path:
 def test_the_commands_of_the_readme_work(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every `python cli.py` line of the README runs, word by word but for the number of trials."""
+    """Every `python cli.py` line of the README runs, word by word but for how much is trained."""
     lines = [line for line in COMMANDS if not re.search("dashboard|s3:|--engine ray", line)]
     assert len(lines) >= 6
     monkeypatch.chdir(photos)
     for line in lines:
-        words = re.sub(r"--trials \d+", "--trials 2", line).split()[2:]
+        few = re.sub(r"--trials \d+", "--trials 2", line)
+        words = re.sub(r"--budget \w+", "--budget 0.1s", few).split()[2:]
         # A GPU's backbone and a weights file of one's own are not for this machine.
         words = ["test_resnet" if word == "resnext50_32x4d" else word for word in words]
         assert run(words) == 0, f"{line}: {capsys.readouterr().err}"
@@ -113,7 +114,7 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
         fields = {n for n in section.model_fields if n not in (*sections, "space")}
         assert fields <= named, "study.toml must name every setting"
     optional = ["study", "preset", "backbone", "weights", "source", "root", "cache_limit"]
-    optional += ["address", "vault", "grid", "trainer", "timeout", "max_gpu_hours", "max_disk"]
+    optional += ["address", "vault", "grid", "trainer", "timeout", "compute", "max_disk"]
     kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
     costs = ("prices = ", "matrix = ", "reject = ", "recall = ")
     kept = [line for line in kept if not line.startswith(costs)]

@@ -113,7 +113,7 @@ def test_the_same_command_goes_on_and_a_changed_folder_is_refused(
 
     assert search(1)[0] == 0
     code, said = search(3)
-    assert (code, "1 done, 2 to go" in said) == (0, True)
+    assert (code, "1 trial done, 2 to go" in said) == (0, True)
     assert "0 to go" in search(3)[1]
 
     Image.new("RGB", (30, 30)).save(tmp_path / "photos" / "dark & <b>" / "new.png")

@@ -1,6 +1,7 @@
 """The sbatch recipe, run by bash with the real search; of Slurm, only its commands are played."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -166,7 +167,8 @@ def test_pre_empted_the_epoch_ends_is_saved_and_the_search_is_requeued(
     (tmp_path / "go").touch()
     code, said = ends(recipe)
     assert code == 130, said
-    assert "stopped: 0 trials done, 2 to go; run the same command again to go on" in said
+    stopped = r"stopped: 0 trials done, 2 to go, device time \S+ s"
+    assert re.search(f"{stopped}; run the same command again to go on", said)
     assert saved(tmp_path) == [2, 2]
     assert asked(tmp_path) == f"requeue {NUMBER}\n"
     goes_on(tmp_path, undisturbed, "--devices", "cpu:2")

@@ -1,6 +1,7 @@
 """`tree`, `gc`, `plan`, `repeat` and budgets, by the command line on a real study."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,10 @@ def test_a_plan_spends_nothing_and_a_repeat_counts_all_seeds(folder: Path, run: 
     assert {line["image_size"] for line in planned["stages"]} <= {16, 24}
     assert 0 < planned["seconds"] <= planned["alone_seconds"] * 1.001
     assert not any(line["measured"] for line in planned["stages"])
+    bought = json.loads(run("plan", "--budget", "0.001s", "--json"))
+    assert (bought["trials"], bought["budget"], planned["budget"]) == (1, 0.001, None)
+    assert bought["device_seconds"] == bought["seconds"] == bought["wall_seconds"]
+    assert "0.0 s of device time buy about 1 trial: " in run("plan", "--budget", "0.001s")
     halved = json.loads(run("plan", "--trials", "1", "--devices", "cpu:2", "--json"))
     assert halved["slots"] == 2
     assert halved["wall_seconds"] == halved["seconds"] / 2
@@ -147,14 +152,25 @@ def test_a_grid_is_trained_as_it_stands(folder: Path, run: Run) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_time_and_device_hours_end_a_search(run: Run) -> None:
-    """What is open stays open; with more of it, the same command goes on."""
+def test_time_ends_a_search(capsys: pytest.CaptureFixture[str], run: Run) -> None:
+    """A clock's or a device's. What is open stays open; with more of it, the same command goes on.
+
+    How many trials have ended, and what they took, is said at the end.
+    """
     began = time.monotonic()
     run("search", "--trials", "500", "--timeout", "1s")
     assert time.monotonic() - began < 60
-    run("search", "--trials", "500", "--max-gpu-hours", "0.000001")
+    assert cli.run(["search", "--budget", "0.001s"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(
+        r"the device time of --budget is spent: \d+ trials? done, device time \d+\.\d s of 0\.0 s; "
+        "the same command with more goes on",
+        said,
+    )
     listed = json.loads(run("ls", "--json"))["trials"]
     assert len(listed) < 500
+    run("repeat", "0", "--seeds", "2")  # so many seeds are asked for, whatever is spent
+    assert json.loads(run("ls", "--json"))["trials"][-1]["role"] == "repeat"
     run("search", "--trials", str(len(listed)))
     assert {trial["state"] for trial in json.loads(run("ls", "--json"))["trials"]} <= {
         "complete",

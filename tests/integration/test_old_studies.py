@@ -14,6 +14,7 @@ from storage.database import open_database
 from storage.errors import StudyTooOld
 from storage.records import stage_run_key
 from storage.store import Store
+from study.config import Budget
 from study.searching import repeat
 from study.selector import best
 from study.studies import stored_config
@@ -122,3 +123,17 @@ def test_a_study_of_today_is_not_old(finished: Lab) -> None:
     store = Store(open_database(finished.url))
     assert store.study("lab").space["version"] > 1
     store.close()
+
+
+def test_settings_that_are_no_more_do_not_shut_a_study(
+    finished: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At any depth: with those of an earlier Encore in its row, a study is read and repeated."""
+    earlier = {"max_gpu_hours": 0.001, "trials": 9}
+    with finished.reading() as (store, study, _):
+        told = {**study.config, "storage": finished.url, "gone": 1, "budget": earlier}
+        store.update_config(study.id, told)
+    with finished.reading() as (_, study, _):
+        assert stored_config(study, finished.url).budget == Budget(trials=9)
+    for command in (["best"], ["ls"], ["show", "0"], ["gc"], ["doctor"]):
+        assert cli.run([*command, "--storage", finished.url]) == 0, capsys.readouterr().err

@@ -23,6 +23,7 @@ from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
 MakeLab = Callable[..., Lab]
+LUCKIEST = Asked(By.MAX)
 
 EARLY = tuple(schedule(stage(128, epochs=3), stage(size, 1e-9)) for size in (128, 160))
 """Under seed 5, the second stages learn nothing and have no luck: the first one's is the best."""
@@ -123,9 +124,9 @@ def test_mean_and_spread_are_over_the_seeds(finished: Lab) -> None:
 def test_runners_up_follow_in_order(finished: Lab) -> None:
     """By score, ties by loss, each with its schedule's mean and its own file, up to a number."""
     order = [ranked.trial.number for ranked in ranking(finished)]
-    chosen = best(storage=finished.url)
+    chosen = best(storage=finished.url, asked=LUCKIEST)
     assert [chosen.trial, *(other.trial for other in chosen.runners_up)] == order[:6]
-    everyone = best(storage=finished.url, runners_up=99)
+    everyone = best(storage=finished.url, asked=LUCKIEST, runners_up=99)
     assert [everyone.trial, *(other.trial for other in everyone.runners_up)] == order
     assert len(order) == 7
     assert best(storage=finished.url, runners_up=0).runners_up == ()
@@ -163,25 +164,24 @@ def test_a_damaged_winner_is_passed_over_and_named(
     for ranked in (first, second):
         assert ranked.checkpoint is not None
         damage(finished.folder / "lab" / ranked.checkpoint.path)
-    chosen = best(storage=finished.url)
+    chosen = best(storage=finished.url, asked=LUCKIEST)
     assert chosen.trial == third.trial.number
     assert [first.checkpoint, second.checkpoint] != [None, None]
     assert list(chosen.damaged) == [r.checkpoint.path for r in (first, second) if r.checkpoint]
 
 
-def test_a_pruned_trial_is_no_seed_of_its_schedule(make_lab: MakeLab, photos: Manifest) -> None:
+def test_a_stopped_trial_is_no_seed_of_its_schedule(make_lab: MakeLab, photos: Manifest) -> None:
     """The mean is over complete trials: an early end is not a bad result."""
-    good = [schedule(stage(64, epochs=3), stage(size)) for size in (64, 72, 80, 88, 96)]
-    weak = schedule(stage(32, 1e-5, epochs=3))
-    lab = make_lab(*good, weak, manifest=photos, pruner="median")
+    good, weak = schedule(stage(64, epochs=3), stage(96)), schedule(stage(32, 1e-5), stage(64))
+    lab = make_lab(good, weak, manifest=photos, strategy="asha")
     lab.search()
-    lab.configure((*good, weak, weak), pruner="none")
+    lab.configure((good, weak, weak), strategy="independent")
     lab.search()
     with lab.reading() as (store, study, _):
-        pruned, complete = store.trials(study.id)[5:]
-    assert (pruned.state, complete.state) == (State.PRUNED, State.COMPLETE)
+        stopped, complete = store.trials(study.id)[1:]
+    assert (stopped.state, complete.state) == (State.PRUNED, State.COMPLETE)
     means = {r.trial: r.schedule_mean for r in best(storage=lab.url, runners_up=9).runners_up}
-    assert means[5] == means[6] == complete.score != pruned.score
+    assert means[2] == complete.score != stopped.score
 
 
 def test_log_loss_ranks_the_smallest_first(make_lab: MakeLab, photos: Manifest) -> None:

@@ -171,9 +171,10 @@ def test_killed_around_every_end_with_several_slots_the_end_is_the_same(
 
 
 def test_epochs_told_again_are_not_counted_again(make_shared: MakeLab) -> None:
-    """The hours of the budget are those of the epochs, however often they were told."""
+    """The time of the budget is that of the epochs, however often they were told."""
     lab = make_shared(*PAIR)
     assert crashes(lab, dies_at(7))
     with lab.bench() as bench:
         bench.coordinator.run()
-        assert bench.coordinator.seconds == bench.store.seconds_of_epochs(bench.study.id)
+        spent = bench.coordinator.device_time.seconds
+        assert spent == bench.store.seconds_of_epochs(bench.study.id)

@@ -64,15 +64,23 @@ def test_who_went_to_the_end_and_who_did_not(searched: Lab) -> None:
 
 
 def test_a_stopped_trial_keeps_its_weights(searched: Lab) -> None:
-    """The best of the stages that it was trained in are there, whole, and can be chosen."""
+    """Those of the best of its stages are there, whole, and can be chosen, unless deleted before.
+
+    They are where they were nobody's best, when a trial went on from them to better ones.
+    """
     with searched.reading() as (store, study, vault):
         ranked = {each.trial.number: each.checkpoint for each in store.ranking(study)}
-        for trial in store.trials(study.id):
-            if trial.state is State.PRUNED:
-                file = ranked[trial.number]
-                assert file is not None
-                assert (file.kind, file.epoch) == (Kind.BEST, trial.best_epoch)
-                assert vault.verify(file.path, file.sha256)
+        deleted = {(gone.stage_run_id, gone.kind) for gone in store.deletions(study.id)}
+        stopped = [t for t in store.trials(study.id) if t.state is State.PRUNED]
+        assert any(trial.number in ranked for trial in stopped)
+        for trial in stopped:
+            if trial.number not in ranked:
+                assert (trial.best_stage_run, Kind.BEST) in deleted
+                continue
+            file = ranked[trial.number]
+            assert file is not None
+            assert (file.kind, file.epoch) == (Kind.BEST, trial.best_epoch)
+            assert vault.verify(file.path, file.sha256)
 
 
 def test_optuna_learns_the_score_of_the_last_stage(make_lab: MakeLab) -> None:
@@ -98,11 +106,11 @@ def test_a_forecast_is_told_to_the_dashboard_and_to_the_user(make_lab: MakeLab) 
     lab = make_lab(trials=12, strategy="forecast", space=SPACE, sampler="random")
     told = lab.search()
     attributes = [trial.user_attrs for trial in optuna_study(lab.url).trials]
-    expected = [each for each in attributes if "expected loss" in each]
+    expected = [each for each in attributes if "expected shortfall" in each]
     assert len(expected) >= 6
     for each in expected:
         low, high = each["interval"]
-        assert low < each["expected loss"] < high
+        assert low < each["expected shortfall"] < high
         assert each["seconds to go"] >= 0
     outlooks = [news.outlook for news in told if isinstance(news, TrialFinished)]
     found = [outlook for outlook in outlooks if outlook is not None]
@@ -124,9 +132,7 @@ def test_a_search_ends_where_nothing_is_to_be_gained(make_lab: MakeLab) -> None:
 
 
 @pytest.mark.parametrize("strategy", EXPLORING)
-def test_killed_at_every_event_the_end_is_the_same(
-    make_lab: MakeLab, strategy: Strategy
-) -> None:
+def test_killed_at_every_event_the_end_is_the_same(make_lab: MakeLab, strategy: Strategy) -> None:
     """Decisions come from rows alone: those between two stages as well as what is begun."""
     roots = [stage(32, lr, epochs=2) for lr in (1e-3, 3e-3, 1e-2, 1e-4)]
     script = tuple(schedule(root, stage(64, lr)) for lr in (1e-3, 1e-2) for root in roots)

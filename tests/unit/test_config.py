@@ -173,8 +173,10 @@ def test_unknown_settings_are_refused_with_the_nearest_name(
         ('[budget]\ntimeout = "inf d"', ("budget.timeout", "'inf d'")),
         ("[budget]\ntimeout = 0", ("budget.timeout", "greater than 0", "0")),
         ("[budget]\ntimeout = nan", ("budget.timeout", "nan")),
-        ("[budget]\nmax_gpu_hours = 0", ("budget.max_gpu_hours", "greater than 0", "0")),
-        ("[budget]\nmax_gpu_hours = inf", ("budget.max_gpu_hours", "finite", "inf")),
+        ("[budget]\ncompute = 0", ("budget.compute", "greater than 0", "0")),
+        ("[budget]\ncompute = inf", ("budget.compute", "finite", "inf")),
+        ('[budget]\ncompute = "much"', ("budget.compute: must be a number with a unit", "'much'")),
+        ("[budget]\nmax_gpu_hours = 9", ("there is no setting 'budget.max_gpu_hours'",)),
         ("[budget]\nmax_retries = -1", ("budget.max_retries", "-1")),
         ("[halving]\neta = 1", ("halving.eta", "greater than or equal to 2", "1")),
         ("[halving]\nfree_every = 1", ("halving.free_every", "2", "1")),
@@ -210,6 +212,33 @@ def test_a_span_of_time_may_have_a_unit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "trials"),
+    [
+        ({}, 50),
+        ({"trials": 7}, 7),
+        ({"budget": "20m"}, None),
+        ({"budget": "20m", "trials": 7}, 7),
+        ({"timeout": "8h"}, 50),
+    ],
+)
+def test_fifty_trials_end_a_search_unless_something_else_does(
+    settings: dict[str, Any], trials: int | None
+) -> None:
+    """Device time alone sets no number of trials; what was resolved stays when it is stored."""
+    config = load_config(settings_of(**settings))
+    assert config.budget.trials == trials
+    assert load_config(stored=config.model_dump(mode="json")) == config
+
+
+def test_repeats_need_a_number_of_trials_to_come_after() -> None:
+    """They begin once all trials have ended, which device time alone does not say; a grid's do."""
+    text = refused(settings_of(budget="20m", repeats=3))
+    assert "give --trials as well, or --repeats 0" in text
+    load_config(settings_of(budget="20m", repeats=3, trials=9))
+    load_config(settings_of(budget="20m", repeats=3, strategy="grid", grid="g.toml"))
+
+
+@pytest.mark.parametrize(
     "settings", [{"strategy": "grid"}, {"grid": "g.toml"}, {"grid": "g.toml", "strategy": "asha"}]
 )
 def test_a_grid_and_its_strategy_come_together(settings: dict[str, Any]) -> None:
@@ -230,7 +259,7 @@ def test_how_to_search_finds_its_sections() -> None:
     """Strategy, limits, slots and what is kept: as flags, above defaults that bound nothing."""
     default = load_config()
     assert (default.strategy, default.engine, default.devices) == ("tree", "auto", "auto")
-    assert (default.budget.timeout, default.budget.max_gpu_hours) == (None, None)
+    assert (default.budget.timeout, default.budget.compute) == (None, None)
     assert (default.halving.eta, default.halving.free_every) == (3, 5)
     assert (default.keep.trials, default.keep.max_disk, default.budget.max_retries) == (10, None, 2)
     config = load_config(
@@ -241,7 +270,7 @@ def test_how_to_search_finds_its_sections() -> None:
             devices="0,1",
             workers_per_device=2,
             timeout="8h",
-            max_gpu_hours=1.5,
+            budget="2h",
             max_retries=0,
             eta=4,
             keep=3,
@@ -250,7 +279,7 @@ def test_how_to_search_finds_its_sections() -> None:
     )
     assert (config.strategy, config.grid, config.engine) == ("grid", "g.toml", "processes")
     assert (config.devices, config.workers_per_device) == ("0,1", 2)
-    assert (config.budget.timeout, config.budget.max_gpu_hours) == (28_800.0, 1.5)
+    assert (config.budget.timeout, config.budget.compute) == (28_800.0, 7200.0)
     assert (config.budget.max_retries, config.halving.eta) == (0, 4)
     assert (config.keep.trials, config.keep.max_disk) == (3, 20 * 10**9)
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from storage.records import Role, State, Trial
+from study.budget import DeviceTime
 from study.progress import (
     EpochFinished,
     Notice,
@@ -27,6 +28,8 @@ from trainers.schedule import Stage, Train
 
 HOSTILE = r"[red]a[/] [/] [bold :fire: \[b] [link=http://x]z"
 """Closes a tag that is not open, opens some, and asks for an emoji."""
+
+SPENT = DeviceTime(90.0)
 
 OF = schedule(stage(64, dropout=(0.25, 0.5)), stage(96))
 
@@ -76,6 +79,7 @@ def started(**others: Any) -> SearchStarted:
     left_out = (LeftOut(HOSTILE + "\x1b", HOSTILE),) * 22
     given: dict[str, Any] = {"study": "s", "metric": Metric.ACCURACY, "data": HOSTILE}
     given |= {"done": 1, "to_go": 2, "best_score": None, "left_out": left_out}
+    given |= {"device_time": DeviceTime(0.0)}
     return SearchStarted(**(given | others))
 
 
@@ -89,9 +93,9 @@ def test_a_probe_is_the_number_to_beat_as_soon_as_it_is_there() -> None:
                 OF, hidden=(), stages=(Stage(image_size=size, train=Train.PROBE), OF.stages[1])
             )
             view(StageStarted(number, of, 0, 0, 0))
-            view(EpochFinished(number, 1, epoch()))
+            view(EpochFinished(number, 1, epoch(), SPENT))
             view(StageStarted(number, of, 0, 1, 1))
-            view(EpochFinished(number, 2, epoch()))
+            view(EpochFinished(number, 2, epoch(), SPENT))
     lines = text.getvalue().splitlines()
     assert lines[-2:] == [
         "probe at 160 px: 1 error of 2 (50.00 %): the number to beat",
@@ -107,7 +111,7 @@ def test_without_a_terminal_each_trial_is_one_line() -> None:
         view(started(left_out=()))
         for number in (4, 5, 6):
             view(StageStarted(number, OF, 3, 0, 0))
-            view(EpochFinished(number, 1, epoch()))
+            view(EpochFinished(number, 1, epoch(), SPENT))
             view(TrialFinished(trial(number=number), 2, f"acc_{number}.safetensors", 0))
     lines = text.getvalue().splitlines()
     assert len(lines) == 2 + 3
@@ -189,9 +193,43 @@ def test_on_a_terminal_bars_show_the_best_so_far(metric: Metric) -> None:
         view(Working("reading photos", 5, 10))
         view(started(metric=metric, left_out=()))
         view(StageStarted(0, OF, 3, 1, 1))
-        view(EpochFinished(0, 2, epoch()))
+        view(EpochFinished(0, 2, epoch(), SPENT))
         for number, score in enumerate((0.5, 0.25, None, 0.75)):
             state = State.FAILED if score is None else State.COMPLETE
             view(TrialFinished(trial(state, number=number, score=score), 2, None, 3 - number))
         assert view._best == (0.75 if metric.higher_is_better else 0.25)
     assert "trial 0 seed 3" in text.getvalue()
+
+
+def test_device_time_that_is_the_budget_is_the_bar_and_stands_in_each_line() -> None:
+    """How much of how much after every epoch, and how many trials; their number ends nothing."""
+    out, text = console(160, force_terminal=True, color_system=None)
+    with SearchView(out) as view:
+        view(started(left_out=(), to_go=None, device_time=DeviceTime(60.0, 1200.0)))
+        assert "1 trial done, device time 1.0 min of 20.0 min" in text.getvalue()
+        view(StageStarted(4, OF, 3, 0, 0))
+        for seconds in (90.0, 1500.0):
+            view(EpochFinished(4, 1, epoch(), DeviceTime(seconds, 1200.0)))
+            view._bars.refresh()
+        view(TrialFinished(trial(), 2, "w.safetensors", None))
+        view._bars.refresh()
+    said = " ".join(text.getvalue().split())
+    assert "1, 1.5 min of 20.0 min best -" in said
+    assert "1, 25.0 min of 20.0 min best -" in said
+    assert "saved as w.safetensors (2 trials, 25.0 min of 20.0 min)" in said
+    assert "2, 25.0 min of 20.0 min best 98.76" in said
+
+
+def test_device_time_beside_a_number_of_trials_is_a_note_of_their_bar() -> None:
+    """Both are said, as either may end the search; without a budget the time is not of anything."""
+    out, text = console(160, force_terminal=True, color_system=None)
+    with SearchView(out) as view:
+        view(started(left_out=(), device_time=DeviceTime(60.0, 1200.0)))
+        view._bars.refresh()
+        view(started(left_out=(), device_time=DeviceTime(60.0)))
+        view._bars.refresh()
+    said = " ".join(text.getvalue().split())
+    assert "1 trial done, 2 to go, device time 1.0 min of 20.0 min" in said
+    assert re.search(r"trials \S+ 1/3 1.0 min of 20.0 min best - ", said)
+    assert said.count("1 trial done, 2 to go, device time 1.0 min ") == 2
+    assert re.search(r"trials \S+ 1/3 best - ", said)

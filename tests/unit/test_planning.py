@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from study.planning import _price
+from study.planning import _affordable, _price
+from study.settings import load_config, settings_of
 from study.work import Work, work_of
 from tests.lab import LABELS, schedule, stage
 from trainers.base import StageTask
@@ -84,3 +85,32 @@ def test_a_price_counts_passes_and_a_probe_none(tmp_path: Path) -> None:
     assert _price(timed, thrice, few, every) == pytest.approx(60 + 5)
     probe = Work("net", Train.PROBE, 32)
     assert _price(timed, probe, few, every) == pytest.approx(3 * 150 / 20)
+
+
+COSTS = [1.0, 4.0, 1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "bought"),
+    [
+        ({"trials": 2}, (4, 1.0, False)),
+        ({"trials": 500}, (4, 2.5, False)),
+        ({"trials": 2, "budget": "1h"}, (4, 1.0, False)),
+        ({"trials": 2, "budget": "6s"}, (3, 1.0, True)),
+        ({"trials": 2, "budget": "5.5s"}, (3, 1.0, True)),
+        ({"budget": "30s"}, (4, 3.0, True)),
+        ({"trials": 500, "budget": "20s"}, (4, 2.0, True)),
+        ({"trials": 500, "budget": "30s"}, (4, 2.5, False)),
+        ({"budget": "15s", "workers_per_device": 2}, (4, 3.0, True)),
+        ({"budget": "1h", "strategy": "grid", "grid": "g.toml"}, (4, 1.0, False)),
+        ({"budget": "1s", "strategy": "grid", "grid": "g.toml"}, (1, 1.0, True)),
+        ({"trials": 500, "strategy": "grid", "grid": "g.toml"}, (4, 1.0, False)),
+    ],
+    ids=str,
+)
+def test_a_budget_buys_stage_runs_up_to_the_one_that_crosses_it(
+    settings: dict[str, Any], bought: tuple[int, float, bool]
+) -> None:
+    """More than was rehearsed is reckoned from that; a grid is never more than its schedules."""
+    paid, scale, bound = _affordable(load_config(settings_of(**settings)), COSTS)
+    assert (min(paid, len(COSTS)), scale, bound) == bought

@@ -80,7 +80,9 @@ def next_action(
     return SearchPolicy(asked, given).next_action(standing(trials))
 
 
-def to_go(trials: Sequence[Trial], asked: StudyConfig, given: Sequence[Schedule] = ()) -> int:
+def to_go(
+    trials: Sequence[Trial], asked: StudyConfig, given: Sequence[Schedule] = ()
+) -> int | None:
     """Count what is still to end in a search."""
     return SearchPolicy(asked, given).to_go(standing(trials))
 
@@ -257,6 +259,19 @@ def test_to_go_follows_a_changed_mind() -> None:
     assert to_go(better, config(trials=3, repeats=1, finalists=1)) == 1
 
 
+def test_device_time_alone_sets_no_number_of_trials() -> None:
+    """What is given still comes first; exploration never ends by itself; a grid does."""
+    asked, given = config(trials=None, budget="2h"), [sized(48)]
+    assert SearchPolicy(asked).compute == 7200.0
+    assert next_action([], asked, given) == RunGiven(sized(48))
+    many = [trial(number, 8 + 8 * number) for number in range(99)]
+    assert next_action(many, asked) == Explore()
+    assert to_go(many, asked) is None
+    grid = config(trials=None, budget="2h", strategy="grid", grid="g.toml")
+    assert to_go([], grid, given) == 1
+    assert next_action([trial(0, 48, role=Role.PRESET)], grid, given) is None
+
+
 GOOD, BAD = np.ones(300), np.tile([0.0, 0.0, 1.0], 100)
 
 
@@ -275,6 +290,7 @@ def test_a_beaten_finalist_gets_no_more_seeds() -> None:
 def test_seeds_policy_counts_every_seed_that_did_not_fail() -> None:
     """`repeat` tops up to so many seeds, of whatever role; other schedules are none of it."""
     policy = SeedsPolicy(trial(0), 3)
+    assert policy.compute is None
     trials = [trial(0), trial(1, 64), trial(2, role=Role.REPEAT, seed=1, state=State.FAILED)]
     assert policy.next_action(standing(trials)) == Repeat(trial_like(0))
     assert policy.to_go(standing(trials)) == 2
