@@ -13,7 +13,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from study.candidates import anywhere
 from study.choices import Space
 from study.config import Budget, StudyConfig
 from study.drafts import Draft, drafted, running
-from study.forecast import HALF, Forecast, point_of
+from study.forecast import HALF, Forecast, point_of, shortfall_of
 from study.forecasting import Forecasting, Option
 from study.policy import (
     Begin,
@@ -92,6 +92,7 @@ def _of_score(metric: Metric, node: Node, photos: int) -> float:
 
 FORECAST = forecast.__name__
 TRIED = forecasting.__name__
+SIGNAL = f"{TRIED}.shortfall_of"
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ CONTESTANTS = (
     Contestant(
         "- luck", sampler="tpe", constants={f"{FORECAST}.INHERITED": 0.0, f"{FORECAST}.LUCK": 0.0}
     ),
-    Contestant("- loss", sampler="tpe", constants={f"{TRIED}.shortfall_of": _of_score}),
-    Contestant("- accuracy", sampler="tpe", constants={f"{TRIED}.shortfall_of": _of_loss}),
+    Contestant("- loss", sampler="tpe", constants={SIGNAL: _of_score}),
+    Contestant("- accuracy", sampler="tpe", constants={SIGNAL: _of_loss}),
     Contestant("- waiting", sampler="tpe", whole=True),
     Contestant("- seconds", sampler="tpe", constants={f"{TRIED}._left": _as_long}),
 )
@@ -314,7 +315,10 @@ class Search:
         self.sampler.end(self._suggested[number], score, state)
 
 
-def chosen(search: Search, nodes: Sequence[Node]) -> dict[str, float]:
+Signal = Callable[[Metric, Node, int], float]
+
+
+def chosen(search: Search, nodes: Sequence[Node], signal: Signal) -> dict[str, float]:
     """Return the true accuracy of what is chosen of these stage runs, in three ways."""
 
     def result(node: Node) -> Result:
@@ -322,7 +326,7 @@ def chosen(search: Search, nodes: Sequence[Node]) -> dict[str, float]:
 
     points = [point_of(node.prefix, node.seed) for node in nodes]
     photos = search.world.scenario.photos
-    told = [forecasting.shortfall_of(Metric.ACCURACY, node, photos) for node in nodes]
+    told = [signal(Metric.ACCURACY, node, photos) for node in nodes]
     best = {
         "metric": min(nodes, key=lambda node: node.rank or (math.inf, math.inf)),
         "loss": min(nodes, key=lambda node: result(node).loss),
@@ -355,7 +359,8 @@ class Task:
             last = search.trained[-1][0]
             nodes = [[n for paid, n in search.trained if paid <= t] for t in (*until, last)]
             first = [search.trained[0][1]]
-            found = [chosen(search, each or first) for each in nodes]
+            signal = contestant.constants.get(SIGNAL, shortfall_of)
+            found = [chosen(search, each or first, signal) for each in nodes]
         return vars(self) | {
             "accuracy": {by: [round(each[by], 5) for each in found] for by in found[0]},
             "trials": len(search.trials),
