@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import optuna
 from contestants import markdown, say
+from lists import Lists
 from optuna.storages import RDBStorage
 from plain_optuna import sampler_of
 from stamped import LABELS, N_CLASSES, StampedRecipe
+from surface import AnyOf
 from wiring import METRIC, STUDY, Clocked, ClockedSuggestions, searching
 
 from storage.database import open_database
@@ -187,7 +189,7 @@ def bare_optuna(folder: Path, sampler: str, steps: Sequence[int], journal: str) 
         began = time.perf_counter()
         for count in steps:
             trial = study.ask()
-            suggest_schedule(trial, PHOTO_SPACE, "random")
+            suggest_schedule(Lists(trial), PHOTO_SPACE, "random")
             for step in range(1, count + 1):
                 trial.report(draw.random(), step)
             study.tell(trial, draw.random())
@@ -199,9 +201,7 @@ def bare_optuna(folder: Path, sampler: str, steps: Sequence[int], journal: str) 
 def record_seconds(photos: int, classes: int, count: int) -> list[float]:
     """Give the seconds that recording an epoch takes, each time."""
     trainer = SyntheticTrainer(np.arange(photos) % classes, classes)
-    schedule = suggest_schedule(
-        optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask(), PHOTO_SPACE, "random"
-    ).prefixes()[0]
+    schedule = suggest_schedule(AnyOf(0), PHOTO_SPACE, "random").prefixes()[0]
     with TemporaryDirectory(prefix="encore-bench-") as name:
         folder = Path(name)
         store = Store(open_database(f"sqlite:///{folder / 'encore.db'}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import optuna
+from lists import Lists
 from wiring import METRIC
 
 from study.choices import Space
@@ -62,7 +63,7 @@ class PlainLoop:
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Train one trial. Raises `TrialPruned`."""
-        schedule = suggest_schedule(trial, self._space, self._weights)
+        schedule = suggest_schedule(Lists(trial), self._space, self._weights)
         with self._lock:
             seed = self._seed + self._seen[schedule.digest]
             self._seen[schedule.digest] += 1

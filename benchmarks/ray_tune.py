@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
+from lists import Lists
 from optuna.trial import FixedTrial
 from plain_optuna import sampler_of, train_alone
 from ray import tune
@@ -25,7 +26,7 @@ LONGEST = 1000
 
 def objective(params: dict[str, Any], ground: Ground, repetition: int) -> None:
     """Train a schedule alone, all its stages; report each epoch."""
-    schedule = suggest_schedule(FixedTrial(params), ground.space, ground.weights)
+    schedule = suggest_schedule(Lists(FixedTrial(params)), ground.space, ground.weights)
     trainer = ground.trainer(repetition)
     with TemporaryDirectory(prefix="encore-bench-") as folder:
         for position, metrics in train_alone(trainer, schedule, repetition, Path(folder)):
@@ -40,7 +41,7 @@ def objective(params: dict[str, Any], ground: Ground, repetition: int) -> None:
 
 def choose(trial: Any, *, space: Space, weights: str) -> None:
     """Suggest a schedule's parameters; Ray hands them to `objective`, and pickles this."""
-    suggest_schedule(trial, space, weights)
+    suggest_schedule(Lists(trial), space, weights)
 
 
 def search(ground: Ground, trials: int, repetition: int, *, asha: bool, jobs: int = 1) -> Counted:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import torch
+from lists import Lists
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -83,7 +84,7 @@ class Objective:
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Train one trial; give its best accuracy."""
-        schedule = suggest_schedule(trial, DIGITS_SPACE, "pretrained")
+        schedule = suggest_schedule(Lists(trial), DIGITS_SPACE, "pretrained")
         torch.manual_seed(self._seed)
         network = build_network(schedule, self._classes, self._seed)
         network.to(memory_format=self._layout)  # type: ignore[call-overload]

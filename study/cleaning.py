@@ -15,7 +15,7 @@ from study.budget import device_time
 from study.config import StudyConfig
 from study.mirroring import MIRRORS
 from study.ownership import Ownership, searcher
-from study.policy import SearchPolicy, Standing
+from study.policy import Independent, SearchPolicy, Standing
 from study.retention import Kept, discard, shorten, spare, too_many
 from study.selector import find_study, manifest_of
 from study.settings import settings_of
@@ -146,7 +146,7 @@ def clean_weights(
             trials = store.trials(record.id)
             runs, links = store.stage_runs(record.id), store.links(record.id)
             tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
-            found = Kept.of(store, record)
+            found = Kept.of(store, record, len(manifest_of(store, record).labels(Split.VALID)))
             ongoing = _is_ongoing(store, record, config, Standing(trials, tree, {}))
             spares = spare(found, trials, tree, config, ongoing=ongoing)
             long = _too_long(store, record, config)

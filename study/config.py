@@ -38,7 +38,8 @@ class Preset(StrEnum):
 class Sampler(StrEnum):
     """Who suggests the next schedule (Optuna's samplers).
 
-    CMAES models numbers only; Encore's lists of choices it draws from at random.
+    Choices that are all numbers are ordered for them. CMAES models those alone, and draws from
+    other lists at random. GP, CMAES and QMC model what all schedules of a space have.
     """
 
     TPE = "tpe"

@@ -170,7 +170,8 @@ class Coordinator:
         return trial
 
     def _suggest(self) -> Schedule:
-        self._draft = self.suggestions.draft(self.config.resolved_space, self.weights)
+        turn = len(self._trials) + sum(node.trained is not None for node in self.tree)
+        self._draft = self.suggestions.draft(self.config.resolved_space, self.weights, turn)
         return self._draft.schedule
 
     # through the stages
@@ -338,7 +339,7 @@ class Coordinator:
 
         Even at the end, beginnings stay: the same command may be given more trials.
         """
-        kept = Kept.of(self.store, self.study)
+        kept = Kept.of(self.store, self.study, len(self.labels))
         spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)
         discard(spares, self.study.id, self.store, self.vault)
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)

@@ -6,18 +6,13 @@ them, and what the sampler says is rounded to a choice: so it learns what lies b
 
 import json
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from numpy.random import Generator
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -25,8 +20,10 @@ from study.choices import Space
 from study.space import Params, suggest_schedule
 from trainers.schedule import Schedule
 
-BY_RATIO = 4
-"""From so many times the least choice on, the greatest is far: steps are ratios then."""
+Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
+
+LOGARITHMIC_FROM = 4
+"""A scale is logarithmic if the greatest choice is at least so many times the least."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +42,27 @@ def drafted(
     study: optuna.Study,
     space: Space,
     weights: str,
-    chance: random.Random,
+    dice: Generator,
 ) -> Draft:
     """Let a study's sampler suggest a schedule.
 
-    What it does not model is drawn by `chance`, each choice as likely as any other.
+    What it does not model is drawn with `dice`, each choice as likely as any other.
     """
     aside = _Aside(study._storage)
     seen = optuna.Study(study.study_name, cast("BaseStorage", aside), sampler=study.sampler)
-    drawing = _Drawing(seen, chance)
+    drawing = _Drawing(seen, dice)
     schedule = suggest_schedule(drawing, space, weights)
     return Draft(schedule, drawing.params, aside.notes)
 
 
-def distribution_of(values: Sequence[Any]) -> BaseDistribution:
+def distribution_of(values: Sequence[Any]) -> Distribution:
     """Return what Optuna is told of a parameter: ordered if all of its choices are numbers."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return CategoricalDistribution([_spelt(value) for value in values])
     least, greatest = min(values), max(values)
     whole = all(isinstance(value, int) for value in values)
     kind = IntDistribution if whole else FloatDistribution
-    return kind(least, greatest, log=0 < BY_RATIO * least <= greatest)
+    return kind(least, greatest, log=0 < LOGARITHMIC_FROM * least <= greatest)
 
 
 def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
@@ -81,9 +78,9 @@ def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
 class _Drawing:
     """Chooses what the sampler says, else at random; notes what it chose."""
 
-    def __init__(self, study: optuna.Study, chance: random.Random) -> None:
+    def __init__(self, study: optuna.Study, dice: Generator) -> None:
         self.params: Params = {}
-        self._chance = chance
+        self._dice = dice
         trial, sampler = create_trial(state=TrialState.RUNNING), study.sampler
         self._modelled = sampler.infer_relative_search_space(study, trial)
         self._said = sampler.sample_relative(study, trial, self._modelled)
@@ -94,7 +91,7 @@ class _Drawing:
         if name in self._said and self._modelled[name] == distribution:
             value = _nearest(self._said[name], allowed, distribution)
         else:
-            value = self._chance.choice(allowed)
+            value = allowed[int(self._dice.integers(len(allowed)))]
         self.params[name] = value, values
         return value
 
@@ -115,12 +112,11 @@ class _Aside:
         return getattr(self._storage, name)
 
 
-def _nearest(said: Any, allowed: Sequence[Any], distribution: BaseDistribution) -> Any:
+def _nearest(said: Any, allowed: Sequence[Any], distribution: Distribution) -> Any:
     """Return the allowed value that is meant, or nearest, on the distribution's scale."""
     if isinstance(distribution, CategoricalDistribution):
         return {_spelt(value): value for value in allowed}[said]
-    by_ratio = isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log
-    place = math.log if by_ratio else float
+    place = math.log if distribution.log else float
     return min(allowed, key=lambda value: abs(place(value) - place(said)))
 
 

@@ -84,10 +84,10 @@ INHERITED = 0.75
 LUCK = 0.5
 """The part of the variance between seeds that is in the weights; validation adds the rest."""
 
-SPREADS = tuple(0.02 * 2**power for power in range(7))
+SPREADS = tuple(0.02 * 1.5**power for power in range(11))
 """The standard deviations between schedules that are tried."""
 
-NOISES = tuple(0.01 * 2**power for power in range(6))
+NOISES = tuple(0.01 * 1.5**power for power in range(10))
 """Those between seeds of one schedule."""
 
 USUAL = {"spread": (0.2, 1.0), "noise": (0.06, 0.7)}

@@ -63,11 +63,9 @@ FARTHER: Mapping[str, Any] = {"lrs": 1e-3, "late_lr": 2e-4}
 VARIANTS: tuple[Mapping[str, Any], ...] = (
     {},
     FARTHER,
-    {**FARTHER, "late_lr": 5e-4, "crop": "googlenet"},
-    {**FARTHER, "crop": "googlenet", "mixup": 0.4},
     {**FARTHER, "passes": 2},
-    {"frozen": 0.0, "passes": 0.5},
     QUICK,
+    {"frozen": 0.0, "passes": 0.5},
 )
 """What the portfolio's schedules change of that stage, best first.
 
@@ -86,8 +84,6 @@ STAGED: tuple[Mapping[str, Any], ...] = (
 SPACE: Mapping[str, tuple[Any, ...]] = {
     "lrs": (2e-4, 5e-4, 1e-3),
     "late_lr": (5e-5, 1e-4, 2e-4, 5e-4),
-    "crop": ("random", "googlenet"),
-    "mixup": (0.0, 0.4),
     "dropout": (0.25, 0.5),
     "frozen": (0.0, 0.35, 0.5, 0.65),
     "label_smoothing": (0.0, 0.1),

@@ -20,6 +20,7 @@ from storage.records import (
 from storage.store import Store
 from storage.vault import Vault
 from study.config import StudyConfig
+from study.expected import expected_of
 from study.tree import Node, StageTree
 
 _SHORT = 6
@@ -36,17 +37,25 @@ class Spare:
 
 @dataclass(frozen=True)
 class Kept:
-    """What there is to choose from: a study's weights files, its stage runs' keys, its ranking."""
+    """What there is to choose from: weights files, their stage runs' keys, trials, the best first.
+
+    First comes the one that is expected to be the best, then the one with the best score, and then
+    all by what is expected of them.
+    """
 
     checkpoints: Sequence[Checkpoint]
     keys: dict[int, str]
     ranking: Sequence[RankedTrial]
 
     @classmethod
-    def of(cls, store: Store, study: StudyRecord) -> "Kept":
-        """Read it."""
+    def of(cls, store: Store, study: StudyRecord, photos: int) -> "Kept":
+        """Read it; `photos` are the validation photos."""
         keys = {run.id: run.key for run in store.stage_runs(study.id)}
-        return cls(store.checkpoints(study.id), keys, store.ranking(study))
+        ranking = store.ranking(study)
+        if ranking and (expected := expected_of(store, study, photos)):
+            first, *others = sorted(ranking, key=lambda r: expected.of(r.trial.best_stage_run))
+            ranking = [first, ranking[0], *others]
+        return cls(store.checkpoints(study.id), keys, ranking)
 
 
 def spare(

@@ -20,7 +20,7 @@ Params = dict[str, tuple[Any, Sequence[Any]]]
 
 
 class Chooser(Protocol):
-    """Who decides what a parameter is: a sampler, chance, or a schedule that there is."""
+    """What decides on a parameter: a sampler, chance, or a schedule that there is."""
 
     def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
         """Return one of the `allowed` among a parameter's values."""
@@ -168,7 +168,7 @@ def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 def _choose(
     chooser: Chooser, name: str, values: tuple[Any, ...], allowed: tuple[Any, ...] = ()
 ) -> Any:
-    """Have a parameter chosen; of a single choice, or a size that is none, there is nothing to."""
+    """Have a value chosen; a single choice is no parameter, nor is a size that is not listed."""
     values = tuple(dict.fromkeys(values))
     allowed = tuple(dict.fromkeys(allowed)) or values
     if len(values) == 1 or allowed[0] not in values:

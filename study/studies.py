@@ -55,11 +55,11 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
 
 
 def refuse_old(study: StudyRecord) -> None:
-    """Raise StudyTooOld if going on would compare what an earlier Encore trained with today's."""
+    """Raise StudyTooOld if going on would mix what an earlier Encore did with today's."""
     if study.space.get("version", SPACE_VERSION) < SPACE_VERSION:
         raise StudyTooOld(
-            f"study {study.name!r} was begun by an earlier Encore, whose training came to other "
-            "weights: it can be read, but not gone on with; search under a new --study"
+            f"study {study.name!r} was begun by an earlier Encore, which trained or searched "
+            "in another way: it can be read, but not gone on with; search under a new --study"
         )
 
 

@@ -1,16 +1,16 @@
 """Optuna's study behind a few verbs: it owns what was suggested, and tells the story on its board.
 
-Beside `space`, `optuna_storage` (and `dashboard`) the only module that knows Optuna.
+Beside `drafts`, `optuna_storage` and `board` the only module that knows Optuna.
 """
 
 import logging
-import random
 import warnings
 import zlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -61,16 +61,15 @@ class Suggestions:
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}  # by trial, the steps
 
-    def draft(self, space: Space, weights: str) -> Draft:
+    def draft(self, space: Space, weights: str, turn: int) -> Draft:
         """Let the sampler suggest a schedule. Nothing is written of it: many may be drafted.
 
-        What is random in it depends on the trials alone, so that a search that was killed is
-        suggested the same on its return.
+        What is random in it depends on the seed and on `turn` alone, so that a search that was
+        killed is suggested the same on its return.
         """
-        begun = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = _sampler(self._name, self._seed, begun)
-        chance = random.Random(_stream(self._seed, begun))  # noqa: S311
-        return drafted(self._study, space, weights, chance)
+        self._study.sampler = _sampler(self._name, self._seed, turn)
+        dice = np.random.default_rng(_stream(self._seed, turn))
+        return drafted(self._study, space, weights, dice)
 
     def add(self, params: Params | None, notes: Mapping[str, Any] | None = None) -> int:
         """Begin a trial with these parameters, a draft's with its notes; return its number."""
@@ -149,8 +148,8 @@ class Suggestions:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
-def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSampler:
-    stream = _stream(seed, begun)
+def _sampler(name: Sampler, seed: int, turn: int) -> optuna.samplers.BaseSampler:
+    stream = _stream(seed, turn)
     match name:
         case Sampler.TPE:
             # Stages come in varying number: `group` learns the parameters of each number apart.
@@ -166,8 +165,8 @@ def _sampler(name: Sampler, seed: int, begun: int) -> optuna.samplers.BaseSample
             return optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
 
 
-def _stream(seed: int, begun: int) -> int:
-    return zlib.crc32(f"{seed} {begun}".encode())
+def _stream(seed: int, turn: int) -> int:
+    return zlib.crc32(f"{seed} {turn}".encode())
 
 
 def _quiet() -> None:

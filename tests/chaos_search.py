@@ -46,7 +46,7 @@ def make_lab(
     lab = Lab(
         folder,
         url=f"sqlite:///{folder / database}",
-        strategy="tree",
+        strategy="forecast",
         sampler="tpe",
         trials=trials,
         repeats=1,

@@ -92,7 +92,7 @@ class Scripted(Suggestions):
         super().__init__(**real)
         self._script, self._store, self._ours = script, store, study_id
 
-    def draft(self, space: object, weights: str) -> Draft:  # noqa: ARG002
+    def draft(self, space: object, weights: str, turn: int) -> Draft:  # noqa: ARG002
         """Return the next schedule: what a crash kept from our tables is asked for again."""
         trials = self._store.trials(self._ours)
         asked = sum(trial.role is Role.EXPLORE for trial in trials)

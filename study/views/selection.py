@@ -34,6 +34,7 @@ def print_best(console: Console, chosen: Selection, top: int = 5) -> None:
         ),
         _honest(chosen),
         *_gain(chosen),
+        *_passed_over(chosen),
         (
             f"study {escape(chosen.study)}, best of {chosen.trials} trials: trial {chosen.trial}, "
             f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
@@ -135,6 +136,18 @@ def _gain(chosen: Selection) -> list[str]:
     fewer = probe.errors - chosen.errors
     gain = f"{abs(fewer)} {'fewer' if fewer >= 0 else 'more'} with these weights"
     return [f"{what}: {made}; {gain}"]
+
+
+def _passed_over(chosen: Selection) -> list[str]:
+    """Name the best score where something else is expected to be better."""
+    if chosen.by is not By.FORECAST or not chosen.runners_up:
+        return []
+    sign = -1 if chosen.metric.higher_is_better else 1
+    highest = min(chosen.runners_up, key=lambda other: sign * other.score)
+    if sign * highest.score >= sign * chosen.score:
+        return []
+    score = score_text(chosen.metric, highest.score)
+    return [f"trial {highest.trial} scored {score}, but less is expected of it (--by max takes it)"]
 
 
 def _seeds(chosen: Selection) -> str:

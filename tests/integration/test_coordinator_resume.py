@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from storage.records import State
 from study.progress import EpochFinished
-from tests.crashes import check_end, crash_in, crashes, die, dies_at
+from tests.crashes import check_end, crash_in, crashes, dies_at
 from tests.lab import LABELS, Bench, Lab, Noting, schedule, stage
 from trainers.base import LAST, StageTask
 from trainers.metrics import EpochMetrics, Metric

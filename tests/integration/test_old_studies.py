@@ -14,10 +14,11 @@ from storage.database import open_database
 from storage.errors import StudyTooOld
 from storage.records import stage_run_key
 from storage.store import Store
+from study.choices import SPACE_VERSION
 from study.config import Budget
 from study.searching import repeat
 from study.selector import best
-from study.studies import stored_config
+from study.studies import refuse_old, stored_config
 from tests.lab import Lab
 from trainers.schedule import Schedule
 
@@ -118,10 +119,24 @@ def test_going_on_with_an_old_study_is_refused(
     assert old.sql("SELECT * FROM encore_trials") == before
 
 
+def test_a_study_of_unordered_parameters_is_old(finished: Lab) -> None:
+    """Optuna takes one kind of parameter by a name: it is read, and gone on with by nobody."""
+    with closing(sqlite3.connect(finished.url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("UPDATE encore_studies SET space = json_set(space, '$.version', 2)")
+        connection.commit()
+    for command in ("best", "ls", "tree"):
+        assert cli.run([command, "--storage", finished.url]) == 0
+    with (
+        finished.reading() as (_, study, _),
+        pytest.raises(StudyTooOld, match="it can be read, but not gone on with"),
+    ):
+        refuse_old(study)
+
+
 def test_a_study_of_today_is_not_old(finished: Lab) -> None:
     """It is gone on with by the same command."""
     store = Store(open_database(finished.url))
-    assert store.study("lab").space["version"] > 1
+    assert store.study("lab").space["version"] == SPACE_VERSION
     store.close()
 
 

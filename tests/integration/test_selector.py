@@ -15,7 +15,9 @@ from storage.store import Store
 from study import selector
 from study.pool import NothingToSelect
 from study.portfolio import TYPICAL, probes
+from study.selection import Asked
 from study.selector import best, copy_weights
+from study.statistics import By
 from tests.lab import Lab, schedule, stage
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split

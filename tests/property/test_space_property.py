@@ -3,10 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import optuna
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
 
 from study.choices import Space, StageChoices
+from study.drafts import distribution_of, drafted, running
 from study.space import (
     Params,
     describe_space,
@@ -103,6 +113,51 @@ def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
         params = params_of(made, space)
         assert params is not None
         assert suggest_schedule(Same(params), space, "pretrained") == made
+
+
+class Anywhere(BaseSampler):
+    """A sampler that says anything that lies in a distribution."""
+
+    def __init__(self, data: st.DataObject, known: dict[str, Sequence[Any]]) -> None:
+        self.data = data
+        self.known = {name: distribution_of(values) for name, values in known.items()}
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
+        """Model all that is known."""
+        return self.known
+
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        """Draw a value of each distribution."""
+        return {name: self.data.draw(self._within(each)) for name, each in self.known.items()}
+
+    def sample_independent(self, *_: Any) -> Any:
+        """Refuse."""
+        raise AssertionError("nobody must ask")
+
+    @staticmethod
+    def _within(known: BaseDistribution) -> st.SearchStrategy[Any]:
+        if isinstance(known, FloatDistribution):
+            return st.floats(known.low, known.high)
+        if isinstance(known, IntDistribution):
+            return st.integers(known.low, known.high)
+        assert isinstance(known, CategoricalDistribution)
+        return st.sampled_from(known.choices)
+
+
+@settings(deadline=None, max_examples=100)
+@given(spaces(), st.data())
+def test_whatever_a_sampler_says_becomes_a_choice(space: Space, data: st.DataObject) -> None:
+    """What Optuna stores are choices that lead to the schedule; said again, they stay."""
+    chooser = Drawing(data)
+    suggest_schedule(chooser, space, "random")
+    study = optuna.create_study(sampler=Anywhere(data, chooser.values))
+    draft = drafted(study, space, "random", {}, np.random.default_rng(0))
+    assert all(value in values for value, values in draft.params.values())
+    assert params_of(draft.schedule, space) is not None
+    stored = running(draft.params, draft.notes).params
+    again = drafted(study, space, "random", stored, np.random.default_rng(1))
+    assert again.schedule == draft.schedule
+    assert running(again.params, {}).params == stored
 
 
 def scales_of(stage: Stage) -> tuple[Scale, Scale]:

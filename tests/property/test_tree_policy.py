@@ -11,11 +11,11 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from study.halving import goes_on, is_halved, promising
 
 from storage.records import Role, StageRun, State, Trial, stage_run_key
 from study.choices import Space, StageChoices
 from study.config import StudyConfig
-from study.halving import goes_on, is_halved, promising
 from study.policy import (
     SUGGESTED,
     Action,

@@ -179,13 +179,13 @@ def test_unknown_settings_are_refused_with_the_nearest_name(
         ("[budget]\nmax_gpu_hours = 9", ("there is no setting 'budget.max_gpu_hours'",)),
         ("[budget]\nmax_retries = -1", ("budget.max_retries", "-1")),
         ("[halving]\neta = 1", ("halving.eta", "greater than or equal to 2", "1")),
-        ("[halving]\nfree_every = 1", ("halving.free_every", "2", "1")),
+        ("[halving]\neta = 1", ("halving.eta", "2", "1")),
         ("[keep]\ntrials = 0", ("keep.trials", "greater than or equal to 1", "0")),
         ('[keep]\nmax_disk = "much"', ("keep.max_disk", "byte", "'much'")),
         ("[keep]\nmax_disk = -1", ("keep.max_disk", "byte", "-1")),
         (
             'strategy = "forest"',
-            ("strategy", "'tree', 'independent', 'asha' or 'grid'", "'forest'"),
+            ("strategy", "'forecast', 'independent', 'asha' or 'grid'", "'forest'"),
         ),
         ('engine = "dask"', ("engine", "inline", "processes", "ray", "'dask'")),
         ('address = "h:1"', ("address", "--engine ray")),
@@ -258,9 +258,9 @@ def test_settings_that_do_not_go_together_are_found_in_their_file(tmp_path: Path
 def test_how_to_search_finds_its_sections() -> None:
     """Strategy, limits, slots and what is kept: as flags, above defaults that bound nothing."""
     default = load_config()
-    assert (default.strategy, default.engine, default.devices) == ("tree", "auto", "auto")
+    assert (default.strategy, default.engine, default.devices) == ("forecast", "auto", "auto")
     assert (default.budget.timeout, default.budget.compute) == (None, None)
-    assert (default.halving.eta, default.halving.free_every) == (3, 5)
+    assert default.halving.eta == 3
     assert (default.keep.trials, default.keep.max_disk, default.budget.max_retries) == (10, None, 2)
     config = load_config(
         settings_of(

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from itertools import count
 
 import pytest
+from study.halving import FEW, Guide, goes_on, guides, promising
 
 from storage.records import Role, State, Trial
-from study.halving import FEW, Guide, goes_on, guides, promising
 from study.tree import Node, StageTree
 from tests.lab import schedule, stage
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from study.halving import is_halved
 
 from storage.records import Role, State, Trial
 from study.config import StudyConfig
-from study.halving import is_halved
 from study.policy import (
     PLACE_WORTH,
     Action,

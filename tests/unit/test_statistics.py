@@ -220,7 +220,8 @@ def test_the_same_seed_gives_the_same_number() -> None:
     """Whoever asks again is told the same; another seed moves it by little."""
     scorer = world(np.full(50, 2.0), 309, 1.0, np.random.default_rng(0))
     once, again, other = (
-        honest_number(scorer, chooser(scorer, alone(50), By.MAX), 3, seed=seed) for seed in (0, 0, 1)
+        honest_number(scorer, chooser(scorer, alone(50), By.MAX), 3, seed=seed)
+        for seed in (0, 0, 1)
     )
     assert once == again
     assert 0 < abs(once.estimate - other.estimate) < 0.02
