@@ -36,7 +36,7 @@ from study import forecast, forecasting
 from study.candidates import anywhere
 from study.choices import Space
 from study.config import Budget, StudyConfig
-from study.drafts import Draft, drafted, running
+from study.drafts import drafted, running
 from study.forecast import HALF, Forecast, point_of, shortfall_of
 from study.forecasting import Forecasting, Option
 from study.policy import (
@@ -152,29 +152,31 @@ class Sampler:
         self._anywhere = anywhere(space, WEIGHTS, np.random.default_rng([seed, 1]))
         self._chance = Random(seed)  # noqa: S311
         self._study = None if name == RANDOM else _study(name, seed)
-        self._draft: Draft | None = None
 
     def suggest(self) -> Schedule:
-        """Suggest one; nothing is kept of it but the draft."""
+        """Suggest one; nothing is noted of it."""
         if self._study is None:
             return next(self._anywhere)
-        self._draft = drafted(self._study, self._space, WEIGHTS, self._chance)
-        return self._draft.schedule
+        return drafted(self._study, self._space, WEIGHTS, self._chance).schedule
 
-    def begin(self, schedule: Schedule) -> int | None:
-        """Note that a trial runs; return its number. What lies outside of the space is none."""
+    def begin(self, schedule: Schedule) -> optuna.Trial | None:
+        """Note that a trial runs. One that lies outside of the space would tell nothing."""
         params = params_of(schedule, self._space) if self._study is not None else None
         if self._study is None or not params:
             return None
-        self._study.add_trial(running(params, {}))
-        return len(self._study.get_trials(deepcopy=False)) - 1
+        storage, template = self._study._storage, running(params, {})
+        identity = storage.create_new_trial(self._study._study_id, template_trial=template)
+        return optuna.Trial(self._study, identity)
 
-    def end(self, number: int | None, score: float, state: State) -> None:
-        """Learn what came of a trial."""
-        if self._study is not None and number is not None:
-            complete = state is State.COMPLETE
-            value, told = (score, TrialState.COMPLETE) if complete else (None, TrialState.PRUNED)
-            self._study.tell(number, value, state=told)
+    def end(self, trial: optuna.Trial | None, score: float, stages: int, state: State) -> None:
+        """Learn what came of a trial after so many stages."""
+        if self._study is None or trial is None:
+            return
+        trial.report(score, stages)
+        if state is State.COMPLETE:
+            self._study.tell(trial, score)
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
 
 
 def _study(name: str, seed: int) -> optuna.Study:
@@ -204,7 +206,7 @@ class Search:
         self._running: list[tuple[float, str]] = []
         self._training: dict[str, list[int]] = {}
         self._position: dict[int, int] = {}
-        self._suggested: dict[int, int | None] = {}
+        self._suggested: dict[int, optuna.Trial | None] = {}
 
     def run(self) -> None:
         """Train until the budget is spent and what runs has ended."""
@@ -312,7 +314,7 @@ class Search:
         node = self.tree.last_trained(number)
         score = -node.rank[0] if node and node.rank else math.nan
         self.trials[number] = replace(self.trials[number], state=state, score=score)
-        self.sampler.end(self._suggested[number], score, state)
+        self.sampler.end(self._suggested[number], score, self._position[number], state)
 
 
 Signal = Callable[[Metric, Node, int], float]
