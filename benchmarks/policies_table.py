@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 MOMENTS = 20
 """So often it is asked, while the budget is spent, what would be chosen."""
 
+CEILING = "the best of 500 schedules, luck apart"
+
 RESAMPLES = 2000
 CHOICES = ("metric", "loss", "forecast")
 """By the best validation accuracy, by the least calibrated loss, by the forecast's best mean."""
@@ -31,7 +33,22 @@ class Answers:
             found = np.array([row["accuracy"][by] for by in CHOICES])
             self._found[name, row["scenario"]][row["world"]] = found
             self.rows[name].append(row)
+        self.ceilings = {
+            (row["scenario"], row["world"]): row["ceiling"] for row in rows if row["ceiling"]
+        }
         self.scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
+
+    def headroom(self, name: str, scenario: str) -> Array:
+        """Return how far a policy ends below the best of many schedules, luck apart, by world."""
+        found = self._found[name, scenario].items()
+        choice = own_choice(name)
+        return np.array(
+            [
+                self.ceilings[scenario, world] - mine[choice, -1]
+                for world, mine in sorted(found)
+                if (scenario, world) in self.ceilings
+            ]
+        )
 
     def pair(self, name: str, other: str, scenario: str) -> tuple[Array, Array]:
         """Return those of two policies in the worlds that both have searched, worlds first."""
@@ -61,6 +78,9 @@ def points_table(answers: Answers, against: str) -> str:
         if name != against:
             differences = _differences(answers, name, against, own_choice(name))
             found.append([name, *map(_interval, differences), _interval(_average(differences))])
+    left = [100 * answers.headroom(against, scenario) for scenario in answers.scenarios]
+    there = [_resampled(len(each)) @ each if len(each) else each for each in left]
+    found.append([CEILING, *map(_interval, there), _interval(_average(there))])
     return markdown([f"points over {against}", *answers.scenarios, "average"], found)
 
 
