@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--began", type=float, default=time.time(), help="seconds of the epoch")
-    parser.add_argument("--strategy", default="tree")
+    parser.add_argument("--strategy", default="forecast")
     parser.add_argument("--devices", default="cpu:2")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:

@@ -1,9 +1,10 @@
 """The contestant Encore: its command line, from an empty folder, as its users type it.
 
 One study, whose state is answered with at each of `--moments`; or, with `--first`, the first
-schedule of a preset alone.
+schedule of a preset alone. `--search` are further flags, under which it competes as `--name`.
 """
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ TRIALS = 1000
 class Search:
     """A study in a folder of its own, and what came of it."""
 
-    def __init__(self, asked: Asked, folder: Path) -> None:
-        self._asked, self._folder = asked, folder
+    def __init__(self, asked: Asked, folder: Path, flags: Sequence[str]) -> None:
+        self._asked, self._folder, self._flags = asked, folder, flags
         self._storage = f"sqlite:///{folder / 'encore.db'}"
         self._clock = Stopwatch(asked.began)
         self._photos = PhotoList.read(asked.data)
@@ -83,7 +84,7 @@ class Search:
         command: Sequence[str] = [
             *(sys.executable, str(CLI), "search", *options),
             *("--data", str(self._asked.data.resolve()), "--storage", self._storage),
-            *("--seed", str(self._asked.seed), "--allow-leaks"),
+            *("--seed", str(self._asked.seed), "--allow-leaks", *self._flags),
             *("--devices", f"cpu:{threads}" if threads > 1 else "cpu"),
         ]
         done = subprocess.run(  # noqa: S603
@@ -98,18 +99,20 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--moments", type=float, nargs="+", default=[5, 15], help="minutes")
     parser.add_argument("--first", metavar="PRESET", help="train its first schedule alone")
+    parser.add_argument("--name", default="encore")
+    parser.add_argument("--search", metavar="FLAGS", default="", help="for the command line")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
-        search = Search(Asked.of(given), Path(folder))
+        search = Search(Asked.of(given), Path(folder), shlex.split(given.search))
         if given.first:
             search.only(given.first)
-            search.answer("encore-first").print()
+            search.answer(f"{given.name}-first").print()
             return
         for minutes in given.moments:
             search.go_on(minutes)
             with suppress(NothingToSelect):
-                search.answer(f"encore-{minutes:g}").print()
-                search.ensemble_answer(f"encore-{minutes:g}, ensemble").print()
+                search.answer(f"{given.name}-{minutes:g}").print()
+                search.ensemble_answer(f"{given.name}-{minutes:g}, ensemble").print()
 
 
 if __name__ == "__main__":

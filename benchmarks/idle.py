@@ -62,7 +62,7 @@ def run(given: argparse.Namespace) -> tuple[str, Any]:
     """Measure; give the table and what it was made of."""
     found = {
         strategy: measure(strategy, given.slots, given.seconds, given.trials)
-        for strategy in ("tree", "independent")
+        for strategy in ("forecast", "independent")
     }
     text = markdown(HEADER, [row(label, each) for label, each in found.items()])
     return text, {label: asdict(each) for label, each in found.items()}

@@ -237,7 +237,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 500, 2000])
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 8], help="1 is inline")
     parser.add_argument("--samplers", nargs="+", default=["random", "tpe"])
-    parser.add_argument("--strategies", nargs="+", default=["independent", "tree"])
+    parser.add_argument("--strategies", nargs="+", default=["independent", "forecast"])
     parser.add_argument("--journals", nargs="+", choices=JOURNALS, default=JOURNALS)
     parser.add_argument("--records", type=int, default=1000, help="epochs to record")
     parser.add_argument("--profile", action="store_true", help="profile the first case instead")

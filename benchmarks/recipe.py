@@ -70,10 +70,28 @@ def entries(given: argparse.Namespace) -> list[Entry]:
             flags=("--moments", *moments),
         ),
         Entry("ablation", "ablation.py", tuple(VARIANTS)),
+        *(
+            Entry(
+                name,
+                "encore_tuned.py",
+                tuple(f"{name}-{moment}" for moment in moments),
+                flags=("--moments", *moments, "--name", name, "--search", flags),
+            )
+            for name, flags in POLICIES.items()
+        ),
     ]
 
 
-NAMES = ("probe", "fastai", "timm", "encore-first", "encore", "ablation")
+POLICIES = {
+    "portfolio": "--strategy independent",
+    "random": "--strategy independent --sampler random --no-portfolio",
+    "tpe": "--strategy independent --sampler tpe --no-portfolio",
+    "tpe-asha": "--strategy asha --sampler tpe --no-portfolio",
+}
+"""Other ways to search the same space with the same trainer, by their flags; see `policies.py`."""
+
+PEERS = ("probe", "fastai", "timm", "encore-first", "encore")
+NAMES = (*PEERS, "ablation", *POLICIES)
 
 
 class Book:
@@ -172,7 +190,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="CSVs: path,label,split")
     parser.add_argument("--into", type=Path, help="the file of answers, one JSON line each")
-    parser.add_argument("--contestants", nargs="+", choices=NAMES, default=list(NAMES[:-1]))
+    parser.add_argument("--contestants", nargs="+", choices=NAMES, default=list(PEERS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=15.0, help="for the peers' tuning")
     parser.add_argument("--moments", type=float, nargs="+", default=[5.0, 15.0], help="minutes")

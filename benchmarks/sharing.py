@@ -20,15 +20,15 @@ from study.engines.inline import InlineEngine
 from trainers.base import Trainer
 from trainers.synthetic import SyntheticTrainer
 
-HOME = "encore tree"
+HOME = "encore forecast"
 HEADER = (
     "searched by",
     "best score",
     "compute, Gpixel",
     "stage runs",
-    "compute for the same best, over the tree's (lowest - highest)",
-    "tree cheaper in",
-    "best when it had computed as much as the tree",
+    "compute for the same best, over the forecast's (lowest - highest)",
+    "forecast cheaper in",
+    "best when it had computed as much as the forecast",
 )
 
 SMALL_SPACE = Space(
@@ -111,7 +111,7 @@ def _optuna(
 
 
 CONTESTANTS: dict[str, Contestant] = {
-    HOME: partial(_encore, strategy="tree", sampler="tpe"),
+    HOME: partial(_encore, strategy="forecast", sampler="tpe"),
     "encore asha": partial(_encore, strategy="asha", sampler="tpe"),
     "encore independent": partial(_encore, strategy="independent", sampler="tpe"),
     "optuna TPE": partial(_optuna, sampler="tpe"),
@@ -179,7 +179,7 @@ def measure(
 
 
 def ratios(name: str, runs: Sequence[Run]) -> list[float]:
-    """Give, by repetition, what a contestant computed over what the tree did.
+    """Give, by repetition, what a contestant computed over what the forecast did.
 
     Each until it first reached the lower of their two final bests.
     """
@@ -194,7 +194,7 @@ def ratios(name: str, runs: Sequence[Run]) -> list[float]:
 
 
 def best_within(name: str, runs: Sequence[Run]) -> list[float]:
-    """Give, by repetition, a contestant's best before it had computed more than the tree did."""
+    """Return, by repetition, the best score within what the forecast computed."""
     budgets = {run.repetition: run.pixels for run in runs if run.contestant == HOME}
     return [
         max((best for spent, best in run.curve if spent <= budgets[run.repetition]), default=0.0)

@@ -17,6 +17,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.coordinator import Coordinator
 from study.engines.base import Engine
+from study.forecasting import explorer_of
 from study.policy import SearchPolicy
 from study.progress import Listener
 from study.settings import load_config, settings_of
@@ -55,7 +56,6 @@ def searching(
         STUDY,
         metric=config.metric,
         sampler=config.sampler,
-
         seed=config.seeds.first,
         patience=Patience(say, threading.Event(), lambda: None),
     )
@@ -65,7 +65,7 @@ def searching(
             labels=labels,
             config=config,
             weights=weights,
-            policy=SearchPolicy(config),
+            policy=SearchPolicy(config, explorer_of(config, weights, len(labels), len(labels))),
             store=store,
             vault=Vault(folder / STUDY),
             suggestions=suggestions,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from study.candidates import anywhere, neighbours
-from study.config import StudyConfig
+from study.config import Strategy, StudyConfig
 from study.forecast import (
     Forecast,
     Point,
@@ -27,7 +27,10 @@ from study.forecast import (
 from study.policy import (
     Action,
     Begin,
+    Explorer,
     GoOn,
+    Halving,
+    Independent,
     Outlook,
     Standing,
     Stop,
@@ -79,14 +82,15 @@ class Forecasting:
     ) -> Action | None:
         """Choose by expected improvement of the best final result per second."""
         known = self._known(standing)
-        if sum(not node.probe for node in known) < FEW:
+        if sum(not node.probe and not node.failed for node in known) < FEW:
             if may_begin:
                 return given_or_suggested(standing, given, self.config)
             return GoOn(min(standing.waiting)) if standing.waiting else None
         forecast = self._forecast(known)
         options = list(self._waiting(standing))
         if may_begin:
-            options += self._new_ones(standing, given, self._best(standing, known, forecast))
+            best = self._best(standing, known, forecast)
+            options += self._new_ones(standing, given, [standing.suggest()], best)
         if options:
             chosen, gain = self._choose(options, standing, known, forecast)
             if may_begin or gain >= LEAST:
@@ -102,7 +106,8 @@ class Forecasting:
     def outlook(self, standing: Standing) -> Outlook | None:
         """Translate the expected shortfall into the metric, by how both have gone together."""
         known = self._known(standing)
-        line = _line(*zip(*self._pairs(known), strict=True)) if known else None
+        pairs = list(self._pairs(known))
+        line = _line(*zip(*pairs, strict=True)) if pairs else None
         if line is None:
             return None
         intercept, slope = line
@@ -142,7 +147,7 @@ class Forecasting:
 
     def _further(self, standing: Standing, known: Sequence[Node], forecast: Forecast) -> float:
         """Return by how much the best shortfall would shrink for as much compute again."""
-        new = self._new_ones(standing, (), self._best(standing, known, forecast))
+        new = self._new_ones(standing, (), (), self._best(standing, known, forecast))
         options = [*self._waiting(standing), *new]
         points = [point_of(option.schedule, option.seed) for option in options]
         gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
@@ -153,11 +158,24 @@ class Forecasting:
         return forecast.least_of([points[place] for place in order[:affordable]])
 
     def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
-        """Return the seconds that are still to be paid for each."""
+        """Return the seconds that are still to be paid for each.
+
+        A probe that was fitted under one seed costs next to nothing under another: its features
+        are kept.
+        """
         trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
         costs = StageCosts(self.training, trained)
-        done = {(node.prefix, node.seed) for node in known}
-        return np.array([_left(option, costs, done) for option in options])
+        done = {(node.prefix, None if node.probe else node.seed) for node in known}
+
+        def left(option: Option) -> float:
+            missing = (
+                prefix
+                for prefix in option.schedule.prefixes()
+                if not {(prefix, None), (prefix, option.seed)} & done
+            )
+            return max(sum(map(costs.seconds, missing)), 1e-3)
+
+        return np.array([left(option) for option in options])
 
     def _waiting(self, standing: Standing) -> Iterator[Option]:
         trials = {trial.number: trial for trial in standing.trials}
@@ -166,7 +184,11 @@ class Forecasting:
             yield Option(GoOn(number), of.schedule, of.seed, "goes on")
 
     def _new_ones(
-        self, standing: Standing, given: Sequence[Schedule], best: Sequence[Schedule]
+        self,
+        standing: Standing,
+        given: Sequence[Schedule],
+        suggested: Sequence[Schedule],
+        best: Sequence[Schedule],
     ) -> Iterator[Option]:
         space, first = self.config.resolved_space, self.config.seeds.first
         ended = sum(trial.state is not State.RUNNING for trial in standing.trials)
@@ -178,7 +200,7 @@ class Forecasting:
             return Option(Begin(schedule, seed, role), schedule, seed, why)
 
         yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
-        yield option(standing.suggest(), "suggested by the sampler")
+        yield from (option(schedule, "suggested by the sampler") for schedule in suggested)
         for good in best:
             yield option(good, "another seed")
             for near in islice(neighbours(good, space, dice), NEIGHBOURS):
@@ -197,7 +219,7 @@ class Forecasting:
         for place in forecast.known.argsort(kind="stable"):
             node = known[place]
             ended = (trials[number].schedule for number in node.trials)
-            if not node.probe and node.prefix in ended:
+            if not node.probe and not node.failed and node.prefix in ended:
                 found[node.prefix] = None
             if len(found) == BEST:
                 break
@@ -208,12 +230,15 @@ class Forecasting:
         return [trial for trial in running if trial.number not in standing.waiting]
 
     def _forecast(self, known: Sequence[Node]) -> Forecast:
+        """Forecast from stage runs; one that failed counts as the worst of the others."""
+        shortfalls = np.array([self._shortfall(node) for node in known])
+        worst = shortfalls[shortfalls < math.inf].max()
         points = [self._point(node) for node in known]
-        return Forecast(points, [self._shortfall(node) for node in known])
+        return Forecast(points, np.minimum(shortfalls, worst))
 
     def _known(self, standing: Standing) -> list[Node]:
         """Return the stage runs that say something, of many those that say most."""
-        nodes = [node for node in standing.tree if self._shortfall(node) < math.inf]
+        nodes = [n for n in standing.tree if n.failed or self._shortfall(n) < math.inf]
         return [nodes[place] for place in telling([self._shortfall(node) for node in nodes])]
 
     def _shortfall(self, node: Node) -> float:
@@ -223,7 +248,7 @@ class Forecasting:
         """Yield shortfall and score of each."""
         for node in known:
             score = node.rank and self.config.metric.score_of(node.rank)
-            if score is not None:
+            if score is not None and not node.failed:
                 yield self._shortfall(node), score
 
     def _point(self, node: Node) -> Point:
@@ -232,10 +257,15 @@ class Forecasting:
         return self._points[node.key]
 
 
-def _left(option: Option, costs: StageCosts, done: set[tuple[Schedule, int]]) -> float:
-    prefixes = option.schedule.prefixes()
-    missing = [prefix for prefix in prefixes if (prefix, option.seed) not in done]
-    return max(sum(costs.seconds(prefix) for prefix in missing), 1e-3)
+def explorer_of(config: StudyConfig, weights: str, training: int, validation: int) -> Explorer:
+    """Return what explores by the strategy of a config, on so many photos; a grid has no more."""
+    match config.strategy:
+        case Strategy.FORECAST:
+            return Forecasting(config, weights, training, validation)
+        case Strategy.ASHA:
+            return Halving(config)
+        case Strategy.INDEPENDENT | Strategy.GRID:
+            return Independent(config)
 
 
 def _line(shortfalls: Sequence[float], scores: Sequence[float]) -> tuple[float, float] | None:

@@ -22,12 +22,12 @@ from study.config import Strategy, StudyConfig
 from study.coordinator import Coordinator
 from study.drift import searched_by
 from study.fitting import Fit, fit, tried_first
-from study.forecasting import Forecasting
+from study.forecasting import explorer_of
 from study.freezing import describe_data, keep_check, known_data, pass_gate, read_data
 from study.interruption import interruption
 from study.listing import find_trial
 from study.ownership import Ownership
-from study.policy import Explorer, Halving, Independent, Policy, SearchPolicy, SeedsPolicy
+from study.policy import Policy, SearchPolicy, SeedsPolicy
 from study.presets import grid_schedules
 from study.progress import Listener, SearchStarted, noticing, telling
 from study.selector import find_study
@@ -184,17 +184,14 @@ def run_search(
 
 def search_policy(fit: Fit, weights: str) -> SearchPolicy:
     """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
-    config = fit.config
-    if config.strategy is Strategy.GRID:
+    config, facts = fit.config, fit.facts
+    if config.grid is not None:
         backbone = config.resolved_space.backbone[0]
-        given = grid_schedules(Path(config.grid or ""), backbone, weights)
-        return SearchPolicy(config, Independent(config), given)
-    explorers: dict[Strategy, Explorer] = {
-        Strategy.FORECAST: Forecasting(config, weights, fit.facts.training, fit.facts.validation),
-        Strategy.ASHA: Halving(config),
-        Strategy.INDEPENDENT: Independent(config),
-    }
-    return SearchPolicy(config, explorers[config.strategy], tried_first(fit, weights))
+        given = grid_schedules(Path(config.grid), backbone, weights)
+    else:
+        given = tried_first(fit, weights)
+    explorer = explorer_of(config, weights, facts.training, facts.validation)
+    return SearchPolicy(config, explorer, given)
 
 
 def _warn_of_moving(

@@ -20,14 +20,14 @@ from storage.places import open_vault
 from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
-from study.config import Strategy, StudyConfig
+from study.config import StudyConfig
 from study.coordinator import Coordinator
 from study.drafts import Draft
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
-from study.forecasting import Forecasting
+from study.forecasting import explorer_of
 from study.ownership import Ownership
-from study.policy import Explorer, Halving, Independent, SearchPolicy
+from study.policy import SearchPolicy
 from study.progress import Progress
 from study.settings import load_config, settings_of
 from study.space import describe_space
@@ -155,13 +155,8 @@ class Lab:
     @property
     def policy(self) -> SearchPolicy:
         """What decides, made anew as in each process."""
-        config = self.config
-        explorers: dict[Strategy, Explorer] = {
-            Strategy.FORECAST: Forecasting(config, "random", 100, len(self.trainer.labels)),
-            Strategy.ASHA: Halving(config),
-        }
-        explorer = explorers.get(config.strategy, Independent(config))
-        return SearchPolicy(config, explorer, self.given)
+        explorer = explorer_of(self.config, "random", 100, len(self.trainer.labels))
+        return SearchPolicy(self.config, explorer, self.given)
 
     @contextmanager
     def bench(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Bench]:

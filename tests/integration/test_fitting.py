@@ -7,7 +7,7 @@ import pytest
 
 from study.choices import PHOTO_SPACE
 from study.fitting import facts_of, fit
-from study.policy import SearchPolicy
+from study.policy import Independent, SearchPolicy
 from study.portfolio import space_for
 from study.searching import _warn_of_moving
 from study.settings import load_config, settings_of
@@ -66,15 +66,21 @@ def test_a_probe_that_batch_norm_moves_is_warned_of(photos: Manifest, batch_norm
     first = {"train": ["probe"]}
     space = MINE | {"hidden": [[]], "batch_norm": [batch_norm], "stages": [first]}
     fitted = fit(settings(space=space), photos, CPU, None)
-    _warn_of_moving(fitted, SearchPolicy(fitted.config), ["net"], said.append)
+    _warn_of_moving(
+        fitted, SearchPolicy(fitted.config, Independent(fitted.config)), ["net"], said.append
+    )
     assert len(said) == moving
     assert all('batch_norm = "frozen"' in each and "net" in each for each in said)
-    _warn_of_moving(fitted, SearchPolicy(fitted.config), [], said.append)
+    _warn_of_moving(
+        fitted, SearchPolicy(fitted.config, Independent(fitted.config)), [], said.append
+    )
     ours = fit(settings(), photos, CPU, None)
-    _warn_of_moving(ours, SearchPolicy(ours.config), ["net"], said.append)
+    _warn_of_moving(ours, SearchPolicy(ours.config, Independent(ours.config)), ["net"], said.append)
     assert len(said) == moving
     stages = (Stage(image_size=64, train=Train.PROBE), Stage(image_size=64, batch_norm=batch_norm))  # type: ignore[arg-type]
     grid = replace(fitted, config=settings(strategy="grid", grid="g.toml"), own=False)
     given = [Schedule(backbone="net", hidden=(), stages=stages)]
-    _warn_of_moving(grid, SearchPolicy(grid.config, given), ["net"], said.append)
+    _warn_of_moving(
+        grid, SearchPolicy(grid.config, Independent(grid.config), given), ["net"], said.append
+    )
     assert len(said) == 2 * moving

@@ -9,6 +9,7 @@ import pytest
 
 from storage.records import Role, State, Trial
 from study.config import StudyConfig
+from study.forecast import point_of
 from study.forecasting import FEW, Forecasting
 from study.policy import Action, Begin, GoOn, Standing, Stop, Verdict
 from study.settings import load_config
@@ -202,6 +203,25 @@ def test_without_a_forecast_what_waits_goes_on() -> None:
     found.add(schedule(stage(64), stage(64)), 0.5, state=State.RUNNING)
     assert found.asked(may_begin=False) == GoOn(0)
     assert Imagined().asked(may_begin=False) is None
+
+
+def test_what_failed_counts_as_the_worst() -> None:
+    """Where training diverges, its neighbours are no better than the worst that was seen."""
+    calm, warned = explored(), explored()
+    failed = schedule(stage(64, 1e-3), stage(64, 1e-2))
+    trial = warned.add(failed, 0.9, state=State.FAILED)
+    for position in (0, 1):
+        warned.tree.enter(trial, position, f"{hash(failed.prefixes()[position])} 0")
+    warned.tree.fail(f"{hash(failed)} 0")
+    explorer = Forecasting(config(), "random", 100, 50)
+    expected = []
+    for found in (calm, warned):
+        forecast = explorer._forecast(explorer._known(found.standing))
+        near = point_of(schedule(stage(64, 1e-3), stage(64, 1e-2)), 1)
+        expected.append(float(forecast.at([near])[0][0]))
+    assert expected[0] < expected[1]
+    known = explorer._known(warned.standing)
+    assert failed not in explorer._best(warned.standing, known, explorer._forecast(known))
 
 
 def test_several_slots_get_different_trials() -> None:
