@@ -27,6 +27,7 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 from contestants import say
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 from policies_table import MOMENTS, tables
 from policy_worlds import PORTFOLIO, PROBES, SCENARIOS, WEIGHTS, Result, World
@@ -56,6 +57,9 @@ from study.tree import Node, StageTree, Trained
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
+KEPT = 0.05
+"""The part of its time that a probe takes under another seed."""
+
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
@@ -70,15 +74,13 @@ class Without(Forecasting):
         """Go on with what was begun, or ask as ever."""
         return Verdict.GO_ON if self.whole else super().between_stages(after, standing)
 
-    def _new_ones(
-        self, standing: Standing, given: Sequence[Schedule], best: Sequence[Schedule]
-    ) -> Iterator[Option]:
-        every = super()._new_ones(standing, given, best)
+    def _new_ones(self, *asked: Any) -> Iterator[Option]:
+        every = super()._new_ones(*asked)
         return (option for option in every if option.why not in self.kinds)
 
 
-def _as_long(*_: object) -> float:
-    return 1.0
+def _as_long(explorer: Forecasting, options: Sequence[Option], *_: object) -> NDArray[np.float64]:  # noqa: ARG001
+    return np.ones(len(options))
 
 
 def _of_loss(metric: Metric, node: Node, photos: int) -> float:  # noqa: ARG001
@@ -139,7 +141,7 @@ CONTESTANTS = (
     Contestant("- loss", sampler="tpe", constants={SIGNAL: _of_score}),
     Contestant("- accuracy", sampler="tpe", constants={SIGNAL: _of_loss}),
     Contestant("- waiting", sampler="tpe", whole=True),
-    Contestant("- seconds", sampler="tpe", constants={f"{TRIED}._left": _as_long}),
+    Contestant("- seconds", sampler="tpe", constants={f"{TRIED}.Forecasting._seconds": _as_long}),
 )
 """A name that begins with "-" is the forecast without that."""
 
@@ -292,17 +294,22 @@ class Search:
         self._finish(number, State.COMPLETE)
 
     def _train(self, node: Node, number: int) -> None:
-        seconds = self.world.result(node.prefix, node.seed).seconds
+        seconds = self._seconds(node)
         self._paid += seconds
         self._training[node.key] = [number]
         heappush(self._running, (self._clock + seconds, node.key))
+
+    def _seconds(self, node: Node) -> float:
+        """Return what a stage run takes; a probe's features are kept for other seeds."""
+        again = node.probe and any(other.prefix == node.prefix for _, other in self.trained)
+        return self.world.result(node.prefix, node.seed).seconds * (KEPT if again else 1)
 
     def _end(self, key: str) -> None:
         node = self.tree.find(key)
         assert node is not None  # noqa: S101
         found = self.world.result(node.prefix, node.seed)
         rank = (-found.accuracy, found.raw_loss)
-        self.tree.finish(key, Trained(rank, found.loss, found.seconds))
+        self.tree.finish(key, Trained(rank, found.loss, self._seconds(node)))
         self.trained.append((self._paid - sum(e - self._clock for e, _ in self._running), node))
         for number in self._training.pop(key):
             self._position[number] += 1
