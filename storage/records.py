@@ -28,14 +28,11 @@ class State(StrEnum):
 class Role(StrEnum):
     """Why a trial exists.
 
-    EXPLORE is the sampler's suggestion; BRANCH is one that goes on from a promising beginning;
-    FREE is one that is trained to its end, however weak it looks. PRESET is given by the user,
-    REPEAT is a finalist's fresh seed.
+    EXPLORE is what the search has chosen itself, PRESET what it was given to try first, REPEAT is
+    a finalist's fresh seed.
     """
 
     EXPLORE = "explore"
-    BRANCH = "branch"
-    FREE = "free"
     PRESET = "preset"
     REPEAT = "repeat"
 

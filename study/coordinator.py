@@ -253,6 +253,7 @@ class Coordinator:
                 for course in courses:
                     course.position += 1
                     self._advance(course)
+                self._let_on(event.key)
             case StageFailed(_, kind, reason):
                 failure = redact_text(f"{kind}: {reason}")
                 del self._training[event.key]
@@ -264,6 +265,15 @@ class Coordinator:
                     course.seconds += seconds
                     self._finish(course, State.FAILED, failure)
                 self._failures.count(failure)
+
+    def _let_on(self, key: str) -> None:
+        """Take trials that wait over a stage run that is trained now, as after a restart."""
+        ended = self.tree.find(key)
+        for number, course in [*self._waiting.items()]:
+            trial = course.trial
+            comes_next = trial.schedule.prefixes()[course.position], trial.seed
+            if ended is not None and comes_next == (ended.prefix, ended.seed):
+                self._advance(self._waiting.pop(number))
 
     def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
         metrics = metrics.calibrated(self.config.metric)

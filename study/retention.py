@@ -177,11 +177,12 @@ def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
     """Return what later trials may begin with, best first.
 
     That is every first stage, of which a space has few and any suggestion may take one, and of the
-    others as many as trials keep their weights.
+    others but the last, which nobody goes on from, as many as trials keep their weights.
     """
+    last = max(max(config.resolved_space.n_stages) - 1, *(node.position for node in tree), 0)
     ranked = sorted(tree, key=lambda node: node.rank or (math.inf,))
     first = [node for node in ranked if node.position == 0]
-    later = [node for node in ranked if node.position > 0]
+    later = [node for node in ranked if 0 < node.position < last]
     return first + later[: config.keep.trials]
 
 

@@ -142,7 +142,8 @@ def grow(
     tree = StageTree()
     by_number = {trial.number: trial for trial in trials}
     by_id = {run.id: run for run in runs}
-    for number, position, run_id in sorted(links):
+    # In the order in which stage runs were begun, as a search has them: decisions hang on it.
+    for number, position, run_id in sorted(links, key=lambda link: (link[2], link[0])):
         tree.enter(by_number[number], position, by_id[run_id].key)
     for run in sorted(by_id.values(), key=lambda each: each.id):
         if run.state is State.COMPLETE and run.id in ranks and tree.find(run.key):

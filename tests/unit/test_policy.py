@@ -1,36 +1,40 @@
 """What comes next: what was given, exploration up to the total, then the finalists' seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
-from study.halving import is_halved
 
 from storage.records import Role, State, Trial
 from study.config import StudyConfig
 from study.policy import (
-    PLACE_WORTH,
     Action,
-    Branch,
-    Explore,
-    Repeat,
-    RunGiven,
+    Begin,
+    Explorer,
+    GoOn,
+    Halving,
+    Independent,
+    Outlook,
     SearchPolicy,
     SeedsPolicy,
     Standing,
+    Stop,
+    Verdict,
     finalists,
     fresh_seed,
-    may_enter,
 )
 from study.racing import Gains
 from study.settings import load_config, settings_of
-from study.tree import StageTree
+from study.tree import Node, StageTree, Trained
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage, Train
+
+SUGGESTED = schedule(stage(4096))
+"""What the sampler always suggests."""
 
 
 def trial(
@@ -68,38 +72,73 @@ def config(**settings: Any) -> StudyConfig:
     return load_config(settings_of(**({"trials": 3, "strategy": "independent"} | settings)))
 
 
-def standing(trials: Sequence[Trial], outcomes: Mapping[str, Sequence[Gains]] = {}) -> Standing:
+def standing(
+    trials: Sequence[Trial],
+    outcomes: Mapping[str, Sequence[Gains]] = {},
+    waiting: Sequence[int] = (),
+) -> Standing:
     """Make what has been run, without a tree."""
-    return Standing(trials, StageTree(), outcomes)
+    return Standing(trials, StageTree(), outcomes, waiting, lambda: SUGGESTED)
+
+
+def policy(
+    asked: StudyConfig, given: Sequence[Schedule] = (), explorer: Explorer | None = None
+) -> SearchPolicy:
+    """Make what decides in a search."""
+    return SearchPolicy(asked, explorer or Independent(asked), given)
 
 
 def next_action(
     trials: Sequence[Trial], asked: StudyConfig, given: Sequence[Schedule] = ()
 ) -> Action | None:
     """Say what a search does next."""
-    return SearchPolicy(asked, given).next_action(standing(trials))
+    return policy(asked, given).next_action(standing(trials))
 
 
 def to_go(
     trials: Sequence[Trial], asked: StudyConfig, given: Sequence[Schedule] = ()
 ) -> int | None:
     """Count what is still to end in a search."""
-    return SearchPolicy(asked, given).to_go(standing(trials))
+    return policy(asked, given).to_go(standing(trials))
+
+
+def given_one(size: int, seed: int = 0) -> Begin:
+    """Begin what was given."""
+    return Begin(sized(size), seed, Role.PRESET)
+
+
+def suggested(seed: int = 0) -> Begin:
+    """Begin what the sampler suggests."""
+    return Begin(SUGGESTED, seed, Role.EXPLORE)
+
+
+def repeat(size: int, seed: int) -> Begin:
+    """Begin a finalist under a fresh seed."""
+    return Begin(sized(size), seed, Role.REPEAT)
 
 
 def test_the_preset_comes_first_and_once() -> None:
     """It counts in the total; whatever came of it, it is not tried again."""
     asked, given = config(preset="quick", trials=2), [sized(48)]
-    assert next_action([], asked, given) == RunGiven(sized(48))
+    assert next_action([], asked, given) == given_one(48)
     for state in State:
         done = [trial(0, 48, role=Role.PRESET, state=state)]
-        assert next_action(done, asked, given) == Explore()
+        assert next_action(done, asked, given) == suggested()
     assert next_action([trial(0, 48, role=Role.PRESET), trial(1)], asked, given) is None
 
 
 def test_a_suggestion_is_not_taken_for_what_was_given() -> None:
-    """Should the sampler have come upon the same schedule, the user's own is still trained."""
-    assert next_action([trial(0, 48)], config(), [sized(48)]) == RunGiven(sized(48))
+    """Should the sampler have come upon the same schedule, the user's gets another seed."""
+    assert next_action([trial(0, 48)], config(), [sized(48)]) == given_one(48, seed=1)
+
+
+def test_a_suggestion_that_was_run_becomes_a_seed() -> None:
+    """Whatever came of it: no trial is the same as another one."""
+    same = replace(trial(0), schedule_json=SUGGESTED.to_json())
+    assert next_action([same], config()) == suggested(seed=1)
+    failed = replace(same, number=1, seed=1, state=State.FAILED)
+    assert next_action([same, failed], config()) == suggested(seed=2)
+    assert next_action([], config(seed=7)) == suggested(seed=7)
 
 
 def test_a_grid_is_run_in_its_order_and_no_further() -> None:
@@ -110,40 +149,35 @@ def test_a_grid_is_run_in_its_order_and_no_further() -> None:
     )
     trials: list[Trial] = []
     assert to_go(trials, asked, given) == 3
-    for number, size in enumerate((64, 32, 64)):
-        assert next_action(trials, asked, given) == RunGiven(sized(size))
-        trials.append(trial(number, size, role=Role.PRESET, state=State.FAILED))
+    for number, (size, seed) in enumerate(((64, 0), (32, 0), (64, 1))):
+        assert next_action(trials, asked, given) == given_one(size, seed)
+        trials.append(trial(number, size, role=Role.PRESET, state=State.FAILED, seed=seed))
     assert next_action(trials, asked, given) is None
     assert to_go(trials, asked, given) == 0
+
+
+def test_another_grid_on_the_same_study_is_run_too() -> None:
+    """Schedules of a new file are trained, whatever the study has explored before."""
+    asked = config(strategy="grid", grid="g.toml")
+    done = [trial(0, 32, role=Role.PRESET), trial(1, 64)]
+    assert next_action(done, asked, [sized(96), sized(128)]) == given_one(96)
 
 
 def test_exploration_goes_on_up_to_the_total() -> None:
     """Running, failed and pruned trials count as spent, repeats do not."""
     done = [trial(0, state=State.FAILED), trial(1, state=State.PRUNED)]
-    assert next_action(done, config()) == Explore()
-    assert next_action([*done, trial(2, role=Role.REPEAT)], config()) == Explore()
+    assert next_action(done, config()) == suggested()
+    assert next_action([*done, trial(2, role=Role.REPEAT)], config()) == suggested()
     assert next_action([*done, trial(2, state=State.RUNNING)], config()) is None
     assert next_action([*done, trial(2)], config()) is None
-    assert next_action([*done, trial(2)], config(trials=4)) == Explore()
+    assert next_action([*done, trial(2)], config(trials=4)) == suggested()
 
 
 def test_no_repeat_begins_while_exploration_runs() -> None:
     """The finalists are not known before the last of it has ended."""
     asked = config(trials=2, repeats=1)
     assert next_action([trial(0), trial(1, state=State.RUNNING)], asked) is None
-    assert next_action([trial(0), trial(1, 64)], asked) == Repeat(trial_like(0))
-
-
-def trial_like(number: int) -> Any:
-    """Equal any trial of that number."""
-
-    class Like:
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Trial) and other.number == number
-
-        __hash__ = None  # type: ignore[assignment]
-
-    return Like()
+    assert next_action([trial(0), trial(1, 64)], asked) == repeat(32, 1)
 
 
 def test_finalists_are_repeated_in_turn() -> None:
@@ -152,12 +186,11 @@ def test_finalists_are_repeated_in_turn() -> None:
     trials = [trial(0, 32, 0.7), trial(1, 64, 0.9), trial(2, 96, 0.5)]
     order = []
     while action := next_action(trials, asked):
-        assert isinstance(action, Repeat)
-        order.append(action.of.number)
-        trials.append(
-            trial(len(trials), action.of.schedule.stages[0].image_size, 0.1, role=Role.REPEAT)
-        )
-    assert order == [1, 0, 1, 0]
+        assert isinstance(action, Begin)
+        size = action.schedule.stages[0].image_size
+        order.append((size, action.seed))
+        trials.append(trial(len(trials), size, 0.1, role=Role.REPEAT, seed=action.seed))
+    assert order == [(64, 1), (32, 1), (64, 2), (32, 2)]
 
 
 def test_finalists_are_those_of_the_exploration_alone() -> None:
@@ -165,14 +198,14 @@ def test_finalists_are_those_of_the_exploration_alone() -> None:
     explored = [trial(0, 32, 0.9), trial(1, 64, 0.8), trial(2, 96, 0.85)]
     asked = config(repeats=3, finalists=1)
     after = [*explored, trial(3, 32, 0.1, role=Role.REPEAT, seed=1)]
-    assert next_action(after, asked) == Repeat(trial_like(0))
+    assert next_action(after, asked) == repeat(32, 2)
 
 
 def test_a_failed_repeat_is_spent() -> None:
     """A schedule that fails under a seed gets no extra one."""
     asked = config(trials=1, repeats=2)
     failed = [trial(n, role=Role.REPEAT, state=State.FAILED, seed=n) for n in (1, 2)]
-    assert next_action([trial(0), failed[0]], asked) == Repeat(trial_like(0))
+    assert next_action([trial(0), failed[0]], asked) == repeat(32, 2)
     assert next_action([trial(0), *failed], asked) is None
 
 
@@ -262,10 +295,10 @@ def test_to_go_follows_a_changed_mind() -> None:
 def test_device_time_alone_sets_no_number_of_trials() -> None:
     """What is given still comes first; exploration never ends by itself; a grid does."""
     asked, given = config(trials=None, budget="2h"), [sized(48)]
-    assert SearchPolicy(asked).compute == 7200.0
-    assert next_action([], asked, given) == RunGiven(sized(48))
+    assert policy(asked).compute == 7200.0
+    assert next_action([], asked, given) == given_one(48)
     many = [trial(number, 8 + 8 * number) for number in range(99)]
-    assert next_action(many, asked) == Explore()
+    assert next_action(many, asked) == suggested()
     assert to_go(many, asked) is None
     grid = config(trials=None, budget="2h", strategy="grid", grid="g.toml")
     assert to_go([], grid, given) == 1
@@ -280,155 +313,211 @@ def test_a_beaten_finalist_gets_no_more_seeds() -> None:
     asked = config(trials=2, repeats=4, finalists=2)
     trials = [trial(0, 32, 0.9), trial(1, 64, 0.8)]
     trials += [trial(2 + n, 32 + 32 * (n % 2), role=Role.REPEAT, seed=1 + n // 2) for n in range(4)]
-    policy, undecided = SearchPolicy(asked), standing(trials)
-    assert policy.to_go(undecided) == 4
+    assert policy(asked).to_go(standing(trials)) == 4
     raced = standing(trials, {sized(32).digest: [BAD, BAD], sized(64).digest: [GOOD, GOOD]})
-    assert policy.next_action(raced) == Repeat(trial_like(1))
-    assert policy.to_go(raced) == 2
+    assert policy(asked).next_action(raced) == repeat(64, 3)
+    assert policy(asked).to_go(raced) == 2
+
+
+def test_a_repeat_is_trained_though_its_seed_was_stopped() -> None:
+    """Without a finalist's weak seeds its mean would flatter."""
+    asked = config(trials=2, repeats=1)
+    trials = [trial(0), trial(1, seed=1, state=State.PRUNED)]
+    assert next_action(trials, asked) == repeat(32, 1)
 
 
 def test_seeds_policy_counts_every_seed_that_did_not_fail() -> None:
     """`repeat` tops up to so many seeds, of whatever role; other schedules are none of it."""
-    policy = SeedsPolicy(trial(0), 3)
-    assert policy.compute is None
+    seeds = SeedsPolicy(trial(0), 3, config())
+    assert seeds.compute is None
     trials = [trial(0), trial(1, 64), trial(2, role=Role.REPEAT, seed=1, state=State.FAILED)]
-    assert policy.next_action(standing(trials)) == Repeat(trial_like(0))
-    assert policy.to_go(standing(trials)) == 2
+    assert seeds.next_action(standing(trials)) == repeat(32, 2)
+    assert seeds.to_go(standing(trials)) == 2
     trials.append(trial(3, role=Role.REPEAT, seed=2, state=State.RUNNING))
-    assert policy.to_go(standing(trials)) == 2
+    assert seeds.to_go(standing(trials)) == 2
     trials.append(trial(4, role=Role.REPEAT, seed=3))
-    assert policy.next_action(standing(trials)) is None
-    assert policy.to_go(standing(trials)) == 1
+    assert seeds.next_action(standing(trials)) is None
+    assert seeds.to_go(standing(trials)) == 1
 
 
-def test_a_seed_that_halving_stopped_is_still_to_be_trained() -> None:
+def test_a_seed_that_was_stopped_is_still_to_be_trained() -> None:
     """Else the mean over seeds would leave out the weak ones."""
-    policy = SeedsPolicy(trial(0), 2)
+    seeds = SeedsPolicy(trial(0), 2, config())
     trials = [trial(0), trial(1, seed=1, state=State.PRUNED)]
-    assert policy.next_action(standing(trials)) == Repeat(trial_like(0))
+    assert seeds.next_action(standing(trials)) == repeat(32, 1)
 
 
-@pytest.mark.parametrize("strategy", ["tree", "asha", "independent"])
-def test_only_suggestions_are_halved(strategy: str) -> None:
-    """Given, free and repeated trials always go on; without halving, all do."""
-    asked = config(strategy=strategy)
-    halved = {role for role in Role if is_halved(trial(0, role=role), asked)}
-    assert halved == (set() if strategy == "independent" else {Role.EXPLORE, Role.BRANCH})
+def test_seeds_that_were_asked_for_are_trained_to_their_end() -> None:
+    """However weak, and whatever the search that they come from would expect of more."""
+    seeds = SeedsPolicy(trial(0), 2, config(strategy="forecast", until_flat=True))
+    after = reaching(0.9, 0.1)
+    assert seeds.between_stages(trial(0), [*after.tree][-1], after) is Verdict.GO_ON
+    assert seeds.outlook(after) is None
+    assert not seeds.is_flat(after)
 
 
-@pytest.mark.parametrize(("strategy", "free_every"), [("tree", 2), ("asha", 2), ("independent", 2)])
-def test_only_the_tree_frees_suggestions(strategy: str, free_every: int) -> None:
-    """Each so many suggestions one is free; given trials and repeats do not count as such."""
-    asked = load_config(
-        {"strategy": strategy, "halving": {"free_every": free_every}, "budget": {"trials": 9}}
-    )
-    begun = [trial(0, role=Role.PRESET), trial(1)]
-    assert next_action(begun[:1], asked) == Explore()
-    assert next_action(begun, asked) == Explore(free=strategy == "tree")
-    assert next_action([*begun, trial(2, role=Role.FREE)], asked) == Explore()
+@dataclass
+class Scripted:
+    """An explorer that says what it is told to, and notes what it was asked."""
+
+    answer: Action | None = None
+    expected: Outlook | None = None
+    asked: list[tuple[Sequence[Schedule], bool]] = field(default_factory=list)
+
+    def next_action(
+        self,
+        standing: Standing,  # noqa: ARG002
+        given: Sequence[Schedule],
+        *,
+        may_begin: bool,
+    ) -> Action | None:
+        """Note it."""
+        self.asked.append((given, may_begin))
+        return self.answer
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
+        """Have all wait."""
+        return Verdict.WAIT
+
+    def outlook(self, standing: Standing) -> Outlook | None:  # noqa: ARG002
+        """Expect what was said."""
+        return self.expected
 
 
-TREE = {
-    "strategy": "tree",
-    "budget": {"trials": 99},
-    "halving": {"free_every": 99},
-    "space": {
-        "backbone": ["net"],
-        "image_size": [32, 64],
-        "batch_size": [8],
-        "n_stages": [1, 2, 3],
-        "stages": [{"image_size": [32], "lrs": [n / 1000 for n in range(1, 13)]}],
-    },
-}
+def test_an_explorer_is_told_what_is_left_and_whether_it_may_begin() -> None:
+    """Once all trials were begun it is asked on, for trials may wait between two stages."""
+    asked, given = config(trials=2), [sized(48), sized(64)]
+    explorer = Scripted()
+    search = policy(asked, given, explorer)
+    search.next_action(standing([]))
+    search.next_action(standing([trial(0, 48, role=Role.PRESET)]))
+    search.next_action(standing([trial(0, 48, role=Role.PRESET), trial(1, state=State.RUNNING)]))
+    assert explorer.asked == [(given, True), (given[1:], True), (given[1:], False)]
 
 
-PLAIN = schedule(stage(32), stage(32)).to_json()
+def test_races_wait_for_the_trials_that_wait() -> None:
+    """A trial between two stages is gone on with or ended before any finalist is repeated."""
+    asked = config(trials=2, repeats=1)
+    waiting = standing([trial(0), trial(1, 64, state=State.RUNNING)], waiting=[1])
+    for answer in (GoOn(1), Stop(1), None):
+        assert policy(asked, (), Scripted(answer)).next_action(waiting) == answer
+    ended = standing([trial(0), trial(1, 64, state=State.PRUNED)])
+    assert policy(asked, (), Scripted()).next_action(ended) == repeat(32, 1)
 
 
-def grown(*scores: float, position: int = 0) -> Standing:
-    """Make trials that each begin in their own way, all trained up to the stage at `position`."""
-    tree = StageTree()
-    begun = schedule(*[stage(32)] * (position + 1)).to_json()
-    trials = [
-        Trial(**{**vars(trial(number, 32, score)), "schedule_json": begun})
-        for number, score in enumerate(scores)
-    ]
-    for each in trials:
-        for at in range(position + 1):
-            tree.enter(each, at, f"{each.number}-{at}")
-            tree.finish(f"{each.number}-{at}", (-(each.score or 0), 1.0))
+@pytest.mark.parametrize("until_flat", [True, False])
+def test_where_little_is_expected_nothing_begins(until_flat: bool) -> None:
+    """If that was asked for; what was begun is brought to its end, and finalists are repeated."""
+    asked = config(strategy="forecast", trials=9, until_flat=until_flat, repeats=1)
+    outlook = Outlook(0.9, 0.8, 1.0, gain=0.01, flat=True)
+    explorer = Scripted(expected=outlook)
+    search = policy(asked, (), explorer)
+    assert search.is_flat(standing([])) == until_flat
+    assert search.next_action(standing([trial(0)])) == repeat(32, 1)
+    assert explorer.asked == [([], not until_flat)]
+    for expected in (None, replace(outlook, flat=False)):
+        assert not policy(asked, (), Scripted(expected=expected)).is_flat(standing([]))
+
+
+def test_only_what_an_explorer_began_itself_is_its_own() -> None:
+    """What was given and what is repeated goes on at once, and so does all after a probe."""
+    search = policy(config(), (), Scripted())
+    after = reaching(0.5)
+    (node,) = after.tree
+    waiting = {
+        role
+        for role in Role
+        if search.between_stages(trial(0, role=role), node, after) is Verdict.WAIT
+    }
+    assert waiting == {Role.EXPLORE}
+    probed = probing(0.1)
+    assert search.between_stages(trial(0), next(iter(probed.tree)), probed) is Verdict.GO_ON
+
+
+def two_stages(number: int, first: Stage) -> Trial:
+    """Make a trial that begins in its own way."""
+    of = Schedule(backbone="net", hidden=(), stages=(first, stage(512)))
+    return replace(trial(number), schedule_json=of.to_json())
+
+
+def reaching(*scores: float) -> Standing:
+    """Make trials that begin each in their own way, all trained up to the same boundary."""
+    return _reaching(scores, [stage(32 + number) for number in range(len(scores))])
+
+
+def probing(*scores: float) -> Standing:
+    """Make such trials that begin with probes."""
+    probes = [Stage(image_size=32 + n, train=Train.PROBE) for n in range(len(scores))]
+    return _reaching(scores, probes)
+
+
+def _reaching(scores: Sequence[float], stages: Sequence[Stage]) -> Standing:
+    tree, trials = StageTree(), []
+    for number, (score, first) in enumerate(zip(scores, stages, strict=True)):
+        trials.append(two_stages(number, first))
+        tree.enter(trials[-1], 0, f"{number}")
+        tree.finish(f"{number}", Trained((-score, 1.0), 0.5, 1.0))
     return Standing(trials, tree, {})
 
 
-def longer(of: Trial) -> Trial:
-    """Return a trial with more stages, whose stage runs a branch of it would use."""
-    return replace(of, schedule_json=schedule(*[stage(32)] * 3).to_json())
+def going_on(after: Standing, eta: int = 3) -> list[int]:
+    """Return the trials that halving lets on from their first stages."""
+    asked = config(strategy="asha", eta=eta)
+    search = policy(asked, (), Halving(asked))
+    verdicts = [
+        search.between_stages(of, node, after)
+        for of, node in zip(after.trials, after.tree, strict=True)
+    ]
+    assert set(verdicts) <= {Verdict.GO_ON, Verdict.STOP}
+    return [number for number, verdict in enumerate(verdicts) if verdict is Verdict.GO_ON]
+
+
+@pytest.mark.parametrize(("size", "going"), [(1, 1), (2, 1), (5, 1), (6, 2), (8, 2), (9, 3)])
+def test_the_best_third_goes_on(size: int, going: int) -> None:
+    """Of those that came as far, rounded down, but always the best: so the first to come does."""
+    rising = reaching(*(number / 10 for number in range(size)))
+    assert going_on(rising) == [*range(size - going, size)]
+
+
+def test_eta_says_how_many_go_on() -> None:
+    """A half goes on with eta 2, a quarter with eta 4."""
+    after = reaching(0.4, 0.5, 0.6, 0.7)
+    assert going_on(after, 2) == [2, 3]
+    assert going_on(after, 4) == [3]
+
+
+def test_equal_ranks_go_on_together() -> None:
+    """Only the better ones take places; the loss decides between equal scores."""
+    equal = reaching(0.5, 0.5, 0.5)
+    assert going_on(equal) == [0, 1, 2]
+    equal.tree.finish("1", Trained((-0.5, 0.9), 0.5, 1.0))
+    assert going_on(equal) == [1]
+
+
+def test_each_is_compared_with_those_before_it() -> None:
+    """Asynchronously: in a row that improves, each goes on as it comes, the first one as well."""
+    asked = config(strategy="asha")
+    for count in range(1, 5):
+        after = reaching(*(0.1 * number for number in range(count)))
+        assert Halving(asked).between_stages([*after.tree][-1], after) is Verdict.GO_ON
 
 
 def test_probes_are_no_rungs() -> None:
-    """However weak its probe, a trial goes on, and no probe's rank makes anybody branch."""
-    asked = load_config(settings_of(strategy="tree", trials=9))
-    tree, trials = StageTree(), []
-    for number in range(6):
-        of = Schedule(
-            backbone="net",
-            hidden=(),
-            stages=(Stage(image_size=32 + number, train=Train.PROBE), stage(64)),
-        )
-        trials.append(Trial(**{**vars(trial(number, 32, 0.5)), "schedule_json": of.to_json()}))
-        tree.enter(trials[-1], 0, f"{number}")
-        tree.finish(f"{number}", (-number / 10, 1.0))
-    assert tree.reached(0) == []
-    assert all(may_enter(each, 1, "next", tree, asked) for each in trials)
-    assert SearchPolicy(asked).next_action(Standing(trials, tree, {})) == Explore(free=False)
+    """However weak its probe, a trial goes on, and nobody is compared with what a probe reached."""
+    probed = probing(*(number / 10 for number in range(6)))
+    assert probed.tree.reached(0) == []
+    assert going_on(probed) == [*range(6)]
     # Nor does another trial's stage at the same place, better than all of them, stop anybody.
-    tree.enter(Trial(**{**vars(trials[0]), "number": 9, "schedule_json": PLAIN}), 0, "plain")
-    tree.finish("plain", (-1.0, 0.1))
-    assert [node.key for node in tree.reached(0)] == ["plain"]
-    assert all(may_enter(each, 1, "next", tree, asked) for each in trials)
+    plain = two_stages(9, stage(32))
+    probed.tree.enter(plain, 0, "plain")
+    probed.tree.finish("plain", Trained((-1.0, 0.1), 0.1, 1.0))
+    assert [node.key for node in probed.tree.reached(0)] == ["plain"]
+    assert going_on(Standing([*probed.trials, plain], probed.tree, {})) == [*range(7)]
 
 
-def test_the_best_third_of_beginnings_is_gone_on_with() -> None:
-    """With too few there is none; then the best gets both its children before the next gets any."""
-    policy = SearchPolicy(load_config(TREE))
-    assert policy.next_action(grown(0.9, 0.8)) == Explore()
-    now = grown(0.1, 0.9, 0.2, 0.8, 0.3, 0.4)
-    assert policy.next_action(now) == Branch(trial_like(1), 1, 2)
-    for child in range(PLACE_WORTH):
-        assert policy.next_action(now) == Branch(trial_like(1), 1, 2 + child % 2)
-        now.tree.enter(longer(now.trials[1]), 1, f"child {child}")
-    assert policy.next_action(now) == Branch(trial_like(3), 1, 2)
-
-
-def test_the_deeper_of_equally_new_beginnings_comes_first() -> None:
-    """A promising second stage is gone on with at once, with what is left of the stages."""
-    now = grown(0.1, 0.9, 0.2, position=1)
-    assert SearchPolicy(load_config(TREE)).next_action(now) == Branch(trial_like(1), 2, 3)
-
-
-def test_each_child_of_a_beginning_has_another_length_in_turn() -> None:
-    """A second branch is longer than the first; known beginnings leave nothing new to ask for."""
-    asked = load_config(TREE | {"space": TREE["space"] | {"stages": [{"image_size": [32]}]}})
-    now = grown(0.1, 0.9, 0.2)
-    assert SearchPolicy(asked).next_action(now) == Branch(trial_like(1), 1, 2)
-    now.tree.enter(longer(now.trials[1]), 1, "child")
-    assert SearchPolicy(asked).next_action(now) == Branch(trial_like(1), 1, 3)
-    now.tree.enter(longer(now.trials[1]), 1, "another")
-    assert SearchPolicy(asked).next_action(now) == Explore()
-
-
-def test_only_suggestions_under_the_common_seed_are_gone_on_from() -> None:
-    """What only the user gave has no parameters to go on from, however good it is."""
-    now = grown(0.1, 0.9, 0.2)
-    given = [Trial(**{**vars(each), "role": Role.PRESET}) for each in now.trials]
-    policy = SearchPolicy(load_config(TREE))
-    assert policy.next_action(Standing(given, now.tree, {})) == Explore()
-    seeded = SearchPolicy(load_config(TREE | {"seeds": {"first": 1}}))
-    assert seeded.next_action(now) == Explore()
-
-
-def test_another_grid_on_the_same_study_is_run_too() -> None:
-    """Schedules of a new file are trained, whatever the study has explored before."""
-    asked = config(strategy="grid", grid="g.toml")
-    done = [trial(0, 32, role=Role.PRESET), trial(1, 64)]
-    assert next_action(done, asked, [sized(96), sized(128)]) == RunGiven(sized(96))
+def test_without_halving_all_go_on() -> None:
+    """Under strategies independent and grid nobody is compared with anybody."""
+    after, asked = reaching(0.9, 0.1, 0.5), config()
+    for of, node in zip(after.trials, after.tree, strict=True):
+        assert policy(asked).between_stages(of, node, after) is Verdict.GO_ON
+    assert policy(asked).outlook(after) is None

@@ -1,17 +1,19 @@
 """Which weights files stay: the best, the repeated, what is in training, what is gone on from."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from storage.records import Checkpoint, KeptPredictions, Kind, RankedTrial, Role, State, Trial
 from study.config import StudyConfig
-from study.policy import Standing
 from study.retention import Kept, Spare, spare, too_many
 from study.settings import load_config, settings_of
-from study.tree import StageTree
+from study.tree import StageTree, Trained
 from tests.lab import schedule, stage
 
 SPACE = {"image_size": [32], "batch_size": [8], "n_stages": [2]}
@@ -50,7 +52,7 @@ class Imagined:
             run = 10 * number + position
             self.keys[run] = f"key{run}"
             self.tree.enter(trial, position, f"key{run}")
-            self.tree.finish(f"key{run}", (number - 100.0, 1.0))
+            self.tree.finish(f"key{run}", Trained((number - 100.0, 1.0), None, 1.0))
             self.checkpoints += [file(run, kind) for kind in Kind]
 
     @property
@@ -65,7 +67,7 @@ class Imagined:
     def spare(self, asked: StudyConfig, *, ongoing: bool = False) -> list[Spare]:
         """Choose what can go."""
         kept = Kept(self.checkpoints, self.keys, self.ranking)
-        return spare(kept, Standing(self.trials, self.tree, {}), asked, ongoing=ongoing)
+        return spare(kept, self.trials, self.tree, asked, ongoing=ongoing)
 
     def staying(self, asked: StudyConfig, *, ongoing: bool = False) -> list[str]:
         """Name the files that stay, after checking that none goes twice."""
@@ -124,7 +126,7 @@ def test_what_a_running_trial_has_entered_stays(ongoing: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("strategy", ["tree", "asha"])
+@pytest.mark.parametrize("strategy", ["forecast", "asha", "independent"])
 def test_beginnings_stay_while_the_search_goes_on(strategy: str) -> None:
     """The last weights of first stages, however weak: any suggestion may begin as they do."""
     world, asked = Imagined(None, None, None), config(keep=1, strategy=strategy)
@@ -133,20 +135,24 @@ def test_beginnings_stay_while_the_search_goes_on(strategy: str) -> None:
     assert world.staying(asked) == ["11-best"]
 
 
-def test_of_later_stages_the_promising_stay() -> None:
-    """One in three of those that another stage may follow."""
-    space = SPACE | {"n_stages": [3]}
-    asked = load_config(settings_of(space=space, keep=1))
-    staying = Imagined(*[None] * 6).staying(asked, ongoing=True)
-    assert [name for name in staying if name[1] == "1"] == ["11-best", "11-last", "21-last"]
+def test_of_later_stages_the_best_stay() -> None:
+    """As many as trials do, of those that another stage may follow: the weights of the last go."""
+    asked = load_config(settings_of(space=SPACE | {"n_stages": [3]}, keep=2))
+    world = Imagined(*[None] * 6)
+    staying = world.staying(asked, ongoing=True)
+    assert [name for name in staying if name[1] == "1"] == [
+        *("11-best", "11-last", "21-best", "21-last"),
+    ]
 
 
-def test_without_halving_every_beginning_stays() -> None:
-    """Any suggestion may begin as an earlier one did, while there are suggestions to come."""
-    world, asked = Imagined(None, None), config(keep=1, strategy="independent")
+def test_stages_of_a_grid_may_lie_beyond_the_space() -> None:
+    """What its longest schedules begin with stays, though the space's trials end there."""
+    world, asked = Imagined(None, None), config(keep=2)
+    longer = schedule(*[stage(64)] * 3).to_json()
+    world.trials[1] = Trial(**{**vars(world.trials[1]), "schedule_json": longer})
+    world.tree.enter(world.trials[1], 2, "key22")
     lasts = [f"{run}-last" for run in (10, 11, 20, 21)]
-    assert world.staying(asked, ongoing=True) == sorted(["11-best", *lasts])
-    assert world.staying(asked) == ["11-best"]
+    assert world.staying(asked, ongoing=True) == sorted(["11-best", "21-best", *lasts])
 
 
 def test_best_weights_stay_where_stages_start_from_them() -> None:
@@ -165,7 +171,66 @@ def test_best_weights_stay_where_a_grid_starts_from_them() -> None:
     onward = schedule(stage(32), stage(32, start_from="best")).to_json()
     world.trials[0] = Trial(**{**vars(world.trials[0]), "schedule_json": onward})
     both = [f"{run}-{kind}" for run in (10, 20) for kind in Kind]
-    assert world.staying(asked, ongoing=True) == sorted(["11-best", "11-last", "21-last", *both])
+    assert world.staying(asked, ongoing=True) == sorted(["11-best", *both])
+
+
+class Stored:
+    """A store that knows an imagined world, as far as weights are chosen by it."""
+
+    def __init__(self, world: Imagined) -> None:
+        self._world = world
+
+    def stage_runs(self, _: int) -> list[Any]:
+        """Return their ids and keys."""
+        return [SimpleNamespace(id=run, key=key) for run, key in self._world.keys.items()]
+
+    def ranking(self, _: Any) -> list[RankedTrial]:
+        """Return them by score; what the best of each is, is its second stage run."""
+        return [
+            RankedTrial(
+                trial=replace(each.trial, best_stage_run=10 * each.trial.number + 1),
+                checkpoint=each.checkpoint,
+            )
+            for each in self._world.ranking
+        ]
+
+    def checkpoints(self, _: int) -> list[Checkpoint]:
+        """Return all files."""
+        return self._world.checkpoints
+
+
+@pytest.mark.parametrize(
+    ("shortfalls", "order"),
+    [
+        ({11: 0.4, 21: 0.1, 31: 0.3, 41: 0.2}, [2, 1, 4, 3, 1]),
+        ({11: 0.1, 21: 0.2}, [1, 1, 2, 3, 4]),
+        (None, [1, 2, 3, 4]),
+    ],
+)
+def test_what_is_expected_to_be_best_comes_first(
+    monkeypatch: pytest.MonkeyPatch, shortfalls: dict[int, float] | None, order: list[int]
+) -> None:
+    """Then the best score, then all by what is expected of them; by score if nothing is."""
+    expected = shortfalls and SimpleNamespace(of=lambda run: shortfalls.get(run, math.inf))
+    monkeypatch.setattr("study.retention.expected_of", lambda *_: expected)
+    world, study = Imagined(*[None] * 4), SimpleNamespace(id=1)
+    kept = Kept.of(Stored(world), study, 309)  # type: ignore[arg-type]
+    assert [each.trial.number for each in kept.ranking] == order
+    assert (kept.checkpoints, kept.keys) == (world.checkpoints, world.keys)
+    going = spare(kept, world.trials, world.tree, config(keep=2), ongoing=False)
+    staying = {each.path for each in world.checkpoints} - {each.checkpoint.path for each in going}
+    assert staying == {"11-best", "21-best"}
+
+
+def test_of_two_that_stay_the_expected_one_is_last_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves the weights that would be chosen, not those of the luckiest score."""
+    expected = SimpleNamespace(of=lambda run: -run)
+    monkeypatch.setattr("study.retention.expected_of", lambda *_: expected)
+    world, asked = Imagined(None, None), config(max_disk="1B")
+    kept = Kept.of(Stored(world), SimpleNamespace(id=1), 309)  # type: ignore[arg-type]
+    going = spare(kept, world.trials, world.tree, asked, ongoing=False)
+    staying = {each.path for each in world.checkpoints} - {each.checkpoint.path for each in going}
+    assert staying == {"21-best"}
 
 
 @pytest.mark.parametrize(
