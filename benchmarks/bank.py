@@ -191,8 +191,8 @@ def _signal(rows: Sequence[dict[str, Any]], weight: float) -> NDArray[np.float64
     """Return what is chosen by, the smaller the better; at a half it is the shortfall."""
     score = np.array([row["valid_score"] for row in rows])
     loss = np.array([row["calibrated_loss"] for row in rows])
-    of_loss = shortfall(Metric.LOG_LOSS, score, loss, rows[0]["valid"])
-    of_errors = 2 * shortfall(Metric.ACCURACY, score, loss, rows[0]["valid"]) - of_loss
+    of_loss = shortfall(Metric.LOG_LOSS, score, loss)
+    of_errors = 2 * shortfall(Metric.ACCURACY, score, loss) - of_loss
     return weight * of_errors + (1 - weight) * of_loss
 
 

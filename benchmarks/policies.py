@@ -38,7 +38,7 @@ from study.candidates import anywhere
 from study.choices import Space
 from study.config import Budget, StudyConfig
 from study.drafts import drafted, running
-from study.forecast import HALF, Forecast, point_of, shortfall_of
+from study.forecast import LEAST_SHARE, Forecast, point_of, shortfall_of
 from study.forecasting import Forecasting, Option
 from study.policy import (
     Begin,
@@ -83,13 +83,13 @@ def _as_long(explorer: Forecasting, options: Sequence[Option], *_: object) -> ND
     return np.ones(len(options))
 
 
-def _of_loss(metric: Metric, node: Node, photos: int) -> float:  # noqa: ARG001
+def _of_loss(metric: Metric, node: Node) -> float:  # noqa: ARG001
     return math.log(node.trained.loss) if node.trained and node.trained.loss else math.inf
 
 
-def _of_score(metric: Metric, node: Node, photos: int) -> float:
+def _of_score(metric: Metric, node: Node) -> float:
     score = metric.score_of(node.rank) if node.rank else None
-    return math.inf if score is None else math.log(1 - score + HALF / photos)
+    return math.inf if score is None else math.log(1 - score + LEAST_SHARE)
 
 
 FORECAST = forecast.__name__
@@ -109,12 +109,12 @@ class Contestant:
     whole: bool = False
     constants: Mapping[str, Any] = field(default_factory=dict)
 
-    def policy(self, config: StudyConfig, photos: int) -> SearchPolicy:
-        """Make it for a search with so many validation photos."""
+    def policy(self, config: StudyConfig) -> SearchPolicy:
+        """Make it for a search."""
         explorer: Explorer
         if issubclass(self.explorer, Forecasting):
             explorer = Without(
-                config, WEIGHTS, TYPICAL.training, photos, kinds=self.kinds, whole=self.whole
+                config, WEIGHTS, TYPICAL.training, kinds=self.kinds, whole=self.whole
             )
         else:
             explorer = self.explorer(config)
@@ -198,7 +198,7 @@ class Search:
         space = world.scenario.space
         config = StudyConfig(space=space, budget=Budget(trials=10**6))
         self.world, self.slots = world, slots
-        self.policy = contestant.policy(config, world.scenario.photos)
+        self.policy = contestant.policy(config)
         self.sampler = Sampler(contestant.sampler, space, world.number)
         self.tree, self.trials, self.waiting = StageTree(), list[Trial](), set[int]()
         self.trained: list[tuple[float, Node]] = []
@@ -332,8 +332,7 @@ def chosen(search: Search, nodes: Sequence[Node], signal: Signal) -> dict[str, f
         return search.world.result(node.prefix, node.seed)
 
     points = [point_of(node.prefix, node.seed) for node in nodes]
-    photos = search.world.scenario.photos
-    told = [signal(Metric.ACCURACY, node, photos) for node in nodes]
+    told = [signal(Metric.ACCURACY, node) for node in nodes]
     best = {
         "metric": min(nodes, key=lambda node: node.rank or (math.inf, math.inf)),
         "loss": min(nodes, key=lambda node: result(node).loss),

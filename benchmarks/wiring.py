@@ -65,7 +65,7 @@ def searching(
             labels=labels,
             config=config,
             weights=weights,
-            policy=SearchPolicy(config, explorer_of(config, weights, len(labels), len(labels))),
+            policy=SearchPolicy(config, explorer_of(config, weights, len(labels))),
             store=store,
             vault=Vault(folder / STUDY),
             suggestions=suggestions,

@@ -146,7 +146,7 @@ def clean_weights(
             trials = store.trials(record.id)
             runs, links = store.stage_runs(record.id), store.links(record.id)
             tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
-            found = Kept.of(store, record, len(manifest_of(store, record).labels(Split.VALID)))
+            found = Kept.of(store, record)
             ongoing = _is_ongoing(store, record, config, Standing(trials, tree, {}))
             spares = spare(found, trials, tree, config, ongoing=ongoing)
             long = _too_long(store, record, config)

@@ -349,7 +349,7 @@ class Coordinator:
 
         Even at the end, beginnings stay: the same command may be given more trials.
         """
-        kept = Kept.of(self.store, self.study, len(self.labels))
+        kept = Kept.of(self.store, self.study)
         spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)
         discard(spares, self.study.id, self.store, self.vault)
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)

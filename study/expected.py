@@ -51,17 +51,17 @@ class Expected:
         change = losses @ inside / photos / losses.mean(axis=1, keepdims=True)
         scores = np.minimum(pool.scorer.within(inside)[columns], 1)
         told = np.repeat(self.shortfalls[:, None], inside.shape[1], axis=1)
-        told[places] = shortfall(self.metric, scores, self.losses[places, None] * change, photos)
+        told[places] = shortfall(self.metric, scores, self.losses[places, None] * change)
         expected = self.forecast.smoothed(told)[places]
         return np.asarray(columns[expected.argmin(axis=0)], np.int64)
 
 
-def expected_of(store: Store, study: StudyRecord, photos: int) -> Expected | None:
-    """Forecast a study's stage runs, judged on so many photos; None where none tells anything."""
+def expected_of(store: Store, study: StudyRecord) -> Expected | None:
+    """Forecast a study's stage runs; None where none tells anything."""
     runs, losses = store.stage_runs(study.id), store.calibrated_losses(study)
     ids = {run.key: run.id for run in runs}
     tree = grow(store.trials(study.id), runs, store.links(study.id), store.ranks(study), losses)
-    told = {node: shortfall_of(study.metric, node, photos) for node in tree}
+    told = {node: shortfall_of(study.metric, node) for node in tree}
     known = [node for node, found in told.items() if found < math.inf]
     if not known:
         return None

@@ -90,7 +90,7 @@ SPREADS = tuple(0.02 * 1.5**power for power in range(11))
 NOISES = tuple(0.01 * 1.5**power for power in range(10))
 """Those between seeds of one schedule."""
 
-USUAL = {"spread": (0.2, 1.0), "noise": (0.06, 0.7)}
+USUAL = {"spread": (0.2, 1.0), "noise": (0.1, 0.7)}
 """The priors of both: median and standard deviation of the logarithm."""
 
 OFFSET = 1.0
@@ -104,11 +104,8 @@ NAMED = 1e9
 DRAWS = 1000
 """From so many draws the expected best of several is worked out."""
 
-SMALLEST = 1e-4
-"""No loss counts as less: where all photos are right, nothing is to be gained."""
-
-HALF = 0.5
-"""So many photos more count as wrong: where none is, the logarithm still says something."""
+LEAST_LOSS, LEAST_SHARE = 1e-4, 1e-3
+"""What there is of loss and of mistakes, even where all photos are right."""
 
 MOST = 300
 """So many stage runs are modelled: the better half of them the best, the others the newest."""
@@ -141,25 +138,25 @@ class Point:
         )
 
 
-def shortfall(metric: Metric, score: Array, loss: Array, photos: Array | int) -> Array:
+def shortfall(metric: Metric, score: Array, loss: Array) -> Array:
     """Return how far stage runs fall short, on a log scale.
 
-    That is the mean logarithm of the calibrated loss and of 1 - score on so many validation
-    photos; under log loss the former alone.
+    That is the mean logarithm of the calibrated loss and of 1 - score; under log loss the former
+    alone.
     """
-    of_loss = np.log(np.maximum(loss, SMALLEST))
+    of_loss = np.log(np.maximum(loss, LEAST_LOSS))
     if metric is Metric.LOG_LOSS:
         return np.asarray(of_loss)
-    return np.asarray((of_loss + np.log(1 - score + HALF / photos)) / 2)
+    return np.asarray((of_loss + np.log(1 - score + LEAST_SHARE)) / 2)
 
 
-def shortfall_of(metric: Metric, node: Node, photos: int) -> float:
+def shortfall_of(metric: Metric, node: Node) -> float:
     """Return how far a stage run falls short; infinite where it cannot be told."""
     trained = node.trained
     score = metric.score_of(trained.rank) if trained else None
     if trained is None or trained.loss is None or score is None:
         return math.inf
-    return float(shortfall(metric, np.array(score), np.array(trained.loss), photos))
+    return float(shortfall(metric, np.array(score), np.array(trained.loss)))
 
 
 class Forecast:

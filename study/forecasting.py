@@ -47,7 +47,7 @@ FEW = 3
 BEST = 3
 """Of so many of the best schedules other seeds and neighbours are candidates."""
 
-NEIGHBOURS, FRESH = 12, 24
+NEIGHBOURS, FRESH = 8, 16
 """How many neighbours each of them gets, and how many candidates come from anywhere."""
 
 FLAT = 0.5
@@ -69,13 +69,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Forecasting:
-    """Explores by a forecast; `training` and `validation` are how many photos there are."""
+    """Explores by a forecast; `photos` are the training photos."""
 
     config: StudyConfig
     weights: str
-    training: int
-    validation: int
+    photos: int
     _points: dict[str, Point] = field(default_factory=dict, compare=False)
+    _shortfalls: dict[str, float] = field(default_factory=dict, compare=False)
 
     def next_action(
         self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
@@ -90,7 +90,10 @@ class Forecasting:
         options = list(self._waiting(standing))
         if may_begin:
             best = self._best(standing, known, forecast)
-            options += self._new_ones(standing, given, [standing.suggest()], best)
+            new = self._new_ones(standing, given, [standing.suggest()], best)
+            trained = {(node.prefix, node.seed) for node in known}
+            # Where all stages are trained already, a trial would tell nothing new.
+            options += (each for each in new if (each.schedule, each.seed) not in trained)
         if options:
             chosen, gain = self._choose(options, standing, known, forecast)
             if may_begin or gain >= LEAST:
@@ -164,7 +167,7 @@ class Forecasting:
         are kept.
         """
         trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
-        costs = StageCosts(self.training, trained)
+        costs = StageCosts(self.photos, trained)
         done = {(node.prefix, None if node.probe else node.seed) for node in known}
 
         def left(option: Option) -> float:
@@ -242,7 +245,11 @@ class Forecasting:
         return [nodes[place] for place in telling([self._shortfall(node) for node in nodes])]
 
     def _shortfall(self, node: Node) -> float:
-        return shortfall_of(self.config.metric, node, self.validation)
+        found = self._shortfalls.get(node.key, math.inf)
+        if found == math.inf:
+            found = shortfall_of(self.config.metric, node)
+            self._shortfalls[node.key] = found
+        return found
 
     def _pairs(self, known: Sequence[Node]) -> Iterator[tuple[float, float]]:
         """Yield shortfall and score of each."""
@@ -257,11 +264,11 @@ class Forecasting:
         return self._points[node.key]
 
 
-def explorer_of(config: StudyConfig, weights: str, training: int, validation: int) -> Explorer:
-    """Return what explores by the strategy of a config, on so many photos; a grid has no more."""
+def explorer_of(config: StudyConfig, weights: str, photos: int) -> Explorer:
+    """Return what explores by a config's strategy, with so many photos to train on."""
     match config.strategy:
         case Strategy.FORECAST:
-            return Forecasting(config, weights, training, validation)
+            return Forecasting(config, weights, photos)
         case Strategy.ASHA:
             return Halving(config)
         case Strategy.INDEPENDENT | Strategy.GRID:

@@ -48,11 +48,11 @@ class Kept:
     ranking: Sequence[RankedTrial]
 
     @classmethod
-    def of(cls, store: Store, study: StudyRecord, photos: int) -> "Kept":
-        """Read it; `photos` are the validation photos."""
+    def of(cls, store: Store, study: StudyRecord) -> "Kept":
+        """Read it."""
         keys = {run.id: run.key for run in store.stage_runs(study.id)}
         ranking = store.ranking(study)
-        if ranking and (expected := expected_of(store, study, photos)):
+        if ranking and (expected := expected_of(store, study)):
             first, *others = sorted(ranking, key=lambda r: expected.of(r.trial.best_stage_run))
             ranking = [first, ranking[0], *others]
         return cls(store.checkpoints(study.id), keys, ranking)

@@ -184,13 +184,13 @@ def run_search(
 
 def search_policy(fit: Fit, weights: str) -> SearchPolicy:
     """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
-    config, facts = fit.config, fit.facts
+    config = fit.config
     if config.grid is not None:
         backbone = config.resolved_space.backbone[0]
         given = grid_schedules(Path(config.grid), backbone, weights)
     else:
         given = tried_first(fit, weights)
-    explorer = explorer_of(config, weights, facts.training, facts.validation)
+    explorer = explorer_of(config, weights, fit.facts.training)
     return SearchPolicy(config, explorer, given)
 
 

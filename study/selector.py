@@ -175,7 +175,7 @@ class Selector:
             )
         if asked.by not in (None, By.FORECAST) or asked.criterion is not None:
             return None
-        return expected_of(self._store, self._study, len(self._labels))
+        return expected_of(self._store, self._study)
 
     def _first(self, trial: Trial, places: Mapping[str, int]) -> float:
         """Return what comes before the score of a trial."""

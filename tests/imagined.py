@@ -237,7 +237,7 @@ class ImaginedSearch:
 def policy_of(config: StudyConfig, given: Sequence[Schedule]) -> SearchPolicy:
     """Make what decides, as each process does."""
     explorers: dict[Strategy, Explorer] = {
-        Strategy.FORECAST: Forecasting(config, "random", 100, PHOTOS),
+        Strategy.FORECAST: Forecasting(config, "random", 100),
         Strategy.ASHA: Halving(config),
     }
     return SearchPolicy(config, explorers.get(config.strategy, Independent(config)), given)

@@ -155,7 +155,7 @@ class Lab:
     @property
     def policy(self) -> SearchPolicy:
         """What decides, made anew as in each process."""
-        explorer = explorer_of(self.config, "random", 100, len(self.trainer.labels))
+        explorer = explorer_of(self.config, "random", 100)
         return SearchPolicy(self.config, explorer, self.given)
 
     @contextmanager

@@ -76,7 +76,7 @@ def test_the_choice_by_forecast_can_be_made_by_any_photos(searched: Search) -> N
     with lab.reading() as (store, study, _):
         labels = manifest_of(store, study).labels(Split.VALID)
         gathered = pool.gather(store, study, labels, 3, Criterion.ACCURACY, None)
-        expected = expected_of(store, study, len(labels))
+        expected = expected_of(store, study)
         assert expected is not None
         trial = store.trial(study.id, chosen.trial)
         inside = np.ones((len(labels), 2), np.float32)

@@ -156,27 +156,27 @@ def test_the_best_of_several_improves_more_than_the_best_alone() -> None:
 
 @pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.F1, Metric.BALANCED_ACCURACY])
 def test_the_shortfall_has_two_parts(metric: Metric) -> None:
-    """Half of it is the loss, half what is missing of the score; half a photo is never known."""
-    both = shortfall(metric, np.array([0.9, 1.0]), np.array([0.3, 0.3]), 100)
-    assert both[0] == pytest.approx((math.log(0.3) + math.log(0.105)) / 2)
-    assert both[1] == pytest.approx((math.log(0.3) + math.log(0.005)) / 2)
+    """Half of it is the loss, half what is missing of the score; a thousandth is never known."""
+    both = shortfall(metric, np.array([0.9, 1.0]), np.array([0.3, 0.3]))
+    assert both[0] == pytest.approx((math.log(0.3) + math.log(0.101)) / 2)
+    assert both[1] == pytest.approx((math.log(0.3) + math.log(0.001)) / 2)
 
 
 def test_under_log_loss_the_loss_is_all() -> None:
     """A score that is a loss is no share."""
-    found = shortfall(Metric.LOG_LOSS, np.array([3.0]), np.array([0.3]), 100)
+    found = shortfall(Metric.LOG_LOSS, np.array([3.0]), np.array([0.3]))
     assert found == pytest.approx(math.log(0.3))
 
 
 def stage_run(trained: Trained | None) -> float:
     """Return the shortfall of a stage run."""
-    return shortfall_of(Metric.ACCURACY, Node("key", tuned(), 0, None, trained=trained), 50)
+    return shortfall_of(Metric.ACCURACY, Node("key", tuned(), 0, None, trained=trained))
 
 
 def test_what_tells_nothing_falls_infinitely_short() -> None:
     """A stage run in training, without a calibrated loss, or whose score is no number."""
     told = Trained((-0.9, 0.4), 0.3, 1.0)
-    assert stage_run(told) == pytest.approx((math.log(0.3) + math.log(0.11)) / 2)
+    assert stage_run(told) == pytest.approx((math.log(0.3) + math.log(0.101)) / 2)
     for nothing in (None, replace(told, loss=None), replace(told, rank=(math.inf, math.inf))):
         assert stage_run(nothing) == math.inf
 

@@ -86,7 +86,7 @@ class Imagined:
         config: StudyConfig = config(),  # noqa: B008 - nothing changes it
     ) -> Action | None:
         """Ask what is next."""
-        explorer = Forecasting(config, "random", 100, 50)
+        explorer = Forecasting(config, "random", 100)
         return explorer.next_action(self.standing, given, may_begin=may_begin)
 
 
@@ -213,7 +213,7 @@ def test_what_failed_counts_as_the_worst() -> None:
     for position in (0, 1):
         warned.tree.enter(trial, position, f"{hash(failed.prefixes()[position])} 0")
     warned.tree.fail(f"{hash(failed)} 0")
-    explorer = Forecasting(config(), "random", 100, 50)
+    explorer = Forecasting(config(), "random", 100)
     expected = []
     for found in (calm, warned):
         forecast = explorer._forecast(explorer._known(found.standing))
@@ -240,7 +240,7 @@ def test_several_slots_get_different_trials() -> None:
 def test_the_same_is_decided_of_the_same() -> None:
     """Whoever asks, and how often: nothing is kept but what can be worked out again."""
     found = explored()
-    explorer = Forecasting(config(), "random", 100, 50)
+    explorer = Forecasting(config(), "random", 100)
     first = explorer.next_action(found.standing, (), may_begin=True)
     assert explorer.next_action(found.standing, (), may_begin=True) == first == found.asked()
 
@@ -248,15 +248,15 @@ def test_the_same_is_decided_of_the_same() -> None:
 def test_its_trials_wait_between_stages() -> None:
     """Each asks for every stage anew."""
     found = explored()
-    explorer = Forecasting(config(), "random", 100, 50)
+    explorer = Forecasting(config(), "random", 100)
     assert explorer.between_stages(next(iter(found.tree)), found.standing) is Verdict.WAIT
 
 
 def test_the_outlook_is_told_in_the_metric() -> None:
     """About the best score, less sure than it looks; as much time again brings something."""
-    outlook = Forecasting(config(), "random", 100, 50).outlook(explored().standing)
+    outlook = Forecasting(config(), "random", 100).outlook(explored().standing)
     assert outlook is not None
-    assert 0.8 < outlook.low < outlook.score < outlook.high < 1
+    assert 0.75 < outlook.low < outlook.score < outlook.high < 1
     assert 0 < outlook.gain < 0.2
     assert not outlook.flat
 
@@ -267,7 +267,7 @@ def test_there_is_no_outlook_on_a_few_runs(runs: int) -> None:
     found = Imagined()
     for rate in RATES[:runs]:
         found.add(schedule(stage(64, rate)), 0.5)
-    explorer = Forecasting(config(), "random", 100, 50)
+    explorer = Forecasting(config(), "random", 100)
     assert explorer.outlook(found.standing) is None
     for rate in RATES:
         found.add(schedule(stage(32, rate)), 0.5)
@@ -287,6 +287,6 @@ def test_where_all_is_known_the_outlook_is_flat() -> None:
     for seed in range(12):
         found.add(schedule(stage(64, 1e-3)), 0.9 + 0.002 * (seed % 3), seed=seed)
         found.add(schedule(stage(64, 1e-2)), 0.5 + 0.002 * (seed % 3), seed=seed)
-    outlook = Forecasting(asked, "random", 100, 50).outlook(found.standing)
+    outlook = Forecasting(asked, "random", 100).outlook(found.standing)
     assert outlook is not None
     assert outlook.flat

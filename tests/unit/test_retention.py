@@ -214,7 +214,7 @@ def test_what_is_expected_to_be_best_comes_first(
     expected = shortfalls and SimpleNamespace(of=lambda run: shortfalls.get(run, math.inf))
     monkeypatch.setattr("study.retention.expected_of", lambda *_: expected)
     world, study = Imagined(*[None] * 4), SimpleNamespace(id=1)
-    kept = Kept.of(Stored(world), study, 309)  # type: ignore[arg-type]
+    kept = Kept.of(Stored(world), study)  # type: ignore[arg-type]
     assert [each.trial.number for each in kept.ranking] == order
     assert (kept.checkpoints, kept.keys) == (world.checkpoints, world.keys)
     going = spare(kept, world.trials, world.tree, config(keep=2), ongoing=False)
@@ -227,7 +227,7 @@ def test_of_two_that_stay_the_expected_one_is_last_to_go(monkeypatch: pytest.Mon
     expected = SimpleNamespace(of=lambda run: -run)
     monkeypatch.setattr("study.retention.expected_of", lambda *_: expected)
     world, asked = Imagined(None, None), config(max_disk="1B")
-    kept = Kept.of(Stored(world), SimpleNamespace(id=1), 309)  # type: ignore[arg-type]
+    kept = Kept.of(Stored(world), SimpleNamespace(id=1))  # type: ignore[arg-type]
     going = spare(kept, world.trials, world.tree, asked, ongoing=False)
     staying = {each.path for each in world.checkpoints} - {each.checkpoint.path for each in going}
     assert staying == {"21-best"}
