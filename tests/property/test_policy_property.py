@@ -103,7 +103,8 @@ def test_to_go_is_exact_once_exploration_is_over(
     search.given = [GIVEN] * preset
     search.begin_again(later)
     foretold, before = search.to_go, ended(search)
-    decided = all(trial.role is Role.REPEAT for trial in search.running)
+    explored = len(search.exploring) >= later.budget.trials
+    decided = explored and all(trial.role is Role.REPEAT for trial in search.running)
     while search.running:
         end_one(search, data)
     assert ended(search) - before <= foretold
