@@ -322,7 +322,7 @@ class Search:
         self.sampler.end(self._suggested[number], score, self._position[number], state)
 
 
-Signal = Callable[[Metric, Node, int], float]
+Signal = Callable[[Metric, Node], float]
 
 
 def chosen(search: Search, nodes: Sequence[Node], signal: Signal) -> dict[str, float]:

@@ -132,7 +132,7 @@ def test_epochs_of_an_earlier_encore_have_no_calibrated_loss(old: Path) -> None:
     study = store.study("old")
     assert [each.calibrated_loss for each in store.epochs_of_study(study.id)] == [None]
     assert store.calibrated_losses(study) == {}
-    store.record_epoch(5, replace(epoch(2, hit=0.9, loss=0.1), calibrated_loss=0.25))
+    store.record_epoch(5, replace(epoch(2), accuracy=0.9, f1=0.9, calibrated_loss=0.25))
     assert [each.calibrated_loss for each in store.epochs(5)] == [None, 0.25]
     assert store.calibrated_losses(study) == {5: 0.25}
     store.close()

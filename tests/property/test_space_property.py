@@ -129,9 +129,7 @@ class Anywhere(BaseSampler):
 
     def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
         """Model all that is known."""
-        return {
-            name: each for name, each in self.known.items() if name in (self.told or self.known)
-        }
+        return self.known
 
     def sample_relative(self, *_: Any) -> dict[str, Any]:
         """Draw a value of each distribution."""
@@ -164,7 +162,9 @@ def test_whatever_a_sampler_says_becomes_a_choice(space: Space, data: st.DataObj
     assert all(value in values for value, values in draft.params.values())
     assert params_of(draft.schedule, space) is not None
     stored = running(draft.params, draft.notes)
-    study.sampler = Anywhere(data, chooser.values, stored.params)
+    study.sampler = Anywhere(
+        data, {n: each for n, (_, each) in draft.params.items()}, stored.params
+    )
     again = drafted(study, space, "random", np.random.default_rng(1))
     assert again.schedule == draft.schedule
     assert running(again.params, {}).params == stored.params
