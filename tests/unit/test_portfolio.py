@@ -65,7 +65,7 @@ def test_other_backbones_whose_weights_are_here_are_probed(monkeypatch: pytest.M
 def test_the_portfolio_is_of_schedules_in_the_space(facts: DataFacts) -> None:
     """All but the last, which has a hidden layer: so the sampler learns from them."""
     schedules, space = portfolio(facts, "tf_efficientnet_lite0", "pretrained"), space_for(facts)
-    assert len({schedule.digest for schedule in schedules}) == len(schedules) >= 7
+    assert len({schedule.digest for schedule in schedules}) == len(schedules) >= 6
     params = [params_of(schedule, space) for schedule in schedules]
     assert params[-1] is None
     assert all(params[:-1])
