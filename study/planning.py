@@ -245,10 +245,12 @@ def _measure(
 
 def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageTask:
     space = config.resolved_space
+    every = [space.of_stage(position) for position in range(max(space.n_stages))]
+    sizes = [size for choices in every for size in choices.get("batch_size", ())]
     stage = Stage(
         train=work.train,
         image_size=work.image_size,
-        batch_size=max(space.of_stage(0)["batch_size"]),
+        batch_size=max(sizes, default=Stage.batch_size),  # probes alone have none
         cycle_len=2,
         frozen=work.frozen,
         views=int(work.cached),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from study.planning import _affordable, _price
+from study.planning import _affordable, _price, _task
 from study.settings import load_config, settings_of
 from study.work import Work, work_of
 from tests.lab import LABELS, schedule, stage
@@ -85,6 +85,15 @@ def test_a_price_counts_passes_and_a_probe_none(tmp_path: Path) -> None:
     assert _price(timed, thrice, few, every) == pytest.approx(60 + 5)
     probe = Work("net", Train.PROBE, 32)
     assert _price(timed, probe, few, every) == pytest.approx(3 * 150 / 20)
+
+
+@pytest.mark.parametrize("train", list(Train))
+def test_a_space_that_begins_with_a_probe_is_timed(tmp_path: Path, train: Train) -> None:
+    """A probe has no batch size: what is timed has the largest of the stages that have one."""
+    asked = load_config(settings_of(data="photos", backbone="net"))
+    timed = _task(asked, "random", Work("net", train, 64), tmp_path / "task").stage
+    assert (timed.train, timed.image_size) == (train, 64)
+    assert timed.batch_size == max(asked.resolved_space.of_stage(1)["batch_size"])
 
 
 COSTS = [1.0, 4.0, 1.0, 4.0]
