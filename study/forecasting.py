@@ -76,6 +76,7 @@ class Forecasting:
     photos: int
     _points: dict[str, Point] = field(default_factory=dict, compare=False)
     _shortfalls: dict[str, float] = field(default_factory=dict, compare=False)
+    _latest: dict[tuple[str, ...], Forecast] = field(default_factory=dict, compare=False)
 
     def next_action(
         self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
@@ -135,7 +136,7 @@ class Forecasting:
         forecast: Forecast,
     ) -> tuple[Action, float]:
         pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
-        mean, sd = forecast.at([point_of(each.schedule, each.seed) for each in options], pending)
+        mean, sd = forecast.at([_end_of(option) for option in options], pending)
         gain = expected_improvement(mean, sd, float(forecast.known.min()))
         seconds = self._seconds(options, known)
         place = int((gain / seconds).argmax())
@@ -152,7 +153,7 @@ class Forecasting:
         """Return by how much the best shortfall would shrink for as much compute again."""
         new = self._new_ones(standing, (), (), self._best(standing, known, forecast))
         options = [*self._waiting(standing), *new]
-        points = [point_of(option.schedule, option.seed) for option in options]
+        points = [_end_of(option) for option in options]
         gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
         seconds = self._seconds(options, known)
         order = np.argsort(-gain / seconds, kind="stable")
@@ -233,11 +234,18 @@ class Forecasting:
         return [trial for trial in running if trial.number not in standing.waiting]
 
     def _forecast(self, known: Sequence[Node]) -> Forecast:
-        """Forecast from stage runs; one that failed counts as the worst of the others."""
+        """Forecast from stage runs; one that failed counts as the worst of the others.
+
+        The latest is kept: an outlook and the decision after it are made of the same.
+        """
         shortfalls = np.array([self._shortfall(node) for node in known])
-        worst = shortfalls[shortfalls < math.inf].max()
-        points = [self._point(node) for node in known]
-        return Forecast(points, np.minimum(shortfalls, worst))
+        told = tuple(f"{node.key} {found}" for node, found in zip(known, shortfalls, strict=True))
+        if told not in self._latest:
+            worst = shortfalls[shortfalls < math.inf].max()
+            points = [self._point(node) for node in known]
+            self._latest.clear()
+            self._latest[told] = Forecast(points, np.minimum(shortfalls, worst))
+        return self._latest[told]
 
     def _known(self, standing: Standing) -> list[Node]:
         """Return the stage runs that say something, of many those that say most."""
@@ -262,6 +270,10 @@ class Forecasting:
         if node.key not in self._points:
             self._points[node.key] = point_of(node.prefix, node.seed)
         return self._points[node.key]
+
+
+def _end_of(option: Option) -> Point:
+    return point_of(option.schedule, option.seed)
 
 
 def explorer_of(config: StudyConfig, weights: str, photos: int) -> Explorer:

@@ -125,10 +125,6 @@ class Suggestions:
             elif state is not State.RUNNING:
                 self.tell(frozen.number, state, score)
 
-    def note(self, name: str, value: Any) -> None:
-        """Attach to the study what Optuna's dashboard shows of it."""
-        self._study.set_user_attr(name, value)
-
     def _is_in_the_way(self, number: int) -> bool:
         """Tell whether the sampler could not learn from others beside a trial."""
         of_all = (optuna.samplers.TPESampler, optuna.samplers.RandomSampler)

@@ -9,15 +9,12 @@ import numpy as np
 
 from storage.records import Role, StageRun, State, Trial, stage_run_key
 from study.candidates import anywhere
-from study.config import Strategy, StudyConfig
-from study.forecasting import Forecasting
+from study.config import StudyConfig
+from study.forecasting import explorer_of
 from study.policy import (
     Action,
     Begin,
-    Explorer,
     GoOn,
-    Halving,
-    Independent,
     SearchPolicy,
     Standing,
     Stop,
@@ -27,7 +24,6 @@ from study.tree import Rank, StageTree, Trained, grow
 from trainers.schedule import Schedule, Train
 
 NOW = datetime.now(UTC)
-PHOTOS = 60
 
 
 class ImaginedSearch:
@@ -236,8 +232,4 @@ class ImaginedSearch:
 
 def policy_of(config: StudyConfig, given: Sequence[Schedule]) -> SearchPolicy:
     """Make what decides, as each process does."""
-    explorers: dict[Strategy, Explorer] = {
-        Strategy.FORECAST: Forecasting(config, "random", 100),
-        Strategy.ASHA: Halving(config),
-    }
-    return SearchPolicy(config, explorers.get(config.strategy, Independent(config)), given)
+    return SearchPolicy(config, explorer_of(config, "random", 100), given)

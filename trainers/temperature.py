@@ -19,7 +19,7 @@ _Table = NDArray[np.floating[Any]]
 def fit_temperature(
     labels: _Labels, probabilities: _Table, weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Give the temperature under which the photos' log loss is least (Guo et al. 2017).
+    """Return the temperature under which the photos' log loss is least (Guo et al. 2017).
 
     Takes n labels, the (n, C) probabilities and, unless each photo counts alike, n weights.
     Where all n are right, the bare loss asks for certainty, and a dear mistake would never be
@@ -34,7 +34,7 @@ def fit_temperature(
 def calibrated_loss(
     labels: _Labels, probabilities: _Table, weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Give the mean log loss, in nats, at the temperature that `fit_temperature` finds.
+    """Return the mean log loss, in nats, at the temperature that `fit_temperature` finds.
 
     Where all n are right, the doubt of that fit is left, of the order of 1 / n; elsewhere it
     changes next to nothing, as the loss is flat at its least. The same table gives the same loss
@@ -68,7 +68,7 @@ def _fit(labels: _Labels, logs: NDArray[np.float64], shares: NDArray[np.float64]
 
 
 def _logs(probabilities: _Table) -> NDArray[np.float64]:
-    """Give the logarithms less each photo's greatest, which is then nought."""
+    """Return the logarithms less each photo's greatest, which is then nought."""
     logs = np.maximum(probabilities, SMALLEST).astype(np.float64, order="C")
     np.log(logs, out=logs)
     logs -= logs.max(axis=1, keepdims=True)
@@ -76,5 +76,5 @@ def _logs(probabilities: _Table) -> NDArray[np.float64]:
 
 
 def _shares(labels: _Labels, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Give what each photo counts, (n,), together 1."""
+    """Return what each photo counts, (n,), together 1."""
     return np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()

@@ -29,7 +29,7 @@ RUNS = (2, 2, 1, 1, 3)
 
 @pytest.fixture
 def bounded(make_lab: MakeLab) -> MakeLab:
-    """Give what makes a lab that is bounded by a number of epochs, not by one of trials."""
+    """Return what makes a lab that is bounded by a number of epochs, not by one of trials."""
 
     def make(epochs: int, **settings: object) -> Lab:
         return make_lab(*SCRIPT, trials=None, budget=f"{SECONDS * epochs}s", **settings)

@@ -30,7 +30,7 @@ def photos(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss_of(evaluation: Evaluation, metric: Metric) -> float:
-    """Give the calibrated loss of predictions that are numbers."""
+    """Return the calibrated loss of predictions that are numbers."""
     found = calibrated_loss(evaluation, metric)
     assert found is not None
     assert np.isfinite(found)

@@ -14,7 +14,7 @@ Table = NDArray[np.float64]
 
 
 def softmax(logits: Table) -> Table:
-    """Give probabilities, (n, C)."""
+    """Return probabilities, (n, C)."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Table = odds / odds.sum(axis=1, keepdims=True)
     return shares
@@ -38,7 +38,7 @@ def right_by(*right: float) -> Evaluation:
 
 
 def loss_of(evaluation: Evaluation, metric: Metric = Metric.ACCURACY) -> float:
-    """Give the calibrated loss of predictions that are numbers."""
+    """Return the calibrated loss of predictions that are numbers."""
     found = calibrated_loss(evaluation, metric)
     assert found is not None
     return found

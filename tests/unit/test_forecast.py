@@ -41,7 +41,7 @@ def at(found: Forecast, *asked: tuple[Schedule, int]) -> tuple[list[float], list
 
 
 def known_by_rate(*shortfalls: float) -> dict[tuple[Schedule, int], float]:
-    """Give each rate a shortfall."""
+    """Return each rate a shortfall."""
     return {(tuned(rate), 0): found for rate, found in zip(RATES, shortfalls, strict=False)}
 
 
