@@ -42,6 +42,7 @@ def main() -> None:
             data=str(given.data),
             storage=f"sqlite:///{folder}/encore.db",
             space=DIGITS_SPACE,
+            portfolio=False,  # as without --data, where the digits are given no probes
             trials=given.trials,
             seed=given.seed,
             strategy=given.strategy,

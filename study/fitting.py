@@ -57,16 +57,18 @@ def facts_of(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
 def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
     """Return the schedules that a search begins with: probes, the preset, the portfolio, peers.
 
-    A trainer of one's own knows no probes, and the digits' space is known to do.
+    A trainer of one's own knows no probes. The digits' space is known to do, and what a backbone
+    sees in photos tells little of them: fitting their probes would take ten trials' time.
     """
     config = fit.config
     backbone, ours = config.resolved_space.backbone[0], config.trainer is None
+    portfolio_fits = config.portfolio and ours and config.data.source is not None
     given: list[Schedule] = []
-    if config.portfolio and ours:
+    if portfolio_fits:
         given += probes(fit.facts, backbone, weights)
     if config.preset:
         given.append(preset_schedule(config.preset, fit.facts, backbone, weights, probe=ours))
-    if config.portfolio and ours and not fit.own and config.data.source is not None:
+    if portfolio_fits and not fit.own:
         given += portfolio(fit.facts, backbone, weights)
         given += peers(fit.facts, backbone, weights)
     return tuple(dict.fromkeys(given))

@@ -196,6 +196,16 @@ class Forecast:
             variance -= np.square(self._solve(root, further)).sum(axis=0)
         return self._mean + across.T @ self._told, np.sqrt(np.maximum(variance, JITTER))
 
+    def improvement(self, mean: Array, sd: Array) -> Array:
+        """Return by how much each may be expected to lower what is expected of the best known.
+
+        What is to be expected of a stage run is known less well than it came out, for validation is
+        noisy: the knowledge gradient (Frazier, Powell & Dayanik 2009) of the run itself. Otherwise
+        the luck of other seeds, which no knowledge ends, would promise more than can be seen.
+        """
+        seen = np.square(sd) / np.hypot(sd, self.seen_noise)
+        return expected_improvement(mean, seen, float(self.known.min()))
+
     def least_of(self, points: Sequence[Point]) -> float:
         """Return how far below the best known the best of these may be expected to come out."""
         across = self._solve(self._root, self._covariance(self._points, points))

@@ -1,4 +1,4 @@
-"""The strategy `forecast`: train what promises most for each second that is still to be paid. Pure.
+"""The strategy `forecast`: train what promises most for the seconds still to be paid. Pure.
 
 Candidates are the trials that wait between two stages, what is given and was not tried yet, other
 seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one
@@ -19,7 +19,6 @@ from study.config import Strategy, StudyConfig
 from study.forecast import (
     Forecast,
     Point,
-    expected_improvement,
     point_of,
     shortfall_of,
     telling,
@@ -49,6 +48,10 @@ BEST = 3
 
 NEIGHBOURS, FRESH = 8, 16
 """How many neighbours each of them gets, and how many candidates come from anywhere."""
+
+PRICED = 0.5
+"""The power of the seconds that improvement is divided by: by all of them, a search would train
+little but the cheapest (benchmarks/README.md)."""
 
 FLAT = 0.5
 """As much compute again must be expected to bring this part of validation's noise."""
@@ -81,7 +84,7 @@ class Forecasting:
     def next_action(
         self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
     ) -> Action | None:
-        """Choose by expected improvement of the best final result per second."""
+        """Choose by expected improvement of the best final result and the seconds to it."""
         known = self._known(standing)
         if sum(not node.probe and not node.failed for node in known) < FEW:
             if may_begin:
@@ -137,9 +140,9 @@ class Forecasting:
     ) -> tuple[Action, float]:
         pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
         mean, sd = forecast.at([_end_of(option) for option in options], pending)
-        gain = expected_improvement(mean, sd, float(forecast.known.min()))
+        gain = forecast.improvement(mean, sd)
         seconds = self._seconds(options, known)
-        place = int((gain / seconds).argmax())
+        place = int((gain / seconds**PRICED).argmax())
         low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
         notes = {
             "why": options[place].why,
@@ -154,9 +157,9 @@ class Forecasting:
         new = self._new_ones(standing, (), (), self._best(standing, known, forecast))
         options = [*self._waiting(standing), *new]
         points = [_end_of(option) for option in options]
-        gain = expected_improvement(*forecast.at(points), float(forecast.known.min()))
         seconds = self._seconds(options, known)
-        order = np.argsort(-gain / seconds, kind="stable")
+        gain = forecast.improvement(*forecast.at(points))
+        order = np.argsort(-gain / seconds**PRICED, kind="stable")
         paid = sum(node.trained.seconds for node in known if node.trained)
         affordable = max(1, int((seconds[order].cumsum() <= paid).sum()))
         return forecast.least_of([points[place] for place in order[:affordable]])

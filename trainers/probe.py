@@ -16,7 +16,10 @@ MOST_LOGITS = 2**25
 """Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
 
 _ROUGH = 1e-3
-"""The tolerance of fits that are judged: a looser one would flatter weak penalties."""
+"""The tolerance of starts, and of fits that are judged: a looser one flatters weak penalties."""
+
+_FLAT = 1e-3
+"""The least curvature that is reckoned with, where all photos are right."""
 
 _UNJUDGED = 0.1
 """The penalty where no class has two photos, so that none can be held out."""
@@ -57,16 +60,18 @@ def fit_probe(
 class Regression:
     """Multinomial logistic regressions on the same inputs, fitted side by side, one per column.
 
-    `inputs` (n, R) are float64, for a minimum that does not depend on the way to it. Where there
-    are more inputs than samples, they are first turned to as many as there are samples, by
-    `turned`, (F, n), which changes no distance and so nothing about a fit with squared weights.
-    A column's coefficients are those of each input for each class, and below them the biases.
+    `inputs` (n, R) are float64, for a minimum that does not depend on the way to it. They are the
+    given ones, (n, F), turned by `turned`, (F, R), to their principal axes, of which there are no
+    more than samples: that changes no distance, and so nothing about a fit with squared weights.
+    `squares`, (R,), are the means of their squares. A column's coefficients are those of each input
+    for each class, and below them the biases.
     """
 
     inputs: Tensor
     labels: Tensor
     n_classes: int
-    turned: Tensor | None = None
+    turned: Tensor
+    squares: Tensor
 
     @classmethod
     def of(cls, inputs: Tensor, labels: Tensor, n_classes: int) -> "Regression":
@@ -74,10 +79,13 @@ class Regression:
         # Apple's GPUs do not know float64.
         device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
         inputs, labels = inputs.to(device).double(), labels.to(device)
-        if len(inputs) >= inputs.shape[1]:
-            return cls(inputs, labels, n_classes)
-        turned, shorter = torch.linalg.qr(inputs.T)
-        return cls(shorter.T.contiguous(), labels, n_classes, turned)
+        first = None
+        if len(inputs) < inputs.shape[1]:
+            first, shorter = torch.linalg.qr(inputs.T)
+            inputs = shorter.T
+        squares, axes = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
+        turned = axes if first is None else first @ axes
+        return cls((inputs @ axes).contiguous(), labels, n_classes, turned, squares.clamp(min=0))
 
     def fit(
         self,
@@ -85,48 +93,57 @@ class Regression:
         penalty: float,
         start: Tensor | None = None,
         *,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-6,
     ) -> Tensor:
         """Minimise for each column the mean log loss, weighted, plus penalty / 2 * squared weights.
 
         `weights` are (n, columns). Biases are free. `start`, such as the coefficients under another
-        penalty, spares iterations. Coefficients are about `tolerance` from the minimum, or nearer.
+        penalty, spares iterations, and so do the units in which they are sought: the loss is about
+        as curved in all of them at the start, which without one is a rough fit. `tolerance` is that
+        of the gradient there.
         """
         if start is None:
-            start = self.inputs.new_zeros(
-                self.inputs.shape[1] + 1, weights.shape[1] * self.n_classes
-            )
+            size = self.inputs.shape[1] + 1, weights.shape[1] * self.n_classes
+            start = self.fit(weights, penalty, self.inputs.new_zeros(size), tolerance=_ROUGH)
+        likely = self._logits(start).softmax(2)
+        curvature = (likely * (1 - likely)).mean().clamp(min=_FLAT)
+        units = torch.cat([curvature * self.squares + penalty, curvature[None]]).rsqrt()[:, None]
         shares = weights / weights.sum(0)
-        coefficients = start.clone().requires_grad_()
+        found = (start / units).requires_grad_()
         optimizer = torch.optim.LBFGS(
-            [coefficients],
+            [found],
             max_iter=500,
             history_size=20,
-            tolerance_grad=tolerance * min(1.0, penalty),  # the least curvature is the penalty
+            tolerance_grad=tolerance * min(1.0, penalty) ** 0.5,
             tolerance_change=0,
             line_search_fn="strong_wolfe",
         )
 
         def loss() -> Tensor:
             optimizer.zero_grad()
+            coefficients = found * units
             squares = coefficients[:-1].square().sum()
             total = (shares * self.losses(coefficients)).sum() + penalty / 2 * squares
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
-        return coefficients.detach()
+        return (found * units).detach()
 
     def losses(self, coefficients: Tensor) -> Tensor:
         """Return the log loss of each sample in each column, (n, columns)."""
-        logits = torch.addmm(coefficients[-1], self.inputs, coefficients[:-1])
-        logits = logits.view(len(self.inputs), -1, self.n_classes)
+        logits = self._logits(coefficients)
         truth = self.labels[:, None, None].expand(-1, logits.shape[1], 1)
         return logits.logsumexp(2) - logits.gather(2, truth)[:, :, 0]
 
+    def _logits(self, coefficients: Tensor) -> Tensor:
+        """Return those of each sample in each column, (n, columns, C)."""
+        logits = torch.addmm(coefficients[-1], self.inputs, coefficients[:-1])
+        return logits.view(len(self.inputs), -1, self.n_classes)
+
     def turned_back(self, weights: Tensor) -> Tensor:
         """Return the weights of the inputs as they were given."""
-        return weights if self.turned is None else self.turned @ weights
+        return self.turned @ weights
 
 
 def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> float:

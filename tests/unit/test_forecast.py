@@ -145,6 +145,15 @@ def test_expected_improvement_is_what_draws_improve() -> None:
     assert expected_improvement(mean, sd, best) == pytest.approx(gained, abs=2e-3)
 
 
+def test_what_validation_cannot_show_promises_little() -> None:
+    """Where its noise is small beside what is unknown, it takes nothing; else most of it."""
+    found = forecast(known_by_rate(-1.0, -1.4, -1.5))
+    best, noise = float(found.known.min()), found.seen_noise
+    mean, sd = np.full(3, best), noise * np.array([0.1, 1, 100])
+    shown = found.improvement(mean, sd) / expected_improvement(mean, sd, best)
+    assert shown == pytest.approx([0.1, 0.5**0.5, 1], rel=0.01)
+
+
 def test_the_best_of_several_improves_more_than_the_best_alone() -> None:
     """But less than all their improvements together, since one of them counts."""
     found = forecast(known_by_rate(-1.0, -1.4, -1.5))

@@ -139,6 +139,7 @@ def test_another_seed_of_the_best_is_begun() -> None:
         for size in (32, 64):
             for seed in range(3):
                 found.add(schedule(stage(size, rate)), score - (size == 32) * 0.2, seed=seed)
+    found.suggestion = schedule(stage(32, 1e-4))
     asked = load_config({"space": SPACE | {"n_stages": [1]}, "budget": {"trials": 99}})
     chosen = found.asked(config=asked)
     assert isinstance(chosen, Begin)
@@ -147,7 +148,7 @@ def test_another_seed_of_the_best_is_begun() -> None:
 
 
 def test_of_equals_the_cheaper_is_begun() -> None:
-    """Promise counts by the second: half as many pixels for the same promise come first."""
+    """Promise counts by its seconds: half as many pixels for the same promise come first."""
     found = Imagined()
     for size, seconds in ((32, 5.0), (64, 50.0)):
         for rate in (3e-4, 1e-3, 3e-3):
