@@ -11,18 +11,18 @@ from typing import NoReturn
 
 import typer
 
-from study.commands.checking import check_data
-from study.commands.choosing import best, compare
+from study.commands.best import best, compare
+from study.commands.check_data import check_data
 from study.commands.console import err
+from study.commands.exit_codes import FAILED, INTERRUPTED, NOBODY_READS, exit_code, sentence
 from study.commands.explain import explain
 from study.commands.export import export
+from study.commands.history import dashboard, doctor, gc, ls, show, tree
 from study.commands.predict import predict
-from study.commands.reading import dashboard, doctor, gc, ls, show, tree
 from study.commands.report import report
 from study.commands.reproduce import reproduce
-from study.commands.searching import plan, repeat, search
-from study.exits import FAILED, INTERRUPTED, NOBODY_READS, exit_code, sentence
-from study.interruption import is_deaf_to, leave_the_terminal
+from study.commands.search import plan, repeat, search
+from study.searching.signals import is_deaf_to, leave_the_terminal
 from study.views.terminal import LogLine
 from trainers.interrupts import TERMINATIONS
 

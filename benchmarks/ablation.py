@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from recipe_task import BACKBONE, Answer, Asked, PhotoList, Stopwatch, command_line
 
-from study.fitting import facts_of
-from study.portfolio import portfolio
+from study.config.portfolio import portfolio
+from study.searching.fitting import facts_of
 from trainers.base import BEST, LAST, StageTask
 from trainers.classifier import load
 from trainers.data.cache import Cache

@@ -22,10 +22,10 @@ from contestants import markdown, say
 from numpy.typing import NDArray
 from recipe_task import BACKBONE, PhotoList, cpu_seconds
 
-from study.candidates import anywhere
-from study.fitting import facts_of
+from study.config.portfolio import DataFacts, portfolio, probes, space_for
 from study.forecast import shortfall
-from study.portfolio import DataFacts, portfolio, probes, space_for
+from study.searching.candidates import anywhere
+from study.searching.fitting import facts_of
 from trainers.base import BEST, LAST, StageTask
 from trainers.classifier import load
 from trainers.data.cache import Cache

@@ -29,19 +29,19 @@ from scipy.stats import norm
 from storage.database import open_database
 from storage.predictions import StoredPredictions
 from storage.store import Store
-from study.choosable import Choosable
-from study.crossfit import compare, folds_of, score
-from study.ensemble import cross_fitted, ensemble, greedy
-from study.goals import Goal
-from study.naming import score_text
-from study.pool import scorer_of
-from study.scoring import Candidates, Criterion, Scorer
-from study.selection import Asked, Selection
-from study.selector import best, find_study, manifest_of
-from study.soup import soup
-from study.soup_choice import FOLDS, choose_soup, corrected, held_out, of_predictions
-from study.statistics import By, Trials, choose, chooser, honest_number
-from study.thresholds import operate
+from study.formatting import score_text
+from study.selection.best import best, find_study, manifest_of
+from study.selection.candidates import scorer_of
+from study.selection.choosable import Choosable
+from study.selection.ensemble import cross_fitted, ensemble, greedy
+from study.selection.goals import Goal
+from study.selection.result import Asked, Selection
+from study.selection.soup import soup
+from study.selection.soup_choice import FOLDS, choose_soup, corrected, held_out, of_predictions
+from study.selection.thresholds import operate
+from study.statistics.crossfit import compare, folds_of, score
+from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.selection_bias import By, Trials, choose, chooser, honest_number
 from trainers.classifier import load
 from trainers.data.manifest import Split
 from trainers.decision import Decision

@@ -21,12 +21,12 @@ from contestants import markdown, say
 from ray.cluster_utils import Cluster
 from stamped import StampedRecipe
 
+from study.config.loading import load_config, settings_of
 from study.engines.base import Engine, EpochEnded, StageEnded, StageFailed
-from study.engines.cluster import ClusterEngine
 from study.engines.processes import ProcessEngine
-from study.settings import load_config, settings_of
-from study.slots import Slot, slots_of
-from study.training import recipe
+from study.engines.ray_cluster import ClusterEngine
+from study.engines.setup import recipe
+from study.engines.slots import Slot, slots_of
 from trainers.allowance import usable_cpus
 from trainers.base import StageTask, Trainer
 from trainers.data.digits import digits_folder

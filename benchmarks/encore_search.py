@@ -8,9 +8,9 @@ from pathlib import Path
 
 from wiring import METRIC
 
-from study.choices import DIGITS_SPACE
-from study.progress import EpochFinished, Progress
-from study.searching import search
+from study.config.space import DIGITS_SPACE
+from study.events import EpochFinished, Progress
+from study.searching.search import search
 
 
 class Told:

@@ -11,9 +11,9 @@ from contestants import markdown
 from stamped import LABELS, Gaps, StampedRecipe, gaps, spread
 from wiring import searching
 
-from study.choices import PHOTO_SPACE
+from study.config.space import PHOTO_SPACE
 from study.engines.processes import ProcessEngine
-from study.slots import slots_of
+from study.engines.slots import slots_of
 
 HEADER = (
     "strategy",

@@ -31,13 +31,13 @@ from wiring import METRIC, STUDY, Clocked, ClockedSuggestions, searching
 from storage.database import open_database
 from storage.records import Role
 from storage.store import Store
-from study.choices import PHOTO_SPACE
+from study.config.space import PHOTO_SPACE
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
-from study.optuna_storage import optuna_storage
-from study.slots import slots_of
-from study.space import suggest_schedule
+from study.engines.slots import slots_of
+from study.searching.optuna_storage import optuna_storage
+from study.searching.suggest import suggest_schedule
 from trainers.base import StageTask
 from trainers.synthetic import SyntheticTrainer
 

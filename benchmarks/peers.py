@@ -20,8 +20,8 @@ from idle import row
 from plain_optuna import PlainLoop, sampler_of
 from stamped import Gaps, StampedRecipe, gaps
 
-from study.choices import PHOTO_SPACE
-from study.optuna_storage import optuna_storage
+from study.config.space import PHOTO_SPACE
+from study.searching.optuna_storage import optuna_storage
 
 
 def optimize(seconds: float, trials: int, jobs: int, sampler: str) -> tuple[float, Gaps]:

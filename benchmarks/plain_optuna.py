@@ -13,8 +13,8 @@ import optuna
 from lists import Lists
 from wiring import METRIC
 
-from study.choices import Space
-from study.space import suggest_schedule
+from study.config.space import Space
+from study.searching.suggest import suggest_schedule
 from trainers.base import BEST, LAST, StageTask, Trainer
 from trainers.metrics import EpochMetrics
 from trainers.schedule import Schedule

@@ -33,14 +33,16 @@ from policies_table import MOMENTS, tables
 from policy_worlds import PORTFOLIO, PROBES, SCENARIOS, WEIGHTS, Result, World
 
 from storage.records import Role, State, Trial, stage_run_key
-from study import forecast, forecasting
-from study.candidates import anywhere
-from study.choices import Space
-from study.config import Budget, StudyConfig
-from study.drafts import drafted, running
+from study import forecast
+from study.config.portfolio import TYPICAL
+from study.config.schema import Budget, StudyConfig
+from study.config.space import Space
 from study.forecast import LEAST_SHARE, Forecast, point_of, shortfall_of
-from study.forecasting import Forecasting, Option
-from study.policy import (
+from study.searching import forecasting
+from study.searching.candidates import anywhere
+from study.searching.drafts import drafted, running
+from study.searching.forecasting import Forecasting, Option
+from study.searching.policy import (
     Begin,
     Explorer,
     GoOn,
@@ -51,9 +53,8 @@ from study.policy import (
     Stop,
     Verdict,
 )
-from study.portfolio import TYPICAL
-from study.space import params_of
-from study.tree import Node, StageTree, Trained
+from study.searching.suggest import params_of
+from study.stage_tree import Node, StageTree, Trained
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 

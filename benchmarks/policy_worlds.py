@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import spearmanr
 
-from study.candidates import anywhere
-from study.choices import Space, StageChoices
-from study.portfolio import TYPICAL, portfolio, probes, space_for
+from study.config.portfolio import TYPICAL, portfolio, probes, space_for
+from study.config.space import Space, StageChoices
+from study.searching.candidates import anywhere
 from trainers.schedule import CropType, Schedule, Stage, Train
 
 Array = NDArray[np.float64]

@@ -17,8 +17,8 @@ from ray.tune.search.optuna import OptunaSearch
 from sharing import Ground
 from wiring import METRIC, Counted
 
-from study.choices import Space
-from study.space import suggest_schedule
+from study.config.space import Space
+from study.searching.suggest import suggest_schedule
 
 LONGEST = 1000
 """Epochs that no schedule has."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from contestants import markdown, say
 
-from study.reporting import report
+from study.report.write import report
 from tests.studies import NAME, write_study
 
 SIZES = ((1, 2, 20), (50, 2, 150), (2000, 2, 150), (2000, 10, 300))

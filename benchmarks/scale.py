@@ -31,12 +31,12 @@ from wiring import Clock, ClockedSuggestions, searching
 
 from storage.database import open_database
 from storage.store import Store
-from study.choices import PHOTO_SPACE
+from study.config.space import PHOTO_SPACE
 from study.engines.base import EpochEnded, Event, StageEnded
-from study.growth import show_tree
-from study.listing import list_trials, show_trial
-from study.optuna_storage import optuna_storage
-from study.selector import best
+from study.history.tree import show_tree
+from study.history.trials import list_trials, show_trial
+from study.searching.optuna_storage import optuna_storage
+from study.selection.best import best
 from tests.studies import NAME, write_study
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics

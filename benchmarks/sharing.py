@@ -15,7 +15,7 @@ from plain_optuna import PlainLoop, in_memory
 from surface import SurfaceTrainer
 from wiring import Counted, Curve, Labels, searching, spent_until
 
-from study.choices import PHOTO_SPACE, Space, StageChoices
+from study.config.space import PHOTO_SPACE, Space, StageChoices
 from study.engines.inline import InlineEngine
 from trainers.base import Trainer
 from trainers.synthetic import SyntheticTrainer

@@ -11,7 +11,7 @@ from statistics import median, quantiles
 
 import numpy as np
 
-from study.slots import Slot
+from study.engines.slots import Slot
 from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics
 from trainers.synthetic import SyntheticTrainer

@@ -24,8 +24,8 @@ from wiring import METRIC
 from storage.database import open_database
 from storage.records import Role
 from storage.store import Store
-from study.choices import PHOTO_SPACE
-from study.space import suggest_schedule
+from study.config.space import PHOTO_SPACE
+from study.searching.suggest import suggest_schedule
 from tests.postgres import Server
 from trainers.base import StageTask
 from trainers.synthetic import SyntheticTrainer

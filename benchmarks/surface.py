@@ -22,8 +22,8 @@ from statistics import median
 import numpy as np
 from scipy.stats import spearmanr
 
-from study.choices import PHOTO_SPACE, Space
-from study.space import suggest_schedule
+from study.config.space import PHOTO_SPACE, Space
+from study.searching.suggest import suggest_schedule
 from trainers.annealing import cycle_of
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, Evaluation

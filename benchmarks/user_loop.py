@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-from study.choices import DIGITS_SPACE
-from study.space import suggest_schedule
+from study.config.space import DIGITS_SPACE
+from study.searching.suggest import suggest_schedule
 from trainers.annealing import lr_multiplier
 from trainers.backbone import Network, build_network
 from trainers.schedule import Stage

@@ -15,14 +15,14 @@ from storage.database import open_database
 from storage.patience import Patience
 from storage.store import Store
 from storage.vault import Vault
-from study.coordinator import Coordinator
+from study.config.loading import load_config, settings_of
 from study.engines.base import Engine
-from study.forecasting import explorer_of
-from study.policy import SearchPolicy
-from study.progress import Listener
-from study.settings import load_config, settings_of
-from study.space import describe_space
-from study.suggestions import Suggestions
+from study.events import Listener
+from study.searching.coordinator import Coordinator
+from study.searching.forecasting import explorer_of
+from study.searching.optuna_study import Suggestions
+from study.searching.policy import SearchPolicy
+from study.searching.suggest import describe_space
 from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics, Metric
 

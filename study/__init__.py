@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.config import ConfigError, StudyConfig
-    from study.failures import TooManyFailures
-    from study.pool import NothingToSelect
-    from study.searching import SearchOutcome, search
-    from study.selection import Selection
-    from study.selector import best
-    from study.settings import load_config
+    from study.config.loading import load_config
+    from study.config.schema import ConfigError, StudyConfig
+    from study.searching.failures import TooManyFailures
+    from study.searching.search import SearchOutcome, search
+    from study.selection.best import best
+    from study.selection.candidates import NothingToSelect
+    from study.selection.result import Selection
 
 __all__ = [
     "ConfigError",
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "ConfigError": "config",
-    "NothingToSelect": "pool",
-    "SearchOutcome": "searching",
-    "Selection": "selection",
-    "StudyConfig": "config",
-    "TooManyFailures": "failures",
-    "best": "selector",
-    "load_config": "settings",
-    "search": "searching",
+    "ConfigError": "config.schema",
+    "NothingToSelect": "selection.candidates",
+    "SearchOutcome": "searching.search",
+    "Selection": "selection.result",
+    "StudyConfig": "config.schema",
+    "TooManyFailures": "searching.failures",
+    "best": "selection.best",
+    "load_config": "config.loading",
+    "search": "searching.search",
 }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from storage.store import Store
-from study.naming import count_text, time_text
+from study.formatting import count_text, time_text
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from storage.errors import StudyNotFound, StudyTooOld
 from storage.records import ManifestRecord, StudyRecord
 from storage.redaction import redact, redact_word
 from storage.store import Store
-from study.choices import SPACE_VERSION
-from study.config import ConfigError, Strategy, StudyConfig
-from study.refusals import section_in
-from study.settings import load_config
-from study.space import describe_space, space_changes, space_of
+from study.config.loading import load_config
+from study.config.schema import ConfigError, Strategy, StudyConfig
+from study.config.space import SPACE_VERSION
+from study.config.validation import section_in
+from study.searching.suggest import describe_space, space_changes, space_of
 from trainers.data.manifest import Manifest
 
 

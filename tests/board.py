@@ -3,7 +3,7 @@
 import optuna
 from optuna.trial import TrialState
 
-from study.optuna_storage import optuna_storage
+from study.searching.optuna_storage import optuna_storage
 
 
 def optuna_rows(url: str, name: str, trials: int) -> None:

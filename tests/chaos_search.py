@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import safetensors
 
-from study.slots import Slot
+from study.engines.slots import Slot
 from trainers.base import Trainer
 from trainers.synthetic import SyntheticTrainer, _skill
 
@@ -39,7 +39,7 @@ def make_lab(
 ) -> "Lab":
     """Return the study in a folder; an epoch takes so many seconds."""
     from study.engines import processes
-    from study.slots import slots_of
+    from study.engines.slots import slots_of
     from tests.chaos_search import build  # workers do not know this module as `__main__`
     from tests.lab import Lab
 
@@ -78,7 +78,7 @@ def check_weights(lab: "Lab") -> int:
 def be_elsewhere(host: str, ahead: float, stale: float) -> None:
     """Have this process be on another machine, with a clock of its own."""
     import storage.database
-    from study import ownership
+    from study.searching import ownership
 
     class Clock(datetime):
         @classmethod

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from study.choosable import Choosable
-from study.scoring import Candidates, Scorer, criterion_of
+from study.selection.choosable import Choosable
+from study.statistics.scoring import Candidates, Scorer, criterion_of
 from trainers.metrics import Metric
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from study.engines.base import Engine
-from study.slots import Slot
+from study.engines.slots import Slot
 from tests.engines import TRAINER
 from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics
 
 if TYPE_CHECKING:
-    from study.engines.cluster import ClusterEngine
+    from study.engines.ray_cluster import ClusterEngine
 
 ROOT = Path(__file__).parents[1]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -89,7 +89,7 @@ class OnRay:
     def make(self, trainer: Trainer, _folder: Path) -> Engine:
         """Give an engine for tasks in any folder."""
         if self.engine is None:
-            from study.engines.cluster import ClusterEngine
+            from study.engines.ray_cluster import ClusterEngine
 
             self._cluster = cluster()
             address = self._cluster.__enter__().address

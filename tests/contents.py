@@ -11,7 +11,7 @@ import numpy as np
 
 from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, Role, StageRun, State, StudyRecord, Trial
-from study.growth import ShownTree, StageNode
+from study.history.tree import ShownTree, StageNode
 from study.report.contents import Contents
 from tests.lab import schedule, stage
 from trainers.data.manifest import Manifest, Photo, Split

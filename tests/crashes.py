@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 from storage.records import State
-from study.progress import Progress
+from study.events import Progress
 from tests.lab import Bench, Lab, Noting
 from trainers.base import BEST, LAST, StageTask
 from trainers.metrics import EpochMetrics

@@ -17,7 +17,7 @@ import safetensors
 from study.engines.base import Engine, EpochEnded, Event
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
-from study.slots import Slot, slots_of
+from study.engines.slots import Slot, slots_of
 from trainers.base import BEST, LAST, StageTask, Trainer
 from trainers.metrics import EpochMetrics
 from trainers.synthetic import SyntheticTrainer

@@ -8,19 +8,11 @@ from datetime import UTC, datetime
 import numpy as np
 
 from storage.records import Role, StageRun, State, Trial, stage_run_key
-from study.candidates import anywhere
-from study.config import StudyConfig
-from study.forecasting import explorer_of
-from study.policy import (
-    Action,
-    Begin,
-    GoOn,
-    SearchPolicy,
-    Standing,
-    Stop,
-    Verdict,
-)
-from study.tree import Rank, StageTree, Trained, grow
+from study.config.schema import StudyConfig
+from study.searching.candidates import anywhere
+from study.searching.forecasting import explorer_of
+from study.searching.policy import Action, Begin, GoOn, SearchPolicy, Standing, Stop, Verdict
+from study.stage_tree import Rank, StageTree, Trained, grow
 from trainers.schedule import Schedule, Train
 
 NOW = datetime.now(UTC)

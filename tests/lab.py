@@ -20,18 +20,18 @@ from storage.places import open_vault
 from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
 from storage.store import Store
 from storage.vault import Vault
-from study.config import StudyConfig
-from study.coordinator import Coordinator
-from study.drafts import Draft
+from study.config.loading import load_config, settings_of
+from study.config.schema import StudyConfig
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
-from study.forecasting import explorer_of
-from study.ownership import Ownership
-from study.policy import SearchPolicy
-from study.progress import Progress
-from study.settings import load_config, settings_of
-from study.space import describe_space
-from study.suggestions import Suggestions
+from study.events import Progress
+from study.searching.coordinator import Coordinator
+from study.searching.drafts import Draft
+from study.searching.forecasting import explorer_of
+from study.searching.optuna_study import Suggestions
+from study.searching.ownership import Ownership
+from study.searching.policy import SearchPolicy
+from study.searching.suggest import describe_space
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split
 from trainers.metrics import EpochMetrics

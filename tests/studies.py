@@ -24,8 +24,8 @@ from storage.tables import (
     TrialRow,
     TrialStageRow,
 )
-from study.optuna_storage import optuna_storage
 from study.report.contents import Contents
+from study.searching.optuna_storage import optuna_storage
 from tests.contents import make_contents
 from trainers.data.manifest import Manifest
 from trainers.metrics import Evaluation

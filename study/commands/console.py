@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from study.config import StudyConfig
+from study.config.schema import StudyConfig
 from study.views.document import json_text
 from study.views.terminal import Terminal
 

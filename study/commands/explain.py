@@ -44,7 +44,7 @@ def explain(
     if weights and study:
         raise typer.BadParameter("give --weights or --study, not both")
 
-    from study.explain import explain as run
+    from study.deployment.explain import explain as run
     from study.printable import visible
 
     explained = run(

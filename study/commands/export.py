@@ -25,7 +25,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the best weights as a folder that works without Encore, with a model card."""
-    from study.export import export as write
+    from study.deployment.export import export as write
 
     kinds = list(dict.fromkeys(formats or [Format.ONNX]))
     done = write(weights, to, formats=kinds, study=study, storage=storage, verify_on=verify_on)

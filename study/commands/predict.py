@@ -16,7 +16,7 @@ from study.commands.console import (
     out,
     print_json,
 )
-from study.exits import FAILED
+from study.commands.exit_codes import FAILED
 
 Inputs = Annotated[
     list[str],
@@ -45,7 +45,7 @@ def predict(
     if weights and study:
         raise typer.BadParameter("give --weights or --study, not both")
 
-    from study.predict import predict as run
+    from study.deployment.predict import predict as run
     from study.views.predictions import Tally, print_table, write_csv
 
     found = run(

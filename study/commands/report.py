@@ -10,7 +10,7 @@ import typer
 from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
 
 if TYPE_CHECKING:
-    from study.reporting import Written
+    from study.report.write import Written
 
 To = Annotated[Path, typer.Option(help="File to write; what it held is replaced.", metavar="FILE")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
@@ -36,8 +36,8 @@ def report(
     if watch and as_json:
         raise typer.BadParameter("give --watch or --json, not both")
 
-    from study.reporting import report as write
-    from study.reporting import watch as keep_writing
+    from study.report.write import report as write
+    from study.report.write import watch as keep_writing
 
     if not watch:
         done = write(study, storage=storage, to=to, top=top, csv=csv)

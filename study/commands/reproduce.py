@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
-from study.exits import FAILED
+from study.commands.exit_codes import FAILED
 
 
 def reproduce(
@@ -21,9 +21,9 @@ def reproduce(
 
     Exit code 1 if other predictions come, or other weights though nothing has changed.
     """
-    from study.reproduce import reproduce as make_again
-    from study.reproduce import what_made
-    from study.views.live import SearchView
+    from study.provenance.reproduce import reproduce as make_again
+    from study.provenance.reproduce import what_made
+    from study.views.progress import SearchView
     from study.views.provenance import print_provenance, print_reproduction
 
     with SearchView(err) as view:

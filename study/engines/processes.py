@@ -10,8 +10,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.slots import Slot
 from study.engines.worker import Broken, Build, Order, Word, work
-from study.slots import Slot
 from trainers.base import StageTask
 from trainers.interrupts import held_back
 from trainers.spawning import without_main

@@ -16,7 +16,7 @@ from typing import Any
 
 from study.engines.base import EpochEnded
 from study.engines.inline import InlineEngine
-from study.slots import Slot
+from study.engines.slots import Slot
 from trainers import interrupts
 from trainers.base import StageTask, Trainer
 

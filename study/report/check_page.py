@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from study.checking import Checked
+from study.datasets.check import Checked
 from study.report.thumbnails import thumbnails
-from study.views.checked import plain
+from study.views.data_check import plain
 
 MOST_PAIRS, MOST_DOUBTS, MOST_FLAWS = 200, 100, 100
 """So many of each kind are shown, the worst first: a page should stay below 20 MB."""

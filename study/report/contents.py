@@ -15,14 +15,14 @@ from storage.places import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, StageRun, StudyRecord, Trial
 from storage.store import Store
-from study.calibration import Labels
-from study.config import StudyConfig
-from study.growth import ShownTree, show_tree
-from study.mirroring import at_hand
-from study.pool import NothingToSelect
-from study.schedules import ScheduleLine
-from study.selection import Asked, Selection
-from study.selector import Selector, find_study, manifest_of
+from study.config.schema import StudyConfig
+from study.datasets.download import at_hand
+from study.history.tree import ShownTree, show_tree
+from study.selection.best import Selector, find_study, manifest_of
+from study.selection.candidates import NothingToSelect
+from study.selection.result import Asked, Selection
+from study.selection.schedule_ranking import ScheduleLine
+from study.statistics.calibration import Labels
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.data.sources import DatasetError
 

@@ -14,13 +14,13 @@ from typing import Any
 import jinja2
 
 from storage.records import State
-from study.naming import count_text, score_text, time_text
+from study.formatting import count_text, score_text, time_text
 from study.printable import visible
 from study.report.contents import Contents
 from study.report.figures.style import Panel
 from study.report.pictures import Pictures, pairs, photos_json
-from study.report.worst import Explanation, worst_of
-from study.schedules import cheapest
+from study.report.worst_errors import Explanation, worst_of
+from study.selection.schedule_ranking import cheapest
 from study.wording import stage_table
 from trainers.schedule import Schedule
 

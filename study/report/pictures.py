@@ -8,7 +8,7 @@ from typing import Any
 
 from study.report.contents import Contents
 from study.report.thumbnails import thumbnails
-from study.report.worst import worst_of
+from study.report.worst_errors import worst_of
 
 MOST_IN_CELLS, MOST_PAIRS = 240, 24
 """So many photos, at most, are shown of the confusion matrix, and so many pairs of duplicates."""

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.goals import Goal
-from study.thresholds import CONFIDENCE, Operation, photos_needed
-from study.tradeoff import TradeOff
+from study.selection.goals import Goal
+from study.selection.thresholds import CONFIDENCE, Operation, photos_needed
+from study.selection.tradeoff import TradeOff
 
 CURVE_SHOWN = 8
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from study.predict import Prediction, Predictions, Unreadable
+from study.deployment.predict import Prediction, Predictions, Unreadable
 from study.printable import fit, harmless, visible
 from trainers.decision import Decision
 

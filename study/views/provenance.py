@@ -3,11 +3,11 @@
 from rich.console import Console
 from rich.markup import escape
 
-from study.drift import Drift
-from study.naming import score_text
-from study.origin import FileState
-from study.provenance import Provenance
-from study.reproduce import Reproduction
+from study.formatting import score_text
+from study.provenance.drift import Drift
+from study.provenance.lookup import FileState
+from study.provenance.record import Provenance
+from study.provenance.reproduce import Reproduction
 from trainers.metrics import Metric
 
 _STATES = {

@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.comparing import Comparison, Side
-from study.final_test import FinalTest
-from study.naming import count_text, schedule_text, score_text, time_text
-from study.schedules import cheapest
-from study.scoring import Criterion
-from study.selection import Selection
-from study.statistics import By
+from study.formatting import count_text, schedule_text, score_text, time_text
+from study.selection.compare import Comparison, Side
+from study.selection.final_test import FinalTest
+from study.selection.result import Selection
+from study.selection.schedule_ranking import cheapest
+from study.statistics.scoring import Criterion
+from study.statistics.selection_bias import By
 from study.views.costs import print_operation
 from trainers.schedule import Schedule
 

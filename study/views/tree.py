@@ -5,8 +5,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from storage.records import State
-from study.growth import ShownTree, StageNode
-from study.naming import score_text, time_text
+from study.formatting import score_text, time_text
+from study.history.tree import ShownTree, StageNode
 from trainers.metrics import Metric
 from trainers.schedule import Train
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import cli
-from study.explain import picture_name
-from study.selector import best
-from study.views.sheet import MAX_BYTES, Picture, coloured, draw_picture, draw_sheet
+from study.deployment.contact_sheet import MAX_BYTES, Picture, coloured, draw_picture, draw_sheet
+from study.deployment.explain import picture_name
+from study.selection.best import best
 from tests.tiny_search import copy_of, search_in
 
 CLASSES = "bright [red]", "dark \u2740"

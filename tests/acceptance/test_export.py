@@ -16,9 +16,9 @@ from markdown_it import MarkdownIt
 from PIL import ExifTags, Image
 
 import cli
-from study.config import StudyConfig
-from study.model_card import plain
-from study.selector import best
+from study.config.schema import StudyConfig
+from study.deployment.model_card import plain
+from study.selection.best import best
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
 from trainers.checkpoint import save_weights

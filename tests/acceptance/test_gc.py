@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import cli
-from study.mirroring import local_data
-from study.ownership import Ownership
+from study.datasets.download import local_data
+from study.searching.ownership import Ownership
 from tests.lab import Lab
 from tests.object_store import ObjectStore
 from trainers.data.cache import Cache

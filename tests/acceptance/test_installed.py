@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from cli import run
-from study.config import Budget, Data, Halving, Keeping, Seeds, StudyConfig
-from study.presets import grid_schedules
-from study.prices import Costs
-from study.settings import load_config
+from study.config.costs import Costs
+from study.config.loading import load_config
+from study.config.presets import grid_schedules
+from study.config.schema import Budget, Data, Halving, Keeping, Seeds, StudyConfig
 from tests.cluster import needs_ray
 from tests.object_store import ObjectStore
 from tests.tiny_photos import reds_and_blues

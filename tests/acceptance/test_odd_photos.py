@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cli import run
-from study.listing import list_trials
+from study.history.trials import list_trials
 
 ROOT = Path(__file__).parents[2]
 Cli = Callable[..., subprocess.CompletedProcess[str]]

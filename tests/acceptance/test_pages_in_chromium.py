@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from study.checking import check_data
+from study.datasets.check import check_data
 from study.report.check_page import write_check_page
-from study.reporting import report
+from study.report.write import report
 from tests.board import optuna_rows
 from tests.browser import PHONE, WIDE, chromium, needs_chromium, visit
 from tests.scenes import save, scene

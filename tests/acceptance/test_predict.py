@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import cli
-from study.predict import Prediction, predict
+from study.deployment.predict import Prediction, predict
 from study.printable import visible
 from study.views import predictions
 from tests.tiny_training import card_of, network_of, noise

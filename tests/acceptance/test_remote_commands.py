@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cli
-from study.searching import search
+from study.searching.search import search
 from tests.lab import Lab, schedule, stage
 from tests.object_store import ObjectStore
 from tests.tiny_training import noise
@@ -59,8 +59,8 @@ def test_a_wrong_address_is_one_sentence_before_any_work(
 ) -> None:
     """Exit code 1, no secret, nothing written: not after the first stage."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("study.mirroring.PATIENCE", 0)
-    monkeypatch.setattr("study.searching.CHECK_WITHIN", 0)
+    monkeypatch.setattr("study.datasets.download.PATIENCE", 0)
+    monkeypatch.setattr("study.searching.search.CHECK_WITHIN", 0)
     for name, value in variables.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     if not variables.get("AWS_ACCESS_KEY_ID", "there"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cli
-from study.selector import best
+from study.selection.best import best
 from tests.tiny_search import copy_of, search_in
 
 CLASSES = "<b onclick=alert(1)>bright", "dark \"'&\u2740"

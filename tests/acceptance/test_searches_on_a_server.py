@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.listing import list_trials
+from study.history.trials import list_trials
 from tests.postgres import PASSWORD, QUOTED, Server
 from tests.tiny_search import SETTINGS
 from tests.tiny_training import noise

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import cli
-from study.ownership import Ownership
+from study.searching.ownership import Ownership
 from tests.lab import Lab
 from trainers.data.digits import digits_folder
 

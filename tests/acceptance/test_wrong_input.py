@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import cli
-from study.exits import NOBODY_READS
+from study.commands.exit_codes import NOBODY_READS
 from tests.lab import Lab
 
 ROOT = Path(__file__).parents[2]

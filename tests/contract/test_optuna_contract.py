@@ -8,8 +8,8 @@ import pytest
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study._frozen import FrozenStudy
 
-from study.board.decorated import DecoratedStorage
-from study.optuna_storage import PatientStorage
+from study.dashboard.optuna_overlay import DecoratedStorage
+from study.searching.optuna_storage import PatientStorage
 
 SIGNATURES: dict[Callable[..., Any], str] = {
     RDBStorage._create_new_trial: "self, study_id, template_trial",
@@ -24,7 +24,7 @@ KNOWN_PRIVATE = {"_get_best_trial_id", "_get_trials", "_set_trial_param", "_crea
 """The private verbs of Optuna's storage that ours repeats while a server is away."""
 
 CHANGED = (
-    "Optuna has changed {}: look at study/optuna_storage.py and study/board/decorated.py, which "
+    "Optuna has changed {}: look at study/searching/optuna_storage.py and study/dashboard/optuna_overlay.py, which "
     "stand in its place, before you raise the version in pyproject.toml"
 )
 

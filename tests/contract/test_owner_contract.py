@@ -22,7 +22,7 @@ from storage.ownership import fenced
 from storage.records import State, StudyRecord
 from storage.store import Store
 from storage.tables import StudyRow
-from study.optuna_storage import optuna_storage
+from study.searching.optuna_storage import optuna_storage
 from tests.contract.conftest import (
     NOW,
     STALE,

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from storage.records import State
-from study.cleaning import clean_weights
-from study.progress import EpochFinished, TrialFinished
+from study.events import EpochFinished, TrialFinished
+from study.history.cleanup import clean_weights
 from study.studies import plain_config
 from tests.crashes import crashes, dies_at
 from tests.engines import Interleaved

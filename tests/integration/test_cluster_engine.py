@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from study.config import ConfigError
-from study.engines.away import AwayWorker, BuildAway
+from study.config.loading import load_config, settings_of
+from study.config.schema import ConfigError
 from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
-from study.planning import plan
-from study.settings import load_config, settings_of
-from study.slots import Slot
-from study.training import make_engine
+from study.engines.remote_worker import AwayWorker, BuildAway
+from study.engines.setup import make_engine
+from study.engines.slots import Slot
+from study.searching.plan import plan
 from tests import lab
 from tests.cluster import NODE, ROOT, cluster, crash, needs_ray
 from tests.contract.conftest import told
@@ -66,7 +66,7 @@ def placed(_slot: Slot, cache: Path, place: Path) -> Trainer:
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Give what makes an engine on a cluster; afterwards no process of its is left."""
-    from study.engines.cluster import ClusterEngine
+    from study.engines.ray_cluster import ClusterEngine
 
     made: list[Any] = []
 
@@ -186,7 +186,7 @@ def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They come through Ray, so nothing is decoded there and no disk is shared."""
-    from study.engines import cluster as engines
+    from study.engines import ray_cluster as engines
 
     monkeypatch.setattr(engines, "AwayWorker", Distant)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "theirs"))
@@ -214,7 +214,7 @@ def test_a_cluster_without_the_devices_asked_for_is_told_in_a_sentence(tmp_path:
     """Nobody waits for GPUs where there are none, and Ray is left."""
     import ray
 
-    from study.engines.cluster import ClusterEngine
+    from study.engines.ray_cluster import ClusterEngine
 
     build = partial(placed, place=tmp_path)
     with cluster() as nodes:
@@ -278,7 +278,7 @@ def test_other_versions_are_told_in_a_sentence(
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setattr("study.engines.joining.knock", lambda _: None)
+    monkeypatch.setattr("study.engines.ray_connection.knock", lambda _: None)
     with pytest.raises(ConnectionError, match=rf"other versions.*Ray {ray.__version__}"):
         make("10.0.0.1:6379")
 
@@ -287,7 +287,7 @@ def test_without_ray_the_engine_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sentence, and no traceback of an import."""
-    monkeypatch.setattr("study.training.find_spec", lambda _: None)
+    monkeypatch.setattr("study.engines.setup.find_spec", lambda _: None)
     config = load_config({"engine": "ray", "storage": f"sqlite:///{tmp_path / 'a.db'}"})
     with pytest.raises(ConfigError, match=r"\[ray\]"):
         make_engine(config, None, [])  # type: ignore[arg-type]
@@ -357,7 +357,7 @@ with join(None):
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_cluster_of_our_own_ends_with_the_search(tmp_path: Path, *, killed: bool) -> None:
     """After kill -9, too, none of Ray's processes is left: its agents would stay on."""
-    from study.engines import joining  # Ray
+    from study.engines import ray_connection as joining  # Ray
 
     command = [sys.executable, "-c", HELD]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import binomtest
 
 from storage.errors import StudyNotFound
-from study.comparing import Comparison, compare
-from study.config import ConfigError
-from study.intervals import wilson
-from study.selector import best
+from study.config.schema import ConfigError
+from study.selection.best import best
+from study.selection.compare import Comparison, compare
+from study.statistics.intervals import wilson
 from tests.lab import Lab
 from tests.told import Run, search_as_told
 from trainers.checkpoint import NotOurWeights

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from storage.records import Role, State
-from study.config import Sampler
-from study.failures import TooManyFailures
-from study.naming import weights_name
-from study.portfolio import TYPICAL, portfolio, probes, space_for
-from study.progress import EpochFinished, Progress, StageStarted, TrialFinished
-from study.suggestions import _sampler
+from study.config.portfolio import TYPICAL, portfolio, probes, space_for
+from study.config.schema import Sampler
+from study.events import EpochFinished, Progress, StageStarted, TrialFinished
+from study.formatting import weights_name
+from study.searching.failures import TooManyFailures
+from study.searching.optuna_study import _sampler
 from tests.lab import LABELS, SECONDS, Lab, Noting, optuna_study, schedule, stage
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, Metric

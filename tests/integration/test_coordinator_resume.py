@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from study.progress import EpochFinished
+from study.events import EpochFinished
 from tests.crashes import check_end, crash_in, crashes, dies_at
 from tests.lab import LABELS, Bench, Lab, Noting, schedule, stage
 from trainers.base import LAST, StageTask

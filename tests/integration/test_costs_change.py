@@ -5,8 +5,8 @@ from typing import Any
 
 from storage.database import open_database
 from storage.store import Store
-from study.config import StudyConfig
-from study.settings import load_config
+from study.config.loading import load_config
+from study.config.schema import StudyConfig
 from study.studies import open_study, plain_config, stored_config
 from trainers.data.manifest import Manifest
 

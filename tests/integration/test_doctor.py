@@ -14,10 +14,10 @@ from storage.database import open_database
 from storage.ownership import Claim
 from storage.records import Kind
 from storage.store import Store
-from study import doctor as module
-from study.cleaning import clean_strays
-from study.doctor import Finding, Level, doctor
-from study.ownership import STALE_AFTER
+from study.history import doctor as module
+from study.history.cleanup import clean_strays
+from study.history.doctor import Finding, Level, doctor
+from study.searching.ownership import STALE_AFTER
 from tests.lab import Lab, schedule, stage
 
 MakeLab = Callable[..., Lab]

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from study.choices import PHOTO_SPACE
-from study.fitting import facts_of, fit
-from study.policy import Independent, SearchPolicy
-from study.portfolio import space_for
-from study.searching import _warn_of_moving
-from study.settings import load_config, settings_of
-from study.slots import slots_of
-from study.space import describe_space
+from study.config.loading import load_config, settings_of
+from study.config.portfolio import space_for
+from study.config.space import PHOTO_SPACE
+from study.engines.slots import slots_of
+from study.searching.fitting import facts_of, fit
+from study.searching.policy import Independent, SearchPolicy
+from study.searching.search import _warn_of_moving
+from study.searching.suggest import describe_space
 from tests.lab import Lab
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule, Stage, Train

@@ -10,11 +10,11 @@ from PIL import ImageOps
 
 from storage.database import open_database
 from storage.store import Store
-from study.config import StudyConfig
-from study.freezing import Frozen, freeze_data
-from study.progress import Notice, Progress
-from study.searching import search
-from study.settings import load_config, settings_of
+from study.config.loading import load_config, settings_of
+from study.config.schema import StudyConfig
+from study.datasets.freeze import Frozen, freeze_data
+from study.events import Notice, Progress
+from study.searching.search import search
 from tests.scenes import save, scene
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, keep_together
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from storage.records import Kind, Role
-from study.weights_files import WeightsFiles
+from study.searching.checkpoints import WeightsFiles
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, in_last, metrics_of, network_of, same
 from trainers.base import BEST, LAST

@@ -13,10 +13,10 @@ from PIL import Image
 import cli
 from storage.errors import RemoteUnusable
 from storage.mirror import JOURNAL
-from study.again import with_data
-from study.mirroring import at_hand, local_data
-from study.progress import Progress, Working
-from study.settings import load_config, settings_of
+from study.config.loading import load_config, settings_of
+from study.datasets.download import at_hand, local_data
+from study.events import Progress, Working
+from study.provenance.retrain import with_data
 from tests.object_store import ObjectStore
 from tests.photo_servers import Answering, Google, served
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest
@@ -238,7 +238,7 @@ def test_a_server_that_fails_is_not_taken_for_missing_photos(
     handler.status = 403
     with pytest.raises(RemoteUnusable, match="refuses access"):
         bring(automl(f"http://{where}"))
-    monkeypatch.setattr("study.mirroring.PATIENCE", 0.3)
+    monkeypatch.setattr("study.datasets.download.PATIENCE", 0.3)
     handler.status = 503
     with pytest.raises(RemoteUnusable, match="cannot be reached"):
         bring(automl(f"http://{where}"))

@@ -11,8 +11,8 @@ from PIL import Image
 from storage.errors import RemoteUnusable
 from storage.mirror import JOURNAL, mirror
 from storage.remote import Remote
-from study.mirroring import at_hand, local_data
-from study.progress import Notice, Progress
+from study.datasets.download import at_hand, local_data
+from study.events import Notice, Progress
 from tests.object_store import ObjectStore
 from trainers.data.manifest import Manifest, build_manifest
 

@@ -14,10 +14,10 @@ from storage.database import open_database
 from storage.errors import StudyTooOld
 from storage.records import stage_run_key
 from storage.store import Store
-from study.choices import SPACE_VERSION
-from study.config import Budget
-from study.searching import repeat
-from study.selector import best
+from study.config.schema import Budget
+from study.config.space import SPACE_VERSION
+from study.searching.search import repeat
+from study.selection.best import best
 from study.studies import refuse_old, stored_config
 from tests.lab import Lab
 from trainers.schedule import Schedule

@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from storage.patience import Patience
-from study.optuna_storage import PatientStorage, optuna_storage
+from study.searching.optuna_storage import PatientStorage, optuna_storage
 from tests.studies import open_at_once
 
 NAME = "of-many"

@@ -21,8 +21,8 @@ from storage.errors import StudyInUse
 from storage.ownership import Claim
 from storage.records import Role
 from storage.store import Store
-from study import ownership
-from study.ownership import STALE_AFTER, DatabaseReplaced, Ownership
+from study.searching import ownership
+from study.searching.ownership import STALE_AFTER, DatabaseReplaced, Ownership
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 
@@ -116,7 +116,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 def elsewhere() -> AbstractContextManager[object]:
     """Have this process be on another machine, of which only its heartbeat tells."""
-    return mock.patch("study.ownership.socket.gethostname", return_value="another")
+    return mock.patch("study.searching.ownership.socket.gethostname", return_value="another")
 
 
 def take_over(store: Store, token: str, after: timedelta) -> None:
@@ -189,7 +189,7 @@ def test_a_slow_clock_costs_nobody_the_study(store: Store, monkeypatch: pytest.M
     slow = (datetime.now(UTC) - 2 * STALE_AFTER + timedelta(seconds=n) for n in count())
     behind = mock.patch("storage.ownership.clock", side_effect=lambda _: next(slow))
     with elsewhere(), behind, Ownership(store, 1) as mine:
-        monkeypatch.setattr("study.ownership.socket.gethostname", lambda: "here")
+        monkeypatch.setattr("study.searching.ownership.socket.gethostname", lambda: "here")
         wait_for(lambda: (owner := store.owner(1)) and owner.heartbeat_at < real - STALE_AFTER)
         with pytest.raises(StudyInUse, match="on another"), Ownership(store, 1, said.append):
             pass

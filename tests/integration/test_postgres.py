@@ -22,10 +22,10 @@ from storage.patience import Patience, PatientStore
 from storage.records import Role
 from storage.store import Store
 from storage.tables import Base, is_ours
-from study import ownership
-from study.optuna_storage import optuna_storage
-from study.ownership import STALE_AFTER, Ownership
-from study.progress import EpochFinished, Progress
+from study.events import EpochFinished, Progress
+from study.searching import ownership
+from study.searching.optuna_storage import optuna_storage
+from study.searching.ownership import STALE_AFTER, Ownership
 from tests.engines import until
 from tests.lab import Lab, schedule, stage
 from tests.postgres import PASSWORD, QUOTED, USER, Server, free_port, line

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from study.config.loading import load_config
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
-from study.settings import load_config
-from study.slots import Slot, slots_of
-from study.training import recipe
+from study.engines.setup import recipe
+from study.engines.slots import Slot, slots_of
 from tests import lab
 from tests.contract.conftest import told
 from tests.engines import THREADS, Watched, all_dead, lives, read, until, watched, workers, write

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from study import reporting
-from study.config import ConfigError
-from study.report.worst import Explanation
-from study.reporting import Written, report, watch
-from study.selector import best
+from study.config.schema import ConfigError
+from study.report import write as reporting
+from study.report.worst_errors import Explanation
+from study.report.write import Written, report, watch
+from study.selection.best import best
 from tests.lab import Lab
 
 

@@ -18,9 +18,9 @@ import cli
 from storage.database import open_database
 from storage.records import Kind
 from storage.store import Store
-from study.origin import FileState
-from study.reproduce import reproduce, what_made
-from study.searching import search
+from study.provenance.lookup import FileState
+from study.provenance.reproduce import reproduce, what_made
+from study.searching.search import search
 from tests.tiny_training import noise
 from trainers.base import StageTask
 from trainers.checkpoint import NotOurWeights, read_card, read_weights, save_weights

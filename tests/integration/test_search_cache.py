@@ -11,10 +11,10 @@ import pytest
 from storage.database import open_database
 from storage.records import State
 from storage.store import Store
-from study.choices import Space
-from study.progress import Listener, Notice, Progress, SearchStarted, StageStarted, Working
-from study.searching import search
-from study.space import views_of
+from study.config.space import Space
+from study.events import Listener, Notice, Progress, SearchStarted, StageStarted, Working
+from study.searching.search import search
+from study.searching.suggest import views_of
 from tests.tiny_training import noise, tensors
 from trainers.data import scale
 from trainers.data.manifest import DatasetError

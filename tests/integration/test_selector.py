@@ -12,12 +12,12 @@ from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.records import RankedTrial, Role, State, stage_run_key
 from storage.store import Store
-from study import selector
-from study.pool import NothingToSelect
-from study.portfolio import TYPICAL, probes
-from study.selection import Asked
-from study.selector import best, copy_weights
-from study.statistics import By
+from study.config.portfolio import TYPICAL, probes
+from study.selection import best as selector
+from study.selection.best import best, copy_weights
+from study.selection.candidates import NothingToSelect
+from study.selection.result import Asked
+from study.statistics.selection_bias import By
 from tests.lab import Lab, schedule, stage
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split

@@ -15,11 +15,11 @@ from storage.database import open_database
 from storage.records import Checkpoint, Trial
 from storage.store import Store
 from storage.vault import Vault
-from study.ensemble import kept_weights
-from study.exits import exit_code, sentence
-from study.searching import search
-from study.selector import NothingToSelect
-from study.soup import Strangers, soup
+from study.commands.exit_codes import exit_code, sentence
+from study.searching.search import search
+from study.selection.best import NothingToSelect
+from study.selection.ensemble import kept_weights
+from study.selection.soup import Strangers, soup
 from tests.tiny_training import noise
 from trainers.checkpoint import read_card, read_weights, save_weights
 from trainers.classifier import load

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from storage.records import Kind, Role, State, stage_run_key
-from study.choices import PHOTO_SPACE
-from study.config import Strategy
-from study.progress import TrialFinished
+from study.config.schema import Strategy
+from study.config.space import PHOTO_SPACE
+from study.events import TrialFinished
 from tests.crashes import check_end, crashes, dies_at
 from tests.lab import Lab, optuna_study, schedule, stage
 from trainers.schedule import Schedule

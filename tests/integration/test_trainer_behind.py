@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from storage.records import State
-from study.listing import show_trial
-from study.progress import EpochFinished, TrialFinished
-from study.selector import best
+from study.events import EpochFinished, TrialFinished
+from study.history.trials import show_trial
+from study.selection.best import best
 from tests.crashes import Behind, check_end, crash_in, crashes, dies_at
 from tests.lab import LABELS, Bench, Lab, schedule, stage
 from trainers.base import LAST

@@ -21,7 +21,7 @@ import pytest
 from study.engines import processes
 from study.engines.base import StageEnded
 from study.engines.processes import ProcessEngine
-from study.slots import Slot, slots_of
+from study.engines.slots import Slot, slots_of
 from tests import lab
 from tests.contract.conftest import told
 from tests.engines import Watched, read, until, watched, workers

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.candidates import anywhere
-from study.choices import PHOTO_SPACE, Space
+from study.config.portfolio import TYPICAL, portfolio, space_for
+from study.config.space import PHOTO_SPACE, Space
 from study.forecast import Forecast, Point, _similarity, point_of
-from study.portfolio import TYPICAL, portfolio, space_for
+from study.searching.candidates import anywhere
 
 SPACES = st.sampled_from([PHOTO_SPACE, space_for(TYPICAL)])
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from storage.records import Kind, State
-from study.cleaning import clean_weights
+from study.history.cleanup import clean_weights
 from tests.engines import Interleaved
 from tests.lab import Lab, schedule, stage
 

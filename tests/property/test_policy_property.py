@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from storage.records import Role, State
-from study.config import StudyConfig
-from study.settings import load_config, settings_of
+from study.config.loading import load_config, settings_of
+from study.config.schema import StudyConfig
 from tests.imagined import ImaginedSearch
 from trainers.schedule import Schedule, Stage
 

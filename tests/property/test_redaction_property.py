@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import cli
 from storage.redaction import redact, redact_text
-from study.config import StudyConfig
-from study.drift import typed
+from study.config.schema import StudyConfig
+from study.provenance.drift import typed
 from study.studies import plain_config
 from study.views.terminal import LogLine
 

@@ -10,10 +10,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from storage.records import Role, State
-from study.choices import Space, StageChoices
-from study.config import Strategy, StudyConfig
-from study.policy import Begin, GoOn, Stop
-from study.settings import load_config
+from study.config.loading import load_config
+from study.config.schema import Strategy, StudyConfig
+from study.config.space import Space, StageChoices
+from study.searching.policy import Begin, GoOn, Stop
 from tests.imagined import ImaginedSearch
 from trainers.schedule import Schedule, Stage
 

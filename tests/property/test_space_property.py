@@ -15,9 +15,9 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler
 
-from study.choices import Space, StageChoices
-from study.drafts import distribution_of, drafted, running
-from study.space import (
+from study.config.space import Space, StageChoices
+from study.searching.drafts import distribution_of, drafted, running
+from study.searching.suggest import (
     Params,
     describe_space,
     params_of,

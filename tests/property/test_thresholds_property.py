@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from study.thresholds import Goal, fit_decision, operate
+from study.selection.thresholds import Goal, fit_decision, operate
 from trainers.decision import REJECTED, Decision
 from trainers.temperature import fit_temperature
 

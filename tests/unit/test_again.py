@@ -11,10 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from study.again import Compared, compare_files, compare_tensors, settings_as_made, with_data
-from study.config import StudyConfig
-from study.reproduce import sweep
-from study.settings import load_config, settings_of
+from study.config.loading import load_config, settings_of
+from study.config.schema import StudyConfig
+from study.provenance.reproduce import sweep
+from study.provenance.retrain import (
+    Compared,
+    compare_files,
+    compare_tensors,
+    settings_as_made,
+    with_data,
+)
 from trainers.base import Precision
 
 GPU = {"device": "NVIDIA H200, bf16", "deterministic": "yes"}

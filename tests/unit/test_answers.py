@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from study import answers
-from study.answers import read_answers
-from study.config import ConfigError
+from study.config.schema import ConfigError
+from study.selection import predictions_csv as answers
+from study.selection.predictions_csv import read_answers
 
 CLASSES = ("roses", "tulips ❀")
 PHOTOS = ("valid/roses/1.png", "valid/roses/x, y.png", "valid/tulips ❀/1.png")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.engines.away import AwayWorker, read_whole, write_whole
 from study.engines.base import EpochEnded, StageEnded
-from study.slots import Slot, check_cluster_devices, shares_of
+from study.engines.remote_worker import AwayWorker, read_whole, write_whole
+from study.engines.slots import Slot, check_cluster_devices, shares_of
 from tests import lab
 from tests.engines import Late
 from trainers.base import BEST, LAST, StageTask, Trainer

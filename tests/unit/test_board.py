@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from storage.records import Trial
-from study.board import exhibits
-from study.board.exhibits import Exhibit, Exhibits
-from study.board.guard import Guard
-from study.board.notes import Predicted, note_on, plain
-from study.board.pictures import CLASSES, draw_confusion, draw_curves, draw_words
+from study.dashboard import artifacts as exhibits
+from study.dashboard.artifacts import Exhibit, Exhibits
+from study.dashboard.guard import Guard
+from study.dashboard.notes import Predicted, note_on, plain
+from study.dashboard.pictures import CLASSES, draw_confusion, draw_curves, draw_words
 from tests.lab import Lab
 
 HOSTILE = ("<script>alert(1)</script>", "a|b", "`x` [y](javascript:z)\n# big")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from study.config import ConfigError
-from study.predict import find_photos
-from study.settings import read_toml
+from study.config.loading import read_toml
+from study.config.schema import ConfigError
+from study.deployment.predict import find_photos
 from trainers.checkpoint import NotOurWeights, read_card
 from trainers.data import room as room_module
 from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, UnreadablePhoto, read_photo

@@ -5,10 +5,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from study.candidates import anywhere, neighbours
-from study.choices import PHOTO_SPACE, Space, StageChoices
-from study.portfolio import TYPICAL, portfolio, space_for
-from study.space import params_of
+from study.config.portfolio import TYPICAL, portfolio, space_for
+from study.config.space import PHOTO_SPACE, Space, StageChoices
+from study.searching.candidates import anywhere, neighbours
+from study.searching.suggest import params_of
 from trainers.schedule import Schedule
 
 SPACE = Space(

@@ -5,10 +5,18 @@ from typing import Any
 
 import pytest
 
-from study.choices import StageChoices
-from study.config import DIGITS_SPACE, PHOTO_SPACE, ConfigError, Preset, Sampler, Space, StudyConfig
-from study.portfolio import TYPICAL, space_for
-from study.settings import load_config, settings_of
+from study.config.loading import load_config, settings_of
+from study.config.portfolio import TYPICAL, space_for
+from study.config.schema import (
+    DIGITS_SPACE,
+    PHOTO_SPACE,
+    ConfigError,
+    Preset,
+    Sampler,
+    Space,
+    StudyConfig,
+)
+from study.config.space import StageChoices
 from trainers.metrics import Metric
 
 SPACE: dict[str, Any] = {"image_size": [64], "batch_size": [32]}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from study.goals import Goal
-from study.thresholds import Operation
-from study.tradeoff import TradeOff
+from study.selection.goals import Goal
+from study.selection.thresholds import Operation
+from study.selection.tradeoff import TradeOff
 from study.views.costs import print_operation
 from trainers.decision import Decision
 

@@ -18,11 +18,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from storage.records import State
-from study.choices import DIGITS_SPACE, PHOTO_SPACE, Space
-from study.config import Sampler
-from study.drafts import Draft, distribution_of, drafted, running
-from study.space import params_of
-from study.suggestions import Suggestions
+from study.config.schema import Sampler
+from study.config.space import DIGITS_SPACE, PHOTO_SPACE, Space
+from study.searching.drafts import Draft, distribution_of, drafted, running
+from study.searching.optuna_study import Suggestions
+from study.searching.suggest import params_of
 from tests.lab import optuna_study
 from trainers.metrics import Metric
 from trainers.schedule import Schedule

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study.drift import Drift, command_line, commit, commit_of, differing, searched_by
+from study.provenance.drift import Drift, command_line, commit, commit_of, differing, searched_by
 
 OID = "# branch.oid 56f3d37d\n# branch.head main\n"
 

@@ -15,11 +15,18 @@ from rich.console import Console
 from scipy.stats import norm
 
 from storage.records import Kind
-from study.choosable import choosable
-from study.crossfit import CrossFit, compare, folds_of, paired_p, score
-from study.ensemble import EnsembleResult, Member, cross_fitted, ensemble, greedy, kept_weights
-from study.selector import NothingToSelect
-from study.views.better import print_ensemble
+from study.selection.best import NothingToSelect
+from study.selection.choosable import choosable
+from study.selection.ensemble import (
+    EnsembleResult,
+    Member,
+    cross_fitted,
+    ensemble,
+    greedy,
+    kept_weights,
+)
+from study.statistics.crossfit import CrossFit, compare, folds_of, paired_p, score
+from study.views.ensembles import print_ensemble
 from tests.choices import could_be
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
@@ -100,7 +107,7 @@ def test_blocks_choose_what_the_whole_chooses(monkeypatch: pytest.MonkeyPatch) -
     """A library too big to be looked at at once is looked at in parts, to the same end."""
     tables, labels = tables_of(9, 50)
     whole = greedy(tables, labels, 5, Metric.F1)
-    monkeypatch.setattr("study.ensemble.ENTRIES", 310)
+    monkeypatch.setattr("study.selection.ensemble.ENTRIES", 310)
     assert greedy(tables, labels, 5, Metric.F1) == whole
 
 
@@ -353,7 +360,7 @@ def test_of_many_epochs_each_run_s_best_are_read(
     with finished.reading() as (store, study, vault):
         kept, _ = kept_weights(store, vault, study)
         runs = {run.id for run in store.stage_runs(study.id) if store.epochs(run.id)}
-        monkeypatch.setattr("study.choosable.EPOCHS", len(runs) - 1)
+        monkeypatch.setattr("study.selection.choosable.EPOCHS", len(runs) - 1)
         could = choosable(store, study, finished.manifest, kept)
     assert len({run for run, _ in could.epochs}) == len(could.epochs) == len(runs) - 1
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from storage.records import State
-from study.calibration import reliability
 from study.report.contents import Contents, read_contents
 from study.report.figures.confusion import class_table, confusion
 from study.report.figures.curves import curves, details_of
@@ -23,8 +22,9 @@ from study.report.figures.style import LONGEST, Panel, shown
 from study.report.figures.trade_off import trade_off
 from study.report.figures.tree import MOST_NODES, boxes_of, stage_tree
 from study.report.panels import panels
-from study.scoring import auroc
-from study.thresholds import Goal, operate
+from study.selection.thresholds import Goal, operate
+from study.statistics.calibration import reliability
+from study.statistics.scoring import auroc
 from tests.contents import HOSTILE, SECONDS, make_contents
 from tests.lab import Lab, schedule, stage
 from trainers.data.manifest import Manifest
@@ -223,7 +223,7 @@ def test_of_many_classes_the_most_confused_are_shown() -> None:
 
 
 def test_the_reliability_diagram_says_what_calibration_says() -> None:
-    """Its two errors are those of `study.calibration.reliability`."""
+    """Its two errors are those of `study.statistics.calibration.reliability`."""
     made = make_contents(classes=4, each=60)
     found, _ = answers_of(made)
     assert found is not None

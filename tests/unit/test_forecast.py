@@ -16,7 +16,7 @@ from study.forecast import (
     shortfall_of,
     telling,
 )
-from study.tree import Node, Trained
+from study.stage_tree import Node, Trained
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage, Train

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from storage.records import Role, State, Trial
-from study.config import StudyConfig
+from study.config.loading import load_config
+from study.config.schema import StudyConfig
 from study.forecast import point_of
-from study.forecasting import FEW, Forecasting
-from study.policy import Action, Begin, GoOn, Standing, Stop, Verdict
-from study.settings import load_config
-from study.tree import StageTree, Trained
+from study.searching.forecasting import FEW, Forecasting
+from study.searching.policy import Action, Begin, GoOn, Standing, Stop, Verdict
+from study.stage_tree import StageTree, Trained
 from tests.lab import schedule, stage
 from trainers.schedule import Schedule
 

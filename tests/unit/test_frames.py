@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from study.frames import frames, write_csvs
 from study.report.contents import Contents, read_contents
+from study.report.tables import frames, write_csvs
 from tests.contents import HOSTILE, make_contents
 from tests.lab import Lab
 from trainers.data.manifest import Photo, Split

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from study.config import ConfigError, StudyConfig
-from study.goals import Goal, goal_of, parse_recalls
-from study.prices import Costs
-from study.settings import load_config
+from study.config.costs import Costs
+from study.config.loading import load_config
+from study.config.schema import ConfigError, StudyConfig
+from study.selection.goals import Goal, goal_of, parse_recalls
 
 PLANES = ("A380", "B747")
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from study import interruption
+from study.searching import signals as interruption
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 

@@ -21,21 +21,26 @@ FLOORS = ("trainers", "storage", "study", "cli")
 """From the ground up: a floor may import itself and those before it."""
 
 ROOMS = {
-    "optuna": ("study.suggestions", "study.drafts", "study.optuna_storage", "study.board"),
-    "optuna_dashboard": ("study.dashboard",),
+    "optuna": (
+        "study.searching.optuna_study",
+        "study.searching.drafts",
+        "study.searching.optuna_storage",
+        "study.dashboard",
+    ),
+    "optuna_dashboard": ("study.dashboard.serve",),
     "sqlalchemy": ("storage",),
     "alembic": ("storage",),
     "fsspec": ("storage.remote",),
     "s3fs": (),
     "gcsfs": (),
-    "ray": ("study.engines.cluster", "study.engines.joining"),
+    "ray": ("study.engines.ray_cluster", "study.engines.ray_connection"),
     "rich": ("study.commands", "study.views"),
-    "typer": ("cli", "study.flags", "study.commands"),
+    "typer": ("cli", "study.commands.search_flags", "study.commands"),
     "click": ("cli",),
-    "pandas": ("study.frames",),
+    "pandas": ("study.report.tables",),
     "plotly": ("study.report",),
     "jinja2": ("study.report",),
-    "matplotlib": ("study.board.pictures",),
+    "matplotlib": ("study.dashboard.pictures",),
     "cleanlab": ("trainers.data.inspect.labels",),
     "captum": ("trainers.attribution",),
     "onnx": ("trainers.exporting",),
@@ -51,7 +56,7 @@ LIGHT = (
     "trainers.data.pixels",
     "trainers.data.cache",
     "trainers.data.decoding",
-    "study.cleaning",
+    "study.history.cleanup",
     "trainers.allowance",
 )
 """What has to do with decoded photos, and no need of torch."""
@@ -114,9 +119,9 @@ def _in(node: ast.AST, source: str, *, runs: bool) -> Iterator[Import]:
 
 def test_the_reader_of_imports_reads() -> None:
     """The other tests here stand on something: known imports are found, with their kind."""
-    assert Import("study.config", "pydantic", True) in imports()
-    assert Import("study.coordinator", "study.suggestions", False) in imports()
-    assert Import("study.dashboard", "optuna_dashboard", False) in imports()
+    assert Import("study.config.schema", "pydantic", True) in imports()
+    assert Import("study.searching.coordinator", "study.searching.optuna_study", False) in imports()
+    assert Import("study.dashboard.serve", "optuna_dashboard", False) in imports()
     assert len(modules()) > 50
 
 

@@ -12,15 +12,8 @@ from rich.console import Console
 
 from storage.records import Role, State, Trial
 from study.budget import DeviceTime
-from study.progress import (
-    EpochFinished,
-    Notice,
-    SearchStarted,
-    StageStarted,
-    TrialFinished,
-    Working,
-)
-from study.views.live import SearchView
+from study.events import EpochFinished, Notice, SearchStarted, StageStarted, TrialFinished, Working
+from study.views.progress import SearchView
 from tests.lab import schedule, stage
 from trainers.data.sources import LeftOut
 from trainers.metrics import EpochMetrics, Evaluation, Metric

@@ -7,7 +7,7 @@ import pytest
 
 from storage.records import Kind, Role, State, Trial
 from storage.vault import Vault
-from study.naming import schedule_text, score_text, weights_name
+from study.formatting import schedule_text, score_text, weights_name
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import CropType, Schedule

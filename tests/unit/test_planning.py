@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from study.planning import _affordable, _price, _task
-from study.settings import load_config, settings_of
-from study.work import Work, work_of
+from study.config.loading import load_config, settings_of
+from study.searching.plan import _affordable, _price, _task
+from study.searching.work import Work, work_of
 from tests.lab import LABELS, schedule, stage
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Photo, Split

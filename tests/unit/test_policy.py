@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from storage.records import Role, State, Trial
-from study.config import StudyConfig
-from study.policy import (
+from study.config.loading import load_config, settings_of
+from study.config.schema import StudyConfig
+from study.searching.policy import (
     Action,
     Begin,
     Explorer,
@@ -26,9 +27,8 @@ from study.policy import (
     finalists,
     fresh_seed,
 )
-from study.racing import Gains
-from study.settings import load_config, settings_of
-from study.tree import Node, StageTree, Trained
+from study.searching.racing import Gains
+from study.stage_tree import Node, StageTree, Trained
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage, Train

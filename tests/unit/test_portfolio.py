@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from study.choices import DIGITS_SPACE
-from study.config import Preset, StudyConfig
-from study.fitting import Fit, tried_first
-from study.portfolio import (
+from study.config.loading import load_config, settings_of
+from study.config.portfolio import (
     BATCH_SIZE,
     LEAST_STEPS,
     TYPICAL,
@@ -19,9 +17,11 @@ from study.portfolio import (
     probes,
     space_for,
 )
-from study.presets import ARTICLE, preset_schedule
-from study.settings import load_config, settings_of
-from study.space import describe_space, params_of, space_of
+from study.config.presets import ARTICLE, preset_schedule
+from study.config.schema import Preset, StudyConfig
+from study.config.space import DIGITS_SPACE
+from study.searching.fitting import Fit, tried_first
+from study.searching.suggest import describe_space, params_of, space_of
 from trainers.schedule import BatchNorm, Schedule, Train
 
 FEW = replace(TYPICAL, training=8, validation=4, short_side=8, smallest_class=3)
@@ -50,7 +50,7 @@ def test_photos_are_probed_at_sizes_that_they_hold(short_side: int, sizes: tuple
 def test_other_backbones_whose_weights_are_here_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     """At their own sizes, if photos hold that; not beside weights or a backbone of the user's."""
     names = tuple(f"tf_efficientnet_lite{n}" for n in range(3))
-    monkeypatch.setattr("study.portfolio.packaged_backbones", lambda: names)
+    monkeypatch.setattr("study.config.portfolio.packaged_backbones", lambda: names)
     found = peers(TYPICAL, names[0], "pretrained")
     assert [(each.backbone, each.stages[0].image_size) for each in found] == [
         (names[1], 240),

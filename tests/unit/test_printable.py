@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.table import Table
 
-from study.predict import Prediction
+from study.deployment.predict import Prediction
 from study.printable import fit, harmless, visible
 from study.views.document import json_text
 from study.views.predictions import write_csv

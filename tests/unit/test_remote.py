@@ -7,8 +7,8 @@ import pytest
 from storage.errors import RemoteUnusable
 from storage.redaction import redact_text
 from storage.remote import Remote, plain_url
-from study.config import ConfigError, StudyConfig
-from study.settings import load_config
+from study.config.loading import load_config
+from study.config.schema import ConfigError, StudyConfig
 
 
 @pytest.mark.parametrize(

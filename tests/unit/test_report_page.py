@@ -18,8 +18,8 @@ from study.report.page import Report, policy, render, to_json
 from study.report.panels import panels
 from study.report.pictures import MOST_IN_CELLS, pictures
 from study.report.thumbnails import SIDE, thumbnails
-from study.report.worst import Explainer, Explanation, explain_all, worst_of
-from study.reporting import _commands
+from study.report.worst_errors import Explainer, Explanation, explain_all, worst_of
+from study.report.write import _commands
 from tests.contents import HOSTILE, make_contents
 
 SECTIONS = (

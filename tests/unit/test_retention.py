@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from storage.records import Checkpoint, KeptPredictions, Kind, RankedTrial, Role, State, Trial
-from study.config import StudyConfig
-from study.retention import Kept, Spare, spare, too_many
-from study.settings import load_config, settings_of
-from study.tree import StageTree, Trained
+from study.config.loading import load_config, settings_of
+from study.config.schema import StudyConfig
+from study.searching.retention import Kept, Spare, spare, too_many
+from study.stage_tree import StageTree, Trained
 from tests.lab import schedule, stage
 
 SPACE = {"image_size": [32], "batch_size": [8], "n_stages": [2]}
@@ -212,7 +212,7 @@ def test_what_is_expected_to_be_best_comes_first(
 ) -> None:
     """Then the best score, then all by what is expected of them; by score if nothing is."""
     expected = shortfalls and SimpleNamespace(of=lambda run: shortfalls.get(run, math.inf))
-    monkeypatch.setattr("study.retention.expected_of", lambda *_: expected)
+    monkeypatch.setattr("study.searching.retention.expected_of", lambda *_: expected)
     world, study = Imagined(*[None] * 4), SimpleNamespace(id=1)
     kept = Kept.of(Stored(world), study)  # type: ignore[arg-type]
     assert [each.trial.number for each in kept.ranking] == order
@@ -225,7 +225,7 @@ def test_what_is_expected_to_be_best_comes_first(
 def test_of_two_that_stay_the_expected_one_is_last_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk leaves the weights that would be chosen, not those of the luckiest score."""
     expected = SimpleNamespace(of=lambda run: -run)
-    monkeypatch.setattr("study.retention.expected_of", lambda *_: expected)
+    monkeypatch.setattr("study.searching.retention.expected_of", lambda *_: expected)
     world, asked = Imagined(None, None), config(max_disk="1B")
     kept = Kept.of(Stored(world), SimpleNamespace(id=1))  # type: ignore[arg-type]
     going = spare(kept, world.trials, world.tree, asked, ongoing=False)

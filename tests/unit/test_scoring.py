@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from study.scoring import Candidates, Criterion, Scorer, auroc, criterion_of
+from study.statistics.scoring import Candidates, Criterion, Scorer, auroc, criterion_of
 from trainers.decision import REJECTED, Decision
 from trainers.metrics import Metric
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from study import slots
-from study.slots import slots_of
+from study.engines import slots
+from study.engines.slots import slots_of
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ from rich.console import Console
 from scipy.stats import norm
 from torch import Tensor
 
-from study.crossfit import CrossFit, paired_p
-from study.soup import Ingredient, SoupResult, Strangers, check_photos, soup
-from study.soup import why_strangers as why
-from study.soup_choice import corrected, greedy_soup, of_predictions
-from study.views.better import print_soup
+from study.selection.soup import Ingredient, SoupResult, Strangers, check_photos, soup
+from study.selection.soup import why_strangers as why
+from study.selection.soup_choice import corrected, greedy_soup, of_predictions
+from study.statistics.crossfit import CrossFit, paired_p
+from study.views.ensembles import print_soup
 from tests.choices import could_be
 from tests.lab import Lab
 from tests.tiny_training import CPU, card_of, network_of, noise, same, schedule, stage

@@ -4,8 +4,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from study.choices import PHOTO_SPACE, SPACE_VERSION, Space, StageChoices
-from study.space import describe_space, params_of, space_changes, suggest_schedule, views_of
+from study.config.space import PHOTO_SPACE, SPACE_VERSION, Space, StageChoices
+from study.searching.suggest import (
+    describe_space,
+    params_of,
+    space_changes,
+    suggest_schedule,
+    views_of,
+)
 from trainers.schedule import CropType
 
 

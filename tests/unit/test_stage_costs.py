@@ -1,6 +1,6 @@
 """What stage runs are expected to take."""
 
-from study.stage_costs import UNKNOWN, StageCosts
+from study.searching.stage_costs import UNKNOWN, StageCosts
 from tests.lab import schedule, stage
 from trainers.schedule import Schedule, Stage, Train
 

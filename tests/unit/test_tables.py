@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from study import scoring, tables
-from study.scoring import Candidates, Criterion, Scorer
-from study.tables import Tables
+from study.statistics import scoring, tables
+from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.tables import Tables
 from trainers.decision import Decision
 
 CANDIDATES, PHOTOS, CLASSES = 40, 150, 60

@@ -8,9 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.predictions import StoredPredictions
-from study.pool import scorer_of
-from study.scoring import Criterion, Scorer
-from study.thresholds import (
+from study.selection.candidates import scorer_of
+from study.selection.thresholds import (
     CONFIDENCE,
     Goal,
     fit_decision,
@@ -18,6 +17,7 @@ from study.thresholds import (
     photos_needed,
     reliability,
 )
+from study.statistics.scoring import Criterion, Scorer
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from storage.records import Role, StageRun, State, Trial
-from study.tree import StageTree, Trained, grow
+from study.stage_tree import StageTree, Trained, grow
 from tests.lab import schedule, stage
 from trainers.schedule import Schedule, Stage, Train
 

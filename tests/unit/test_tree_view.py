@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from storage.records import State
-from study.growth import ShownTree, StageNode
+from study.history.tree import ShownTree, StageNode
 from study.views.tree import print_tree
 from trainers.metrics import Metric
 from trainers.schedule import Train

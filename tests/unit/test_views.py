@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State
-from study.cleaning import CachedPhotos
 from study.commands import console as consoles
-from study.doctor import Finding, Level
-from study.listing import StageView, TrialLine, TrialList, TrialView
-from study.views.pages import print_cached, print_doctor, print_trial, print_trials
+from study.history.cleanup import CachedPhotos
+from study.history.doctor import Finding, Level
+from study.history.trials import StageView, TrialLine, TrialList, TrialView
+from study.views.history import print_cached, print_doctor, print_trial, print_trials
 from study.wording import stages_text
 from tests.lab import schedule, stage
 from trainers.metrics import Metric

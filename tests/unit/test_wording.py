@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from study.naming import schedule_text
+from study.formatting import schedule_text
 from study.report.figures.parameters import flattened, table_of
 from study.wording import LABELS, differing, stage_table, stages_text
 from tests.lab import schedule, stage

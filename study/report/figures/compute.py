@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from study.naming import time_text
+from study.formatting import time_text
 from study.report.contents import Contents
 from study.report.figures.style import PALETTE, Panel, axis, figure, number
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from storage.records import EpochRecord, StageRun, Trial
-from study.naming import count_text, schedule_text, score_text
+from study.formatting import count_text, schedule_text, score_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     FAINT,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from storage.records import Trial
-from study.naming import count_text, score_text
+from study.formatting import count_text, score_text
 from study.report.contents import Contents
 from study.report.figures.parameters import (
     Table,

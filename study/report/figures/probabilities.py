@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.calibration import Labels, deal
 from study.report.contents import Contents
 from study.report.figures.confusion import UNPREDICTED
 from study.report.figures.style import GREY, PALETTE, Panel, figure, numbers, share_axis
+from study.statistics.calibration import Labels, deal
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 

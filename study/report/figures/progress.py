@@ -5,7 +5,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from storage.records import State, Trial
-from study.naming import count_text
+from study.formatting import count_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     PALETTE,

@@ -17,7 +17,7 @@ from study.report.figures.style import (
     score_format,
     shown,
 )
-from study.schedules import ScheduleLine
+from study.selection.schedule_ranking import ScheduleLine
 
 MOST = 30
 

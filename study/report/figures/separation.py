@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.calibration import Labels
 from study.report.contents import Contents
 from study.report.figures.probabilities import Answers
 from study.report.figures.style import (
@@ -19,6 +18,7 @@ from study.report.figures.style import (
     share_axis,
     shown,
 )
+from study.statistics.calibration import Labels
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from study.goals import Goal
 from study.report.contents import Contents
 from study.report.figures.probabilities import Answers
 from study.report.figures.style import (
@@ -19,7 +18,8 @@ from study.report.figures.style import (
     numbers,
     shown,
 )
-from study.tradeoff import POINTS, TradeOff, by_threshold
+from study.selection.goals import Goal
+from study.selection.tradeoff import POINTS, TradeOff, by_threshold
 from trainers.decision import Decision
 
 Point = dict[str, Any]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.records import State
-from study.growth import StageNode
-from study.naming import count_text, score_text, time_text
+from study.formatting import count_text, score_text, time_text
+from study.history.tree import StageNode
 from study.report.contents import Contents
 from study.report.figures.style import GREY, Panel, colour_at, figure, number, ranks_of, shown
 

@@ -1,0 +1,35 @@
+"""What answers cost, as settings. Free of numpy, torch and Optuna."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from study.config.space import Section
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""What an answer costs, in any unit; a right one costs 0."""
+
+
+class Costs(Section):
+    """What answers cost, for `best`: prices by "TRUE>PREDICTED" over a matrix over 1 each.
+
+    `matrix` has a row for each true class, in the classes' order. With `reject`, a photo on which
+    every answer is expected to cost more is left to a person. `recall` has classes' least recalls.
+    """
+
+    prices: dict[str, Price] = Field(default_factory=dict)
+    matrix: tuple[tuple[Price, ...], ...] | None = None
+    reject: Price | None = None
+    recall: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _prices_are_of_pairs_and_a_matrix_is_square(self) -> Self:
+        for pair in self.prices:
+            if not all(pair.partition(">")[::2]):
+                raise ValueError(f"costs.prices must be named TRUE>PREDICTED, got {pair!r}")
+        rows = self.matrix or ()
+        if any(len(row) != len(rows) for row in rows):
+            raise ValueError(f"costs.matrix must be a square, got rows of {[*map(len, rows)]}")
+        if any(row[label] for label, row in enumerate(rows)):
+            raise ValueError("costs.matrix must have 0 where the answer is right, on its diagonal")
+        return self

@@ -1,0 +1,99 @@
+"""From defaults, under a study's TOML file, under flags, to what a search is told."""
+
+import copy
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from study.config.schema import ConfigError, StudyConfig
+from study.config.validation import one_sentence
+
+
+def load_config(
+    flags: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    *,
+    stored: Mapping[str, Any] | None = None,
+) -> StudyConfig:
+    """Resolve a config: defaults, under a TOML file, under flags (nested, None is "not given").
+
+    `stored` settings of a study take the place of a file. Raises `ConfigError`.
+    """
+    settings: dict[str, Any] = copy.deepcopy(dict(stored or {}))
+    if file is not None:
+        settings = read_toml(file, "config")
+    _overlay(settings, flags or {})
+    try:
+        return StudyConfig(**settings)
+    except ValidationError as error:
+        where = f"{file}: " if file and not _is_in(error.errors()[0]["loc"], flags or {}) else ""
+        raise ConfigError(where + one_sentence(error, StudyConfig)) from None
+
+
+def read_toml(file: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file; `ConfigError`, in terms of `what` it is, if that cannot be."""
+    try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ConfigError(f"{str(file)!r} is not a regular file; give a TOML file")
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {what} file {str(file)!r}; check the path") from None
+    except RecursionError:
+        raise ConfigError(f"{str(file)!r} nests too deeply; {what} files have few levels") from None
+    except (ValueError, OSError) as error:  # of TOML, of UTF-8, of a number too long for Python
+        raise ConfigError(f"{str(file)!r} is not a readable TOML file: {error}") from None
+
+
+_SECTION = {
+    "data": ("data", "source"),
+    "data_root": ("data", "root"),
+    "cache_limit": ("data", "cache_limit"),
+    "regroup": ("data", "regroup"),
+    "allow_leaks": ("data", "allow_leaks"),
+    "trials": ("budget", "trials"),
+    "budget": ("budget", "compute"),
+    "timeout": ("budget", "timeout"),
+    "until_flat": ("budget", "until_flat"),
+    "max_failures": ("budget", "max_failures"),
+    "max_retries": ("budget", "max_retries"),
+    "eta": ("halving", "eta"),
+    "keep": ("keep", "trials"),
+    "max_disk": ("keep", "max_disk"),
+    "seed": ("seeds", "first"),
+    "repeats": ("seeds", "repeats"),
+    "finalists": ("seeds", "finalists"),
+}
+"""Where in the config a flag of the command line goes, if not to the top."""
+
+
+def settings_of(**flags: Any) -> dict[str, Any]:
+    """Nest settings that are named as the command line's flags are, for `load_config`."""
+    nested: dict[str, Any] = {}
+    for name, value in flags.items():
+        section, field = _SECTION.get(name, (None, name))
+        place = nested.setdefault(section, {}) if section else nested
+        place[field] = str(value) if isinstance(value, Path) else value
+    return nested
+
+
+def _overlay(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    for name, value in flags.items():
+        if isinstance(value, Mapping):
+            below = settings.setdefault(name, {})
+            if isinstance(below, dict):  # else the file has a value for a section: told later
+                _overlay(below, value)
+        elif value is not None:
+            settings[name] = value
+
+
+def _is_in(path: Sequence[int | str], flags: Mapping[str, Any]) -> bool:
+    """Tell whether a flag set what lies at `path`, so that no file is to blame."""
+    if not path:  # several settings do not go together
+        return any(value is not None for value in flags.values())
+    place: Any = flags
+    for part in path:
+        place = place.get(part) if isinstance(place, Mapping) else None
+    return place is not None

@@ -1,0 +1,214 @@
+"""What fits the data: complete schedules, best first, and a space around them. Pure, torch-free.
+
+All numbers of the recipe stand in the tables at the top.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from study.config.space import Space, StageChoices, stage_of_choices
+from trainers.packaged import NATIVE_SIZES, packaged_backbones
+from trainers.schedule import BatchNorm, Schedule, Stage, Train
+
+PROBE_SIZES = (
+    (200, (160, 288)),
+    (134, (160, 224)),
+    (80, (128, 160)),
+    (40, (64, 96)),
+    (0, (32, 48)),
+)
+"""From which typical short side on, in pixels, photos are probed at which two image sizes.
+
+A backbone sees more in photos that are scaled up: at 288 px probes make 3 to 7 % fewer errors
+than at 224, its native size, of photos whose short sides are 208 to 256 (benchmarks/README.md).
+"""
+
+LEAST_HELD = 0.6
+"""The least that a photo's short side may be of the image size of another backbone's probe."""
+
+LARGE_SIZES = ((448, (384,)),)
+"""The sizes that a GPU's search has besides, of photos that hold so much."""
+
+FROZEN_BELOW = 2000
+"""With fewer training photos BatchNorm stays frozen: a probe's head stands on its statistics."""
+
+BATCH_SIZE = 32
+
+PASSES, LEAST_STEPS, MOST_STEPS = 6, 48, 8000
+"""How often the recipe shows the photos, and the least and most steps that this may come to."""
+
+STAGE: Mapping[str, Any] = {
+    "batch_size": BATCH_SIZE,
+    "annealing": "one-cycle",
+    "lrs": 2e-4,
+    "late_lr": 1e-4,
+    "crop": "random",
+    "max_zoom": 1.1,
+    "augmentation": "side-on",
+    "dropout": 0.25,
+    "frozen": 0.5,
+    "views": 4,
+    "label_smoothing": 0.1,
+}
+"""The stage after the probe, in the words of a space; length and BatchNorm depend on the data."""
+
+QUICK: Mapping[str, Any] = {"size": 0, "passes": 0.5}
+"""The cheapest sound schedule. `passes` multiplies the length; `size` is which of the probes'."""
+
+FARTHER: Mapping[str, Any] = {"lrs": 1e-3, "late_lr": 2e-4}
+"""Rates that lead farther away from the probe."""
+
+VARIANTS: tuple[Mapping[str, Any], ...] = (
+    {},
+    FARTHER,
+    {**FARTHER, "passes": 2},
+    QUICK,
+    {"frozen": 0.0, "passes": 0.5},
+)
+"""What the portfolio's schedules change of that stage, best first.
+
+How far to go from the probe depends on the photos: roses gain by it, shelves of other stores lose
+(benchmarks/README.md).
+"""
+
+HIDDEN = (512,)
+STAGED: tuple[Mapping[str, Any], ...] = (
+    {"frozen": 1.0, "passes": 0.5, "size": 0, "lrs": 3e-3},
+    {"frozen": 0.0, "passes": 0.5, "size": 0},
+    {"frozen": 0.0, "passes": 0.5},
+)
+"""The portfolio's last schedule: a hidden layer, and stages as fast.ai has them."""
+
+SPACE: Mapping[str, tuple[Any, ...]] = {
+    "lrs": (2e-4, 5e-4, 1e-3),
+    "late_lr": (5e-5, 1e-4, 2e-4, 5e-4),
+    "dropout": (0.25, 0.5),
+    "frozen": (0.0, 0.35, 0.5, 0.65),
+    "label_smoothing": (0.0, 0.1),
+}
+"""What there is to choose from for that stage; the rest is as it is there."""
+
+SPACE_PASSES = (0.5, 1, 2)
+
+VALIDATION_SHARE, VALIDATIONS = 0.1, 4
+"""The most that validation takes of a stage, and how often there is one at most."""
+
+TRAINING_COST = 3
+"""What a photo costs in training, beside one in validation."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What of the data decides: numbers of photos and classes, and how large photos are.
+
+    `short_side` is the typical one in pixels, `smallest_class` the least count of training photos.
+    """
+
+    training: int
+    validation: int
+    classes: int
+    short_side: int
+    smallest_class: int
+    on_gpu: bool = False
+
+
+TYPICAL = DataFacts(training=255, validation=309, classes=2, short_side=300, smallest_class=100)
+"""What is taken for the data before they are read: about the article's."""
+
+
+def probe_sizes(facts: DataFacts) -> tuple[int, int]:
+    """Return the two image sizes of the probes, the smaller one first."""
+    return next(sizes for least, sizes in PROBE_SIZES if facts.short_side >= least)
+
+
+def probes(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]:
+    """Return the probes that every search begins with."""
+    return tuple(
+        Schedule(backbone=backbone, weights=weights, hidden=(), stages=(_probe(size),))
+        for size in probe_sizes(facts)
+    )
+
+
+def peers(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]:
+    """Return probes of the packaged backbones beside this one, if it is one, at their own sizes.
+
+    They see other things in a photo: the mean of several probes errs less than each.
+    """
+    names = packaged_backbones() if weights == "pretrained" else ()
+    others = [name for name in names if name != backbone] if backbone in names else []
+    return tuple(
+        Schedule(backbone=name, weights=weights, hidden=(), stages=(_probe(NATIVE_SIZES[name]),))
+        for name in others
+        if facts.short_side >= LEAST_HELD * NATIVE_SIZES[name]
+    )
+
+
+def portfolio(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]:
+    """Return complete schedules, best first."""
+    variants = (tuned(facts, backbone, weights, changes) for changes in VARIANTS)
+    return (*variants, staged(facts, backbone, weights))
+
+
+def tuned(
+    facts: DataFacts, backbone: str, weights: str, changes: Mapping[str, Any] | None = None
+) -> Schedule:
+    """Return the schedule of a probe and the recipe's stage, with these changes."""
+    stage = _stage(facts, changes or {})
+    stages = (_probe(stage.image_size), stage)
+    return Schedule(backbone=backbone, weights=weights, hidden=(), stages=stages)
+
+
+def staged(facts: DataFacts, backbone: str, weights: str) -> Schedule:
+    """Return the schedule without a probe: the head first, then everything, then larger."""
+    stages = tuple(_stage(facts, changes) for changes in STAGED)
+    return Schedule(backbone=backbone, weights=weights, hidden=HIDDEN, stages=stages)
+
+
+def space_for(facts: DataFacts) -> Space:
+    """Return what there is to choose from around the recipe's stage: of a probe, its size alone."""
+    large = LARGE_SIZES if facts.on_gpu else ()
+    held = next((sizes for least, sizes in large if facts.short_side >= least), ())
+    lengths = [_length(facts, passes) for passes in SPACE_PASSES]
+    fixed = {**STAGE, **_length(facts, 1), "batch_norm": _batch_norm(facts)}
+    return Space(
+        **{
+            **{name: (value,) for name, value in fixed.items()},
+            **SPACE,
+            "min_steps": tuple(dict.fromkeys(length["min_steps"] for length in lengths)),
+            "image_size": tuple(sorted({*probe_sizes(facts), *held})),
+            "hidden": ((),),
+            "n_stages": (2,),
+            "stages": (StageChoices(train=("probe",)),),
+        }
+    )
+
+
+def _probe(size: int) -> Stage:
+    return Stage(image_size=size, train=Train.PROBE)
+
+
+def _stage(facts: DataFacts, changes: Mapping[str, Any]) -> Stage:
+    chosen = {**STAGE, "batch_norm": _batch_norm(facts), "size": -1, "passes": 1, **changes}
+    size, passes = chosen.pop("size"), chosen.pop("passes")
+    chosen |= {"image_size": probe_sizes(facts)[size], **_length(facts, passes)}
+    return stage_of_choices(chosen)
+
+
+def _length(facts: DataFacts, passes: float) -> dict[str, int]:
+    """Return the epochs of a stage, and the steps that each has at least.
+
+    The fewer epochs, the less often there is validation. All lengths have equally many, so that a
+    space has one parameter for them; the shortest decides.
+    """
+    a_pass = math.ceil(facts.training / BATCH_SIZE)
+    usual = min(max(PASSES * a_pass, LEAST_STEPS), max(a_pass, MOST_STEPS))
+    shortest = usual * min(SPACE_PASSES)
+    paid = shortest * BATCH_SIZE * TRAINING_COST * VALIDATION_SHARE / facts.validation
+    epochs = max(1, math.floor(min(paid, shortest / a_pass, VALIDATIONS)))
+    return {"cycle_len": epochs, "min_steps": math.ceil(usual * passes / epochs)}
+
+
+def _batch_norm(facts: DataFacts) -> str:
+    return (BatchNorm.FROZEN if facts.training < FROZEN_BELOW else BatchNorm.TRAIN).value

@@ -1,0 +1,86 @@
+"""The note on a trial, as markdown. Names in it are anybody's, and the browser renders HTML."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import Trial
+from study.formatting import schedule_text, score_text, time_text
+from trainers.metrics import Metric, confusion_matrix
+
+CLASSES = 10
+"""With more classes, the note has the worst confusions instead of a table."""
+
+WORST = 12
+
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&#39;"}
+_MARKS = frozenset("\\`*_{}[]()#+-.!|~:/@=$^")
+_LONGEST = 80
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a trial's best epoch says of the validation photos: labels and answers, (n,) each."""
+
+    classes: Sequence[str]
+    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """Count photos, (C, C): row true, column predicted."""
+        return confusion_matrix(self.labels, self.answers, len(self.classes))
+
+
+def note_on(
+    trial: Trial, metric: Metric, study: str, predicted: Predicted | None, weights: str | None
+) -> str:
+    """Say what a trial was, what came of it, and how to go on from it.
+
+    `weights` is the address of its file; None where none is kept.
+    """
+    head = f"**{score_text(metric, trial.score)} {metric}**" if trial.score is not None else "**-**"
+    about = f"{trial.state}, {trial.role}, seed {trial.seed}, {time_text(trial.seconds)}"
+    parts = [f"{head} ({about})", plain(schedule_text(trial.schedule))]
+    if trial.failure:
+        parts.append(f"It failed: {plain(trial.failure)}")
+    if predicted is not None:
+        wrong = int((predicted.labels != predicted.answers).sum())
+        parts.append(f"{wrong} errors on {len(predicted.labels)} validation photos")
+        parts.append(_confusion(predicted))
+    parts.append(f"[The weights]({weights})" if weights else "Its weights are not kept.")
+    parts.append(f"`python cli.py show {trial.number} --study {study}`")
+    return "\n\n".join(part for part in parts if part)
+
+
+def plain(text: str, longest: int = 1000) -> str:
+    """Give text that markdown and HTML leave as it is, shortened where it is longer than that."""
+    short = text if len(text) <= longest else text[:longest] + "..."
+    return "".join(_harmless(c) for c in short)
+
+
+def _harmless(c: str) -> str:
+    if not c.isprintable():
+        return "?"
+    return _ENTITIES.get(c) or (f"\\{c}" if c in _MARKS else c)
+
+
+def _confusion(predicted: Predicted) -> str:
+    matrix, names = predicted.confusion, [plain(name, _LONGEST) for name in predicted.classes]
+    if len(names) <= CLASSES:
+        head = f"| true, predicted: | {' | '.join(names)} |\n|---{'|---:' * len(names)}|"
+        rows = (
+            f"| {name} | {' | '.join(str(n) for n in row)} |"
+            for name, row in zip(names, matrix.tolist(), strict=True)
+        )
+        return "\n".join([head, *rows])
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:WORST]
+    pairs = [divmod(int(place), len(names)) for place in order]
+    return "\n".join(
+        f"- {matrix[true, taken]} {names[true]} taken for {names[taken]}"
+        for true, taken in pairs
+        if matrix[true, taken]
+    )

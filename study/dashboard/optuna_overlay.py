@@ -1,0 +1,131 @@
+"""Optuna's storage and artifact store as the dashboard sees them: with our notes and pictures.
+
+They are laid over what Optuna has when it is read, and nothing of them is ever written, so that a
+search which is running never waits for them. What people write themselves is kept as usual.
+"""
+
+import json
+from collections.abc import Container
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import RDBStorage
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from storage.errors import RemoteUnusable
+from study.dashboard.artifacts import Addresses, Exhibit, Exhibits
+
+_ARTIFACT = "artifacts:"  # optuna.artifacts keeps a trial's under that prefix
+
+Attributes = dict[str, Any]
+
+
+class DecoratedStorage(RDBStorage):
+    """Gives each trial that has ended its exhibits as artifacts, and a note."""
+
+    def __init__(self, exhibits: Exhibits, url: str, engine_kwargs: Attributes) -> None:
+        self._exhibits = exhibits
+        super().__init__(url, engine_kwargs=engine_kwargs)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Give the studies, with the notes on their trials."""
+        studies = super().get_all_studies()
+        for study in studies:
+            study.system_attrs.update(self._notes(study._study_id, study.system_attrs))
+        return studies
+
+    def get_study_system_attrs(self, study_id: int) -> Attributes:
+        """Give what Optuna has, and the notes on a study's trials."""
+        own = super().get_study_system_attrs(study_id)
+        return own | self._notes(study_id, own)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Give the trials, with their exhibits."""
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        study = self._exhibits.known(self.get_study_name_from_id(study_id))
+        found = self._exhibits.of(study) if study else {}
+        for trial in trials:
+            trial.system_attrs.update(_artifacts(found.get(trial.number, {})))
+        return trials
+
+    def get_trial_system_attrs(self, trial_id: int) -> Attributes:
+        """Give what Optuna has, and a trial's exhibits."""
+        own = super().get_trial_system_attrs(trial_id)
+        number = self.get_trial_number_from_id(trial_id)
+        study = self._exhibits.known(self.get_study_name_from_id(self._study_of(trial_id)))
+        return own | _artifacts(self._exhibits.of(study).get(number, {}) if study else {})
+
+    def _notes(self, study_id: int, own: Attributes) -> Attributes:
+        """Give a note on each trial that nobody has written one on."""
+        study = self._exhibits.known(self.get_study_name_from_id(study_id))
+        if study is None:
+            return {}
+        trials = super().get_all_trials(study_id, deepcopy=False)
+        ids = {trial.number: trial._trial_id for trial in trials}
+        notes: Attributes = {}
+        for number, text in self._exhibits.notes(study, Addresses(study_id, ids)).items():
+            place = f"dashboard:{ids.get(number)}:note_"
+            if number in ids and f"{place}ver" not in own:
+                notes |= {f"{place}ver": 1, f"{place}str:0": text}
+        return notes
+
+    def _study_of(self, trial_id: int) -> int:
+        return next(
+            study._study_id
+            for study in self.get_all_studies()
+            if any(
+                trial._trial_id == trial_id
+                for trial in super(DecoratedStorage, self).get_all_trials(study._study_id, False)
+            )
+        )
+
+
+class DecoratedArtifacts(FileSystemArtifactStore):
+    """Keeps what people upload in a folder, and draws ours when it is asked for."""
+
+    def __init__(self, folder: Path, exhibits: Exhibits) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder)
+        self._exhibits = exhibits
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Open an exhibit, or what somebody has uploaded."""
+        try:
+            shown = self._exhibits.show(artifact_id)
+        except RemoteUnusable as error:
+            raise ArtifactNotFound(str(error)) from None
+        if isinstance(shown, bytes):
+            return BytesIO(shown)
+        if isinstance(shown, Path):
+            return shown.open("rb")
+        try:
+            return super().open_reader(artifact_id)
+        except OSError:
+            raise ArtifactNotFound(f"there is no artifact {artifact_id}") from None
+
+
+def _artifacts(exhibits: dict[str, Exhibit]) -> Attributes:
+    return {
+        f"{_ARTIFACT}{name}": json.dumps(
+            {
+                "artifact_id": name,
+                "filename": exhibit.value,
+                "mimetype": _mime(exhibit),
+                "encoding": None,
+            }
+        )
+        for name, exhibit in exhibits.items()
+    }
+
+
+def _mime(exhibit: Exhibit) -> str:
+    return "application/octet-stream" if exhibit is Exhibit.WEIGHTS else "image/png"

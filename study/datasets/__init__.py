@@ -1,0 +1,1 @@
+"""Photos before training: found, frozen, looked over, put right."""

@@ -1,0 +1,108 @@
+"""Use case `check-data`: what is wrong with photos, before anything is trained on them."""
+
+import shlex
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.database import open_database
+from storage.errors import StudyNotFound
+from storage.places import CACHE, runs_folder
+from storage.store import Store
+from study.config.loading import load_config, settings_of
+from study.config.schema import ConfigError, StudyConfig
+from study.datasets.cleaned_csv import Amended, Remove, amend, write_list
+from study.datasets.download import local_data
+from study.datasets.freeze import keep_check
+from study.datasets.gate import look_over
+from study.events import Listener, telling
+from trainers.data.cache import Cache
+from trainers.data.inspect.findings import Inspection
+from trainers.data.manifest import LeftOut, Manifest, build_manifest
+
+REMOVED = (Remove.DUPLICATES, Remove.CONFLICTS)
+"""What an amended list lacks, unless something else is asked for."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The answer of `check-data`; `left_out` are files that cannot be used at all."""
+
+    data: str
+    manifest: Manifest
+    found: Inspection
+    left_out: tuple[LeftOut, ...]
+    amended: Amended | None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a search on the data would be refused."""
+        return bool(self.found.leaks) and self.amended is None
+
+
+def check_data(
+    data: str,
+    *,
+    data_root: str | None = None,
+    storage: str = StudyConfig().storage,
+    regroup: bool = False,
+    write_csv: Path | None = None,
+    remove: Collection[Remove] = REMOVED,
+    seed: int = 0,
+    listener: Listener = lambda _: None,
+) -> Checked:
+    """Look thoroughly over a folder or CSV of photos; nothing in it is ever changed.
+
+    `regroup` splits the photos anew, by `seed`, duplicates together. `write_csv` writes a list of
+    them without what is to `remove`. Decoded photos are kept beside `storage`. Raises
+    `DatasetError`, and `ConfigError` for a list that would lie among the data.
+    """
+    if Remove.NOTHING in remove and len(remove) > 1:
+        raise ConfigError("--remove nothing goes with no other --remove; leave one away")
+    if write_csv is not None:
+        refuse_inside(write_csv, Path(data))
+    given = load_config(settings_of(data=data, data_root=data_root)).data  # refuses as `search`
+    source, root = local_data(str(given.source), given.root, storage, listener)
+    manifest = build_manifest(
+        source,
+        data_root=root,
+        seed=seed,
+        split_anew=regroup,
+        progress=telling(listener, "reading photos"),
+        listing=telling(listener, "reading the list"),
+    )
+    cache = Cache(runs_folder(storage) / CACHE, manifest)
+    manifest, found = look_over(manifest, seed, cache, listener, thorough=True)
+    amended = None
+    if write_csv is not None:
+        better, removed = amend(manifest, found, remove)
+        write_list(better, write_csv)
+        words = ["search", "--data", str(write_csv)]
+        if manifest.root != write_csv.parent.resolve():
+            words += ["--data-root", str(manifest.root)]
+        command = f"python cli.py {shlex.join(words)}"
+        amended = Amended(str(write_csv), len(better.photos), removed, command)
+    _keep(storage, found)
+    return Checked(data, manifest, found, manifest.left_out, amended)
+
+
+def _keep(storage: str, found: Inspection) -> None:
+    """Keep what was found with the studies on these data, if there are any: reports show it."""
+    try:
+        store = Store(open_database(storage, create=False))
+    except StudyNotFound:
+        return
+    try:
+        store.manifest(found.manifest_digest)
+        keep_check(store, found)
+    except LookupError:  # no study is on these data
+        return
+    finally:
+        store.close()
+
+
+def refuse_inside(file: Path, data: Path) -> None:
+    """Raise `ConfigError` for a file that would be written among the user's photos."""
+    target, place = file.resolve(), data.resolve()
+    if target.is_dir() or target == place or (place.is_dir() and target.is_relative_to(place)):
+        raise ConfigError(f"{str(file)!r} must be a file outside of the data; name another place")

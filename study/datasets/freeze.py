@@ -1,0 +1,150 @@
+"""The data of a search: frozen once, looked over, and refused if the study knows them otherwise."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.database import open_database
+from storage.errors import StudyNotFound
+from storage.places import runs_folder
+from storage.records import StudyRecord
+from storage.store import Store
+from study.config.schema import StudyConfig
+from study.datasets.download import local_data
+from study.datasets.gate import look_over, refuse_leaks, summary
+from study.events import Listener, Notice, telling
+from trainers.data.cache import Cache, wanted_by
+from trainers.data.digits import digits_folder
+from trainers.data.inspect.document import document_of
+from trainers.data.inspect.findings import Inspection
+from trainers.data.inspect.fingerprints import CHECK_SCALE
+from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
+from trainers.schedule import Stage
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The data, and what was found in them; None where they had been looked over before."""
+
+    manifest: Manifest
+    check: Inspection | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a study has been begun with, if it has; `seed` draws its splits."""
+
+    study: StudyRecord | None
+    manifest: Manifest | None
+    seed: int
+
+
+def freeze_data(
+    config: StudyConfig, listener: Listener, cache_folder: Path | None = None
+) -> Frozen:
+    """Read the data and look them over; see `read_data` and `pass_gate`."""
+    known = known_data(config)
+    return pass_gate(config, known, read_data(config, known, listener), listener, cache_folder)
+
+
+def known_data(config: StudyConfig) -> Known:
+    """Return what the study of these settings was begun with."""
+    try:
+        store = Store(open_database(config.storage, create=False))
+    except StudyNotFound:
+        return Known(None, None, config.seeds.first)
+    try:
+        study = store.study(config.study_name)
+        record = store.manifest(study.manifest_digest)
+        # The splits stay as they are, whatever seed explores from now on.
+        manifest = Manifest.from_json(record.document, Path(record.root))
+        return Known(study, manifest, study.config["split_seed"])
+    except StudyNotFound:
+        return Known(None, None, config.seeds.first)
+    finally:
+        store.close()
+
+
+def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest:
+    """Read all photos; DatasetError if they cannot be used, or the study knows them otherwise."""
+    if config.data.source is None:
+        source, root = digits_folder(runs_folder(config.storage) / "data"), None
+    else:
+        given = config.data.source, config.data.root
+        source, root = local_data(*given, config.storage, listener)
+    manifest = build_manifest(
+        source,
+        data_root=root,
+        seed=known.seed,
+        known=known.manifest,
+        split_anew=config.data.regroup,
+        progress=telling(listener, "reading photos"),
+        listing=telling(listener, "reading the list"),
+    )
+    if known.manifest is not None and known.manifest.digest != manifest.digest:
+        raise DatasetError(
+            f"the data of study {config.study_name!r} have changed: "
+            f"{differences(known.manifest, manifest)}; put them back as they were, or "
+            "give the search a new name with --study"
+        )
+    return manifest
+
+
+def pass_gate(
+    config: StudyConfig,
+    known: Known,
+    manifest: Manifest,
+    listener: Listener,
+    cache_folder: Path | None = None,
+    stages: Sequence[Stage] = (),
+) -> Frozen:
+    """Look data over before they become a study's, which then keeps them; refuse shared photos.
+
+    Photos are decoded into `cache_folder`, if there is one, at once for all that `stages` will look
+    at.
+    """
+    if known.manifest is not None or config.data.source is None:
+        return Frozen(manifest)
+    cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)
+    return _looked_over(config, manifest, known.seed, listener, cache or None)
+
+
+def _looked_over(
+    config: StudyConfig,
+    manifest: Manifest,
+    seed: int,
+    listener: Listener,
+    cache: Cache | None,
+) -> Frozen:
+    manifest, found = look_over(manifest, seed, cache, listener)
+    if not config.data.allow_leaks:
+        refuse_leaks(found)
+    if said := summary(found):
+        listener(Notice(f"the data: {said}; `check-data {config.data.source}` shows them"))
+    return Frozen(manifest, found)
+
+
+def _decoded(
+    config: StudyConfig,
+    manifest: Manifest,
+    listener: Listener,
+    folder: Path,
+    stages: Sequence[Stage],
+) -> Cache:
+    cache = Cache(folder, manifest, limit=config.data.cache_limit)
+    looked_over = [(split, CHECK_SCALE) for split in Split if manifest.of_split(split)]
+    cache.prepare([*wanted_by(stages), *looked_over], telling(listener, "decoding photos"))
+    return cache
+
+
+def keep_check(store: Store, found: Inspection) -> None:
+    """Keep what was found, for whoever wants to see it later."""
+    store.save_check(found.manifest_digest, json.dumps(document_of(found), ensure_ascii=True))
+
+
+def describe_data(config: StudyConfig, manifest: Manifest) -> str:
+    """Say in a line what data there are."""
+    counts = ", ".join(f"{len(manifest.of_split(split)):,} {split}" for split in Split)
+    name = config.data.source or "the handwritten digits of scikit-learn (no --data was given)"
+    return f"{name}: {len(manifest.classes)} classes, {counts}"

@@ -1,0 +1,1 @@
+"""Chosen weights at work: prediction, explanation, export."""

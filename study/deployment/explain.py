@@ -1,0 +1,282 @@
+"""Use case `explain`: which area of a photo the network went by, as pictures to look at."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.database import open_database
+from storage.store import Store
+from study.config.schema import ConfigError, StudyConfig
+from study.datasets.download import at_hand
+from study.deployment.contact_sheet import SIDE, Picture, draw_picture, draw_sheet
+from study.deployment.predict import find_photos
+from study.selection.best import best, manifest_of
+from trainers.data.manifest import Split
+from trainers.data.scale import Scale, read_at, validation_scale
+from trainers.schedule import CropType
+
+if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
+    from trainers.classifier import Classifier
+
+SHEET = "sheet.png"
+MAX_LIMIT = 100
+"""More photos are no longer legible on one sheet."""
+
+_MAX_STEM = 120  # bytes of a photo's name in that of its picture; file systems allow 255
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A photo, what is seen on it, and the picture that shows why: of class `explained`.
+
+    `label` is None where the photo's class is not known, `predicted` where the rule of the weights
+    rejects it. `probability` is that of the predicted class, `explained_probability` that of the
+    explained one. `blank` says that no area speaks for that class.
+    """
+
+    path: str
+    label: str | None
+    predicted: str | None
+    probability: float
+    explained: str
+    explained_probability: float
+    blank: bool
+    file: str
+
+    @property
+    def verdict(self) -> str:
+        """Say label, prediction and probability in a few words."""
+        sure = percent(self.probability)
+        if self.predicted is None:
+            return f"{self.label or 'photo'} rejected {sure}"
+        if self.label is None:
+            return f"{self.predicted} {sure}"
+        if self.label == self.predicted:
+            return f"{self.label}, rightly {sure}"
+        return f"{self.label} taken for {self.predicted} {sure}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer of `explain`: the worst mistakes first, then what it was least sure of."""
+
+    weights: str
+    sheet: str
+    photos: tuple[Explained, ...]
+
+
+@dataclass(frozen=True)
+class ToExplain:
+    """A photo to explain: where it lies, what to call it, its class if that is known."""
+
+    path: Path
+    name: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the weights say of a photo; `predicted` is None where their rule rejects it."""
+
+    photo: ToExplain
+    predicted: str | None
+    probabilities: dict[str, float]
+
+    @property
+    def answer(self) -> str:
+        return self.predicted or max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def wrong(self) -> bool:
+        return self.photo.label is not None and self.predicted not in (None, self.photo.label)
+
+
+def explain(
+    inputs: Sequence[str] = (),
+    *,
+    weights: Path | None = None,
+    study: str | None = None,
+    storage: str = StudyConfig().storage,
+    to: Path,
+    limit: int = 24,
+    target: str | None = None,
+    device: str = "auto",
+) -> Explanation:
+    """Draw which area of each photo speaks for the class that was predicted, or for `target`.
+
+    `inputs` are as `predict` takes them; without any, they are the validation photos that the
+    weights were chosen by. Without `weights`: those that `best` names for the study. Into the
+    folder `to` go `sheet.png` and a picture for each of the `limit` worst photos, all or none.
+    Raises FileNotFoundError, `ConfigError`, `UnreadablePhoto`, `NotOurWeights`, and what `best`
+    raises.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ConfigError(f"limit must be 1 to {MAX_LIMIT} photos, got {limit}")
+    if to.exists() and not to.is_dir():
+        raise NotADirectoryError(f"{str(to)!r} is a file; name a folder for the pictures")
+    paths = find_photos(inputs) if inputs else []
+    chosen = best(study, storage=storage) if weights is None else None
+    file = weights or Path(chosen.file if chosen else "")
+    classifier = _load(file, device)
+    if target is not None and target not in classifier.classes:
+        names = ", ".join(classifier.classes)
+        raise ConfigError(f"class must be one of {names}, got {target!r}")
+    if inputs:
+        photos = [_given(path, classifier.classes) for path in paths]
+    else:
+        photos = _validation(classifier.card.manifest_digest, storage)
+        # Of many photos, those that were mistaken when they were last seen will do.
+        mistakes = {mistake.path for mistake in chosen.mistakes} if chosen else set()
+        if len(mistakes) >= limit:
+            photos = [photo for photo in photos if photo.name in mistakes]
+    return _publish(to, draw(classifier, photos, limit, target), str(file))
+
+
+def draw(
+    classifier: "Classifier", photos: Sequence[ToExplain], limit: int, target: str | None = None
+) -> list[tuple[Explained, Picture]]:
+    """Give the `limit` worst of the photos with their pictures, as `explain` would write them.
+
+    Raises `ConfigError` for a backbone that has no places to point at, and what reading a photo
+    raises.
+    """
+    seen = sorted(_look(classifier, photos), key=_rank)[:limit]
+    return _pictures(classifier, seen, target)
+
+
+def _load(file: Path, device: str) -> "Classifier":
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no weights file {str(file)!r}")
+
+    from trainers.classifier import load
+
+    try:
+        return load(file, device)
+    except ValueError as error:  # no such device here: `load` says what to try
+        raise ConfigError(str(error)) from error
+
+
+def _given(path: Path, classes: Sequence[str]) -> ToExplain:
+    """Take the nearest folder that is called like a class for the photo's label."""
+    label = next((each.name for each in path.absolute().parents if each.name in classes), None)
+    return ToExplain(path, os.fsencode(path).decode("utf-8", "backslashreplace"), label)
+
+
+def _validation(digest: str, storage: str) -> list[ToExplain]:
+    """Give the validation photos of the data that weights were trained on."""
+    store = Store(open_database(storage, create=False))
+    try:
+        study = next((s for s in store.studies() if s.manifest_digest == digest), None)
+        if study is None:
+            raise LookupError(
+                "these weights were trained on data that no study here knows; name the photos"
+            )
+        manifest = at_hand(manifest_of(store, study), study, storage)
+    finally:
+        store.close()
+    return [
+        ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
+        for photo in manifest.of_split(Split.VALID)
+    ]
+
+
+def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
+    rows = classifier.predict(photo.path for photo in photos)
+    numbers = classifier.card.rule.calibrated(rows).tolist()
+    return [
+        _Seen(photo, answer, dict(zip(classifier.classes, honest, strict=True)))
+        for photo, answer, honest in zip(photos, classifier.decide(rows), numbers, strict=True)
+    ]
+
+
+def _rank(seen: _Seen) -> tuple[bool, float]:
+    """Put mistakes first, the worst of them foremost; then what it is least sure of."""
+    named = seen.photo.label if seen.wrong else seen.answer
+    return not seen.wrong, seen.probabilities[named or seen.answer]
+
+
+def _pictures(
+    classifier: "Classifier", seen: Sequence[_Seen], target: str | None
+) -> list[tuple[Explained, Picture]]:
+    from trainers.attribution import attribute
+
+    card = classifier.card
+    small = validation_scale(card.image_size, CropType(card.crop))
+    # The same part of the photo as the network sees, in the detail that a person wants.
+    scales = small, Scale(SIDE, squeeze=small.squeeze, cut=small.cut)
+    read = [read_at(each.photo.path, scales) for each in seen]
+    asked = [target or each.answer for each in seen]
+    indices = [classifier.classes.index(name) for name in asked]
+    try:
+        heats = attribute(classifier, np.stack([square for square, _ in read]), indices)
+    except ValueError as error:  # a backbone of an odd kind
+        raise ConfigError(str(error)) from None
+    return [
+        _picture(rank, len(seen), each, name, large, heat)
+        for rank, (each, name, (_, large), heat) in enumerate(
+            zip(seen, asked, read, heats, strict=True), 1
+        )
+    ]
+
+
+def _picture(
+    rank: int,
+    of: int,
+    seen: _Seen,
+    asked: str,
+    photo: NDArray[np.uint8],
+    heat: NDArray[np.float32],
+) -> tuple[Explained, Picture]:
+    about = Explained(
+        path=seen.photo.name,
+        label=seen.photo.label,
+        predicted=seen.predicted,
+        probability=seen.probabilities[seen.answer],
+        explained=asked,
+        explained_probability=seen.probabilities[asked],
+        blank=not heat.any(),
+        file=picture_name(rank, of, seen.photo.path),
+    )
+    notes = [about.path]
+    if asked != about.predicted:
+        notes.insert(0, f"the map is of {asked} {percent(about.explained_probability)}")
+    if about.blank:
+        notes.insert(0, f"no area speaks for {asked}")
+    verdict = f"{rank}. {about.verdict}"
+    return about, Picture(photo, heat, verdict, tuple(notes), wrong=seen.wrong)
+
+
+def picture_name(rank: int, of: int, path: Path) -> str:
+    """Name a photo's picture: its rank among `of`, and what is harmless of its own name."""
+    stem = re.sub(r"[^\w.-]+", "_", path.stem).strip("._")
+    short = stem.encode("utf-8", "ignore")[:_MAX_STEM].decode("utf-8", "ignore")
+    return f"{rank:0{max(2, len(str(of)))}d}_{short or 'photo'}.png"
+
+
+def percent(probability: float) -> str:
+    """Say a probability in brackets, as in "(98.2 %)"."""
+    return f"({100 * probability:.1f} %)"
+
+
+def _publish(
+    folder: Path, pictures: Sequence[tuple[Explained, Picture]], weights: str
+) -> Explanation:
+    """Draw all, beside where they belong, and only then put them there."""
+    title = f"What {Path(weights).name} goes by"
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".explain-", dir=folder) as beside:
+        for about, picture in pictures:
+            Path(beside, about.file).write_bytes(draw_picture(picture))
+        sheet = draw_sheet([picture for _, picture in pictures], title)
+        Path(beside, SHEET).write_bytes(sheet)
+        for drawn in sorted(Path(beside).iterdir()):
+            drawn.replace(folder / drawn.name)
+    photos = tuple(replace(about, file=str(folder / about.file)) for about, _ in pictures)
+    return Explanation(weights, str(folder / SHEET), photos)

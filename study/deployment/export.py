@@ -1,0 +1,259 @@
+"""Use case `export`: the chosen weights as a folder that works without this project."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.database import open_database
+from storage.store import Store
+from study.config.schema import ConfigError, StudyConfig
+from study.deployment.model_card import model_card
+from study.selection.best import best, find_study, manifest_of
+from study.selection.result import Selection
+from study.views.document import json_text
+from trainers.data.manifest import Manifest, Split
+from trainers.data.photo import is_photo_name
+from trainers.formats import Format, describe
+
+if TYPE_CHECKING:  # seconds, for which a mistake in the flags need not wait
+    from trainers.checkpoint import WeightsCard
+    from trainers.classifier import Classifier
+
+SPEC, CARD = "model.json", "MODEL_CARD.md"
+FORMAT, FORMAT_VERSION = "encore-export", 1
+VERIFY_ON = 100
+"""A graph that answers rightly on so many photos, spread evenly over those given, is right."""
+
+_ONNX = ("onnx", "onnxruntime", "onnxscript")
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A network's file; `largest_difference` of a logit from those of the network it is made of."""
+
+    name: str
+    format: Format
+    sha256: str
+    n_bytes: int
+    largest_difference: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The answer of `export`: what lies in `folder`, of which weights, verified on what."""
+
+    folder: str
+    weights: str
+    weights_sha256: str
+    files: tuple[ExportedFile, ...]
+    verified_on: str
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The weights to export; of a study's best also why they are, and the data of the study."""
+
+    file: Path
+    chosen: Selection | None = None
+    manifest: Manifest | None = None
+
+
+def export(
+    weights: Path | None,
+    folder: Path,
+    *,
+    formats: Sequence[Format] = (Format.ONNX,),
+    study: str | None = None,
+    storage: str = StudyConfig().storage,
+    verify_on: Path | None = None,
+    honest: str | None = None,
+) -> Exported:
+    """Write a folder with a network in each format, its description and its model card.
+
+    Without `weights` they are those that `best` names. Each file is read back and shown photos
+    first: those in the folder `verify_on`, else the study's for validation, else noise. `honest`
+    is what the card says of how good the weights will be on photos to come.
+    A folder that `export` has made is replaced file by file. Raises `ConfigError`, the errors of
+    `best` and of `load`, FileExistsError for another folder that is not empty, and `ExportRefused`
+    for a network that answers otherwise once it is written; then nothing is left behind.
+    """
+    if weights is not None and study is not None:
+        raise ConfigError("give --weights FILE or --study NAME, not both")
+    _check_installed(formats)
+    _check_folder(folder)
+    source = _source(weights, study, storage)
+
+    from trainers.classifier import load
+
+    classifier = load(source.file)
+    squares, verified_on = _squares(classifier, source, verify_on)
+    card = _with_rule(classifier.card, source.chosen)
+    about = _about(card, source.file, formats)
+    around = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    # Beside the place where they will lie, so that a file comes there whole or not at all.
+    with tempfile.TemporaryDirectory(prefix=".encore-export-", dir=around) as beside:
+        made = Path(beside)
+        files = tuple(_write(classifier, made, kind, squares, about) for kind in formats)
+        done = Exported(
+            folder=str(folder),
+            weights=str(source.file),
+            weights_sha256=about["weights"]["sha256"],
+            files=files,
+            verified_on=verified_on,
+        )
+        found = {"files": [asdict(file) for file in files], "verified_on": verified_on}
+        _put_text(made / SPEC, json_text({**about, **found}) + "\n")
+        _put_text(
+            made / CARD,
+            model_card(card, done, source.chosen, source.manifest, honest),
+        )
+        _move(made, folder)
+    return done
+
+
+def _check_installed(formats: Sequence[Format]) -> None:
+    missing = [name for name in _ONNX if find_spec(name) is None]
+    if Format.ONNX in formats and missing:
+        raise ConfigError(
+            f"--format onnx needs {', '.join(missing)}: install encore-search[onnx], or give "
+            f"--format {Format.TORCHSCRIPT} or {Format.TORCH_EXPORT}"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give --to another folder")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder):
+        raise FileExistsError(
+            f"{folder} holds files that `export` did not make; give --to an empty or a new folder"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        spec = json.loads((folder / SPEC).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(spec, dict) and spec.get("made_by") == FORMAT
+
+
+def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
+    if weights is not None:
+        if not weights.is_file():
+            raise FileNotFoundError(f"there is no weights file {str(weights)!r}")
+        return _Source(weights)
+    chosen = best(study, storage=storage)
+    store = Store(open_database(storage, create=False))
+    try:
+        manifest = manifest_of(store, find_study(store, chosen.study))
+    finally:
+        store.close()
+    return _Source(Path(chosen.file), chosen, manifest)
+
+
+def _with_rule(card: "WeightsCard", chosen: Selection | None) -> "WeightsCard":
+    """Give a file's card with the decision rule that `best` has fitted to the study's prices."""
+    if chosen is None or chosen.operation is None:
+        return card
+    return replace(card, decision=chosen.operation.decision.to_dict())
+
+
+def _squares(
+    classifier: "Classifier", source: _Source, verify_on: Path | None
+) -> tuple[NDArray[np.uint8], str]:
+    """Give what to show the written networks, and say what it is."""
+    from trainers.exporting import photo_squares, random_squares
+
+    if verify_on is not None:
+        squares = photo_squares(classifier, _spread(_photos_in(verify_on)))
+        return squares, f"{len(squares)} photos of {verify_on.name or verify_on}"
+    if source.manifest is not None:
+        valid = source.manifest.of_split(Split.VALID)
+        paths = [source.manifest.root / photo.path for photo in valid]
+        if there := [path for path in paths if path.is_file()]:
+            squares = photo_squares(classifier, _spread(there))
+            return squares, f"{len(squares)} validation photos of the study"
+    squares = random_squares(classifier)
+    return squares, f"{len(squares)} squares of noise, since no photos were at hand"
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} of --verify-on is not there")
+    found = sorted(path for path in folder.rglob("*") if is_photo_name(path.name))
+    if not found:
+        raise LookupError(f"the folder {folder} of --verify-on holds no photos")
+    return found
+
+
+def _spread(paths: Sequence[Path]) -> list[Path]:
+    count = min(VERIFY_ON, len(paths))
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[str, Any]:
+    """Give the description that goes into `SPEC` and, as a note, into each network's file."""
+    from trainers.checkpoint import package_versions
+
+    with_what = package_versions()
+    if Format.ONNX in formats:
+        with_what |= {name: version(name) for name in _ONNX}
+    return {
+        "made_by": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **describe(card),
+        "weights": {
+            "file": file.name,
+            "sha256": _sha256(file),
+            "backbone": card.backbone,
+            "schedule_digest": card.schedule_digest,
+            "manifest_digest": card.manifest_digest,
+            "seed": card.seed,
+            "stage": card.stage,
+            "epoch": card.epoch,
+        },
+        "versions": {"trained_with": card.packages, "exported_with": with_what},
+    }
+
+
+def _write(
+    classifier: "Classifier",
+    made: Path,
+    kind: Format,
+    squares: NDArray[np.uint8],
+    about: dict[str, Any],
+) -> ExportedFile:
+    from trainers.exporting import export_network
+
+    path = made / kind.file_name
+    # With no letter beyond ASCII: not every reader of these files takes the same encoding.
+    difference = export_network(classifier, path, kind, squares, json.dumps(about))
+    return ExportedFile(path.name, kind, _sha256(path), path.stat().st_size, difference)
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Put the files in place; the description, which knows their hashes, comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in {kind.file_name for kind in Format} - {path.name for path in made.iterdir()}:
+        (folder / stale).unlink(missing_ok=True)  # it would be of other weights
+    for path in sorted(made.iterdir(), key=lambda path: path.name == SPEC):
+        path.replace(folder / path.name)
+
+
+def _put_text(path: Path, text: str) -> None:
+    # Half a surrogate pair in a class's name is no UTF-8; as an escape it is JSON all the same.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,279 @@
+"""The model card: in Markdown, what a network is, how it came about and what it is good for. Pure.
+
+Names of classes and files are anybody's: none of them can become markup.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from study.formatting import schedule_text, score_text
+from study.selection.result import Selection
+from study.wording import stage_table
+from trainers.data.manifest import Manifest, Split
+from trainers.schedule import Schedule
+
+if TYPE_CHECKING:
+    from study.deployment.export import Exported
+    from trainers.checkpoint import WeightsCard
+
+MATRIX_CLASSES = 20
+"""Of more classes a table is no longer read: then the most frequent mistakes are listed."""
+
+LONGEST = 100
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\\": "&#92;"}
+_HARMLESS = set("-,.'\"/=% ")
+_LINK = re.compile(r"(?<=www)\.", re.IGNORECASE)  # GitHub makes links of such words
+
+
+def model_card(
+    card: "WeightsCard",
+    exported: "Exported",
+    chosen: Selection | None = None,
+    manifest: Manifest | None = None,
+    honest: str | None = None,
+) -> str:
+    """Write the card of weights; what only a study knows is said of its `chosen` ones.
+
+    `honest` is what is to be expected on photos to come.
+    """
+    sections = [
+        _title(card),
+        _data(card, manifest),
+        _training(card, chosen),
+        _score(card, chosen, honest),
+        _confusion(chosen) if chosen else "",
+        _decision(card, chosen),
+        _use(card, chosen),
+        _origin(card, exported),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def plain(text: object) -> str:
+    """Give any text as Markdown that shows it, on one line, and does nothing else."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text)).strip() or "(blank)"
+    if len(shown) > LONGEST:
+        shown = shown[: LONGEST - 1] + "…"
+    return _harmless(shown)
+
+
+def _harmless(line: str) -> str:
+    return _LINK.sub(r"\.", "".join(map(_escaped, line)))
+
+
+def _escaped(character: str) -> str:
+    if character in _ENTITIES:
+        return _ENTITIES[character]
+    special = character in string.punctuation and character not in _HARMLESS
+    return f"\\{character}" if special else character
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Lay out cells, which are Markdown already."""
+    lines = [head, ["---"] * len(head), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _title(card: "WeightsCard") -> str:
+    names = ", ".join(map(plain, card.classes[:10]))
+    more = f" and {len(card.classes) - 10} more" if len(card.classes) > 10 else ""
+    return (
+        f"# Image classifier: {names}{more}\n\n"
+        f"A {plain(card.backbone)} that tells {len(card.classes)} classes of photos apart, shown "
+        f"as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` says in words and "
+        "numbers how a photo becomes such a square and how the answer is read."
+    )
+
+
+def _mirrored(card: "WeightsCard") -> str:
+    if not card.tta:
+        return ""
+    return ", each judged by the mean of its probabilities and those of its mirror image"
+
+
+def _data(card: "WeightsCard", manifest: Manifest | None) -> str:
+    digest = f"Manifest digest: {plain(card.manifest_digest or 'unknown')}."
+    if manifest is None:
+        return f"## Data\n\n{digest} The weights file says no more of its data."
+    splits = [split for split in Split if manifest.of_split(split)]
+    counts = {split: Counter(p.label for p in manifest.of_split(split)) for split in splits}
+    rows: list[Sequence[object]] = [
+        [plain(name), *(counts[split][label] for split in splits)]
+        for label, name in enumerate(manifest.classes)
+    ]
+    rows.append(["all", *(sum(counts[split].values()) for split in splits)])
+    left_out = len(manifest.left_out)
+    return (
+        f"## Data\n\nThe photos of the folder {plain(manifest.root.name)}. {digest}"
+        + (f" Left out, since they cannot be read: {left_out}." if left_out else "")
+        + "\n\n"
+        + _table(["class", *splits], rows)
+    )
+
+
+def _training(card: "WeightsCard", chosen: Selection | None) -> str:
+    try:
+        schedule = Schedule.from_dict(chosen.schedule if chosen else card.schedule)
+    except (ValueError, TypeError, AttributeError):
+        return "## Training\n\nThe weights file does not say how it was trained."
+    came_from = (
+        f"{plain(schedule.backbone)}, weights {plain(schedule.weights)}, head "
+        f"{plain(list(schedule.hidden))}: {_harmless(schedule_text(schedule))}. These weights are "
+        f"of stage {_whole(card.stage, 1)}, epoch {_whole(card.epoch)}, seed {_whole(card.seed)}; "
+        f"schedule digest {plain(card.schedule_digest or 'unknown')}."
+    )
+    head, *rows = stage_table(schedule)
+    return f"## Training\n\n{came_from}\n\n{_table(head, rows)}"
+
+
+def _score(card: "WeightsCard", chosen: Selection | None, honest: str | None) -> str:
+    if chosen is None:
+        rows = [(plain(k), plain(_rounded(v))) for k, v in _items(card.metrics)]
+        said = _table(["metric", "on the validation photos"], rows) if rows else "Unknown."
+        return f"## Score\n\n{said}\n\nWhat the weights file says of itself."
+    metric, scores = chosen.metric, chosen.seed_scores
+    spread = "" if chosen.schedule_spread is None else f", spread {_spread_text(chosen)}"
+    lines = [
+        (
+            f"**{metric} {score_text(metric, chosen.score)}**, {chosen.errors} errors on "
+            f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}. These weights are the "
+            f"best of {chosen.trials} trials on these very photos, so the number flatters them."
+        ),
+        plain_lines(honest) or _expected(chosen),
+        (
+            f"The same schedule under each seed it was trained with: mean "
+            f"{score_text(metric, chosen.schedule_mean)}{spread}."
+        ),
+        _table(["seed", str(metric)], [(s, score_text(metric, v)) for s, v in scores.items()]),
+    ]
+    return "## Score\n\n" + "\n\n".join(line for line in lines if line)
+
+
+def _expected(chosen: Selection) -> str:
+    found, metric = chosen.honest, chosen.metric
+    if found is None:
+        return f"{chosen.n_valid} photos are too few to say what to expect on new ones."
+    return (
+        f"On new photos expect **{score_text(metric, found.estimate)}** "
+        f"({_harmless(chosen.interval)}): being the best of {found.candidates} epochs flatters."
+    )
+
+
+def plain_lines(text: str | None) -> str:
+    """Give a text of several sentences as Markdown that shows it; each line is a paragraph."""
+    lines = (text or "").splitlines()
+    return "\n\n".join(_harmless(line) for line in lines if line.strip())
+
+
+def _confusion(chosen: Selection) -> str:
+    names = [plain(name) for name in chosen.classes]
+    numbers = _table(
+        ["class", "photos", "recall", "precision", "F1"],
+        [
+            (name, n.photos, f"{n.recall:.3f}", f"{n.precision:.3f}", f"{n.f1:.3f}")
+            for name, n in zip(names, chosen.per_class, strict=True)
+        ],
+    )
+    if len(names) <= MATRIX_CLASSES:
+        rows = [[name, *row] for name, row in zip(names, chosen.confusion, strict=True)]
+        counts = _table(["true \\ named", *names], rows)
+    else:
+        mistakes = [
+            (count, names[true], names[named])
+            for true, row in enumerate(chosen.confusion)
+            for named, count in enumerate(row)
+            if count and true != named
+        ]
+        most = sorted(mistakes, key=lambda mistake: -mistake[0])[:MATRIX_CLASSES]
+        counts = _table(["photos", "true", "named"], most)
+    return (
+        "## Mistakes on the validation photos\n\nEach photo named by its most probable class.\n\n"
+        f"{counts}\n\n{numbers}"
+    )
+
+
+def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
+    rule = card.rule
+    if card.decision is None:
+        return "## Decision\n\nThe most probable class is named, however improbable it is."
+    lines = ["The class is named that costs least on average."]
+    if rule.temperature != 1:
+        lines.append(f"Probabilities are calibrated with temperature {rule.temperature:g}.")
+    if rule.threshold is not None:
+        lines.append(f"{plain(card.classes[0])} is named from probability {rule.threshold:.4f} on.")
+    if rule.reject_cost is not None:
+        lines.append(f"If that costs more than {rule.reject_cost:g}, no class is named.")
+    if chosen and (found := chosen.operation):
+        low, high = found.cost_interval
+        lines.append(
+            f"On new photos expect a cost of {found.cost:.4f} per photo (95 % from {low:.4f} to "
+            f"{high:.4f}); to name the most probable class costs {found.plain_cost:.4f}."
+        )
+    names = [plain(name) for name in card.classes]
+    rows = [
+        [name, *(f"{price:g}" for price in row)]
+        for name, row in zip(names, rule.costs, strict=True)
+    ]
+    small = len(names) <= MATRIX_CLASSES
+    prices = _table(["true \\ named", *names], rows) if small else "Prices are in `model.json`."
+    return f"## Decision\n\n{' '.join(lines)}\n\n{prices}"
+
+
+def _use(card: "WeightsCard", chosen: Selection | None) -> str:
+    always = card.rule.reject_cost is None
+    lines = [
+        "For photos like those it was trained on: taken of the same things, in the same way.",
+        (
+            f"It knows {len(card.classes)} classes and nothing else: a photo of something else is "
+            f"named one of them as well{'' if always else ', or is left to a person'}."
+        ),
+        (
+            "Before it decides anything of weight, score it on photos that had no part in training "
+            "or in choosing it."
+        ),
+    ]
+    if card.rule.temperature == 1:
+        lines.append("Its probabilities are not calibrated: they rank, but may be too sure.")
+    if chosen and (few := [n.photos for n in chosen.per_class if n.photos < 30]):
+        lines.append(
+            f"{len(few)} of its classes {'has' if len(few) == 1 else 'have'} fewer than 30 "
+            "validation photos: their numbers are rough."
+        )
+    return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _origin(card: "WeightsCard", exported: "Exported") -> str:
+    files = [
+        (f"`{file.name}`", file.format, file.sha256, f"{file.largest_difference:.2g}")
+        for file in exported.files
+    ]
+    made = [(plain(name), plain(value)) for name, value in _items(card.made_by)]
+    made += [(plain(name), plain(value)) for name, value in _items(card.packages)]
+    name = exported.weights.replace("\\", "/").rpartition("/")[2]
+    return (
+        f"## What made it\n\nEncore, from the weights file {plain(name)} (SHA-256 "
+        f"{exported.weights_sha256}). Each file here was read back and compared with it on "
+        f"{plain(exported.verified_on)}.\n\n"
+        + _table(["file", "format", "SHA-256", "largest difference of a logit"], files)
+        + ("\n\n" + _table(["trained with", ""], made) if made else "")
+    )
+
+
+def _items(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    # A weights file is anybody's, and these of its fields are checked by nobody.
+    return list(mapping.items()) if isinstance(mapping, dict) else []
+
+
+def _whole(value: object, add: int = 0) -> str:
+    return str(value + add) if isinstance(value, int) else plain(value)
+
+
+def _rounded(value: object) -> object:
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _spread_text(chosen: Selection) -> str:
+    return score_text(chosen.metric, chosen.schedule_spread)

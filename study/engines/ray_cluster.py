@@ -1,0 +1,305 @@
+"""The engine that trains on a Ray cluster."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.ray_connection import PATIENCE, join, living_nodes
+from study.engines.remote_worker import (
+    AwayWorker,
+    BuildAway,
+    Content,
+    Word,
+    read_whole,
+    write_whole,
+)
+from study.engines.slots import Share, shares_of
+from study.engines.worker import Broken
+from study.formatting import count_text
+from trainers.base import BEST, LAST, StageTask
+
+_GLANCE = 1.0
+"""Seconds after which the engine looks anew which nodes there are."""
+
+_TRIES = 3
+"""Workers in a row that may fail to start on a node before it gets none."""
+
+
+class ClusterEngine:
+    """See `Engine`. A worker for each slot of each node, which needs no disk or database of ours.
+
+    Nodes may join and leave. What trained on one that left goes on elsewhere from the last epoch
+    that came home; after `max_retries` of these, it has failed. The decoded photos under `cache`
+    named by `maps()` are sent to each node once, to those that lack them. `say` gets a sentence of
+    nodes that join or leave and of workers that are lost.
+    """
+
+    def __init__(
+        self,
+        build: BuildAway,
+        *,
+        cache: Path,
+        maps: Callable[[], Sequence[Path]] = list,
+        address: str | None = None,
+        devices: str = "auto",
+        per_device: int = 1,
+        max_retries: int = 2,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._build, self._cache, self._maps, self._say = build, cache.resolve(), maps, say
+        self._devices, self._per_device, self._max_retries = devices, per_device, max_retries
+        self._arriving: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._busy: dict[str, _Worker] = {}
+        self._waiting: deque[tuple[str, StageTask]] = deque()
+        self._deaths: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._stored: dict[str, Any] = {}
+        self._looked, self._leaving = 0.0, join(address)
+        self._known = living_nodes()
+        if not self._count(self._known):
+            self.close()
+            what = "GPU" if self._devices == "cuda" else "CPU"
+            raise ConnectionError(
+                f"no node of the Ray cluster has a {what} to train on; start nodes "
+                "that have, or check --devices"
+            )
+
+    @property
+    def slots(self) -> int:
+        """How many stage runs it can run at once, as the cluster is now."""
+        crew = len(self._idle) + len(self._busy) + len(self._arriving)
+        return max(1, crew or self._count(living_nodes()))
+
+    def submit(self, key: str, task: StageTask) -> None:
+        """Queue a stage run."""
+        self._deaths.pop(key, None)
+        self._waiting.append((key, task))
+
+    def events(self) -> Generator[Event, None, None]:
+        """Train what is queued, yielding what the workers say.
+
+        They start now and not before: by now the coordinator has decoded the photos.
+        """
+        try:
+            while self._waiting or self._busy:
+                self._muster()
+                self._assign()
+                if worker := self._ready():
+                    yield from self._listen(worker)
+        except KeyboardInterrupt:  # now means now, not when the epochs have ended
+            self._abandon()
+            raise
+        finally:
+            self._leave(list(self._busy.values()))
+
+    def cancel(self, key: str) -> None:
+        """Leave a stage run, at the end of its epoch if it is in the middle of one."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
+        if key in self._busy:
+            self._leave([self._busy[key]])
+
+    def close(self) -> None:
+        """End the workers, and Ray itself where this engine started it or joined it."""
+        self._abandon()
+        with suppress(RayError):
+            for vacated in [worker.actor.vacate.remote() for worker in self._idle]:
+                ray.get(vacated, timeout=PATIENCE)
+        for worker in [*self._arriving, *self._idle]:
+            worker.kill()
+        self._arriving, self._idle = [], []
+        self._stored.clear()
+        self._leaving.close()
+
+    def _muster(self) -> None:
+        """Take on the slots of nodes that have joined, take off those of nodes that left."""
+        if time.monotonic() - self._looked < _GLANCE:
+            return
+        self._looked = time.monotonic()
+        nodes = living_nodes()
+        self._tell(nodes)
+        for workers in (self._idle, self._arriving):
+            workers[:] = [worker for worker in workers if worker.node in nodes]
+        crew = [*self._arriving, *self._idle, *self._busy.values()]
+        held = Counter(worker.node for worker in crew)
+        for node, shares in self._shares(nodes).items():
+            if self._refused[node] < _TRIES:
+                for share in shares[held[node] :]:
+                    self._arriving.append(_Worker(self._build, share, self._cache, node))
+                    self._arriving[-1].survey(self._names())
+
+    def _tell(self, nodes: dict[str, dict[str, float]]) -> None:
+        for node in self._known.keys() ^ nodes.keys():
+            does = "joined" if node in nodes else "left"
+            slots = count_text(self._count(nodes), "slot")
+            self._say(f"a node has {does} the Ray cluster, which has {slots} now")
+        self._known = nodes
+
+    def _shares(self, nodes: dict[str, dict[str, float]]) -> dict[str, list[Share]]:
+        return shares_of(nodes, self._devices, self._per_device)
+
+    def _count(self, nodes: dict[str, dict[str, float]]) -> int:
+        return sum(map(len, self._shares(nodes).values()))
+
+    def _names(self) -> list[str]:
+        return [str(path.resolve().relative_to(self._cache)) for path in self._maps()]
+
+    def _assign(self) -> None:
+        while self._waiting and self._idle:
+            key, task = self._waiting.popleft()
+            self._busy[key] = self._idle.pop(0)
+            self._busy[key].begin(key, task)
+
+    def _ready(self) -> "_Worker | None":
+        """Give a worker that has spoken; None if none has for a while."""
+        by_word = {worker.word: worker for worker in (*self._busy.values(), *self._arriving)}
+        if not by_word:
+            time.sleep(_GLANCE / 10)
+            return None
+        ready, _ = ray.wait(list(by_word), timeout=_GLANCE)
+        return by_word[ready[0]] if ready else None
+
+    def _listen(self, worker: "_Worker") -> Generator[Event, None, None]:
+        if worker in self._arriving:
+            self._settle(worker)
+            return
+        key = worker.key
+        try:
+            said = worker.hear(worker.word)
+        except RayError as lost:
+            yield from self._bury(worker, lost)
+            return
+        match said:
+            case Broken(error):
+                worker.kill()
+                del self._busy[key]
+                raise error
+            case EpochEnded():
+                yield said
+                if self._busy.get(key) is worker:
+                    self._busy[key] = self._busy.pop(key)  # to the end: nobody waits for long
+                    worker.go_on()
+            case StageEnded() | StageFailed():
+                self._idle.append(self._busy.pop(key))
+                yield said
+
+    def _settle(self, worker: "_Worker") -> None:
+        """Give a worker what its node lacks; then it can train."""
+        try:
+            missing = ray.get(worker.word)
+        except RayError as error:
+            self._refuse(worker, error)
+            return
+        if missing:
+            for name in missing:
+                if name not in self._stored:
+                    self._stored[name] = ray.put(read_whole(self._cache / name))
+            worker.word = worker.actor.keep.remote(missing, *(self._stored[n] for n in missing))
+        else:
+            self._refused.pop(worker.node, None)
+            self._arriving.remove(worker)
+            self._idle.append(worker)
+
+    def _refuse(self, worker: "_Worker", error: RayError) -> None:
+        self._arriving.remove(worker)
+        worker.kill()
+        nodes = living_nodes()
+        self._refused[worker.node] += worker.node in nodes
+        if all(self._refused[node] >= _TRIES for node in nodes):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConnectionError(
+                f"no node of the Ray cluster can train ({lines[-1].strip()}); "
+                "install the same Encore on every node"
+            )
+
+    def _bury(self, worker: "_Worker", error: RayError) -> Generator[Event, None, None]:
+        """Give the stage run of a lost worker another try, or give it up."""
+        key = worker.key
+        worker.kill()
+        del self._busy[key]
+        self._deaths[key] += 1
+        if self._deaths[key] <= self._max_retries:
+            self._say("a worker on the Ray cluster was lost; its stage run goes on elsewhere")
+            self._waiting.appendleft((key, worker.task))
+            return
+        deaths = self._deaths.pop(key)
+        times = "once" if deaths == 1 else f"{deaths} times"
+        reason = f"its worker on the Ray cluster was lost {times} ({type(error).__name__})"
+        yield StageFailed(key, FailureKind.KILLED, reason)
+
+    def _abandon(self) -> None:
+        """End at once whatever trains."""
+        for worker in self._busy.values():
+            worker.kill()
+        self._busy.clear()
+
+    def _leave(self, workers: "Sequence[_Worker]") -> None:
+        """Have workers leave what they train, all at once; what they still say is not heard."""
+        errors: list[Exception] = []
+        words = [(worker, worker.actor.leave.remote()) for worker in workers]
+        for worker, word in words:
+            del self._busy[worker.key]
+            try:
+                for spoken in filter(None, (worker.word, word)):  # an epoch may have ended
+                    if isinstance(said := worker.hear(spoken), Broken):
+                        raise said.error
+                self._idle.append(worker)
+            except RayError:  # its files are those of the last epoch that came home
+                worker.kill()
+            except Exception as error:  # noqa: BLE001 - raised when all have left
+                worker.kill()
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+class _Worker:
+    """An actor in a slot of a node, and the word from it that is waited for."""
+
+    def __init__(self, build: BuildAway, share: Share, cache: Path, node: str) -> None:
+        self.node = node
+        self.key: str
+        self.task: StageTask
+        self.word: Any = None
+        place = NodeAffinitySchedulingStrategy(node, soft=False)
+        made: Any = ray.remote(AwayWorker)
+        self.actor = made.options(
+            num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy=place
+        ).remote(build, share.slot, cache)
+
+    def survey(self, names: Sequence[str]) -> None:
+        """Have it look which decoded photos its node lacks."""
+        self.word = self.actor.missing.remote(names)
+
+    def begin(self, key: str, task: StageTask) -> None:
+        """Have a stage run trained, from what of it is at home."""
+        self.key, self.task = key, task
+        paths = [task.folder / name for name in (LAST, BEST)]
+        files: dict[str, Content] = {p.name: read_whole(p) for p in paths if p.exists()}
+        start = read_whole(task.start) if task.start else None
+        self.word = self.actor.begin.remote(key, task, start, files)
+
+    def go_on(self) -> None:
+        """Have the next epoch trained."""
+        self.word = self.actor.go_on.remote()
+
+    def hear(self, spoken: Any) -> object:
+        """Give what it says, its files brought home before. Raises `RayError` if it is lost."""
+        word: Word = ray.get(spoken)
+        self.word = None
+        for name, content in word.files.items():
+            write_whole(self.task.folder / name, content)
+        return word.said
+
+    def kill(self) -> None:
+        """End it at once."""
+        with suppress(RayError):
+            ray.kill(self.actor)

@@ -1,0 +1,160 @@
+"""A worker on another machine: trains in a scratch folder of its own, and sends its files home."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from study.engines.base import Event
+from study.engines.inline import InlineEngine
+from study.engines.slots import Slot
+from study.engines.worker import Broken, Left, sendable
+from trainers.base import BEST, LAST, StageTask, Trainer
+
+Content = NDArray[np.uint8]
+Files = Mapping[str, Content]
+"""Files of a folder by name, as arrays: Ray hands these on without copying them."""
+
+BuildAway = Callable[[Slot, Path], Trainer]
+"""Makes the trainer of a slot, given the folder where its machine keeps decoded photos."""
+
+_START = "start.safetensors"
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a worker says, and those of its files that have changed since it last spoke."""
+
+    said: Event | Left | Broken
+    files: Files
+
+
+class AwayWorker:
+    """Trains stage runs one after the other, an epoch at a time.
+
+    Between two calls it stands still, so what the coordinator has is what was recorded. `cache` is
+    where the coordinator keeps decoded photos; on a machine without it they lie in a folder of
+    temporary files, for all workers there.
+    """
+
+    def __init__(self, build: BuildAway, slot: Slot, cache: Path) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator says when to leave
+        os.environ.update(slot.environment)
+        self._build, self._slot = build, slot
+        self._cache = cache if cache.is_dir() else _ours() / "cache"
+        self._scratch = _scratch()
+        self._engine: InlineEngine | None = None
+        self._events: Generator[Event, None, None]
+        self._sent: dict[str, tuple[int, int, int]] = {}
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Name the decoded photos, of those given, that this machine has not got."""
+        return [name for name in names if not (self._cache / name).exists()]
+
+    def keep(self, names: Sequence[str], *contents: Content) -> list[str]:
+        """Keep decoded photos for all workers of this machine; name what is still missing."""
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._cache / "lock"):
+            for name, content in zip(names, contents, strict=True):
+                if not (self._cache / name).exists():
+                    (self._cache / name).parent.mkdir(exist_ok=True)
+                    write_whole(self._cache / name, content)
+        return self.missing(names)
+
+    def begin(self, key: str, task: StageTask, start: Content | None, files: Files) -> Word:
+        """Train a stage run's first epoch, going on from `files`."""
+        self._folder = self._scratch / task.folder.name
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        for name, content in files.items():
+            write_whole(self._folder / name, content)
+        self._sent = {name: _stamp(self._folder / name) for name in files}
+        here = replace(task, folder=self._folder, start=None)
+        if start is not None:
+            write_whole(self._scratch / _START, start)
+            here = replace(here, start=self._scratch / _START)
+        try:
+            self._engine = self._engine or InlineEngine(self._build(self._slot, self._cache))
+        except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
+            return Word(Broken(sendable(error)), {})
+        self._engine.submit(key, here)
+        self._events = self._engine.events()
+        return self.go_on()
+
+    def go_on(self) -> Word:
+        """Train an epoch more."""
+        return self._say(lambda: next(self._events))
+
+    def leave(self) -> Word:
+        """Leave the stage run; its files are up to date."""
+        return self._say(self._leave)
+
+    def vacate(self) -> None:
+        """Leave nothing on this machine but the decoded photos."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _leave(self) -> Left:
+        self._events.close()
+        return Left()
+
+    def _say(self, act: Callable[[], Event | Left]) -> Word:
+        try:
+            said = act()
+        except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
+            return Word(Broken(sendable(error)), {})
+        return Word(said, self._changed())
+
+    def _changed(self) -> dict[str, Content]:
+        changed = {}
+        for name in (BEST, LAST):
+            path = self._folder / name
+            if path.exists() and (stamp := _stamp(path)) != self._sent.get(name):
+                changed[name] = read_whole(path)
+                self._sent[name] = stamp
+        return changed
+
+
+def write_whole(path: Path, content: Content) -> None:
+    """Write a file that appears under its name when it is safely on the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            content.tofile(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_whole(path: Path) -> Content:
+    """Read a file."""
+    return np.fromfile(path, np.uint8)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
+def _ours() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"encore-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else; remove it, or set TMPDIR")
+    return folder
+
+
+def _scratch() -> Path:
+    """Give a folder for this process; remove those of processes that were killed."""
+    for left in _ours().glob("worker-*"):
+        if not Path(f"/proc/{left.name.split('-')[1]}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"worker-{os.getpid()}-", dir=_ours()))

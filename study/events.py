@@ -1,0 +1,96 @@
+"""What a search tells while it runs; the live view and the log lines are made of these."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from storage.records import Trial
+from study.budget import DeviceTime
+from study.searching.policy import Outlook
+from trainers.data.sources import LeftOut
+from trainers.metrics import EpochMetrics, Metric
+from trainers.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Working:
+    """Something that takes a while before the first trial, such as "reading photos"."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that the user should read."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """Before the first trial: what there is and what is to come, repeats included.
+
+    `to_go` is None where not a number of trials ends the search.
+    """
+
+    study: str
+    metric: Metric
+    data: str
+    done: int
+    to_go: int | None
+    device_time: DeviceTime
+    best_score: float | None
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A trial enters a stage (counted from 0); `epochs` are those of its whole schedule."""
+
+    number: int
+    schedule: Schedule
+    seed: int
+    position: int
+    epochs_before: int
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """An epoch of a trial is recorded; `step` counts through the trial's stages from 1.
+
+    `device_time` is what the study has taken with it.
+    """
+
+    number: int
+    step: int
+    metrics: EpochMetrics
+    device_time: DeviceTime
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial has ended; `file` is its best weights, absent if it failed or was pruned.
+
+    `outlook` is what is expected now, under a strategy that expects anything.
+    """
+
+    trial: Trial
+    epochs: int
+    file: str | None
+    to_go: int | None
+    outlook: Outlook | None = None
+
+
+Progress = Working | Notice | SearchStarted | StageStarted | EpochFinished | TrialFinished
+Listener = Callable[[Progress], None]
+
+
+def telling(listener: Listener, what: str) -> Callable[[int, int], None]:
+    """Give what tells a listener how far some work is."""
+    return lambda done, total: listener(Working(what, done, total))
+
+
+def noticing(listener: Listener) -> Callable[[str], None]:
+    """Give what tells a listener sentences."""
+    return lambda text: listener(Notice(text))

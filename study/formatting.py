@@ -1,0 +1,54 @@
+"""What weights files are called, after the article: `acc98.70_<backbone>_<epochs>_<size>_...`."""
+
+from itertools import groupby
+
+from storage.records import Kind, Trial
+from study.statistics.scoring import Criterion
+from study.wording import stages_text
+from trainers.metrics import Metric
+from trainers.schedule import Schedule
+
+_TAGS = {
+    Metric.ACCURACY: "acc",
+    Metric.BALANCED_ACCURACY: "bacc",
+    Metric.F1: "f1-",
+    Metric.LOG_LOSS: "loss",
+}
+
+
+def score_text(metric: Metric | Criterion, score: float | None) -> str:
+    """Give a score as people read it: shares in per cent, losses and costs as they are."""
+    if score is None:
+        return "-"
+    return f"{100 * score:.2f}" if metric.higher_is_better else f"{score:.4f}"
+
+
+def time_text(seconds: float) -> str:
+    """Give a span of time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def weights_name(
+    kind: Kind, trial: Trial, position: int, epochs: int, metric: Metric, score: float
+) -> str:
+    """Name the weights that stage `position` of a trial left after `epochs` epochs in all.
+
+    No two files of a study share a name: trial, seed and epochs are in it.
+    """
+    what = f"{_TAGS[metric]}{score_text(metric, score)}" if kind is Kind.BEST else "last"
+    size = trial.schedule.stages[position].image_size
+    backbone = trial.schedule.backbone
+    return f"{what}_{backbone}_{epochs}_{size}_t{trial.number:04d}_s{trial.seed}.safetensors"
+
+
+def schedule_text(schedule: Schedule) -> str:
+    """Return a schedule in a few words, its probes and its training one after the other."""
+    alike = groupby(schedule.stages, key=lambda stage: stage.train)
+    return ", then ".join(stages_text(tuple(stages)) for _, stages in alike)
+
+
+def count_text(count: int, what: str) -> str:
+    """Give a number of things in words: "1 trial", "2,000 trials"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -1,0 +1,209 @@
+"""Use case `gc`: what lies on the disk that can be made again."""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.database import open_database
+from storage.errors import StudyInUse, StudyNotFound
+from storage.places import CACHE, open_vault, runs_folder
+from storage.records import KeptPredictions, StudyRecord
+from storage.store import Store
+from storage.vault import folder_size
+from study.budget import device_time
+from study.config.loading import settings_of
+from study.config.schema import StudyConfig
+from study.datasets.download import MIRRORS
+from study.searching.ownership import Ownership, searcher
+from study.searching.policy import Independent, SearchPolicy, Standing
+from study.searching.retention import Kept, discard, shorten, spare, too_many
+from study.selection.best import find_study, manifest_of
+from study.stage_tree import grow
+from study.studies import stored_config
+from trainers.data.manifest import Split
+
+
+@dataclass(frozen=True)
+class CachedPhotos:
+    """A file of decoded photos, of what a network makes of them, or a folder of fetched ones.
+
+    `size` is in bytes; `trouble` says why a file is not whole.
+    """
+
+    path: str
+    size: int
+    trouble: str = ""
+
+
+def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """List the decoded photos of all data sets, and the arrays made of them, each one checked."""
+    from trainers.data.cache import check_map
+    from trainers.data.mapped import BrokenMap
+
+    found = []
+    for path in _maps(storage):
+        trouble = ""
+        try:
+            check_map(path)
+        except BrokenMap as error:
+            trouble = str(error)
+        found.append(CachedPhotos(str(path), path.stat().st_size, trouble))
+    return found
+
+
+def fetched(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """List the photos that were fetched from URLs, a folder for each."""
+    folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
+    return [CachedPhotos(str(folder), folder_size(folder)) for folder in folders]
+
+
+def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """Delete all decoded and fetched photos and list them.
+
+    A search that uses decoded ones goes on reading them. While there are fetched ones, none may
+    run: that is `StudyInUse`.
+    """
+    folders = fetched(storage)
+    if folders:
+        _check_idle(storage)
+    files = [CachedPhotos(str(path), path.stat().st_size) for path in _maps(storage)]
+    for file in files:
+        Path(file.path).unlink()
+    for folder in folders:
+        shutil.rmtree(folder.path)
+    return [*files, *folders]
+
+
+def _maps(storage: str) -> list[Path]:
+    from trainers.data.cache import map_files
+
+    return map_files(runs_folder(storage) / CACHE)
+
+
+def _check_idle(storage: str) -> None:
+    try:
+        store = Store(open_database(storage, create=False))
+    except StudyNotFound:
+        return
+    try:
+        for study in store.studies():
+            if owner := searcher(store, study.id):
+                raise StudyInUse(
+                    f"study {study.name!r} is being searched by process {owner.pid} on "
+                    f"{owner.host} and may need photos that were fetched; wait for it, or stop it"
+                )
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True)
+class SpareFile:
+    """A weights file that can go, and why."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What of a study's weights can go, or has gone; sizes are in bytes.
+
+    `predictions` counts the epochs of which less can be, or is, kept in the database, and
+    `predictions_size` is what those take before.
+    """
+
+    study: str
+    deleted: bool
+    files: tuple[SpareFile, ...]
+    size: int
+    kept: int
+    kept_size: int
+    predictions: int = 0
+    predictions_size: int = 0
+
+
+def clean_weights(
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    keep: int | None = None,
+    max_disk: str | None = None,
+    delete: bool = False,
+) -> Cleaned:
+    """List the weights that nobody needs any more, by the study's settings or these; or delete.
+
+    Raises `ConfigError`, `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        flags = settings_of(keep=keep, max_disk=max_disk)
+        config = stored_config(record, storage, flags)
+        with Ownership(store, record.id) if delete else nullcontext() as mine:
+            writing = store.fenced(mine.claim) if mine else store
+            trials = store.trials(record.id)
+            runs, links = store.stage_runs(record.id), store.links(record.id)
+            tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
+            found = Kept.of(store, record)
+            ongoing = _is_ongoing(store, record, config, Standing(trials, tree, {}))
+            spares = spare(found, trials, tree, config, ongoing=ongoing)
+            long = _too_long(store, record, config)
+            if delete:
+                discard(spares, record.id, writing, open_vault(storage, record))
+                if long:
+                    shorten(long, writing, manifest_of(store, record).labels(Split.VALID))
+        gone = {each.checkpoint.path for each in spares}
+        kept = [each.size for each in found.checkpoints if each.path not in gone]
+        files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)
+        return Cleaned(
+            record.name,
+            delete,
+            files,
+            sum(f.size for f in files),
+            len(kept),
+            sum(kept),
+            len(long),
+            sum(each.size for each in long),
+        )
+    finally:
+        store.close()
+
+
+def clean_strays(
+    study: str | None = None, *, storage: str = StudyConfig().storage, delete: bool = False
+) -> Cleaned:
+    """List the files in a study's folder that look like weights but that it knows nothing of.
+
+    They may be a user's own or another database's, so nothing but `delete` ever removes them.
+    Raises `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        vault = open_vault(storage, record)
+        with Ownership(store, record.id) if delete else nullcontext():
+            found = vault.strays(store.expected(record.id))
+            for path in found if delete else ():
+                vault.remove(path)
+        kept = [each.size for each in store.checkpoints(record.id)]
+        files = tuple(SpareFile(path, size, "no row points to it") for path, size in found.items())
+        return Cleaned(record.name, delete, files, sum(found.values()), len(kept), sum(kept))
+    finally:
+        store.close()
+
+
+def _is_ongoing(store: Store, study: StudyRecord, config: StudyConfig, standing: Standing) -> bool:
+    """Tell whether the same command would begin any more trials."""
+    policy = SearchPolicy(config, Independent(config))
+    time = device_time(store, study.id, config.workers_per_device, policy.compute)
+    return policy.to_go(standing) != 0 and not time.spent
+
+
+def _too_long(store: Store, study: StudyRecord, config: StudyConfig) -> list[KeptPredictions]:
+    """Choose whose predictions are shortened; the manifest is read only if any have to be."""
+    kept, limit = store.kept_predictions(study), config.keep.max_predictions
+    if sum(each.size for each in kept) <= limit:
+        return []
+    return too_many(kept, limit, len(manifest_of(store, study).labels(Split.VALID)))

@@ -1,0 +1,133 @@
+"""Use case `tree`: what was trained once for several trials, and where trials were stopped."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.database import open_database
+from storage.records import StageRun, State, Trial
+from storage.store import Store
+from study.config.schema import StudyConfig
+from study.selection.best import find_study
+from study.stage_tree import Node, Rank, grow
+from trainers.data.batches import passes_of
+from trainers.data.manifest import Manifest, Split
+from trainers.metrics import Metric
+from trainers.schedule import Stage, Train
+
+
+@dataclass(frozen=True)
+class StageNode:
+    """A stage run in the tree. `score` is its best epoch's, `trials` share it.
+
+    `pixels` are those it was trained on: epochs x passes x photos x size x size. `stopped` are the
+    trials that were not let on after it.
+    """
+
+    key: str
+    stage: int
+    image_size: int
+    epochs: int
+    lrs: tuple[float, ...]
+    crop: str
+    seed: int
+    state: State
+    score: float | None
+    seconds: float
+    pixels: int
+    trials: tuple[int, ...]
+    stopped: tuple[int, ...]
+    children: "tuple[StageNode, ...]"
+    train: Train = Train.NETWORK
+
+
+@dataclass(frozen=True)
+class ShownTree:
+    """A study's stage tree. `saved_pixels` would have been trained, were nothing shared."""
+
+    study: str
+    metric: Metric
+    trials: int
+    stage_runs: int
+    pixels: int
+    saved_pixels: int
+    seconds: float
+    roots: tuple[StageNode, ...]
+
+
+def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage) -> ShownTree:
+    """Show a study's stage tree (by default of the study used last)."""
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        trials, runs = store.trials(record.id), store.stage_runs(record.id)
+        ranks = store.ranks(record)
+        tree = grow(trials, runs, store.links(record.id), ranks, store.calibrated_losses(record))
+        photos = _n_train(store, record.manifest_digest)
+    finally:
+        store.close()
+    view = _View(
+        record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
+    )
+    roots = tuple(view.node(root) for root in tree.roots)
+    nodes = list(_all(roots))
+    return ShownTree(
+        study=record.name,
+        metric=record.metric,
+        trials=len(trials),
+        stage_runs=len(nodes),
+        pixels=sum(node.pixels for node in nodes),
+        saved_pixels=sum(node.pixels * (len(node.trials) - 1) for node in nodes),
+        seconds=sum(node.seconds for node in nodes),
+        roots=roots,
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """Turns nodes into what is shown of them."""
+
+    metric: Metric
+    photos: int
+    trials: dict[int, Trial]
+    runs: dict[str, StageRun]
+    ranks: dict[int, Rank]
+
+    def node(self, node: Node) -> StageNode:
+        run = self.runs[node.key]
+        stage: Stage = self.trials[node.trials[0]].schedule.stages[node.position]
+        onward = {number for child in node.children for number in child.trials}
+        stopped = [
+            number
+            for number in node.trials
+            if number not in onward and self.trials[number].state is State.PRUNED
+        ]
+        rank = self.ranks.get(run.id)
+        return StageNode(
+            key=node.key,
+            stage=node.position + 1,
+            image_size=stage.image_size,
+            epochs=stage.epochs,
+            lrs=stage.lrs,
+            crop=stage.crop.value,
+            seed=node.seed,
+            state=run.state,
+            score=None if rank is None else self.metric.score_of(rank),
+            seconds=run.seconds,
+            pixels=stage.epochs * passes_of(stage, self.photos) * self.photos * stage.image_size**2,
+            trials=tuple(node.trials),
+            stopped=tuple(stopped),
+            children=tuple(self.node(child) for child in node.children),
+            train=stage.train,
+        )
+
+
+def _n_train(store: Store, digest: str) -> int:
+    record = store.manifest(digest)
+    return len(Manifest.from_json(record.document, Path(record.root)).of_split(Split.TRAIN))
+
+
+def _all(nodes: Sequence[StageNode]) -> Iterator[StageNode]:
+    for node in nodes:
+        yield node
+        yield from _all(node.children)

@@ -1,0 +1,167 @@
+"""Use cases `ls` and `show`: what was run. Reads rows alone: no torch, no Optuna."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from storage.database import open_database
+from storage.places import study_folder, vault_url
+from storage.records import Checkpoint, EpochRecord, Kind, Role, State, StudyRecord, Trial
+from storage.store import Store
+from study.config.schema import StudyConfig
+from study.formatting import schedule_text
+from study.selection.best import find_study
+from study.wording import stages_text
+from trainers.metrics import Metric
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """A trial in a list. `epochs` are those its schedule plans, `file` its best weights."""
+
+    number: int
+    seed: int
+    role: Role
+    state: State
+    score: float | None
+    loss: float | None
+    epochs: int
+    seconds: float
+    schedule: str
+    schedule_digest: str
+    file: str | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class TrialList:
+    """All trials of a study, in the order they began."""
+
+    study: str
+    metric: Metric
+    trials: tuple[TrialLine, ...]
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage of a trial: its settings, its epochs, its files; `trained_by` is a trial number.
+
+    `settings` are all fields of the stage, `text` says them in a few words.
+    """
+
+    position: int
+    key: str
+    state: State
+    trained_by: int
+    settings: dict[str, Any]
+    text: str
+    epochs: tuple[EpochRecord, ...]
+    files: tuple[Checkpoint, ...]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """Everything about one trial."""
+
+    study: str
+    metric: Metric
+    line: TrialLine
+    backbone: str
+    hidden: tuple[int, ...]
+    started_at: datetime
+    finished_at: datetime | None
+    folder: str
+    stages: tuple[StageView, ...]
+
+
+def list_trials(study: str | None = None, *, storage: str = StudyConfig().storage) -> TrialList:
+    """List a study's trials (by default of the study used last)."""
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        files: dict[tuple[int | None, int | None], str] = {
+            (file.stage_run_id, file.epoch): file.path
+            for file in store.checkpoints(record.id)
+            if file.kind is Kind.BEST
+        }
+        lines = tuple(
+            _line(trial, files.get((trial.best_stage_run, trial.best_epoch)))
+            for trial in store.trials(record.id)
+        )
+        return TrialList(record.name, record.metric, lines)
+    finally:
+        store.close()
+
+
+def show_trial(
+    number: int, study: str | None = None, *, storage: str = StudyConfig().storage
+) -> TrialView:
+    """Show one trial; LookupError names the study if it has no such trial."""
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        trial = find_trial(store, record, number)
+        stages = tuple(_stages(store, trial))
+        files = {
+            file.stage_run_id: file.path
+            for stage in stages
+            for file in stage.files
+            if file.kind == "best"
+        }
+        return TrialView(
+            study=record.name,
+            metric=record.metric,
+            line=_line(trial, files.get(trial.best_stage_run or -1)),
+            backbone=trial.schedule.backbone,
+            hidden=trial.schedule.hidden,
+            started_at=trial.started_at,
+            finished_at=trial.finished_at,
+            folder=vault_url(record) or str(study_folder(storage, record)),
+            stages=stages,
+        )
+    finally:
+        store.close()
+
+
+def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
+    """Give a trial by its number; LookupError names the study if it has no such trial."""
+    try:
+        return store.trial(study.id, number)
+    except LookupError:
+        count = len(store.trials(study.id))
+        raise LookupError(
+            f"study {study.name!r} has no trial {number}; its {count} trials are in `ls`"
+        ) from None
+
+
+def _stages(store: Store, trial: Trial) -> list[StageView]:
+    return [
+        StageView(
+            position=run.position,
+            key=run.key,
+            state=run.state,
+            trained_by=run.trial_number,
+            settings=asdict(trial.schedule.stages[run.position]),
+            text=stages_text(trial.schedule.stages[run.position : run.position + 1]),
+            epochs=tuple(store.epochs(run.id)),
+            files=tuple(store.checkpoints_of(run.id)),
+        )
+        for run in store.stage_runs_of(trial.id)
+    ]
+
+
+def _line(trial: Trial, file: str | None) -> TrialLine:
+    return TrialLine(
+        number=trial.number,
+        seed=trial.seed,
+        role=trial.role,
+        state=trial.state,
+        score=trial.score,
+        loss=trial.loss,
+        epochs=trial.schedule.epochs,
+        seconds=trial.seconds,
+        schedule=schedule_text(trial.schedule),
+        schedule_digest=trial.schedule_digest,
+        file=file,
+        failure=trial.failure,
+    )

@@ -1,0 +1,244 @@
+"""Use case `reproduce`: what made a weights file, what has changed since, and making it again."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from storage.database import open_database
+from storage.liveness import Life, life
+from storage.places import CACHE, runs_folder
+from storage.records import EpochRecord
+from storage.redaction import redact
+from storage.store import Store
+from study.config.schema import ConfigError, StudyConfig
+from study.datasets.freeze import freeze_data
+from study.engines.setup import recipe
+from study.events import Listener, noticing, telling
+from study.provenance.drift import Drift, circumstances_now, differing
+from study.provenance.lookup import FileState, Found, Origin, find
+from study.provenance.record import Provenance, commands, finite, of_card, of_rows
+from study.provenance.retrain import (
+    compare_files,
+    engine_as_made,
+    settings_as_made,
+    slots_as_made,
+    train_again,
+    with_data,
+)
+from study.studies import stored_config
+from trainers.data.manifest import DatasetError, Manifest, Split
+from trainers.metrics import EpochNumbers
+
+_DEFAULT = StudyConfig().storage
+_COMPARED = ("device", "processor", "commit")
+"""What of `made_by` is drift: threads are taken as they were, the rest are settings."""
+
+
+AGAIN = ".again-"
+"""How a folder of training again is named; the number of its process follows."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of training some weights once more, beside what was recorded of them.
+
+    `identical` and `largest_difference` are of the tensors, None where no file is left to compare
+    with. `other_predictions` counts those of the validation photos that differ; `as_recorded` says
+    that none does, nor the loss by a bit. All are None if nothing came, which `failure` explains.
+    """
+
+    provenance: Provenance
+    identical: bool | None
+    largest_difference: float | None
+    other_predictions: int | None
+    as_recorded: bool | None
+    photos: int
+    score: float | None
+    loss: float | None
+    recorded_score: float | None
+    recorded_loss: float | None
+    seconds: float
+    failure: str | None = None
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the same came again, or the same predictions where something else has changed.
+
+        Under the same circumstances other weights are a fault, whatever they predict.
+        """
+        if self.identical or (self.identical is None and self.as_recorded):
+            return True
+        return self.other_predictions == 0 and self.may_differ
+
+    @property
+    def may_differ(self) -> bool:
+        """Whether there is a reason for other bits: drift, an unknown past, or a hurried GPU."""
+        made = self.provenance.made_by
+        return (
+            bool(self.provenance.drift)
+            or not made
+            or made.get("deterministic") == "no"
+            or self.provenance.state is FileState.CHANGED
+        )
+
+
+def what_made(
+    target: str,
+    study: str | None = None,
+    *,
+    storage: str = _DEFAULT,
+    device: str = "auto",
+    listener: Listener = lambda _: None,
+) -> Provenance:
+    """Say what made the best weights of a trial (by its number) or a weights file (by its path).
+
+    Raises LookupError for what is neither, `NotOurWeights` for a file that is none of Encore's,
+    `StudyNotFound` and the database's errors.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        return _trace(store, target, study, storage, device, listener).provenance
+    finally:
+        store.close()
+
+
+def reproduce(
+    target: str,
+    study: str | None = None,
+    *,
+    storage: str = _DEFAULT,
+    device: str = "auto",
+    listener: Listener = lambda _: None,
+) -> Reproduction:
+    """Train the same weights once more, beside the vault, and compare; nothing is kept of it.
+
+    Raises what `what_made` does, `DatasetError` where the data have changed, and LookupError for
+    weights that the database does not know.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        traced = _trace(store, target, study, storage, device, listener)
+        if isinstance(traced.data, DatasetError):
+            raise traced.data
+        if traced.found.origin is None or traced.config is None or traced.data is None:
+            raise LookupError(
+                f"{redact(storage)} knows no trial that made {target!r}, so it cannot be made "
+                "again; give the --storage of the search that did"
+            )
+        return _compared(store, traced, traced.found.origin, traced.config, traced.data, listener)
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """What was found of some weights; `data` are those of their study, or what is wrong there."""
+
+    found: Found
+    provenance: Provenance
+    config: StudyConfig | None = None
+    data: Manifest | DatasetError | None = None
+
+
+def _trace(
+    store: Store, target: str, study: str | None, storage: str, device: str, listener: Listener
+) -> _Traced:
+    found = find(target, study, store, storage)
+    origin, made_by = found.origin, found.made_by
+    if origin is None:
+        drift = _drift(found, settings_as_made(StudyConfig(), made_by, device))
+        return _Traced(found, of_card(found, drift, commands(found, storage)))
+    root = Path(store.manifest(origin.study.manifest_digest).root)
+    stored = with_data(stored_config(origin.study, storage), root)
+    config = settings_as_made(stored, made_by, device)
+    drift, data = _drift(found, config), _data(config, listener)
+    if isinstance(data, DatasetError):
+        drift = (Drift("data", "", str(data)), *drift)
+    epoch = _epoch(store, origin)
+    told = of_rows(found, origin, epoch, drift, commands(found, storage))
+    return _Traced(found, told, config, data)
+
+
+def _data(config: StudyConfig, listener: Listener) -> Manifest | DatasetError:
+    try:
+        return freeze_data(config, listener).manifest
+    except DatasetError as error:
+        return error
+
+
+def _drift(found: Found, config: StudyConfig) -> tuple[Drift, ...]:
+    """Give what differs from what the card tells."""
+    if found.card is None:
+        return ()
+    made_by = found.made_by
+    then = found.card.packages | {k: v for k, v in made_by.items() if k in _COMPARED}
+    device = slots_as_made(config)[0].device
+    try:
+        return differing(then, circumstances_now(device, made_by))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _epoch(store: Store, origin: Origin) -> EpochRecord:
+    return next(e for e in store.epochs(origin.run.id) if e.epoch == origin.epoch)
+
+
+def _compared(
+    store: Store,
+    traced: _Traced,
+    origin: Origin,
+    config: StudyConfig,
+    data: Manifest,
+    listener: Listener,
+) -> Reproduction:
+    """Train the weights once more in a folder that goes when this ends, and compare."""
+    runs, began = runs_folder(config.storage), time.perf_counter()
+    made = recipe(config, data, runs / CACHE)
+    told = telling(listener, "decoding photos")
+    made.prepare(origin.prefix.stages, told, noticing(listener))
+    runs.mkdir(parents=True, exist_ok=True)
+    sweep(runs)
+    with (
+        TemporaryDirectory(prefix=f"{AGAIN}{os.getpid()}-", dir=runs) as folder,
+        engine_as_made(config, made, traced.found.made_by) as engine,
+    ):
+        trained = train_again(origin, engine, Path(folder), listener)
+        old = traced.found.file if traced.found.sha256 else None
+        same = compare_files(old, trained.file) if old and trained.epoch else None
+    recorded, labels = _epoch(store, origin), data.labels(Split.VALID)
+    metric, again = origin.study.metric, trained.epoch
+    other = None
+    if again is not None:
+        before = store.predictions(origin.run.id, origin.epoch, labels)
+        other = int(np.count_nonzero(before.predicted != again.evaluation.predicted))
+    return Reproduction(
+        provenance=traced.provenance,
+        identical=same.identical if same else None,
+        largest_difference=same.largest_difference if same else None,
+        other_predictions=other,
+        as_recorded=None if again is None else other == 0 and _same(again, recorded),
+        photos=len(labels),
+        score=finite(again.score(metric)) if again else None,
+        loss=finite(again.valid_loss) if again else None,
+        recorded_score=finite(recorded.score(metric)),
+        recorded_loss=finite(recorded.valid_loss),
+        seconds=time.perf_counter() - began,
+        failure=trained.failure,
+    )
+
+
+def _same(again: EpochNumbers, recorded: EpochNumbers) -> bool:
+    return again.valid_loss == recorded.valid_loss
+
+
+def sweep(runs: Path) -> None:
+    """Delete what reproductions have left behind that were killed."""
+    for folder in runs.glob(f"{AGAIN}*"):
+        pid = folder.name.removeprefix(AGAIN).partition("-")[0]
+        if pid.isdecimal() and life(int(pid), None) is Life.GONE:
+            shutil.rmtree(folder, ignore_errors=True)

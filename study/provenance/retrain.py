@@ -1,0 +1,206 @@
+"""Train stages once more, as they were trained, and compare what comes of it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from storage.records import Kind
+from storage.remote import is_url
+from study.config.schema import EngineKind, StudyConfig
+from study.engines.base import Engine, EpochEnded, StageFailed
+from study.engines.inline import InlineEngine
+from study.engines.setup import Recipe, choose_slots, make_engine
+from study.engines.slots import Slot
+from study.events import Listener, Notice, Working
+from study.formatting import score_text
+from study.provenance.lookup import Origin, digest_of
+from trainers.base import BEST, LAST, Precision, StageTask
+from trainers.handover import NETWORK
+from trainers.metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FILES = {Kind.BEST: BEST, Kind.LAST: LAST}
+_MAX_THREADS = 1024
+
+
+def settings_as_made(
+    config: StudyConfig, made_by: Mapping[str, str], device: str = "auto"
+) -> StudyConfig:
+    """Give settings under which training gives the same weights again, where it can.
+
+    `made_by` is what their card says, if there is one; `device` is "auto" for the kind that made
+    them. What a card tells counts: the study may have been searched otherwise since.
+    """
+    kind, _, precision = made_by.get("device", "").rpartition(", ")
+    update: dict[str, Any] = {}
+    if device != "auto":
+        update = {"devices": device}
+    elif kind:
+        update = {"devices": kind if kind in ("cpu", "mps") else "auto"}
+        update |= {"precision": Precision(precision)} if precision in set(Precision) else {}
+    if kind:
+        update["compile"] = made_by.get("compiled") == "yes"
+        update["deterministic"] = made_by.get("deterministic") == "yes"
+    return config.model_copy(update=update)
+
+
+def with_data(config: StudyConfig, root: Path) -> StudyConfig:
+    """Name a study's data by the folder they were found in: the current one does not matter."""
+    if config.data.source is None or not root.is_dir():
+        return config
+    source = Path(config.data.source)
+    if config.data.root is not None:  # the photos' root: their list may lie anywhere
+        data = config.data.model_copy(update={"root": str(root)})
+    else:
+        listed = source.suffix.lower() == ".csv"
+        there = root / source.name if listed else root
+        # A list of addresses lies apart from the photos that were fetched.
+        stays = listed and not there.exists() and (is_url(config.data.source) or source.is_file())
+        moved = {"root": str(root)} if stays else {"source": str(there)}
+        data = config.data.model_copy(update=moved)
+    return config.model_copy(update={"data": data})
+
+
+def slots_as_made(config: StudyConfig) -> list[Slot]:
+    """Give the slots of such settings; the first will do. Raises `ConfigError`."""
+    return choose_slots(config.model_copy(update={"engine": EngineKind.AUTO}))
+
+
+@contextmanager
+def engine_as_made(
+    config: StudyConfig, made: Recipe, made_by: Mapping[str, str]
+) -> Iterator[Engine]:
+    """Give the engine to train in, with as many threads as made the weights."""
+    import torch  # seconds to import
+
+    slots = slots_as_made(config)
+    alone = len(slots) > 1 or config.engine is EngineKind.PROCESSES
+    slot, threads, before = slots[0], made_by.get("threads", ""), torch.get_num_threads()
+    if made.own is not None:  # what a worker may use of the machine, only a worker can tell
+        kind = EngineKind.PROCESSES if alone else EngineKind.INLINE
+        running = make_engine(config.model_copy(update={"engine": kind}), made, [slot])
+    else:
+        known = threads.isdecimal() and 0 < int(threads) <= _MAX_THREADS
+        slot = replace(slot, alone=slot.device)
+        slot = replace(slot, threads=int(threads)) if known else slot
+        running = InlineEngine(made.trainer(slot, alone=alone or known))
+    try:
+        with closing(running):
+            yield running
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it: a weights file and its epoch, or why there is none."""
+
+    file: Path
+    epoch: EpochMetrics | None
+    failure: str | None = None
+
+
+def train_again(origin: Origin, engine: Engine, folder: Path, listener: Listener) -> Trained:
+    """Train all stages that made some weights, from the root, as far as the epoch they are of."""
+    stages, start = origin.prefix.stages, None
+    done, total = 0, sum(stage.epochs for stage in stages[:-1]) + origin.epoch
+    for position, prefix in enumerate(origin.prefix.prefixes()):
+        last = position == len(stages) - 1
+        until = origin.epoch if last else stages[position].epochs
+        kind = origin.kind if last else Kind(stages[position + 1].start_from)
+        place = folder / str(position)
+        place.mkdir()
+        task = StageTask(schedule=prefix, seed=origin.trial.seed, folder=place, start=start)
+        engine.submit(str(position), task)
+        trained = Trained(place / _FILES[kind], None, "it ended before that epoch")
+        with closing(engine.events()) as events:
+            for event in events:
+                match event:
+                    case StageFailed(_, what, reason):
+                        return Trained(trained.file, None, f"{what}: {reason}")
+                    case EpochEnded(key, epoch):
+                        done += 1
+                        _tell(listener, origin, epoch, done, total)
+                        if epoch.epoch == until:
+                            trained = Trained(trained.file, epoch)
+                            if until < stages[position].epochs:
+                                engine.cancel(key)
+        if trained.failure:
+            return trained
+        start = trained.file
+    return trained
+
+
+def _tell(listener: Listener, origin: Origin, epoch: EpochMetrics, done: int, total: int) -> None:
+    metric, stages = origin.study.metric, origin.prefix.stages
+    listener(Working("training again", done, total))
+    listener(
+        Notice(
+            f"stage {epoch.stage + 1} of {len(stages)}, epoch {epoch.epoch} of "
+            f"{stages[epoch.stage].epochs}: {metric} {score_text(metric, epoch.score(metric))}"
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Whether two weights files hold the same tensors to the last bit, and how far they part.
+
+    `largest_difference` is absolute, over all tensors; None where there is none to measure: other
+    names, other shapes, values that are no numbers.
+    """
+
+    identical: bool
+    largest_difference: float | None
+
+
+def compare_files(old: Path, new: Path) -> Compared | None:
+    """Compare two weights files; None where `old` cannot be read.
+
+    Files that are no safetensors, which a user's own trainer may write, are compared as a whole; a
+    sealed `last`, which is its network alone, with the network of `new`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file  # torch: seconds to import
+
+    try:
+        again = load_file(new)
+    except SafetensorError:
+        same = digest_of(old) == digest_of(new)
+        return Compared(same, 0.0 if same else None)
+    try:
+        before = load_file(old)
+    except SafetensorError:
+        return None
+    if all(name.startswith(NETWORK) for name in before):
+        again = {name: tensor for name, tensor in again.items() if name.startswith(NETWORK)}
+    return compare_tensors(before, again)
+
+
+def compare_tensors(first: Mapping[str, "Tensor"], second: Mapping[str, "Tensor"]) -> Compared:
+    """Compare the tensors of two networks."""
+    if _kinds(first) != _kinds(second):
+        return Compared(identical=False, largest_difference=None)
+    pairs = [(first[name], second[name]) for name in first]
+    if all(_same_bits(a, b) for a, b in pairs):
+        return Compared(identical=True, largest_difference=0.0)
+    gaps = [float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel()]
+    measured = all(math.isfinite(gap) for gap in gaps)
+    return Compared(identical=False, largest_difference=max(gaps) if measured else None)
+
+
+def _kinds(tensors: Mapping[str, "Tensor"]) -> dict[str, tuple[object, Sequence[int]]]:
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+def _same_bits(first: "Tensor", second: "Tensor") -> bool:
+    # As bytes: numbers that are none differ from themselves, and -0.0 equals 0.0.
+    import torch
+
+    a, b = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))
+    return torch.equal(a, b)

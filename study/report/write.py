@@ -1,0 +1,180 @@
+"""Use case `report`: a study as one page, written once or for as long as a search goes on."""
+
+import os
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from storage.database import open_database
+from storage.redaction import redact
+from storage.store import Store
+from study.config.schema import ConfigError, StudyConfig
+from study.provenance.drift import FROM_PYTHON
+from study.report.contents import Contents, read_contents
+from study.report.page import Report, render
+from study.report.panels import panels
+from study.report.pictures import pictures
+from study.report.worst_errors import Explainer, Explanation
+from study.selection.best import find_study
+
+MOST_ERRORS = 100
+"""Of more photos with their heat maps, a page would become too large."""
+
+RELOAD, POLL = 15, 5.0
+"""Seconds after which a watched page loads itself again, and the study is looked at again."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `report` has written: the page, and CSV files if they were asked for."""
+
+    file: str
+    csv: tuple[str, ...] = ()
+
+
+def report(
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    to: Path = Path("report.html"),
+    top: int = 12,
+    csv: Path | None = None,
+) -> Written:
+    """Write a study (by default the one used last) as a page, however far its search has come.
+
+    The `top` worst errors are shown with what the network went by. Into the folder `csv` go the
+    tables. Raises `StudyNotFound`, `ConfigError` and OSError.
+    """
+    _check(to, top)
+    composed = compose(study, storage, top)
+    write(composed, to)
+    return Written(str(to), _write_csv(composed.contents, csv))
+
+
+def watch(
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    to: Path = Path("report.html"),
+    top: int = 12,
+    csv: Path | None = None,
+    written: Callable[[Written], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Write the page whenever the study has changed, until `stop` or Ctrl-C.
+
+    The page loads itself again as long as it is watched, and no longer. `written` is told of each
+    writing. Raises as `report` does.
+    """
+    _check(to, top)
+    store = Store(open_database(storage, create=False))
+    composed: Report | None = None
+    try:
+        # The one used last may become another: it stays with this.
+        name = find_study(store, study).name
+        seen = None
+        while not stop():
+            now = _pulse(store, name)
+            if now != seen:
+                composed = replace(compose(name, storage, top, composed), reload=RELOAD)
+                write(composed, to)
+                seen = now
+                written(Written(str(to), _write_csv(composed.contents, csv)))
+            time.sleep(POLL)
+    except KeyboardInterrupt:
+        if composed is None:
+            raise
+    finally:
+        store.close()
+        if composed is not None:
+            write(replace(composed, reload=None), to)
+
+
+def compose(study: str | None, storage: str, top: int, earlier: Report | None = None) -> Report:
+    """Read a study and make all that its page shows.
+
+    What the winner went by is taken from an `earlier` report, if that has the same winner.
+    """
+    with Explainer() as explainer:
+        if earlier is None:
+            explainer.start()
+        contents = read_contents(study, storage)
+        same = earlier is not None and _winner(earlier.contents) == _winner(contents)
+        if not same:
+            explainer.ask(contents, top)
+        drawn = panels(contents)
+        seen = pictures(contents, drawn["confusion"].data or (), top)
+        explanation = earlier.explanation if earlier and same else explainer.answer()
+    return Report(
+        contents=contents,
+        panels=drawn,
+        pictures=seen,
+        explanation=explanation,
+        commands=_commands(contents, explanation, storage),
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        top=top,
+    )
+
+
+def write(composed: Report, to: Path) -> None:
+    """Write a page, whole or not at all, whoever reads the one before it."""
+    text = render(composed)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    beside = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    try:
+        # A browser reads any line's end as \n, and hashes scripts as it reads them.
+        beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        beside.replace(to)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _check(to: Path, top: int) -> None:
+    if not 0 <= top <= MOST_ERRORS:
+        raise ConfigError(f"top must be 0 to {MOST_ERRORS} photos, got {top}")
+    if to.is_dir():
+        raise IsADirectoryError(f"{str(to)!r} is a folder; name a file for the report")
+
+
+def _pulse(store: Store, name: str) -> tuple[object, ...]:
+    """Give what changes whenever something happens in a study, and costs little to ask."""
+    record = store.study(name)
+    running = tuple(trial.number for trial in store.running_trials(record.id))
+    return store.count_trials(record.id), running, store.seconds_of_epochs(record.id)
+
+
+def _winner(contents: Contents) -> tuple[str, ...]:
+    chosen = contents.selection
+    return (chosen.file, chosen.sha256) if chosen else (contents.unselected,)
+
+
+def _write_csv(contents: Contents, folder: Path | None) -> tuple[str, ...]:
+    if folder is None:
+        return ()
+    from study.report.tables import frames, write_csvs  # pandas: half a second
+
+    return tuple(str(file) for file in write_csvs(frames(contents), folder))
+
+
+def _commands(contents: Contents, explanation: Explanation, storage: str) -> dict[str, str]:
+    """Give the commands that lead here again, by what they do."""
+    where = ["--study", contents.study.name]
+    if storage != StudyConfig().storage:
+        where += ["--storage", redact(storage)]
+    found = {}
+    if (typed := explanation.made_by.get("command", FROM_PYTHON)) != FROM_PYTHON:
+        found["The search that trained it"] = typed
+    if contents.selection is not None:
+        number = str(contents.selection.trial)
+        found["Train the winner again, and compare"] = shlex.join(
+            ["encore", "reproduce", "--run", number, *where]
+        )
+        found["Choose again"] = shlex.join(["encore", "best", *where])
+        found["Name photos with it"] = shlex.join(["encore", "predict", "PHOTOS", *where])
+    found["Write this page again"] = shlex.join(["encore", "report", *where])
+    return found

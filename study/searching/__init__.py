@@ -1,0 +1,1 @@
+"""A search: what to train next, the loop that has it trained, and what it keeps."""

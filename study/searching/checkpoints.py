@@ -1,0 +1,125 @@
+"""The weights files of stage runs: which of them are whole, and how they are sealed."""
+
+from functools import partial
+from pathlib import Path
+
+from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Trial
+from storage.store import Store
+from storage.vault import StoredFile, Vault
+from study.formatting import weights_name
+from study.stage_tree import Trained
+from trainers.base import BEST, LAST
+from trainers.handover import network_alone
+from trainers.metrics import Metric
+from trainers.schedule import Stage
+
+_SOURCES = {Kind.BEST: BEST, Kind.LAST: LAST}
+
+
+class WeightsFiles:
+    """Keeps the store's rows and the vault's files of one study in step: files first, then rows."""
+
+    def __init__(self, store: Store, vault: Vault, metric: Metric) -> None:
+        self._store = store
+        self._vault = vault
+        self._metric = metric
+
+    def take_over(self, study_id: int, keys: set[str]) -> None:
+        """See to what an earlier search has left: it stopped, was killed, or lost the study.
+
+        Files that it had begun to seal are removed, as they never got a row. Its workspaces are
+        gone on with, those of the stage runs `keys`.
+        """
+        left = self._store.pending(study_id)
+        self._store.note_name(study_id, self._vault.desk)
+        for each in left:
+            if each.sha256 is None:
+                self._vault.take_over(each.path)
+            else:
+                self._vault.sweep(each.path, each.sha256)
+        mine = {self._vault.desk}
+        self._store.settle_names(study_id, {each.path for each in left} - mine)
+        self._vault.clear(keys)
+
+    def kept(self, run: StageRun) -> dict[Kind, Checkpoint]:
+        """Give the sealed files of a stage run, as its rows say."""
+        return {checkpoint.kind: checkpoint for checkpoint in self._store.checkpoints_of(run.id)}
+
+    def serve(self, run: StageRun, next_starts_from: Kind | None) -> bool:
+        """Tell whether a stage run is complete and what a trial needs of it is there, whole.
+
+        Its best weights are needed, unless they were deleted on purpose: then nobody chooses them.
+        But what the next stage starts from has to be there, whatever was deleted why.
+        """
+        if run.state is not State.COMPLETE:
+            return False
+        there = self.whole(run).keys()
+        if next_starts_from is not None and next_starts_from not in there:
+            return False
+        retired = {deletion.kind for deletion in self._store.deletions_of(run.id)}
+        return Kind.BEST in there | retired
+
+    def start(self, parent: StageRun | None, stage: Stage) -> Path | None:
+        """Find the weights that a stage starts from, given the stage run before it."""
+        if parent is None:
+            return None
+        return self._vault.path(self.kept(parent)[Kind(stage.start_from)].path)
+
+    def whole(self, run: StageRun) -> dict[Kind, Checkpoint]:
+        """Give the sealed files that are there and unchanged; forget those that are not."""
+        kept = self.kept(run)
+        for kind, checkpoint in list(kept.items()):
+            if not self._vault.verify(checkpoint.path, checkpoint.sha256, checkpoint.size):
+                # What lies there in its place is not ours to delete.
+                self._store.delete_checkpoint(run.id, kind)
+                del kept[kind]
+        return kept
+
+    def seal(self, run: StageRun, trial: Trial, epochs_before: int, *, with_last: bool) -> Trained:
+        """End a stage run that `trial` had trained; return what came of it.
+
+        `epochs_before` are those of the trial's earlier stages. `last` is kept where a stage
+        follows that may start from it.
+        """
+        epochs, before = self._store.epochs(run.id), self.kept(run)
+        chosen = {Kind.BEST: min(epochs, key=lambda epoch: epoch.rank(self._metric))}
+        if with_last:
+            chosen[Kind.LAST] = epochs[-1]
+        sealed = []
+        for kind, epoch in chosen.items():
+            old = before.get(kind)
+            if old and (old.epoch, old.score) == (epoch.epoch, epoch.score(self._metric)):
+                sealed.append(old)  # trained again for the other file: this one keeps its name
+            else:
+                sealed.append(self._seal_file(run, kind, trial, epochs_before, epoch))
+        seconds = sum(epoch.seconds for epoch in epochs)
+        self._store.seal_stage_run(run.id, State.COMPLETE, seconds, sealed)
+        for old in before.values():
+            if old not in sealed:
+                self._vault.delete(old.path, old.sha256)
+        self._vault.discard(run.key)
+        best = chosen[Kind.BEST]
+        return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
+
+    def _seal_file(
+        self, run: StageRun, kind: Kind, trial: Trial, epochs_before: int, epoch: EpochRecord
+    ) -> Checkpoint:
+        score = epoch.score(self._metric)
+        epochs = epochs_before + epoch.epoch
+        name = weights_name(kind, trial, run.position, epochs, self._metric, score)
+        source = self._vault.workspace(run.key) / _SOURCES[kind]
+        if kind is Kind.LAST:
+            source = network_alone(source)
+        stored = self._vault.seal(source, name, partial(self._note, run.study_id))
+        return Checkpoint(
+            stage_run_id=run.id,
+            kind=kind,
+            path=stored.path,
+            sha256=stored.sha256,
+            size=stored.size,
+            epoch=epoch.epoch,
+            score=score,
+        )
+
+    def _note(self, study_id: int, file: StoredFile) -> bool:
+        return self._store.note_name(study_id, file.path, file.sha256)

@@ -1,0 +1,356 @@
+"""The loop behind a search: ask, submit, take events, record, tell. The only writer.
+
+Where a trial stands is not kept in memory alone: each step asks the store whether a stage run's
+key is done, so a search that was killed goes on as if it had not been.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import Kind, StageRun, State, StudyRecord, Trial, keys_of, stage_run_key
+from storage.redaction import redact_text
+from storage.store import Store
+from storage.vault import Vault
+from study.budget import DeviceTime, device_time
+from study.config.schema import StudyConfig
+from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
+from study.events import EpochFinished, Listener, StageStarted, TrialFinished
+from study.searching.checkpoints import WeightsFiles
+from study.searching.failures import Failures
+from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
+from study.searching.race_scores import Outcomes
+from study.searching.retention import Kept, discard, shorten, spare, too_many
+from study.searching.running_trial import Course
+from study.searching.suggest import params_of
+from study.stage_tree import StageTree, grow
+from trainers.base import StageTask
+from trainers.metrics import EpochMetrics, EpochNumbers
+from trainers.schedule import Schedule
+
+if TYPE_CHECKING:
+    from study.searching.drafts import Draft
+    from study.searching.optuna_study import Suggestions  # Optuna, which `best` and `ls` do without
+
+TIDY_EVERY = 10
+"""After so many trials, or a tenth of all, weights that are no longer needed are deleted."""
+
+
+class Coordinator:
+    """Drives one study. `stop` is asked after each epoch whether to leave off.
+
+    `labels` are those of the validation photos, int64 (n,).
+    """
+
+    def __init__(
+        self,
+        *,
+        study: StudyRecord,
+        labels: NDArray[np.int64],
+        config: StudyConfig,
+        weights: str,
+        policy: Policy,
+        store: Store,
+        vault: Vault,
+        suggestions: "Suggestions",
+        engine: Engine,
+        listener: Listener,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.study = study
+        self.labels = labels
+        self.config = config
+        self.policy = policy
+        self.store = store
+        self.vault = vault
+        self.weights_files = WeightsFiles(store, vault, config.metric)
+        self.suggestions = suggestions
+        self.weights = weights
+        self.engine = engine
+        self.listener = listener
+        self.stop = stop
+        self.tree = StageTree()
+        self.device_time = self._add_up()
+        self._trials: dict[int, Trial] = {}
+        self._outcomes = Outcomes(store, config.metric, labels)
+        self._training: dict[str, list[Course]] = {}  # whose stage run has that key
+        self._waiting: dict[int, Course] = {}  # by trial, until the policy lets it go on
+        self._draft: Draft | None = None  # what the sampler has suggested last
+        self._failures = Failures(config.budget.max_failures)
+        self._load()
+        self._tidy_at = self.ended + TIDY_EVERY
+
+    def run(self) -> None:
+        """Train until the budget is spent or `stop` says so. Raises `TooManyFailures`."""
+        unfinished = [t for t in self._trials.values() if t.state is State.RUNNING]
+        self.suggestions.reconcile({n: (t.state, self._value(n)) for n, t in self._trials.items()})
+        keys = keys_of(self.study.manifest_digest, unfinished)
+        self.weights_files.take_over(self.study.id, keys)
+        for trial in unfinished:
+            self._advance(Course(trial))
+        self._fill()
+        with closing(self.engine.events()) as events:
+            for event in events:
+                self._take(event)
+                if self.stop():
+                    return
+                self._fill()
+        self._tidy()
+
+    @property
+    def standing(self) -> Standing:
+        """What has been run."""
+        return Standing(
+            trials=list(self._trials.values()),
+            tree=self.tree,
+            outcomes=self._outcomes.by_schedule,
+            suggest=self._suggest,
+            waiting=self._waiting.keys(),
+        )
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(trial.state is not State.RUNNING for trial in self._trials.values())
+
+    def _add_up(self) -> DeviceTime:
+        """Add up what all epochs of the study took, which only a recorded epoch changes."""
+        per_device = self.config.workers_per_device
+        return device_time(self.store, self.study.id, per_device, self.policy.compute)
+
+    def _load(self) -> None:
+        """Learn what has been run."""
+        trials = self.store.trials(self.study.id)
+        self._trials = {trial.number: trial for trial in trials}
+        runs, links = self.store.stage_runs(self.study.id), self.store.links(self.study.id)
+        ranks, losses = self.store.ranks(self.study), self.store.calibrated_losses(self.study)
+        self.tree = grow(trials, runs, links, ranks, losses)
+        for trial in trials:
+            self._outcomes.learn(trial)
+
+    # starting trials
+
+    def _fill(self) -> None:
+        while self._has_room() and not self.stop() and not self.device_time.spent:
+            action = self.policy.next_action(self.standing)
+            match action:
+                case None:
+                    return
+                case Begin():
+                    self._advance(Course(self._begin(action)))
+                case GoOn(number, notes):
+                    self.suggestions.annotate(number, notes)
+                    self._advance(self._waiting.pop(number), let_on=True)
+                case Stop(number):
+                    self._finish(self._waiting.pop(number), State.PRUNED)
+
+    def _has_room(self) -> bool:
+        """Whether a slot is idle, and not too many trials wait for what the others train."""
+        joined = sum(len(courses) for courses in self._training.values())
+        return len(self._training) < self.engine.slots and joined < 2 * self.engine.slots
+
+    def _begin(self, action: Begin) -> Trial:
+        """Begin a trial, in Optuna and in our own tables."""
+        draft = self._draft
+        if draft is not None and draft.schedule == action.schedule:
+            number = self.suggestions.add(draft.params, draft.notes)
+        else:
+            params = params_of(action.schedule, self.config.resolved_space)
+            number = self.suggestions.add(params)
+        trial = self.store.add_trial(
+            self.study.id, number, action.schedule, action.seed, action.role
+        )
+        story = {"seed": action.seed, "schedule": trial.schedule_digest, "role": action.role.value}
+        self.suggestions.annotate(number, story | dict(action.notes))
+        self._trials[number] = trial
+        return trial
+
+    def _suggest(self) -> Schedule:
+        turn = len(self._trials) + sum(node.trained is not None for node in self.tree)
+        self._draft = self.suggestions.draft(self.config.resolved_space, self.weights, turn)
+        return self._draft.schedule
+
+    # through the stages
+
+    def _advance(self, course: Course, *, let_on: bool = False) -> None:
+        """Walk over the stages that are done; have the first that is not trained, or finish.
+
+        What has to be trained first is asked for, unless the trial is `let_on` or was before.
+        """
+        trial = course.trial
+        prefixes = trial.schedule.prefixes()
+        while course.position < len(prefixes):
+            prefix = prefixes[course.position]
+            key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
+            if not let_on and not self._may_enter(course, key):
+                return
+            if self._waits_for_budget(key):
+                return
+            start = self.weights_files.start(course.run, prefix.stages[-1])
+            course.run = run = self.store.begin_stage_run(trial, key, course.position)
+            self.tree.enter(trial, course.position, key)
+            for epoch in self.store.epochs(run.id):
+                self._note(course, epoch)
+            if key in self._training or not self.weights_files.serve(run, course.next_starts_from):
+                self._train(course, run, prefix, start)
+                return
+            self.vault.discard(key)  # a crash may have come between the seal and this
+            course.seconds += run.seconds
+            course.position += 1
+            let_on = False
+        self._finish(course, State.COMPLETE)
+
+    def _may_enter(self, course: Course, key: str) -> bool:
+        """Ask the policy where it costs something; have the trial wait or end as it says."""
+        trial, position, onward = course.trial, course.position, self.tree.find(key)
+        trained = onward is not None and onward.rank is not None
+        if position == 0 or trained or self.tree.has_entered(trial.number, position):
+            return True
+        after = self.tree.at(trial.number, position - 1)
+        match self.policy.between_stages(trial, after, self.standing):
+            case Verdict.GO_ON:
+                return True
+            case Verdict.WAIT:
+                self._waiting[trial.number] = course
+            case Verdict.STOP:
+                self._finish(course, State.PRUNED)
+        return False
+
+    def _waits_for_budget(self, key: str) -> bool:
+        """Whether a stage run is left for a larger budget: one that was begun is gone on with."""
+        return self.tree.find(key) is None and self.device_time.spent
+
+    def _train(self, course: Course, run: StageRun, prefix: Schedule, start: Path | None) -> None:
+        """Have a stage run trained, or wait for it with those that had it submitted."""
+        trial, before = course.trial, course.epochs_before
+        self.listener(
+            StageStarted(trial.number, trial.schedule, trial.seed, course.position, before)
+        )
+        if run.key in self._training:
+            self._training[run.key].append(course)
+            return
+        self._training[run.key] = [course]
+        folder = self.vault.workspace(run.key)
+        task = StageTask(schedule=prefix, seed=trial.seed, folder=folder, start=start)
+        self.engine.submit(run.key, task)
+
+    # taking events
+
+    def _take(self, event: Event) -> None:
+        courses = self._training[event.key]
+        run = courses[0].run
+        if run is None:
+            raise ValueError(f"event must be of a stage run in training, got {event}")
+        match event:
+            case EpochEnded(_, metrics):
+                self._record(courses, run, metrics)
+            case StageEnded():
+                self._seal(courses, run)
+                for course in courses:
+                    course.position += 1
+                    self._advance(course)
+                self._let_on(event.key)
+            case StageFailed(_, kind, reason):
+                failure = redact_text(f"{kind}: {reason}")
+                del self._training[event.key]
+                seconds = self._seconds(run)
+                self.store.fail_stage_run(run.id, seconds)
+                self.tree.fail(run.key)
+                self.vault.discard(run.key)
+                for course in courses:
+                    course.seconds += seconds
+                    self._finish(course, State.FAILED, failure)
+                self._failures.count(failure)
+
+    def _let_on(self, key: str) -> None:
+        """Take trials that wait over a stage run that is trained now, as after a restart."""
+        ended = self.tree.find(key)
+        for number, course in [*self._waiting.items()]:
+            trial = course.trial
+            comes_next = trial.schedule.prefixes()[course.position], trial.seed
+            if ended is not None and comes_next == (ended.prefix, ended.seed):
+                self._advance(self._waiting.pop(number))
+
+    def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
+        metrics = metrics.calibrated(self.config.metric)
+        self.store.record_epoch(run.id, metrics)
+        self.device_time = self._add_up()
+        for course in courses:
+            step = course.epochs_before + metrics.epoch
+            self.listener(EpochFinished(course.trial.number, step, metrics, self.device_time))
+            self._note(course, metrics)
+
+    def _seconds(self, run: StageRun) -> float:
+        """How long a stage run was trained so far."""
+        return sum(epoch.seconds for epoch in self.store.epochs(run.id))
+
+    def _note(self, course: Course, epoch: EpochNumbers) -> None:
+        """Report an epoch, be it new or taken over."""
+        metric = self.config.metric
+        if course.best is None or epoch.rank(metric) < course.best.rank(metric):
+            course.best, course.best_run = epoch, course.run
+        step = course.epochs_before + epoch.epoch
+        course.steps = max(course.steps, step)
+        self.suggestions.report(course.trial.number, step, epoch.score(metric))
+
+    def _seal(self, courses: Sequence[Course], run: StageRun) -> None:
+        """End a stage run for all who share it; give its weights their names and hashes."""
+        del self._training[run.key]
+        first = courses[0]
+        longer = any(course.next_starts_from for course in courses)
+        # Another trial may go on from here, though this one does not.
+        longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
+        trained = self.weights_files.seal(run, first.trial, first.epochs_before, with_last=longer)
+        self.tree.finish(run.key, trained)
+        for course in courses:
+            course.seconds += trained.seconds
+
+    def _finish(self, course: Course, state: State, failure: str | None = None) -> None:
+        """End a trial, in our tables first: `reconcile` tells Optuna what a crash withheld."""
+        metric, best, best_run = self.config.metric, course.best, course.best_run
+        kept = self.weights_files.kept(best_run) if best_run else {}
+        file = kept[Kind.BEST].path if Kind.BEST in kept else None
+        self.store.finish_trial(
+            course.trial.id,
+            state,
+            score=best.score(metric) if best else None,
+            loss=best.valid_loss if best else None,
+            best_stage_run=best_run.id if best_run else None,
+            best_epoch=best.epoch if best else None,
+            failure=failure,
+            seconds=course.seconds,
+        )
+        number = course.trial.number
+        trial = self._trials[number] = self.store.trial(self.study.id, number)
+        self._outcomes.learn(trial)
+        story = {"seconds": round(trial.seconds, 1), "weights": file, "failure": failure}
+        self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
+        self.suggestions.tell(number, state, self._value(number))
+        standing = self.standing
+        to_go, outlook = self.policy.to_go(standing), self.policy.outlook(standing)
+        self.listener(TrialFinished(trial, course.steps, file, to_go, outlook))
+        if state is not State.FAILED:
+            self._failures.forget()
+        if self.ended >= self._tidy_at:
+            self._tidy()
+            self._tidy_at = self.ended + max(TIDY_EVERY, self.ended // 10)
+
+    def _value(self, number: int) -> float | None:
+        """Return what Optuna learns of a trial: the score of its last stage, which is its own."""
+        node = self.tree.last_trained(number)
+        return None if node is None or node.rank is None else self.config.metric.score_of(node.rank)
+
+    def _tidy(self) -> None:
+        """Delete weights that nobody will choose and nobody goes on from.
+
+        Even at the end, beginnings stay: the same command may be given more trials.
+        """
+        kept = Kept.of(self.store, self.study)
+        spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)
+        discard(spares, self.study.id, self.store, self.vault)
+        limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
+        shorten(too_many(known, limit, len(self.labels)), self.store, self.labels)

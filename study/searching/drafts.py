@@ -1,0 +1,125 @@
+"""What a sampler suggests for a trial, before any of it is written down.
+
+A parameter whose choices are all numbers is ordered for Optuna, from the least to the greatest of
+them, and what the sampler says is rounded to a choice: so it learns what lies beside what.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import optuna
+from numpy.random import Generator
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from study.config.space import Space
+from study.searching.suggest import Params, suggest_schedule
+from trainers.schedule import Schedule
+
+Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
+
+LOGARITHMIC_FROM = 4
+"""A scale is logarithmic if the greatest choice is at least so many times the least."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A suggested schedule and the parameters that lead to it.
+
+    In `notes` the sampler says what it wants to find beside the trial's result, if it is begun.
+    """
+
+    schedule: Schedule
+    params: Params
+    notes: Mapping[str, Any]
+
+
+def drafted(
+    study: optuna.Study,
+    space: Space,
+    weights: str,
+    dice: Generator,
+) -> Draft:
+    """Let a study's sampler suggest a schedule.
+
+    What it does not model is drawn with `dice`, each choice as likely as any other.
+    """
+    aside = _Aside(study._storage)
+    seen = optuna.Study(study.study_name, cast("BaseStorage", aside), sampler=study.sampler)
+    drawing = _Drawing(seen, dice)
+    schedule = suggest_schedule(drawing, space, weights)
+    return Draft(schedule, drawing.params, aside.notes)
+
+
+def distribution_of(values: Sequence[Any]) -> Distribution:
+    """Return what Optuna is told of a parameter: ordered if all of its choices are numbers."""
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return CategoricalDistribution([_spelt(value) for value in values])
+    least, greatest = min(values), max(values)
+    whole = all(isinstance(value, int) for value in values)
+    kind = IntDistribution if whole else FloatDistribution
+    return kind(least, greatest, log=0 < LOGARITHMIC_FROM * least <= greatest)
+
+
+def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
+    """Return a trial that runs with these parameters, as Optuna stores it."""
+    return create_trial(
+        state=TrialState.RUNNING,
+        params={name: _spelt(value) for name, (value, _) in params.items()},
+        distributions={name: distribution_of(values) for name, (_, values) in params.items()},
+        system_attrs=dict(notes),
+    )
+
+
+class _Drawing:
+    """Chooses what the sampler says, else at random; notes what it chose."""
+
+    def __init__(self, study: optuna.Study, dice: Generator) -> None:
+        self.params: Params = {}
+        self._dice = dice
+        trial, sampler = create_trial(state=TrialState.RUNNING), study.sampler
+        self._modelled = sampler.infer_relative_search_space(study, trial)
+        self._said = sampler.sample_relative(study, trial, self._modelled)
+
+    def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
+        """Return one of the allowed values."""
+        distribution = distribution_of(values)
+        if name in self._said and self._modelled[name] == distribution:
+            value = _nearest(self._said[name], allowed, distribution)
+        else:
+            value = allowed[int(self._dice.integers(len(allowed)))]
+        self.params[name] = value, values
+        return value
+
+
+class _Aside:
+    """Optuna's storage, but what a sampler notes of a trial that is not stored is kept aside."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.notes: dict[str, Any] = {}
+        self._storage = storage
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: ARG002
+        """Keep a note."""
+        self.notes[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on all else."""
+        return getattr(self._storage, name)
+
+
+def _nearest(said: Any, allowed: Sequence[Any], distribution: Distribution) -> Any:
+    """Return the allowed value that is meant, or nearest, on the distribution's scale."""
+    if isinstance(distribution, CategoricalDistribution):
+        return {_spelt(value): value for value in allowed}[said]
+    place = math.log if distribution.log else float
+    return min(allowed, key=lambda value: abs(place(value) - place(said)))
+
+
+def _spelt(value: Any) -> Any:
+    """Return a value as Optuna keeps it, whose choices are scalars: of a list, its JSON."""
+    return json.dumps(value) if isinstance(value, tuple) else value

@@ -1,0 +1,74 @@
+"""From the data, once they are frozen, to settings that fit them and to what is tried first."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from storage.records import StudyRecord
+from study.config.portfolio import TYPICAL, DataFacts, peers, portfolio, probes, space_for
+from study.config.presets import preset_schedule
+from study.config.schema import StudyConfig
+from study.engines.slots import Slot
+from study.searching.suggest import space_of
+from trainers.data.decoding import typical_short_side
+from trainers.data.manifest import Manifest, Split
+from trainers.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Settings with a space that fits the data, or is the user's `own`; and the data's facts."""
+
+    config: StudyConfig
+    facts: DataFacts = TYPICAL
+    own: bool = False
+
+
+def fit(
+    config: StudyConfig, manifest: Manifest, slots: Sequence[Slot], study: StudyRecord | None
+) -> Fit:
+    """Fit settings to the data. A study that there is keeps its space, on other devices too."""
+    facts = TYPICAL if config.trainer else facts_of(manifest, slots)
+    own = config.space is not None
+    if own:
+        return Fit(config, facts, own)
+    if study is not None:
+        space = space_of(study.space)
+    elif config.trainer or config.data.source is None:
+        space = config.resolved_space
+    else:
+        space = space_for(facts)
+    return Fit(config.model_copy(update={"space": space}), facts)
+
+
+def facts_of(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
+    """Return what of the data decides; the headers of some photos are read for that."""
+    training = manifest.of_split(Split.TRAIN)
+    return DataFacts(
+        training=len(training),
+        validation=len(manifest.of_split(Split.VALID)),
+        classes=len(manifest.classes),
+        short_side=typical_short_side(manifest),
+        smallest_class=min(Counter(photo.label for photo in training).values()),
+        on_gpu=not any(slot.device.startswith("cpu") for slot in slots),
+    )
+
+
+def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
+    """Return the schedules that a search begins with: probes, the preset, the portfolio, peers.
+
+    A trainer of one's own knows no probes. The digits' space is known to do, and what a backbone
+    sees in photos tells little of them: fitting their probes would take ten trials' time.
+    """
+    config = fit.config
+    backbone, ours = config.resolved_space.backbone[0], config.trainer is None
+    portfolio_fits = config.portfolio and ours and config.data.source is not None
+    given: list[Schedule] = []
+    if portfolio_fits:
+        given += probes(fit.facts, backbone, weights)
+    if config.preset:
+        given.append(preset_schedule(config.preset, fit.facts, backbone, weights, probe=ours))
+    if portfolio_fits and not fit.own:
+        given += portfolio(fit.facts, backbone, weights)
+        given += peers(fit.facts, backbone, weights)
+    return tuple(dict.fromkeys(given))

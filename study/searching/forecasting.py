@@ -1,0 +1,292 @@
+"""The strategy `forecast`: train what promises most for the seconds still to be paid. Pure.
+
+Candidates are the trials that wait between two stages, what is given and was not tried yet, other
+seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one
+stage is trained, and then all is asked anew. Nothing is stopped for good before the search ends.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import Role, State, Trial
+from study.config.schema import Strategy, StudyConfig
+from study.forecast import Forecast, Point, point_of, shortfall_of, telling
+from study.searching.candidates import anywhere, neighbours
+from study.searching.policy import (
+    Action,
+    Begin,
+    Explorer,
+    GoOn,
+    Halving,
+    Independent,
+    Outlook,
+    Standing,
+    Stop,
+    Verdict,
+    given_or_suggested,
+)
+from study.searching.stage_costs import StageCosts
+from study.stage_tree import Node
+from trainers.schedule import Schedule
+
+FEW = 3
+"""So many trained networks are needed for a forecast; before, what is given is tried in order."""
+
+BEST = 3
+"""Of so many of the best schedules other seeds and neighbours are candidates."""
+
+NEIGHBOURS, FRESH = 8, 16
+"""How many neighbours each of them gets, and how many candidates come from anywhere."""
+
+PRICED = 0.5
+"""The power of the seconds that improvement is divided by: by all of them, a search would train
+little but the cheapest (benchmarks/README.md)."""
+
+FLAT = 0.5
+"""As much compute again must be expected to bring this part of validation's noise."""
+
+LEAST = 0.002
+"""How much less shortfall a trial that waits must promise to be gone on with past the last."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What could be done next: `action` leads to the end of `schedule` under `seed`."""
+
+    action: Begin | GoOn
+    schedule: Schedule
+    seed: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Forecasting:
+    """Explores by a forecast; `photos` are the training photos."""
+
+    config: StudyConfig
+    weights: str
+    photos: int
+    _points: dict[str, Point] = field(default_factory=dict, compare=False)
+    _shortfalls: dict[str, float] = field(default_factory=dict, compare=False)
+    _latest: dict[tuple[str, ...], Forecast] = field(default_factory=dict, compare=False)
+
+    def next_action(
+        self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
+    ) -> Action | None:
+        """Choose by expected improvement of the best final result and the seconds to it."""
+        known = self._known(standing)
+        if sum(not node.probe and not node.failed for node in known) < FEW:
+            if may_begin:
+                return given_or_suggested(standing, given, self.config)
+            return GoOn(min(standing.waiting)) if standing.waiting else None
+        forecast = self._forecast(known)
+        options = list(self._waiting(standing))
+        if may_begin:
+            best = self._best(standing, known, forecast)
+            new = self._new_ones(standing, given, [standing.suggest()], best)
+            trained = {(node.prefix, node.seed) for node in known}
+            # Where all stages are trained already, a trial would tell nothing new.
+            options += (each for each in new if (each.schedule, each.seed) not in trained)
+        if options:
+            chosen, gain = self._choose(options, standing, known, forecast)
+            if may_begin or gain >= LEAST:
+                return chosen
+        if not standing.waiting or self._in_training(standing):
+            return None
+        return Stop(min(standing.waiting))
+
+    def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
+        """Wait until it is the most promising."""
+        return Verdict.WAIT
+
+    def outlook(self, standing: Standing) -> Outlook | None:
+        """Translate the expected shortfall into the metric, by how both have gone together."""
+        known = self._known(standing)
+        pairs = list(self._pairs(known))
+        line = _line(*zip(*pairs, strict=True)) if pairs else None
+        if line is None:
+            return None
+        intercept, slope = line
+        forecast = self._forecast(known)
+        best = known[int(forecast.known.argmin())]
+        (mean,), (sd,) = forecast.at([self._point(best)])
+        further = self._further(standing, known, forecast)
+        ends = sorted(intercept + slope * (mean + 1.96 * sign * sd) for sign in (-1, 1))
+        return Outlook(
+            score=float(intercept + slope * mean),
+            low=float(ends[0]),
+            high=float(ends[1]),
+            gain=abs(slope) * further,
+            flat=further < forecast.seen_noise * FLAT,
+        )
+
+    def _choose(
+        self,
+        options: Sequence[Option],
+        standing: Standing,
+        known: Sequence[Node],
+        forecast: Forecast,
+    ) -> tuple[Action, float]:
+        pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
+        mean, sd = forecast.at([_end_of(option) for option in options], pending)
+        gain = forecast.improvement(mean, sd)
+        seconds = self._seconds(options, known)
+        place = int((gain / seconds**PRICED).argmax())
+        low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
+        notes = {
+            "why": options[place].why,
+            "expected shortfall": float(middle),
+            "interval": [float(low), float(high)],
+            "seconds to go": round(float(seconds[place])),
+        }
+        return replace(options[place].action, notes=notes), float(gain[place])
+
+    def _further(self, standing: Standing, known: Sequence[Node], forecast: Forecast) -> float:
+        """Return by how much the best shortfall would shrink for as much compute again."""
+        new = self._new_ones(standing, (), (), self._best(standing, known, forecast))
+        options = [*self._waiting(standing), *new]
+        points = [_end_of(option) for option in options]
+        seconds = self._seconds(options, known)
+        gain = forecast.improvement(*forecast.at(points))
+        order = np.argsort(-gain / seconds**PRICED, kind="stable")
+        paid = sum(node.trained.seconds for node in known if node.trained)
+        affordable = max(1, int((seconds[order].cumsum() <= paid).sum()))
+        return forecast.least_of([points[place] for place in order[:affordable]])
+
+    def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
+        """Return the seconds that are still to be paid for each.
+
+        A probe that was fitted under one seed costs next to nothing under another: its features
+        are kept.
+        """
+        trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
+        costs = StageCosts(self.photos, trained)
+        done = {(node.prefix, None if node.probe else node.seed) for node in known}
+
+        def left(option: Option) -> float:
+            missing = (
+                prefix
+                for prefix in option.schedule.prefixes()
+                if not {(prefix, None), (prefix, option.seed)} & done
+            )
+            return max(sum(map(costs.seconds, missing)), 1e-3)
+
+        return np.array([left(option) for option in options])
+
+    def _waiting(self, standing: Standing) -> Iterator[Option]:
+        trials = {trial.number: trial for trial in standing.trials}
+        for number in sorted(standing.waiting):
+            of = trials[number]
+            yield Option(GoOn(number), of.schedule, of.seed, "goes on")
+
+    def _new_ones(
+        self,
+        standing: Standing,
+        given: Sequence[Schedule],
+        suggested: Sequence[Schedule],
+        best: Sequence[Schedule],
+    ) -> Iterator[Option]:
+        space, first = self.config.resolved_space, self.config.seeds.first
+        ended = sum(trial.state is not State.RUNNING for trial in standing.trials)
+        dice = np.random.default_rng([first, len(standing.trials), ended])
+        begun = {(trial.schedule, trial.seed) for trial in standing.trials}
+
+        def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
+            seed = next(seed for seed in count(first) if (schedule, seed) not in begun)
+            return Option(Begin(schedule, seed, role), schedule, seed, why)
+
+        yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
+        yield from (option(schedule, "suggested by the sampler") for schedule in suggested)
+        for good in best:
+            yield option(good, "another seed")
+            for near in islice(neighbours(good, space, dice), NEIGHBOURS):
+                if (near, first) not in begun:
+                    yield option(near, "a neighbour of the best")
+        for fresh in islice(anywhere(space, self.weights, dice), FRESH):
+            if (fresh, first) not in begun:
+                yield option(fresh, "from anywhere")
+
+    def _best(
+        self, standing: Standing, known: Sequence[Node], forecast: Forecast
+    ) -> list[Schedule]:
+        """Return the schedules of the best trials that went to their end, each once."""
+        trials = {trial.number: trial for trial in standing.trials}
+        found: dict[Schedule, None] = {}
+        for place in forecast.known.argsort(kind="stable"):
+            node = known[place]
+            ended = (trials[number].schedule for number in node.trials)
+            if not node.probe and not node.failed and node.prefix in ended:
+                found[node.prefix] = None
+            if len(found) == BEST:
+                break
+        return list(found)
+
+    def _in_training(self, standing: Standing) -> list[Trial]:
+        running = (trial for trial in standing.trials if trial.state is State.RUNNING)
+        return [trial for trial in running if trial.number not in standing.waiting]
+
+    def _forecast(self, known: Sequence[Node]) -> Forecast:
+        """Forecast from stage runs; one that failed counts as the worst of the others.
+
+        The latest is kept: an outlook and the decision after it are made of the same.
+        """
+        shortfalls = np.array([self._shortfall(node) for node in known])
+        told = tuple(f"{node.key} {found}" for node, found in zip(known, shortfalls, strict=True))
+        if told not in self._latest:
+            worst = shortfalls[shortfalls < math.inf].max()
+            points = [self._point(node) for node in known]
+            self._latest.clear()
+            self._latest[told] = Forecast(points, np.minimum(shortfalls, worst))
+        return self._latest[told]
+
+    def _known(self, standing: Standing) -> list[Node]:
+        """Return the stage runs that say something, of many those that say most."""
+        nodes = [n for n in standing.tree if n.failed or self._shortfall(n) < math.inf]
+        return [nodes[place] for place in telling([self._shortfall(node) for node in nodes])]
+
+    def _shortfall(self, node: Node) -> float:
+        found = self._shortfalls.get(node.key, math.inf)
+        if found == math.inf:
+            found = shortfall_of(self.config.metric, node)
+            self._shortfalls[node.key] = found
+        return found
+
+    def _pairs(self, known: Sequence[Node]) -> Iterator[tuple[float, float]]:
+        """Yield shortfall and score of each."""
+        for node in known:
+            score = node.rank and self.config.metric.score_of(node.rank)
+            if score is not None and not node.failed:
+                yield self._shortfall(node), score
+
+    def _point(self, node: Node) -> Point:
+        if node.key not in self._points:
+            self._points[node.key] = point_of(node.prefix, node.seed)
+        return self._points[node.key]
+
+
+def _end_of(option: Option) -> Point:
+    return point_of(option.schedule, option.seed)
+
+
+def explorer_of(config: StudyConfig, weights: str, photos: int) -> Explorer:
+    """Return what explores by a config's strategy, with so many photos to train on."""
+    match config.strategy:
+        case Strategy.FORECAST:
+            return Forecasting(config, weights, photos)
+        case Strategy.ASHA:
+            return Halving(config)
+        case Strategy.INDEPENDENT | Strategy.GRID:
+            return Independent(config)
+
+
+def _line(shortfalls: Sequence[float], scores: Sequence[float]) -> tuple[float, float] | None:
+    """Return intercept and slope of scores over shortfalls; None where there are too few."""
+    if len(set(shortfalls)) < FEW:
+        return None
+    slope, intercept = np.polyfit(shortfalls, scores, 1)
+    return float(intercept), float(slope)

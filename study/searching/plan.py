@@ -1,0 +1,295 @@
+"""Use case `plan`: what a search would cost, before anything is spent.
+
+The search is rehearsed: the real policy, tree and sampler over a trainer that is arithmetic, in a
+database that is thrown away. What it would have trained is paid at the measured price of an epoch.
+"""
+
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from storage.database import open_database
+from storage.errors import StudyNotFound
+from storage.records import StageRun, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.config.schema import ConfigError, EngineKind, Sampler, Strategy, StudyConfig
+from study.datasets.freeze import known_data, pass_gate, read_data
+from study.engines.base import Engine, EpochEnded, StageFailed
+from study.engines.inline import InlineEngine
+from study.engines.setup import check_backbones, choose_slots, choose_weights, make_engine, recipe
+from study.engines.slots import Slot
+from study.events import Listener, noticing
+from study.searching.coordinator import Coordinator
+from study.searching.failures import TooManyFailures
+from study.searching.fitting import Fit, fit
+from study.searching.search import make_suggestions, search_policy
+from study.searching.work import Work, work_of
+from study.studies import open_study, refuse_old
+from trainers.base import StageTask
+from trainers.data.manifest import Manifest, Photo, Split
+from trainers.metrics import EpochMetrics
+from trainers.schedule import Schedule, Stage, Train
+from trainers.synthetic import SyntheticTrainer
+
+REHEARSED = 200
+"""At most so many trials are rehearsed; a longer search is reckoned from them."""
+
+SAMPLE = 96
+"""Photos of each split that an epoch is measured on, where the study has none yet."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What is to be trained of a kind of stage; `measured` says if its epochs were ever timed."""
+
+    stage: str
+    image_size: int
+    seconds_per_epoch: float
+    measured: bool
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search's expected cost. `alone_seconds` is what its trials cost if each trained all.
+
+    `seconds` are those of slots, `device_seconds` of the devices that slots share. `budget` is that
+    of device time, where it is what bounds the trials.
+    """
+
+    study: str
+    trials: int
+    slots: int
+    stages: tuple[StageCost, ...]
+    seconds: float
+    device_seconds: float
+    alone_seconds: float
+    budget: float | None
+
+    @property
+    def wall_seconds(self) -> float:
+        """How long it takes if all slots are busy throughout."""
+        return self.seconds / self.slots
+
+
+def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
+    """Estimate what a search costs, without its repeats. Raises what `search` does."""
+    slots, weights = choose_slots(config), choose_weights(config)
+    search_policy(Fit(config), weights)  # a grid is read before anything is timed
+    begun = known_data(config)
+    if begun.study is not None:
+        refuse_old(begun.study)
+    read = read_data(config, begun, listener)
+    manifest = pass_gate(config, begun, read, listener).manifest
+    fitted = fit(config, manifest, slots, begun.study)
+    photos = len(manifest.of_split(Split.TRAIN))
+    config, known = fitted.config, _known_prices(config, photos)
+    runs, trials = _rehearse(fitted, manifest)
+    entered = {trial.number: trial.schedule for trial in trials}
+    works = [work_of(entered[run.trial_number], run.position, photos) for run in runs]
+    missing = sorted(set(works) - known.keys())
+    count, prices = len(slots), known
+    if missing or config.engine is EngineKind.RAY:
+        count, timed = _measure(config, manifest, slots, weights, missing, noticing(listener))
+        prices = known | timed
+    costs = [prices[work] * run.epochs for work, run in zip(works, runs, strict=True)]
+    paid, scale, bound = _affordable(config, costs)
+    if paid < len(runs):
+        trials = [trial for trial in trials if trial.number <= runs[paid - 1].trial_number]
+    epochs: Counter[Work] = Counter()
+    for work, run in zip(works[:paid], runs[:paid], strict=True):
+        epochs[work] += run.epochs
+    seconds = scale * sum(costs[:paid])
+    alone = sum(
+        stage.epochs * prices.get(work_of(trial.schedule, position, photos), 0.0)
+        for trial in trials
+        for position, stage in enumerate(trial.schedule.stages)
+    )
+    return Plan(
+        study=config.study_name,
+        trials=round(scale * len(trials)),
+        slots=count,
+        stages=tuple(
+            StageCost(
+                *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
+                seconds=scale * n * prices[work],
+            )
+            for work, n in sorted(epochs.items())
+        ),
+        seconds=seconds,
+        device_seconds=seconds / config.workers_per_device,
+        alone_seconds=scale * alone,
+        budget=config.budget.compute if bound else None,
+    )
+
+
+def _affordable(config: StudyConfig, costs: Sequence[float]) -> tuple[int, float, bool]:
+    """Return what the budget buys of stage runs that cost so many seconds, in their order.
+
+    How many of them, how many times as many trials as there were, and whether device time is what
+    bounds these.
+    """
+    limit = (config.budget.compute or math.inf) * config.workers_per_device
+    paid = bisect_left(list(accumulate(costs)), limit) + 1  # the one that crosses it is finished
+    asked = math.inf if config.budget.trials is None else config.budget.trials
+    wanted = 1.0 if config.strategy is Strategy.GRID else max(1.0, asked / REHEARSED)
+    affordable = limit / sum(costs[:paid])
+    bound = paid < len(costs) or affordable < wanted
+    return paid, max(1.0, min(wanted, affordable)), bound
+
+
+def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
+    """Run the search with a trainer that takes no time; give what it trained."""
+    config = fitted.config
+    with TemporaryDirectory() as folder:
+        url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
+        trials = min(config.budget.trials or REHEARSED, REHEARSED)
+        mine = config.model_copy(
+            update={
+                "storage": url,
+                "sampler": Sampler.RANDOM,  # at once, and a pessimist about what will be shared
+                "budget": config.budget.model_copy(update={"trials": trials, "compute": None}),
+                "seeds": config.seeds.model_copy(update={"repeats": 0}),
+            }
+        )
+        store = Store(open_database(url))
+        try:
+            study = open_study(store, mine, manifest)
+            labels = manifest.labels(Split.VALID)[:SAMPLE]
+            trainer = SyntheticTrainer(labels, len(manifest.classes), metric=config.metric)
+            coordinator = Coordinator(
+                study=study,
+                labels=labels,
+                config=mine,
+                weights="random",
+                policy=search_policy(replace(fitted, config=mine), "random"),
+                store=store,
+                vault=Vault(Path(folder) / "weights"),
+                suggestions=make_suggestions(mine),
+                engine=InlineEngine(trainer),
+                listener=lambda _: None,
+                stop=lambda: False,
+            )
+            coordinator.run()
+            return store.stage_runs(study.id), store.trials(study.id)
+        finally:
+            store.close()
+
+
+def _known_prices(config: StudyConfig, photos: int) -> dict[Work, float]:
+    """Return the seconds of an epoch of each kind that the study has trained."""
+    try:
+        store = Store(open_database(config.storage, create=False))
+    except StudyNotFound:
+        return {}
+    try:
+        study = store.study(config.study_name)
+        schedules = {trial.number: trial.schedule for trial in store.trials(study.id)}
+        works = {
+            run.id: work_of(schedules[run.trial_number], run.position, photos)
+            for run in store.stage_runs(study.id)
+        }
+        seconds: dict[Work, list[float]] = defaultdict(list)
+        for epoch in store.epochs_of_study(study.id):
+            seconds[works[epoch.stage_run_id]].append(epoch.seconds)
+        return {work: median(times) for work, times in seconds.items()}
+    except StudyNotFound:
+        return {}
+    finally:
+        store.close()
+
+
+def _measure(
+    config: StudyConfig,
+    manifest: Manifest,
+    slots: Sequence[Slot],
+    weights: str,
+    works: Sequence[Work],
+    say: Callable[[str], None],
+) -> tuple[int, dict[Work, float]]:
+    """Return how many slots there are, and what an epoch of each kind takes in one of them."""
+    if works and config.trainer is not None:
+        raise ConfigError(
+            "plan cannot time a trainer of your own; run `search --trials 1` with it first, "
+            "then its epochs are known"
+        )
+    few = replace(manifest, photos=tuple(p for split in Split for p in _spread(manifest, split)))
+    with TemporaryDirectory() as folder:
+        made = recipe(config, few, Path(folder) / "cache")
+        with closing(make_engine(config, made, slots)) as engine:
+            if not works:
+                return engine.slots, {}
+            passes = dict.fromkeys(replace(work, passes=1) for work in works)
+            say(f"timing epochs of {'; '.join(map(str, passes))}")
+            check_backbones(config, made, weights)
+            tasks = {
+                work: _task(config, weights, work, Path(folder) / str(number))
+                for number, work in enumerate(passes)
+            }
+            stages = [task.schedule.stages[0] for task in tasks.values()]
+            made.prepare(stages, lambda *_: None, say)
+            epochs = {work: _time(engine, task, str(work)) for work, task in tasks.items()}
+            return engine.slots, {
+                work: _price(epochs[replace(work, passes=1)], work, few, manifest) for work in works
+            }
+
+
+def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageTask:
+    space = config.resolved_space
+    every = [space.of_stage(position) for position in range(max(space.n_stages))]
+    sizes = [size for choices in every for size in choices.get("batch_size", ())]
+    stage = Stage(
+        train=work.train,
+        image_size=work.image_size,
+        batch_size=max(sizes, default=Stage.batch_size),  # probes alone have none
+        cycle_len=2,
+        frozen=work.frozen,
+        views=int(work.cached),
+        tta=work.tta,
+    )
+    hidden = () if work.train is Train.PROBE else space.hidden[0]
+    schedule = Schedule(backbone=work.backbone, hidden=hidden, stages=(stage,), weights=weights)
+    folder.mkdir()
+    return StageTask(schedule=schedule, seed=0, folder=folder)
+
+
+def _time(engine: Engine, task: StageTask, what: str) -> EpochMetrics:
+    """Train, and give the last epoch: the first one also warms up."""
+    engine.submit(task.folder.name, task)
+    epochs = []
+    for event in engine.events():
+        match event:
+            case EpochEnded(_, metrics):
+                epochs.append(metrics)
+            case StageFailed(_, kind, reason):
+                raise TooManyFailures(f"an epoch of {what} cannot be timed: {kind}: {reason}")
+    return epochs[-1]
+
+
+def _price(epoch: EpochMetrics, work: Work, few: Manifest, manifest: Manifest) -> float:
+    """Return the seconds that an epoch on all photos takes, by one that passed over few once."""
+    (trained, judged), (training, validation) = (
+        [len(photos.of_split(split)) for split in (Split.TRAIN, Split.VALID)]
+        for photos in (few, manifest)
+    )
+    if work.train is Train.PROBE:  # the body sees each photo once, whatever it is for
+        return epoch.seconds * (training + validation) / (trained + judged)
+    seconds = trained / epoch.images_per_second
+    return (
+        work.passes * training / epoch.images_per_second
+        + validation * (epoch.seconds - seconds) / judged
+    )
+
+
+def _spread(manifest: Manifest, split: Split) -> list[Photo]:
+    photos = manifest.of_split(split)
+    return list(photos[:: max(1, len(photos) // SAMPLE)][:SAMPLE])

@@ -1,0 +1,39 @@
+"""What each validation photo came to under each fresh seed, as races are decided by."""
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import Role, State, Trial
+from storage.store import Store
+from study.searching.racing import Gains, gains
+from trainers.metrics import Metric
+
+
+class Outcomes:
+    """Collects the gains of repeats, by schedule digest. `labels` are of validation, int64 (n,)."""
+
+    def __init__(self, store: Store, metric: Metric, labels: NDArray[np.int64]) -> None:
+        self._store = store
+        self._metric = metric
+        self._labels = labels
+        self.by_schedule: dict[str, list[Gains | None]] = defaultdict(list)
+
+    def learn(self, trial: Trial) -> None:
+        """Read the predictions of a repeat that has ended; None stands for one that failed.
+
+        Exploration is left out: who was chosen for a lucky score there must not race with it.
+        """
+        if trial.role is Role.REPEAT and trial.state is not State.RUNNING:
+            self.by_schedule[trial.schedule_digest].append(self._gains(trial))
+
+    def _gains(self, trial: Trial) -> Gains | None:
+        if trial.state is not State.COMPLETE:
+            return None
+        if trial.best_stage_run is None or trial.best_epoch is None:
+            return None
+        found = self._store.predictions(trial.best_stage_run, trial.best_epoch, self._labels)
+        right = (found.predicted == self._labels).astype(float)
+        p_true = found.true_probability.astype(float)
+        return gains(self._metric, self._labels, right, p_true)

@@ -1,0 +1,192 @@
+"""Which weights files stay. What goes is what nobody will choose and nobody goes on from."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import (
+    Checkpoint,
+    KeptPredictions,
+    Kind,
+    RankedTrial,
+    Role,
+    State,
+    StudyRecord,
+    Trial,
+)
+from storage.store import Store
+from storage.vault import Vault
+from study.config.schema import StudyConfig
+from study.selection.expected import expected_of
+from study.stage_tree import Node, StageTree
+
+_SHORT = 6
+"""So many bytes a photo's prediction takes when it is shortened."""
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A weights file that can go, and why."""
+
+    checkpoint: Checkpoint
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What there is to choose from: weights files, their stage runs' keys, trials, the best first.
+
+    First comes the one that is expected to be the best, then the one with the best score, and then
+    all by what is expected of them.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    keys: dict[int, str]
+    ranking: Sequence[RankedTrial]
+
+    @classmethod
+    def of(cls, store: Store, study: StudyRecord) -> "Kept":
+        """Read it."""
+        keys = {run.id: run.key for run in store.stage_runs(study.id)}
+        ranking = store.ranking(study)
+        if ranking and (expected := expected_of(store, study)):
+            first, *others = sorted(ranking, key=lambda r: expected.of(r.trial.best_stage_run))
+            ranking = [first, ranking[0], *others]
+        return cls(store.checkpoints(study.id), keys, ranking)
+
+
+def spare(
+    kept: Kept, trials: Sequence[Trial], tree: StageTree, config: StudyConfig, *, ongoing: bool
+) -> list[Spare]:
+    """Choose what can go; `ongoing` says whether the search still has trials to begin.
+
+    The best of the first `keep.trials` trials and of all trials of repeated schedules stay, and
+    what a running trial may need. While the search goes on, so do the beginnings that it may go on
+    from. If `keep.max_disk` is exceeded, the least of those goes too, but never the best of all.
+    """
+    nodes = {run: tree.find(key) for run, key in kept.keys.items()}
+    running = {trial.number for trial in trials if trial.state is State.RUNNING}
+    chosen = _chosen(kept.ranking, trials, config.keep.trials)
+    starts = _starts(trials, tree, config) if ongoing else {}
+    spares, dispensable, size = [], [], 0
+    for checkpoint in kept.checkpoints:
+        node = nodes[checkpoint.stage_run_id]
+        place = chosen.get((checkpoint.stage_run_id, checkpoint.epoch))
+        if node is not None and running & set(node.trials):
+            size += checkpoint.size
+        elif checkpoint.kind is Kind.BEST and place is not None:
+            size += checkpoint.size
+            dispensable.append((0, place, checkpoint))
+        elif node is not None and (start := starts.get((node.key, checkpoint.kind))) is not None:
+            size += checkpoint.size
+            dispensable.append((1, start, checkpoint))
+        else:
+            spares.append(Spare(checkpoint, _why(checkpoint, config)))
+    if config.keep.max_disk is not None:
+        reason = f"the weights exceed {config.keep.max_disk.human_readable(decimal=True)}"
+        for kind, place, checkpoint in sorted(dispensable, key=lambda each: each[:2], reverse=True):
+            if size <= config.keep.max_disk or (kind, place) == (0, 0):
+                break
+            size -= checkpoint.size
+            spares.append(Spare(checkpoint, reason))
+    return spares
+
+
+def discard(spares: Iterable[Spare], study_id: int, store: Store, vault: Vault) -> None:
+    """Delete weights files, the rows first: a row must never point to a file that is not there."""
+    gone = []
+    for each in spares:
+        store.retire_checkpoint(each.checkpoint, each.reason)
+        vault.delete(each.checkpoint.path, each.checkpoint.sha256)
+        gone.append(each.checkpoint.path)
+    if gone:
+        store.settle_names(study_id, gone)
+
+
+def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[KeptPredictions]:
+    """Choose whose predictions are shortened, the weakest first, until all take `limit` bytes.
+
+    `kept` are those of the best epochs first. A trial's best epoch is shortened after all others,
+    for means and ensembles are made of those, and the best of all stays whole.
+    """
+    size = sum(each.size for each in kept)
+    weakest = [each for each in reversed(kept[1:]) if each.full]
+    chosen = []
+    for each in sorted(weakest, key=lambda each: each.leads):
+        if size <= limit:
+            break
+        chosen.append(each)
+        size -= max(each.size - _SHORT * photos, 0)
+    return chosen
+
+
+def shorten(kept: Iterable[KeptPredictions], store: Store, labels: NDArray[np.int64]) -> None:
+    """Keep less of these predictions; the choice by accuracy, F1 or log loss stays the same."""
+    for each in kept:
+        store.shorten_predictions(each.stage_run_id, each.epoch, labels)
+
+
+def _chosen(
+    ranking: Sequence[RankedTrial], trials: Iterable[Trial], count: int
+) -> dict[tuple[int, int], int]:
+    """Give the (stage run, epoch) of the weights to keep, each with its place among the best."""
+    repeated = {trial.schedule_digest for trial in trials if trial.role is Role.REPEAT}
+    chosen: dict[tuple[int, int], int] = {}
+    for ranked in ranking:
+        file = ranked.checkpoint
+        if file is None:
+            continue
+        if len(chosen) < count or ranked.trial.schedule_digest in repeated:
+            chosen.setdefault((file.stage_run_id, file.epoch), len(chosen))
+    return chosen
+
+
+def _starts(
+    trials: Sequence[Trial], tree: StageTree, config: StudyConfig
+) -> dict[tuple[str, Kind], int]:
+    """Give whose weights later trials may start from, and which weights; each with its place."""
+    best = _before_starts_from_best(trials, config)
+    return {
+        (node.key, kind): place
+        for place, node in enumerate(_beginnings(tree, config))
+        for kind in Kind
+        if kind is Kind.LAST or node.position in best
+    }
+
+
+def _before_starts_from_best(trials: Sequence[Trial], config: StudyConfig) -> set[int]:
+    """Return the positions after which a stage may start from the best epoch.
+
+    A grid's schedules are not in the space: those that were begun tell what others are like.
+    """
+    space = config.resolved_space
+    allowed = [space.of_stage(p).get("start_from", ()) for p in range(max(space.n_stages))]
+    begun = {
+        position
+        for trial in trials
+        for position, stage in enumerate(trial.schedule.stages)
+        if stage.start_from == Kind.BEST.value
+    }
+    return {p - 1 for p in begun | {p for p, kinds in enumerate(allowed) if Kind.BEST in kinds}}
+
+
+def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
+    """Return what later trials may begin with, best first.
+
+    That is every first stage, of which a space has few and any suggestion may take one, and of the
+    others but the last, which nobody goes on from, as many as trials keep their weights.
+    """
+    last = max(max(config.resolved_space.n_stages) - 1, *(node.position for node in tree), 0)
+    ranked = sorted(tree, key=lambda node: node.rank or (math.inf,))
+    first = [node for node in ranked if node.position == 0]
+    later = [node for node in ranked if 0 < node.position < last]
+    return first + later[: config.keep.trials]
+
+
+def _why(checkpoint: Checkpoint, config: StudyConfig) -> str:
+    if checkpoint.kind is Kind.LAST:
+        return "no trial will go on from it"
+    return f"not among the best of {config.keep.trials} trials"

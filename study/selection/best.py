@@ -1,0 +1,342 @@
+"""Use case `best`: which weights, of all that any run left, and what is known of them.
+
+Reads rows alone, so it answers at once: no torch, no Optuna.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.database import open_database
+from storage.errors import RowDamaged, StudyNotFound
+from storage.places import open_vault
+from storage.predictions import StoredPredictions
+from storage.records import Checkpoint, RankedTrial, Role, StudyRecord, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.config.costs import Costs
+from study.config.schema import ConfigError, StudyConfig
+from study.selection.candidates import NothingToSelect, Pool, best_epoch, gather
+from study.selection.expected import Expected, expected_of
+from study.selection.goals import goal_of
+from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
+from study.selection.schedule_ranking import ScheduleLine, rank_schedules
+from study.selection.thresholds import Operation, operate
+from study.statistics.scoring import Criterion
+from study.statistics.selection_bias import By, Chooser, Honest, chooser, honest_number
+from trainers.data.manifest import Manifest, Photo, Split
+from trainers.metrics import confusion_matrix, per_class
+from trainers.schedule import Train
+
+FEWEST = 10
+"""With fewer validation photos there is nothing to say about new ones."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A trial with its score by the criterion, and which of the pool's candidates it is."""
+
+    of: RankedTrial
+    score: float
+    column: int
+
+
+def best(
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    asked: Asked | None = None,
+    runners_up: int = 5,
+) -> Selection:
+    """Choose the best weights of a study (by default the one used last).
+
+    Raises `NothingToSelect`, `StudyNotFound`, `ConfigError` and the database's errors.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        vault = open_vault(storage, record)
+        return Selector(store, vault, record, asked or Asked()).select(runners_up)
+    finally:
+        store.close()
+
+
+def find_study(store: Store, name: str | None) -> StudyRecord:
+    """Give a study by name, or the one used last."""
+    if name is not None:
+        return store.study(name)
+    studies = store.studies()
+    if not studies:
+        raise StudyNotFound("the database holds no study yet; run `search` first")
+    return studies[0]
+
+
+def manifest_of(store: Store, study: StudyRecord) -> Manifest:
+    """Give the data that a study is frozen with."""
+    record = store.manifest(study.manifest_digest)
+    return Manifest.from_json(record.document, Path(record.root))
+
+
+def copy_weights(selection: Selection, folder: Path) -> Path:
+    """Copy the chosen weights into a folder, whole or not at all; give where they are.
+
+    The copy carries the decision rule, if prices were set: `predict` goes by it. Raises
+    `ConfigError` where that cannot be: there are no weights of ours, or they lie in that folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(selection.file)
+    target, temporary = folder / source.name, folder / f".{source.name}.{os.getpid()}.tmp"
+    if target.resolve() == source.resolve():
+        raise ConfigError(f"--copy-to must be another folder than that of {source}, got {folder}")
+    try:
+        if selection.operation:
+            from trainers.marking import copy_with_decision
+
+            copy_with_decision(source, temporary, selection.operation.decision)
+        else:
+            shutil.copyfile(source, temporary)
+    except ValueError as error:
+        raise ConfigError(f"{error}, to be copied with prices; leave --cost away") from None
+    else:
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+class Selector:
+    """Chooses among all that a study has left."""
+
+    def __init__(self, store: Store, vault: Vault, study: StudyRecord, asked: Asked) -> None:
+        self._store = store
+        self._vault = vault
+        self._study = study
+        self._criterion = asked.criterion or Criterion(study.metric.value)
+        self._manifest = manifest_of(store, study)
+        self._labels = self._manifest.labels(Split.VALID)
+        classes = self._manifest.classes
+        costs = Costs(**study.config.get("costs", {}))
+        self._expected = self._forecast(asked)
+        none = By.MAX if asked.by is By.FORECAST else asked.by or By.MAX
+        self._by = By.FORECAST if self._expected else none
+        self._goal = goal_of(costs, asked.costs, asked.recalls, asked.reject_cost, classes)
+
+    def select(self, runners_up: int) -> Selection:
+        """Choose the best whole file; `NothingToSelect` if there is none."""
+        pool = gather(
+            self._store,
+            self._study,
+            self._labels,
+            len(self._manifest.classes),
+            self._criterion,
+            self._goal,
+        )
+        lines = rank_schedules(pool, self._by, self._store.seconds_by_trial(self._study.id))
+        ranking = self._ranking(pool, lines)
+        winner, others, damaged = self._first_whole(ranking)
+        probe = self._probe(ranking)
+        return self._selection(winner, others[:runners_up], damaged, pool, lines, probe)
+
+    def _ranking(self, pool: Pool, lines: Sequence[ScheduleLine]) -> list[Ranked]:
+        """Give the trials that have weights, or should have, the best first."""
+        deleted = {(d.stage_run_id, d.epoch) for d in self._store.deletions(self._study.id)}
+        places = {line.digest: place for place, line in enumerate(lines)}
+        rows = np.arange(len(self._labels))
+        sign = -1 if self._criterion.higher_is_better else 1
+        found = []
+        for place, ranked in enumerate(self._store.ranking(self._study)):
+            trial, epoch = ranked.trial, best_epoch(ranked.trial)
+            column = pool.epochs.get(epoch)
+            if trial.schedule_digest not in places:  # its predictions cannot be read
+                continue
+            # A loss that is no number is None: nothing to choose by.
+            if column is None or trial.loss is None or (not ranked.checkpoint and epoch in deleted):
+                continue
+            score = trial.score
+            if score is None or self._criterion.value != self._study.metric.value:
+                score = pool.scorer.score(np.full(len(rows), column), rows)
+            first = self._first(trial, places)
+            # Equal scores keep the order of the study's own ranking: by its metric, then by loss.
+            found.append(((first, sign * score, place), Ranked(ranked, score, column)))
+        return [ranked for _, ranked in sorted(found, key=lambda pair: pair[0])]
+
+    def _forecast(self, asked: Asked) -> Expected | None:
+        """Forecast the stage runs, unless something else is asked for or none is known."""
+        if asked.by is By.FORECAST and asked.criterion is not None:
+            raise ConfigError(
+                f"--by forecast knows of the study's own metric alone, got --metric "
+                f"{asked.criterion}; leave one of them away, or give --by max"
+            )
+        if asked.by not in (None, By.FORECAST) or asked.criterion is not None:
+            return None
+        return expected_of(self._store, self._study)
+
+    def _first(self, trial: Trial, places: Mapping[str, int]) -> float:
+        """Return what comes before the score of a trial."""
+        if self._expected is not None:
+            return self._expected.of(trial.best_stage_run)
+        return places[trial.schedule_digest] if self._by in (By.MEAN, By.LCB) else 0.0
+
+    def _chooser(self, pool: Pool) -> Chooser:
+        if self._expected is not None:
+            return partial(self._expected.choose, pool)
+        return chooser(pool.scorer, pool.trials, self._by)
+
+    def _first_whole(self, ranking: Sequence[Ranked]) -> tuple[Ranked, list[Ranked], list[str]]:
+        """Give the first whose file is as it was written, those after it, and who was passed over.
+
+        Trials may share a stage run, and so a file: it counts once.
+        """
+        damaged: dict[str, None] = {}
+        for place, ranked in enumerate(ranking):
+            kept = ranked.of.checkpoint
+            if kept is not None and self._vault.verify(kept.path, kept.sha256, kept.size):
+                others = {r.of.checkpoint: r for r in reversed(ranking[place:]) if r.of.checkpoint}
+                del others[kept]
+                after = [r for r in ranking if (c := r.of.checkpoint) and others.get(c) is r]
+                return ranked, after, list(damaged)
+            damaged[kept.path if kept else f"trial {ranked.of.trial.number}"] = None
+        if not damaged:
+            raise NothingToSelect(
+                f"no trial of study {self._study.name!r} has finished yet; let `search` run on"
+            )
+        raise NothingToSelect(
+            f"study {self._study.name!r} has no whole weights file left: {len(damaged)} are "
+            "missing or changed; restore them, or search anew under another --study"
+        )
+
+    def _selection(
+        self,
+        winner: Ranked,
+        others: Sequence[Ranked],
+        damaged: Sequence[str],
+        pool: Pool,
+        lines: Sequence[ScheduleLine],
+        probe: ProbeFound | None,
+    ) -> Selection:
+        trial, kept = winner.of.trial, winner.of.checkpoint
+        if kept is None or trial.loss is None:
+            raise ValueError(f"winner must have weights and a score, got trial {trial.number}")
+        manifest, labels = self._manifest, self._labels
+        predictions = self._store.predictions(kept.stage_run_id, kept.epoch, labels)
+        confusion = confusion_matrix(labels, predictions.predicted, len(manifest.classes))
+        wrong = np.flatnonzero(predictions.predicted != labels)
+        photos = manifest.of_split(Split.VALID)
+        schedules = {line.digest: line for line in lines}
+        own = schedules[trial.schedule_digest]
+        runs = self._store.stage_runs_of(trial.id)
+        return Selection(
+            study=self._study.name,
+            trial=trial.number,
+            seed=trial.seed,
+            file=self._shown(kept),
+            sha256=kept.sha256,
+            metric=self._criterion,
+            by=self._by,
+            score=winner.score,
+            honest=self._honest(pool, winner.column),
+            loss=trial.loss,
+            errors=len(wrong),
+            n_valid=len(labels),
+            classes=manifest.classes,
+            per_class=tuple(per_class(confusion)),
+            confusion=confusion.tolist(),
+            mistakes=tuple(
+                _mistake(
+                    photos[i], manifest, int(predictions.predicted[i]), predictions.confidence[i]
+                )
+                for i in wrong
+            ),
+            schedule=trial.schedule.to_dict(),
+            schedule_digest=trial.schedule_digest,
+            stage=next(run.position for run in runs if run.id == kept.stage_run_id),
+            epoch=kept.epoch,
+            schedule_mean=own.mean,
+            schedule_spread=own.spread,
+            seed_scores=own.scores,
+            trials=self._store.count_trials(self._study.id),
+            runners_up=tuple(
+                RunnerUp(
+                    trial=each.of.trial.number,
+                    seed=each.of.trial.seed,
+                    score=each.score,
+                    schedule_mean=schedules[each.of.trial.schedule_digest].mean,
+                    file=self._shown(each.of.checkpoint),
+                )
+                for each in others
+            ),
+            schedules=tuple(lines),
+            probe=probe,
+            goal=self._goal,
+            operation=self._operation(predictions, pool),
+            damaged=(*damaged, *pool.damaged),
+        )
+
+    def _probe(self, ranking: Sequence[Ranked]) -> ProbeFound | None:
+        """Return the best of the probes that the search began with."""
+        begun_with = [r for r in ranking if r.of.trial.role is Role.PRESET]
+        probes = [r for r in begun_with if len(r.of.trial.schedule.stages) == 1]
+        probes = [r for r in probes if r.of.trial.schedule.stages[0].train is Train.PROBE]
+        if not probes:
+            return None
+        sign = -1 if self._criterion.higher_is_better else 1
+        found = min(probes, key=lambda ranked: sign * ranked.score)
+        trial = found.of.trial
+        (predictions,) = self._store.predictions_of([best_epoch(trial)], self._labels)
+        return ProbeFound(
+            trial=trial.number,
+            image_size=trial.schedule.stages[0].image_size,
+            score=found.score,
+            errors=int(np.count_nonzero(predictions.predicted != self._labels)),
+        )
+
+    def _honest(self, pool: Pool, column: int) -> Honest | None:
+        if len(self._labels) < FEWEST:
+            return None
+        return honest_number(pool.scorer, self._chooser(pool), column)
+
+    def _operation(self, predictions: StoredPredictions, pool: Pool) -> Operation | None:
+        if self._goal is None:
+            return None
+        epochs, choose = list(pool.epochs), self._chooser(pool)
+
+        def chosen(inside: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+            winners = [epochs[column] for column in choose(inside.T.astype(np.float32))]
+            return [_whole(each) for each in self._store.predictions_of(winners, self._labels)]
+
+        return operate(self._labels, _whole(predictions), self._goal, chosen=chosen)
+
+    def _shown(self, kept: Checkpoint | None) -> str:
+        if kept is None:
+            return ""
+        try:
+            return shown(self._vault.path(kept.path))
+        except RowDamaged:  # a runner-up's, which nobody has looked at
+            return kept.path
+
+
+def _whole(found: StoredPredictions) -> NDArray[np.float32]:
+    """Return all probabilities, (n, C); an own trainer may have yielded what is no number."""
+    if found.probabilities is None:
+        raise NothingToSelect(
+            "a decision rule needs the probabilities of all classes, which are not kept of so "
+            "many photos and classes; leave --cost, --recall and --reject-cost away"
+        )
+    return np.nan_to_num(found.probabilities)
+
+
+def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:
+    label = manifest.classes[photo.label]
+    return Mistake(photo.path, label, manifest.classes[predicted], float(probability))
+
+
+def shown(path: Path) -> str:
+    """Give a path as a person in the current folder would write it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,214 @@
+"""All that could have been chosen: every epoch of every trial, with what it predicted."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.predictions import StoredPredictions
+from storage.records import State, StudyRecord, Trial
+from storage.store import Store
+from study.selection.goals import Goal
+from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.selection_bias import Trials
+from study.statistics.tables import HELD, Table, Tables
+from trainers.decision import Decision
+from trainers.temperature import fit_temperature
+
+LIMIT = 1000
+"""No more epochs are weighed against each other: what is behind so many has no chance."""
+
+FITTED = 30
+"""Of so many candidates the temperature is fitted that all are priced under."""
+
+Epoch = tuple[int | None, int | None]
+"""A stage run's id, and one of its epochs; a trial without a score has neither."""
+
+Labels = NDArray[np.int64]
+
+
+class NothingToSelect(Exception):
+    """No trial has left weights to choose from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The epochs that a scorer's candidates are, and whose they are.
+
+    `seeds` are the trials that count, by schedule, of all schedules that are still in the running.
+    `damaged` names predictions that were passed over, since the database cannot read them.
+    """
+
+    scorer: Scorer
+    epochs: dict[Epoch, int]
+    trials: Trials
+    seeds: dict[str, list[Trial]]
+    damaged: tuple[str, ...] = ()
+
+
+def gather(
+    store: Store,
+    study: StudyRecord,
+    labels: Labels,
+    n_classes: int,
+    criterion: Criterion,
+    goal: Goal | None,
+) -> Pool:
+    """Read the predictions of a study's best epochs, and of all that counts in a mean.
+
+    Raises `NothingToSelect` where there are none, or too little of them is kept.
+    """
+    leading = store.leading_epochs(study, LIMIT)
+    if not leading:
+        raise NothingToSelect(_why_nothing(study.name, store.trials(study.id)))
+    trials, links = store.trials(study.id), store.links(study.id)
+    seeds = _in_the_running(trials, links, leading)
+    if criterion.needs_probabilities:
+        full = {(e.stage_run_id, e.epoch) for e in store.kept_predictions(study) if e.full}
+        leading = [epoch for epoch in leading if epoch in full]
+        seeds = {d: s for d, s in seeds.items() if all(best_epoch(t) in full for t in s)}
+        if not seeds:
+            raise _shortened(criterion)
+    # A mean without its weak seeds would flatter.
+    wanted = [*leading, *(best_epoch(trial) for same in seeds.values() for trial in same)]
+    wanted = list(dict.fromkeys(wanted))
+    lean = not criterion.needs_probabilities or len(wanted) * len(labels) * n_classes > HELD
+    found = store.readable_predictions(wanted, labels, whole=not lean)
+    seeds = {d: [t for t in same if best_epoch(t) in found] for d, same in seeds.items()}
+    seeds = {digest: same for digest, same in seeds.items() if same}
+    if not seeds:
+        raise NothingToSelect(
+            f"of study {study.name!r} no predictions can be read: the database is damaged; "
+            "restore it from a copy, or search anew under another --study"
+        )
+    kept = [epoch for epoch in wanted if epoch in found]
+
+    def read(place: int) -> Table:
+        return _table(store.predictions_of([kept[place]], labels)[0], criterion)
+
+    tables = Tables(read, len(kept)) if lean and criterion.needs_probabilities else None
+    epochs = {epoch: place for place, epoch in enumerate(kept)}
+    scorer = scorer_of([found[e] for e in kept], labels, n_classes, criterion, goal, tables)
+    damaged = (each for each in wanted if each not in found)
+    named = tuple("the predictions of stage run {}, epoch {}".format(*each) for each in damaged)
+    return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds, named)
+
+
+def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
+    failures = [trial.failure for trial in trials if trial.state is State.FAILED]
+    if failures and len(failures) == len(trials):
+        return (
+            f"every trial of study {study!r} has failed, the last with {failures[-1]}; mend the "
+            "cause and run `search` with more --trials"
+        )
+    return f"no trial of study {study!r} has finished yet; let `search` run on"
+
+
+def scorer_of(
+    found: Sequence[StoredPredictions],
+    labels: Labels,
+    n_classes: int,
+    criterion: Criterion,
+    goal: Goal | None,
+    tables: Tables | None = None,
+) -> Scorer:
+    """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice.
+
+    `tables` are the probabilities, where `found` has left them out.
+    """
+    probabilities: NDArray[np.float32] | Tables | None = tables
+    if criterion.needs_probabilities and tables is None:
+        probabilities = np.stack([_table(each, criterion) for each in found])
+    candidates = Candidates(
+        labels=labels,
+        n_classes=n_classes,
+        predicted=np.stack([each.predicted for each in found]),
+        p_true=np.stack([each.true_probability for each in found]),
+        probabilities=probabilities,
+    )
+    if criterion is not Criterion.COST:
+        return Scorer(candidates, criterion)
+    return Scorer(candidates, criterion, _rule(candidates, goal))
+
+
+def _table(found: StoredPredictions, criterion: Criterion) -> Table:
+    if found.probabilities is None:
+        raise _shortened(criterion)
+    # An own trainer may have yielded what is no number.
+    table: Table = np.nan_to_num(found.probabilities)
+    return table
+
+
+def _shortened(criterion: Criterion) -> NothingToSelect:
+    return NothingToSelect(
+        f"{criterion} needs the probabilities of all classes, which are not kept of so many photos "
+        "and classes; choose by another --metric"
+    )
+
+
+def _in_the_running(
+    trials: Sequence[Trial], links: Sequence[tuple[int, int, int]], leading: Sequence[Epoch]
+) -> dict[str, list[Trial]]:
+    """Return the trials that count, by schedule, of the schedules that have a leading epoch."""
+    runs = {run for run, _ in leading}
+    leaders = {number for number, _, run in links if run in runs}
+    running = {trial.schedule_digest for trial in trials if trial.number in leaders}
+    return counted([trial for trial in trials if trial.schedule_digest in running])
+
+
+def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Give each schedule's trials that count: the complete ones, or if there is none, the pruned.
+
+    An early end is no bad result.
+    """
+    found: dict[str, list[Trial]] = defaultdict(list)
+    scored = [trial for trial in trials if trial.score is not None]
+    complete = {trial.schedule_digest for trial in scored if trial.state is State.COMPLETE}
+    for trial in scored:
+        pruned = trial.state is State.PRUNED and trial.schedule_digest not in complete
+        if pruned or trial.state is State.COMPLETE:
+            found[trial.schedule_digest].append(trial)
+    return found
+
+
+def best_epoch(trial: Trial) -> Epoch:
+    """Give a trial's best epoch."""
+    return trial.best_stage_run, trial.best_epoch
+
+
+def _trials(
+    seeds: dict[str, list[Trial]], links: Sequence[tuple[int, int, int]], epochs: dict[Epoch, int]
+) -> Trials:
+    of_run: dict[int | None, list[int]] = defaultdict(list)
+    for (run, _), column in epochs.items():
+        of_run[run].append(column)
+    of_trial: dict[int, list[int]] = defaultdict(list)
+    for number, _, run in links:
+        of_trial[number] += of_run[run]
+    columns, starts, schedules = [], [0], []
+    for schedule, same in enumerate(seeds.values()):
+        for trial in same:
+            if mine := of_trial[trial.number]:
+                columns += mine
+                starts.append(len(columns))
+                schedules.append(schedule)
+    return Trials(*(np.array(each, np.int64) for each in (columns, starts, schedules)))
+
+
+def _rule(candidates: Candidates, goal: Goal | None) -> Decision:
+    """Return the rule that prices the answers of all candidates.
+
+    With a temperature of its own, fitted on all photos, each candidate would know of every fold how
+    sure it may be there: costs came out a quarter too low in simulations. So all have one, that of
+    the median of some of the best.
+    """
+    if goal is None:
+        raise NothingToSelect(
+            'cost needs prices to choose by; give --cost "TRUE>PREDICTED=PRICE" or [costs] '
+            "in study.toml"
+        )
+    some = candidates.every_probability[:FITTED]
+    fitted = [fit_temperature(candidates.labels, table) for table in some]
+    return replace(goal.priced, temperature=float(np.exp(np.median(np.log(fitted)))))

@@ -1,0 +1,109 @@
+"""Use case `compare`: two classifiers on the same validation photos, photo by photo."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.database import open_database
+from storage.store import Store
+from study.config.schema import StudyConfig
+from study.provenance.lookup import Origin, find, of_trial
+from study.selection.best import find_study, manifest_of
+from study.selection.predictions_csv import read_answers
+from study.statistics.intervals import wilson
+from study.statistics.selection_bias import mcnemar
+from trainers.data.manifest import Split
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its errors, and its accuracy with a 95 % interval (Wilson)."""
+
+    name: str
+    errors: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A photo that the two name differently."""
+
+    path: str
+    label: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two fare on the same photos. `p_value` is McNemar's, exact and two-sided."""
+
+    study: str
+    photos: int
+    first: Side
+    second: Side
+    both_right: int
+    only_first_right: int
+    only_second_right: int
+    neither_right: int
+    p_value: float
+    differences: tuple[Difference, ...]
+
+
+def compare(
+    first: str, second: str, study: str | None = None, *, storage: str = StudyConfig().storage
+) -> Comparison:
+    """Compare two of: a trial's number, a weights file of the study, a CSV of answers.
+
+    Raises LookupError for what the study does not know, `ConfigError` for a CSV that does not fit.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        manifest = manifest_of(store, record)
+        labels, photos = manifest.labels(Split.VALID), manifest.of_split(Split.VALID)
+
+        def answers(target: str) -> NDArray[np.int64]:
+            if target.lower().endswith(".csv"):
+                return read_answers(Path(target), [p.path for p in photos], manifest.classes)
+            if target.isdecimal():  # its rows suffice: its file would be read with torch
+                origin: Origin | None = of_trial(store, record, int(target))
+            else:
+                origin = find(target, record.name, store, storage).origin
+            if origin is None:
+                raise LookupError(
+                    f"study {record.name!r} did not make {target!r}; give a trial's number, a file "
+                    "that `best` or `show` names, or a CSV of answers"
+                )
+            return store.predictions(origin.run.id, origin.epoch, labels).predicted
+
+        one, other = answers(first), answers(second)
+    finally:
+        store.close()
+    right, also = one == labels, other == labels
+    only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
+    names = manifest.classes
+    return Comparison(
+        study=record.name,
+        photos=len(labels),
+        first=_side(first, right),
+        second=_side(second, also),
+        both_right=int((right & also).sum()),
+        only_first_right=only_first,
+        only_second_right=only_second,
+        neither_right=int((~right & ~also).sum()),
+        p_value=mcnemar(only_first, only_second),
+        differences=tuple(
+            Difference(photos[i].path, names[labels[i]], names[one[i]], names[other[i]])
+            for i in np.flatnonzero(one != other).tolist()
+        ),
+    )
+
+
+def _side(name: str, right: NDArray[np.bool_]) -> Side:
+    n, good = len(right), int(right.sum())
+    return Side(f"trial {name}" if name.isdecimal() else name, n - good, good / n, *wilson(good, n))

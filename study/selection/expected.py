@@ -1,0 +1,76 @@
+"""Which of a study's stage runs is expected to be the best, by all photos or by some of them.
+
+The highest score is luck as well. A forecast weighs it with the loss, and with what came of stage
+runs that are like it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import StudyRecord
+from storage.store import Store
+from study.forecast import Forecast, point_of, shortfall, shortfall_of, telling
+from study.selection.candidates import Pool, best_epoch
+from study.stage_tree import grow
+from study.statistics.scoring import Inside
+from trainers.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A forecast of trained stage runs: their `shortfalls` and calibrated `losses`, (n,).
+
+    `places` says by its id where each one stands.
+    """
+
+    metric: Metric
+    forecast: Forecast
+    shortfalls: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    places: dict[int, int]
+
+    def of(self, run: int | None) -> float:
+        """Return the expected shortfall of a stage run; infinite where nothing is known of it."""
+        place = self.places.get(run or 0)
+        return math.inf if place is None else float(self.forecast.known[place])
+
+    def choose(self, pool: Pool, inside: Inside) -> NDArray[np.int64]:
+        """Return which trial's best epoch would be chosen by each set of photos, (B,).
+
+        Of stage runs that are not among them, what all photos tell is taken.
+        """
+        epochs = {best_epoch(trial) for same in pool.seeds.values() for trial in same}
+        columns = np.array(sorted(pool.epochs[e] for e in epochs if e[0] in self.places))
+        by_column = {column: run for (run, _), column in pool.epochs.items()}
+        places = np.array([self.places[by_column[column] or 0] for column in columns])
+        photos, losses = inside.sum(axis=0), pool.scorer.candidates.losses[columns]
+        # The temperatures stay: the loss is taken to change as it does without them.
+        change = losses @ inside / photos / losses.mean(axis=1, keepdims=True)
+        scores = np.minimum(pool.scorer.within(inside)[columns], 1)
+        told = np.repeat(self.shortfalls[:, None], inside.shape[1], axis=1)
+        told[places] = shortfall(self.metric, scores, self.losses[places, None] * change)
+        expected = self.forecast.smoothed(told)[places]
+        return np.asarray(columns[expected.argmin(axis=0)], np.int64)
+
+
+def expected_of(store: Store, study: StudyRecord) -> Expected | None:
+    """Forecast a study's stage runs; None where none tells anything."""
+    runs, losses = store.stage_runs(study.id), store.calibrated_losses(study)
+    ids = {run.key: run.id for run in runs}
+    tree = grow(store.trials(study.id), runs, store.links(study.id), store.ranks(study), losses)
+    told = {node: shortfall_of(study.metric, node) for node in tree}
+    known = [node for node, found in told.items() if found < math.inf]
+    if not known:
+        return None
+    known = [known[place] for place in telling([told[node] for node in known])]
+    shortfalls = np.array([told[node] for node in known])
+    return Expected(
+        metric=study.metric,
+        forecast=Forecast([point_of(node.prefix, node.seed) for node in known], shortfalls),
+        shortfalls=shortfalls,
+        losses=np.array([losses[ids[node.key]] for node in known]),
+        places={ids[node.key]: place for place, node in enumerate(known)},
+    )

@@ -1,0 +1,103 @@
+"""Use case `best --final-test`: the chosen weights on photos that nobody chose by."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from storage.database import open_database
+from storage.records import Look
+from storage.store import Store
+from study.datasets.download import at_hand
+from study.selection.best import find_study, manifest_of
+from study.selection.candidates import NothingToSelect
+from study.selection.result import Selection
+from study.selection.soup import check_photos
+from study.statistics.intervals import wilson
+from study.statistics.scoring import Candidates, Criterion, Scorer
+from trainers.data.manifest import Split
+
+
+@dataclass(frozen=True)
+class FinalTest:
+    """The chosen weights on the `photos` test photos, and every look so far, this one the last.
+
+    `low` and `high` are the 95 % interval of their accuracy (Wilson). `cost` is what the answers of
+    the decision rule came to per photo, if prices were set.
+    """
+
+    score: float
+    accuracy: float
+    low: float
+    high: float
+    errors: int
+    photos: int
+    cost: float | None
+    looks: tuple[Look, ...]
+
+
+def final_test(
+    chosen: Selection, *, storage: str, device: str = "auto", augment: bool | None = None
+) -> FinalTest:
+    """Look at the test photos. Each look is counted: what is chosen by them flatters as well.
+
+    With `augment`, each is looked at twice, once mirrored; None is as the weights were validated.
+
+    Raises `NothingToSelect` where there are none, `DatasetError` where they have changed.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        study = find_study(store, chosen.study)
+        manifest = at_hand(manifest_of(store, study), study, storage)
+        photos, labels = manifest.of_split(Split.TEST), manifest.labels(Split.TEST)
+        if not photos:
+            raise NothingToSelect(
+                f"study {study.name!r} has no test photos: its data has no split `test`; give "
+                "the photos one and search under another --study"
+            )
+        check_photos(study.name, manifest, (Split.TEST,))
+        from trainers.classifier import load  # torch: seconds to import
+
+        classifier = load(chosen.file, device)
+        paths = [manifest.root / photo.path for photo in photos]
+        probabilities = classifier.predict(paths, augment=augment)
+        rows = np.arange(len(labels))
+        candidates = Candidates(
+            labels=labels,
+            n_classes=len(manifest.classes),
+            predicted=probabilities.argmax(axis=1)[None],
+            p_true=probabilities[rows, labels][None],
+            probabilities=probabilities[None],
+        )
+        right = int((candidates.predicted[0] == labels).sum())
+        cost = None
+        if chosen.goal and chosen.operation:
+            answers = chosen.operation.decision.decide(probabilities)
+            cost = float(chosen.goal.priced.prices(labels, answers).mean())
+        score = cost
+        if chosen.metric is not Criterion.COST or score is None:
+            score = Scorer(candidates, chosen.metric).score(np.zeros_like(rows), rows)
+        look = Look(
+            study_id=study.id,
+            trial=chosen.trial,
+            sha256=chosen.sha256,
+            criterion=chosen.metric.value,
+            score=score,
+            errors=len(labels) - right,
+            photos=len(labels),
+            looked_at=datetime.now(UTC),
+        )
+        store.record_look(look)
+        low, high = wilson(right, len(labels))
+        return FinalTest(
+            score=score,
+            accuracy=right / len(labels),
+            low=low,
+            high=high,
+            errors=look.errors,
+            photos=look.photos,
+            cost=cost,
+            looks=tuple(store.looks(study.id)),
+        )
+    finally:
+        store.close()

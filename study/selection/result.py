@@ -1,0 +1,124 @@
+"""What `best` is asked and what it answers, as plain frozen data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study.formatting import score_text
+from study.selection.goals import Goal
+from study.selection.schedule_ranking import ScheduleLine
+from study.selection.thresholds import Operation
+from study.statistics.intervals import FEWEST_OF_CLASS
+from study.statistics.scoring import Criterion
+from study.statistics.selection_bias import By, Honest
+from trainers.metrics import ClassNumbers
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `best` is asked to choose by; no criterion is the study's own metric.
+
+    What nobody asks for is chosen by the forecast, which knows of the study's metric alone; by
+    another criterion by its score. By the MEAN or LCB of schedules, the weights are the best file
+    of the best schedule. `costs` are prices ("TRUE>PREDICTED=PRICE"), `recalls` least recalls
+    ("CLASS>=SHARE"), over the study's own.
+    """
+
+    by: By | None = None
+    criterion: Criterion | None = None
+    costs: Sequence[str] = ()
+    recalls: Sequence[str] = ()
+    reject_cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A validation photo that the chosen weights get wrong."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """Another trial's weights, with its schedule's mean over seeds."""
+
+    trial: int
+    seed: int
+    score: float
+    schedule_mean: float
+    file: str
+
+
+@dataclass(frozen=True)
+class ProbeFound:
+    """The study's best probe, which nothing was tuned for: what the search has to show for itself.
+
+    `score` is by the criterion that the weights were chosen by.
+    """
+
+    trial: int
+    image_size: int
+    score: float
+    errors: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The answer of `best`: which weights, which schedule, and how sure.
+
+    `confusion` counts validation photos: row true, column predicted. `honest` is what to expect of
+    the weights on new photos; None where there are too few to tell. `schedules` are all of them,
+    ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are
+    over the complete trials of the winner's schedule, whose scores `seed_scores` gives by seed.
+    `probe` is the best of those that the search began with, None where it had none. `operation` is
+    the decision rule for the `goal` that was set, if any. `damaged` names better files that were
+    passed over, since they are missing or changed.
+    """
+
+    study: str
+    trial: int
+    seed: int
+    file: str
+    sha256: str
+    metric: Criterion
+    by: By
+    score: float
+    honest: Honest | None
+    loss: float
+    errors: int
+    n_valid: int
+    classes: tuple[str, ...]
+    per_class: tuple[ClassNumbers, ...]
+    confusion: list[list[int]]
+    mistakes: tuple[Mistake, ...]
+    schedule: dict[str, Any]
+    schedule_digest: str
+    stage: int
+    epoch: int
+    schedule_mean: float
+    schedule_spread: float | None
+    seed_scores: dict[int, float]
+    trials: int
+    runners_up: tuple[RunnerUp, ...]
+    schedules: tuple[ScheduleLine, ...]
+    probe: ProbeFound | None
+    goal: Goal | None
+    operation: Operation | None
+    damaged: tuple[str, ...]
+
+    @property
+    def interval(self) -> str:
+        """The interval of what to expect on new photos, or why there is none."""
+        found = self.honest
+        if found is None:
+            return f"too few photos for an interval: {self.n_valid}"
+        if found.few is not None:
+            return (
+                f"too few photos of class {self.classes[found.few]} for an interval: "
+                f"{self.per_class[found.few].photos}, at least {FEWEST_OF_CLASS} are needed"
+            )
+        low, high = (score_text(self.metric, score) for score in (found.low, found.high))
+        return f"95 % from {low} to {high}"

@@ -1,0 +1,117 @@
+"""Which schedule? Each one's mean over seeds, how sure that is, and which are as good."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+import numpy as np
+
+from storage.records import Trial
+from study.formatting import schedule_text
+from study.searching.racing import Gains, mean_interval, p_value, spread_of_seeds
+from study.selection.candidates import Pool, best_epoch
+from study.statistics.selection_bias import ONE_SIDED, By
+
+LEVEL = 0.05
+"""How often, at most, luck alone may make a schedule that is the best seem worse than the first."""
+
+ONE_ERROR = 0.317
+"""How often luck alone makes a difference of a standard error or more."""
+
+
+@dataclass(frozen=True)
+class ScheduleLine:
+    """A schedule and its runs: `trial` is the number of the first, `seconds` the mean of all.
+
+    `scores` are by seed, `spread` is their sample standard deviation (None for one). `low` and
+    `high` are the 95 % interval of the mean, over photos and seeds; None where no schedule has a
+    second seed to tell their luck by. `bound` is its lower confidence bound, over seeds alone.
+    `p_value` tests that it is as good as the first; `tied` are all for which that may be so.
+    """
+
+    digest: str
+    schedule: str
+    trial: int
+    scores: dict[int, float]
+    mean: float
+    spread: float | None
+    low: float | None
+    high: float | None
+    bound: float
+    best: float
+    seconds: float
+    p_value: float = 1.0
+    tied: bool = False
+
+    def key(self, by: By) -> float:
+        """Give what it is ranked by: its mean, unless the lower bound is asked for."""
+        return self.bound if by is By.LCB else self.mean
+
+
+def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[ScheduleLine]:
+    """Rank the schedules that are in the running, the best first.
+
+    `seconds` says by trial what its stages took, whoever trained them.
+    """
+    outcomes = {digest: _gains(same, pool) for digest, same in pool.seeds.items()}
+    spread = spread_of_seeds(list(outcomes.values()))
+    lines = [
+        _line(digest, same, outcomes[digest], pool, spread, seconds)
+        for digest, same in pool.seeds.items()
+    ]
+    sign = -1 if pool.scorer.higher_is_better else 1
+    lines.sort(key=lambda line: sign * line.key(by))
+    first = outcomes[lines[0].digest] if lines else None
+    # Of many schedules the first is so by luck as well: the level is shared out (Bonferroni).
+    level = LEVEL / max(len(lines) - 1, 1)
+    tested = [_p_value(first, outcomes[line.digest], spread) for line in lines]
+    return [
+        replace(line, p_value=p, tied=p >= level) for line, p in zip(lines, tested, strict=True)
+    ]
+
+
+def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
+    """Give the schedule that takes the least time of those within a standard error of the first.
+
+    That is Breiman's rule (1984): to be tied proves little where there are few photos and seeds.
+    """
+    near = (line for line in lines if line.p_value >= ONE_ERROR)
+    return min(near, key=lambda line: line.seconds)
+
+
+def _gains(same: Sequence[Trial], pool: Pool) -> Gains:
+    return np.stack([pool.scorer.gains(pool.epochs[best_epoch(trial)]) for trial in same])
+
+
+def _line(
+    digest: str,
+    same: Sequence[Trial],
+    gained: Gains,
+    pool: Pool,
+    spread: tuple[float, int],
+    seconds: dict[int, float],
+) -> ScheduleLine:
+    rows = np.arange(gained.shape[1])
+    columns = [np.full(len(rows), pool.epochs[best_epoch(trial)]) for trial in same]
+    scores = [pool.scorer.score(column, rows) for column in columns]
+    by_seed = {trial.seed: score for trial, score in zip(same, scores, strict=True)}
+    sign = 1 if pool.scorer.higher_is_better else -1
+    mean, (of_seeds, freedom) = fmean(scores), spread
+    half = mean_interval(gained, of_seeds, freedom) if freedom else None
+    return ScheduleLine(
+        digest=digest,
+        schedule=schedule_text(same[0].schedule),
+        trial=same[0].number,
+        scores=dict(sorted(by_seed.items())),
+        mean=mean,
+        spread=stdev(scores) if len(scores) > 1 else None,
+        low=None if half is None else max(mean - half, 0.0),
+        high=None if half is None else min(mean + half, 1.0 if sign > 0 else np.inf),
+        bound=mean - sign * ONE_SIDED * float(np.sqrt(of_seeds / len(same))),
+        best=max(scores) if sign > 0 else min(scores),
+        seconds=fmean(seconds[trial.number] for trial in same),
+    )
+
+
+def _p_value(first: Gains | None, other: Gains, spread: tuple[float, int]) -> float:
+    return 1.0 if first is None or first is other else p_value(first, other, *spread)

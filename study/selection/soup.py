@@ -1,0 +1,315 @@
+"""Use case `soup`: the mean of weights that began alike, if it is better than the best of them.
+
+A soup is chosen by validation photos, which flatters it. So it is cross-fitted as far as weights
+that are still there allow, a paired test compares both on all photos, and what is not better beyond
+luck is not written.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from storage.database import open_database
+from storage.places import open_vault
+from storage.records import Checkpoint, StudyRecord, Trial
+from storage.store import Store
+from storage.vault import Vault
+from study.config.schema import ConfigError, StudyConfig
+from study.datasets.download import at_hand
+from study.formatting import score_text
+from study.selection.best import find_study, manifest_of, shown
+from study.selection.candidates import NothingToSelect
+from study.selection.choosable import choosable
+from study.selection.ensemble import kept_weights
+from study.selection.soup_choice import (
+    FOLDS,
+    MOST,
+    choose_soup,
+    corrected,
+    held_out,
+    of_predictions,
+)
+from study.statistics.crossfit import CrossFit, Table, compare, folds_of, paired_p, score
+from trainers.data.manifest import DatasetError, Manifest, Split
+from trainers.data.reading import read_all
+from trainers.data.sources import sample
+from trainers.metrics import Metric
+from trainers.schedule import Schedule
+
+if TYPE_CHECKING:
+    from trainers.soup import Kitchen
+
+LEVEL = 0.05
+"""How often, at most, a soup may be kept that is no better."""
+
+Ranked = tuple[Trial, Checkpoint]
+
+
+class Strangers(LookupError):
+    """Trials without a common beginning: the mean of their weights would be no network."""
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A weights file that was tried; `used` says whether the soup holds it."""
+
+    trial: int
+    seed: int
+    stage_run: int
+    epoch: int
+    file: str
+    sha256: str
+    score: float
+    used: bool
+
+
+@dataclass(frozen=True)
+class SoupResult:
+    """The answer of `soup`. `score` and `errors` flatter, `cross` does not: see `CrossFit`.
+
+    All is predicted here and now, so numbers may differ by a photo from those of another device.
+    `cross` compares soup and single file, as for an ensemble; `p_value` is of their paired test.
+    What the files' having survived adds is taken off `cross`, as far as stored predictions tell
+    (see `study.soup_choice`); where they do not, `corrected` is False, and it flatters still.
+    `file` is None for a soup that was not better and so was not written.
+    """
+
+    study: str
+    metric: Metric
+    ingredients: tuple[Ingredient, ...]
+    score: float
+    errors: int
+    n_valid: int
+    single_trial: int
+    single_score: float
+    single_errors: int
+    cross: CrossFit
+    corrected: bool
+    p_value: float
+    better: bool
+    file: str | None
+    damaged: tuple[str, ...]
+
+
+def soup(
+    study: str | None = None,
+    *,
+    storage: str = StudyConfig().storage,
+    trials: Sequence[int] | None = None,
+    copy_to: Path = Path("chosen"),
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> SoupResult:
+    """Make a soup of the best file and its siblings, or of `trials`; write it if it is better.
+
+    Siblings are trials that share the first stage run. `say` gets a line about each that is tried.
+    Raises `Strangers`, `NothingToSelect`, `DatasetError` for photos that are gone or changed,
+    `ConfigError` for a device that is not there, LookupError for an unknown trial.
+    """
+    store = Store(open_database(storage, create=False))
+    try:
+        record = find_study(store, study)
+        vault = open_vault(storage, record)
+        files, siblings, damaged = _ingredients(store, vault, record, trials)
+        predicted = _of_predictions(store, record, files, siblings)
+        manifest = at_hand(manifest_of(store, record), record, storage)
+    finally:
+        store.close()
+    check_photos(record.name, manifest)
+    paths = [vault.path(file.path) for _, file in files]
+    with _kitchen(manifest, paths, device) as kitchen:
+        cook = _Cook(record, vault, manifest, files, predicted, kitchen, say)
+        return cook.result(damaged, copy_to)
+
+
+def check_photos(
+    study: str, manifest: Manifest, splits: Sequence[Split] = (Split.TRAIN, Split.VALID)
+) -> None:
+    """Raise `DatasetError` if photos of these splits are gone or changed."""
+    photos = [photo for split in splits for photo in manifest.of_split(split)]
+    found = read_all([manifest.root / p.path for p in photos], {p.sha256 for p in photos})
+    odd = [p.path for p, f in zip(photos, found, strict=True) if p.sha256 != f.sha256]
+    if odd:
+        raise DatasetError(
+            f"{len(odd)} photos of study {study!r} are missing or changed in {manifest.root} "
+            f"({sample(odd)}); put them back as they were"
+        )
+
+
+def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> str:
+    """Say in what the beginnings of two trials differ."""
+    if first.backbone != second.backbone:
+        return f"their backbones differ ({first.backbone}, {second.backbone})"
+    if first.hidden != second.hidden:
+        return f"their heads differ ({list(first.hidden)}, {list(second.hidden)})"
+    if first.weights != second.weights:
+        return f"the weights they start from differ ({first.weights}, {second.weights})"
+    if seeds[0] != seeds[1]:
+        return f"their seeds differ ({seeds[0]}, {seeds[1]})"
+    one, other = first.stages[0], second.stages[0]
+    differ = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
+    if not differ:
+        return "one of them was never begun"
+    of = f"({getattr(one, differ[0])}, {getattr(other, differ[0])})"
+    return f"their first stages differ in {differ[0]} {of}"
+
+
+def _ingredients(
+    store: Store, vault: Vault, study: StudyRecord, trials: Sequence[int] | None
+) -> tuple[list[Ranked], set[int], list[str]]:
+    """Return the files that began alike, the best first, and all trials that did, by number.
+
+    The third are files that are missing or changed.
+    """
+    wanted = [store.trial(study.id, number) for number in dict.fromkeys(trials or ())]
+    roots = {number: run for number, position, run in store.links(study.id) if position == 0}
+    for other in wanted[1:]:
+        first = wanted[0]
+        if roots.get(first.number) != roots.get(other.number):
+            why = why_strangers(first.schedule, other.schedule, (first.seed, other.seed))
+            raise Strangers(
+                f"trials {first.number} and {other.number} share no beginning: {why}; "
+                "give trials that `tree` shows under one first stage"
+            )
+    numbers = {trial.number for trial in wanted} or None
+    kept, damaged = kept_weights(store, vault, study, numbers)
+    siblings = numbers or set()
+    if kept and not wanted:
+        root = roots[kept[0][0].number]
+        siblings = {number for number, run in roots.items() if run == root}
+        kept = [each for each in kept if each[0].number in siblings]
+    if len(kept) < 2:
+        which = "of these trials" if wanted else "that began as the best trial did"
+        needs = f"a soup needs at least 2 weights files {which}, study {study.name!r} has"
+        raise NothingToSelect(f"{needs} {len(kept)}; let `search` run on, or raise --keep")
+    return kept[:MOST], siblings, damaged
+
+
+def _of_predictions(
+    store: Store, study: StudyRecord, files: Sequence[Ranked], siblings: set[int]
+) -> tuple[CrossFit, CrossFit] | None:
+    """Say what the means of these files' predictions gain, and of those kept without each fold.
+
+    None where too little is stored of so many photos and classes.
+    """
+    try:
+        could = choosable(store, study, manifest_of(store, study), files, siblings)
+        epochs = [(file.stage_run_id, file.epoch) for _, file in files]
+        return of_predictions(could, epochs, study.metric)
+    except NothingToSelect:
+        return None
+
+
+@contextmanager
+def _kitchen(manifest: Manifest, files: Sequence[Path], device: str) -> Iterator["Kitchen"]:
+    """Give what makes soups of files, and say in our own words what is wrong with them."""
+    from trainers.checkpoint import NotOurWeights  # torch: seconds to import
+    from trainers.device import choose_compute
+    from trainers.soup import Kitchen
+
+    try:
+        compute = choose_compute(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    try:
+        yield Kitchen(manifest, files, compute)
+    except NotOurWeights as error:
+        # A search that runs meanwhile keeps the best alone.
+        gone = [path.name for path in files if not path.exists()]
+        why = f"{sample(gone)} went meanwhile; let `search` end first" if gone else str(error)
+        raise NothingToSelect(
+            f"a soup needs whole weights of Encore's own trainer: {why}"
+        ) from None
+
+
+class _Cook:
+    """Chooses one study's soup, and says what it is worth."""
+
+    def __init__(
+        self,
+        study: StudyRecord,
+        vault: Vault,
+        manifest: Manifest,
+        files: Sequence[Ranked],
+        predicted: tuple[CrossFit, CrossFit] | None,
+        kitchen: "Kitchen",
+        say: Callable[[str], None],
+    ) -> None:
+        self._study, self._vault, self._files = study, vault, files
+        self._predicted, self._kitchen, self._say = predicted, kitchen, say
+        self._labels = manifest.labels(Split.VALID)
+        self._tables: dict[tuple[int, ...], Table] = {}
+
+    def result(self, damaged: Sequence[str], folder: Path) -> SoupResult:
+        """Choose, test, and write what is better."""
+        metric, labels = self._study.metric, self._labels
+        chosen = self._choose()
+        table, single = self._table(chosen), self._table(chosen[:1])
+        cross, p_value = self._cross_fit()
+        better = len(chosen) > 1 and cross.gain_interval[0] > 0 and p_value < LEVEL
+        file = self._write(chosen, score(metric, labels, table), folder) if better else None
+        return SoupResult(
+            study=self._study.name,
+            metric=metric,
+            ingredients=tuple(self._ingredient(i, chosen) for i in range(len(self._files))),
+            score=score(metric, labels, table),
+            errors=int((table.argmax(axis=1) != labels).sum()),
+            n_valid=len(labels),
+            single_trial=self._files[chosen[0]][0].number,
+            single_score=score(metric, labels, single),
+            single_errors=int((single.argmax(axis=1) != labels).sum()),
+            cross=cross,
+            corrected=self._predicted is not None,
+            p_value=p_value,
+            better=better,
+            file=None if file is None else shown(file),
+            damaged=tuple(damaged),
+        )
+
+    def _choose(self) -> tuple[int, ...]:
+        """Choose a soup by all validation photos."""
+        every = np.ones(len(self._labels), np.bool_)
+        return choose_soup(len(self._files), self._table, self._study.metric, self._labels, every)
+
+    def _cross_fit(self) -> tuple[CrossFit, float]:
+        """Return what the soup gains over the best file where neither was chosen, and a p value."""
+        metric, labels = self._study.metric, self._labels
+        folds = folds_of(labels, FOLDS, seed=0)
+        means = [(len(self._files), self._table)] * len(folds)
+        together, alone = held_out(metric, labels, folds, means)
+        found = compare(metric, labels, [together], [alone])
+        if self._predicted is not None:
+            found = corrected(found, *self._predicted)
+        return found, paired_p(metric, labels, together, alone)
+
+    def _table(self, members: Sequence[int]) -> Table:
+        key = tuple(members)
+        if key not in self._tables:
+            self._tables[key] = self._kitchen.evaluation(key).probabilities
+            reached = score(self._study.metric, self._labels, self._tables[key])
+            numbers = ", ".join(str(self._files[index][0].number) for index in key)
+            what = f"soup of trials {numbers}" if len(key) > 1 else f"trial {numbers} alone"
+            self._say(f"{what}: {self._study.metric} {score_text(self._study.metric, reached)}")
+        return self._tables[key]
+
+    def _ingredient(self, index: int, chosen: Sequence[int]) -> Ingredient:
+        trial, file = self._files[index]
+        path, where = shown(self._vault.path(file.path)), (file.stage_run_id, file.epoch)
+        reached = score(self._study.metric, self._labels, self._table([index]))
+        known = (trial.number, trial.seed, *where, path, file.sha256)
+        return Ingredient(*known, reached, index in chosen)
+
+    def _write(self, chosen: Sequence[int], reached: float, folder: Path) -> Path:
+        trial, metric = self._files[chosen[0]][0], self._study.metric
+        name = (
+            f"soup{score_text(metric, reached)}_{trial.schedule.backbone}_of{len(chosen)}"
+            f"_t{trial.number:04d}_s{trial.seed}.safetensors"
+        )
+        of = [f"trial {self._files[i][0].number} {self._files[i][1].sha256}" for i in chosen]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._kitchen.save(chosen, folder / name, {"soup_of": ", ".join(of)})
+        return folder / name

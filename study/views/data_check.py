@@ -1,0 +1,142 @@
+"""What `check-data` prints."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from study.datasets.check import Checked
+from study.datasets.gate import leaked
+from study.printable import visible
+from trainers.data.inspect.document import document_of, worst_first
+from trainers.data.inspect.findings import Inspection, Likeness, Pair
+
+SHOWN = 5
+"""So many of a kind are listed; the page and the JSON have them all."""
+
+CLASSES = 20
+"""With more classes, only the smallest and the largest are counted out."""
+
+
+def plain(checked: Checked) -> dict[str, Any]:
+    """Give the answer as one plain document."""
+    return {
+        "data": checked.data,
+        "root": str(checked.manifest.root),
+        **document_of(checked.found),
+        "left_out": [asdict(each) for each in checked.left_out],
+        "refused": checked.leaks,
+        "amended": checked.amended and asdict(checked.amended),
+    }
+
+
+def print_checked(console: Console, checked: Checked, page: Path | None) -> None:
+    """Print a summary: what is bad first, and what to do about it."""
+    console.print(_counts(checked.found))
+    for head, lines in _parts(checked):
+        console.print(f"\n[bold]{escape(visible(head))}[/]", highlight=False)
+        for line in lines[:SHOWN]:
+            console.print(f"  {visible(line)}", markup=False, highlight=False, soft_wrap=True)
+        if len(lines) > SHOWN:
+            console.print(f"  ... and {len(lines) - SHOWN} more", highlight=False)
+    console.print()
+    for line in _conclusions(checked, page):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _counts(found: Inspection) -> Table:
+    table = Table(box=None)
+    table.add_column("class")
+    for split in found.counts:
+        table.add_column(split.value, justify="right")
+    order = sorted(
+        range(len(found.classes)),
+        key=lambda label: sum(counts[label] for counts in found.counts.values()),
+    )
+    few = len(order) <= CLASSES
+    for label in sorted(order) if few else [*order[:3], *order[-3:]]:
+        numbers = (f"{counts[label]:,}" for counts in found.counts.values())
+        table.add_row(escape(visible(found.classes[label])), *numbers)
+    if not few:
+        table.add_row(f"({len(order) - 6} classes between)")
+    table.add_section()
+    table.add_row("all", *(f"{sum(counts):,}" for counts in found.counts.values()))
+    return table
+
+
+def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
+    """Give each kind of finding: what it is, and a line for each."""
+    found, pairs = checked.found, worst_first(checked.found.pairs)
+    leaks = [pair for pair in pairs if pair.leaks]
+    clashes = [pair for pair in pairs if pair.conflicts]
+    inside = [pair for pair in pairs if not pair.leaks and not pair.conflicts]
+    if leaks:
+        yield f"{leaked(found)}: scores would flatter", _lines(found, leaks)
+    if clashes:
+        yield "One photo under two labels: one of them is wrong", _lines(found, clashes)
+    if inside:
+        yield "Duplicates within a split", _lines(found, inside)
+    if found.doubts:
+        lines = [
+            f"{doubt.photo.path}: rather {found.classes[doubt.suggested]} "
+            f"({doubt.suggested_probability:.0%}, its own label {doubt.own_probability:.0%})"
+            for doubt in found.doubts
+        ]
+        yield "Labels that a simple classifier doubts: look at them", lines
+    for cue in found.cues or ():
+        if cue.leaks:
+            head = (
+                f"{cue.name} alone tells the classes apart ({cue.accuracy:.0%}; guessing "
+                f"{cue.chance:.0%}): a network may look at nothing else"
+            )
+            yield head, [f"above all {found.classes[label]}" for label in cue.classes]
+    flaws = defaultdict(list)
+    for each in found.flaws:
+        flaws[each.flaw].append(f"{each.photo.path}: {each.detail}")
+    for flaw, lines in flaws.items():
+        yield f"Photos: {flaw}", lines
+    if checked.left_out:
+        lines = [f"{each.path}: {each.reason}" for each in checked.left_out]
+        yield "Left out, as they cannot be used", lines
+
+
+def _lines(found: Inspection, pairs: Sequence[Pair]) -> list[str]:
+    return [_line(found, pair) for pair in pairs]
+
+
+def _line(found: Inspection, pair: Pair) -> str:
+    alike = f"alike: detail {pair.agreement:.2f}, features {pair.cosine:.2f}"
+    how = "the same pixels" if pair.likeness is Likeness.EXACT else alike
+    turned = ", mirrored" if pair.mirrored else ""
+    labels = ""
+    if pair.conflicts:
+        first, second = (found.classes[p.label] for p in (pair.first, pair.second))
+        labels = f", {first} or {second}?"
+    ends = " = ".join(f"{p.path} ({p.split})" for p in (pair.first, pair.second))
+    return f"{ends}: {how}{turned}{labels}"
+
+
+def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
+    found, amended = checked.found, checked.amended
+    if found.uncompared:
+        yield f"{found.uncompared:,} photos are too small or too plain to be known if they changed"
+    if page is not None:
+        yield f"the page: {page}"
+    if amended is not None:
+        why = Counter(each.reason.partition(" ")[0] for each in amended.removed)
+        gone = f", {len(amended.removed)} left out" if why else ""
+        yield f"the amended list: {amended.file}, {amended.photos:,} photos{gone}; to use it:"
+        yield f"  {amended.command}"
+    elif checked.leaks:
+        refused = (
+            "a search on these data is refused: leave photos out with --write-csv FILE, split "
+            "anew with --regroup, or give `search` --allow-leaks"
+        )
+        yield refused
+    elif not (found.pairs or found.flaws or found.doubts):
+        yield "nothing was found"

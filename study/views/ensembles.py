@@ -1,0 +1,112 @@
+"""What `best --ensemble` and `best --soup` print: what is better than any single run, if it is."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from study.formatting import score_text
+from study.selection.ensemble import EnsembleResult
+from study.selection.soup import LEVEL, SoupResult
+from study.statistics.crossfit import CrossFit
+from trainers.metrics import Metric
+
+
+def print_ensemble(console: Console, found: EnsembleResult) -> None:
+    """Print an ensemble's members, and what it gains over the best file."""
+    counts = sum(member.count for member in found.members)
+    _print_damaged(console, found.damaged)
+    console.print(
+        f"[bold]ensemble of {counts}[/], study {escape(found.study)}, chosen from "
+        f"{found.candidates} weights files",
+        highlight=False,
+    )
+    table = Table(box=None)
+    for name in ("times", "trial", "seed"):
+        table.add_column(name, justify="right")
+    table.add_column("file", overflow="fold")
+    for member in found.members:
+        name = escape(PurePath(member.file).name)
+        table.add_row(str(member.count), str(member.trial), str(member.seed), name)
+    console.print(table)
+    _print_scores(console, "ensemble", found)
+    _print_cross(console, found.metric, "ensemble", found.cross)
+    if found.cross.gain_interval[0] <= 0:
+        text = "the gain may be luck: its interval holds 0; one file is simpler"
+        console.print(text, highlight=False)
+
+
+def print_soup(console: Console, found: SoupResult) -> None:
+    """Print a soup's ingredients, what it gains over the best file, and where it was written."""
+    used = sum(ingredient.used for ingredient in found.ingredients)
+    _print_damaged(console, found.damaged)
+    console.print(
+        f"[bold]soup of {used}[/], study {escape(found.study)}, from {len(found.ingredients)} "
+        "weights files that began alike",
+        highlight=False,
+    )
+    table = Table(box=None)
+    for name in ("", "trial", "seed", str(found.metric)):
+        table.add_column(name, justify="right")
+    table.add_column("file", overflow="fold")
+    for each in found.ingredients:
+        reached, name = score_text(found.metric, each.score), escape(PurePath(each.file).name)
+        table.add_row("in" if each.used else "out", str(each.trial), str(each.seed), reached, name)
+    console.print(table)
+    _print_scores(console, "soup", found)
+    _print_cross(console, found.metric, "soup", found.cross)
+    console.print(
+        "these photos had kept the files, too: what that adds to the mean of their predictions is "
+        "taken off"
+        if found.corrected
+        else "[red]these figures flatter still[/]: these photos had kept the files, too, and too "
+        "little is stored of each epoch to tell by how much",
+        highlight=False,
+    )
+    if found.file is not None:
+        console.print(f"better beyond luck (p {found.p_value:.2g}): written to", highlight=False)
+        console.print(f"[bold]{escape(found.file)}[/]", soft_wrap=True)
+        return
+    alone, soup = (
+        score_text(found.metric, value)
+        for value in (found.cross.score_single, found.cross.score_ensemble)
+    )
+    console.print(
+        f"the soup was not better beyond luck: {found.metric} {soup}, the best file {alone} "
+        f"(p {found.p_value:.2g}, {LEVEL:g} is asked for); nothing was written",
+        highlight=False,
+    )
+
+
+def _print_damaged(console: Console, paths: Sequence[str]) -> None:
+    for path in paths:
+        console.print(f"[red]passed over[/] {escape(path)}: missing or changed", soft_wrap=True)
+
+
+def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResult) -> None:
+    """Print what both reach on the photos they were chosen by."""
+    metric = found.metric
+    many, single = score_text(metric, found.score), score_text(metric, found.single_score)
+    console.print(
+        f"on the {found.n_valid} photos they were chosen by, which flatters both: {what} "
+        f"{metric} {many}, {found.errors} errors; trial {found.single_trial} alone {single}, "
+        f"{found.single_errors} errors",
+        highlight=False,
+    )
+
+
+def _print_cross(console: Console, metric: Metric, what: str, cross: CrossFit) -> None:
+    """Print what both reach on photos that had no say."""
+    many, single = score_text(metric, cross.score_ensemble), score_text(metric, cross.score_single)
+    low, high = (_signed(metric, value) for value in cross.gain_interval)
+    console.print(
+        f"[bold]chosen without the photos that score them[/]: {what} {many}, best file {single}; "
+        f"gain {_signed(metric, cross.gain)}, 95 % interval {low} to {high}",
+        highlight=False,
+    )
+
+
+def _signed(metric: Metric, gain: float) -> str:
+    return f"{'-' if gain < 0 else '+'}{score_text(metric, abs(gain))}"

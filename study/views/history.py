@@ -1,0 +1,187 @@
+"""What `best`, `ls`, `show` and `doctor` print for a person."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from storage.records import State
+from study.formatting import count_text, score_text, time_text
+from study.history.doctor import Finding, Level
+from study.history.trials import StageView, TrialLine, TrialList, TrialView
+from study.printable import fit, visible
+from study.views.chart import chart
+from trainers.metrics import Metric
+
+if TYPE_CHECKING:  # what `best` and `ls` need not wait for
+    from study.history.cleanup import CachedPhotos, Cleaned
+    from study.searching.plan import Plan
+
+_STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
+_LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
+MANY_TRIALS = 500
+
+
+def print_trials(console: Console, listed: TrialList) -> None:
+    """Print a line a trial; many of them without a table, which takes a millisecond a line."""
+    names = ["trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "s"]
+    rows = [_trial_cells(listed.metric, line) for line in listed.trials]
+    if len(rows) > MANY_TRIALS:
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=False)]
+        lines = (
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False))
+            for row in [names, *rows]
+        )
+        schedules = ["schedule", *(line.failure or line.schedule for line in listed.trials)]
+        for text, schedule in zip(lines, schedules, strict=True):
+            console.file.write(fit(visible(f"{text}  {schedule}")) + "\n")
+        return
+    table = Table(title=f"study {escape(listed.study)}", title_justify="left", box=None)
+    for name in names:
+        table.add_column(name, justify="left" if name in ("role", "state") else "right")
+    table.add_column("schedule", overflow="fold")
+    for line, cells in zip(listed.trials, rows, strict=True):
+        style = _STATE_STYLE.get(line.state)
+        cells[3] = f"[{style}]{line.state}[/]" if style else line.state
+        table.add_row(*cells, escape(line.failure or line.schedule))
+    console.print(table)
+
+
+def _trial_cells(metric: Metric, line: TrialLine) -> list[str]:
+    return [
+        str(line.number),
+        str(line.seed),
+        line.role,
+        line.state,
+        score_text(metric, line.score),
+        "-" if line.loss is None else f"{line.loss:.4f}",
+        str(line.epochs),
+        f"{line.seconds:.0f}",
+    ]
+
+
+def print_trial(console: Console, view: TrialView) -> None:
+    """Print one trial: its outcome, its curves, its stages and their files."""
+    line = view.line
+    console.print(
+        f"[bold]trial {line.number}[/] of study {escape(view.study)}: {line.state}, {line.role}, "
+        f"seed {line.seed}, {view.metric} {score_text(view.metric, line.score)}, "
+        f"{line.seconds:.1f} s"
+    )
+    if line.failure:
+        console.print(f"[red]{escape(line.failure)}[/]")
+    console.print(
+        f"{view.backbone}, head {list(view.hidden)}, schedule {line.schedule_digest[:12]}"
+    )
+    epochs = [epoch for stage in view.stages for epoch in stage.epochs]
+    for name, values in (
+        ("training loss", [epoch.train_loss for epoch in epochs]),
+        ("validation loss", [epoch.valid_loss for epoch in epochs]),
+        ("accuracy", [epoch.accuracy for epoch in epochs]),
+    ):
+        if values:
+            console.print(f"[bold]{name}[/] over {len(values)} epochs")
+            for row in chart(values):
+                console.print(row, highlight=False)
+    for stage in view.stages:
+        _print_stage(console, view, stage)
+
+
+def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
+    """Print what was found, and what to do about it."""
+    for finding in findings:
+        text = f"{_LEVEL_MARK[finding.level]} {escape(finding.what)}: {escape(finding.found)}"
+        console.print(text, soft_wrap=True, highlight=False)
+        if finding.advice:
+            console.print(f"   -> {escape(finding.advice)}", soft_wrap=True, highlight=False)
+
+
+def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: bool) -> None:
+    """Print the files of decoded photos, the folders of fetched ones, and what they take."""
+    for file in files:
+        text = f"{file.size / 1e6:10.1f} MB  {file.path}"
+        console.print(escape(text), soft_wrap=True, highlight=False)
+        if file.trouble:
+            text = f"   -> not whole: {escape(file.trouble)}; `search` decodes again"
+            console.print(text, soft_wrap=True, highlight=False)
+    size = f"{sum(file.size for file in files) / 1e6:.1f} MB of cached photos"
+    if not files:
+        console.print("no photos are cached")
+    else:
+        console.print(f"{size} deleted" if deleted else f"{size}; --delete deletes them")
+
+
+def print_spare(console: Console, cleaned: "Cleaned") -> None:
+    """Print the weights files that can go, why, and how much that makes."""
+    for file in cleaned.files:
+        text = f"{file.size / 1e6:10.1f} MB  {file.path}: {file.reason}"
+        console.print(escape(text), soft_wrap=True, highlight=False)
+    size, kept = f"{cleaned.size / 1e6:.1f} MB", f"{cleaned.kept_size / 1e6:.1f} MB"
+    gone = f"{len(cleaned.files)} weights files, {size}"
+    left = f"{cleaned.kept} stay, {kept}"
+    if cleaned.deleted:
+        console.print(f"{gone}, deleted; {left}", highlight=False)
+    else:
+        console.print(f"{gone}, can go; {left}; --delete deletes them", highlight=False)
+    if cleaned.predictions:
+        size = f"{cleaned.predictions_size / 1e6:.1f} MB"
+        done = "shortened" if cleaned.deleted else "can be shortened"
+        text = f"predictions of {cleaned.predictions} epochs in the database, {size}, {done}"
+        console.print(text, highlight=False)
+
+
+def print_plan(console: Console, found: "Plan") -> None:
+    """Print what a search would cost."""
+    table = Table(title=f"study {escape(found.study)}", title_justify="left", box=None)
+    for name in ("stage", "s / epoch", "", "epochs", "time"):
+        table.add_column(name, justify="left" if name in ("", "stage") else "right")
+    for line in found.stages:
+        known = "as trained" if line.measured else "timed now"
+        seconds = f"{line.seconds_per_epoch:.1f}"
+        table.add_row(line.stage, seconds, known, str(line.epochs), time_text(line.seconds))
+    console.print(table)
+    slots = f" on {found.slots} slots" if found.slots > 1 else ""
+    trials = count_text(found.trials, "trial")
+    if found.budget is not None:
+        trials = f"{time_text(found.budget)} of device time buy about {trials}"
+    console.print(
+        f"{trials}: about {time_text(found.wall_seconds)}{slots}, "
+        f"{time_text(found.device_seconds)} of device time; "
+        f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
+        highlight=False,
+    )
+
+
+def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
+    shared = (
+        "" if stage.trained_by == view.line.number else f", trained by trial {stage.trained_by}"
+    )
+    console.print(f"[bold]stage {stage.position + 1}[/]: {stage.state}{shared}")
+    console.print(f"  {escape(stage.text)}", highlight=False)
+    _print_speed(console, stage)
+    losses = [e.calibrated_loss for e in stage.epochs if e.calibrated_loss is not None]
+    if losses:
+        console.print(f"  least calibrated loss {min(losses):.4f}", highlight=False)
+    for file in stage.files:
+        console.print(
+            f"  {file.kind}: {escape(view.folder)}/{escape(file.path)} "
+            f"({file.size / 1e6:.1f} MB, sha256 {file.sha256[:12]})",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _print_speed(console: Console, stage: StageView) -> None:
+    if not stage.epochs:
+        return
+    text = f"{median(epoch.images_per_second for epoch in stage.epochs):.0f} images/s"
+    waits = [epoch.data_wait for epoch in stage.epochs if epoch.data_wait is not None]
+    if waits:
+        text += f", {100 * median(waits):.1f} % of the time waiting for data"
+    parts = [epoch.micro_batch for epoch in stage.epochs if epoch.micro_batch]
+    if parts:
+        text += f"; memory was short: batches passed in parts of {min(parts)}"
+    console.print(f"  {text}", highlight=False)
