@@ -29,8 +29,9 @@ from scipy.stats import norm
 from storage.database import open_database
 from storage.predictions import StoredPredictions
 from storage.store import Store
+from study.criterion import Criterion
 from study.formatting import score_text
-from study.selection.best import best, find_study, manifest_of
+from study.selection.best import best
 from study.selection.candidates import scorer_of
 from study.selection.choosable import Choosable
 from study.selection.ensemble import cross_fitted, ensemble, greedy
@@ -40,8 +41,9 @@ from study.selection.soup import soup
 from study.selection.soup_choice import FOLDS, choose_soup, corrected, held_out, of_predictions
 from study.selection.thresholds import operate
 from study.statistics.crossfit import compare, folds_of, score
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import By, Trials, choose, chooser, honest_number
+from study.studies import find_study, manifest_of
 from trainers.classifier import load
 from trainers.data.manifest import Split
 from trainers.decision import Decision

@@ -22,8 +22,9 @@ from contestants import markdown, say
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr, ndtri
 
+from study.criterion import Criterion
 from study.statistics import selection_bias as statistics
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import By, Trials, choose, chooser, honest_number
 
 PHOTOS, SHARES, CANDIDATES, ACCURACIES = (

@@ -31,9 +31,9 @@ from storage.tables import (
     TrialStageRow,
 )
 from storage.vault import Vault
-from study.config.space import Space
+from study.config.space import Space, describe_space
 from study.history.trials import list_trials
-from study.searching.suggest import describe_space, suggest_schedule
+from study.searching.suggest import suggest_schedule
 from study.selection.best import best
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy, macro_f1

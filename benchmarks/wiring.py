@@ -16,13 +16,13 @@ from storage.patience import Patience
 from storage.store import Store
 from storage.vault import Vault
 from study.config.loading import load_config, settings_of
+from study.config.space import describe_space
 from study.engines.base import Engine
 from study.events import Listener
 from study.searching.coordinator import Coordinator
 from study.searching.forecasting import explorer_of
 from study.searching.optuna_study import Suggestions
 from study.searching.policy import SearchPolicy
-from study.searching.suggest import describe_space
 from trainers.base import StageTask, Trainer
 from trainers.metrics import EpochMetrics, Metric
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from storage.records import Trial
 from study.budget import DeviceTime
-from study.searching.policy import Outlook
 from trainers.data.sources import LeftOut
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Schedule
@@ -66,6 +65,21 @@ class EpochFinished:
     step: int
     metrics: EpochMetrics
     device_time: DeviceTime
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is expected, in the metric's unit: the `score` of the best so far, and how sure that is.
+
+    `gain` is by how much the best would improve for as much compute again. It is `flat` where that
+    is less than what validation's noise could show.
+    """
+
+    score: float
+    low: float
+    high: float
+    gain: float
+    flat: bool
 
 
 @dataclass(frozen=True)

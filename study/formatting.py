@@ -1,9 +1,14 @@
 """What weights files are called, after the article: `acc98.70_<backbone>_<epochs>_<size>_...`."""
 
+import json
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 from storage.records import Kind, Trial
-from study.statistics.scoring import Criterion
+from study.criterion import Criterion
 from study.wording import stages_text
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
@@ -52,3 +57,22 @@ def schedule_text(schedule: Schedule) -> str:
 def count_text(count: int, what: str) -> str:
     """Give a number of things in words: "1 trial", "2,000 trials"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def shown(path: Path) -> str:
+    """Give a path as a person in the current folder would write it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def json_text(document: Any) -> str:
+    """Give one JSON document; records become objects, times ISO 8601."""
+    return json.dumps(document, default=_plain, ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"value must be plain, a record or a time, got {type(value).__name__}")

@@ -1,19 +1,23 @@
 """The study's row: found or created, with the settings that are for good."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from storage.errors import StudyNotFound, StudyTooOld
-from storage.records import ManifestRecord, StudyRecord
+from storage.records import (
+    ManifestRecord,
+    StudyRecord,
+    Trial,
+)
 from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.config.loading import load_config
 from study.config.schema import ConfigError, Strategy, StudyConfig
-from study.config.space import SPACE_VERSION
+from study.config.space import SPACE_VERSION, describe_space, space_changes, space_of
 from study.config.validation import section_in
-from study.searching.suggest import describe_space, space_changes, space_of
 from trainers.data.manifest import Manifest
 
 
@@ -100,3 +104,30 @@ def _of_today(stored: Mapping[str, Any], section: type[BaseModel]) -> dict[str, 
         if below is not None and isinstance(value, Mapping):
             known[name] = _of_today(value, below)
     return known
+
+
+def find_study(store: Store, name: str | None) -> StudyRecord:
+    """Give a study by name, or the one used last."""
+    if name is not None:
+        return store.study(name)
+    studies = store.studies()
+    if not studies:
+        raise StudyNotFound("the database holds no study yet; run `search` first")
+    return studies[0]
+
+
+def manifest_of(store: Store, study: StudyRecord) -> Manifest:
+    """Give the data that a study is frozen with."""
+    record = store.manifest(study.manifest_digest)
+    return Manifest.from_json(record.document, Path(record.root))
+
+
+def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
+    """Give a trial by its number; LookupError names the study if it has no such trial."""
+    try:
+        return store.trial(study.id, number)
+    except LookupError:
+        count = len(store.trials(study.id))
+        raise LookupError(
+            f"study {study.name!r} has no trial {number}; its {count} trials are in `ls`"
+        ) from None

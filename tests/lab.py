@@ -22,6 +22,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
+from study.config.space import describe_space
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.events import Progress
@@ -31,7 +32,6 @@ from study.searching.forecasting import explorer_of
 from study.searching.optuna_study import Suggestions
 from study.searching.ownership import Ownership
 from study.searching.policy import SearchPolicy
-from study.searching.suggest import describe_space
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split
 from trainers.metrics import EpochMetrics

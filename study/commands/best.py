@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
-from study.statistics.scoring import Criterion
+from study.criterion import Criterion
 from study.statistics.selection_bias import By
 
 if TYPE_CHECKING:

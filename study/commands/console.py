@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from study.config.schema import StudyConfig
-from study.views.document import json_text
+from study.formatting import json_text
 from study.views.terminal import Terminal
 
 out, err = Terminal(emoji=False), Terminal(emoji=False, stderr=True)

@@ -1,11 +1,12 @@
 """The search space: what there is to choose from, stage by stage. Free of torch and Optuna."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainers.schedule import PROBE_FIELDS, Schedule, Stage, Train
+from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
 
 SPACE_VERSION = 3
 """Part of a space's identity: raised when the same choices come to mean something else."""
@@ -158,3 +159,29 @@ DIGITS_SPACE = Space(
     stages=(StageChoices(image_size=(32, 48), cycle_len=(1,), lrs=(1e-2, 2e-2), dropout=(0.1,)),),
 )
 """The default space for the handwritten digits, 8 x 8 pixels each."""
+
+
+def describe_space(space: Space) -> dict[str, Any]:
+    """Give what identifies a space, as plain JSON values, to be stored with the study."""
+    return {"version": SPACE_VERSION, **json.loads(space.model_dump_json(exclude_none=True))}
+
+
+def space_of(described: Mapping[str, Any]) -> Space:
+    """Return the space that `describe_space` described, an earlier Encore's in today's words."""
+    plain = {name: value for name, value in described.items() if name != "version"}
+    stages = [_renewed(stage) for stage in plain.get("stages", ())]
+    return Space(**{**_renewed(plain), "stages": stages})
+
+
+def space_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Say in a phrase how two descriptions of spaces differ; "" if they do not."""
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return "; ".join(f"{name}: {old.get(name)} became {new.get(name)}" for name in names)
+
+
+def _renewed(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Put shares of the body in the place of counts of whole layer groups."""
+    new = dict(choices)
+    if (groups := new.pop("frozen_groups", None)) is not None:
+        new["frozen"] = [count / (len(LAYER_GROUPS) - 1) for count in groups]
+    return new

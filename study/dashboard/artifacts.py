@@ -20,7 +20,7 @@ from storage.records import Checkpoint, Kind, State, StudyRecord, Trial
 from storage.store import Store
 from study.dashboard.notes import Predicted, note_on
 from study.dashboard.pictures import draw_confusion, draw_curves, draw_words
-from study.selection.best import manifest_of
+from study.studies import manifest_of
 from trainers.data.manifest import Split
 
 PHOTOS = 12

@@ -17,7 +17,8 @@ from study.config.schema import ConfigError, StudyConfig
 from study.datasets.download import at_hand
 from study.deployment.contact_sheet import SIDE, Picture, draw_picture, draw_sheet
 from study.deployment.predict import find_photos
-from study.selection.best import best, manifest_of
+from study.selection.best import best
+from study.studies import manifest_of
 from trainers.data.manifest import Split
 from trainers.data.scale import Scale, read_at, validation_scale
 from trainers.schedule import CropType

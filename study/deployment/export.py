@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from storage.database import open_database
 from storage.store import Store
 from study.config.schema import ConfigError, StudyConfig
+from study.deployment.exported import Exported, ExportedFile
 from study.deployment.model_card import model_card
-from study.selection.best import best, find_study, manifest_of
+from study.formatting import json_text
+from study.selection.best import best
 from study.selection.result import Selection
-from study.views.document import json_text
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
 from trainers.formats import Format, describe
@@ -34,28 +36,6 @@ VERIFY_ON = 100
 """A graph that answers rightly on so many photos, spread evenly over those given, is right."""
 
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """A network's file; `largest_difference` of a logit from those of the network it is made of."""
-
-    name: str
-    format: Format
-    sha256: str
-    n_bytes: int
-    largest_difference: float
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The answer of `export`: what lies in `folder`, of which weights, verified on what."""
-
-    folder: str
-    weights: str
-    weights_sha256: str
-    files: tuple[ExportedFile, ...]
-    verified_on: str
 
 
 @dataclass(frozen=True)

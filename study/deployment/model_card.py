@@ -16,7 +16,7 @@ from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
-    from study.deployment.export import Exported
+    from study.deployment.exported import Exported
     from trainers.checkpoint import WeightsCard
 
 MATRIX_CLASSES = 20

@@ -18,9 +18,8 @@ from study.datasets.download import MIRRORS
 from study.searching.ownership import Ownership, searcher
 from study.searching.policy import Independent, SearchPolicy, Standing
 from study.searching.retention import Kept, discard, shorten, spare, too_many
-from study.selection.best import find_study, manifest_of
 from study.stage_tree import grow
-from study.studies import stored_config
+from study.studies import find_study, manifest_of, stored_config
 from trainers.data.manifest import Split
 
 

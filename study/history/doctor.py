@@ -23,8 +23,7 @@ from study.config.schema import StudyConfig
 from study.formatting import count_text, score_text
 from study.history.cleanup import decoded, fetched
 from study.searching.ownership import searcher
-from study.selection.best import manifest_of
-from study.studies import stored_config
+from study.studies import manifest_of, stored_config
 from trainers.allowance import usable_cpus, usable_memory
 from trainers.data.manifest import Split
 

@@ -8,8 +8,8 @@ from storage.database import open_database
 from storage.records import StageRun, State, Trial
 from storage.store import Store
 from study.config.schema import StudyConfig
-from study.selection.best import find_study
 from study.stage_tree import Node, Rank, grow
+from study.studies import find_study
 from trainers.data.batches import passes_of
 from trainers.data.manifest import Manifest, Split
 from trainers.metrics import Metric

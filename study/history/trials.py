@@ -6,11 +6,11 @@ from typing import Any
 
 from storage.database import open_database
 from storage.places import study_folder, vault_url
-from storage.records import Checkpoint, EpochRecord, Kind, Role, State, StudyRecord, Trial
+from storage.records import Checkpoint, EpochRecord, Kind, Role, State, Trial
 from storage.store import Store
 from study.config.schema import StudyConfig
 from study.formatting import schedule_text
-from study.selection.best import find_study
+from study.studies import find_study, find_trial
 from study.wording import stages_text
 from trainers.metrics import Metric
 
@@ -121,17 +121,6 @@ def show_trial(
         )
     finally:
         store.close()
-
-
-def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
-    """Give a trial by its number; LookupError names the study if it has no such trial."""
-    try:
-        return store.trial(study.id, number)
-    except LookupError:
-        count = len(store.trials(study.id))
-        raise LookupError(
-            f"study {study.name!r} has no trial {number}; its {count} trials are in `ls`"
-        ) from None
 
 
 def _stages(store: Store, trial: Trial) -> list[StageView]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from storage.places import open_vault
 from storage.records import Checkpoint, Deletion, Kind, StageRun, StudyRecord, Trial, stage_run_key
 from storage.store import Store
-from study.history.trials import find_trial
-from study.selection.best import find_study
+from study.studies import find_study, find_trial
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from storage.records import Deletion, EpochRecord
 from storage.redaction import redact
 from study.config.schema import StudyConfig
 from study.formatting import schedule_text
-from study.provenance.drift import FROM_PYTHON, Drift
+from study.invocation import FROM_PYTHON
+from study.provenance.drift import Drift
 from study.provenance.lookup import FileState, Found, Origin
 from trainers.metrics import Metric
 from trainers.schedule import Schedule

@@ -13,13 +13,13 @@ from storage.database import open_database
 from storage.redaction import redact
 from storage.store import Store
 from study.config.schema import ConfigError, StudyConfig
-from study.provenance.drift import FROM_PYTHON
+from study.invocation import FROM_PYTHON
 from study.report.contents import Contents, read_contents
 from study.report.page import Report, render
 from study.report.panels import panels
 from study.report.pictures import pictures
 from study.report.worst_errors import Explainer, Explanation
-from study.selection.best import find_study
+from study.studies import find_study
 
 MOST_ERRORS = 100
 """Of more photos with their heat maps, a page would become too large."""

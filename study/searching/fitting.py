@@ -8,8 +8,8 @@ from storage.records import StudyRecord
 from study.config.portfolio import TYPICAL, DataFacts, peers, portfolio, probes, space_for
 from study.config.presets import preset_schedule
 from study.config.schema import StudyConfig
+from study.config.space import space_of
 from study.engines.slots import Slot
-from study.searching.suggest import space_of
 from trainers.data.decoding import typical_short_side
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule

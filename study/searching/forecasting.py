@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from study.config.schema import Strategy, StudyConfig
+from study.events import Outlook
 from study.forecast import Forecast, Point, point_of, shortfall_of, telling
 from study.searching.candidates import anywhere, neighbours
 from study.searching.policy import (
@@ -24,7 +25,6 @@ from study.searching.policy import (
     GoOn,
     Halving,
     Independent,
-    Outlook,
     Standing,
     Stop,
     Verdict,

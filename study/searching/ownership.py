@@ -16,7 +16,7 @@ from storage.liveness import Life
 from storage.ownership import Claim, life_of
 from storage.records import Owner
 from storage.store import Store
-from study.provenance.drift import typed
+from study.invocation import typed
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER = timedelta(seconds=60)

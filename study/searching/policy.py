@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from storage.records import Role, State, Trial
 from study.config.schema import Strategy, StudyConfig
-from study.searching.racing import Gains, beaten
+from study.events import Outlook
+from study.searching.racing import beaten
 from study.stage_tree import Node, StageTree
+from study.statistics.significance import Gains
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
@@ -69,21 +71,6 @@ class Standing:
     outcomes: Mapping[str, Sequence[Gains | None]]
     waiting: Collection[int] = ()
     suggest: Callable[[], Schedule] = _nobody
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is expected, in the metric's unit: the `score` of the best so far, and how sure that is.
-
-    `gain` is by how much the best would improve for as much compute again. It is `flat` where that
-    is less than what validation's noise could show.
-    """
-
-    score: float
-    low: float
-    high: float
-    gain: float
-    flat: bool
 
 
 class Policy(Protocol):

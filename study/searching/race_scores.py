@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from storage.store import Store
-from study.searching.racing import Gains, gains
+from study.statistics.significance import Gains, gains
 from trainers.metrics import Metric
 
 

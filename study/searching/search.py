@@ -24,8 +24,7 @@ from study.config.schema import Strategy, StudyConfig
 from study.datasets.freeze import describe_data, keep_check, known_data, pass_gate, read_data
 from study.engines.setup import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from study.events import Listener, SearchStarted, noticing, telling
-from study.history.trials import find_trial
-from study.provenance.drift import searched_by
+from study.invocation import searched_by
 from study.searching.coordinator import Coordinator
 from study.searching.fitting import Fit, fit, tried_first
 from study.searching.forecasting import explorer_of
@@ -33,8 +32,15 @@ from study.searching.ownership import Ownership
 from study.searching.policy import Policy, SearchPolicy, SeedsPolicy
 from study.searching.signals import interruption
 from study.searching.suggest import may_move_a_probe, moves_a_probe, views_of
-from study.selection.best import find_study
-from study.studies import keep_manifest, open_study, plain_config, refuse_old, stored_config
+from study.studies import (
+    find_study,
+    find_trial,
+    keep_manifest,
+    open_study,
+    plain_config,
+    refuse_old,
+    stored_config,
+)
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Stage
 

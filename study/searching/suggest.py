@@ -4,13 +4,12 @@ A parameter has the same choices throughout a study. Where what was chosen befor
 of them, as sizes never shrink, those are what is `allowed`.
 """
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Any, Protocol
 
-from study.config.space import SPACE_VERSION, Space, stage_of_choices
+from study.config.space import Space, stage_of_choices
 from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, BatchNorm, Schedule, Stage, Train
 
 _ANY = Stage(image_size=8, batch_size=2)
@@ -119,32 +118,6 @@ class _Recalling:
             return allowed  # they change nothing
         value = getattr(stage, field)
         return [value, stage.lrs[-1]] if field == "lrs" else [value]
-
-
-def describe_space(space: Space) -> dict[str, Any]:
-    """Give what identifies a space, as plain JSON values, to be stored with the study."""
-    return {"version": SPACE_VERSION, **json.loads(space.model_dump_json(exclude_none=True))}
-
-
-def space_of(described: Mapping[str, Any]) -> Space:
-    """Return the space that `describe_space` described, an earlier Encore's in today's words."""
-    plain = {name: value for name, value in described.items() if name != "version"}
-    stages = [_renewed(stage) for stage in plain.get("stages", ())]
-    return Space(**{**_renewed(plain), "stages": stages})
-
-
-def space_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Say in a phrase how two descriptions of spaces differ; "" if they do not."""
-    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    return "; ".join(f"{name}: {old.get(name)} became {new.get(name)}" for name in names)
-
-
-def _renewed(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Put shares of the body in the place of counts of whole layer groups."""
-    new = dict(choices)
-    if (groups := new.pop("frozen_groups", None)) is not None:
-        new["frozen"] = [count / (len(LAYER_GROUPS) - 1) for count in groups]
-    return new
 
 
 def _suggest_stage(

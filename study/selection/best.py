@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.database import open_database
-from storage.errors import RowDamaged, StudyNotFound
+from storage.errors import RowDamaged
 from storage.places import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import Checkpoint, RankedTrial, Role, StudyRecord, Trial
@@ -22,14 +22,16 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config.costs import Costs
 from study.config.schema import ConfigError, StudyConfig
+from study.criterion import Criterion
+from study.formatting import shown
 from study.selection.candidates import NothingToSelect, Pool, best_epoch, gather
 from study.selection.expected import Expected, expected_of
 from study.selection.goals import goal_of
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
 from study.selection.thresholds import Operation, operate
-from study.statistics.scoring import Criterion
 from study.statistics.selection_bias import By, Chooser, Honest, chooser, honest_number
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import confusion_matrix, per_class
 from trainers.schedule import Train
@@ -65,22 +67,6 @@ def best(
         return Selector(store, vault, record, asked or Asked()).select(runners_up)
     finally:
         store.close()
-
-
-def find_study(store: Store, name: str | None) -> StudyRecord:
-    """Give a study by name, or the one used last."""
-    if name is not None:
-        return store.study(name)
-    studies = store.studies()
-    if not studies:
-        raise StudyNotFound("the database holds no study yet; run `search` first")
-    return studies[0]
-
-
-def manifest_of(store: Store, study: StudyRecord) -> Manifest:
-    """Give the data that a study is frozen with."""
-    record = store.manifest(study.manifest_digest)
-    return Manifest.from_json(record.document, Path(record.root))
 
 
 def copy_weights(selection: Selection, folder: Path) -> Path:
@@ -334,9 +320,3 @@ def _whole(found: StoredPredictions) -> NDArray[np.float32]:
 def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:
     label = manifest.classes[photo.label]
     return Mistake(photo.path, label, manifest.classes[predicted], float(probability))
-
-
-def shown(path: Path) -> str:
-    """Give a path as a person in the current folder would write it."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

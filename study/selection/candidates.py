@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from storage.predictions import StoredPredictions
 from storage.records import State, StudyRecord, Trial
 from storage.store import Store
+from study.criterion import Criterion
 from study.selection.goals import Goal
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import Trials
 from study.statistics.tables import HELD, Table, Tables
 from trainers.decision import Decision

@@ -10,10 +10,10 @@ from storage.database import open_database
 from storage.store import Store
 from study.config.schema import StudyConfig
 from study.provenance.lookup import Origin, find, of_trial
-from study.selection.best import find_study, manifest_of
 from study.selection.predictions_csv import read_answers
 from study.statistics.intervals import wilson
 from study.statistics.selection_bias import mcnemar
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import Split
 
 

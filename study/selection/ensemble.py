@@ -16,7 +16,7 @@ from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
-from study.selection.best import find_study, manifest_of, shown
+from study.formatting import shown
 from study.selection.candidates import NothingToSelect
 from study.selection.choosable import Choosable, choosable
 from study.statistics.crossfit import (
@@ -29,6 +29,7 @@ from study.statistics.crossfit import (
     folds_of,
     score,
 )
+from study.studies import find_study, manifest_of
 from trainers.metrics import Metric
 
 FOLDS, PARTINGS = 5, 10

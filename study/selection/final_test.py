@@ -8,13 +8,14 @@ import numpy as np
 from storage.database import open_database
 from storage.records import Look
 from storage.store import Store
+from study.criterion import Criterion
 from study.datasets.download import at_hand
-from study.selection.best import find_study, manifest_of
 from study.selection.candidates import NothingToSelect
 from study.selection.result import Selection
 from study.selection.soup import check_photos
 from study.statistics.intervals import wilson
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import Split
 
 

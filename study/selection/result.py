@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from study.criterion import Criterion
 from study.formatting import score_text
 from study.selection.goals import Goal
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Operation
 from study.statistics.intervals import FEWEST_OF_CLASS
-from study.statistics.scoring import Criterion
 from study.statistics.selection_bias import By, Honest
 from trainers.metrics import ClassNumbers
 

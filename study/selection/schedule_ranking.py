@@ -8,9 +8,9 @@ import numpy as np
 
 from storage.records import Trial
 from study.formatting import schedule_text
-from study.searching.racing import Gains, mean_interval, p_value, spread_of_seeds
 from study.selection.candidates import Pool, best_epoch
 from study.statistics.selection_bias import ONE_SIDED, By
+from study.statistics.significance import Gains, mean_interval, p_value, spread_of_seeds
 
 LEVEL = 0.05
 """How often, at most, luck alone may make a schedule that is the best seem worse than the first."""

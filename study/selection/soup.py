@@ -20,8 +20,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import ConfigError, StudyConfig
 from study.datasets.download import at_hand
-from study.formatting import score_text
-from study.selection.best import find_study, manifest_of, shown
+from study.formatting import score_text, shown
 from study.selection.candidates import NothingToSelect
 from study.selection.choosable import choosable
 from study.selection.ensemble import kept_weights
@@ -34,6 +33,7 @@ from study.selection.soup_choice import (
     of_predictions,
 )
 from study.statistics.crossfit import CrossFit, Table, compare, folds_of, paired_p, score
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.data.reading import read_all
 from trainers.data.sources import sample

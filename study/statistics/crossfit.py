@@ -12,10 +12,10 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from study.searching.racing import gains
 from study.statistics.calibration import deal
 from study.statistics.intervals import Z
 from study.statistics.selection_bias import mcnemar
+from study.statistics.significance import gains
 from trainers.metrics import Metric
 
 Table = NDArray[np.float32]

@@ -1,13 +1,13 @@
 """What predictions are worth by any criterion: for one choice, or all candidates at once. Pure."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from study.criterion import Criterion
 from study.statistics.intervals import FEWEST_OF_CLASS, Limits, of_area, of_classes, of_mean, wilson
 from study.statistics.tables import HELD, Tables
 from trainers.decision import Decision
@@ -16,27 +16,6 @@ from trainers.temperature import SMALLEST
 
 SURPRISE = 4.0
 """The log loss of a photo of which a network is wrong, and sure of it: it may just not be there."""
-
-
-class Criterion(StrEnum):
-    """What weights can be chosen by: the metrics of a search, and two that predictions add."""
-
-    ACCURACY = "accuracy"
-    BALANCED_ACCURACY = "balanced_accuracy"
-    F1 = "f1"
-    AUROC = "auroc"
-    LOG_LOSS = "log_loss"
-    COST = "cost"
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a greater score wins."""
-        return self not in (Criterion.LOG_LOSS, Criterion.COST)
-
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether the predicted class and the true one's probability do not suffice."""
-        return self in (Criterion.AUROC, Criterion.COST)
 
 
 @dataclass(frozen=True, eq=False)

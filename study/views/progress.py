@@ -17,10 +17,17 @@ from rich.text import Text
 
 from storage.records import State
 from study.budget import DeviceTime, progress_text
-from study.events import EpochFinished, Notice, SearchStarted, StageStarted, TrialFinished, Working
+from study.events import (
+    EpochFinished,
+    Notice,
+    Outlook,
+    SearchStarted,
+    StageStarted,
+    TrialFinished,
+    Working,
+)
 from study.events import Progress as Told
 from study.formatting import count_text, schedule_text, score_text
-from study.searching.policy import Outlook
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Stage, Train
 

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.criterion import Criterion
 from study.formatting import count_text, schedule_text, score_text, time_text
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
 from study.selection.schedule_ranking import cheapest
-from study.statistics.scoring import Criterion
 from study.statistics.selection_bias import By
 from study.views.costs import print_operation
 from trainers.schedule import Schedule

@@ -24,8 +24,9 @@ KNOWN_PRIVATE = {"_get_best_trial_id", "_get_trials", "_set_trial_param", "_crea
 """The private verbs of Optuna's storage that ours repeats while a server is away."""
 
 CHANGED = (
-    "Optuna has changed {}: look at study/searching/optuna_storage.py and study/dashboard/optuna_overlay.py, which "
-    "stand in its place, before you raise the version in pyproject.toml"
+    "Optuna has changed {}: look at study/searching/optuna_storage.py and "
+    "study/dashboard/optuna_overlay.py, which stand in its place, before you raise the version in "
+    "pyproject.toml"
 )
 
 

@@ -14,18 +14,19 @@ import cli
 from storage import predictions
 from storage.records import State
 from study.config.schema import ConfigError, Keeping
+from study.criterion import Criterion
 from study.history.cleanup import clean_weights
 from study.history.doctor import Level, doctor
 from study.selection import candidates as pool
-from study.selection.best import best, copy_weights, manifest_of
+from study.selection.best import best, copy_weights
 from study.selection.candidates import NothingToSelect, counted
 from study.selection.expected import expected_of
 from study.selection.goals import Goal
 from study.selection.result import Asked, Selection
 from study.selection.schedule_ranking import cheapest
 from study.statistics import scoring, tables
-from study.statistics.scoring import Criterion
 from study.statistics.selection_bias import By
+from study.studies import manifest_of
 from tests.lab import Lab
 from tests.tiny_photos import fill
 from tests.told import Run, search_as_told

@@ -7,12 +7,11 @@ import pytest
 
 from study.config.loading import load_config, settings_of
 from study.config.portfolio import space_for
-from study.config.space import PHOTO_SPACE
+from study.config.space import PHOTO_SPACE, describe_space
 from study.engines.slots import slots_of
 from study.searching.fitting import facts_of, fit
 from study.searching.policy import Independent, SearchPolicy
 from study.searching.search import _warn_of_moving
-from study.searching.suggest import describe_space
 from tests.lab import Lab
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule, Stage, Train

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cli
 from storage.redaction import redact, redact_text
 from study.config.schema import StudyConfig
-from study.provenance.drift import typed
+from study.invocation import typed
 from study.studies import plain_config
 from study.views.terminal import LogLine
 

@@ -15,16 +15,9 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler
 
-from study.config.space import Space, StageChoices
+from study.config.space import Space, StageChoices, describe_space, space_changes
 from study.searching.drafts import distribution_of, drafted, running
-from study.searching.suggest import (
-    Params,
-    describe_space,
-    params_of,
-    space_changes,
-    suggest_schedule,
-    views_of,
-)
+from study.searching.suggest import Params, params_of, suggest_schedule, views_of
 from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.schedule import Schedule, Stage
 

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from storage.records import Look
+from study.criterion import Criterion
 from study.selection.compare import Comparison, Difference, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Goal, operate
-from study.statistics.scoring import Criterion
 from study.statistics.selection_bias import By, Honest
 from study.views.selection import print_best, print_comparison, print_final_test, print_summary
 from tests.lab import schedule, stage

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from study.provenance.drift import Drift, command_line, commit, commit_of, differing, searched_by
+from study.invocation import command_line, commit, commit_of, searched_by
+from study.provenance.drift import Drift, differing
 
 OID = "# branch.oid 56f3d37d\n# branch.head main\n"
 

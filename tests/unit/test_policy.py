@@ -11,6 +11,7 @@ import pytest
 from storage.records import Role, State, Trial
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
+from study.events import Outlook
 from study.searching.policy import (
     Action,
     Begin,
@@ -18,7 +19,6 @@ from study.searching.policy import (
     GoOn,
     Halving,
     Independent,
-    Outlook,
     SearchPolicy,
     SeedsPolicy,
     Standing,
@@ -27,8 +27,8 @@ from study.searching.policy import (
     finalists,
     fresh_seed,
 )
-from study.searching.racing import Gains
 from study.stage_tree import Node, StageTree, Trained
+from study.statistics.significance import Gains
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage, Train

@@ -19,9 +19,9 @@ from study.config.portfolio import (
 )
 from study.config.presets import ARTICLE, preset_schedule
 from study.config.schema import Preset, StudyConfig
-from study.config.space import DIGITS_SPACE
+from study.config.space import DIGITS_SPACE, describe_space, space_of
 from study.searching.fitting import Fit, tried_first
-from study.searching.suggest import describe_space, params_of, space_of
+from study.searching.suggest import params_of
 from trainers.schedule import BatchNorm, Schedule, Train
 
 FEW = replace(TYPICAL, training=8, validation=4, short_side=8, smallest_class=3)

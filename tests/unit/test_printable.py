@@ -7,8 +7,8 @@ import pytest
 from rich.table import Table
 
 from study.deployment.predict import Prediction
+from study.formatting import json_text
 from study.printable import fit, harmless, visible
-from study.views.document import json_text
 from study.views.predictions import write_csv
 from study.views.terminal import Terminal
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from study.searching.racing import ALPHA, Gains, beaten, gains
+from study.searching.racing import ALPHA, beaten
+from study.statistics.significance import Gains, gains
 from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy
 
 RACES, PHOTOS = 400, 150

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from storage.records import Role, State, Trial
+from study.criterion import Criterion
 from study.selection.candidates import Pool
 from study.selection.schedule_ranking import ScheduleLine, cheapest, rank_schedules
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import ONE_SIDED, By, Trials
 from tests.lab import schedule, stage
 

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from study.statistics.scoring import Candidates, Criterion, Scorer, auroc, criterion_of
+from study.criterion import Criterion
+from study.statistics.scoring import Candidates, Scorer, auroc, criterion_of
 from trainers.decision import REJECTED, Decision
 from trainers.metrics import Metric
 

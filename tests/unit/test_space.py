@@ -4,14 +4,15 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from study.config.space import PHOTO_SPACE, SPACE_VERSION, Space, StageChoices
-from study.searching.suggest import (
+from study.config.space import (
+    PHOTO_SPACE,
+    SPACE_VERSION,
+    Space,
+    StageChoices,
     describe_space,
-    params_of,
     space_changes,
-    suggest_schedule,
-    views_of,
 )
+from study.searching.suggest import params_of, suggest_schedule, views_of
 from trainers.schedule import CropType
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 from threadpoolctl import threadpool_limits
 
+from study.criterion import Criterion
 from study.statistics import selection_bias as statistics
 from study.statistics.intervals import FEWEST_OF_CLASS, wilson
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import (
     FOLDS,
     ONE_SIDED,

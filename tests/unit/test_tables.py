@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from study.criterion import Criterion
 from study.statistics import scoring, tables
-from study.statistics.scoring import Candidates, Criterion, Scorer
+from study.statistics.scoring import Candidates, Scorer
 from study.statistics.tables import Tables
 from trainers.decision import Decision
 

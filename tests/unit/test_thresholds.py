@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.predictions import StoredPredictions
+from study.criterion import Criterion
 from study.selection.candidates import scorer_of
 from study.selection.thresholds import (
     CONFIDENCE,
@@ -17,7 +18,7 @@ from study.selection.thresholds import (
     photos_needed,
     reliability,
 )
-from study.statistics.scoring import Criterion, Scorer
+from study.statistics.scoring import Scorer
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 

@@ -1,0 +1,80 @@
+"""Is a difference more than luck? Schedules photo by photo, over few seeds. Pure."""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.metrics import Metric
+
+Gains = NDArray[np.float64]
+"""What each validation photo adds to the score under one seed, shape (n,): their mean is it."""
+
+
+def gains(metric: Metric, labels: NDArray[np.int64], right: Gains, p_true: Gains) -> Gains:
+    """Split a score into what each photo adds, shape (n,), so that more is better.
+
+    `right` is 1 where the prediction is the label, `p_true` the label's probability. F1 is no mean
+    over photos: each class counts alike in it, so it is raced as balanced accuracy is.
+    """
+    if metric is Metric.LOG_LOSS:
+        return np.log(np.maximum(p_true, 1e-7))
+    if metric is Metric.ACCURACY:
+        return right
+    counts = np.bincount(labels)
+    return right * len(labels) / (counts[labels] * np.count_nonzero(counts))
+
+
+def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
+    """Give the variance of scores between a schedule's seeds, and its degrees of freedom.
+
+    Both are 0 if no schedule has a second seed.
+    """
+    scores = [seeds.mean(axis=1) for seeds in racing]
+    freedom = sum(len(each) - 1 for each in scores)
+    squares = chain.from_iterable((each - each.mean()) ** 2 for each in scores)
+    return float(sum(squares)) / max(freedom, 1), freedom
+
+
+def p_value(
+    leader: NDArray[np.float64], other: NDArray[np.float64], of_seeds: float, freedom: int
+) -> float:
+    """Test, two-sided, that two schedules are equal; shapes (seeds, photos).
+
+    Photos are many and seeds are few, so each part of the variance is judged by its own degrees of
+    freedom (after Cochran, 1964): Satterthwaite's single number for both, itself an estimate, finds
+    too many differences where the spread of few seeds happens to come out small.
+    """
+    from scipy.special import stdtr  # Student's t; scipy.stats has it, too, in a second more
+
+    difference = leader.mean(axis=0) - other.mean(axis=0)
+    by_photos = _of_mean(difference)
+    by_seeds = of_seeds * (1 / len(leader) + 1 / len(other))
+    variance = by_photos + by_seeds
+    if variance == math.inf or difference.mean() == 0:
+        return 1.0
+    if variance == 0:
+        return 0.0
+    t = -abs(difference.mean()) / math.sqrt(variance)
+    tails = by_photos * stdtr(len(difference) - 1, t) + by_seeds * stdtr(max(freedom, 1), t)
+    return float(2 * tails / variance)
+
+
+def mean_interval(seeds: NDArray[np.float64], of_seeds: float, freedom: int) -> float:
+    """Give half the 95 % interval of a schedule's mean, over photos and seeds; (seeds, photos)."""
+    from scipy.special import stdtrit
+
+    values, by_seeds = seeds.mean(axis=0), of_seeds / len(seeds)
+    by_photos = _of_mean(values)
+    variance = by_photos + by_seeds
+    # Welch and Satterthwaite's degrees of freedom join the two parts.
+    parts = by_photos**2 / max(len(values) - 1, 1) + by_seeds**2 / max(freedom, 1)
+    joint = variance**2 / parts if parts and variance < math.inf else 1.0
+    return float(stdtrit(joint, 0.975) * math.sqrt(variance)) if variance else 0.0
+
+
+def _of_mean(values: NDArray[np.float64]) -> float:
+    """Return the variance of a mean over photos."""
+    return float(values.var(ddof=1)) / len(values) if len(values) > 1 else math.inf
