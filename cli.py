@@ -24,7 +24,7 @@ from study.commands.reproduce import reproduce
 from study.commands.search import plan, repeat, search
 from study.searching.signals import is_deaf_to, leave_the_terminal
 from study.views.terminal import LogLine
-from trainers.interrupts import TERMINATIONS
+from trainers.signals import TERMINATIONS
 
 app = typer.Typer(
     name="encore",

@@ -14,11 +14,11 @@ from typing import Any
 from contestants import markdown
 
 from trainers.base import StageTask
+from trainers.checkpointing import Keeper
 from trainers.data.cache import Cache
 from trainers.data.manifest import build_manifest
 from trainers.device import choose_compute
 from trainers.finetuner import Finetuner
-from trainers.keeping import Keeper
 from trainers.schedule import Augmentation, Schedule, Stage
 
 

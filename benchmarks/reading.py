@@ -18,7 +18,7 @@ from sqlalchemy import insert
 from surface import AnyOf
 
 from storage.database import open_database, writing
-from storage.places import runs_folder
+from storage.paths import runs_folder
 from storage.predictions import encode
 from storage.records import ManifestRecord, Role, State, StudyRecord, stage_run_key
 from storage.store import Store

@@ -12,7 +12,7 @@ from contestants import say
 from numpy.typing import NDArray
 
 from storage.database import open_database
-from storage.patience import Patience
+from storage.retry import Patience
 from storage.store import Store
 from storage.vault import Vault
 from study.config.loading import load_config, settings_of

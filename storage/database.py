@@ -30,14 +30,9 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from storage import revisions, server
-from storage.errors import (
-    DatabaseFull,
-    DatabaseTooNew,
-    DatabaseUnusable,
-    RowDamaged,
-    StudyNotFound,
-)
+from storage import postgres as server
+from storage import schema_version as revisions
+from storage.errors import DatabaseFull, DatabaseTooNew, DatabaseUnusable, RowDamaged, StudyNotFound
 from storage.redaction import redact
 
 BUSY_SECONDS = 30

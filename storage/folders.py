@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from storage.errors import RemoteUnusable
-from storage.places import runs_folder, vault_url
+from storage.paths import runs_folder, vault_url
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
 from storage.store import Store

@@ -17,7 +17,7 @@ from storage.database import alone, change_one, clock, reading, writing
 from storage.errors import StudyInUse
 from storage.ownership import Claim
 from storage.predictions import Form, encode, shorten
-from storage.reading import Reader
+from storage.reader import Reader
 from storage.records import (
     Checkpoint,
     Kind,

@@ -7,11 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from storage.errors import StudyNotFound, StudyTooOld
-from storage.records import (
-    ManifestRecord,
-    StudyRecord,
-    Trial,
-)
+from storage.records import ManifestRecord, StudyRecord, Trial
 from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.config.loading import load_config

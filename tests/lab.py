@@ -15,9 +15,9 @@ from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.folders import settle
 from storage.ownership import Claim, fenced
-from storage.patience import Patience, PatientStore
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
+from storage.retry import Patience, PatientStore
 from storage.store import Store
 from storage.vault import Vault
 from study.config.loading import load_config, settings_of

@@ -12,19 +12,14 @@ from trainers.annealing import cycle_of, lr_multiplier
 from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
-from trainers.checkpoint import (
-    TrainingState,
-    WeightsCard,
-    load_network_weights,
-    package_versions,
-)
+from trainers.checkpoint import TrainingState, WeightsCard, load_network_weights, package_versions
+from trainers.checkpointing import Keeper
 from trainers.data.batches import passes_of
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
 from trainers.device import Compute, choose_compute, processor
 from trainers.inputs import Inputs
-from trainers.keeping import Keeper
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
 from trainers.mixing import Mixing

@@ -5,7 +5,7 @@ The connection comes with its transaction open, so an upgrade happens as a whole
 
 from alembic import context
 
-from storage.revisions import VERSION_TABLE
+from storage.schema_version import VERSION_TABLE
 from storage.tables import Base, is_ours
 
 context.configure(

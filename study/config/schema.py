@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from storage.places import sqlite_file
+from storage.paths import sqlite_file
 from storage.remote import is_url, plain_url
 from study.config.costs import Costs
 from study.config.portfolio import TYPICAL, space_for

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.places import CACHE, open_vault, runs_folder
+from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import Checkpoint, Kind, State, StudyRecord, Trial
 from storage.store import Store
 from study.dashboard.notes import Predicted, note_on

@@ -8,7 +8,7 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from storage.database import open_database
-from storage.places import runs_folder
+from storage.paths import runs_folder
 from storage.store import Store
 from study.config.schema import ConfigError, StudyConfig
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
-from storage.places import CACHE, runs_folder
+from storage.paths import CACHE, runs_folder
 from storage.store import Store
 from study.config.loading import load_config, settings_of
 from study.config.schema import ConfigError, StudyConfig

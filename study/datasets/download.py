@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from storage.mirror import mirror, mirror_named
-from storage.places import CACHE, runs_folder
+from storage.paths import CACHE, runs_folder
 from storage.records import StudyRecord
 from storage.remote import Remote, is_url
 from study.events import Listener, noticing, telling

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.database import open_database
 from storage.errors import StudyNotFound
-from storage.places import runs_folder
+from storage.paths import runs_folder
 from storage.records import StudyRecord
 from storage.store import Store
 from study.config.schema import StudyConfig

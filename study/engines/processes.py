@@ -13,7 +13,7 @@ from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, Stage
 from study.engines.slots import Slot
 from study.engines.worker import Broken, Build, Order, Word, work
 from trainers.base import StageTask
-from trainers.interrupts import held_back
+from trainers.signals import held_back
 from trainers.spawning import without_main
 
 _PATIENCE = 10.0

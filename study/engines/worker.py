@@ -17,7 +17,7 @@ from typing import Any
 from study.engines.base import EpochEnded
 from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
-from trainers import interrupts
+from trainers import signals as interrupts
 from trainers.base import StageTask, Trainer
 
 Build = Callable[[Slot], Trainer]

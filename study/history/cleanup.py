@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.database import open_database
 from storage.errors import StudyInUse, StudyNotFound
-from storage.places import CACHE, open_vault, runs_folder
+from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import KeptPredictions, StudyRecord
 from storage.store import Store
 from storage.vault import folder_size

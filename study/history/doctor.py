@@ -13,7 +13,7 @@ from statistics import median
 
 from storage.database import open_database
 from storage.errors import DatabaseTooNew, DatabaseUnusable, RemoteUnusable, StudyNotFound
-from storage.places import CACHE, open_vault, runs_folder
+from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import Checkpoint, State, StudyRecord
 from storage.redaction import redact
 from storage.remote import is_url

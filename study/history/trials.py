@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from storage.database import open_database
-from storage.places import study_folder, vault_url
+from storage.paths import study_folder, vault_url
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State, Trial
 from storage.store import Store
 from study.config.schema import StudyConfig

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.records import Checkpoint, Deletion, Kind, StageRun, StudyRecord, Trial, stage_run_key
 from storage.store import Store
 from study.studies import find_study, find_trial

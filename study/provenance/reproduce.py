@@ -11,7 +11,7 @@ import numpy as np
 
 from storage.database import open_database
 from storage.liveness import Life, life
-from storage.places import CACHE, runs_folder
+from storage.paths import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.redaction import redact
 from storage.store import Store

@@ -11,7 +11,7 @@ import numpy as np
 
 from storage.database import open_database
 from storage.errors import RemoteUnusable
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, StageRun, StudyRecord, Trial
 from storage.store import Store

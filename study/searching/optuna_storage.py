@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.database import adopt, making_tables, settings
 from storage.errors import DatabaseTooNew
 from storage.ownership import Claim, fence
-from storage.patience import Patience
 from storage.redaction import redact
+from storage.retry import Patience
 
 _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
     "_get_best_trial_id",

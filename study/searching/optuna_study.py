@@ -16,8 +16,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.ownership import Claim
-from storage.patience import Patience
 from storage.records import State
+from storage.retry import Patience
 from study.config.schema import Sampler
 from study.config.space import Space
 from study.searching.drafts import Draft, drafted, running

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from storage.database import open_database
 from storage.folders import settle
 from storage.ownership import Claim, fenced
-from storage.patience import Patience, PatientStore
-from storage.places import CACHE, open_vault, runs_folder
+from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
+from storage.retry import Patience, PatientStore
 from storage.store import Store
 from study.budget import DeviceTime
 from study.config.loading import load_config, settings_of

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainers.interrupts import INTERRUPTS, TERMINATIONS
+from trainers.signals import INTERRUPTS, TERMINATIONS
 
 ECHO = 5.0
 """Seconds in which a second SIGTERM or SIGHUP says nothing new.

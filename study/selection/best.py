@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from storage.database import open_database
 from storage.errors import RowDamaged
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import Checkpoint, RankedTrial, Role, StudyRecord, Trial
 from storage.store import Store

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.database import open_database
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault

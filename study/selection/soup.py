@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from storage.database import open_database
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
@@ -35,8 +35,8 @@ from study.selection.soup_choice import (
 from study.statistics.crossfit import CrossFit, Table, compare, folds_of, paired_p, score
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import DatasetError, Manifest, Split
-from trainers.data.reading import read_all
 from trainers.data.sources import sample
+from trainers.data.verify import read_all
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 

@@ -15,18 +15,10 @@ import pytest
 from safetensors import SafetensorError
 from sqlalchemy import create_engine
 
-from storage import revisions
+from storage import schema_version as revisions
 from storage.database import open_database
 from storage.ownership import Claim
-from storage.records import (
-    Checkpoint,
-    Kind,
-    Role,
-    StageRun,
-    State,
-    StudyRecord,
-    Trial,
-)
+from storage.records import Checkpoint, Kind, Role, StageRun, State, StudyRecord, Trial
 from storage.store import Store
 from study.engines.base import Engine, EpochEnded, Event
 from study.engines.inline import InlineEngine

@@ -7,16 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import inspect, text
 
-from storage import revisions
+from storage import schema_version as revisions
 from storage.database import open_database, writing
 from storage.errors import StudyInUse, StudyNotFound
-from storage.records import (
-    Kind,
-    ManifestRecord,
-    Role,
-    State,
-    StudyRecord,
-)
+from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
 from storage.store import Store
 from tests.contract.conftest import begin, checkpoint, claim, epoch, finish, schedule
 from trainers.metrics import Metric

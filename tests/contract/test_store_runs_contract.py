@@ -5,13 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from storage.records import (
-    Kind,
-    Pending,
-    Role,
-    State,
-    StudyRecord,
-)
+from storage.records import Kind, Pending, Role, State, StudyRecord
 from storage.store import Store
 from tests.contract.conftest import (
     LABELS,

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from storage import revisions
+from storage import schema_version as revisions
 from storage.database import open_database, reading
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
 from storage.records import State

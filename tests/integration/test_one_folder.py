@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.folders import MARKER, owner_of, settle
-from storage.places import open_vault
+from storage.paths import open_vault
 from storage.records import Kind
 from tests.crashes import crash_in, crashes
 from tests.lab import Bench, Lab, schedule, stage

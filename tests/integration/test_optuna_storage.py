@@ -11,7 +11,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from storage.patience import Patience
+from storage.retry import Patience
 from study.searching.optuna_storage import PatientStorage, optuna_storage
 from tests.studies import open_at_once
 

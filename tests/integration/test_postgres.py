@@ -13,13 +13,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from storage import revisions, server
+from storage import postgres as server
+from storage import schema_version as revisions
 from storage.database import open_database, reading
 from storage.errors import DatabaseAway, DatabaseUnusable, StudyInUse
 from storage.liveness import Life
 from storage.ownership import Claim
-from storage.patience import Patience, PatientStore
 from storage.records import Role
+from storage.retry import Patience, PatientStore
 from storage.store import Store
 from storage.tables import Base, is_ours
 from study.events import EpochFinished, Progress

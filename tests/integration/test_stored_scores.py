@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from storage import scores
+from storage import rankings as scores
 from storage.records import Look
 from tests.lab import Lab
 from trainers.metrics import Metric

@@ -24,7 +24,8 @@ from tests.tiny_training import (
     stage,
     tensors,
 )
-from trainers import finetuner, keeping
+from trainers import checkpointing as keeping
+from trainers import finetuner
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import save_training_state, save_weights
 from trainers.data.manifest import Manifest

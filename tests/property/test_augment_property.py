@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainers.data import augment
-from trainers.data.augment import (
-    Changes,
-    apply_changes,
-    draw_changes,
-    draw_numbers,
-    draw_order,
-)
+from trainers.data.augment import Changes, apply_changes, draw_changes, draw_numbers, draw_order
 from trainers.data.scale import training_scale
 from trainers.schedule import Augmentation, CropType, Stage
 

@@ -14,10 +14,10 @@ from trainers.averaging import Average
 from trainers.backbone import build_network
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import load_network_weights, read_weights
+from trainers.checkpointing import Keeper
 from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import Manifest
 from trainers.finetuner import Finetuner
-from trainers.keeping import Keeper
 from trainers.loop import evaluate
 
 

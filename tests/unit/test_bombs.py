@@ -20,8 +20,8 @@ from study.deployment.predict import find_photos
 from trainers.checkpoint import NotOurWeights, read_card
 from trainers.data import room as room_module
 from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, UnreadablePhoto, read_photo
-from trainers.data.reading import read_all
 from trainers.data.room import Room
+from trainers.data.verify import read_all
 
 GIGA = 1 << 30
 

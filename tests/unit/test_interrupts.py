@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from trainers import interrupts
+from trainers import signals as interrupts
 
 pytestmark = pytest.mark.skipif("sys.platform != 'linux'", reason="a matter of Linux's signals")
 

@@ -22,7 +22,7 @@ from tests.tiny_training import (
     same,
     stage,
 )
-from trainers import keeping
+from trainers import checkpointing as keeping
 from trainers.base import BEST, LAST
 from trainers.checkpoint import (
     TrainingState,
@@ -30,8 +30,8 @@ from trainers.checkpoint import (
     read_weights,
     save_training_state,
 )
+from trainers.checkpointing import Keeper
 from trainers.device import choose_compute
-from trainers.keeping import Keeper
 from trainers.loop import make_optimizer
 from trainers.metrics import Metric
 

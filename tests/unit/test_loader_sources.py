@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.unit.test_loader import epoch_of, labels, stage, write_noise
-from trainers.data import decoding, loader, streaming
+from trainers.data import decode_workers as streaming
+from trainers.data import decoding, loader
 from trainers.data.augment import Changes, apply_changes
 from trainers.data.cache import Cache, wanted_by
+from trainers.data.decode_workers import Request
 from trainers.data.decoding import estimated_bytes
 from trainers.data.loader import Batch, Photos, View, training_batches, validation_batches
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at, training_scale
-from trainers.data.streaming import Request
 from trainers.schedule import Stage
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.tiny_photos import csv_file, fill, photo, refused
-from trainers.data import reading
+from trainers.data import verify as reading
 from trainers.data.manifest import Manifest, Split, build_manifest, differences
 
 SPLIT = ("train/roses", "train/tulips", "val/roses", "val/tulips")

@@ -9,13 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from trainers.data.photo import (
-    UnreadablePhoto,
-    is_photo_name,
-    photo_size,
-    read_photo,
-    reduction_of,
-)
+from trainers.data.photo import UnreadablePhoto, is_photo_name, photo_size, read_photo, reduction_of
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

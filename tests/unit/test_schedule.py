@@ -6,14 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainers.schedule import (
-    Augmentation,
-    CropType,
-    Optimizer,
-    Schedule,
-    Stage,
-    spread_lr,
-)
+from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage, spread_lr
 
 
 def stage(**fields: Any) -> Stage:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tests.tiny_photos import photo
 from tests.unit.test_scale import saved, scene
-from trainers.data import streaming
+from trainers.data import decode_workers as streaming
+from trainers.data.decode_workers import Decoders, Request
 from trainers.data.manifest import DatasetError
 from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at
-from trainers.data.streaming import Decoders, Request
-from trainers.interrupts import INTERRUPTS
+from trainers.signals import INTERRUPTS
 
 WHOLE = Scale(2, squeeze=False, cut=True)
 

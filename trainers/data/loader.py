@@ -10,21 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.allowance import usable_memory
-from trainers.data.augment import (
-    apply_changes,
-    draw_changes,
-    draw_numbers,
-    draw_view,
-    on_device,
-)
+from trainers.data.augment import apply_changes, draw_changes, draw_numbers, draw_view, on_device
 from trainers.data.batches import passes_of, slices
 from trainers.data.cache import Cache, Wanted, wanted_by
+from trainers.data.decode_workers import Decoders
 from trainers.data.decoding import decoded, estimated_bytes
 from trainers.data.manifest import Manifest, Split
 from trainers.data.passes import Indices, draw_passes
 from trainers.data.pixels import Pixels, in_memory
 from trainers.data.scale import Scale, training_scale, validation_scale
-from trainers.data.streaming import Decoders
 from trainers.device import use_one_thread
 from trainers.schedule import Stage
 

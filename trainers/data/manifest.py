@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
-from trainers.data.reading import Reading, read_all
 from trainers.data.sources import DatasetError, Findings, Found, LeftOut, Split, sample
 from trainers.data.splits import assign_splits
+from trainers.data.verify import Reading, read_all
 
 __all__ = [
     "DatasetError",

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from storage import rows
 from storage.database import clock, reading, shown
 from storage.errors import StudyNotFound
+from storage.rankings import Scores
 from storage.records import (
     Checkpoint,
     Deletion,
@@ -22,7 +23,6 @@ from storage.records import (
     StudyRecord,
     Trial,
 )
-from storage.scores import Scores
 from storage.tables import (
     CheckpointRow,
     CheckRow,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainers import interrupts
+from trainers import signals as interrupts
 from trainers.allowance import usable_cpus
 from trainers.data.room import ROOM
 from trainers.data.scale import Scale, read_at
