@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from recipe_task import Answer, Asked, PhotoList, Probabilities, Stopwatch, command_line
 
 from study import Selection, best
-from study.selection.candidates import NothingToSelect
+from study.errors import NothingToSelect
 from study.selection.ensemble import ensemble
 from trainers.classifier import load
 from trainers.ensemble import load_ensemble

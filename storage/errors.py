@@ -1,33 +1,21 @@
-"""The errors of this floor on which a caller acts; the message is one sentence for the user.
+"""The errors of databases and of what lies behind URLs; `trainers.errors` draws the whole tree."""
 
-    Exception
-    ├── StudyNotFound      no study of that name, or no database yet
-    ├── StudyInUse         another process is searching the study
-    ├── StudyTooOld        an earlier Encore began the study: it can be read, not gone on with
-    ├── DatabaseUnusable   the URL, the file or the server cannot be used
-    │   ├── DatabaseFull   there is no room to write
-    │   ├── RowDamaged     what is written there cannot be, such as a path out of the vault
-    │   └── DatabaseAway   the server cannot be reached, or stopped answering: to wait may help
-    ├── DatabaseTooNew     written by a newer Encore
-    └── RemoteUnusable     the URL of a vault or of data cannot be used
-
-Misuse raises ValueError or LookupError, as everywhere.
-"""
+from trainers.errors import EncoreError
 
 
-class StudyNotFound(Exception):
+class StudyNotFound(EncoreError):
     """There is no study of that name, or no database to look in."""
 
 
-class StudyInUse(Exception):
+class StudyInUse(EncoreError):
     """Another process owns the study, or took it over."""
 
 
-class StudyTooOld(Exception):
+class StudyTooOld(EncoreError):
     """An earlier Encore began the study: it can be read, not gone on with."""
 
 
-class DatabaseUnusable(Exception):
+class DatabaseUnusable(EncoreError):
     """The database cannot be opened, read or written."""
 
 
@@ -43,9 +31,9 @@ class DatabaseAway(DatabaseUnusable):
     """A server cannot be reached or has stopped answering; what was asked may be asked again."""
 
 
-class DatabaseTooNew(Exception):
+class DatabaseTooNew(EncoreError):
     """The database was written by a newer Encore than this one."""
 
 
-class RemoteUnusable(Exception):
+class RemoteUnusable(EncoreError):
     """What lies behind a URL cannot be reached, read or written."""

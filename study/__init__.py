@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from study.config.loading import load_config
-    from study.config.schema import ConfigError, StudyConfig
-    from study.searching.failures import TooManyFailures
+    from study.config.schema import StudyConfig
+    from study.errors import ConfigError, NothingToSelect, TooManyFailures
     from study.searching.search import SearchOutcome, search
     from study.selection.best import best
-    from study.selection.candidates import NothingToSelect
     from study.selection.result import Selection
 
 __all__ = [
@@ -28,12 +27,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "ConfigError": "config.schema",
-    "NothingToSelect": "selection.candidates",
+    "ConfigError": "errors",
+    "NothingToSelect": "errors",
     "SearchOutcome": "searching.search",
     "Selection": "selection.result",
     "StudyConfig": "config.schema",
-    "TooManyFailures": "searching.failures",
+    "TooManyFailures": "errors",
     "best": "selection.best",
     "load_config": "config.loading",
     "search": "searching.search",

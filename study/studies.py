@@ -11,9 +11,10 @@ from storage.records import ManifestRecord, StudyRecord, Trial
 from storage.redaction import redact, redact_word
 from storage.store import Store
 from study.config.loading import load_config
-from study.config.schema import ConfigError, Strategy, StudyConfig
+from study.config.schema import Strategy, StudyConfig
 from study.config.space import SPACE_VERSION, describe_space, space_changes, space_of
 from study.config.validation import section_in
+from study.errors import ConfigError
 from trainers.data.manifest import Manifest
 
 

@@ -18,7 +18,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from trainers.base import WeightsUnavailable
+from trainers.errors import WeightsUnavailable
 from trainers.packaged import PACKAGED_WEIGHTS
 from trainers.schedule import BatchNorm, Schedule
 

@@ -31,14 +31,6 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
-class TrainingDiverged(Exception):
-    """The loss is no longer a finite number: this trial cannot be saved, the search goes on."""
-
-
-class WeightsUnavailable(Exception):
-    """The backbone's weights cannot be had; the message names the ways out."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an allocator has failed: torch has another error for each device."""
     signs = ("out of memory", "can't allocate memory", "not enough memory")

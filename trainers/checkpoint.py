@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trainers.averaging import Average
 from trainers.backbone import Network
 from trainers.decision import Decision
+from trainers.errors import NotOurWeights
 from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Evaluation
 from trainers.schedule import CropType, Schedule, Stage
@@ -30,10 +31,6 @@ from trainers.schedule import CropType, Schedule, Stage
 FORMAT_VERSION = "1"
 _KEY = "encore"
 _AVERAGE, _OPTIMIZER, _BEST = "average.", "optimizer.", "best."
-
-
-class NotOurWeights(Exception):
-    """A file that is no Encore weights file, or a broken one; the message says which."""
 
 
 @dataclass(frozen=True, kw_only=True)

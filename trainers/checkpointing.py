@@ -12,7 +12,6 @@ from torch import Tensor
 
 from trainers.base import BEST, LAST
 from trainers.checkpoint import (
-    NotOurWeights,
     SavedState,
     TrainingState,
     WeightsCard,
@@ -24,6 +23,7 @@ from trainers.checkpoint import (
     save_weights,
 )
 from trainers.device import use_one_thread
+from trainers.errors import NotOurWeights
 from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Metric
 

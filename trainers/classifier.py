@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from trainers.allowance import usable_cpus
 from trainers.backbone import Network, empty_network
-from trainers.checkpoint import NotOurWeights, WeightsCard, read_weights, shapes
-from trainers.data.photo import UnreadablePhoto, upright_rgb
+from trainers.checkpoint import WeightsCard, read_weights, shapes
+from trainers.data.photo import upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
 from trainers.device import choose_device, use_no_more_than_usable_cpus
+from trainers.errors import NotOurWeights, UnreadablePhoto
 from trainers.mirrored import judging
 from trainers.schedule import CropType
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainers.classifier import Classifier
-from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import read_at, validation_scale
-from trainers.formats import INPUT, OUTPUT, ExportRefused, Format
+from trainers.errors import ExportRefused, UnreadablePhoto
+from trainers.formats import INPUT, OUTPUT, Format
 from trainers.mirrored import judging
 from trainers.schedule import CropType
 

@@ -15,10 +15,6 @@ INPUT, OUTPUT = "squares", "logits"
 """What a graph calls what it takes and what it gives."""
 
 
-class ExportRefused(ValueError):
-    """A network cannot be written so that it answers as before; the message says why."""
-
-
 class Format(StrEnum):
     """A file that holds a network together with its weights."""
 

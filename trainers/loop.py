@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.backbone import Network
-from trainers.base import TrainingDiverged
 from trainers.data.loader import Batch
 from trainers.device import Compute
+from trainers.errors import TrainingDiverged
 from trainers.metrics import Evaluation
 from trainers.schedule import Optimizer, Stage
 

@@ -14,7 +14,8 @@ import safetensors
 from safetensors.numpy import save_file
 
 from trainers.annealing import cycle_of, lr_multiplier
-from trainers.base import BEST, LAST, StageTask, TrainingDiverged
+from trainers.base import BEST, LAST, StageTask
+from trainers.errors import TrainingDiverged
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from study.commands.console import DEFAULT_STORAGE, Json, Storage, err, out, print_json
-from study.commands.exit_codes import DATA_REFUSED
 from study.datasets.cleaned_csv import Remove
+from trainers.errors import DatasetError
 
 Data = Annotated[str, typer.Argument(help="Folder or CSV of photos; nothing in it is changed.")]
 DataRoot = Annotated[str | None, typer.Option(help="Folder that a CSV's paths start from.")]
@@ -68,4 +68,4 @@ def check_data(
     else:
         print_checked(out, checked, html)
     if checked.leaks:
-        raise typer.Exit(DATA_REFUSED)
+        raise typer.Exit(DatasetError.exit_code)

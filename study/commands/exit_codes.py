@@ -2,44 +2,25 @@
 
 import errno
 
-from storage.errors import (
-    DatabaseTooNew,
-    DatabaseUnusable,
-    RemoteUnusable,
-    StudyInUse,
-    StudyNotFound,
-    StudyTooOld,
-)
-from study.config.schema import ConfigError
+from trainers.errors import EncoreError
 
-FAILED, MISUSE, TOO_MANY_FAILURES, DATA_REFUSED, NOTHING_TO_SELECT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 NOBODY_READS = 141
 """As a shell reports whom SIGPIPE has ended: what reads the output went away before its end."""
 
 
 def exit_code(error: Exception) -> int | None:
-    """Give the exit code of an error that a user can act on; None for a bug of ours."""
-    # By name: the modules that hold some of these classes take seconds to import.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"ClickException", "ConfigError"}:
+    """Return the exit code of an error that a user can act on; None for a bug of ours."""
+    if isinstance(error, EncoreError):
+        return error.exit_code
+    if hasattr(error, "format_message"):  # the parser's own, of click or of Typer's copy of it
         return MISUSE
-    if "TooManyFailures" in names:
-        return TOO_MANY_FAILURES
-    if "DatasetError" in names:
-        return DATA_REFUSED
-    if "NothingToSelect" in names:
-        return NOTHING_TO_SELECT
-    database = (StudyInUse, StudyNotFound, StudyTooOld, DatabaseUnusable, DatabaseTooNew)
-    ours = (*database, RemoteUnusable, ConfigError)
-    files = {"WeightsUnavailable", "NotOurWeights", "UnreadablePhoto", "ExportRefused"}
-    if isinstance(error, (*ours, LookupError, OSError)) or names & files:
-        return FAILED
-    return None
+    return FAILED if isinstance(error, LookupError | OSError) else None
 
 
 def sentence(error: Exception) -> str:
     """Say in one sentence what is wrong and what to do."""
-    if hasattr(error, "format_message"):  # the parser's own, of click or of Typer's copy of it
+    if hasattr(error, "format_message"):
         return str(error.format_message())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space is left on the disk; make room and run the same command again: it goes on"

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.config.validation import one_sentence
+from study.errors import ConfigError
 
 
 def load_config(

@@ -5,7 +5,8 @@ from typing import Any
 
 from study.config.loading import read_toml
 from study.config.portfolio import QUICK, DataFacts, staged, tuned
-from study.config.schema import ConfigError, Preset
+from study.config.schema import Preset
+from study.errors import ConfigError
 from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage, spread_lr
 
 

@@ -23,10 +23,6 @@ from trainers.base import Precision
 from trainers.metrics import Metric
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be; the message is one sentence for the user."""
-
-
 class Preset(StrEnum):
     """A schedule that is tried first: the cheapest sound one, the BEST known, or the article's."""
 

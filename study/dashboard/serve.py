@@ -10,7 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from storage.database import open_database
 from storage.paths import runs_folder
 from storage.store import Store
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
+from study.errors import ConfigError
 
 HOST = "127.0.0.1"
 ARTIFACTS = ".artifacts"

@@ -10,11 +10,12 @@ from storage.errors import StudyNotFound
 from storage.paths import CACHE, runs_folder
 from storage.store import Store
 from study.config.loading import load_config, settings_of
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.datasets.cleaned_csv import Amended, Remove, amend, write_list
 from study.datasets.download import local_data
 from study.datasets.freeze import keep_check
 from study.datasets.gate import look_over
+from study.errors import ConfigError
 from study.events import Listener, telling
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection

@@ -10,7 +10,8 @@ from pathlib import Path
 from trainers.data.csv_list import find_in_csv
 from trainers.data.inspect.findings import Flaw, Inspection
 from trainers.data.manifest import Manifest, Photo, without
-from trainers.data.sources import DatasetError, Split
+from trainers.data.sources import Split
+from trainers.errors import DatasetError
 
 
 class Remove(StrEnum):

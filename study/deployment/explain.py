@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from storage.database import open_database
 from storage.store import Store
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.deployment.contact_sheet import SIDE, Picture, draw_picture, draw_sheet
 from study.deployment.predict import find_photos
+from study.errors import ConfigError
 from study.selection.best import best
 from study.studies import manifest_of
 from trainers.data.manifest import Split

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from storage.database import open_database
 from storage.store import Store
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.deployment.exported import Exported, ExportedFile
 from study.deployment.model_card import model_card
+from study.errors import ConfigError
 from study.formatting import json_text
 from study.selection.best import best
 from study.selection.result import Selection

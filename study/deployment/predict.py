@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
+from study.errors import ConfigError
 from study.selection.best import best
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import is_inside

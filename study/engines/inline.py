@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Generator
 
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
-from trainers.base import StageTask, Trainer, TrainingDiverged, is_out_of_memory
-from trainers.data.photo import UnreadablePhoto
-from trainers.data.sources import DatasetError
+from trainers.base import StageTask, Trainer, is_out_of_memory
+from trainers.errors import DatasetError, TrainingDiverged, UnreadablePhoto
 from trainers.metrics import EpochMetrics
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from study.config.schema import ConfigError, EngineKind, StudyConfig
+from study.config.schema import EngineKind, StudyConfig
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
 from study.engines.slots import Slot, check_cluster_devices, slots_of
+from study.errors import ConfigError
 from trainers.base import Trainer
 from trainers.data.manifest import Manifest
 from trainers.metrics import Metric

@@ -129,7 +129,8 @@ def read_card_of(file: Path) -> "WeightsCard":
 
     Raises `NotOurWeights`.
     """
-    from trainers.checkpoint import NotOurWeights, read_card  # torch: seconds to import
+    from trainers.checkpoint import read_card
+    from trainers.errors import NotOurWeights  # torch: seconds to import
 
     try:
         card = read_card(file)
@@ -155,7 +156,7 @@ def digest_of(file: Path) -> str:
 
 def _card_if_any(file: Path) -> "WeightsCard | None":
     """Read a card where there may be none: a `last` and a user's own trainer write none."""
-    from trainers.checkpoint import NotOurWeights
+    from trainers.errors import NotOurWeights
 
     try:
         return read_card_of(file)

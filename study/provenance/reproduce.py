@@ -15,9 +15,10 @@ from storage.paths import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.redaction import redact
 from storage.store import Store
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.datasets.freeze import freeze_data
 from study.engines.setup import recipe
+from study.errors import ConfigError
 from study.events import Listener, noticing, telling
 from study.provenance.drift import Drift, circumstances_now, differing
 from study.provenance.lookup import FileState, Found, Origin, find

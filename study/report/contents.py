@@ -17,15 +17,15 @@ from storage.records import EpochRecord, StageRun, StudyRecord, Trial
 from storage.store import Store
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
+from study.errors import NothingToSelect
 from study.history.tree import ShownTree, show_tree
 from study.selection.best import Selector
-from study.selection.candidates import NothingToSelect
 from study.selection.result import Asked, Selection
 from study.selection.schedule_ranking import ScheduleLine
 from study.statistics.calibration import Labels
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
-from trainers.data.sources import DatasetError
+from trainers.errors import DatasetError
 
 RUNNERS_UP = 5
 

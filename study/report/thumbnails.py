@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from trainers.allowance import usable_cpus
-from trainers.data.photo import UnreadablePhoto, read_photo, reduction_of
+from trainers.data.photo import read_photo, reduction_of
+from trainers.errors import UnreadablePhoto
 
 SIDE, QUALITY = 160, 70
 

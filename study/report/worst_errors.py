@@ -167,7 +167,8 @@ def explain_all(weights: Path, photos: list[ToExplain]) -> Explanation:
 
 
 def _is_readable(path: Path) -> bool:
-    from trainers.data.photo import UnreadablePhoto, read_photo
+    from trainers.data.photo import read_photo
+    from trainers.errors import UnreadablePhoto
 
     try:
         read_photo(path)

@@ -12,7 +12,8 @@ from pathlib import Path
 from storage.database import open_database
 from storage.redaction import redact
 from storage.store import Store
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
+from study.errors import ConfigError
 from study.invocation import FROM_PYTHON
 from study.report.contents import Contents, read_contents
 from study.report.page import Report, render

@@ -1,8 +1,6 @@
 """When a search gives up: the same mistake is likely to spoil every trial."""
 
-
-class TooManyFailures(Exception):
-    """As many trials in a row failed as the budget allows."""
+from study.errors import TooManyFailures
 
 
 class Failures:

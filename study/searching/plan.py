@@ -20,15 +20,15 @@ from storage.errors import StudyNotFound
 from storage.records import StageRun, Trial
 from storage.store import Store
 from storage.vault import Vault
-from study.config.schema import ConfigError, EngineKind, Sampler, Strategy, StudyConfig
+from study.config.schema import EngineKind, Sampler, Strategy, StudyConfig
 from study.datasets.freeze import known_data, pass_gate, read_data
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.engines.setup import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from study.engines.slots import Slot
+from study.errors import ConfigError, TooManyFailures
 from study.events import Listener, noticing
 from study.searching.coordinator import Coordinator
-from study.searching.failures import TooManyFailures
 from study.searching.fitting import Fit, fit
 from study.searching.search import make_suggestions, search_policy
 from study.searching.work import Work, work_of

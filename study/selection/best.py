@@ -21,10 +21,11 @@ from storage.records import Checkpoint, RankedTrial, Role, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.config.costs import Costs
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.criterion import Criterion
+from study.errors import ConfigError, NothingToSelect
 from study.formatting import shown
-from study.selection.candidates import NothingToSelect, Pool, best_epoch, gather
+from study.selection.candidates import Pool, best_epoch, gather
 from study.selection.expected import Expected, expected_of
 from study.selection.goals import goal_of
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection

@@ -11,6 +11,7 @@ from storage.predictions import StoredPredictions
 from storage.records import State, StudyRecord, Trial
 from storage.store import Store
 from study.criterion import Criterion
+from study.errors import NothingToSelect
 from study.selection.goals import Goal
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import Trials
@@ -28,10 +29,6 @@ Epoch = tuple[int | None, int | None]
 """A stage run's id, and one of its epochs; a trial without a score has neither."""
 
 Labels = NDArray[np.int64]
-
-
-class NothingToSelect(Exception):
-    """No trial has left weights to choose from."""
 
 
 @dataclass(frozen=True, eq=False)

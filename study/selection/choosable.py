@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from storage.records import Checkpoint, Role, State, StudyRecord, Trial
 from storage.store import Store
-from study.selection.candidates import NothingToSelect
+from study.errors import NothingToSelect
 from study.statistics.scoring import Candidates, Inside, Scorer, criterion_of
 from trainers.data.manifest import Manifest, Split
 

@@ -16,8 +16,8 @@ from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
+from study.errors import NothingToSelect
 from study.formatting import shown
-from study.selection.candidates import NothingToSelect
 from study.selection.choosable import Choosable, choosable
 from study.statistics.crossfit import (
     ENTRIES,

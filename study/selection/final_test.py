@@ -10,7 +10,7 @@ from storage.records import Look
 from storage.store import Store
 from study.criterion import Criterion
 from study.datasets.download import at_hand
-from study.selection.candidates import NothingToSelect
+from study.errors import NothingToSelect
 from study.selection.result import Selection
 from study.selection.soup import check_photos
 from study.statistics.intervals import wilson

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.config.costs import Costs
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 from trainers.decision import Decision, named_costs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 
 PATHS = ("path", "file", "filename", "image", "photo")
 LABELS = ("predicted", "prediction", "label", "class")

@@ -18,10 +18,10 @@ from storage.paths import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
 from storage.store import Store
 from storage.vault import Vault
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
+from study.errors import ConfigError, NothingToSelect, UnrelatedWeights
 from study.formatting import score_text, shown
-from study.selection.candidates import NothingToSelect
 from study.selection.choosable import choosable
 from study.selection.ensemble import kept_weights
 from study.selection.soup_choice import (
@@ -47,10 +47,6 @@ LEVEL = 0.05
 """How often, at most, a soup may be kept that is no better."""
 
 Ranked = tuple[Trial, Checkpoint]
-
-
-class Strangers(LookupError):
-    """Trials without a common beginning: the mean of their weights would be no network."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,8 @@ def soup(
     """Make a soup of the best file and its siblings, or of `trials`; write it if it is better.
 
     Siblings are trials that share the first stage run. `say` gets a line about each that is tried.
-    Raises `Strangers`, `NothingToSelect`, `DatasetError` for photos that are gone or changed,
-    `ConfigError` for a device that is not there, LookupError for an unknown trial.
+    Raises `UnrelatedWeights`, `NothingToSelect`, `DatasetError` for photos that are gone or
+    changed, `ConfigError` for a device that is not there, LookupError for an unknown trial.
     """
     store = Store(open_database(storage, create=False))
     try:
@@ -171,7 +167,7 @@ def _ingredients(
         first = wanted[0]
         if roots.get(first.number) != roots.get(other.number):
             why = why_strangers(first.schedule, other.schedule, (first.seed, other.seed))
-            raise Strangers(
+            raise UnrelatedWeights(
                 f"trials {first.number} and {other.number} share no beginning: {why}; "
                 "give trials that `tree` shows under one first stage"
             )
@@ -207,8 +203,8 @@ def _of_predictions(
 @contextmanager
 def _kitchen(manifest: Manifest, files: Sequence[Path], device: str) -> Iterator["Kitchen"]:
     """Give what makes soups of files, and say in our own words what is wrong with them."""
-    from trainers.checkpoint import NotOurWeights  # torch: seconds to import
     from trainers.device import choose_compute
+    from trainers.errors import NotOurWeights  # torch: seconds to import
     from trainers.soup import Kitchen
 
     try:

@@ -8,9 +8,8 @@ import pytest
 from study.engines.base import Engine, EpochEnded, FailureKind, StageEnded, StageFailed
 from tests.contract.conftest import FULL_DISK, told
 from tests.engines import Failing, Inline
-from trainers.base import LAST, StageTask, TrainingDiverged
-from trainers.data.photo import UnreadablePhoto
-from trainers.data.sources import DatasetError
+from trainers.base import LAST, StageTask
+from trainers.errors import DatasetError, TrainingDiverged, UnreadablePhoto
 
 FAILURES = [
     (TrainingDiverged("the loss is nan"), FailureKind.DIVERGED),

@@ -22,8 +22,9 @@ from tests.tiny_training import (
     schedule,
     stage,
 )
-from trainers.base import BEST, LAST, StageTask, Trainer, TrainingDiverged
+from trainers.base import BEST, LAST, StageTask, Trainer
 from trainers.data.manifest import Manifest, Split
+from trainers.errors import TrainingDiverged
 from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Stage, Train

@@ -13,13 +13,14 @@ from pydantic import ByteSize
 import cli
 from storage import predictions
 from storage.records import State
-from study.config.schema import ConfigError, Keeping
+from study.config.schema import Keeping
 from study.criterion import Criterion
+from study.errors import ConfigError, NothingToSelect
 from study.history.cleanup import clean_weights
 from study.history.doctor import Level, doctor
 from study.selection import candidates as pool
 from study.selection.best import best, copy_weights
-from study.selection.candidates import NothingToSelect, counted
+from study.selection.candidates import counted
 from study.selection.expected import expected_of
 from study.selection.goals import Goal
 from study.selection.result import Asked, Selection

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from study.config.loading import load_config, settings_of
-from study.config.schema import ConfigError
 from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.engines.remote_worker import AwayWorker, BuildAway
 from study.engines.setup import make_engine
 from study.engines.slots import Slot
+from study.errors import ConfigError
 from study.searching.plan import plan
 from tests import lab
 from tests.cluster import NODE, ROOT, cluster, crash, needs_ray

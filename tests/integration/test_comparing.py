@@ -8,14 +8,14 @@ import pytest
 from scipy.stats import binomtest
 
 from storage.errors import StudyNotFound
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 from study.selection.best import best
 from study.selection.compare import Comparison, compare
 from study.statistics.intervals import wilson
 from tests.lab import Lab
 from tests.told import Run, search_as_told
-from trainers.checkpoint import NotOurWeights
 from trainers.data.manifest import Manifest, Photo, Split
+from trainers.errors import NotOurWeights
 
 MakeLab = Callable[..., Lab]
 

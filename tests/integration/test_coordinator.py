@@ -9,9 +9,9 @@ import pytest
 from storage.records import Role, State
 from study.config.portfolio import TYPICAL, portfolio, probes, space_for
 from study.config.schema import Sampler
+from study.errors import TooManyFailures
 from study.events import EpochFinished, Progress, StageStarted, TrialFinished
 from study.formatting import weights_name
-from study.searching.failures import TooManyFailures
 from study.searching.optuna_study import _sampler
 from tests.lab import LABELS, SECONDS, Lab, Noting, optuna_study, schedule, stage
 from trainers.base import StageTask

@@ -12,12 +12,12 @@ import cli
 from storage.database import open_database
 from storage.errors import DatabaseFull, DatabaseTooNew, DatabaseUnusable
 from storage.store import Store
+from study.errors import NothingToSelect
 from study.history import doctor as module
 from study.history.doctor import Level, doctor
 from study.searching.optuna_storage import optuna_storage
 from study.searching.retention import Spare, discard
 from study.selection.best import best
-from study.selection.candidates import NothingToSelect
 from tests.lab import Lab, schedule, stage
 from trainers.metrics import Metric
 

@@ -14,7 +14,7 @@ import pytest
 from storage.errors import RemoteUnusable
 from storage.remote import Remote
 from storage.vault import Vault
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 from study.history.doctor import Level, doctor
 from study.studies import open_study
 from tests.lab import Lab, schedule, stage

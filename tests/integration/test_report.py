@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 from study.report import write as reporting
 from study.report.worst_errors import Explanation
 from study.report.write import Written, report, watch

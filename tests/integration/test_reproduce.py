@@ -23,8 +23,9 @@ from study.provenance.reproduce import reproduce, what_made
 from study.searching.search import search
 from tests.tiny_training import noise
 from trainers.base import StageTask
-from trainers.checkpoint import NotOurWeights, read_card, read_weights, save_weights
+from trainers.checkpoint import read_card, read_weights, save_weights
 from trainers.data.manifest import DatasetError
+from trainers.errors import NotOurWeights
 from trainers.finetuner import Finetuner
 
 SPACE: dict[str, Any] = {

@@ -13,9 +13,9 @@ from storage.errors import StudyNotFound
 from storage.records import RankedTrial, Role, State, stage_run_key
 from storage.store import Store
 from study.config.portfolio import TYPICAL, probes
+from study.errors import NothingToSelect
 from study.selection import best as selector
 from study.selection.best import best, copy_weights
-from study.selection.candidates import NothingToSelect
 from study.selection.result import Asked
 from study.statistics.selection_bias import By
 from tests.lab import Lab, schedule, stage

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from storage.records import State
+from study.errors import TooManyFailures
 from study.events import EpochFinished, StageStarted, TrialFinished
-from study.searching.failures import TooManyFailures
 from tests.crashes import check_end, crash_in, crashes, dies_at
 from tests.engines import Interleaved
 from tests.lab import SECONDS, Bench, Lab, schedule, stage

@@ -16,10 +16,11 @@ from storage.records import Checkpoint, Trial
 from storage.store import Store
 from storage.vault import Vault
 from study.commands.exit_codes import exit_code, sentence
+from study.errors import UnrelatedWeights
 from study.searching.search import search
 from study.selection.best import NothingToSelect
 from study.selection.ensemble import kept_weights
-from study.selection.soup import Strangers, soup
+from study.selection.soup import soup
 from tests.tiny_training import noise
 from trainers.checkpoint import read_card, read_weights, save_weights
 from trainers.classifier import load
@@ -182,7 +183,7 @@ def test_a_soup_is_written_whole_or_not_at_all(
 
 def test_strangers_end_in_a_sentence(place: Place) -> None:
     """A trial of another first stage is refused with what differs, exit code 1."""
-    with pytest.raises(Strangers, match="differ in image_size") as error:
+    with pytest.raises(UnrelatedWeights, match="differ in image_size") as error:
         soup(storage=place.url, trials=[0, 2])
     assert exit_code(error.value) == 1
     assert sentence(error.value).startswith("trials 0 and 2 share no beginning")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.data.sources import DatasetError, Split
+from trainers.data.sources import Split
 from trainers.data.splits import assign_splits
+from trainers.errors import DatasetError
 
 SHARES = {Split.TRAIN: 0.6, Split.VALID: 0.2, Split.TEST: 0.2}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 from study.selection import predictions_csv as answers
 from study.selection.predictions_csv import read_answers
 

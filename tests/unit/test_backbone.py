@@ -22,7 +22,7 @@ from trainers.backbone import (
     empty_network,
     file_digest,
 )
-from trainers.base import WeightsUnavailable
+from trainers.errors import WeightsUnavailable
 from trainers.schedule import Schedule, Stage
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other

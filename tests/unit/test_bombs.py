@@ -15,13 +15,14 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from study.config.loading import read_toml
-from study.config.schema import ConfigError
 from study.deployment.predict import find_photos
-from trainers.checkpoint import NotOurWeights, read_card
+from study.errors import ConfigError
+from trainers.checkpoint import read_card
 from trainers.data import room as room_module
-from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, UnreadablePhoto, read_photo
+from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, read_photo
 from trainers.data.room import Room
 from trainers.data.verify import read_all
+from trainers.errors import NotOurWeights, UnreadablePhoto
 
 GIGA = 1 << 30
 

@@ -13,13 +13,13 @@ import torch
 from tests.tiny_training import card_of, in_last, metrics_of, network_of, same, schedule
 from trainers import checkpoint
 from trainers.checkpoint import (
-    NotOurWeights,
     load_network_weights,
     read_card,
     read_weights,
     save_training_state,
     save_weights,
 )
+from trainers.errors import NotOurWeights
 from trainers.schedule import Schedule
 
 SCHEDULE = schedule()

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from trainers.backbone import Network, build_network
-from trainers.checkpoint import NotOurWeights, WeightsCard, save_weights
+from trainers.checkpoint import WeightsCard, save_weights
 from trainers.classifier import load
 from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import build_manifest
-from trainers.data.photo import UnreadablePhoto, read_photo
+from trainers.data.photo import read_photo
 from trainers.decision import Decision
 from trainers.device import choose_compute
+from trainers.errors import NotOurWeights, UnreadablePhoto
 from trainers.loop import evaluate
 from trainers.schedule import CropType, Schedule, Stage
 

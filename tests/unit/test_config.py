@@ -7,16 +7,9 @@ import pytest
 
 from study.config.loading import load_config, settings_of
 from study.config.portfolio import TYPICAL, space_for
-from study.config.schema import (
-    DIGITS_SPACE,
-    PHOTO_SPACE,
-    ConfigError,
-    Preset,
-    Sampler,
-    Space,
-    StudyConfig,
-)
+from study.config.schema import DIGITS_SPACE, PHOTO_SPACE, Preset, Sampler, Space, StudyConfig
 from study.config.space import StageChoices
+from study.errors import ConfigError
 from trainers.metrics import Metric
 
 SPACE: dict[str, Any] = {"image_size": [64], "batch_size": [32]}

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from trainers.data import photo
-from trainers.data.photo import MAX_PIXELS, UnreadablePhoto, read_photo
+from trainers.data.photo import MAX_PIXELS, read_photo
+from trainers.errors import UnreadablePhoto
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from storage.errors import StudyNotFound
-from study.config.schema import ConfigError
 from study.dashboard.serve import dashboard
+from study.errors import ConfigError
 from tests.lab import Lab
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,9 @@ from trainers import exporting
 from trainers.backbone import Network
 from trainers.checkpoint import save_weights
 from trainers.classifier import Classifier, load
+from trainers.errors import ExportRefused
 from trainers.exporting import export_network, photo_squares, random_squares
-from trainers.formats import ExportRefused, Format
+from trainers.formats import Format
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 

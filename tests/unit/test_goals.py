@@ -7,7 +7,8 @@ import pytest
 
 from study.config.costs import Costs
 from study.config.loading import load_config
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
+from study.errors import ConfigError
 from study.selection.goals import Goal, goal_of, parse_recalls
 
 PLANES = ("A380", "B747")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from study.config.presets import grid_schedules
-from study.config.schema import ConfigError
+from study.errors import ConfigError
 from trainers.schedule import Schedule, Stage
 
 STAGE = "image_size = 64\nbatch_size = 8\n"

@@ -24,8 +24,8 @@ from trainers.data.decode_workers import Request
 from trainers.data.decoding import estimated_bytes
 from trainers.data.loader import Batch, Photos, View, training_batches, validation_batches
 from trainers.data.manifest import DatasetError, Manifest, Split
-from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at, training_scale
+from trainers.errors import UnreadablePhoto
 from trainers.schedule import Stage
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other

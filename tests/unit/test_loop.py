@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.tiny_training import CPU, network_of, stage
 from trainers import loop
 from trainers.backbone import Network, blocks_of, frozen_blocks
-from trainers.base import TrainingDiverged
 from trainers.checkpoint import TrainingState
 from trainers.data.loader import Batch
 from trainers.device import Compute, choose_compute
+from trainers.errors import TrainingDiverged
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 
 

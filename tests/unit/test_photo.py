@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from trainers.data.photo import UnreadablePhoto, is_photo_name, photo_size, read_photo, reduction_of
+from trainers.data.photo import is_photo_name, photo_size, read_photo, reduction_of
+from trainers.errors import UnreadablePhoto
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

@@ -8,7 +8,8 @@ from storage.errors import RemoteUnusable
 from storage.redaction import redact_text
 from storage.remote import Remote, plain_url
 from study.config.loading import load_config
-from study.config.schema import ConfigError, StudyConfig
+from study.config.schema import StudyConfig
+from study.errors import ConfigError
 
 
 @pytest.mark.parametrize(

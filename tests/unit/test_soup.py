@@ -13,7 +13,8 @@ from rich.console import Console
 from scipy.stats import norm
 from torch import Tensor
 
-from study.selection.soup import Ingredient, SoupResult, Strangers, check_photos, soup
+from study.errors import UnrelatedWeights
+from study.selection.soup import Ingredient, SoupResult, check_photos, soup
 from study.selection.soup import why_strangers as why
 from study.selection.soup_choice import corrected, greedy_soup, of_predictions
 from study.statistics.crossfit import CrossFit, paired_p
@@ -274,7 +275,9 @@ def test_strangers_are_refused(finished: Lab) -> None:
     with finished.reading() as (store, study, _):
         seeds = {trial.seed: trial.number for trial in store.trials(study.id)}
     one, other = seeds[0], next(number for seed, number in seeds.items() if seed)
-    with pytest.raises(Strangers, match=f"trials {one} and {other} share no beginning: their"):
+    with pytest.raises(
+        UnrelatedWeights, match=f"trials {one} and {other} share no beginning: their"
+    ):
         soup(storage=finished.url, trials=[one, other])
     with pytest.raises(LookupError, match="no trial 999"):
         soup(storage=finished.url, trials=[999, one])

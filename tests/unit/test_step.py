@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.base import TrainingDiverged
 from trainers.data.loader import Batch
 from trainers.device import choose_compute
+from trainers.errors import TrainingDiverged
 from trainers.loop import Step, train_epoch
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other

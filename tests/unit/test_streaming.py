@@ -15,8 +15,8 @@ from tests.unit.test_scale import saved, scene
 from trainers.data import decode_workers as streaming
 from trainers.data.decode_workers import Decoders, Request
 from trainers.data.manifest import DatasetError
-from trainers.data.photo import UnreadablePhoto
 from trainers.data.scale import Scale, read_at
+from trainers.errors import UnreadablePhoto
 from trainers.signals import INTERRUPTS
 
 WHOLE = Scale(2, squeeze=False, cut=True)

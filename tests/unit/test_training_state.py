@@ -13,13 +13,13 @@ from torch import Tensor
 from storage.predictions import encode
 from tests.tiny_training import LABELS, card_of, in_last, metrics_of, network_of, same, stage
 from trainers.checkpoint import (
-    NotOurWeights,
     TrainingState,
     read_training_state,
     save_training_state,
     save_weights,
 )
 from trainers.device import choose_compute
+from trainers.errors import NotOurWeights
 from trainers.loop import make_optimizer
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 

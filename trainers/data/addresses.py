@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from itertools import takewhile
 from pathlib import Path
 
-from trainers.data.sources import DatasetError, is_inside
+from trainers.data.sources import is_inside
+from trainers.errors import DatasetError
 
 SCHEMES = ("gs", "gcs", "s3", "s3a", "https", "http")
 """What photos are fetched from."""

@@ -10,14 +10,8 @@ from pathlib import Path
 from trainers.data.addresses import Copies, Steps, is_address, steps_of
 from trainers.data.inside import Inside
 from trainers.data.photo import is_photo_name
-from trainers.data.sources import (
-    SPLIT_NAMES,
-    DatasetError,
-    Findings,
-    Found,
-    Split,
-    check_class_name,
-)
+from trainers.data.sources import SPLIT_NAMES, Findings, Found, Split, check_class_name
+from trainers.errors import DatasetError
 
 _COLUMNS = ("path", "label", "split")
 _SPLITS: dict[str, Split | None] = {

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from trainers.allowance import usable_cpus
 from trainers.data.manifest import Manifest, Photo
-from trainers.data.photo import UnreadablePhoto, check_file, photo_size
+from trainers.data.photo import check_file, photo_size
 from trainers.data.scale import Scale, read_at
-from trainers.data.sources import DatasetError, Split
+from trainers.data.sources import Split
+from trainers.errors import DatasetError, UnreadablePhoto
 
 _AHEAD = 64  # photos that are decoded before the first of them is taken
 _SAMPLED = 64  # photos whose sizes stand for all

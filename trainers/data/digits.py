@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers.data.sources import DatasetError
+from trainers.errors import DatasetError
 
 PHOTOS = 1797
 CLASSES = tuple("0123456789")

@@ -7,7 +7,6 @@ from pathlib import Path
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import (
     SPLIT_NAMES,
-    DatasetError,
     Findings,
     Found,
     LeftOut,
@@ -15,6 +14,7 @@ from trainers.data.sources import (
     check_class_name,
     is_inside,
 )
+from trainers.errors import DatasetError
 
 _Tops = list[tuple[Split | None, str]]
 """Class folders by their path from the root, each with the split that it belongs to."""

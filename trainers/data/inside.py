@@ -4,7 +4,8 @@ import os
 import stat
 from pathlib import Path
 
-from trainers.data.sources import DatasetError, is_inside
+from trainers.data.sources import is_inside
+from trainers.errors import DatasetError
 
 
 class Inside:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
-from trainers.data.sources import DatasetError, Findings, Found, LeftOut, Split, sample
+from trainers.data.sources import Findings, Found, LeftOut, Split, sample
 from trainers.data.splits import assign_splits
 from trainers.data.verify import Reading, read_all
+from trainers.errors import DatasetError
 
 __all__ = [
     "DatasetError",

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, features
 
 from trainers.data.room import ROOM
+from trainers.errors import UnreadablePhoto
 
 MAX_PIXELS = 178_956_970
 """A photo with more pixels is refused by its header, before any memory is spent on it."""
@@ -68,10 +69,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class UnreadablePhoto(ValueError):
-    """A file is no photo that can be used; the text is a short reason, such as "truncated"."""
 
 
 def is_photo_name(name: str) -> bool:

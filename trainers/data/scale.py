@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainers.data.photo import UnreadablePhoto, read_photo, reduction_of
+from trainers.data.photo import read_photo, reduction_of
+from trainers.errors import UnreadablePhoto
 from trainers.schedule import CropType, Stage, Train
 
 GOOGLENET_MARGIN = 2.0  # its windows are small: keep detail to sample from

@@ -8,13 +8,11 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
+from trainers.errors import DatasetError
+
 MAX_CLASS_NAME = 200
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-class DatasetError(Exception):
-    """The data cannot be used as they are; the text is one sentence with the way out."""
 
 
 class Split(StrEnum):

@@ -4,7 +4,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from trainers.data.sources import DatasetError, Split
+from trainers.data.sources import Split
+from trainers.errors import DatasetError
 
 
 def assign_splits(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.allowance import usable_cpus
-from trainers.data.photo import UnreadablePhoto, check_file, read_photo
+from trainers.data.photo import check_file, read_photo
+from trainers.errors import UnreadablePhoto
 
 _REDUCTION = 8  # reads a JPEG to its end, as ever, but spares most of the arithmetic
 

@@ -1,0 +1,25 @@
+"""The errors of deciding and choosing; `trainers.errors` draws the whole tree."""
+
+from trainers.errors import EncoreError
+
+
+class ConfigError(EncoreError, ValueError):
+    """A setting that cannot be; the message is one sentence for the user."""
+
+    exit_code = 2
+
+
+class TooManyFailures(EncoreError):
+    """As many trials in a row failed as the budget allows."""
+
+    exit_code = 3
+
+
+class NothingToSelect(EncoreError):
+    """No trial has left weights to choose from."""
+
+    exit_code = 5
+
+
+class UnrelatedWeights(EncoreError, LookupError):
+    """Trials without a common beginning: the mean of their weights would be no network."""

@@ -1,0 +1,61 @@
+"""The errors on which a caller acts, all of one kind; the message is one sentence for the user.
+
+    EncoreError                exit code 1
+    ├── TrainingDiverged       the loss is no longer a finite number
+    ├── WeightsUnavailable     the backbone's weights cannot be had
+    ├── NotOurWeights          a file is no weights file of Encore's, or a broken one
+    ├── UnreadablePhoto        a file is no photo that can be used
+    ├── ExportRefused          a network cannot be written so that it answers as before
+    ├── DatasetError           4: the data cannot be used as they are
+    ├── storage.errors
+    │   ├── StudyNotFound      no study of that name, or no database yet
+    │   ├── StudyInUse         another process is searching the study
+    │   ├── StudyTooOld        an earlier Encore began the study: it can be read, not gone on with
+    │   ├── DatabaseUnusable   the URL, the file or the server cannot be used
+    │   │   ├── DatabaseFull   there is no room to write
+    │   │   ├── RowDamaged     what is written there cannot be, such as a path out of the vault
+    │   │   └── DatabaseAway   the server cannot be reached, or stopped answering
+    │   ├── DatabaseTooNew     written by a newer Encore
+    │   └── RemoteUnusable     the URL of a vault or of data cannot be used
+    └── study.errors
+        ├── ConfigError        2: a setting that cannot be
+        ├── TooManyFailures    3: as many trials in a row failed as the budget allows
+        ├── NothingToSelect    5: no trial has left weights to choose from
+        └── UnrelatedWeights   trials without a common beginning: their mean is no network
+
+Other misuse raises ValueError or LookupError.
+"""
+
+from typing import ClassVar
+
+
+class EncoreError(Exception):
+    """What a user can act on; a command ends with its exit code."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class TrainingDiverged(EncoreError):
+    """The loss is no longer a finite number: this trial cannot be saved, the search goes on."""
+
+
+class WeightsUnavailable(EncoreError):
+    """The backbone's weights cannot be had; the message names the ways out."""
+
+
+class NotOurWeights(EncoreError):
+    """A file that is no Encore weights file, or a broken one; the message says which."""
+
+
+class UnreadablePhoto(EncoreError, ValueError):
+    """A file is no photo that can be used; the text is a short reason, such as "truncated"."""
+
+
+class ExportRefused(EncoreError, ValueError):
+    """A network cannot be written so that it answers as before; the message says why."""
+
+
+class DatasetError(EncoreError):
+    """The data cannot be used as they are; the text is one sentence with the way out."""
+
+    exit_code = 4
