@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainers.backbone import Network, build_network
 from trainers.base import BEST, LAST
-from trainers.checkpoint import WeightsCard, package_versions, read_card
+from trainers.card import WeightsCard, package_versions, read_card
 from trainers.data.manifest import Manifest, build_manifest
 from trainers.device import choose_compute
 from trainers.metrics import EpochMetrics, Evaluation

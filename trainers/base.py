@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from trainers.annealing import cycle_of
+from trainers.errors import TrainingDiverged as TrainingDiverged  # raised by trainers of one's own
+from trainers.errors import WeightsUnavailable as WeightsUnavailable
 from trainers.metrics import EpochMetrics, Evaluation, log_loss
 from trainers.schedule import Schedule, Stage
 

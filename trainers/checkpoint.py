@@ -5,16 +5,12 @@ Nothing is pickled: tensors are safetensors, the rest is JSON in the file's meta
 
 import json
 import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -22,120 +18,29 @@ from torch import Tensor, nn
 
 from trainers.averaging import Average
 from trainers.backbone import Network
-from trainers.decision import Decision
+from trainers.card import CARD, WeightsCard, opened
 from trainers.errors import NotOurWeights
 from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Evaluation
-from trainers.schedule import CropType, Schedule, Stage
 
-FORMAT_VERSION = "1"
-_KEY = "encore"
 _AVERAGE, _OPTIMIZER, _BEST = "average.", "optimizer.", "best."
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsCard:
-    """What a weights file says about itself: how to rebuild the network, and what made it.
-
-    With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
-    were in validation. It belongs to them as image size and crop do, so it stands beside these and
-    not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
-    `made_by` is the command, commit and device that trained it, as far as it is known.
-    """
-
-    backbone: str
-    hidden: tuple[int, ...]
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int
-    crop: str
-    schedule: dict[str, Any]
-    schedule_digest: str
-    manifest_digest: str
-    seed: int
-    stage: int
-    epoch: int
-    metrics: dict[str, float]
-    packages: dict[str, str]
-    tta: bool = False
-    decision: dict[str, Any] | None = None
-    made_by: dict[str, str] = field(default_factory=dict)
-    format_version: str = FORMAT_VERSION
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read a card; anything but a whole card of this format version is a `NotOurWeights`."""
-        try:
-            plain = json.loads(text)
-            if plain["format_version"] != FORMAT_VERSION:
-                raise NotOurWeights(
-                    f"weights are of format {plain['format_version']}, this Encore reads "
-                    f"{FORMAT_VERSION}; upgrade encore-search"
-                )
-            # What came later may be missing: files of all versions of this format are read.
-            later: dict[str, Any] = {"tta": False, "decision": None, "made_by": {}}
-            known = {each.name: (later | plain)[each.name] for each in fields(cls)}
-            for name in ("hidden", "classes", "mean", "std"):
-                known[name] = tuple(known[name])
-            card = cls(**known)
-            card._check()
-            return card
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise NotOurWeights(f"the metadata of these weights is not Encore's: {error}") from None
-
-    def _check(self) -> None:
-        # What a network is built by is checked as a schedule checks it.
-        crop = CropType(self.crop)
-        stage = Stage(image_size=self.image_size, batch_size=2, crop=crop, tta=self.tta)
-        Schedule(backbone=self.backbone, hidden=self.hidden, stages=(stage,))
-        if not self.classes or not all(isinstance(name, str) for name in self.classes):
-            raise ValueError(f"classes must be names, got {str(self.classes)[:100]}")
-        if self.decision is not None:
-            Decision.from_dict(self.decision, len(self.classes))
-        if not all(isinstance(value, str) for value in dict(self.made_by).values()):
-            raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
-
-    @property
-    def rule(self) -> Decision:
-        """How the probabilities become an answer: the most probable class, if nothing was set."""
-        if self.decision is None:
-            return Decision.plain(len(self.classes))
-        return Decision.from_dict(self.decision, len(self.classes))
-
-
-def package_versions() -> dict[str, str]:
-    """Give the versions that a training depends on."""
-    versions = {"python": platform.python_version()}
-    for name in ("encore-search", "torch", "torchvision", "timm", "numpy", "pillow"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], card: WeightsCard) -> None:
     """Write a network's state and its card, whole or not at all."""
-    _write(path, _cpu(weights), {"format": "pt", _KEY: json.dumps(asdict(card))})
+    _write(path, _cpu(weights), {"format": "pt", CARD: json.dumps(asdict(card))})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
     """Read what `save_weights` wrote. Raises `NotOurWeights`; runs no code from the file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         metadata = file.metadata() or {}
-        if _KEY not in metadata:
+        if CARD not in metadata:
             raise NotOurWeights(
                 f"{str(path)!r} holds no Encore metadata; give a file that `best` names"
             )
-        card = WeightsCard.from_json(metadata[_KEY])
+        card = WeightsCard.from_json(metadata[CARD])
         return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118
-
-
-def read_card(path: Path) -> WeightsCard:
-    """Read only what a weights file says about itself."""
-    with _opened(path) as file:
-        return WeightsCard.from_json((file.metadata() or {}).get(_KEY, "null"))
 
 
 @dataclass
@@ -232,7 +137,7 @@ def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64
 
     Raises `NotOurWeights` for anything but a whole state of this network.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
     try:
@@ -250,7 +155,7 @@ def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64
 
 def load_network_weights(path: Path, network: nn.Module) -> None:
     """Put a parent stage's weights, be they `last` or `best`, into a network."""
-    with _opened(path) as file:
+    with opened(path) as file:
         names = list(file.keys())
         own = [name for name in names if name.startswith(NETWORK)] or names
         tensors = {name: file.get_tensor(name) for name in own}
@@ -316,14 +221,3 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        if path.exists() and not path.is_file():
-            raise NotOurWeights(f"{str(path)!r} is not a regular file")
-        with safetensors.safe_open(path, framework="pt") as file:
-            yield file
-    except (safetensors.SafetensorError, OSError) as error:
-        raise NotOurWeights(f"{str(path)!r} is not a whole safetensors file ({error})") from error

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.base import BEST, LAST
+from trainers.card import WeightsCard, read_card
 from trainers.checkpoint import (
     SavedState,
     TrainingState,
-    WeightsCard,
     judged_of,
     named,
-    read_card,
     read_training_state,
     save_training_state,
     save_weights,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from trainers.allowance import usable_cpus
 from trainers.backbone import Network, empty_network
-from trainers.checkpoint import WeightsCard, read_weights, shapes
+from trainers.card import WeightsCard
+from trainers.checkpoint import read_weights, shapes
 from trainers.data.photo import upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED

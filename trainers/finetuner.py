@@ -12,7 +12,8 @@ from trainers.annealing import cycle_of, lr_multiplier
 from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
-from trainers.checkpoint import TrainingState, WeightsCard, load_network_weights, package_versions
+from trainers.card import WeightsCard, package_versions
+from trainers.checkpoint import TrainingState, load_network_weights
 from trainers.checkpointing import Keeper
 from trainers.data.batches import passes_of
 from trainers.data.cache import Cache, wanted_by

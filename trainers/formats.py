@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trainers.schedule import CropType
 
 if TYPE_CHECKING:  # it imports torch
-    from trainers.checkpoint import WeightsCard
+    from trainers.card import WeightsCard
 
 LONGEST, REDUCTIONS = 4, (8, 4, 2, 1)
 """Of `trainers.data.scale` and `trainers.data.photo`, where they stand as bare numbers."""

@@ -16,14 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.backbone import Network, empty_network
-from trainers.checkpoint import (
-    WeightsCard,
-    package_versions,
-    read_card,
-    read_weights,
-    save_weights,
-    shapes,
-)
+from trainers.card import WeightsCard, package_versions, read_card
+from trainers.checkpoint import read_weights, save_weights, shapes
 from trainers.data.augment import draw_order, on_device
 from trainers.data.batches import slices
 from trainers.data.loader import Photos, validation_batches

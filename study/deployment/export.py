@@ -28,7 +28,7 @@ from trainers.data.photo import is_photo_name
 from trainers.formats import Format, describe
 
 if TYPE_CHECKING:  # seconds, for which a mistake in the flags need not wait
-    from trainers.checkpoint import WeightsCard
+    from trainers.card import WeightsCard
     from trainers.classifier import Classifier
 
 SPEC, CARD = "model.json", "MODEL_CARD.md"
@@ -183,7 +183,7 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 
 def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[str, Any]:
     """Give the description that goes into `SPEC` and, as a note, into each network's file."""
-    from trainers.checkpoint import package_versions
+    from trainers.card import package_versions
 
     with_what = package_versions()
     if Format.ONNX in formats:

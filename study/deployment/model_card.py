@@ -17,7 +17,7 @@ from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
     from study.deployment.exported import Exported
-    from trainers.checkpoint import WeightsCard
+    from trainers.card import WeightsCard
 
 MATRIX_CLASSES = 20
 """Of more classes a table is no longer read: then the most frequent mistakes are listed."""

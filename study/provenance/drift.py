@@ -35,7 +35,7 @@ def circumstances_now(device: str, made_by: Mapping[str, str]) -> dict[str, str]
     `device` is where it would be trained now; of the card's only the precision is taken, which is
     a setting. Raises ValueError for a device that is not here.
     """
-    from trainers.checkpoint import package_versions  # torch: seconds to import
+    from trainers.card import package_versions  # torch: seconds to import
     from trainers.device import Compute, choose_device, processor
 
     name = Compute(choose_device(device)).name.rpartition(", ")[0]

@@ -14,7 +14,7 @@ from study.studies import find_study, find_trial
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
-    from trainers.checkpoint import WeightsCard
+    from trainers.card import WeightsCard
 
 
 class FileState(StrEnum):
@@ -129,7 +129,7 @@ def read_card_of(file: Path) -> "WeightsCard":
 
     Raises `NotOurWeights`.
     """
-    from trainers.checkpoint import read_card
+    from trainers.card import read_card
     from trainers.errors import NotOurWeights  # torch: seconds to import
 
     try:

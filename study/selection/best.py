@@ -83,7 +83,7 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
         raise ConfigError(f"--copy-to must be another folder than that of {source}, got {folder}")
     try:
         if selection.operation:
-            from trainers.marking import copy_with_decision
+            from trainers.card import copy_with_decision
 
             copy_with_decision(source, temporary, selection.operation.decision)
         else:

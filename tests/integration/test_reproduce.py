@@ -23,7 +23,8 @@ from study.provenance.reproduce import reproduce, what_made
 from study.searching.search import search
 from tests.tiny_training import noise
 from trainers.base import StageTask
-from trainers.checkpoint import read_card, read_weights, save_weights
+from trainers.card import read_card
+from trainers.checkpoint import read_weights, save_weights
 from trainers.data.manifest import DatasetError
 from trainers.errors import NotOurWeights
 from trainers.finetuner import Finetuner

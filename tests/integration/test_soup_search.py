@@ -22,7 +22,8 @@ from study.selection.best import NothingToSelect
 from study.selection.ensemble import kept_weights
 from study.selection.soup import soup
 from tests.tiny_training import noise
-from trainers.checkpoint import read_card, read_weights, save_weights
+from trainers.card import read_card
+from trainers.checkpoint import read_weights, save_weights
 from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest
 

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from study.config.loading import read_toml
 from study.deployment.predict import find_photos
 from study.errors import ConfigError
-from trainers.checkpoint import read_card
+from trainers.card import read_card
 from trainers.data import room as room_module
 from trainers.data.photo import MAX_BYTES, MAX_PIXELS, MAX_SIDE, read_photo
 from trainers.data.room import Room

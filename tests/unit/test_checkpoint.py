@@ -12,9 +12,9 @@ import torch
 
 from tests.tiny_training import card_of, in_last, metrics_of, network_of, same, schedule
 from trainers import checkpoint
+from trainers.card import read_card
 from trainers.checkpoint import (
     load_network_weights,
-    read_card,
     read_weights,
     save_training_state,
     save_weights,

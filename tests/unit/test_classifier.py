@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from trainers.backbone import Network, build_network
-from trainers.checkpoint import WeightsCard, save_weights
+from trainers.card import WeightsCard
+from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.loader import Photos, validation_batches
 from trainers.data.manifest import build_manifest

@@ -15,13 +15,13 @@ from torch.nn import functional
 from tests.tiny_training import CPU, card_of, network_of, noise, schedule, stage
 from trainers import inputs
 from trainers.base import BEST, StageTask
+from trainers.card import copy_with_decision
 from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.manifest import Manifest, Split
 from trainers.decision import Decision
 from trainers.finetuner import Finetuner
 from trainers.loop import evaluate
-from trainers.marking import copy_with_decision
 from trainers.metrics import EpochMetrics
 from trainers.mirrored import MirroredPairs, judging
 from trainers.schedule import Stage, Train

@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from trainers.errors import DatasetError
+from trainers.errors import DatasetError as DatasetError  # raised by trainers of one's own
 
 MAX_CLASS_NAME = 200
 

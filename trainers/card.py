@@ -1,0 +1,134 @@
+"""What a weights file says about itself: a card in its metadata."""
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+from safetensors.numpy import save_file
+
+from trainers.decision import Decision
+from trainers.errors import NotOurWeights
+from trainers.schedule import CropType, Schedule, Stage
+
+FORMAT_VERSION = "1"
+
+CARD = "encore"
+"""Where in a weights file's metadata its card lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsCard:
+    """What a weights file says about itself: how to rebuild the network, and what made it.
+
+    With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
+    were in validation. It belongs to them as image size and crop do, so it stands beside these and
+    not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
+    `made_by` is the command, commit and device that trained it, as far as it is known.
+    """
+
+    backbone: str
+    hidden: tuple[int, ...]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    crop: str
+    schedule: dict[str, Any]
+    schedule_digest: str
+    manifest_digest: str
+    seed: int
+    stage: int
+    epoch: int
+    metrics: dict[str, float]
+    packages: dict[str, str]
+    tta: bool = False
+    decision: dict[str, Any] | None = None
+    made_by: dict[str, str] = field(default_factory=dict)
+    format_version: str = FORMAT_VERSION
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a card; anything but a whole card of this format version is a `NotOurWeights`."""
+        try:
+            plain = json.loads(text)
+            if plain["format_version"] != FORMAT_VERSION:
+                raise NotOurWeights(
+                    f"weights are of format {plain['format_version']}, this Encore reads "
+                    f"{FORMAT_VERSION}; upgrade encore-search"
+                )
+            # What came later may be missing: files of all versions of this format are read.
+            later: dict[str, Any] = {"tta": False, "decision": None, "made_by": {}}
+            known = {each.name: (later | plain)[each.name] for each in fields(cls)}
+            for name in ("hidden", "classes", "mean", "std"):
+                known[name] = tuple(known[name])
+            card = cls(**known)
+            card._check()
+            return card
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise NotOurWeights(f"the metadata of these weights is not Encore's: {error}") from None
+
+    def _check(self) -> None:
+        # What a network is built by is checked as a schedule checks it.
+        crop = CropType(self.crop)
+        stage = Stage(image_size=self.image_size, batch_size=2, crop=crop, tta=self.tta)
+        Schedule(backbone=self.backbone, hidden=self.hidden, stages=(stage,))
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes must be names, got {str(self.classes)[:100]}")
+        if self.decision is not None:
+            Decision.from_dict(self.decision, len(self.classes))
+        if not all(isinstance(value, str) for value in dict(self.made_by).values()):
+            raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
+
+    @property
+    def rule(self) -> Decision:
+        """How the probabilities become an answer: the most probable class, if nothing was set."""
+        if self.decision is None:
+            return Decision.plain(len(self.classes))
+        return Decision.from_dict(self.decision, len(self.classes))
+
+
+def package_versions() -> dict[str, str]:
+    """Give the versions that a training depends on."""
+    versions = {"python": platform.python_version()}
+    for name in ("encore-search", "torch", "torchvision", "timm", "numpy", "pillow"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def read_card(path: Path) -> WeightsCard:
+    """Read only what a weights file says about itself."""
+    with opened(path) as file:
+        return WeightsCard.from_json((file.metadata() or {}).get(CARD, "null"))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a weights file for reading, its tensors as torch's. Raises `NotOurWeights`."""
+    try:
+        if path.exists() and not path.is_file():
+            raise NotOurWeights(f"{str(path)!r} is not a regular file")
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise NotOurWeights(f"{str(path)!r} is not a whole safetensors file ({error})") from error
+
+
+def copy_with_decision(source: Path, target: Path, decision: Decision) -> None:
+    """Copy weights whose card is then to tell how their probabilities become an answer."""
+    with safetensors.safe_open(source, "np") as file:
+        metadata = file.metadata() or {}
+        card = json.loads(metadata.get(CARD, "null"))
+        if not isinstance(card, dict):
+            raise ValueError(f"{source} must be weights that Encore has written")
+        marked = metadata | {CARD: json.dumps(card | {"decision": decision.to_dict()})}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, target, marked)
