@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
-    """Run one command and give its exit code."""
+    """Run one command and return its exit code."""
     try:
         command = typer.main.get_command(app)
         # Not its `main`, which would end Ctrl-C without a word.
@@ -99,7 +99,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
 
 
 def _like_ctrl_c(number: int, _frame: FrameType | None) -> NoReturn:
-    """Give the study up and clean away what is half done; a cluster may send SIGTERM twice."""
+    """Return the study up and clean away what is half done; a cluster may send SIGTERM twice."""
     signal.signal(number, signal.SIG_IGN)
     leave_the_terminal(number)
     raise KeyboardInterrupt

@@ -39,7 +39,7 @@ def measure(contestants: Sequence[Contestant], seeds: int, task: dict[str, Any])
 
 
 def summarise(accuracies: Accuracies) -> list[list[str]]:
-    """Give a line for each contestant, with the first one's lead over it under the same seed."""
+    """Return a line for each contestant, with the first one's lead over it under the same seed."""
     (home, of_home), *_ = accuracies.items()
     lines = []
     for name, of_peer in accuracies.items():

@@ -177,10 +177,10 @@ def _choices(by_set: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _lost(rows: Sequence[dict[str, Any]]) -> tuple[list[float], float]:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     worth = np.array([row["test_errors"] for row in rows], float)
     among = min(OF, len(rows))
-    drawn = np.array([dice.choice(len(rows), among, replace=False) for _ in range(CHOICES)])
+    drawn = np.array([rng.choice(len(rows), among, replace=False) for _ in range(CHOICES)])
     least = worth[drawn].min(axis=1)
     chosen = [_signal(rows, weight)[drawn].argmin(axis=1) for weight in WEIGHTS]
     made = [worth[np.take_along_axis(drawn, each[:, None], 1)[:, 0]] for each in chosen]

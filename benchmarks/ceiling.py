@@ -81,7 +81,7 @@ def _now(compute: Compute) -> float:
 def one_stage(
     size: int, epochs: int, batch: int = 32, *, backbone: str, weights: str = "pretrained"
 ) -> Schedule:
-    """Give a schedule of one stage, with all that costs time switched on."""
+    """Return a schedule of one stage, with all that costs time switched on."""
     stage = Stage(
         image_size=size,
         batch_size=batch,

@@ -70,13 +70,13 @@ class World:
     tables: NDArray[np.float32]
 
     @classmethod
-    def drawn(cls, dice: np.random.Generator, photos: int, trials: int, spread: float) -> "World":
+    def drawn(cls, rng: np.random.Generator, photos: int, trials: int, spread: float) -> "World":
         """Draw one whose trials differ by `spread`, in probits."""
         labels = np.arange(photos) % 2
-        quality = norm.ppf(ACCURACY) * np.sqrt(2) + dice.normal(0, spread, trials)
-        luck = np.sqrt(0.7) * dice.normal(size=(trials, 1, photos))
-        luck = luck + np.sqrt(0.3) * dice.normal(size=(trials, EPOCHS, photos))
-        found = quality[:, None, None] + dice.normal(size=photos) + luck
+        quality = norm.ppf(ACCURACY) * np.sqrt(2) + rng.normal(0, spread, trials)
+        luck = np.sqrt(0.7) * rng.normal(size=(trials, 1, photos))
+        luck = luck + np.sqrt(0.3) * rng.normal(size=(trials, EPOCHS, photos))
+        found = quality[:, None, None] + rng.normal(size=photos) + luck
         return cls(labels, quality, _tables(labels, found.reshape(-1, photos)))
 
     @property
@@ -102,11 +102,11 @@ class World:
             read=lambda epochs: self.tables[[column for column, _ in epochs]],
         )
 
-    def new(self, dice: np.random.Generator, columns: Sequence[int]) -> "World":
+    def new(self, rng: np.random.Generator, columns: Sequence[int]) -> "World":
         """Draw new photos, and what these epochs of different trials, which may recur, say."""
-        labels, ease = np.arange(NEW) % 2, dice.normal(size=NEW)
+        labels, ease = np.arange(NEW) % 2, rng.normal(size=NEW)
         said = {
-            column: self.quality[column // EPOCHS] + ease + dice.normal(size=NEW)
+            column: self.quality[column // EPOCHS] + ease + rng.normal(size=NEW)
             for column in dict.fromkeys(columns)
         }
         tables = _tables(labels, np.stack([said[column] for column in columns]))
@@ -138,16 +138,16 @@ def _gains(
 ) -> str:
     rows = []
     for photos, trials, spread in product(given.photos, given.trials, given.spread):
-        dice = np.random.default_rng(given.seed)
-        worlds = (World.drawn(dice, photos, trials, spread) for _ in range(given.worlds))
-        found = [measured(world, dice) for world in worlds]
+        rng = np.random.default_rng(given.seed)
+        worlds = (World.drawn(rng, photos, trials, spread) for _ in range(given.worlds))
+        found = [measured(world, rng) for world in worlds]
         rows.append([str(photos), str(trials), f"{spread:g}", *_summed(found, 100)])
         say(" ".join(rows[-1]))
     errors = ("as found", "cross-fitted", "gain")
     return markdown(("photos", "trials", "spread", *errors, "interval holds, %"), rows)
 
 
-def _soup(world: World, dice: np.random.Generator) -> tuple[float, ...]:
+def _soup(world: World, rng: np.random.Generator) -> tuple[float, ...]:
     """Return by how much three figures are too high, and whether the gain's interval holds."""
     could, labels, metric = world.choosable(), world.labels, Metric.ACCURACY
     (kept,) = could.kept(np.ones((len(labels), 1), np.float32))
@@ -157,7 +157,7 @@ def _soup(world: World, dice: np.random.Generator) -> tuple[float, ...]:
     many, single = held_out(metric, labels, folds, [(len(kept), mean)] * len(folds))
     predicted = of_predictions(could, kept, metric)
     found = corrected(compare(metric, labels, [many], [single]), *predicted)
-    new = world.new(dice, [kept[i][0] for i in chosen])
+    new = world.new(rng, [kept[i][0] for i in chosen])
     everyone = range(len(chosen))
     truth = score(metric, new.labels, _mean_weights(new.tables, everyone))
     gain = truth - score(metric, new.labels, new.tables[0])
@@ -172,14 +172,14 @@ def _mean_weights(tables: NDArray[np.float32], members: Sequence[int]) -> NDArra
     return found
 
 
-def _ensemble(world: World, dice: np.random.Generator) -> tuple[float, ...]:
+def _ensemble(world: World, rng: np.random.Generator) -> tuple[float, ...]:
     """Return by how much three figures are too high, and whether the gain's interval holds."""
     could, labels = world.choosable(), world.labels
     (kept,) = could.kept(np.ones((len(labels), 1), np.float32))
     tables = could.read(kept)
     chosen = greedy(tables, labels, MEMBERS)
     found = cross_fitted(could, MEMBERS, Metric.ACCURACY)
-    new = world.new(dice, [kept[i][0] for i in (*chosen, 0)])
+    new = world.new(rng, [kept[i][0] for i in (*chosen, 0)])
     many, single = (
         score(Metric.ACCURACY, new.labels, table)
         for table in (new.tables[:-1].mean(axis=0), new.tables[-1])
@@ -194,9 +194,9 @@ def costs(given: argparse.Namespace) -> str:
     """Set what a choice by cost and its rule are said to cost beside the truth, in percent."""
     rows = []
     for photos, trials, spread in product(given.photos, given.trials, given.spread):
-        dice = np.random.default_rng(given.seed)
+        rng = np.random.default_rng(given.seed)
         found = np.array(
-            [_cost(World.drawn(dice, photos, trials, spread), dice) for _ in range(given.worlds)]
+            [_cost(World.drawn(rng, photos, trials, spread), rng) for _ in range(given.worlds)]
         )
         truth = found[:, 0].mean()
         errors = [(*(told - true for told in rest[:-1]), rest[-1]) for true, *rest in found]
@@ -207,7 +207,7 @@ def costs(given: argparse.Namespace) -> str:
     return markdown((*header, "choice and rule", "interval holds, %"), rows)
 
 
-def _cost(world: World, dice: np.random.Generator) -> tuple[float, ...]:
+def _cost(world: World, rng: np.random.Generator) -> tuple[float, ...]:
     """Return the true cost, three figures for it, and whether the last one's interval holds it."""
     goal, labels, trials = Goal(DEAR), world.labels, world.trials
     stored = [
@@ -222,7 +222,7 @@ def _cost(world: World, dice: np.random.Generator) -> tuple[float, ...]:
     (best_of_all,) = winners(np.ones((1, len(labels)), np.bool_))
     table = world.tables[best_of_all]
     found = operate(labels, table, goal, chosen=lambda inside: list(world.tables[winners(inside)]))
-    new = world.new(dice, [int(best_of_all)])
+    new = world.new(rng, [int(best_of_all)])
     true = goal.priced.prices(new.labels, found.decision.decide(new.tables[0])).mean()
     low, high = found.cost_interval
     rule_alone = operate(labels, table, goal).cost
@@ -242,9 +242,9 @@ def _summed(found: Sequence[tuple[float, ...]], unit: float) -> list[str]:
 def speed(given: argparse.Namespace) -> str:
     """Time the honest number by each criterion; the median of `TIMES`."""
     m, n, c = given.candidates, given.photos, given.classes
-    dice = np.random.default_rng(0)
-    labels = dice.integers(0, c, n)
-    probabilities = dice.dirichlet(np.ones(c), (m, n)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, c, n)
+    probabilities = rng.dirichlet(np.ones(c), (m, n)).astype(np.float32)
     probabilities[:, np.arange(n), labels] += 0.3
     probabilities /= probabilities.sum(axis=2, keepdims=True)
     candidates = Candidates(

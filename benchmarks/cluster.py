@@ -61,7 +61,7 @@ class Work:
     schedule: Schedule
 
     def seconds(self, engine: Engine, count: int) -> float:
-        """Give the seconds that an engine takes for so many stage runs."""
+        """Return the seconds that an engine takes for so many stage runs."""
         with tempfile.TemporaryDirectory(prefix="encore-bench-") as folder:
             began = time.perf_counter()
             for number in range(count):

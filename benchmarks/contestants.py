@@ -64,7 +64,7 @@ NAMES = [contestant.name for contestant in CONTESTANTS]
 
 
 def present(names: Sequence[str]) -> list[Contestant]:
-    """Give those that can run, in the order of `names`, and name the others."""
+    """Return those that can run, in the order of `names`, and name the others."""
     by_name = {contestant.name: contestant for contestant in CONTESTANTS}
     found = []
     for contestant in map(by_name.__getitem__, names):
@@ -78,7 +78,7 @@ def present(names: Sequence[str]) -> list[Contestant]:
 
 
 def rotated(contestants: Sequence[Competitor], turn: int) -> list[Competitor]:
-    """Give another one the first place each turn: who runs when must not decide."""
+    """Return another one the first place each turn: who runs when must not decide."""
     first = turn % len(contestants)
     return [*contestants[first:], *contestants[:first]]
 
@@ -89,14 +89,14 @@ def say(sentence: str) -> None:
 
 
 def surroundings() -> dict[str, str]:
-    """Give the versions and the cores, without which no number means anything."""
+    """Return the versions and the cores, without which no number means anything."""
     packages = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy")
     versions = {package: version(package) for package in packages if find_spec(_module(package))}
     return {"python": python_version(), **versions, "cores": str(usable_cpus())}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Give a table in markdown."""
+    """Return a table in markdown."""
     lines = (header, ["---"] * len(header), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -79,15 +79,15 @@ def cells() -> Iterator[Cell]:
 def simulate(cell: Cell, worlds: int) -> dict[str, float]:
     """Choose in each world, and see whether the interval holds the truth."""
     statistics.REPEATS = ROUNDS if cell.candidates > 1 else 1
-    dice = np.random.default_rng(crc32(repr(cell).encode()))
+    rng = np.random.default_rng(crc32(repr(cell).encode()))
     each = np.arange(cell.candidates)
     trials = Trials(each, np.arange(cell.candidates + 1), each)
     whole = np.ones((cell.photos, 1), np.float32)
     labels = (np.arange(cell.photos) < cell.few).astype(np.int64)
     found = []
     for _ in range(worlds):
-        quality = ndtri(cell.accuracy) * np.hypot(HARD, 1) + dice.normal(0, SPREAD, len(each))
-        scorer = _scorer(cell, labels, quality, dice)
+        quality = ndtri(cell.accuracy) * np.hypot(HARD, 1) + rng.normal(0, SPREAD, len(each))
+        scorer = _scorer(cell, labels, quality, rng)
         chosen = int(choose(scorer.within(whole), trials, By.MAX)[0])
         told = honest_number(scorer, chooser(scorer, trials, By.MAX), chosen)
         truth = _truth(cell, float(quality[chosen]))
@@ -105,11 +105,11 @@ def simulate(cell: Cell, worlds: int) -> dict[str, float]:
 
 
 def _scorer(
-    cell: Cell, labels: NDArray[np.int64], quality: NDArray[np.float64], dice: np.random.Generator
+    cell: Cell, labels: NDArray[np.int64], quality: NDArray[np.float64], rng: np.random.Generator
 ) -> Scorer:
     """Let candidates of such quality answer photos, of which some are hard for all of them."""
     shape = (len(quality), len(labels))
-    ease = quality[:, None] - dice.normal(0, HARD, len(labels)) + dice.normal(size=shape)
+    ease = quality[:, None] - rng.normal(0, HARD, len(labels)) + rng.normal(size=shape)
     second = expit(2 * np.where(labels == 1, ease, -ease)).astype(np.float32)
     candidates = Candidates(
         labels=labels,

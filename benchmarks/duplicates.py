@@ -153,7 +153,7 @@ def _layouts(paths: Sequence[Path]) -> list[Shown]:
 
 
 def _found(shown: Sequence[Shown]) -> list[tuple[int, int, Pair]]:
-    """Give the pairs that are found, by index."""
+    """Return the pairs that are found, by index."""
     photos = [
         Photo(f"{index:06}", 0, Split.TRAIN, each.print.sha256, 1)
         for index, each in enumerate(shown)
@@ -167,7 +167,7 @@ def _found(shown: Sequence[Shown]) -> list[tuple[int, int, Pair]]:
 
 
 def quality(given: argparse.Namespace) -> str:
-    """Plant copies and look-alikes; give the table of what is found of each kind."""
+    """Plant copies and look-alikes; return the table of what is found of each kind."""
     paths = sorted(path for path in given.data.rglob("*") if path.is_file())[given.half :: 2]
     originals = _planted(paths, lambda photo, _: photo, 0)
     known = {(one, other) for one, other, _ in _found(originals)}
@@ -271,7 +271,7 @@ def _random(draw: Draw, n: int) -> NDArray[np.uint64]:
 
 
 def _clustered(draw: Draw, n: int) -> NDArray[np.uint64]:
-    """Give clusters of ten hashes around centres, each with a few bits changed."""
+    """Return clusters of ten hashes around centres, each with a few bits changed."""
     flips = np.zeros(n, np.uint64)
     for _ in range(2):
         flips |= np.uint64(1) << draw.integers(0, 64, n, np.uint64)

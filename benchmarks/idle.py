@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
-    """Measure; give the table and what it was made of."""
+    """Measure; return the table and what it was made of."""
     found = {
         strategy: measure(strategy, given.slots, given.seconds, given.trials)
         for strategy in ("forecast", "independent")

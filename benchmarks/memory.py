@@ -47,7 +47,7 @@ class PeakMemory:
 
 
 def family_mb() -> float:
-    """Give the memory of this process and all its descendants, in millions of bytes."""
+    """Return the memory of this process and all its descendants, in millions of bytes."""
     kibibytes = sum(_proportional(pid) for pid in _family("self"))
     return kibibytes * 1024 / 1e6
 

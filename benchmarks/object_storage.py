@@ -45,7 +45,7 @@ def serve(line: Connection) -> None:
 
 @contextmanager
 def server() -> Iterator[tuple[Connection, str]]:
-    """Give a line to a server, and its bucket; the environment then names it."""
+    """Return a line to a server, and its bucket; the environment then names it."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=serve, args=(theirs,), daemon=True)
@@ -60,14 +60,14 @@ def server() -> Iterator[tuple[Connection, str]]:
 
 
 def spoil(line: Connection, share: float) -> tuple[int, int]:
-    """Have a share of requests fail from now on; give how many were asked and spoiled so far."""
+    """Have a share of requests fail from now on; return how many were asked and spoiled so far."""
     line.send(share)
     counts: tuple[int, int] = line.recv()
     return counts
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Give the seconds that some work takes, and what came of it."""
+    """Return the seconds that some work takes, and what came of it."""
     began = time.perf_counter()
     done = work()
     return time.perf_counter() - began, done

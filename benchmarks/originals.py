@@ -13,7 +13,7 @@ QUALITY = 90
 
 
 def make_originals(source: Path, target: Path, *, width: int = WIDTH) -> Path:
-    """Make an original of each `source/{train,val}/CLASS/*` under `target`, and give `target`.
+    """Make an original of each `source/{train,val}/CLASS/*` under `target`, and return `target`.
 
     What is already there stays, so a complete folder costs a listing.
     """

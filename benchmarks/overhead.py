@@ -99,7 +99,7 @@ class Overhead:
 
 @contextmanager
 def _engine(slots: int) -> Iterator[tuple[Engine, Clocked | None]]:
-    """Give an engine whose workers are awake: starting them is no cost of a trial."""
+    """Return an engine whose workers are awake: starting them is no cost of a trial."""
     recipe = StampedRecipe(0.0, None)
     if slots == 1:
         trainer = Clocked(recipe())
@@ -169,7 +169,7 @@ def _steps(url: str) -> list[int]:
 
 
 def bare_optuna(folder: Path, sampler: str, steps: Sequence[int], journal: str) -> float:
-    """Give the seconds that Optuna takes for as much asking, reporting and telling.
+    """Return the seconds that Optuna takes for as much asking, reporting and telling.
 
     Either as Optuna opens a file by itself, or as Encore does: with a write-ahead log and fewer
     syncs, which is quicker.
@@ -199,7 +199,7 @@ def bare_optuna(folder: Path, sampler: str, steps: Sequence[int], journal: str) 
 
 
 def record_seconds(photos: int, classes: int, count: int) -> list[float]:
-    """Give the seconds that recording an epoch takes, each time."""
+    """Return the seconds that recording an epoch takes, each time."""
     trainer = SyntheticTrainer(np.arange(photos) % classes, classes)
     schedule = suggest_schedule(AnyOf(0), PHOTO_SPACE, "random").prefixes()[0]
     with TemporaryDirectory(prefix="encore-bench-") as name:
@@ -222,7 +222,7 @@ def record_seconds(photos: int, classes: int, count: int) -> list[float]:
 
 
 def profiled(trials: int, strategy: str, sampler: str, lines: int = 45) -> str:
-    """Give the functions in which a search spends its time, those below them included."""
+    """Return the functions in which a search spends its time, those below them included."""
     profile = cProfile.Profile()
     measure(1, strategy, sampler, trials, ["wal"], profile)
     text = io.StringIO()
@@ -244,7 +244,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
-    """Measure; give the tables and what they were made of."""
+    """Measure; return the tables and what they were made of."""
     if given.profile:
         text = profiled(given.trials[0], given.strategies[0], given.samplers[0])
         return text, {"profile": text}

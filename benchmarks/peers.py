@@ -25,7 +25,7 @@ from study.searching.optuna_storage import optuna_storage
 
 
 def optimize(seconds: float, trials: int, jobs: int, sampler: str) -> tuple[float, Gaps]:
-    """Let Optuna run the same trials on a file; give the seconds in all, and its slots' gaps."""
+    """Let Optuna run the same trials on a file; return the seconds in all, and its slots' gaps."""
     with TemporaryDirectory(prefix="encore-bench-") as name:
         folder = Path(name)
         stamps = folder / "stamps"
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
-    """Measure; give the tables and what they were made of."""
+    """Measure; return the tables and what they were made of."""
     contestants = sharing.WITH_JOBS | _ray()
     runs = sharing.measure(
         sharing.ground_of(given), contestants, given.trials, range(given.repetitions)

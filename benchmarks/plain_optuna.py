@@ -24,14 +24,14 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """Give a sampler, set as Encore sets it: `group`, since stages come in varying number."""
+    """Return a sampler, set as Encore sets it: `group`, since stages come in varying number."""
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(group=True, seed=seed)
 
 
 def in_memory(sampler: str, seed: int, *, asha: str | None) -> optuna.Study:
-    """Give a study that is kept nowhere; `asha` says what a step is, an epoch or a stage."""
+    """Return a study that is kept nowhere; `asha` says what a step is, an epoch or a stage."""
     pruner = optuna.pruners.NopPruner()
     if asha == "epoch":
         pruner = optuna.pruners.SuccessiveHalvingPruner()
@@ -90,7 +90,7 @@ class PlainLoop:
 def train_alone(
     trainer: Trainer, schedule: Schedule, seed: int, folder: Path
 ) -> Iterator[tuple[int, EpochMetrics]]:
-    """Train all stages of a schedule; give each epoch with its stage's position."""
+    """Train all stages of a schedule; yield each epoch with its stage's position."""
     start: Path | None = None
     for position, prefix in enumerate(schedule.prefixes()):
         if start is not None and prefix.stages[-1].start_from == "best":

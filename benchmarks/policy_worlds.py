@@ -132,11 +132,11 @@ def _along(value: float, low: float, high: float) -> float:
 class Effects:
     """A random function over stages: mean 0 and standard deviation 1 over `usual` ones."""
 
-    def __init__(self, dice: np.random.Generator, usual: Array, best: Array) -> None:
+    def __init__(self, rng: np.random.Generator, usual: Array, best: Array) -> None:
         n = usual.shape[1]
-        self._best, self._strength = best, dice.gamma(0.7, size=n)
-        self._pairs = dice.integers(n, size=(4, 2))
-        self._together = dice.normal(0, 1, 4)
+        self._best, self._strength = best, rng.gamma(0.7, size=n)
+        self._pairs = rng.integers(n, size=(4, 2))
+        self._together = rng.normal(0, 1, 4)
         self._mean, self._sd = 0.0, 1.0
         found = self(usual)
         self._mean, self._sd = float(found.mean()), float(found.std())
@@ -177,25 +177,25 @@ class World:
         self.scenario, self.number = scenario, number
         self._levels: dict[tuple[Schedule, int], Level] = {}
         self._results: dict[tuple[Schedule, int], Result] = {}
-        dice = np.random.default_rng([20261128, number])
-        drawn = islice(anywhere(scenario.space, WEIGHTS, dice), 200)
+        rng = np.random.default_rng([20261128, number])
+        drawn = islice(anywhere(scenario.space, WEIGHTS, rng), 200)
         tuned = (s for each in drawn for s in each.stages if s.train is Train.NETWORK)
         usual = described(tuned)
-        self._worth = Effects(dice, usual, self._best(dice))
-        self._trap = Effects(dice, usual, dice.random(len(SCALES)))
-        self._said = Effects(dice, usual, dice.random(len(SCALES)))
-        self._centre, self._keeps = dice.normal(scenario.usual, 0.15), dice.uniform(0.6, 0.9)
-        self._by_place = dice.normal(0, 0.1, (12, len(SCALES)))
-        self._of_probes, self._by_size = PROBED * dice.uniform(0.5, 1.5), dice.normal(0.05, 0.05)
-        self._ease = dice.normal(size=2000)
+        self._worth = Effects(rng, usual, self._best(rng))
+        self._trap = Effects(rng, usual, rng.random(len(SCALES)))
+        self._said = Effects(rng, usual, rng.random(len(SCALES)))
+        self._centre, self._keeps = rng.normal(scenario.usual, 0.15), rng.uniform(0.6, 0.9)
+        self._by_place = rng.normal(0, 0.1, (12, len(SCALES)))
+        self._of_probes, self._by_size = PROBED * rng.uniform(0.5, 1.5), rng.normal(0.05, 0.05)
+        self._ease = rng.normal(size=2000)
 
-    def _best(self, dice: np.random.Generator) -> Array:
+    def _best(self, rng: np.random.Generator) -> Array:
         """Draw where the optimum lies: mostly near one of the portfolio's, the first above all."""
         chances = 1 / np.arange(1, len(PORTFOLIO) + 1)
-        chosen = dice.choice(len(PORTFOLIO), p=chances / chances.sum())
+        chosen = rng.choice(len(PORTFOLIO), p=chances / chances.sum())
         (near,) = described(PORTFOLIO[chosen].stages[-1:])
-        somewhere, jitter = dice.random(len(near)), dice.normal(0, 0.15, len(near))
-        if dice.random() < 0.2 and not self.scenario.poor:
+        somewhere, jitter = rng.random(len(near)), rng.normal(0, 0.15, len(near))
+        if rng.random() < 0.2 and not self.scenario.poor:
             return np.asarray(somewhere)
         return np.asarray(np.clip((1 - near if self.scenario.poor else near) + jitter, 0, 1))
 
@@ -208,7 +208,7 @@ class World:
     def ceiling(self) -> float:
         """The truth, luck apart, of the best of many schedules."""
         drawn = islice(
-            anywhere(self.scenario.space, WEIGHTS, self._dice(PROBES[0], 0, "ceiling")), 500
+            anywhere(self.scenario.space, WEIGHTS, self._rng(PROBES[0], 0, "ceiling")), 500
         )
         return float(ndtr(max(self._level(each, 0).shown for each in (*PORTFOLIO, *drawn))))
 
@@ -219,23 +219,23 @@ class World:
         return self._results[prefix, seed]
 
     def _result(self, prefix: Schedule, seed: int) -> Result:
-        level, dice = self._level(prefix, seed), self._dice(prefix, seed, "seen")
+        level, rng = self._level(prefix, seed), self._rng(prefix, seed, "seen")
         reached = level.shown + level.luck
-        accuracy, loss = self._seen(reached, self._ease[: self.scenario.photos], dice)
+        accuracy, loss = self._seen(reached, self._ease[: self.scenario.photos], rng)
         (said,) = self._said(described(prefix.stages[-1:]))
         loss *= math.exp(SAID * said)
-        seconds = self._pace(prefix.stages[-1]) * math.exp(dice.normal(0, 0.05))
-        raw = loss * math.exp(dice.normal(0, RAW))
+        seconds = self._pace(prefix.stages[-1]) * math.exp(rng.normal(0, 0.05))
+        raw = loss * math.exp(rng.normal(0, RAW))
         return Result(float(ndtr(reached)), accuracy, loss, raw, seconds)
 
     def elsewhere(self, prefix: Schedule, seed: int, photos: int = 309) -> float:
         """Return the accuracy on photos that took no part."""
-        level, dice = self._level(prefix, seed), self._dice(prefix, seed, "elsewhere")
-        return self._seen(level.shown + level.luck, self._ease[-photos:], dice)[0]
+        level, rng = self._level(prefix, seed), self._rng(prefix, seed, "elsewhere")
+        return self._seen(level.shown + level.luck, self._ease[-photos:], rng)[0]
 
-    def _seen(self, reached: float, ease: Array, dice: np.random.Generator) -> tuple[float, float]:
+    def _seen(self, reached: float, ease: Array, rng: np.random.Generator) -> tuple[float, float]:
         """Return the accuracy and the loss at the best temperature."""
-        own = dice.normal(0, OWN, len(ease))
+        own = rng.normal(0, OWN, len(ease))
         margins = reached * math.sqrt(1 + OWN**2) + ease + own
         tempered = np.geomspace(0.5, 6, 16)[:, None] * margins
         loss = np.logaddexp(0, -tempered).mean(axis=1).min()
@@ -260,7 +260,7 @@ class World:
         begun = start.kept if start else self._centre + UNTRAINED
         reached = aim + (begun - aim) * 0.5 ** (stage.epochs * stage.min_steps / HALF_WAY)
         own, inherited = (
-            LUCK * self._dice(prefix, seed, "luck").normal(),
+            LUCK * self._rng(prefix, seed, "luck").normal(),
             start.luck if start else 0,
         )
         if inherited:
@@ -274,7 +274,7 @@ class World:
             return 2 * pixels
         return 10 * pixels * stage.epochs * stage.min_steps / 48 * (1 - stage.frozen / 2) / 0.75
 
-    def _dice(self, prefix: Schedule, seed: int, what: str) -> np.random.Generator:
+    def _rng(self, prefix: Schedule, seed: int, what: str) -> np.random.Generator:
         name = zlib.crc32(f"{prefix.digest} {seed} {what}".encode())
         return np.random.default_rng([self.number, name])
 

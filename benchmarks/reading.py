@@ -51,7 +51,7 @@ HEADER = (
 
 
 def _space(epochs: int) -> Space:
-    """Give a space so wide that hardly any two trials are alike, each of so many epochs."""
+    """Return a space so wide that hardly any two trials are alike, each of so many epochs."""
     rates = tuple(1e-4 * 1.05**step for step in range(80))
     lengths = (epochs // STAGES,)
     return Space(
@@ -196,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
-    """Measure; give the table and what it was made of.
+    """Measure; return the table and what it was made of.
 
     What a command costs beyond its start is its time less that of a study of one trial, in turns.
     """

@@ -25,7 +25,7 @@ TIMES = 3
 
 
 def written(storage: str, study: str, folder: Path) -> list[str]:
-    """Write a study's report; give the median seconds and the megabytes."""
+    """Write a study's report; return the median seconds and the megabytes."""
     file, times = folder / "report.html", []
     for _ in range(TIMES):
         began = time.perf_counter()

@@ -55,7 +55,7 @@ class VirtualEngine:
         self.slots = slots
         self.clock = Clock()
         self._trainer = SyntheticTrainer(LABELS, N_CLASSES)
-        self._dice = np.random.default_rng(0)
+        self._rng = np.random.default_rng(0)
         self._running: dict[str, Running] = {}
         self._next: list[tuple[float, int, str]] = []
         self._order = count()
@@ -88,12 +88,12 @@ class VirtualEngine:
         """Hold nothing."""
 
     def _wait(self, key: str) -> None:
-        ends = self._now + self._dice.uniform(0.5, 1.5)
+        ends = self._now + self._rng.uniform(0.5, 1.5)
         heapq.heappush(self._next, (ends, next(self._order), key))
 
 
 def search(slots: int, trials: int, sampler: str, profile: cProfile.Profile | None) -> list[str]:
-    """Search in so many virtual slots; give a row of the table."""
+    """Search in so many virtual slots; return a row of the table."""
     engine = VirtualEngine(slots)
     with (
         TemporaryDirectory(prefix="encore-bench-") as folder,

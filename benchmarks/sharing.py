@@ -126,7 +126,7 @@ WITH_JOBS: dict[str, Contestant] = {
 
 
 def ground_of(given: argparse.Namespace) -> Ground:
-    """Give what the command line asks to search."""
+    """Return what the command line asks to search."""
     if given.trainer == "real":
         return _real(given)
     labels = np.arange(1000) % 2
@@ -204,7 +204,7 @@ def best_within(name: str, runs: Sequence[Run]) -> list[float]:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Give the medians over the repetitions."""
+    """Return the medians over the repetitions."""
     rows = []
     for name in dict.fromkeys(run.contestant for run in runs):
         own = [run for run in runs if run.contestant == name]
@@ -238,7 +238,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
-    """Measure; give the table and what it was made of."""
+    """Measure; return the table and what it was made of."""
     names = dict.fromkeys([HOME, *given.contestants])
     chosen = {name: CONTESTANTS[name] for name in names}
     runs = measure(ground_of(given), chosen, given.trials, range(given.repetitions))

@@ -90,7 +90,7 @@ def gaps(folder: Path) -> Gaps:
 
 
 def spread(seconds: list[float]) -> list[str]:
-    """Give median, 95th percentile and maximum in milliseconds."""
+    """Return median, 95th percentile and maximum in milliseconds."""
     if len(seconds) < 2:
         return ["-"] * 3
     numbers = (median(seconds), quantiles(seconds, n=20, method="inclusive")[-1], max(seconds))

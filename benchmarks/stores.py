@@ -34,7 +34,7 @@ CLASSES = 5
 
 
 def record_seconds(url: str, name: str, photos: int, records: int, begin: float) -> list[float]:
-    """Give the seconds that recording an epoch takes, each time, from a moment on."""
+    """Return the seconds that recording an epoch takes, each time, from a moment on."""
     trainer = SyntheticTrainer(np.arange(photos) % CLASSES, CLASSES)
     schedule = suggest_schedule(AnyOf(0), PHOTO_SPACE, "random").prefixes()[0]
     store = Store(open_database(url))
@@ -55,7 +55,7 @@ def record_seconds(url: str, name: str, photos: int, records: int, begin: float)
 
 
 def measure(url: str, coordinators: int, given: argparse.Namespace) -> list[str]:
-    """Record in so many processes at once; give p50, p99 and epochs a second of all together."""
+    """Record in so many processes at once; return p50, p99 and epochs a second of all together."""
     begin = time.time() + 3 + coordinators  # so long, at most, they take to be there
     with ProcessPoolExecutor(coordinators, get_context("spawn")) as pool:
         asked = [

@@ -57,7 +57,7 @@ class World:
         self.size_bonus = draw.uniform(0.01, 0.03)
 
     def skill(self, schedule: Schedule, epochs: int) -> float:
-        """Give the accuracy to expect after `epochs` of the last stage, luck apart."""
+        """Return the accuracy to expect after `epochs` of the last stage, luck apart."""
         left, strain = 0.5, 0.0
         before: Stage | None = None
         for position, stage in enumerate(schedule.stages):
@@ -82,12 +82,12 @@ class World:
         return min(0.9, PACE * fit) * (1 - math.exp(-epochs / wait))
 
     def _floor(self, stage: Stage, strain: float) -> float:
-        """Give the error that no training at this stage gets below."""
+        """Return the error that no training at this stage gets below."""
         reach = self.size_bonus * math.log2(stage.image_size / 64)
         return max(0.01, 0.06 - reach + strain)
 
     def _strain(self, stage: Stage, epochs: int) -> float:
-        """Give how much worse a stage leaves what those after it can reach."""
+        """Return how much worse a stage leaves what those after it can reach."""
         spoilt = TRAP * max(0.0, math.log10(stage.lrs[-1]) - self.harmless_lr)
         learnt = 0.003 * epochs if stage.crop.value == "no" else 0.001 * epochs
         return spoilt + learnt * (1.5 if isinstance(stage.dropout, float) else 1.0)
@@ -103,7 +103,7 @@ class SurfaceTrainer(SyntheticTrainer):
         self._difficulty = (np.random.default_rng(0).permutation(n) + 0.5) / n
 
     def score(self, schedule: Schedule, seed: int, epoch: int) -> float:
-        """Give the accuracy after an epoch of the last stage, luck included."""
+        """Return the accuracy after an epoch of the last stage, luck included."""
         place = (seed, zlib.crc32(schedule.digest.encode()), epoch)
         luck = np.random.default_rng(place).normal(0, LUCK)
         return float(np.clip(self.world.skill(schedule, epoch) + luck, 0.0, 1.0))
@@ -138,7 +138,7 @@ class AnyOf:
 
 
 def foretelling(world: int, space: Space = PHOTO_SPACE, count: int = 400) -> Pairs:
-    """Give (score after a stage, later score) of random schedules, under one seed.
+    """Return (score after a stage, later score) of random schedules, under one seed.
 
     By (stage, later stage), counted from 1; the later one is the next, or the last: 0.
     """

@@ -103,7 +103,7 @@ class Laps:
 
 
 def command_line(description: str) -> argparse.ArgumentParser:
-    """Give the parser that all contestants share."""
+    """Return the parser that all contestants share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="a folder {train,val}/CLASS/*")
     parser.add_argument("--size", type=int, default=64, help="pixels of the square")

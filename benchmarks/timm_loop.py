@@ -19,7 +19,7 @@ Loader = DataLoader[Any]
 
 
 def loaders(task: Task) -> tuple[Loader, Loader]:
-    """Give the loaders of training and validation; mean 0 and std 1: the network normalises.
+    """Return the loaders of training and validation; mean 0 and std 1: the network normalises.
 
     The validation sees the whole middle square (crop_pct=1), as it does with the others.
     """

@@ -101,7 +101,7 @@ def _try(
 
 
 def summarise(runs: Sequence[Run]) -> list[Row]:
-    """Give a row for each size and contestant, in the order of the first round."""
+    """Return a row for each size and contestant, in the order of the first round."""
     timed = [run for run in runs if run.round is not None]
     pairs = dict.fromkeys((run.size, run.contestant) for run in timed)
     return [_row(size, name, runs) for size, name in pairs]
@@ -124,7 +124,7 @@ def _row(size: int, name: str, runs: Sequence[Run]) -> Row:
 
 
 def _speeds(size: int, name: str, runs: Sequence[Run]) -> dict[int, float]:
-    """Give the images per second in each round."""
+    """Return the images per second in each round."""
     return {
         run.round: run.outcome.images_per_second
         for run in runs

@@ -83,7 +83,7 @@ class Objective:
         self._best = 0.0
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Train one trial; give its best accuracy."""
+        """Train one trial; return its best accuracy."""
         schedule = suggest_schedule(Lists(trial), DIGITS_SPACE, "pretrained")
         torch.manual_seed(self._seed)
         network = build_network(schedule, self._classes, self._seed)

@@ -52,7 +52,7 @@ def split_digits(folder: Path) -> Path:
 
 
 def search(name: str, data: Path, trials: int, seed: int) -> tuple[Curve, float, int]:
-    """Search once; give the curve over seconds, the seconds in all, and the epochs trained."""
+    """Search once; return the curve over seconds, the seconds in all, and the epochs trained."""
     script, *flags = CONTESTANTS[name]
     began = time.time()
     task = {"--data": data, "--trials": trials, "--seed": seed, "--began": began}
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> tuple[str, Any]:
-    """Measure; give the table and what it was made of."""
+    """Measure; return the table and what it was made of."""
     names = [HOME, *(name for name in given.contestants if name != HOME)]
     runs: dict[str, list[tuple[Curve, float, int]]] = {name: [] for name in names}
     # The searches are programs: they find the packages where this one does.

@@ -46,7 +46,7 @@ def searching(
     made: type[Suggestions] = Suggestions,
     **settings: Any,
 ) -> Iterator[Coordinator]:
-    """Give a coordinator of a new study in `folder`; `settings` are named as flags are."""
+    """Return a coordinator of a new study in `folder`; `settings` are named as flags are."""
     url = f"sqlite:///{folder / 'encore.db'}"
     config = load_config(settings_of(storage=url, study=STUDY, metric=METRIC, **settings))
     store = Store(open_database(url))
@@ -105,7 +105,7 @@ class Counted:
 
 
 def spent_until(curve: Curve, target: float) -> float:
-    """Give what was spent when the best score first was `target`."""
+    """Return what was spent when the best score first was `target`."""
     return next(spent for spent, best in curve if best >= target)
 
 

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def encore(*arguments: str, **environment: str) -> str:
-    """Run a command of ours and give what it prints."""
+    """Run a command of ours and return what it prints."""
     command = [sys.executable, str(ROOT / "cli.py"), *arguments]
     print("+", shlex.join(["python", "cli.py", *arguments]), flush=True)
     began = time.time()

@@ -111,7 +111,7 @@ def change_one(connection: Connection, change: Update, what: str, row_id: int) -
 
 
 def settings(url: str) -> tuple[str, dict[str, Any]]:
-    """Give somebody else's `create_engine` what ours gets; the URL holds the password."""
+    """Return somebody else's `create_engine` what ours gets; the URL holds the password."""
     parsed = _parse(url)
     plain = url if parsed.drivername in _SQLITE else parsed.render_as_string(hide_password=False)
     return plain, _settings(parsed)

@@ -21,7 +21,7 @@ MARKER = ".encore-study"
 def settle(
     store: Store, storage: str, study: StudyRecord, say: Callable[[str], None]
 ) -> StudyRecord:
-    """Give a study that is about to be searched with a folder of its own; `say` tells of another.
+    """Return a study that is about to be searched with a folder of its own; `say` tells of another.
 
     Raises `RemoteUnusable` where its place under a URL is another study's.
     """

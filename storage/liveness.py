@@ -18,7 +18,7 @@ class Life(Enum):
 
 
 def born(pid: int) -> str | None:
-    """Give what tells a process from a later one with the same pid; None where unknown."""
+    """Return what tells a process from a later one with the same pid; None where unknown."""
     try:
         return f"{_where()}/{_stat(pid)[19]}"  # field 22 of proc(5): when it started, in ticks
     except OSError:
@@ -61,5 +61,5 @@ def _where() -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Give the fields of /proc/<pid>/stat from the third on: the second may hold anything."""
+    """Return the fields of /proc/<pid>/stat from the third on: the second may hold anything."""
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()

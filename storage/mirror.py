@@ -26,7 +26,7 @@ def mirror(
     wanted: Callable[[str], bool],
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Have `folder` hold what lies under a URL and is wanted, whole; give what was passed over.
+    """Have `folder` hold what lies under a URL and is wanted, whole; return what was passed over.
 
     `progress` gets (files there, files in all). Killed at any moment, it goes on from there.
     Raises `RemoteUnusable`.
@@ -87,7 +87,7 @@ def _bring(
 
 
 def _safe(names: Iterable[str]) -> set[str]:
-    """Give the names that are paths below a folder, and of which none is a folder of another."""
+    """Return the names that are paths below a folder, and of which none is a folder of another."""
     plain = {name for name in names if _is_plain(name)}
     folders = {name[:end] for name in plain for end, mark in enumerate(name) if mark == "/"}
     return plain - folders

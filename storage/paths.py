@@ -18,7 +18,7 @@ READ_WITHIN = 10.0
 
 
 def runs_folder(url: str) -> Path:
-    """Give the folder that holds the studies' files: the SQLite file's own, else `runs`.
+    """Return the folder that holds the studies' files: the SQLite file's own, else `runs`.
 
     A URL that is none is `open_database`'s to refuse, not this one's.
     """
@@ -43,7 +43,7 @@ def study_folder(storage: str, study: StudyRecord) -> Path:
 
 
 def vault_url(study: StudyRecord) -> str | None:
-    """Give the URL that a study's weights are kept under, if it is not this machine's folder.
+    """Return the URL that a study's weights are kept under, if it is not this machine's folder.
 
     It tells when the study began: studies of one name, of several databases, may share a bucket.
     """

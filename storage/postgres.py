@@ -53,7 +53,7 @@ _LOOK = "check the host and the port in --storage, and that the server runs"
 
 
 def connecting(url: URL) -> dict[str, Any]:
-    """Give `create_engine` what a server's connections need; what the URL says goes before."""
+    """Return `create_engine` what a server's connections need; what the URL says goes before."""
     own = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     return {"connect_args": own, "pool_pre_ping": True}
 

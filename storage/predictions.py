@@ -113,7 +113,7 @@ def _inflate(packed: bytes, size: int) -> bytes:
 
 
 def _class_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
-    """Give the smallest type, little-endian, that counts up to `classes`."""
+    """Return the smallest type, little-endian, that counts up to `classes`."""
     return np.dtype("<u1" if classes <= 2**8 else "<u2" if classes <= 2**16 else "<u4")
 
 

@@ -44,7 +44,7 @@ class Scores:
         self._engine.dispose()
 
     def ranking(self, study: StudyRecord) -> list[RankedTrial]:
-        """Give the trials by their best epoch, the best first, each with that epoch's weights.
+        """Return the trials by their best epoch, the best first, each with that epoch's weights.
 
         Complete trials are all there; pruned ones where their weights are kept.
         """
@@ -73,7 +73,7 @@ class Scores:
         return sorted(found, key=lambda ranked: _rank(study, ranked.trial))
 
     def ranks(self, study: StudyRecord) -> dict[int, tuple[float, float]]:
-        """Give how good each stage run's best epoch is (see `Metric.rank`), by its id."""
+        """Return how good each stage run's best epoch is (see `Metric.rank`), by its id."""
         return {run: rank for run, (rank, _) in self._bests(study).items()}
 
     def calibrated_losses(self, study: StudyRecord) -> dict[int, float]:
@@ -103,7 +103,7 @@ class Scores:
     def predictions(
         self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]
     ) -> StoredPredictions:
-        """Give an epoch's predictions; LookupError where the epoch was not recorded."""
+        """Return an epoch's predictions; LookupError where the epoch was not recorded."""
         query = select(PredictionsRow.form, PredictionsRow.blob).where(
             PredictionsRow.stage_run_id == stage_run_id, PredictionsRow.epoch == epoch
         )
@@ -144,7 +144,7 @@ class Scores:
         *,
         whole: bool = True,
     ) -> list[StoredPredictions]:
-        """Give the predictions of each (stage run, epoch); LookupError if one has none.
+        """Return the predictions of each (stage run, epoch); LookupError if one has none.
 
         If not `whole`, all probabilities but two are left out: of many epochs they fill the memory.
         """
@@ -156,7 +156,7 @@ class Scores:
     def readable_predictions(
         self, epochs: Sequence[Place], labels: NDArray[np.int64], *, whole: bool = True
     ) -> dict[Place, StoredPredictions]:
-        """Give the predictions of those (stage run, epoch) that have any which are not damaged."""
+        """Return the predictions of those (stage run, epoch) that have any, and undamaged."""
         found: dict[Place, StoredPredictions] = {}
         for start in range(0, len(epochs), CHUNK):
             for row in self._undamaged(epochs[start : start + CHUNK]):
@@ -222,7 +222,7 @@ class Scores:
         ]
 
     def looks(self, study_id: int) -> list[Look]:
-        """Give every look at the test photos, in that order."""
+        """Return every look at the test photos, in that order."""
         query = select(LookRow).where(LookRow.study_id == study_id).order_by(LookRow.id)
         return [rows.look(row) for row in self._all(query)]
 

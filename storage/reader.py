@@ -56,7 +56,7 @@ class Reader(Scores):
     # studies
 
     def study(self, name: str) -> StudyRecord:
-        """Give the study of that name; StudyNotFound names the ones that are there."""
+        """Return the study of that name; StudyNotFound names the ones that are there."""
         found = self._first(select(StudyRow).where(StudyRow.name == name))
         if found is None:
             place = f"there is no study {name!r} in {shown(self._engine.url)}"
@@ -67,12 +67,12 @@ class Reader(Scores):
         return rows.study(found)
 
     def studies(self) -> list[StudyRecord]:
-        """Give all studies, the most recently used first."""
+        """Return all studies, the most recently used first."""
         query = select(StudyRow).order_by(StudyRow.used_at.desc(), StudyRow.id.desc())
         return [rows.study(row) for row in self._all(query)]
 
     def owner(self, study_id: int) -> Owner | None:
-        """Give the process that searches the study, as its row says; None where none does."""
+        """Return the process that searches the study, as its row says; None where none does."""
         found = self._first(select(OwnerRow).where(OwnerRow.study_id == study_id))
         return None if found is None else rows.owner(found)
 
@@ -82,14 +82,14 @@ class Reader(Scores):
             return clock(connection)
 
     def manifest(self, digest: str) -> ManifestRecord:
-        """Give a manifest; LookupError where there is none of that digest."""
+        """Return a manifest; LookupError where there is none of that digest."""
         found = self._first(select(ManifestRow).where(ManifestRow.digest == digest))
         if found is None:
             raise LookupError(f"there is no manifest {digest}")
         return rows.manifest(found)
 
     def check(self, manifest_digest: str) -> dict[str, Any] | None:
-        """Give what the data gate found in a data set; None where it has not looked."""
+        """Return what the data gate found in a data set; None where it has not looked."""
         query = select(CheckRow.document).where(CheckRow.manifest_digest == manifest_digest)
         found = self._first(query)
         return None if found is None else dict(json.loads(found.document))
@@ -97,14 +97,14 @@ class Reader(Scores):
     # trials
 
     def trial(self, study_id: int, number: int) -> Trial:
-        """Give one trial; LookupError where the study has none of that number."""
+        """Return one trial; LookupError where the study has none of that number."""
         found = self._first(_trials(study_id).where(TrialRow.number == number))
         if found is None:
             raise LookupError(f"there is no trial {number} in the study")
         return rows.trial(found)
 
     def trials(self, study_id: int) -> list[Trial]:
-        """Give a study's trials in number order."""
+        """Return a study's trials in number order."""
         return [rows.trial(row) for row in self._all(_trials(study_id))]
 
     def count_trials(self, study_id: int) -> int:
@@ -113,25 +113,25 @@ class Reader(Scores):
         return int(found[0]) if found else 0
 
     def running_trials(self, study_id: int) -> list[Trial]:
-        """Give the trials that are not finished, in number order."""
+        """Return the trials that are not finished, in number order."""
         query = _trials(study_id).where(TrialRow.state == State.RUNNING)
         return [rows.trial(row) for row in self._all(query)]
 
     # stage runs
 
     def stage_run(self, study_id: int, key: str) -> StageRun | None:
-        """Give the study's stage run of that key, if it was ever begun."""
+        """Return the study's stage run of that key, if it was ever begun."""
         query = select(StageRunRow).where(StageRunRow.study_id == study_id, StageRunRow.key == key)
         found = self._first(query)
         return None if found is None else rows.stage_run(found)
 
     def stage_runs(self, study_id: int) -> list[StageRun]:
-        """Give a study's stage runs in the order they were begun."""
+        """Return a study's stage runs in the order they were begun."""
         query = select(StageRunRow).where(StageRunRow.study_id == study_id)
         return [rows.stage_run(row) for row in self._all(query.order_by(StageRunRow.id))]
 
     def stage_runs_of(self, trial_id: int) -> list[StageRun]:
-        """Give the stage runs a trial uses, in training order."""
+        """Return the stage runs a trial uses, in training order."""
         query = (
             select(StageRunRow)
             .join(TrialStageRow, TrialStageRow.stage_run_id == StageRunRow.id)
@@ -141,7 +141,7 @@ class Reader(Scores):
         return [rows.stage_run(row) for row in self._all(query)]
 
     def links(self, study_id: int) -> list[tuple[int, int, int]]:
-        """Give which stage runs trials use: (trial's number, position, stage run's id)."""
+        """Return which stage runs trials use: (trial's number, position, stage run's id)."""
         query = (
             select(TrialRow.number, TrialStageRow.position, TrialStageRow.stage_run_id)
             .join(TrialRow, TrialRow.id == TrialStageRow.trial_id)
@@ -150,7 +150,7 @@ class Reader(Scores):
         return [(row.number, row.position, row.stage_run_id) for row in self._all(query)]
 
     def seconds_by_trial(self, study_id: int) -> dict[int, float]:
-        """Give by trial number what its stage runs took, whichever trial had them trained."""
+        """Return by trial number what its stage runs took, whichever trial had them trained."""
         query = (
             select(TrialRow.number, func.sum(StageRunRow.seconds).label("seconds"))
             .join(TrialStageRow, TrialStageRow.trial_id == TrialRow.id)
@@ -163,20 +163,20 @@ class Reader(Scores):
     # epochs
 
     def epochs(self, stage_run_id: int) -> list[EpochRecord]:
-        """Give the epochs of a stage run in order."""
+        """Return the epochs of a stage run in order."""
         return self._epochs(StageRunRow.id == stage_run_id)
 
     def epochs_of_trial(self, trial_id: int) -> list[EpochRecord]:
-        """Give the epochs of all stages of a trial, in training order."""
+        """Return the epochs of all stages of a trial, in training order."""
         used = select(TrialStageRow.stage_run_id).where(TrialStageRow.trial_id == trial_id)
         return self._epochs(StageRunRow.id.in_(used))
 
     def epochs_of_study(self, study_id: int) -> list[EpochRecord]:
-        """Give the epochs of all stage runs of a study, stage run by stage run."""
+        """Return the epochs of all stage runs of a study, stage run by stage run."""
         return self._epochs(StageRunRow.study_id == study_id)
 
     def seconds_of_epochs(self, study_id: int) -> float:
-        """Give how long all epochs of a study took together."""
+        """Return how long all epochs of a study took together."""
         query = (
             select(func.sum(EpochRow.seconds))
             .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
@@ -188,16 +188,16 @@ class Reader(Scores):
     # checkpoints
 
     def checkpoints(self, study_id: int) -> list[Checkpoint]:
-        """Give all weights files of a study."""
+        """Return all weights files of a study."""
         return [rows.checkpoint(row) for row in self._all(_checkpoints(study_id))]
 
     def checkpoints_of(self, stage_run_id: int) -> list[Checkpoint]:
-        """Give the weights files of a stage run."""
+        """Return the weights files of a stage run."""
         query = select(CheckpointRow).where(CheckpointRow.stage_run_id == stage_run_id)
         return [rows.checkpoint(row) for row in self._all(query.order_by(CheckpointRow.kind))]
 
     def deletions(self, study_id: int) -> list[Deletion]:
-        """Give the weights files of a study that were deleted on purpose, in that order."""
+        """Return the weights files of a study that were deleted on purpose, in that order."""
         query = (
             select(DeletionRow)
             .join(StageRunRow, StageRunRow.id == DeletionRow.stage_run_id)
@@ -207,16 +207,16 @@ class Reader(Scores):
         return [rows.deletion(row) for row in self._all(query)]
 
     def deletions_of(self, stage_run_id: int) -> list[Deletion]:
-        """Give the weights files of a stage run that were deleted on purpose."""
+        """Return the weights files of a stage run that were deleted on purpose."""
         query = select(DeletionRow).where(DeletionRow.stage_run_id == stage_run_id)
         return [rows.deletion(row) for row in self._all(query.order_by(DeletionRow.id))]
 
     def known_paths(self, study_id: int) -> set[str]:
-        """Give the vault's paths that a checkpoint of the study points to."""
+        """Return the vault's paths that a checkpoint of the study points to."""
         return {row.path for row in self._all(_checkpoints(study_id))}
 
     def pending(self, study_id: int) -> list[Pending]:
-        """Give what may be in the vault without a row: a search was stopped in the midst of it."""
+        """Return what may be in the vault without a row: a search was stopped while it wrote."""
         mine = (NameRow.study_id == study_id, NameRow.pending)
         query = select(NameRow).where(*mine).order_by(NameRow.path)
         return [rows.pending(row) for row in self._all(query)]

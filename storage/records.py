@@ -45,7 +45,7 @@ class Kind(StrEnum):
 
 
 def stage_run_key(manifest_digest: str, prefix: Schedule, seed: int) -> str:
-    """Give the identity of the stage run that trains the last stage of `prefix`, in hexadecimal.
+    """Return the identity of the stage run that trains the last stage of `prefix`, in hexadecimal.
 
     Everything that decides the outcome is in it, so equal keys need to be trained only once.
     """
@@ -138,7 +138,7 @@ _schedule = lru_cache(maxsize=4096)(Schedule.from_json)
 
 
 def keys_of(manifest_digest: str, trials: Iterable[Trial]) -> set[str]:
-    """Give the keys of all stage runs that trials use or will use."""
+    """Return the keys of all stage runs that trials use or will use."""
     return {
         stage_run_key(manifest_digest, prefix, trial.seed)
         for trial in trials

@@ -76,7 +76,7 @@ def is_url(text: str) -> bool:
 
 
 def plain_url(url: str) -> str:
-    """Give a URL without a slash at its end; ValueError for one that cannot be used or stored."""
+    """Return a URL without a slash at its end; ValueError for one that cannot be used or stored."""
     shown = redact(url)
     if not is_url(url) or not url.isprintable():
         raise ValueError(f"this must be a URL like s3://bucket/prefix, got {shown!r}")

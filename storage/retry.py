@@ -45,7 +45,7 @@ class Patience:
         self._give_up_after = give_up_after
 
     def __call__(self, transaction: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """Give a transaction's result; `DatabaseUnusable` once waiting has taken too long."""
+        """Return a transaction's result; `DatabaseUnusable` once waiting has taken too long."""
         asked = partial(transaction, *given, **named)
         return self.either(asked, asked)
 

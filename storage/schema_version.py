@@ -36,7 +36,7 @@ OPTUNAS = frozenset(
 
 
 def current(connection: Connection) -> str | None:
-    """Give the database's revision, or None where it has no tables of ours."""
+    """Return the database's revision, or None where it has no tables of ours."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     # The table's name is a constant of ours.
@@ -45,7 +45,7 @@ def current(connection: Connection) -> str | None:
 
 
 def strangers(connection: Connection) -> list[str]:
-    """Give the tables that are neither ours nor Optuna's, which may be here first.
+    """Return the tables that are neither ours nor Optuna's, which may be here first.
 
     Many programs have an `alembic_version`, and what two of them write there ruins both.
     """

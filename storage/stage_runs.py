@@ -17,7 +17,7 @@ _NUMBERS = [column.name for column in EpochRow.__table__.columns if column.name 
 
 
 def begin(connection: Connection, trial: Trial, key: str, position: int) -> StageRun:
-    """Give the stage run of that key, new or as it is, and note that `trial` uses it."""
+    """Return the stage run of that key, new or as it is, and note that `trial` uses it."""
     same = (StageRunRow.study_id == trial.study_id, StageRunRow.key == key)
     found = connection.execute(select(StageRunRow).where(*same)).first()
     run = rows.stage_run(found) if found else _new(connection, trial, key, position)

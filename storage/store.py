@@ -145,7 +145,7 @@ class Store(Reader):
             ownership.heartbeat(connection, claim)
 
     def release(self, claim: Claim) -> None:
-        """Give the study up; nothing happens if the owner is somebody else."""
+        """Return the study up; nothing happens if the owner is somebody else."""
         with writing(self._engine) as connection:
             ownership.release(connection, claim)
 
@@ -207,7 +207,7 @@ class Store(Reader):
     # stage runs
 
     def begin_stage_run(self, trial: Trial, key: str, position: int) -> StageRun:
-        """Give the stage run of that key, new or as it is, and note that `trial` uses it."""
+        """Return the stage run of that key, new or as it is, and note that `trial` uses it."""
         with writing(self._engine) as connection:
             return stage_runs.begin(connection, trial, key, position)
 

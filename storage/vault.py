@@ -64,7 +64,7 @@ class Vault:
         """Where the owner's workspaces are, relative to `root`."""
 
     def workspace(self, key: str) -> Path:
-        """Give the folder where the stage run of that key keeps its files; make it if missing."""
+        """Return the folder where the stage run of that key keeps its files; make it if missing."""
         folder = self._workspace(key)
         before = self.root / _STAGES / folder.name  # an earlier Encore's
         if before.is_dir() and not folder.exists():
@@ -121,7 +121,7 @@ class Vault:
         return file
 
     def path(self, relative: str) -> Path:
-        """Give where a sealed file lies; ValueError for a path that leads out of the vault."""
+        """Return where a sealed file lies; ValueError for a path that leads out of the vault."""
         steps = PurePosixPath(relative)
         path = self.root / steps
         inside = path.resolve().is_relative_to(self.root.resolve())
@@ -248,13 +248,13 @@ class Vault:
 
 
 def _names(name: str) -> Iterator[str]:
-    """Give a name, and then others that look like it."""
+    """Return a name, and then others that look like it."""
     stem = name.removesuffix(SUFFIX)
     return chain([name], (f"{stem}_{number}{SUFFIX}" for number in count(2)))
 
 
 def appear(temporary: Path, path: Path) -> bool:
-    """Give a whole file its name; False if something has it already."""
+    """Return a whole file its name; False if something has it already."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -292,7 +292,7 @@ def _check_name(name: str) -> None:
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:
-    """Copy to a new file that is safely on the disk; give the SHA-256 and size of what it got."""
+    """Copy to a new file that is safely on the disk; return the SHA-256 and size of what it got."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while block := reader.read(_BLOCK):

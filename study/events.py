@@ -101,10 +101,10 @@ Listener = Callable[[Progress], None]
 
 
 def telling(listener: Listener, what: str) -> Callable[[int, int], None]:
-    """Give what tells a listener how far some work is."""
+    """Return what tells a listener how far some work is."""
     return lambda done, total: listener(Working(what, done, total))
 
 
 def noticing(listener: Listener) -> Callable[[str], None]:
-    """Give what tells a listener sentences."""
+    """Return what tells a listener sentences."""
     return lambda text: listener(Notice(text))

@@ -22,14 +22,14 @@ _TAGS = {
 
 
 def score_text(metric: Metric | Criterion, score: float | None) -> str:
-    """Give a score as people read it: shares in per cent, losses and costs as they are."""
+    """Return a score as people read it: shares in per cent, losses and costs as they are."""
     if score is None:
         return "-"
     return f"{100 * score:.2f}" if metric.higher_is_better else f"{score:.4f}"
 
 
 def time_text(seconds: float) -> str:
-    """Give a span of time as people say it."""
+    """Return a span of time as people say it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
@@ -55,18 +55,18 @@ def schedule_text(schedule: Schedule) -> str:
 
 
 def count_text(count: int, what: str) -> str:
-    """Give a number of things in words: "1 trial", "2,000 trials"."""
+    """Return a number of things in words: "1 trial", "2,000 trials"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def shown(path: Path) -> str:
-    """Give a path as a person in the current folder would write it."""
+    """Return a path as a person in the current folder would write it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def json_text(document: Any) -> str:
-    """Give one JSON document; records become objects, times ISO 8601."""
+    """Return one JSON document; records become objects, times ISO 8601."""
     return json.dumps(document, default=_plain, ensure_ascii=False, indent=2, allow_nan=False)
 
 

@@ -36,7 +36,7 @@ def searched_by() -> dict[str, str]:
 
 
 def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
-    """Give the command that was typed, fit for a shell, without the passwords of databases.
+    """Return the command that was typed, fit for a shell, without the passwords of databases.
 
     `words` and `all_words` are `sys.argv` and `sys.orig_argv`, which knows the interpreter, too.
     """
@@ -46,13 +46,13 @@ def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
 
 
 def typed(words: Sequence[str]) -> str:
-    """Give a command as it can be typed, without passwords: others get to read it."""
+    """Return a command as it can be typed, without passwords: others get to read it."""
     return shlex.join(map(redact_word, words))
 
 
 @cache
 def commit(folder: Path) -> str:
-    """Give the git commit that is checked out in a folder, with "+changes" if its source differs.
+    """Return the git commit that is checked out in a folder, with "+changes" if its source differs.
 
     Nothing where there is no git, or the folder is no checkout but lies in one.
     """

@@ -92,7 +92,7 @@ class StageTree:
         self._nodes[key].failed = True
 
     def reached(self, position: int) -> list[Node]:
-        """Give the stage runs that were trained to the boundary after stage `position`.
+        """Return the stage runs that were trained to the boundary after stage `position`.
 
         Those of repeats alone are left out: they are there because their schedules are good. So
         are probes, which are no rung of anything.
@@ -104,7 +104,7 @@ class StageTree:
         return (trial, position) in self._at
 
     def at(self, trial: int, position: int) -> Node:
-        """Give the stage run of a trial at a position that it has entered."""
+        """Return the stage run of a trial at a position that it has entered."""
         return self._at[trial, position]
 
     def last_trained(self, trial: int) -> Node | None:
@@ -115,11 +115,11 @@ class StageTree:
         return last
 
     def find(self, key: str) -> Node | None:
-        """Give the stage run of that key, if a trial has entered it."""
+        """Return the stage run of that key, if a trial has entered it."""
         return self._nodes.get(key)
 
     def __iter__(self) -> Iterator[Node]:
-        """Give all stage runs, parents first."""
+        """Return all stage runs, parents first."""
         return iter(self._nodes.values())
 
     def _note_reached(self, node: Node) -> None:

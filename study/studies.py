@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
 def stored_config(
     study: StudyRecord, storage: str, flags: Mapping[str, Any] | None = None
 ) -> StudyConfig:
-    """Give the settings that a study was last searched with, under `flags`."""
+    """Return the settings that a study was last searched with, under `flags`."""
     known = _of_today(study.config, StudyConfig)
     if known.get("strategy") not in list(Strategy):  # an earlier Encore's
         known.pop("strategy", None)
@@ -104,7 +104,7 @@ def _of_today(stored: Mapping[str, Any], section: type[BaseModel]) -> dict[str, 
 
 
 def find_study(store: Store, name: str | None) -> StudyRecord:
-    """Give a study by name, or the one used last."""
+    """Return a study by name, or the one used last."""
     if name is not None:
         return store.study(name)
     studies = store.studies()
@@ -114,13 +114,13 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
 
 
 def manifest_of(store: Store, study: StudyRecord) -> Manifest:
-    """Give the data that a study is frozen with."""
+    """Return the data that a study is frozen with."""
     record = store.manifest(study.manifest_digest)
     return Manifest.from_json(record.document, Path(record.root))
 
 
 def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
-    """Give a trial by its number; LookupError names the study if it has no such trial."""
+    """Return a trial by its number; LookupError names the study if it has no such trial."""
     try:
         return store.trial(study.id, number)
     except LookupError:

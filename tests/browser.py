@@ -45,7 +45,7 @@ class Visit:
 
     @property
     def overflow(self) -> int:
-        """Give by how many pixels the page is wider than the window."""
+        """Return by how many pixels the page is wider than the window."""
         found: int = self.page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )

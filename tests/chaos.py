@@ -72,14 +72,14 @@ def workers_of(search: Search) -> list[int]:
     return found
 
 
-def kill_one(pids: list[int], dice: random.Random) -> None:
+def kill_one(pids: list[int], rng: random.Random) -> None:
     """Kill one of some processes, if it still lives."""
     with suppress(ProcessLookupError):
-        os.kill(dice.choice(pids), signal.SIGKILL)
+        os.kill(rng.choice(pids), signal.SIGKILL)
 
 
 def said(search: Search) -> str:
-    """Wait for a search that may not go on; give the sentence that says why."""
+    """Wait for a search that may not go on; return the sentence that says why."""
     _, text = search.communicate(timeout=120)
     assert search.returncode == 1, text
     return text.strip().splitlines()[-1]

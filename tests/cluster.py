@@ -87,7 +87,7 @@ class OnRay:
     engine: "ClusterEngine | None" = field(default=None, compare=False)
 
     def make(self, trainer: Trainer, _folder: Path) -> Engine:
-        """Give an engine for tasks in any folder."""
+        """Return an engine for tasks in any folder."""
         if self.engine is None:
             from study.engines.ray_cluster import ClusterEngine
 

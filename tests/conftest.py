@@ -47,7 +47,7 @@ def _object_store() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def object_store(_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """Give an S3 server, whose address and keys are in the environment."""
+    """Return an S3 server, whose address and keys are in the environment."""
     for name, value in _object_store.variables.items():
         monkeypatch.setenv(name, value)
     return _object_store
@@ -55,7 +55,7 @@ def object_store(_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def make_lab(tmp_path: Path, template: Path) -> Callable[..., Lab]:
-    """Give what makes a study in a folder of its own."""
+    """Return what makes a study in a folder of its own."""
     made = iter(range(10_000))
 
     def make(*script: Schedule, **settings: Any) -> Lab:
@@ -93,7 +93,7 @@ def _finished(tmp_path_factory: pytest.TempPathFactory, template: Path, photos: 
 
 @pytest.fixture
 def finished(_finished: Lab, tmp_path: Path) -> Lab:
-    """Give a finished study on real photos' labels that the test may damage."""
+    """Return a finished study on real photos' labels that the test may damage."""
     copied = tmp_path / "finished"
     shutil.copytree(_finished.folder, copied)
     lab = Lab(copied, _finished.script, manifest=_finished.manifest)

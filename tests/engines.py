@@ -97,7 +97,7 @@ class Inline:
     engine: Callable[[Trainer], Engine]
 
     def make(self, trainer: Trainer, _folder: Path) -> Engine:
-        """Give an engine for tasks in folders below `folder`."""
+        """Return an engine for tasks in folders below `folder`."""
         return self.engine(trainer)
 
 
@@ -109,7 +109,7 @@ class Processes:
     engine: ProcessEngine | None = field(default=None, compare=False)
 
     def make(self, trainer: Trainer, folder: Path) -> Engine:
-        """Give an engine for tasks in folders below `folder`."""
+        """Return an engine for tasks in folders below `folder`."""
         (folder / TRAINER).write_bytes(pickle.dumps(trainer))
         if self.engine is None:
             self.engine = ProcessEngine(Given, slots_of(f"cpu:{self.slots}"), max_retries=0)
@@ -228,14 +228,14 @@ def epochs_in(path: Path) -> int:
 
 
 def read(path: Path) -> str:
-    """Give what a file says, "" if it is not there (yet)."""
+    """Return what a file says, "" if it is not there (yet)."""
     with suppress(FileNotFoundError):
         return path.read_text()
     return ""
 
 
 def workers() -> list[BaseProcess]:
-    """Give the worker processes of this process that live."""
+    """Return the worker processes of this process that live."""
     return [child for child in active_children() if child.name == "encore-worker"]
 
 

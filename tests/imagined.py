@@ -73,8 +73,8 @@ class ImaginedSearch:
     def suggest(self) -> Schedule:
         """Suggest by chance, which depends on how much there was of trials and stage runs."""
         turn = len(self.trials) + sum(node.trained is not None for node in self.tree)
-        dice = np.random.default_rng([self.config.seeds.first, turn])
-        return next(anywhere(self.config.resolved_space, "random", dice))
+        rng = np.random.default_rng([self.config.seeds.first, turn])
+        return next(anywhere(self.config.resolved_space, "random", rng))
 
     def fill(self) -> None:
         """Do what the policy says, while there is room and something to do."""

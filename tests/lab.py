@@ -147,7 +147,7 @@ class Lab:
         self.said: list[str] = []
 
     def configure(self, script: Sequence[Schedule], **settings: Any) -> None:
-        """Give a script and settings by the names of flags, now or for the next search."""
+        """Return a script and settings by the names of flags, now or for the next search."""
         self.script = script
         self._settings |= {"storage": self.url, "trials": len(script) or 3} | settings
         self.config: StudyConfig = load_config(settings_of(**self._settings))
@@ -208,7 +208,7 @@ class Lab:
             suggestions._storage.engine.dispose()
 
     def search(self, stop: Callable[[], bool] = lambda: False) -> list[Progress]:
-        """Search until the budget is spent; give what was told."""
+        """Search until the budget is spent; return what was told."""
         self.told = []
         with self.bench(stop) as bench:
             bench.coordinator.run()
@@ -236,7 +236,7 @@ class Lab:
             store.close()
 
     def outcome(self) -> dict[str, Any]:
-        """Give all that came of a search but numbers, names and times, to be compared."""
+        """Return all that came of a search but numbers, names and times, to be compared."""
         with self.reading() as (store, study, vault):
             keys = {run.id: run.key for run in store.stage_runs(study.id)}
             kept = store.checkpoints(study.id)

@@ -23,14 +23,14 @@ class Spoiled:
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
         self._lock = threading.Lock()
-        self.share, self.dice = 0.0, random.Random(0)  # noqa: S311 - no secret
+        self.share, self.rng = 0.0, random.Random(0)  # noqa: S311 - no secret
         self.asked = self.spoiled = 0
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer, or not."""
         with self._lock:
             self.asked += 1
-            how = self.dice.choice(HOWS) if self.dice.random() < self.share else None
+            how = self.rng.choice(HOWS) if self.rng.random() < self.share else None
             self.spoiled += how is not None
         if how in ("500", "503"):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -101,13 +101,13 @@ class ObjectStore:
         }
 
     def bucket(self) -> str:
-        """Make a bucket and give its name."""
+        """Make a bucket and return its name."""
         name = f"encore-{uuid.uuid4().hex[:12]}"
         _backend().create_bucket(name, "us-east-1")
         return name
 
     def objects(self, bucket: str) -> dict[str, bytes]:
-        """Give what a bucket holds, past all of ours."""
+        """Return what a bucket holds, past all of ours."""
         return {name: key.value for name, key in _backend().buckets[bucket].keys.items()}
 
     def put(self, bucket: str, name: str, content: bytes) -> None:
@@ -121,8 +121,8 @@ class ObjectStore:
     @contextmanager
     def failing(self, share: float, seed: int = 0) -> Iterator[Spoiled]:
         """Spoil a share of the requests."""
-        dice = random.Random(seed)  # noqa: S311 - no secret is made of it
-        self.application.share, self.application.dice = share, dice
+        rng = random.Random(seed)  # noqa: S311 - no secret is made of it
+        self.application.share, self.application.rng = share, rng
         self.application.asked = self.application.spoiled = 0
         try:
             yield self.application

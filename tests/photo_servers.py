@@ -86,7 +86,7 @@ def _resource(bucket: str, name: str, content: bytes) -> dict[str, Any]:
 
 @contextmanager
 def served(kind: type[Answering]) -> Iterator[tuple[str, type[Answering]]]:
-    """Serve in a thread of this process; give host and port, and the handler that answers."""
+    """Serve in a thread of this process; return host and port, and the handler that answers."""
     handler = type("Handler", (kind,), {"objects": {}, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

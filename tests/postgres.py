@@ -95,24 +95,24 @@ class Server:
         return False
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
-        """Give a database's URL; `port` is that of somebody who stands between."""
+        """Return a database's URL; `port` is that of somebody who stands between."""
         return f"postgresql+psycopg://{USER}:{QUOTED}@127.0.0.1:{port or self.port}/{database}"
 
     def create(self, template: str = "template1") -> str:
-        """Create a database as a copy of another one; give its name."""
+        """Create a database as a copy of another one; return its name."""
         name = f"test{next(self._names)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     @contextmanager
     def copy(self, template: str) -> Iterator[str]:
-        """Give the URL of a copy of a database, for a while."""
+        """Return the URL of a copy of a database, for a while."""
         name = self.create(template)
         yield self.url(name)
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: Any, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """Run plain SQL, past all of ours; give the rows, if there are any."""
+        """Run plain SQL, past all of ours; return the rows, if there are any."""
         import psycopg
 
         place = {"host": "127.0.0.1", "port": self.port, "dbname": database}
@@ -126,7 +126,7 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def log(self) -> str:
-        """Give what the server has logged."""
+        """Return what the server has logged."""
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
 
 
@@ -197,14 +197,14 @@ def line(server: Server, cut: Callable[[], str | None]) -> Iterator[Line]:
 
 
 def free_port() -> int:
-    """Give a port on which nobody listens."""
+    """Return a port on which nobody listens."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _as_user() -> dict[str, Any]:
-    """Give what has a process run as somebody else than root, which PostgreSQL refuses."""
+    """Return what has a process run as somebody else than root, which PostgreSQL refuses."""
     if os.getuid() != 0:
         return {}
     user, group = _account()

@@ -100,7 +100,7 @@ def _finite(value: Any) -> Any:
 
 
 def _predictions(contents: Contents, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every epoch predictions, a few of them, in turns."""
+    """Return every epoch predictions, a few of them, in turns."""
     n_classes = len(contents.classes)
     blobs = []
     for seed in range(5):

@@ -41,7 +41,7 @@ def csv_file(root: Path, text: str) -> Path:
 
 
 def refused(source: Path, **options: Path) -> str:
-    """Give the text of the DatasetError, and check that it is a sentence fit for a terminal."""
+    """Return the text of the DatasetError, and check that it is a sentence fit for a terminal."""
     with pytest.raises(DatasetError) as error:
         build_manifest(source, **options)
     text = str(error.value)

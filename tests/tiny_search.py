@@ -27,10 +27,10 @@ cycle_len = [1]
 
 def search_in(folder: Path, classes: tuple[str, str], suffix: str, trials: int) -> Path:
     """Search over a dozen photos and a dozen to validate, named by number and `suffix`."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for index in range(24):
         split, name = ("train" if index < 12 else "valid"), classes[index % 2]
-        pixels = dice.normal((150, 100)[index % 2], 50, (40, 50, 3)).clip(0, 255)
+        pixels = rng.normal((150, 100)[index % 2], 50, (40, 50, 3)).clip(0, 255)
         path = folder / "photos" / split / name / f"{index}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.astype(np.uint8)).save(path)

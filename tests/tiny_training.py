@@ -26,10 +26,10 @@ CPU = choose_compute("cpu")
 
 def noise(root: Path, train: int = 16, valid: int = 8) -> Manifest:
     """Make a manifest of photos of noise, a little lighter in one of two classes."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for index in range(train + valid):
         label = index % 2
-        pixels = dice.integers(label * 20, 236 + label * 20, (30, 36, 3), dtype=np.uint8)
+        pixels = rng.integers(label * 20, 236 + label * 20, (30, 36, 3), dtype=np.uint8)
         path = root / ("train" if index < train else "valid") / "ab"[label] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
@@ -37,12 +37,12 @@ def noise(root: Path, train: int = 16, valid: int = 8) -> Manifest:
 
 
 def stage(**fields: Any) -> Stage:
-    """Give a stage of one epoch on 24 pixels."""
+    """Return a stage of one epoch on 24 pixels."""
     return Stage(**{"image_size": 24, "batch_size": 6, "lrs": 0.01, **fields})
 
 
 def schedule(*stages: Stage, **fields: Any) -> Schedule:
-    """Give a schedule of a tiny network."""
+    """Return a schedule of a tiny network."""
     given = {"backbone": "test_resnet", "hidden": (8,), "weights": "random", **fields}
     return Schedule(stages=stages or (stage(),), **given)
 
@@ -95,7 +95,7 @@ def metrics_of(number: int, hits: int = 2) -> EpochMetrics:
 
 
 def in_last(network: Network) -> dict[str, Tensor]:
-    """Give what LAST keeps of a network."""
+    """Return what LAST keeps of a network."""
     return {f"network.{name}": value for name, value in network.state_dict().items()}
 
 
@@ -116,13 +116,13 @@ def numbers(epoch: EpochMetrics) -> dict[str, Any]:
 
 
 def tensors(path: Path) -> dict[str, bytes]:
-    """Give the tensors of a file, to be compared to the last bit."""
+    """Return the tensors of a file, to be compared to the last bit."""
     with safetensors.safe_open(path, "np") as file:
         return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 
 def outcome(folder: Path) -> list[Any]:
-    """Give what a task left in its folder, and check that nothing else is there."""
+    """Return what a task left in its folder, and check that nothing else is there."""
     assert sorted(path.name for path in folder.iterdir()) == sorted([LAST, BEST])
     return [tensors(folder / LAST), tensors(folder / BEST), epoch_of_best(folder)]
 
@@ -135,7 +135,7 @@ def epochs_in_last(folder: Path) -> int:
 
 
 def epoch_of_best(folder: Path) -> int:
-    """Give the epoch that BEST says it is of."""
+    """Return the epoch that BEST says it is of."""
     with safetensors.safe_open(folder / BEST, "np") as file:
         metadata = file.metadata()
     return int(metadata["epochs"]) if "epochs" in metadata else read_card(folder / BEST).epoch

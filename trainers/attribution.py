@@ -35,7 +35,7 @@ def attribute(
     classes: Sequence[int],
     batch_size: int = 8,
 ) -> NDArray[np.float32]:
-    """Give a heat map for each square: how much each place speaks for the class asked for.
+    """Return a heat map for each square: how much each place speaks for the class asked for.
 
     `squares` are RGB, (B, S, S, 3), as validation shows them; `classes` are B indices. Of shape
     (B, S, S), each map's hottest place is 1; one that nothing speaks for is 0 everywhere. The
@@ -54,7 +54,7 @@ def attribute(
 
 
 def _grad_cam(network: Network, squares: Tensor, classes: Tensor) -> Tensor:
-    """Give the maps of a batch at the size of the layer that they are of, (B, 1, H, W)."""
+    """Return the maps of a batch at the size of the layer that they are of, (B, 1, H, W)."""
     layer, layout = _last_with_places(network, squares)
     places = nn.Identity()  # captum looks at this one, and sees a grid whatever the layer's layout
 
@@ -108,7 +108,7 @@ def _last_with_places(network: Network, squares: Tensor) -> tuple[nn.Module, _La
 
 
 def _candidates(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
-    """Give the layers that stand in a row from photo to features, and norms of tokens.
+    """Yield the layers that stand in a row from photo to features, and norms of tokens.
 
     What is inside of a block is left out: its grids may be of windows, or of attention. Tokens are
     taken before the last block's attention: after it, a class token is all that counts.

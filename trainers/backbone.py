@@ -57,7 +57,7 @@ class Network(nn.Module):
         return logits
 
     def features(self, squares: Tensor) -> Tensor:
-        """Give what the head sees: the body's pooled features, (B, F)."""
+        """Return what the head sees: the body's pooled features, (B, F)."""
         features: Tensor = self.body((squares - self.mean) / self.std)
         return features
 
@@ -174,7 +174,7 @@ def native_size(name: str) -> int:
 
 
 def file_digest(path: Path) -> str:
-    """Give what stands for a weights file in `Schedule.weights`."""
+    """Return what stands for a weights file in `Schedule.weights`."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -232,7 +232,7 @@ def _body_from_package(name: str) -> Any:
 
 
 def _rename_in_order(weights: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the weights the target's names: same order, every leaf name and shape checked."""
+    """Return the weights the target's names: same order, every leaf name and shape checked."""
     if len(weights) != len(target):
         raise ValueError(f"weights hold {len(weights)} tensors, {len(target)} were expected")
     renamed = {}
@@ -313,7 +313,7 @@ def _create(name: str, *, num_classes: int = 0, pretrained: bool = False) -> Any
 
 
 def features_of(body: Any) -> int:
-    """Give how many pooled features a body has."""
+    """Return how many pooled features a body has."""
     return int(getattr(body, "head_hidden_size", body.num_features))
 
 

@@ -94,7 +94,7 @@ class WeightsCard:
 
 
 def package_versions() -> dict[str, str]:
-    """Give the versions that a training depends on."""
+    """Return the versions that a training depends on."""
     versions = {"python": platform.python_version()}
     for name in ("encore-search", "torch", "torchvision", "timm", "numpy", "pillow"):
         try:

@@ -163,7 +163,7 @@ def load_network_weights(path: Path, network: nn.Module) -> None:
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Give each tensor's shape by its name: equal for networks that can swap weights."""
+    """Return each tensor's shape by its name: equal for networks that can swap weights."""
     return {name: tensor.shape for name, tensor in state.items()}
 
 
@@ -204,7 +204,7 @@ def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors whose names begin with a prefix, without it."""
+    """Return the tensors whose names begin with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 

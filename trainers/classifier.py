@@ -46,7 +46,7 @@ class Classifier:
     def predict(
         self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
     ) -> NDArray[np.float32]:
-        """Give the probabilities of each class for each photo, shape (photos, classes).
+        """Return the probabilities of each class for each photo, shape (photos, classes).
 
         With `augment` they are the mean of those of the photo and of its mirror image: twice the
         work for a few errors less, where left and right mean nothing. None is as the weights were
@@ -65,7 +65,7 @@ class Classifier:
     def stream(
         self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
-        """Give each photo in turn with what `predict` gives for it, or why it cannot be read.
+        """Yield each photo in turn with what `predict` gives for it, or why it cannot be read.
 
         Never holds the pixels of more than two batches.
         """

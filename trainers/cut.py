@@ -80,8 +80,8 @@ class Cut:
     @torch.no_grad()
     def _shape(self, network: Network, image_size: int) -> tuple[int, ...]:
         """Apply both parts to noise, and raise ValueError unless they do what the network does."""
-        dice = torch.Generator().manual_seed(0)
-        squares = torch.rand(2, 3, image_size, image_size, generator=dice).to(self._mean.device)
+        rng = torch.Generator().manual_seed(0)
+        squares = torch.rand(2, 3, image_size, image_size, generator=rng).to(self._mean.device)
         squares = squares.contiguous(memory_format=torch.channels_last)
         training = network.training
         network.eval()

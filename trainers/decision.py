@@ -44,7 +44,7 @@ class Decision:
 
     @classmethod
     def plain(cls, n_classes: int) -> Self:
-        """Give the rule of every classifier: name the most probable class."""
+        """Return the rule of every classifier: name the most probable class."""
         return cls(tuple(map(tuple, (1.0 - np.eye(n_classes)).tolist())))
 
     @property
@@ -57,14 +57,14 @@ class Decision:
         return missed_second / total if total else 0.5
 
     def calibrated(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Give the honest probabilities, shape (n, C) as those given."""
+        """Return the honest probabilities, shape (n, C) as those given."""
         sharpened = np.log(np.maximum(probabilities, SMALLEST).astype(float)) / self.temperature
         sharpened = np.exp(sharpened - sharpened.max(axis=1, keepdims=True))
         honest: NDArray[np.float64] = sharpened / sharpened.sum(axis=1, keepdims=True)
         return honest
 
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """Give each photo's cheapest class, shape (n,), or `REJECTED`; from (n, C) uncalibrated."""
+        """Return each photo's cheapest class, (n,), or `REJECTED`; from (n, C) uncalibrated."""
         expected = self.calibrated(probabilities) @ np.array(self.costs)
         answers: NDArray[np.int64] = expected.argmin(axis=1)
         if self.reject_cost is not None:
@@ -72,12 +72,12 @@ class Decision:
         return answers
 
     def prices(self, labels: NDArray[np.int64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Give what each answer turned out to cost, shape (n,)."""
+        """Return what each answer turned out to cost, shape (n,)."""
         paid: NDArray[np.float64] = np.array(self.costs)[labels, np.maximum(answers, 0)]
         return np.where(answers == REJECTED, self.reject_cost or 0.0, paid)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain data, for JSON."""
+        """Return it as plain data, for JSON."""
         return asdict(self)
 
     @classmethod

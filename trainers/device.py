@@ -31,12 +31,12 @@ class Compute:
     deterministic: bool = False
 
     def autocast(self) -> torch.autocast:
-        """Give the context in which the network is applied."""
+        """Return the context in which the network is applied."""
         dtype = _DTYPES.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Give what keeps small gradients of FP16 from vanishing; otherwise it does nothing."""
+        """Return what keeps small gradients of FP16 from vanishing; otherwise it does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision is Precision.FP16)
 
     @cached_property
@@ -75,7 +75,7 @@ def choose_compute(
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Give the device of a name; "auto" is CUDA, then MPS, then CPU. ValueError if it is absent."""
+    """Return the device of a name; "auto" is CUDA, then MPS, then CPU. ValueError if absent."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -26,7 +26,7 @@ def embed(
     count: int,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> NDArray[np.float32]:
-    """Give the pooled features of `count` photos, each RGB (H, W, 3), as rows of length 1.
+    """Return the pooled features of `count` photos, each RGB (H, W, 3), as rows of length 1.
 
     The whole photo is squeezed into a square, as what is at its rim counts too. Returns (n, F);
     `progress` gets (photos done, of). On the CPU, so that a search's GPUs stay free.

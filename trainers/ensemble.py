@@ -18,7 +18,7 @@ class Ensemble:
         self._members = members
 
     def predict(self, photos: Iterable[Path | str | Image.Image]) -> NDArray[np.float32]:
-        """Give the mean probabilities of each class for each photo, shape (photos, classes).
+        """Return the mean probabilities of each class for each photo, shape (photos, classes).
 
         Raises `UnreadablePhoto` for a file that is no photo.
         """

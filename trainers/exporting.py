@@ -47,7 +47,7 @@ def export_network(
     squares: NDArray[np.uint8],
     note: str = "",
 ) -> float:
-    """Write a network, whole or not at all; give the largest difference of a logit on `squares`.
+    """Write a network, whole or not at all; return the largest difference of a logit on `squares`.
 
     Of weights with `tta`, it makes the mirror images itself: its logits are those of the mean.
     `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several sizes.
@@ -97,18 +97,18 @@ def photo_squares(classifier: Classifier, paths: Sequence[Path]) -> NDArray[np.u
 
 
 def random_squares(classifier: Classifier, count: int = 20) -> NDArray[np.uint8]:
-    """Give squares of noise, coarse and fine, always the same: where no photos are at hand."""
+    """Return squares of noise, coarse and fine, always the same: where no photos are at hand."""
     size = classifier.card.image_size
-    dice = np.random.default_rng(0)
-    coarse = dice.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     places = np.arange(size) * 4 // size
     large: NDArray[np.uint8] = coarse[:, places][:, :, places]
-    fine = dice.integers(0, 32, large.shape, dtype=np.uint8)
+    fine = rng.integers(0, 32, large.shape, dtype=np.uint8)
     return np.maximum(large, fine)
 
 
 def _compare(network: nn.Module, answer: _Answer, squares: NDArray[np.uint8]) -> float:
-    """Give the largest difference of a logit; raises `ExportRefused` if it is too large."""
+    """Return the largest difference of a logit; raises `ExportRefused` if it is too large."""
     largest, scale = 0.0, _SMALLEST_SCALE
     for batch in _batches(squares):
         with torch.inference_mode():
@@ -132,7 +132,7 @@ def _compare(network: nn.Module, answer: _Answer, squares: NDArray[np.uint8]) ->
 
 
 def _batches(squares: NDArray[np.uint8]) -> Iterator[Tensor]:
-    """Give batches of 1, of 3 and then of 16; few squares are shown more than once."""
+    """Yield batches of 1, of 3 and then of 16; few squares are shown more than once."""
     fewest = sum(_BATCHES)
     shown = squares if len(squares) >= fewest else np.resize(squares, (fewest, *squares.shape[1:]))
     start, sizes = 0, [*_BATCHES]

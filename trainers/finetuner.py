@@ -256,7 +256,7 @@ class Finetuner:
 
 
 def circumstances(compute: Compute) -> dict[str, str]:
-    """Give what the last bits of a training depend on, beside the versions of packages.
+    """Return what the last bits of a training depend on, beside the versions of packages.
 
     A sum over threads is added up in another order than one over others, and each processor has
     its own arithmetic instructions.

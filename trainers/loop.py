@@ -128,7 +128,7 @@ def evaluate(
     *,
     micro_batch: int | None = None,
 ) -> tuple[Evaluation, float]:
-    """Predict every photo; give the predictions and the mean cross-entropy."""
+    """Predict every photo; return the predictions and the mean cross-entropy."""
     logits, labels = [], []
     for inputs, truth in batches:
         with compute.autocast():

@@ -34,7 +34,7 @@ class Metric(StrEnum):
         return None if rank[0] == np.inf else -rank[0] if self.higher_is_better else rank[0]
 
     def rank(self, score: float, loss: float) -> tuple[float, float]:
-        """Give a key that sorts the better first: by score, ties by loss. NaN comes last."""
+        """Return a key that sorts the better first: by score, ties by loss. NaN comes last."""
         if np.isnan(score):
             return (np.inf, np.inf)
         return (-score if self.higher_is_better else score, np.inf if np.isnan(loss) else loss)
@@ -104,7 +104,7 @@ class ClassNumbers:
 
 
 def per_class(confusion: NDArray[np.int64]) -> list[ClassNumbers]:
-    """Give the numbers of each class of a confusion matrix (row: true, column: predicted)."""
+    """Return the numbers of each class of a confusion matrix (row: true, column: predicted)."""
     hits = np.diag(confusion).astype(float)
     predicted, photos = confusion.sum(axis=0), confusion.sum(axis=1)
     precision, recall = _ratio(hits, predicted), _ratio(hits, photos)
@@ -184,11 +184,11 @@ class EpochNumbers:
     calibrated_loss: float | None = None
 
     def score(self, metric: Metric) -> float:
-        """Give this epoch's value of `metric`."""
+        """Return this epoch's value of `metric`."""
         return float(self.valid_loss if metric is Metric.LOG_LOSS else getattr(self, metric.value))
 
     def rank(self, metric: Metric) -> tuple[float, float]:
-        """Give the key that sorts the better epoch first: by `metric`, ties by loss."""
+        """Return the key that sorts the better epoch first: by `metric`, ties by loss."""
         return metric.rank(self.score(metric), self.valid_loss)
 
 

@@ -33,7 +33,7 @@ _BATCH_SIZE = 64
 
 
 def average(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Give the mean of networks' states, name by name; what is no float is the first one's.
+    """Return the mean of networks' states, name by name; what is no float is the first one's.
 
     One state at a time is held beside the sum, in float64: so the mean of equal weights is those
     weights. Raises ValueError for networks that cannot swap weights.
@@ -95,7 +95,7 @@ def estimate_statistics(
     network.eval()
 
 
-class Kitchen:
+class Averager:
     """Makes soups of weights files of one study, and tries them on its validation photos.
 
     `files` are read when they are needed. A soup is shown photos as its first ingredient was: at
@@ -118,7 +118,7 @@ class Kitchen:
         self._tried: dict[tuple[int, frozenset[int]], tuple[Evaluation, float]] = {}
 
     def evaluation(self, members: Sequence[int]) -> Evaluation:
-        """Give the predictions of a soup of some files, by index; a file alone is as it is."""
+        """Return the predictions of a soup of some files, by index; a file alone is as it is."""
         return self._try(members)[0]
 
     def save(self, members: Sequence[int], path: Path, made_by: Mapping[str, str]) -> None:

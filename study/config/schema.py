@@ -263,7 +263,7 @@ class StudyConfig(Section):
 
     @property
     def study_name(self) -> str:
-        """Give the study's name: the user's own, or made of the data's."""
+        """Return the study's name: the user's own, or made of the data's."""
         if self.study:
             return self.study
         path = Path(self.data.source or "digits").resolve()

@@ -66,7 +66,7 @@ class StageChoices(Section):
     start_from: Choices[str] | None = None
 
     def given(self) -> dict[str, tuple[Any, ...]]:
-        """Give the fields that have choices."""
+        """Return the fields that have choices."""
         return {
             name: getattr(self, name) for name in StageChoices.model_fields if getattr(self, name)
         }
@@ -101,7 +101,7 @@ class Space(StageChoices):
         return self
 
     def of_stage(self, position: int) -> dict[str, tuple[Any, ...]]:
-        """Give the choices of one stage, counted from 0."""
+        """Return the choices of one stage, counted from 0."""
         own = self.stages[position].given() if position < len(self.stages) else {}
         choices = {**self.given(), **own}
         if not _probes_only(choices):
@@ -162,7 +162,7 @@ DIGITS_SPACE = Space(
 
 
 def describe_space(space: Space) -> dict[str, Any]:
-    """Give what identifies a space, as plain JSON values, to be stored with the study."""
+    """Return what identifies a space, as plain JSON values, to be stored with the study."""
     return {"version": SPACE_VERSION, **json.loads(space.model_dump_json(exclude_none=True))}
 
 

@@ -71,7 +71,7 @@ class Exhibits:
         self._heating = Lock()
 
     def known(self, study: str) -> StudyRecord | None:
-        """Give a study of ours; None where Optuna knows one that we do not."""
+        """Return a study of ours; None where Optuna knows one that we do not."""
         return next((each for each in self._store.studies() if each.name == study), None)
 
     def of(self, study: StudyRecord) -> dict[int, dict[str, Exhibit]]:
@@ -87,7 +87,7 @@ class Exhibits:
         return found
 
     def notes(self, study: StudyRecord, address: "Addresses") -> dict[int, str]:
-        """Give a note on each trial that has ended; each is written once, unless weights go."""
+        """Return a note on each trial that has ended; each is written once, unless weights go."""
         kept = self._kept(study)
         ended = [t for t in self._store.trials(study.id) if t.state is not State.RUNNING]
         for trial in ended:
@@ -101,11 +101,11 @@ class Exhibits:
         return {trial.number: self._notes[study.name, trial.number] for trial in ended}
 
     def name(self, study: str, number: int, exhibit: Exhibit) -> str:
-        """Give what an exhibit is asked for by: always the same."""
+        """Return what an exhibit is asked for by: always the same."""
         return self._register(Key(study, number, exhibit))
 
     def show(self, name: str) -> bytes | Path | None:
-        """Give an exhibit's content, or the file that has it; None where there is no such."""
+        """Return an exhibit's content, or the file that has it; None where there is no such."""
         key = self._keys.get(name)
         study = key and self.known(key.study)
         if key is None or study is None:
@@ -188,7 +188,7 @@ class Addresses:
         self._ids = trial_ids
 
     def __call__(self, number: int, name: str) -> str:
-        """Give it."""
+        """Return it."""
         return f"/artifacts/{self._study_id}/{self._ids.get(number, 0)}/{name}"
 
 
@@ -204,7 +204,7 @@ def _epoch(trial: Trial) -> tuple[int | None, int | None]:
 
 
 def _run_aside(words: list[str]) -> str:
-    """Run a command of ours in a process that gives way to all others; give its last words.
+    """Run a command of ours in a process that gives way to all others; return its last words.
 
     It reads the words from its input: what stands in its command line, everybody here can list.
     """

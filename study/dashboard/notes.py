@@ -56,7 +56,7 @@ def note_on(
 
 
 def plain(text: str, longest: int = 1000) -> str:
-    """Give text that markdown and HTML leave as it is, shortened where it is longer than that."""
+    """Return text that markdown and HTML leave as it is, shortened where it is longer than that."""
     short = text if len(text) <= longest else text[:longest] + "..."
     return "".join(_harmless(c) for c in short)
 

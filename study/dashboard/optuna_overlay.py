@@ -32,14 +32,14 @@ class DecoratedStorage(RDBStorage):
         super().__init__(url, engine_kwargs=engine_kwargs)
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """Give the studies, with the notes on their trials."""
+        """Return the studies, with the notes on their trials."""
         studies = super().get_all_studies()
         for study in studies:
             study.system_attrs.update(self._notes(study._study_id, study.system_attrs))
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> Attributes:
-        """Give what Optuna has, and the notes on a study's trials."""
+        """Return what Optuna has, and the notes on a study's trials."""
         own = super().get_study_system_attrs(study_id)
         return own | self._notes(study_id, own)
 
@@ -49,7 +49,7 @@ class DecoratedStorage(RDBStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Give the trials, with their exhibits."""
+        """Return the trials, with their exhibits."""
         trials = super().get_all_trials(study_id, deepcopy, states)
         study = self._exhibits.known(self.get_study_name_from_id(study_id))
         found = self._exhibits.of(study) if study else {}
@@ -58,14 +58,14 @@ class DecoratedStorage(RDBStorage):
         return trials
 
     def get_trial_system_attrs(self, trial_id: int) -> Attributes:
-        """Give what Optuna has, and a trial's exhibits."""
+        """Return what Optuna has, and a trial's exhibits."""
         own = super().get_trial_system_attrs(trial_id)
         number = self.get_trial_number_from_id(trial_id)
         study = self._exhibits.known(self.get_study_name_from_id(self._study_of(trial_id)))
         return own | _artifacts(self._exhibits.of(study).get(number, {}) if study else {})
 
     def _notes(self, study_id: int, own: Attributes) -> Attributes:
-        """Give a note on each trial that nobody has written one on."""
+        """Return a note on each trial that nobody has written one on."""
         study = self._exhibits.known(self.get_study_name_from_id(study_id))
         if study is None:
             return {}

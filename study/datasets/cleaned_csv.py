@@ -107,7 +107,7 @@ def write_list(manifest: Manifest, file: Path) -> None:
 
 
 def _reasons(found: Inspection, kinds: Collection[Remove]) -> Iterator[tuple[str, str]]:
-    """Give the path of each photo that has to go, with the reason; maybe more than once."""
+    """Yield the path of each photo that has to go, with the reason; maybe more than once."""
     if Remove.CONFLICTS in kinds:
         yield from _conflicts(found)
     if Remove.DUPLICATES in kinds:
@@ -121,14 +121,14 @@ def _reasons(found: Inspection, kinds: Collection[Remove]) -> Iterator[tuple[str
 
 
 def _conflicts(found: Inspection) -> Iterator[tuple[str, str]]:
-    """Give all photos with a duplicate of another label: nobody knows which one is right."""
+    """Yield all photos with a duplicate of another label: nobody knows which one is right."""
     for pair in found.conflicts:
         for photo, other in ((pair.first, pair.second), (pair.second, pair.first)):
             yield photo.path, f"has another label than its duplicate {other.path}"
 
 
 def _copies(found: Inspection) -> Iterator[tuple[str, str]]:
-    """Give all but one photo of each group, those with conflicting labels apart."""
+    """Yield all but one photo of each group, those with conflicting labels apart."""
     clashing = {photo.path for pair in found.conflicts for photo in (pair.first, pair.second)}
     for group in found.groups:
         copies = [photo for photo in group if photo.path not in clashing]

@@ -30,7 +30,7 @@ PATIENCE = 30.0
 def local_data(
     data: str, root: str | None, storage: str, listener: Listener
 ) -> tuple[Path, Path | None]:
-    """Give where a folder or CSV of photos lies on this machine, and the root of a CSV's paths.
+    """Return where a folder or CSV of photos lies on this machine, and the root of a CSV's paths.
 
     What lies under a URL is fetched, as far as it is not here yet. Raises `RemoteUnusable`, and
     `DatasetError` for a CSV that cannot be read.
@@ -52,7 +52,7 @@ def local_data(
 
 
 def at_hand(manifest: Manifest, study: StudyRecord, storage: str) -> Manifest:
-    """Give a study's manifest with its photos on this machine, be they found on another.
+    """Return a study's manifest with its photos on this machine, be they found on another.
 
     Only those under a URL can be fetched, and those that a list names by address. Raises
     `RemoteUnusable`, and `DatasetError` for a list that has changed so that they are not there.
@@ -76,7 +76,7 @@ class _Bringing:
         self._look = telling(listener, "looking for photos")
 
     def __call__(self, url: str, wanted: Callable[[str], bool]) -> Path:
-        """Give the folder that holds what is wanted of a URL."""
+        """Return the folder that holds what is wanted of a URL."""
         # The last part of the URL is what a person would call the data.
         digest = hashlib.sha256(url.encode()).hexdigest()[:16]
         folder = self._folder / digest / (url.rpartition("/")[2] or "data")

@@ -68,7 +68,7 @@ def draw_sheet(pictures: Sequence[Picture], title: str) -> bytes:
 
 
 def coloured(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the colours of heat in 0..1, as RGB in 0..255 along a new last axis."""
+    """Return the colours of heat in 0..1, as RGB in 0..255 along a new last axis."""
     tenths = np.linspace(0, 1, len(_INFERNO))
     channels = np.array(_INFERNO, np.float32).T
     return np.stack([np.interp(heat, tenths, each) for each in channels], -1).astype(np.float32)
@@ -117,7 +117,7 @@ def _cell(picture: Picture, side: int, text_size: int) -> Image.Image:
 
 
 def heated(photo: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
-    """Give a photo in grey under its heat map (H, H) in 0..1, at the photo's size."""
+    """Return a photo in grey under its heat map (H, H) in 0..1, at the photo's size."""
     smooth = Image.fromarray(heat).resize(photo.size, Image.Resampling.BILINEAR)
     grey = np.asarray(photo.convert("L"), np.float32)[..., None]
     mixed = _STRENGTH * coloured(np.asarray(smooth)) + (1 - _STRENGTH) * grey
@@ -162,7 +162,7 @@ def _legible(text: str) -> str:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Give DejaVu Sans, which captum brings along with matplotlib: Pillow's own has no umlauts."""
+    """Return DejaVu Sans, which comes with matplotlib: Pillow's own font has no umlauts."""
     found = find_spec("matplotlib")  # looked for, not imported
     for folder in (found and found.submodule_search_locations) or ():
         with suppress(OSError):

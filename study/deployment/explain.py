@@ -144,7 +144,7 @@ def explain(
 def draw(
     classifier: "Classifier", photos: Sequence[ToExplain], limit: int, target: str | None = None
 ) -> list[tuple[Explained, Picture]]:
-    """Give the `limit` worst of the photos with their pictures, as `explain` would write them.
+    """Return the `limit` worst of the photos with their pictures, as `explain` would write them.
 
     Raises `ConfigError` for a backbone that has no places to point at, and what reading a photo
     raises.
@@ -172,7 +172,7 @@ def _given(path: Path, classes: Sequence[str]) -> ToExplain:
 
 
 def _validation(digest: str, storage: str) -> list[ToExplain]:
-    """Give the validation photos of the data that weights were trained on."""
+    """Return the validation photos of the data that weights were trained on."""
     store = Store(open_database(storage, create=False))
     try:
         study = next((s for s in store.studies() if s.manifest_digest == digest), None)

@@ -142,7 +142,7 @@ def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
 
 
 def _with_rule(card: "WeightsCard", chosen: Selection | None) -> "WeightsCard":
-    """Give a file's card with the decision rule that `best` has fitted to the study's prices."""
+    """Return a file's card with the decision rule that `best` has fitted to the study's prices."""
     if chosen is None or chosen.operation is None:
         return card
     return replace(card, decision=chosen.operation.decision.to_dict())
@@ -151,7 +151,7 @@ def _with_rule(card: "WeightsCard", chosen: Selection | None) -> "WeightsCard":
 def _squares(
     classifier: "Classifier", source: _Source, verify_on: Path | None
 ) -> tuple[NDArray[np.uint8], str]:
-    """Give what to show the written networks, and say what it is."""
+    """Return what to show the written networks, and say what it is."""
     from trainers.exporting import photo_squares, random_squares
 
     if verify_on is not None:
@@ -182,7 +182,7 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 
 
 def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[str, Any]:
-    """Give the description that goes into `SPEC` and, as a note, into each network's file."""
+    """Return the description that goes into `SPEC` and, as a note, into each network's file."""
     from trainers.card import package_versions
 
     with_what = package_versions()

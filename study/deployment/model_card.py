@@ -53,7 +53,7 @@ def model_card(
 
 
 def plain(text: object) -> str:
-    """Give any text as Markdown that shows it, on one line, and does nothing else."""
+    """Return any text as Markdown that shows it, on one line, and does nothing else."""
     shown = "".join(c if c.isprintable() else "?" for c in str(text)).strip() or "(blank)"
     if len(shown) > LONGEST:
         shown = shown[: LONGEST - 1] + "…"
@@ -163,7 +163,7 @@ def _expected(chosen: Selection) -> str:
 
 
 def plain_lines(text: str | None) -> str:
-    """Give a text of several sentences as Markdown that shows it; each line is a paragraph."""
+    """Return a text of several sentences as Markdown that shows it; each line is a paragraph."""
     lines = (text or "").splitlines()
     return "\n\n".join(_harmless(line) for line in lines if line.strip())
 

@@ -98,7 +98,7 @@ def predict(
 
 
 def find_photos(inputs: Iterable[str]) -> list[Path]:
-    """Give the files that inputs stand for, each once; FileNotFoundError if that is none."""
+    """Return the files that inputs stand for, each once; FileNotFoundError if that is none."""
     paths = list(dict.fromkeys(path for text in inputs for path in _photos_of(text)))
     if not paths:
         raise FileNotFoundError("no photo is given: standard input names none")
@@ -185,5 +185,5 @@ def _outcomes(classifier: "Classifier", rows: NDArray[np.float32]) -> Iterator[_
 
 
 def _shown(path: str) -> str:
-    """Give a path as text that can be written: odd bytes in its name become escapes."""
+    """Return a path as text that can be written: odd bytes in its name become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -96,7 +96,7 @@ class ProcessEngine:
             return
         match said := worker.hear():
             case None if worker.is_ready:
-                yield from self._bury(worker)
+                yield from self._after_death(worker)
             case None:
                 self._start_again(worker)
             case Word():
@@ -111,8 +111,8 @@ class ProcessEngine:
                 self._release(worker)
                 yield said
 
-    def _bury(self, worker: "_Worker") -> Generator[Event, None, None]:
-        """Give the stage run of a dead worker another try, or give it up."""
+    def _after_death(self, worker: "_Worker") -> Generator[Event, None, None]:
+        """Yield the stage run of a dead worker another try, or give it up."""
         key, task, how = worker.key, worker.task, worker.kill()
         self._release(worker)
         self._deaths[key] += 1
@@ -226,7 +226,7 @@ class _Worker:
             self.kill()
 
     def wait_until_left(self) -> Exception | None:
-        """Wait until what it trained is left, or has ended; give what kept it from that."""
+        """Wait until what it trained is left, or has ended; return what kept it from that."""
         if self._process is None:
             return None
         while isinstance(said := self.hear(), EpochEnded):

@@ -91,7 +91,7 @@ class ClusterEngine:
         """
         try:
             while self._waiting or self._busy:
-                self._muster()
+                self._hire()
                 self._assign()
                 if worker := self._ready():
                     yield from self._listen(worker)
@@ -119,7 +119,7 @@ class ClusterEngine:
         self._stored.clear()
         self._leaving.close()
 
-    def _muster(self) -> None:
+    def _hire(self) -> None:
         """Take on the slots of nodes that have joined, take off those of nodes that left."""
         if time.monotonic() - self._looked < _GLANCE:
             return
@@ -159,7 +159,7 @@ class ClusterEngine:
             self._busy[key].begin(key, task)
 
     def _ready(self) -> "_Worker | None":
-        """Give a worker that has spoken; None if none has for a while."""
+        """Return a worker that has spoken; None if none has for a while."""
         by_word = {worker.word: worker for worker in (*self._busy.values(), *self._arriving)}
         if not by_word:
             time.sleep(_GLANCE / 10)
@@ -175,7 +175,7 @@ class ClusterEngine:
         try:
             said = worker.hear(worker.word)
         except RayError as lost:
-            yield from self._bury(worker, lost)
+            yield from self._after_death(worker, lost)
             return
         match said:
             case Broken(error):
@@ -192,7 +192,7 @@ class ClusterEngine:
                 yield said
 
     def _settle(self, worker: "_Worker") -> None:
-        """Give a worker what its node lacks; then it can train."""
+        """Return a worker what its node lacks; then it can train."""
         try:
             missing = ray.get(worker.word)
         except RayError as error:
@@ -220,8 +220,8 @@ class ClusterEngine:
                 "install the same Encore on every node"
             )
 
-    def _bury(self, worker: "_Worker", error: RayError) -> Generator[Event, None, None]:
-        """Give the stage run of a lost worker another try, or give it up."""
+    def _after_death(self, worker: "_Worker", error: RayError) -> Generator[Event, None, None]:
+        """Yield the stage run of a lost worker another try, or give it up."""
         key = worker.key
         worker.kill()
         del self._busy[key]
@@ -292,7 +292,7 @@ class _Worker:
         self.word = self.actor.go_on.remote()
 
     def hear(self, spoken: Any) -> object:
-        """Give what it says, its files brought home before. Raises `RayError` if it is lost."""
+        """Return what it says, its files brought home before. Raises `RayError` if it is lost."""
         word: Word = ray.get(spoken)
         self.word = None
         for name, content in word.files.items():

@@ -42,7 +42,7 @@ for process in watched:
 """
 
 
-def knock(address: str) -> None:
+def check_reachable(address: str) -> None:
     """See whether a cluster is there: Ray itself would try for minutes."""
     if address != "auto":
         host, _, port = address.rpartition(":")
@@ -84,7 +84,7 @@ def join(address: str | None) -> ExitStack:
         leaving.callback(_forget_token, {name: os.environ.get(name) for name in (_TOKEN, _MODE)})
         os.environ.setdefault(_TOKEN, secrets.token_hex(32))
     else:
-        knock(place)
+        check_reachable(place)
     others = frozenset(_descendants(os.getpid()))  # not Ray's
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
@@ -141,6 +141,6 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def living_nodes() -> dict[str, dict[str, float]]:
-    """Give the resources of each node that lives."""
+    """Return the resources of each node that lives."""
     found: Any = ray.nodes  # untyped
     return {each["NodeID"]: each["Resources"] for each in found() if each["Alive"]}

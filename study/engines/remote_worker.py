@@ -153,7 +153,7 @@ def _ours() -> Path:
 
 
 def _scratch() -> Path:
-    """Give a folder for this process; remove those of processes that were killed."""
+    """Return a folder for this process; remove those of processes that were killed."""
     for left in _ours().glob("worker-*"):
         if not Path(f"/proc/{left.name.split('-')[1]}").exists() and Path("/proc/self").exists():
             shutil.rmtree(left, ignore_errors=True)

@@ -26,7 +26,7 @@ LARGEST = 20 * 10**9
 
 _ANY_STAGE = Stage(image_size=64)
 
-Told = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class Recipe:
         """List the files of decoded photos that there are by now."""
         return sorted((self.cache_folder / self.manifest.digest[:16]).glob("*.pixels"))
 
-    def prepare(self, stages: Sequence[Stage], progress: Told, say: Callable[[str], None]) -> None:
+    def prepare(
+        self, stages: Sequence[Stage], progress: ProgressCallback, say: Callable[[str], None]
+    ) -> None:
         """Decode all photos for all these stages, once for all slots."""
         if self.own is None:
             import torch
@@ -108,7 +110,7 @@ def recipe(
     cache_folder: Path,
     made_by: Mapping[str, str] | None = None,
 ) -> Recipe:
-    """Give the recipe for a search's trainer. Raises `ConfigError` for a missing weights file."""
+    """Return the recipe for a search's trainer. Raises `ConfigError` for a missing weights file."""
     return Recipe(
         manifest=manifest,
         metric=config.metric,
@@ -158,7 +160,7 @@ def _what(error: BaseException) -> str:
 
 
 def choose_weights(config: StudyConfig) -> str:
-    """Give what schedules say of the backbone's weights. Raises `ConfigError`."""
+    """Return what schedules say of the backbone's weights. Raises `ConfigError`."""
     file = _weights_file(config)
     if file is None:
         return config.weights or "pretrained"
@@ -189,7 +191,7 @@ def check_backbones(config: StudyConfig, made: Recipe, weights: str) -> list[str
 
 
 def choose_slots(config: StudyConfig) -> list[Slot]:
-    """Give the slots to train in. Raises `ConfigError`, also for a trainer that is not there."""
+    """Return the slots to train in. Raises `ConfigError`, also for a trainer that is not there."""
     if config.trainer is not None:
         find_class(config.trainer)
     try:

@@ -25,7 +25,7 @@ class Slot:
 
 
 def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
-    """Give the slots of a list of devices, such as "0,1", "cuda:1", "mps", "cpu:2" or "auto".
+    """Return the slots of a list of devices, such as "0,1", "cuda:1", "mps", "cpu:2" or "auto".
 
     AUTO is every GPU, or the one device there is. Raises ValueError for what cannot be read.
     """
@@ -56,7 +56,7 @@ def check_cluster_devices(devices: str) -> None:
 def shares_of(
     nodes: Mapping[str, Mapping[str, float]], devices: str, per_device: int = 1
 ) -> dict[str, list[Share]]:
-    """Give the slots of each node by its resources ("CPU", "GPU"): `devices`, on each of them.
+    """Return the slots of each node by its resources ("CPU", "GPU"): `devices`, on each of them.
 
     AUTO is every GPU, or one CPU slot on each node where no node has a GPU.
     """
@@ -123,6 +123,6 @@ def _slot(name: str, threads: int, sharers: int) -> Slot:
 
 
 def _physical(index: int) -> str:
-    """Give what the system calls the GPU that this process counts as `index`."""
+    """Return what the system calls the GPU that this process counts as `index`."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[index] if index < len(visible) else str(index)

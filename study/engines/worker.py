@@ -97,7 +97,7 @@ def _train(connection: "Connection[object, object]", engine: InlineEngine, key: 
 
 
 def sendable(error: Exception) -> Exception:
-    """Give an error that arrives as it was sent: some classes cannot be unpickled."""
+    """Return an error that arrives as it was sent: some classes cannot be unpickled."""
     error.add_note(f"In a worker process:\n{traceback.format_exc()}")
     with suppress(Exception):
         copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own

@@ -18,7 +18,7 @@ class Drift:
 def differing(
     then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str] | None = None
 ) -> tuple[Drift, ...]:
-    """Give what differs, of these names or of all that were known then.
+    """Return what differs, of these names or of all that were known then.
 
     What was not known then cannot differ.
     """
@@ -30,7 +30,7 @@ def differing(
 
 
 def circumstances_now(device: str, made_by: Mapping[str, str]) -> dict[str, str]:
-    """Give what is now of all that a card tells: versions, commit, processor and device.
+    """Return what is now of all that a card tells: versions, commit, processor and device.
 
     `device` is where it would be trained now; of the card's only the precision is taken, which is
     a setting. Raises ValueError for a device that is not here.

@@ -112,7 +112,7 @@ def _with_file(origin: Origin, file: Path | None) -> Found:
 
 
 def of_trial(store: Store, study: StudyRecord, number: int) -> Origin:
-    """Give the best epoch of a trial. LookupError where it has none."""
+    """Return the best epoch of a trial. LookupError where it has none."""
     trial = find_trial(store, study, number)
     runs = {run.id: run for run in store.stage_runs_of(trial.id)}
     if trial.best_epoch is None or trial.best_stage_run not in runs:
@@ -149,7 +149,7 @@ def read_card_of(file: Path) -> "WeightsCard":
 
 
 def digest_of(file: Path) -> str:
-    """Give a file's SHA-256, in hexadecimal."""
+    """Return a file's SHA-256, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -165,7 +165,7 @@ def _card_if_any(file: Path) -> "WeightsCard | None":
 
 
 def _file_of(origin: Origin, storage: str) -> Path | None:
-    """Give where a file lies, or lay; it is fetched if it is kept elsewhere."""
+    """Return where a file lies, or lay; it is fetched if it is kept elsewhere."""
     row, vault = origin.row, open_vault(storage, origin.study)
     if row is None:
         return None
@@ -221,7 +221,7 @@ def _of_card(store: Store, studies: Iterable[StudyRecord], card: "WeightsCard") 
 
 
 def _rows(store: Store, study: StudyRecord) -> Iterator[Checkpoint]:
-    """Give what is kept before what was deleted: the same may have been made again."""
+    """Yield what is kept before what was deleted: the same may have been made again."""
     yield from store.checkpoints(study.id)
     yield from reversed(store.deletions(study.id))
 

@@ -114,7 +114,7 @@ def of_card(found: Found, drift: tuple[Drift, ...], how: tuple[str, ...]) -> Pro
 
 
 def commands(found: Found, storage: str) -> tuple[str, ...]:
-    """Give the commands that make the weights again: the search's, if it is known, and ours."""
+    """Return the commands that make the weights again: the search's, if it is known, and ours."""
     typed, origin = found.made_by.get("command", ""), found.origin
     known = (typed,) if typed not in ("", FROM_PYTHON) else ()
     if origin is None:
@@ -130,12 +130,12 @@ def commands(found: Found, storage: str) -> tuple[str, ...]:
 
 
 def finite(number: float) -> float | None:
-    """Give a number as JSON knows it: what is none is None."""
+    """Return a number as JSON knows it: what is none is None."""
     return number if math.isfinite(number) else None
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Give what is a number: a file may claim anything."""
+    """Return what is a number: a file may claim anything."""
     return {
         name: float(value)
         for name, value in metrics.items()

@@ -173,7 +173,7 @@ def _data(config: StudyConfig, listener: Listener) -> Manifest | DatasetError:
 
 
 def _drift(found: Found, config: StudyConfig) -> tuple[Drift, ...]:
-    """Give what differs from what the card tells."""
+    """Return what differs from what the card tells."""
     if found.card is None:
         return ()
     made_by = found.made_by

@@ -31,7 +31,7 @@ _MAX_THREADS = 1024
 def settings_as_made(
     config: StudyConfig, made_by: Mapping[str, str], device: str = "auto"
 ) -> StudyConfig:
-    """Give settings under which training gives the same weights again, where it can.
+    """Return settings under which training gives the same weights again, where it can.
 
     `made_by` is what their card says, if there is one; `device` is "auto" for the kind that made
     them. What a card tells counts: the study may have been searched otherwise since.
@@ -67,7 +67,7 @@ def with_data(config: StudyConfig, root: Path) -> StudyConfig:
 
 
 def slots_as_made(config: StudyConfig) -> list[Slot]:
-    """Give the slots of such settings; the first will do. Raises `ConfigError`."""
+    """Return the slots of such settings; the first will do. Raises `ConfigError`."""
     return choose_slots(config.model_copy(update={"engine": EngineKind.AUTO}))
 
 
@@ -75,7 +75,7 @@ def slots_as_made(config: StudyConfig) -> list[Slot]:
 def engine_as_made(
     config: StudyConfig, made: Recipe, made_by: Mapping[str, str]
 ) -> Iterator[Engine]:
-    """Give the engine to train in, with as many threads as made the weights."""
+    """Return the engine to train in, with as many threads as made the weights."""
     import torch  # seconds to import
 
     slots = slots_as_made(config)

@@ -29,7 +29,7 @@ def write_check_page(checked: Checked, file: Path) -> None:
 
 
 def check_page(checked: Checked) -> str:
-    """Give the page's HTML. Every name in it is escaped, and no script runs."""
+    """Return the page's HTML. Every name in it is escaped, and no script runs."""
     found = plain(checked)
     pairs = found["pairs"][:MOST_PAIRS]
     doubts = (found["doubts"] or [])[:MOST_DOUBTS]

@@ -82,7 +82,7 @@ class Contents:
         return tuple(sorted(self.trials, key=lambda t: (*metric.rank(*_numbers(t)), t.number)))
 
     def epochs_of(self, number: int) -> list[EpochRecord]:
-        """Give the epochs of a trial, all its stages in training order."""
+        """Return the epochs of a trial, all its stages in training order."""
         runs = self.links.get(number, ())
         return [epoch for run in runs for epoch in self.epochs.get(run, ())]
 

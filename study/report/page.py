@@ -65,7 +65,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """Give the page. Every name in it is escaped, and scripts run only that are listed by hash."""
+    """Return the page. Every name in it is escaped, and only scripts listed by hash run."""
     contents = report.contents
     plotly, ours = _plotly(), _asset(*(f"{name}.js" for name in SCRIPTS))
     style = _asset("report.css")
@@ -96,7 +96,7 @@ def render(report: Report) -> str:
 
 
 def policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
-    """Give a Content Security Policy under which those run and apply, and no others.
+    """Return a Content Security Policy under which those run and apply, and no others.
 
     Nothing can be fetched. Attributes may style, as plotly's do.
     """
@@ -113,7 +113,7 @@ def policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Give JSON that can stand in a script element: no sign in it can end one."""
+    """Return JSON that can stand in a script element: no sign in it can end one."""
     # ASCII alone: half pairs and line separators are spelled out, too.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
@@ -133,7 +133,7 @@ def _plotly() -> str:
 
 
 def _sheets(plotly: str) -> list[str]:
-    """Give the ids of style sheets that plotly adds unless they are there: its maps'."""
+    """Return the ids of style sheets that plotly adds unless they are there: its maps'."""
     return re.findall(r'getElementById\("([0-9a-f]{64})"\)', plotly)
 
 

@@ -39,12 +39,12 @@ def pictures(contents: Contents, cells: Sequence[Mapping[str, Any]], top: int) -
 
 
 def pairs(contents: Contents) -> Sequence[Mapping[str, Any]]:
-    """Give the duplicates that are shown: what `check-data` found, the worst first."""
+    """Return the duplicates that are shown: what `check-data` found, the worst first."""
     return contents.check["pairs"][:MOST_PAIRS] if contents.check else ()
 
 
 def photos_json(contents: Contents, cells: Sequence[Mapping[str, Any]], have: Pictures) -> Any:
-    """Give by place what the page's script shows of the photos in the matrix's cells."""
+    """Return by place what the page's script shows of the photos in the matrix's cells."""
     found = contents.predictions
     places = sorted({place for cell in cells for place in cell["photos"]})
     if found is None:

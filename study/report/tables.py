@@ -21,7 +21,7 @@ _OF_PAIR = ("likeness", "agreement", "cosine", "mirrored", "leaks", "conflicts")
 
 
 def frames(contents: Contents) -> dict[str, "pd.DataFrame"]:
-    """Give all that is known of a study, by name.
+    """Return all that is known of a study, by name.
 
     `trials` (with their parameters flattened, stages counted from 1), `stages` (stage runs),
     `epochs`, `schedules` (the best first), `classes` and `predictions` (of the winner's best epoch,
@@ -40,7 +40,7 @@ def frames(contents: Contents) -> dict[str, "pd.DataFrame"]:
 
 
 def write_csvs(made: dict[str, "pd.DataFrame"], folder: Path) -> list[Path]:
-    """Write each frame as CSV in UTF-8, whole or not at all; give the files.
+    """Write each frame as CSV in UTF-8, whole or not at all; return the files.
 
     Text that a spreadsheet would run gets a leading apostrophe, in headers too.
     """
@@ -250,7 +250,7 @@ def _predictions(contents: Contents) -> "pd.DataFrame":
 
 
 def _duplicates(contents: Contents) -> dict[str, "pd.DataFrame"]:
-    """Give the pairs that `check-data` found: nothing, if it was not run."""
+    """Return the pairs that `check-data` found: nothing, if it was not run."""
     if contents.check is None:
         return {}
     whose = tuple(f"{who}_{what}" for who in ("first", "second") for what in _OF_PHOTO)

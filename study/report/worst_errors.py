@@ -56,7 +56,7 @@ class Explanation:
 
 
 def worst_of(contents: Contents, top: int) -> list[int]:
-    """Give the places of the `top` worst validation photos, the surest mistakes first.
+    """Return the places of the `top` worst validation photos, the surest mistakes first.
 
     After the mistakes come those that were rightly named with the least certainty.
     """

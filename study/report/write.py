@@ -143,7 +143,7 @@ def _check(to: Path, top: int) -> None:
 
 
 def _pulse(store: Store, name: str) -> tuple[object, ...]:
-    """Give what changes whenever something happens in a study, and costs little to ask."""
+    """Return what changes whenever something happens in a study, and costs little to ask."""
     record = store.study(name)
     running = tuple(trial.number for trial in store.running_trials(record.id))
     return store.count_trials(record.id), running, store.seconds_of_epochs(record.id)
@@ -163,7 +163,7 @@ def _write_csv(contents: Contents, folder: Path | None) -> tuple[str, ...]:
 
 
 def _commands(contents: Contents, explanation: Explanation, storage: str) -> dict[str, str]:
-    """Give the commands that lead here again, by what they do."""
+    """Return the commands that lead here again, by what they do."""
     where = ["--study", contents.study.name]
     if storage != StudyConfig().storage:
         where += ["--storage", redact(storage)]

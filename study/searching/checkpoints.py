@@ -42,7 +42,7 @@ class WeightsFiles:
         self._vault.clear(keys)
 
     def kept(self, run: StageRun) -> dict[Kind, Checkpoint]:
-        """Give the sealed files of a stage run, as its rows say."""
+        """Return the sealed files of a stage run, as its rows say."""
         return {checkpoint.kind: checkpoint for checkpoint in self._store.checkpoints_of(run.id)}
 
     def serve(self, run: StageRun, next_starts_from: Kind | None) -> bool:
@@ -66,7 +66,7 @@ class WeightsFiles:
         return self._vault.path(self.kept(parent)[Kind(stage.start_from)].path)
 
     def whole(self, run: StageRun) -> dict[Kind, Checkpoint]:
-        """Give the sealed files that are there and unchanged; forget those that are not."""
+        """Return the sealed files that are there and unchanged; forget those that are not."""
         kept = self.kept(run)
         for kind, checkpoint in list(kept.items()):
             if not self._vault.verify(checkpoint.path, checkpoint.sha256, checkpoint.size):

@@ -42,15 +42,15 @@ def drafted(
     study: optuna.Study,
     space: Space,
     weights: str,
-    dice: Generator,
+    rng: Generator,
 ) -> Draft:
     """Let a study's sampler suggest a schedule.
 
-    What it does not model is drawn with `dice`, each choice as likely as any other.
+    What it does not model is drawn with `rng`, each choice as likely as any other.
     """
     aside = _Aside(study._storage)
     seen = optuna.Study(study.study_name, cast("BaseStorage", aside), sampler=study.sampler)
-    drawing = _Drawing(seen, dice)
+    drawing = _Drawing(seen, rng)
     schedule = suggest_schedule(drawing, space, weights)
     return Draft(schedule, drawing.params, aside.notes)
 
@@ -78,9 +78,9 @@ def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
 class _Drawing:
     """Chooses what the sampler says, else at random; notes what it chose."""
 
-    def __init__(self, study: optuna.Study, dice: Generator) -> None:
+    def __init__(self, study: optuna.Study, rng: Generator) -> None:
         self.params: Params = {}
-        self._dice = dice
+        self._rng = rng
         trial, sampler = create_trial(state=TrialState.RUNNING), study.sampler
         self._modelled = sampler.infer_relative_search_space(study, trial)
         self._said = sampler.sample_relative(study, trial, self._modelled)
@@ -91,7 +91,7 @@ class _Drawing:
         if name in self._said and self._modelled[name] == distribution:
             value = _nearest(self._said[name], allowed, distribution)
         else:
-            value = allowed[int(self._dice.integers(len(allowed)))]
+            value = allowed[int(self._rng.integers(len(allowed)))]
         self.params[name] = value, values
         return value
 

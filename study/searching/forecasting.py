@@ -193,7 +193,7 @@ class Forecasting:
     ) -> Iterator[Option]:
         space, first = self.config.resolved_space, self.config.seeds.first
         ended = sum(trial.state is not State.RUNNING for trial in standing.trials)
-        dice = np.random.default_rng([first, len(standing.trials), ended])
+        rng = np.random.default_rng([first, len(standing.trials), ended])
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
 
         def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
@@ -204,10 +204,10 @@ class Forecasting:
         yield from (option(schedule, "suggested by the sampler") for schedule in suggested)
         for good in best:
             yield option(good, "another seed")
-            for near in islice(neighbours(good, space, dice), NEIGHBOURS):
+            for near in islice(neighbours(good, space, rng), NEIGHBOURS):
                 if (near, first) not in begun:
                     yield option(near, "a neighbour of the best")
-        for fresh in islice(anywhere(space, self.weights, dice), FRESH):
+        for fresh in islice(anywhere(space, self.weights, rng), FRESH):
             if (fresh, first) not in begun:
                 yield option(fresh, "from anywhere")
 

@@ -115,7 +115,7 @@ class PatientStorage(RDBStorage):
         return found
 
     def _created(self, study_id: int) -> FrozenTrial | None:
-        """Give the trial that was created last, if its number was never given."""
+        """Return the trial that was created last, if its number was never given."""
         number = self._trials[study_id]
         if self.get_n_trials(study_id) == number:
             return None

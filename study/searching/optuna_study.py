@@ -68,8 +68,8 @@ class Suggestions:
         killed is suggested the same on its return.
         """
         self._study.sampler = _sampler(self._name, self._seed, turn)
-        dice = np.random.default_rng(_stream(self._seed, turn))
-        return drafted(self._study, space, weights, dice)
+        rng = np.random.default_rng(_stream(self._seed, turn))
+        return drafted(self._study, space, weights, rng)
 
     def add(self, params: Params | None, notes: Mapping[str, Any] | None = None) -> int:
         """Begin a trial with these parameters, a draft's with its notes; return its number."""
@@ -131,7 +131,7 @@ class Suggestions:
         return not isinstance(self._study.sampler, of_all) and not self._frozen(number).params
 
     def _trial(self, number: int) -> optuna.Trial:
-        """Give a trial that has not ended. Each is kept: to open it anew costs several queries."""
+        """Return a trial that has not ended. Each is kept: to open it again costs queries."""
         if number not in self._open:
             self._open[number] = optuna.Trial(self._study, self._identity(number))
             self._reported[number] = set(self._frozen(number).intermediate_values)

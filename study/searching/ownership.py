@@ -102,7 +102,7 @@ class Ownership:
         self._store.heartbeat(self.claim)
 
     def _watch(self) -> datetime | None:
-        """Give the heartbeat of an owner that was silent for long, and all the while we watched."""
+        """Return the heartbeat of an owner that was silent for long, and while we watched."""
         owner = self._store.owner(self.claim.study_id)
         if owner is None or not _is_silent(self._store, owner):
             return None

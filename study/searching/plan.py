@@ -148,7 +148,7 @@ def _affordable(config: StudyConfig, costs: Sequence[float]) -> tuple[int, float
 
 
 def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
-    """Run the search with a trainer that takes no time; give what it trained."""
+    """Run the search with a trainer that takes no time; return what it trained."""
     config = fitted.config
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
@@ -263,7 +263,7 @@ def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageT
 
 
 def _time(engine: Engine, task: StageTask, what: str) -> EpochMetrics:
-    """Train, and give the last epoch: the first one also warms up."""
+    """Train, and return the last epoch: the first one also warms up."""
     engine.submit(task.folder.name, task)
     epochs = []
     for event in engine.events():

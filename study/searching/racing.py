@@ -17,7 +17,7 @@ ALPHA = 0.05
 
 
 def beaten(outcomes: Mapping[str, Sequence[Gains | None]], rounds: int) -> set[str]:
-    """Give the schedules that are worse than the leader beyond what luck explains.
+    """Return the schedules that are worse than the leader beyond what luck explains.
 
     `outcomes` has each schedule's gains under each of its seeds, in order; None is a seed whose
     training failed. After each round, in which all that are still racing got a seed, they are

@@ -132,7 +132,7 @@ def shorten(kept: Iterable[KeptPredictions], store: Store, labels: NDArray[np.in
 def _chosen(
     ranking: Sequence[RankedTrial], trials: Iterable[Trial], count: int
 ) -> dict[tuple[int, int], int]:
-    """Give the (stage run, epoch) of the weights to keep, each with its place among the best."""
+    """Return the (stage run, epoch) of the weights to keep, each with its place among the best."""
     repeated = {trial.schedule_digest for trial in trials if trial.role is Role.REPEAT}
     chosen: dict[tuple[int, int], int] = {}
     for ranked in ranking:
@@ -147,7 +147,7 @@ def _chosen(
 def _starts(
     trials: Sequence[Trial], tree: StageTree, config: StudyConfig
 ) -> dict[tuple[str, Kind], int]:
-    """Give whose weights later trials may start from, and which weights; each with its place."""
+    """Return whose weights later trials may start from, and which weights; each with its place."""
     best = _before_starts_from_best(trials, config)
     return {
         (node.key, kind): place

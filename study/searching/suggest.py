@@ -38,13 +38,13 @@ def suggest_schedule(chooser: Chooser, space: Space, weights: str) -> Schedule:
 
 
 def stage_of(parameter: str) -> int | None:
-    """Give the stage that a parameter is about; None if it is about the whole schedule."""
+    """Return the stage that a parameter is about; None if it is about the whole schedule."""
     found = re.match(r"s(\d+)_", parameter)
     return int(found[1]) if found else None
 
 
 def views_of(space: Space) -> list[Stage]:
-    """Give a stage for each way in which this space may look at photos: size, crop and zoom."""
+    """Return a stage for each way in which this space may look at photos: size, crop and zoom."""
     views: list[Stage] = []
     sizes = {0}
     for position in range(max(space.n_stages)):
@@ -134,7 +134,7 @@ def _suggest_stage(
 
 
 def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the sizes that do not shrink; a stage with none stays at the size before it."""
+    """Return the sizes that do not shrink; a stage with none stays at the size before it."""
     return tuple(size for size in sizes if size >= smallest) or (smallest,)
 
 

@@ -71,7 +71,7 @@ def best(
 
 
 def copy_weights(selection: Selection, folder: Path) -> Path:
-    """Copy the chosen weights into a folder, whole or not at all; give where they are.
+    """Copy the chosen weights into a folder, whole or not at all; return where they are.
 
     The copy carries the decision rule, if prices were set: `predict` goes by it. Raises
     `ConfigError` where that cannot be: there are no weights of ours, or they lie in that folder.
@@ -131,7 +131,7 @@ class Selector:
         return self._selection(winner, others[:runners_up], damaged, pool, lines, probe)
 
     def _ranking(self, pool: Pool, lines: Sequence[ScheduleLine]) -> list[Ranked]:
-        """Give the trials that have weights, or should have, the best first."""
+        """Return the trials that have weights, or should have, the best first."""
         deleted = {(d.stage_run_id, d.epoch) for d in self._store.deletions(self._study.id)}
         places = {line.digest: place for place, line in enumerate(lines)}
         rows = np.arange(len(self._labels))
@@ -176,7 +176,7 @@ class Selector:
         return chooser(pool.scorer, pool.trials, self._by)
 
     def _first_whole(self, ranking: Sequence[Ranked]) -> tuple[Ranked, list[Ranked], list[str]]:
-        """Give the first whose file is as it was written, those after it, and who was passed over.
+        """Return the first whose file is as it was written, those after it, and those before.
 
         Trials may share a stage run, and so a file: it counts once.
         """

@@ -157,7 +157,7 @@ def _in_the_running(
 
 
 def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Give each schedule's trials that count: the complete ones, or if there is none, the pruned.
+    """Return each schedule's trials that count: the complete ones, or if there is none, the pruned.
 
     An early end is no bad result.
     """
@@ -172,7 +172,7 @@ def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 
 def best_epoch(trial: Trial) -> Epoch:
-    """Give a trial's best epoch."""
+    """Return a trial's best epoch."""
     return trial.best_stage_run, trial.best_epoch
 
 

@@ -98,7 +98,7 @@ def ensemble(
 def kept_weights(
     store: Store, vault: Vault, study: StudyRecord, numbers: Collection[int] | None = None
 ) -> tuple[list[tuple[Trial, Checkpoint]], list[str]]:
-    """Give the trials whose best weights are kept and whole, the best first, each file once.
+    """Return the trials whose best weights are kept and whole, the best first, each file once.
 
     With `numbers`, only those trials. The second list names the files that are missing or changed.
     """
@@ -166,7 +166,7 @@ def cross_fitted(found: Choosable, size: int, metric: Metric, seed: int = 0) -> 
 
 
 def _predicted(total: Table, probabilities: Table) -> Labels:
-    """Give what each member says together with those so far, (M, n); in blocks, for memory."""
+    """Return what each member says together with those so far, (M, n); in blocks, for memory."""
     found = np.empty(probabilities.shape[:2], np.int64)
     step = max(1, ENTRIES // max(1, total.size))
     for start in range(0, len(found), step):

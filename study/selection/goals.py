@@ -73,7 +73,7 @@ def goal_of(
     reject: float | None,
     classes: Sequence[str],
 ) -> Goal | None:
-    """Give what settings, under flags, ask for; None if that is nothing.
+    """Return what settings, under flags, ask for; None if that is nothing.
 
     Each layer changes only the prices and recalls that it names. Raises `ConfigError`.
     """

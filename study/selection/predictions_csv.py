@@ -18,7 +18,7 @@ LARGEST = 500_000_000
 
 
 def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Give the class that a CSV names for each of `photos`, shape (n,).
+    """Return the class that a CSV names for each of `photos`, shape (n,).
 
     Its header has a column `path` (or file, filename, image, photo) and either `predicted` (or
     prediction, label, class) or a column of numbers for each class, of which the largest counts.
@@ -51,7 +51,7 @@ def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) ->
 def _answering(
     source: Path, header: list[str], lowered: list[str], classes: Sequence[str]
 ) -> Callable[[int, list[str]], int]:
-    """Give what reads the answer of a row: its number and its cells."""
+    """Return what reads the answer of a row: its number and its cells."""
     columns = [header.index(name) if name in header else -1 for name in classes]
     if min(columns) >= 0:
 

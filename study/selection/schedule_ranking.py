@@ -44,7 +44,7 @@ class ScheduleLine:
     tied: bool = False
 
     def key(self, by: By) -> float:
-        """Give what it is ranked by: its mean, unless the lower bound is asked for."""
+        """Return what it is ranked by: its mean, unless the lower bound is asked for."""
         return self.bound if by is By.LCB else self.mean
 
 
@@ -71,7 +71,7 @@ def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[Schedu
 
 
 def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
-    """Give the schedule that takes the least time of those within a standard error of the first.
+    """Return the schedule that takes the least time of those within a standard error of the first.
 
     That is Breiman's rule (1984): to be tied proves little where there are few photos and seeds.
     """

@@ -41,7 +41,7 @@ from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
-    from trainers.soup import Kitchen
+    from trainers.soup import Averager
 
 LEVEL = 0.05
 """How often, at most, a soup may be kept that is no better."""
@@ -117,9 +117,9 @@ def soup(
         store.close()
     check_photos(record.name, manifest)
     paths = [vault.path(file.path) for _, file in files]
-    with _kitchen(manifest, paths, device) as kitchen:
-        cook = _Cook(record, vault, manifest, files, predicted, kitchen, say)
-        return cook.result(damaged, copy_to)
+    with _averager(manifest, paths, device) as averager:
+        greedy = _GreedySoup(record, vault, manifest, files, predicted, averager, say)
+        return greedy.result(damaged, copy_to)
 
 
 def check_photos(
@@ -201,18 +201,18 @@ def _of_predictions(
 
 
 @contextmanager
-def _kitchen(manifest: Manifest, files: Sequence[Path], device: str) -> Iterator["Kitchen"]:
-    """Give what makes soups of files, and say in our own words what is wrong with them."""
+def _averager(manifest: Manifest, files: Sequence[Path], device: str) -> Iterator["Averager"]:
+    """Return what makes soups of files, and say in our own words what is wrong with them."""
     from trainers.device import choose_compute
     from trainers.errors import NotOurWeights  # torch: seconds to import
-    from trainers.soup import Kitchen
+    from trainers.soup import Averager
 
     try:
         compute = choose_compute(device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     try:
-        yield Kitchen(manifest, files, compute)
+        yield Averager(manifest, files, compute)
     except NotOurWeights as error:
         # A search that runs meanwhile keeps the best alone.
         gone = [path.name for path in files if not path.exists()]
@@ -222,7 +222,7 @@ def _kitchen(manifest: Manifest, files: Sequence[Path], device: str) -> Iterator
         ) from None
 
 
-class _Cook:
+class _GreedySoup:
     """Chooses one study's soup, and says what it is worth."""
 
     def __init__(
@@ -232,11 +232,11 @@ class _Cook:
         manifest: Manifest,
         files: Sequence[Ranked],
         predicted: tuple[CrossFit, CrossFit] | None,
-        kitchen: "Kitchen",
+        averager: "Averager",
         say: Callable[[str], None],
     ) -> None:
         self._study, self._vault, self._files = study, vault, files
-        self._predicted, self._kitchen, self._say = predicted, kitchen, say
+        self._predicted, self._averager, self._say = predicted, averager, say
         self._labels = manifest.labels(Split.VALID)
         self._tables: dict[tuple[int, ...], Table] = {}
 
@@ -285,7 +285,7 @@ class _Cook:
     def _table(self, members: Sequence[int]) -> Table:
         key = tuple(members)
         if key not in self._tables:
-            self._tables[key] = self._kitchen.evaluation(key).probabilities
+            self._tables[key] = self._averager.evaluation(key).probabilities
             reached = score(self._study.metric, self._labels, self._tables[key])
             numbers = ", ".join(str(self._files[index][0].number) for index in key)
             what = f"soup of trials {numbers}" if len(key) > 1 else f"trial {numbers} alone"
@@ -307,5 +307,5 @@ class _Cook:
         )
         of = [f"trial {self._files[i][0].number} {self._files[i][1].sha256}" for i in chosen]
         folder.mkdir(parents=True, exist_ok=True)
-        self._kitchen.save(chosen, folder / name, {"soup_of": ", ".join(of)})
+        self._averager.save(chosen, folder / name, {"soup_of": ", ".join(of)})
         return folder / name

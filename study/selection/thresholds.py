@@ -92,12 +92,12 @@ def fit_decision(labels: Labels, probabilities: Table, goal: Goal) -> Decision:
 
 
 def photos_needed(least: float) -> int:
-    """Give how many photos of a class it takes until its least recall can be relied on."""
+    """Return how many photos of a class it takes until its least recall can be relied on."""
     return 0 if least == 1 else int(np.ceil(np.log(1 - CONFIDENCE) / np.log(least)))
 
 
 def _raised(labels: Labels, honest: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
-    """Give the costs with the rows of constrained classes raised, shape (C, C).
+    """Return the costs with the rows of constrained classes raised, shape (C, C).
 
     Recalls that cannot hold together are tried without a margin, then without the one named last.
     """
@@ -113,7 +113,7 @@ def _raised(labels: Labels, honest: NDArray[np.float64], goal: Goal) -> NDArray[
 def _to_catch(
     labels: Labels, honest: NDArray[np.float64], goal: Goal, kept: int, *, sure: bool
 ) -> dict[int, int]:
-    """Give how many photos of each constrained class must not be missed.
+    """Return how many photos of each constrained class must not be missed.
 
     Those that no factor up to `DEAREST` brings back are given up.
     """
@@ -129,7 +129,7 @@ def _to_catch(
 def _together(
     labels: Labels, honest: NDArray[np.float64], goal: Goal, caught: dict[int, int]
 ) -> NDArray[np.float64] | None:
-    """Give the costs, shape (C, C), under which all those are caught; None if none are found.
+    """Return the costs, shape (C, C), under which all those are caught; None if none are found.
 
     A dearer class takes photos from another, which may then have to be raised, too: factors only
     grow, in turns, until all are content.
@@ -153,7 +153,7 @@ def _together(
 def _factors(
     own: NDArray[np.float64], costs: NDArray[np.float64], label: int, reject_cost: float | None
 ) -> NDArray[np.float64]:
-    """Give the factor on row `label` from which each of its photos is no longer missed, (n,).
+    """Return the factor on row `label` from which each of its photos is no longer missed, (n,).
 
     As the factor grows, to name the class costs the same and to name another more: so a photo is
     missed up to one factor and never again, since it is named rightly or, before that, rejected.
@@ -171,7 +171,7 @@ def _factors(
 
 
 def _misses(photos: int, least: float) -> int:
-    """Give how many photos of a class may be missed, that its recall be relied on (or none)."""
+    """Return how many photos of a class may be missed, that its recall be relied on (or none)."""
     from scipy.special import bdtr  # the binomial distribution's; scipy.stats takes a second more
 
     fewer = bdtr(np.arange(photos + 1), photos, 1 - least) <= 1 - CONFIDENCE

@@ -64,7 +64,7 @@ def _trade_off(at: float, labels: Labels, answers: NDArray[np.int64], goal: Goal
 
 
 def _thinned(values: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Give at most so many of the values, evenly, the first and the last among them."""
+    """Return at most so many of the values, evenly, the first and the last among them."""
     kept: NDArray[np.float64] = values[
         np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int))
     ]
@@ -72,7 +72,7 @@ def _thinned(values: NDArray[np.float64], most: int) -> NDArray[np.float64]:
 
 
 def recalls_of(labels: Labels, answers: NDArray[np.int64], n_classes: int) -> tuple[float, ...]:
-    """Give the share of each class's photos not taken for another, or 0 where there is none."""
+    """Return the share of each class's photos not taken for another, or 0 where there is none."""
     seen = (answers == labels) | (answers == REJECTED)
     photos = np.bincount(labels, minlength=n_classes)
     caught = np.bincount(labels[seen], minlength=n_classes)

@@ -15,7 +15,7 @@ Table = NDArray[np.float32] | NDArray[np.float64]
 def reliability(
     labels: Labels, probabilities: Table, bins: int = 10, *, folds: int = 10, seed: int = 0
 ) -> tuple[float, float]:
-    """Give the expected calibration error before and after a cross-fitted temperature.
+    """Return the expected calibration error before and after a cross-fitted temperature.
 
     It is the mean distance of the top class's probability from how often it is right, over `bins`
     equal spans of that probability, weighed by their photos (Naeini et al. 2015).
@@ -39,7 +39,7 @@ def _error(labels: Labels, probabilities: Table, bins: int) -> float:
 
 
 def deal(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
-    """Give each photo's fold, shape (n,): each class's photos are dealt out evenly, shuffled.
+    """Return each photo's fold, shape (n,): each class's photos are dealt out evenly, shuffled.
 
     Classes take turns by who comes first in the shuffle, so that their order tells nothing.
     """

@@ -81,7 +81,7 @@ def _variance(metric: Metric, labels: Labels, gained: Floats) -> float:
 
 
 def score(metric: Metric, labels: Labels, probabilities: Table) -> float:
-    """Give the metric's value for a table of probabilities (n, C)."""
+    """Return the metric's value for a table of probabilities (n, C)."""
     judge = Judge(metric, labels, probabilities.shape[1])
     true = probabilities[np.arange(len(labels)), labels]
     return float(judge.scores(probabilities.argmax(axis=1)[None], true[None])[0][0])
@@ -118,7 +118,7 @@ class Judge:
         self._photos = self._one_hot.sum(axis=0)
 
     def scores(self, predicted: Labels, true: Table) -> tuple[Floats, Floats]:
-        """Give scores and log losses, (M,) each; `true` are the labels' probabilities, (M, n)."""
+        """Return scores and log losses, (M,) each; `true` are the labels' probabilities, (M, n)."""
         losses = _nll(true).mean(axis=1)
         # Whole numbers in float32: exact up to 16 million photos.
         hits = (predicted == self._labels).astype(np.float32) @ self._one_hot
@@ -130,7 +130,7 @@ class Judge:
         return self._reduce(hits, counts, self._photos, losses), losses
 
     def first(self, scores: Floats, losses: Floats) -> tuple[int, tuple[float, float]]:
-        """Give the best of M: its index, and its rank as `Metric.rank` gives it."""
+        """Return the best of M: its index, and its rank as `Metric.rank` gives it."""
         order = np.lexsort((losses, -scores if self._metric.higher_is_better else scores))
         best = int(order[0])
         return best, self._metric.rank(float(scores[best]), float(losses[best]))

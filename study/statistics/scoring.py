@@ -78,7 +78,7 @@ class Scorer:
         self._decision = decision
 
     def score(self, columns: Columns, rows: Rows) -> float:
-        """Give the score of what the candidates `columns` say of the photos `rows`."""
+        """Return the score of what the candidates `columns` say of the photos `rows`."""
         candidates = self.candidates
         labels = candidates.labels[rows]
         match self._criterion:
@@ -92,7 +92,7 @@ class Scorer:
                 return float(self._worth[columns, rows].mean(dtype=np.float64))
 
     def evidence(self, columns: Columns) -> NDArray[np.float64]:
-        """Give what `limits` needs to know, beside the score, of what `columns` say of all photos.
+        """Return what `limits` needs beside the score, of what `columns` say of all photos.
 
         Evidence of several choices may be averaged.
         """
@@ -201,7 +201,7 @@ class Scorer:
 
 
 def auroc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> float:
-    """Give the area under the ROC curve; over more than two classes the mean of one against all.
+    """Return the area under the ROC curve; over more than two classes the mean of one against all.
 
     NaN where a class is missing, or is all there is.
     """
@@ -244,7 +244,7 @@ def _area(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> flo
 
 
 def _aurocs(candidates: Candidates, inside: Inside) -> NDArray[np.float64]:
-    """Give all candidates' areas on each set of photos, (M, B).
+    """Return all candidates' areas on each set of photos, (M, B).
 
     By each photo's placement among all photos of the other kind (DeLong 1988), which is the area
     but for a term of the order 1/n: to count the pairs of each set would take minutes.
@@ -287,7 +287,7 @@ def _areas(
 
 
 def _placements(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give for each photo the share of the other kind that it is rightly told from, (n,)."""
+    """Return for each photo the share of the other kind that it is rightly told from, (n,)."""
     found = np.empty(len(scores), np.float32)
     for side, sign in ((positive, 1), (~positive, -1)):
         mine, others = sign * scores[side], np.sort(sign * scores[~side])
@@ -297,7 +297,7 @@ def _placements(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> NDA
 
 
 def _by_class(candidates: Candidates, inside: Inside, criterion: Criterion) -> NDArray[np.float32]:
-    """Give all candidates' balanced accuracies or F1 on each set, (M, B)."""
+    """Return all candidates' balanced accuracies or F1 on each set, (M, B)."""
     total = np.zeros((len(candidates.predicted), inside.shape[1]), np.float32)
     seen = np.zeros_like(total)
     for label in range(candidates.n_classes):
@@ -315,5 +315,5 @@ def _by_class(candidates: Candidates, inside: Inside, criterion: Criterion) -> N
 
 
 def criterion_of(metric: Metric) -> Criterion:
-    """Give the criterion that is a search's metric."""
+    """Return the criterion that is a search's metric."""
     return Criterion(metric.value)

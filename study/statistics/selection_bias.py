@@ -92,9 +92,9 @@ def honest_number(scorer: Scorer, choose: Chooser, chosen: int, *, seed: int = 0
     (of schedule, weights and epoch) is made by the others, and its predictions for this part are
     kept. A round thus gives predictions for every photo, and none had a say in its own.
     """
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels = scorer.candidates.labels
-    folds, rows = deal(labels, dice), np.arange(len(labels))
+    folds, rows = deal(labels, rng), np.arange(len(labels))
     picked = np.empty(folds.shape, np.int64)  # (rounds, photos): the column that speaks there
     for fold in range(FOLDS):
         winners = choose((folds != fold).astype(np.float32).T)
@@ -110,7 +110,7 @@ def honest_number(scorer: Scorer, choose: Chooser, chosen: int, *, seed: int = 0
 
 
 def choose(scores: Scores, trials: Trials, by: By) -> NDArray[np.int64]:
-    """Give which candidate is chosen on each set of photos, shape (B,)."""
+    """Return which candidate is chosen on each set of photos, shape (B,)."""
     if by is By.MAX:
         return np.asarray(scores.argmax(axis=0), np.int64)
     members = scores[trials.columns]
@@ -124,7 +124,7 @@ def choose(scores: Scores, trials: Trials, by: By) -> NDArray[np.int64]:
 
 
 def schedule_ranks(of_trials: Scores, schedules: NDArray[np.int64], by: By) -> Scores:
-    """Give how good each schedule is, by its trials' scores (T, B); shape (S, B)."""
+    """Return how good each schedule is, by its trials' scores (T, B); shape (S, B)."""
     _, starts, seeds = np.unique(schedules, return_index=True, return_counts=True)
     means: Scores = np.add.reduceat(of_trials, starts, axis=0) / seeds[:, None]
     freedom = len(schedules) - len(seeds)
@@ -136,13 +136,13 @@ def schedule_ranks(of_trials: Scores, schedules: NDArray[np.int64], by: By) -> S
     return lower
 
 
-def deal(labels: NDArray[np.int64], dice: np.random.Generator) -> NDArray[np.int64]:
+def deal(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Deal the photos of each class evenly into folds, anew each round: shape (rounds, photos)."""
     folds = np.empty((REPEATS, len(labels)), np.int64)
     dealt = 0
     for label in np.unique(labels):
         mine = np.flatnonzero(labels == label)
-        places = dice.permuted(np.tile(np.arange(len(mine)), (REPEATS, 1)), axis=1)
+        places = rng.permuted(np.tile(np.arange(len(mine)), (REPEATS, 1)), axis=1)
         folds[:, mine] = (places + dealt) % FOLDS
         dealt += len(mine)
     return folds

@@ -28,7 +28,7 @@ def gains(metric: Metric, labels: NDArray[np.int64], right: Gains, p_true: Gains
 
 
 def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
-    """Give the variance of scores between a schedule's seeds, and its degrees of freedom.
+    """Return the variance of scores between a schedule's seeds, and its degrees of freedom.
 
     Both are 0 if no schedule has a second seed.
     """
@@ -63,7 +63,7 @@ def p_value(
 
 
 def mean_interval(seeds: NDArray[np.float64], of_seeds: float, freedom: int) -> float:
-    """Give half the 95 % interval of a schedule's mean, over photos and seeds; (seeds, photos)."""
+    """Return half the 95 % interval of a mean over photos and seeds; shape (seeds, photos)."""
     from scipy.special import stdtrit
 
     values, by_seeds = seeds.mean(axis=0), of_seeds / len(seeds)

@@ -97,7 +97,7 @@ def _confusion(operation: Operation, classes: Sequence[str]) -> Table:
 
 
 def _curve(operation: Operation, classes: Sequence[str]) -> Table:
-    """Give a few settings: by the threshold of two classes, else by what is left to a person."""
+    """Return a few settings: by the threshold of two classes, else by what is left to a person."""
     own = operation.decision.threshold
     title = "other thresholds" if own is not None else "answering fewer photos"
     table = Table(title=title, title_justify="left", box=None)
@@ -120,7 +120,7 @@ def _curve(operation: Operation, classes: Sequence[str]) -> Table:
 
 
 def _shown(curve: Sequence[TradeOff], own: float | None) -> list[TradeOff]:
-    """Give some `CURVE_SHOWN` points, evenly, the ends and the rule's own among them."""
+    """Return some `CURVE_SHOWN` points, evenly, the ends and the rule's own among them."""
     last = len(curve) - 1
     places = {round(i * last / (CURVE_SHOWN - 1)) for i in range(CURVE_SHOWN)}
     places |= {place for place, point in enumerate(curve) if point.at == own}

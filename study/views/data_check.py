@@ -24,7 +24,7 @@ CLASSES = 20
 
 
 def plain(checked: Checked) -> dict[str, Any]:
-    """Give the answer as one plain document."""
+    """Return the answer as one plain document."""
     return {
         "data": checked.data,
         "root": str(checked.manifest.root),
@@ -70,7 +70,7 @@ def _counts(found: Inspection) -> Table:
 
 
 def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
-    """Give each kind of finding: what it is, and a line for each."""
+    """Yield each kind of finding: what it is, and a line for each."""
     found, pairs = checked.found, worst_first(checked.found.pairs)
     leaks = [pair for pair in pairs if pair.leaks]
     clashes = [pair for pair in pairs if pair.conflicts]

@@ -57,7 +57,7 @@ class Tally:
         self.unreadable: list[Unreadable] = []
 
     def predictions(self) -> Iterator[Prediction]:
-        """Give the photos that could be read; name the others, each in a sentence."""
+        """Yield the photos that could be read; name the others, each in a sentence."""
         for answer in self._found.answers:
             if isinstance(answer, Unreadable):
                 self.unreadable.append(answer)

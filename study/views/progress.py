@@ -197,7 +197,7 @@ def outlook_text(outlook: Outlook, metric: Metric) -> str:
 
 
 def trial_text(told: TrialFinished, metric: Metric) -> str:
-    """Give the article's line: epochs, score, hyperparameters, file."""
+    """Return the article's line: epochs, score, hyperparameters, file."""
     trial = told.trial
     head = f"trial {trial.number} seed {trial.seed}: "
     if trial.state is State.FAILED:

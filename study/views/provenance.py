@@ -99,7 +99,7 @@ def _drift(drift: Drift) -> str:
 
 
 def _literal(text: str) -> str:
-    """Give what a file says as plain text: neither markup nor a terminal's own commands."""
+    """Return what a file says as plain text: neither markup nor a terminal's own commands."""
     return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 

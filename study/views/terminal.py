@@ -34,5 +34,5 @@ class LogLine(logging.Formatter):
     """A line of a log, which others' modules write."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give it as it can be printed."""
+        """Return it as it can be printed."""
         return fit(super().format(record))

@@ -55,14 +55,14 @@ def test_twenty_kills_cost_nothing_but_time(searches: Searches) -> None:
     All trials end, none twice; each stage run is complete, once, with all its epochs; no row, file
     or process is left over.
     """
-    dice = random.Random(5)  # noqa: S311 - no secret
+    rng = random.Random(5)  # noqa: S311 - no secret
     done: Counter[str] = Counter()
     seen: set[int] = set()
     search = searches.start(TRIALS)
-    for victim in dice.sample(KILLS, len(KILLS)):
+    for victim in rng.sample(KILLS, len(KILLS)):
         # Not before there is something to kill: to start takes longer than most trials.
         until(lambda: workers_of(search) or search.poll() is not None, 60)  # noqa: B023
-        time.sleep(dice.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.5))
         seen |= set(alive := workers_of(search))
         if search.poll() is not None:
             break
@@ -71,7 +71,7 @@ def test_twenty_kills_cost_nothing_but_time(searches: Searches) -> None:
             check_ended(search, killed=True)
             search = searches.start(TRIALS)
         elif alive:
-            kill_one(alive, dice)
+            kill_one(alive, rng)
         done[victim] += 1
     check_ended(search)
     assert done == Counter(KILLS), "the search was over too early for this test to say anything"
@@ -87,8 +87,8 @@ def test_twenty_kills_cost_nothing_but_time(searches: Searches) -> None:
 class Chaos:
     """A search, one beside it over another database in the same folder, and what befalls them."""
 
-    def __init__(self, searches: Searches, dice: random.Random) -> None:
-        self.searches, self.dice = searches, dice
+    def __init__(self, searches: Searches, rng: random.Random) -> None:
+        self.searches, self.rng = searches, rng
         self.host, self.elsewhere = "a", "b"
         self.seen: set[int] = set()
         self.search = self.start()
@@ -102,12 +102,12 @@ class Chaos:
     def befall(self, what: str) -> None:
         """Disturb the search while it trains, be it at once or in a moment."""
         until(lambda: self.searches.owner_is(self.search) and workers_of(self.search), 60)
-        time.sleep(self.dice.uniform(0, 0.5))
+        time.sleep(self.rng.uniform(0, 0.5))
         self.seen |= set(workers_of(self.search)) | set(workers_of(self.beside))
         match what:
             case "a worker dies":
                 until(lambda: workers_of(self.search), 60)
-                kill_one(workers_of(self.search), self.dice)
+                kill_one(workers_of(self.search), self.rng)
             case "a worker dies as it starts":
                 self.kill_one_that_starts()
             case "the search dies":
@@ -121,7 +121,7 @@ class Chaos:
             case "another machine takes over":
                 self.be_taken_over()
             case "a clock is two minutes off":
-                ahead = self.dice.choice(["120", "-120"])
+                ahead = self.rng.choice(["120", "-120"])
                 rival = self.start("--host", "c", "--clock", ahead, "--stale", "60")
                 assert f"process {self.search.pid} on {self.host}" in said(rival)
             case "the search beside it dies":
@@ -132,10 +132,10 @@ class Chaos:
     def kill_one_that_starts(self) -> None:
         """Kill a worker, and the one in its place before it can say a word."""
         before = set(workers_of(self.search))
-        kill_one(sorted(before), self.dice)
+        kill_one(sorted(before), self.rng)
         until(lambda: set(workers_of(self.search)) - before or self.search.poll() is not None, 60)
         assert self.search.poll() is None, self.search.communicate()
-        kill_one(sorted(set(workers_of(self.search)) - before), self.dice)
+        kill_one(sorted(set(workers_of(self.search)) - before), self.rng)
 
     def be_taken_over(self) -> None:
         """Sleep as a machine that is paused; wake up when another one searches."""
@@ -178,9 +178,9 @@ def test_disturbances_cost_nothing_but_time(
     Nothing is lost, done twice or overwritten; no file of others is deleted; each tensor is
     to the last bit what it is where nobody disturbs.
     """
-    dice = random.Random(7)  # noqa: S311 - no secret
+    rng = random.Random(7)  # noqa: S311 - no secret
     plan = [what for what, times in disturbances.items() for _ in range(times)]
-    chaos = Chaos(searches, dice)
+    chaos = Chaos(searches, rng)
     until(lambda: searches.count("checkpoints") and searches.count("checkpoints", OTHER), 60)
     mine = [
         folder / "my_favourite.safetensors"
@@ -190,7 +190,7 @@ def test_disturbances_cost_nothing_but_time(
     assert len(mine) == 2, "each of the two studies must have a folder of its own"
     for file in mine:
         file.write_bytes(b"not to be touched")
-    for what in dice.sample(plan, len(plan)):
+    for what in rng.sample(plan, len(plan)):
         chaos.befall(what)
     chaos.end()
     until(lambda: all_dead(chaos.seen), 5)

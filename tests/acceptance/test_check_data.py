@@ -39,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give what runs a command in a folder of its own, and its exit code and output."""
+    """Return what runs a command in a folder of its own, and its exit code and output."""
     monkeypatch.chdir(tmp_path)
 
     def start(*arguments: str) -> tuple[int, str]:

@@ -32,11 +32,11 @@ SETTINGS = (
 
 def fill(root: Path, splits: dict[str, int]) -> None:
     """Write photos of noise into `root`/SPLIT/CLASS, a little lighter in one of two classes."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for split, count in splits.items():
         for index in range(count):
             label = index % 2
-            pixels = dice.integers(label * 20, 236 + label * 20, (30, 36, 3), dtype=np.uint8)
+            pixels = rng.integers(label * 20, 236 + label * 20, (30, 36, 3), dtype=np.uint8)
             path = root / split / "ab"[label] / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
@@ -64,14 +64,14 @@ def here(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def asked(capsys: Capture, *arguments: str) -> Any:
-    """Run a command with `--json`, which must succeed, and give its document."""
+    """Run a command with `--json`, which must succeed, and return its document."""
     capsys.readouterr()
     assert cli.run([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def looks() -> list[Any]:
-    """Give the looks that the database knows."""
+    """Return the looks that the database knows."""
     store = Store(open_database("sqlite:///runs/encore.db"))
     try:
         return store.looks(store.studies()[0].id)

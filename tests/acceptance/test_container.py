@@ -17,14 +17,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Give the Dockerfile's instructions, each with its arguments in one line."""
+    """Return the Dockerfile's instructions, each with its arguments in one line."""
     lines = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
     found = re.findall(r"^(\w+) (.+)$", lines.replace("\\\n", ""), re.MULTILINE)
     return [(name, arguments) for name, arguments in found]
 
 
 def arguments_of(name: str) -> list[str]:
-    """Give the arguments of each instruction of a name."""
+    """Return the arguments of each instruction of a name."""
     return [arguments for each, arguments in instructions() if each == name]
 
 

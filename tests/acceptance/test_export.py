@@ -52,7 +52,7 @@ ORDINARY = ("large", "even", "turned", "small")
 
 
 def example(page: str = "docs/exported.md") -> str:
-    """Give the Python block of a page that needs onnxruntime."""
+    """Return the Python block of a page that needs onnxruntime."""
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if "onnxruntime" in block)
@@ -79,11 +79,11 @@ def weights_file(folder: Path, photos: Sequence[Path] = (), **card: Any) -> Path
 
 def odd_photos(folder: Path) -> list[Path]:
     """Write photos that become a square in all the ways there are."""
-    dice, exif = np.random.default_rng(0), Image.Exif()
+    rng, exif = np.random.default_rng(0), Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
 
     def noise(width: int, height: int) -> Image.Image:
-        pixels = dice.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
         return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
     folder.mkdir()
@@ -179,7 +179,7 @@ def test_what_is_kept_out_of_the_example_is_out() -> None:
 
 
 def cells(markdown: str) -> list[list[str]]:
-    """Give the rows of all tables of a Markdown text, as a reader sees them."""
+    """Return the rows of all tables of a Markdown text, as a reader sees them."""
     rows: list[list[str]] = []
     for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown):
         if token.type == "tr_open":
@@ -190,7 +190,7 @@ def cells(markdown: str) -> list[list[str]]:
 
 
 def kinds(markdown: str) -> set[str]:
-    """Give the kinds of all pieces of a Markdown text."""
+    """Return the kinds of all pieces of a Markdown text."""
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
     inner = [child for token in tokens for child in token.children or ()]
     return {token.type for token in [*tokens, *inner]}
@@ -243,11 +243,11 @@ def test_any_text_is_shown_and_does_nothing() -> None:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Search once on photos of two classes with names that are markup."""
     folder = tmp_path_factory.mktemp("searched")
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for label, name in enumerate(("<b>reds|", "blues`*")):
         (folder / "PHOTOS" / name).mkdir(parents=True)
         for index in range(15):
-            pixels = dice.integers(label * 60, 196 + label * 60, (30, 36, 3), dtype=np.uint8)
+            pixels = rng.integers(label * 60, 196 + label * 60, (30, 36, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "PHOTOS" / name / f"{index}.png")
     (folder / "study.toml").write_text(
         'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'

@@ -22,7 +22,7 @@ Gc = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def decoded(finished: Lab) -> Lab:
-    """Give a finished study whose photos are decoded at two scales."""
+    """Return a finished study whose photos are decoded at two scales."""
     assert finished.manifest
     wanted = [(split, scale) for split in (Split.TRAIN, Split.VALID) for scale in SCALES]
     Cache(finished.folder / ".cache", finished.manifest).prepare(wanted)
@@ -31,7 +31,7 @@ def decoded(finished: Lab) -> Lab:
 
 @pytest.fixture
 def gc(capsys: pytest.CaptureFixture[str]) -> Gc:
-    """Give what runs `gc --cache` on a lab, and gives its exit code and what it printed."""
+    """Return what runs `gc --cache` on a lab, and gives its exit code and what it printed."""
 
     def run(lab: Lab, *flags: str) -> tuple[int, str]:
         code = cli.run(["gc", "--cache", "--storage", lab.url, *flags])
@@ -137,7 +137,7 @@ def test_where_there_is_nothing_nothing_is_made(
 
 
 def broken_in_every_way(lab: Lab) -> dict[Path, str]:
-    """Break all maps but the last, each in its own way; give what is to be said of them."""
+    """Break all maps but the last, each in its own way; return what is to be said of them."""
     one, two, three, _ = maps(lab)
     one.write_bytes(b"\0" + one.read_bytes()[1:])
     two.write_bytes(two.read_bytes()[:-1])

@@ -30,7 +30,7 @@ COMMANDS = [
 
 
 def blocks(language: str) -> list[str]:
-    """Give the README's code blocks of a language."""
+    """Return the README's code blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -159,7 +159,7 @@ def test_an_installed_wheel_offers_the_same_commands(tmp_path: Path) -> None:
 
 
 def wheel_entry_points(wheel: Path) -> str:
-    """Give the wheel's entry points."""
+    """Return the wheel's entry points."""
     import zipfile
 
     with zipfile.ZipFile(wheel) as archive:

@@ -81,7 +81,7 @@ def wait_for_an_epoch(folder: Path, search: subprocess.Popen[Any]) -> bool:
 
 
 def weights(folder: Path) -> dict[str, str]:
-    """Give the hash of all tensors of each stage's best weights, by file name."""
+    """Return the hash of all tensors of each stage's best weights, by file name."""
     return {
         path.name: hashlib.sha256(
             b"".join(k.encode() + v.tobytes() for k, v in sorted(load_file(path).items()))
@@ -91,7 +91,7 @@ def weights(folder: Path) -> dict[str, str]:
 
 
 def listed(folder: Path, *command: str) -> dict[str, Any]:
-    """Run a reading command and give its JSON."""
+    """Run a reading command and return its JSON."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "cli.py"), *command, "--json"],
         cwd=folder, capture_output=True, text=True, check=True,
@@ -100,7 +100,7 @@ def listed(folder: Path, *command: str) -> dict[str, Any]:
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:
-    """Give what is recorded of each epoch of both trials, but for how long it took."""
+    """Return what is recorded of each epoch of both trials, but for how long it took."""
     clock = ("seconds", "images_per_second", "data_wait", "stage_run_id")
     return [
         {name: value for name, value in epoch.items() if name not in clock}

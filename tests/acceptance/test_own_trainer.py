@@ -24,7 +24,7 @@ SLOWER += "MyTrainer.train = train\n"
 
 
 def example() -> str:
-    """Give the README's trainer."""
+    """Return the README's trainer."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
     (found,) = (block for block in blocks if "class MyTrainer" in block)
@@ -51,7 +51,7 @@ def query(folder: Path, sql: str) -> list[Any]:
 
 
 def weights(folder: Path) -> dict[str, str]:
-    """Give the hash of each stage run's best weights, checked against the file."""
+    """Return the hash of each stage run's best weights, checked against the file."""
     sql = "SELECT key, path FROM encore_checkpoints JOIN encore_stage_runs ON id = stage_run_id"
     found = query(folder, f"{sql} WHERE kind = 'best'")
     return {

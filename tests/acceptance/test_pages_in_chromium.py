@@ -84,7 +84,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_all(page: "Page") -> list[str]:
-    """Go through the page, so that every figure is drawn; give the panels that have none."""
+    """Go through the page, so that every figure is drawn; return the panels that have none."""
     page.wait_for_selector("nav")
     for section in SECTIONS:
         page.locator(f"#{section}").scroll_into_view_if_needed()

@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give what runs a command, and gives its exit code and what it printed."""
+    """Return what runs a command, and gives its exit code and what it printed."""
 
     def run(*words: str) -> tuple[int, str, str]:
         code = cli.run(words)

@@ -97,13 +97,13 @@ def start(
 
 
 def ends(recipe: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the recipe's end; give its exit code and what it said on stderr."""
+    """Wait for the recipe's end; return its exit code and what it said on stderr."""
     _, said = recipe.communicate(timeout=60)
     return recipe.returncode, said
 
 
 def asked(folder: Path) -> str:
-    """Give what was asked of scontrol."""
+    """Return what was asked of scontrol."""
     return (folder / "asked").read_text() if (folder / "asked").exists() else ""
 
 
@@ -114,7 +114,7 @@ def query(folder: Path, sql: str) -> list[Any]:
 
 
 def results(folder: Path) -> list[Any]:
-    """Give the epochs of each stage run, and the tensor of each kept file."""
+    """Return the epochs of each stage run, and the tensor of each kept file."""
     runs = "FROM encore_stage_runs r JOIN"
     epochs = f"SELECT key, e.epoch, accuracy, valid_loss {runs} encore_epochs e"
     files = f"SELECT key, kind, path {runs} encore_checkpoints c"
@@ -125,7 +125,7 @@ def results(folder: Path) -> list[Any]:
 
 
 def saved(folder: Path) -> list[int]:
-    """Give how many epochs each stage run in training has on disk; no row may be ahead of them."""
+    """Return how many epochs each stage run in training has on disk; no row may be ahead."""
     found = {}
     for path in (folder / "runs" / "digits" / "stages").glob(f"*/*/{LAST}"):
         with safetensors.safe_open(path, framework="np") as file:
@@ -137,7 +137,7 @@ def saved(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Give what comes of the recipe if nothing disturbs it: exit code 0, nothing requeued."""
+    """Return what comes of the recipe if nothing disturbs it: exit code 0, nothing requeued."""
     folder = tmp_path_factory.mktemp("calm")
     (folder / "go").touch()
     code, said = ends(start(folder))

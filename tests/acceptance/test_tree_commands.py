@@ -45,7 +45,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give what runs a command and gives what it printed, notices apart."""
+    """Return what runs a command and gives what it printed, notices apart."""
 
     def run(*arguments: str, code: int = 0) -> str:
         ended = cli.run(arguments)
@@ -65,7 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def nodes(tree: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give all stage runs of a printed tree."""
+    """Return all stage runs of a printed tree."""
     return [found for node in tree for found in (node, *nodes(node["children"]))]
 
 

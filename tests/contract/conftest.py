@@ -82,7 +82,7 @@ MAKERS = {
 def make_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], AbstractContextManager[str]]:
-    """Make one database of each kind; give what copies it for a test."""
+    """Make one database of each kind; return what copies it for a test."""
     make = MAKERS[request.param]
     if request.param == "postgres":
         server: Server = request.getfixturevalue("postgres")
@@ -102,7 +102,7 @@ def make_url(
 
 @pytest.fixture
 def url(make_url: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
-    """Give the URL of a database of each kind that is this test's own."""
+    """Return the URL of a database of each kind that is this test's own."""
     with make_url() as url:
         yield url
 
@@ -228,7 +228,7 @@ MARKED = [
 
 @pytest.fixture(scope="module", params=MARKED)
 def kind(request: pytest.FixtureRequest) -> Iterator[Kinds]:
-    """Give each kind of engine; its processes serve test after test and end with the module.
+    """Return each kind of engine; its processes serve test after test and end with the module.
 
     Not later: a process that is part of a Ray cluster joins no other, as tests elsewhere do.
     """
@@ -240,7 +240,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kinds]:
 
 @pytest.fixture
 def make_engine(kind: Kinds, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
-    """Give what makes an engine of each kind; afterwards there is nothing left for it to do."""
+    """Return what makes an engine of each kind; afterwards there is nothing left for it to do."""
     made: list[Engine] = []
 
     def make(trainer: Trainer | None = None) -> Engine:
@@ -256,7 +256,7 @@ def make_engine(kind: Kinds, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
 
 @pytest.fixture
 def make_task(tmp_path: Path) -> Callable[..., StageTask]:
-    """Give what makes a task in a folder of its own, named as its key."""
+    """Return what makes a task in a folder of its own, named as its key."""
 
     def make(key: str, epochs: int = 2) -> StageTask:
         (tmp_path / key).mkdir(exist_ok=True)
@@ -267,6 +267,6 @@ def make_task(tmp_path: Path) -> Callable[..., StageTask]:
 
 
 def told(events: Sequence[Event], key: str) -> list[object]:
-    """Give what was told of a key: numbers of epochs, and how it ended."""
+    """Return what was told of a key: numbers of epochs, and how it ended."""
     own = [event for event in events if event.key == key]
     return [event.metrics.epoch if isinstance(event, EpochEnded) else type(event) for event in own]

@@ -114,7 +114,7 @@ class Bench:
     def task(
         self, folder: str, *stages: Stage, seed: int = 0, start: Path | None = None
     ) -> StageTask:
-        """Give a task; the same folder may be that of a task that was broken off."""
+        """Return a task; the same folder may be that of a task that was broken off."""
         (self.root / folder).mkdir(exist_ok=True)
         hidden = () if any(each.train is Train.PROBE for each in stages) else (8,)
         mine = schedule(*stages, hidden=hidden)
@@ -130,7 +130,7 @@ class Bench:
         return found
 
     def in_one_go(self, mine: Stage, metric: Metric = Metric.ACCURACY) -> tuple[list[Any], ...]:
-        """Give the epochs and the outcome of a stage that nothing disturbs, trained once."""
+        """Return the epochs and the outcome of a stage that nothing disturbs, trained once."""
         key = mine, metric
         if key not in self.undisturbed:
             whole = self.task("in one go", mine)
@@ -153,7 +153,7 @@ def bench(
     tmp_path: Path,
     undisturbed: dict[bool, dict[Any, tuple[list[Any], list[Any]]]],
 ) -> Bench:
-    """Give a bench for each kind of trainer."""
+    """Return a bench for each kind of trainer."""
     known = undisturbed[request.param == "synthetic"]
     return Bench(TRAINERS[request.param], tiny, tmp_path, known)
 

@@ -18,7 +18,7 @@ NAME = "0.9871 a.safetensors"
 
 @pytest.fixture(params=["folder", "s3", "file"])
 def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
-    """Give an empty vault of each kind, whose root is not there yet."""
+    """Return an empty vault of each kind, whose root is not there yet."""
     root, remote = tmp_path / "runs" / "weights", None
     if request.param == "s3":
         store: ObjectStore = request.getfixturevalue("object_store")

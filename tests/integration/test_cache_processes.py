@@ -61,7 +61,7 @@ class Builder:
         assert self.line() == "ready"
 
     def line(self) -> str:
-        """Give the next line that it prints."""
+        """Return the next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -89,7 +89,7 @@ def builder(folder: Path, manifest: Manifest, stop: int = 0) -> Iterator[Builder
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Give 160 photos of noise to train on."""
+    """Return 160 photos of noise to train on."""
     root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for index in range(N_PHOTOS + 2):
         split = "train" if index < N_PHOTOS else "valid"
@@ -101,7 +101,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def decoded(folder: Path) -> list[list[str]]:
-    """Give the processes that decoded photos, and which."""
+    """Return the processes that decoded photos, and which."""
     lines = folder.with_suffix(".marks").read_text().splitlines()
     return [line.split(maxsplit=1) for line in lines]
 

@@ -39,7 +39,7 @@ Search = Callable[..., Lab]
 
 @pytest.fixture
 def searched(make_lab: Callable[..., Lab], photos: Manifest) -> Search:
-    """Give what searches as told, on the photos of three classes if no others are given."""
+    """Return what searches as told, on the photos of three classes if no others are given."""
 
     def search(
         outcomes: Mapping[int, Sequence[Run]], *, manifest: Manifest = photos, **others: Any
@@ -50,7 +50,7 @@ def searched(make_lab: Callable[..., Lab], photos: Manifest) -> Search:
 
 
 def size_of(chosen: Selection) -> int:
-    """Give the image size that tells the schedules apart."""
+    """Return the image size that tells the schedules apart."""
     size: int = chosen.schedule["stages"][0]["image_size"]
     return size
 

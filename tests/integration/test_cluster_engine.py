@@ -65,7 +65,7 @@ def placed(_slot: Slot, cache: Path, place: Path) -> Trainer:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Give what makes an engine on a cluster; afterwards no process of its is left."""
+    """Return what makes an engine on a cluster; afterwards no process of its is left."""
     from study.engines.ray_cluster import ClusterEngine
 
     made: list[Any] = []
@@ -91,7 +91,7 @@ def task(folder: Path, key: str) -> StageTask:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Give the files of a task; their metadata may be in any order."""
+    """Return the files of a task; their metadata may be in any order."""
     return {path.name: bytes(sorted(path.read_bytes())) for path in folder.iterdir()}
 
 
@@ -278,7 +278,7 @@ def test_other_versions_are_told_in_a_sentence(
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setattr("study.engines.ray_connection.knock", lambda _: None)
+    monkeypatch.setattr("study.engines.ray_connection.check_reachable", lambda _: None)
     with pytest.raises(ConnectionError, match=rf"other versions.*Ray {ray.__version__}"):
         make("10.0.0.1:6379")
 

@@ -32,7 +32,7 @@ SCRIPT = (
 
 
 def ended(told: list[Progress]) -> list[TrialFinished]:
-    """Give the ends of trials."""
+    """Return the ends of trials."""
     return [news for news in told if isinstance(news, TrialFinished)]
 
 

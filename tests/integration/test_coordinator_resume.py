@@ -48,7 +48,7 @@ UNDISTURBED: dict[tuple[Schedule, ...], dict[str, Any]] = {}
 
 
 def undisturbed(make_lab: MakeLab, script: tuple[Schedule, ...]) -> dict[str, Any]:
-    """Give what comes of a script if nothing happens."""
+    """Return what comes of a script if nothing happens."""
     if script not in UNDISTURBED:
         calm = make_lab(*script)
         calm.search()

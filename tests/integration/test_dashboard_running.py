@@ -56,7 +56,7 @@ class Visitor:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with an empty study."""
+    """Return a folder with an empty study."""
     lab = make_lab(tmp_path / "lab", TRIALS)
     with lab.bench():
         pass

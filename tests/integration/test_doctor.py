@@ -33,7 +33,7 @@ def _healthy(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 
 
 def complaints(lab: Lab) -> list[Finding]:
-    """Give what is not good."""
+    """Return what is not good."""
     return [finding for finding in doctor(storage=lab.url) if finding.level is not Level.GOOD]
 
 

@@ -43,7 +43,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def leaking(tmp_path: Path, clean: Path) -> Path:
-    """Give the same photos; two of train lie in valid, too: as they are, and mirrored."""
+    """Return the same photos; two of train lie in valid, too: as they are, and mirrored."""
     root = tmp_path / "leaking"
     shutil.copytree(clean, root)
     copied = (clean / "train" / "day" / "2.jpg").read_bytes()
@@ -54,7 +54,7 @@ def leaking(tmp_path: Path, clean: Path) -> Path:
 
 @pytest.fixture
 def freeze(tmp_path: Path) -> Freeze:
-    """Give what freezes data as a search does, and the notices it gave."""
+    """Return what freezes data as a search does, and the notices it gave."""
 
     def run(data: Path, **settings: Any) -> tuple[Frozen, list[str]]:
         told: list[Progress] = []
@@ -65,7 +65,7 @@ def freeze(tmp_path: Path) -> Freeze:
 
 
 def config(folder: Path, data: Path, **settings: Any) -> StudyConfig:
-    """Give the settings of a tiny search."""
+    """Return the settings of a tiny search."""
     given = {
         "data": data,
         "storage": f"sqlite:///{folder / 'runs' / 'encore.db'}",
@@ -191,10 +191,10 @@ def test_given_splits_stay_when_others_are_drawn(tmp_path: Path) -> None:
 
 
 def hash_of(label: str) -> int:
-    """Give a seed for a class."""
+    """Return a seed for a class."""
     return 1000 * len(label)
 
 
 def splits(manifest: Manifest) -> dict[str, Split]:
-    """Give each photo's split by its path."""
+    """Return each photo's split by its path."""
     return {photo.path: photo.split for photo in manifest.photos}

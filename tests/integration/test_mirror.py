@@ -32,14 +32,14 @@ def put(store: ObjectStore, bucket: str, folder: Path, prefix: str) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Give all files of a folder but the journal."""
+    """Return all files of a folder but the journal."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 @pytest.fixture
 def photos_at(object_store: ObjectStore, tmp_path: Path) -> tuple[Path, str, str]:
-    """Give a folder of photos, and the bucket and URL that hold the same."""
+    """Return a folder of photos, and the bucket and URL that hold the same."""
     folder, bucket = tmp_path / "photos", object_store.bucket()
     fill(folder)
     put(object_store, bucket, folder, "data/photos")
@@ -48,7 +48,7 @@ def photos_at(object_store: ObjectStore, tmp_path: Path) -> tuple[Path, str, str
 
 @pytest.fixture
 def bring(tmp_path: Path) -> Callable[..., tuple[Manifest, list[Progress]]]:
-    """Give what makes a manifest of data, wherever they lie, and what was told of it."""
+    """Return what makes a manifest of data, wherever they lie, and what was told of it."""
 
     def bring(data: str, root: str | None = None) -> tuple[Manifest, list[Progress]]:
         told: list[Progress] = []

@@ -38,29 +38,29 @@ def test_what_is_kept_is_what_the_database_holds(storage: PatientStorage, tmp_pa
     """Whatever is asked, reported, told, queued and added in whatever order, by any sampler."""
     study = optuna.create_study(storage=storage, study_name=NAME, direction="maximize")
     fresh = RDBStorage(f"sqlite:///{tmp_path / 'encore.db'}")
-    dice, running = np.random.default_rng(0), list[optuna.Trial]()
+    rng, running = np.random.default_rng(0), list[optuna.Trial]()
     for _ in range(120):
-        match dice.choice(["ask", "ask", "report", "note", "tell", "queue", "add"]):
+        match rng.choice(["ask", "ask", "report", "note", "tell", "queue", "add"]):
             case "ask":
                 running.append(study.ask())
                 running[-1].suggest_float("x", 0, 1)
             case "queue":
-                study.enqueue_trial({"x": dice.random()})
+                study.enqueue_trial({"x": rng.random()})
             case "add":
                 template = optuna.create_trial(state=TrialState.RUNNING)
                 storage.create_new_trial(study._study_id, template_trial=template)
             case what if running:
-                trial = running[dice.integers(len(running))]
+                trial = running[rng.integers(len(running))]
                 if what == "report":
                     trial.report(
-                        dice.random(),
+                        rng.random(),
                         len(trial.storage.get_trial(trial._trial_id).intermediate_values),
                     )
                 elif what == "note":
-                    trial.set_user_attr("seed", int(dice.integers(9)))
+                    trial.set_user_attr("seed", int(rng.integers(9)))
                 else:
                     running.remove(trial)
-                    study.tell(trial, dice.random())
+                    study.tell(trial, rng.random())
         assert study.get_trials() == fresh.get_all_trials(study._study_id)
     fresh.engine.dispose()
 

@@ -56,7 +56,7 @@ class OnServer(Lab):
 
 @pytest.fixture
 def database(postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Create an empty database; give its name. Files of its studies lie where the test runs."""
+    """Create an empty database; return its name. Files of its studies lie where the test runs."""
     monkeypatch.chdir(tmp_path)
     name = postgres.create()
     yield name

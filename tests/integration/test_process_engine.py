@@ -58,7 +58,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def make_engine() -> Iterator[MakeEngine]:
-    """Give what makes an engine; afterwards all its processes must be gone."""
+    """Return what makes an engine; afterwards all its processes must be gone."""
     made: list[ProcessEngine] = []
 
     def make(slots: int = 1, build: Any = watched, retries: int = 2, **options: Any) -> Any:
@@ -80,7 +80,7 @@ def task(folder: Path, key: str, epochs: int = EPOCHS) -> StageTask:
 
 
 def undisturbed(folder: Path, key: str, epochs: int = EPOCHS) -> dict[str, bytes]:
-    """Give the files of the same task, trained in this process."""
+    """Return the files of the same task, trained in this process."""
     engine = InlineEngine(Watched())
     engine.submit(key, task(folder / "calm", key, epochs))
     list(engine.events())
@@ -88,18 +88,18 @@ def undisturbed(folder: Path, key: str, epochs: int = EPOCHS) -> dict[str, bytes
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Give the files of a task; their metadata may be in any order."""
+    """Return the files of a task; their metadata may be in any order."""
     return {path.name: bytes(sorted(path.read_bytes())) for path in folder.iterdir()}
 
 
 def pid_of(folder: Path, key: str) -> int:
-    """Wait until a stage run is in training; give its process."""
+    """Wait until a stage run is in training; return its process."""
     until(lambda: read(folder / f"{key}.pid"))
     return int(read(folder / f"{key}.pid"))
 
 
 def halted(folder: Path, key: str, epoch: int) -> int:
-    """Wait until a stage run stands still in an epoch; give its process."""
+    """Wait until a stage run stands still in an epoch; return its process."""
     until(lambda: read(folder / f"{key}.at") == str(epoch))
     return pid_of(folder, key)
 

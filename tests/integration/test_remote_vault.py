@@ -36,7 +36,7 @@ for number in range(10_000):
 
 
 def sealed(vault: Vault, content: bytes, name: str) -> str:
-    """Seal some content; give its hash."""
+    """Seal some content; return its hash."""
     source = vault.workspace(KEY) / "last.safetensors"
     source.write_bytes(content)
     return vault.seal(source, name).sha256
@@ -62,13 +62,13 @@ def test_no_file_is_lost_or_half_written_though_requests_fail(
     object_store: ObjectStore, tmp_path: Path
 ) -> None:
     """One in twenty is refused or broken off, before, after or amid; large files go in parts."""
-    bucket, dice = object_store.bucket(), random.Random(7)  # noqa: S311 - no secret
+    bucket, rng = object_store.bucket(), random.Random(7)  # noqa: S311 - no secret
     vault, hashes = Vault(tmp_path / "here", Remote(f"s3://{bucket}/v")), {}
     with object_store.failing(0.05, seed=3) as line:
         for number in range(60):
             size = 40_000_000 if number % 30 == 7 else 200_000
             hashes[f"{number}.safetensors"] = sealed(
-                vault, dice.randbytes(size), f"{number}.safetensors"
+                vault, rng.randbytes(size), f"{number}.safetensors"
             )
         elsewhere = Vault(tmp_path / "there", vault.remote)
         assert [name for name, sha in hashes.items() if not elsewhere.verify(name, sha)] == []
@@ -85,7 +85,7 @@ def test_killed_while_sending_readers_see_whole_files(
 ) -> None:
     """Kill -9 at any moment leaves the old file or the new one under a name, never half of one."""
     bucket = object_store.bucket()
-    url, dice = f"s3://{bucket}/v", random.Random(1)  # noqa: S311 - no secret
+    url, rng = f"s3://{bucket}/v", random.Random(1)  # noqa: S311 - no secret
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", SEALING, str(tmp_path / "here"), url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
@@ -93,7 +93,7 @@ def test_killed_while_sending_readers_see_whole_files(
         for _ in range(3):
             process.stdout.readline()
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(dice.uniform(0, 0.3))
+            process.wait(rng.uniform(0, 0.3))
         process.kill()
     found = object_store.objects(bucket)
     assert found
@@ -118,7 +118,7 @@ def test_that_the_bucket_is_away_is_no_loss_of_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def remote_lab(make_lab: Callable[..., Lab], object_store: ObjectStore) -> Lab:
-    """Give a study that was searched while one request in twenty failed."""
+    """Return a study that was searched while one request in twenty failed."""
     script = (schedule(stage(epochs=2)), schedule(stage(epochs=2), stage(64, epochs=2)))
     lab = make_lab(*script, vault=f"s3://{object_store.bucket()}/team")
     with object_store.failing(0.05, seed=5):

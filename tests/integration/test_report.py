@@ -30,7 +30,7 @@ def unexplained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             asked.append(top)
 
         def answer(self) -> Explanation:
-            """Give a reason."""
+            """Return a reason."""
             return Explanation(reason="nobody looked")
 
     monkeypatch.setattr(reporting, "Explainer", Silent)

@@ -62,7 +62,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(searched: Path, tmp_path: Path) -> Iterator[Path]:
-    """Give the searched folder, to be damaged: it lies where it lay and is put back afterwards."""
+    """Yield the searched folder, to be damaged: it is put back afterwards."""
     shutil.copytree(searched, tmp_path / "before")
     yield searched
     shutil.rmtree(searched)
@@ -70,23 +70,23 @@ def folder(searched: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def url(folder: Path) -> str:
-    """Give the URL of the database."""
+    """Return the URL of the database."""
     return f"sqlite:///{folder / 'runs' / 'encore.db'}"
 
 
 def weights(folder: Path, trial: int = 0) -> Path:
-    """Give the best weights of a trial: which stage they are of, chance decides."""
+    """Return the best weights of a trial: which stage they are of, chance decides."""
     return Path(what_made(str(trial), storage=url(folder)).file or "")
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """Give all files beside the database with their contents."""
+    """Return all files beside the database with their contents."""
     files = (path for path in (folder / "runs").rglob("*") if path.is_file())
     return {str(p): p.read_bytes() for p in files if "encore.db" not in p.name}
 
 
 def rows(folder: Path) -> list[Any]:
-    """Give all that the database says of the study."""
+    """Return all that the database says of the study."""
     store = Store(open_database(url(folder)))
     try:
         study = store.study("photos")
@@ -115,7 +115,7 @@ def retire(folder: Path, kind: Kind = Kind.BEST) -> None:
 
 
 def run(folder: Path, *words: str) -> int:
-    """Run the command in this process; give its exit code."""
+    """Run the command in this process; return its exit code."""
     return cli.run(["reproduce", *words, "--storage", url(folder)])
 
 

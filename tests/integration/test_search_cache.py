@@ -37,7 +37,7 @@ class Enough(Exception):
 
 @pytest.fixture
 def searching(tmp_path: Path) -> Searcher:
-    """Give what searches photos of noise in a folder of this test's own, and what was told."""
+    """Return what searches photos of noise in a folder of this test's own, and what was told."""
     noise(tmp_path / "photos", TRAIN, VALID)
 
     def run(listener: Listener = lambda _: None, **settings: Any) -> list[Progress]:
@@ -85,20 +85,20 @@ def maps(folder: Path) -> dict[str, Path]:
 
 
 def works(told: list[Progress], what: str) -> list[tuple[int, int]]:
-    """Give the counts told of a work, as (done, of)."""
+    """Return the counts told of a work, as (done, of)."""
     return [
         (news.done, news.total) for news in told if isinstance(news, Working) and news.what == what
     ]
 
 
 def notices(told: list[Progress]) -> list[str]:
-    """Give the sentences told, but for what the gate says of photos as tiny as these."""
+    """Return the sentences told, but for what the gate says of photos as tiny as these."""
     found = [news.text for news in told if isinstance(news, Notice)]
     return [text for text in found if not text.startswith("the data: ")]
 
 
 def results(folder: Path, study: str) -> tuple[list[Any], dict[str, dict[str, bytes]]]:
-    """Give the trials' states, scores and losses, and all tensors of the weights by file name."""
+    """Return the trials' states, scores and losses, and all tensors of the weights by file name."""
     store = Store(open_database(f"sqlite:///{folder / 'runs' / 'encore.db'}"))
     trials = store.trials(store.study(study).id)
     store.close()

@@ -32,7 +32,7 @@ EARLY = tuple(schedule(stage(128, epochs=3), stage(size, 1e-9)) for size in (128
 
 
 def ranking(lab: Lab) -> list[RankedTrial]:
-    """Give the trials, the best first."""
+    """Return the trials, the best first."""
     with lab.reading() as (store, study, _):
         return store.ranking(study)
 

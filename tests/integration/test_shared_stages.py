@@ -42,7 +42,7 @@ PICKS: list[Callable[[list[str]], str]] = [
 
 @pytest.fixture
 def make_shared(make_lab: MakeLab) -> MakeLab:
-    """Give what makes a lab with several slots."""
+    """Return what makes a lab with several slots."""
 
     def make(*script: Schedule, slots: int = 2, pick: object = PICKS[0], **settings: object) -> Lab:
         lab = make_lab(*script, **settings)
@@ -53,7 +53,7 @@ def make_shared(make_lab: MakeLab) -> MakeLab:
 
 
 def states(lab: Lab) -> list[State]:
-    """Give the states of all trials."""
+    """Return the states of all trials."""
     with lab.reading() as (store, study, _):
         return [trial.state for trial in store.trials(study.id)]
 

@@ -65,11 +65,11 @@ class Place:
 
     @property
     def manifest(self) -> Manifest:
-        """Give the photos."""
+        """Return the photos."""
         return build_manifest(self.folder / "photos")
 
     def kept(self) -> list[tuple[Trial, Checkpoint]]:
-        """Give the trials with weights, the best first."""
+        """Return the trials with weights, the best first."""
         with closing(Store(open_database(self.url))) as store:
             return kept_weights(store, self.vault, store.study("photos"))[0]
 
@@ -122,7 +122,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(searched: Path, tmp_path: Path) -> Place:
-    """Give that study, to be changed, on the photos where they were."""
+    """Return that study, to be changed, on the photos where they were."""
     shutil.copytree(searched / "runs", tmp_path / "runs")
     (tmp_path / "photos").symlink_to(searched / "photos")
     return Place(tmp_path)

@@ -30,7 +30,7 @@ WEAK = schedule(stage(64, epochs=5))
 
 @pytest.fixture
 def lab_behind(make_lab: MakeLab) -> MakeLab:
-    """Give what makes a study whose trainer writes its files two epochs late."""
+    """Return what makes a study whose trainer writes its files two epochs late."""
 
     def make(*script: Schedule, **settings: Any) -> Lab:
         lab = make_lab(*script, **settings)
@@ -41,7 +41,7 @@ def lab_behind(make_lab: MakeLab) -> MakeLab:
 
 
 def calm_outcome(make_lab: MakeLab, *script: Schedule, **settings: Any) -> dict[str, Any]:
-    """Give what comes of a script whose files are never behind, if nothing happens."""
+    """Return what comes of a script whose files are never behind, if nothing happens."""
     lab = make_lab(*script, **settings)
     lab.search()
     return lab.outcome()

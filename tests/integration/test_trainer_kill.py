@@ -80,7 +80,7 @@ class Nursery:
         self._orders, self._answers = process.stdin, process.stdout
 
     def train(self, folder: Path, every: float, epochs: int = 99, seconds: float = 0) -> int:
-        """Train into a folder until some seconds after an epoch; give the exit status.
+        """Train into a folder until some seconds after an epoch; return the exit status.
 
         LAST is written `every` so many seconds.
         """
@@ -158,7 +158,7 @@ def test_broken_off_between_any_two_writes(
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Give a list that grows with each epoch that is trained."""
+    """Return a list that grows with each epoch that is trained."""
     counted: list[None] = []
 
     def epoch(*args: Any, **options: Any) -> float:
@@ -232,10 +232,10 @@ KILLS = {0.0: (0, 0, 1, 2, 3, 4), 1e9: (0, 4, 4, 5)}
 def test_killed_at_random_moments(trainings: Nursery, tmp_path: Path, every: float) -> None:
     """SIGKILL again and again, then until the end: both files are those of a training in one go."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    dice = random.Random(0)  # noqa: S311 - no secret is made of it
+    rng = random.Random(0)  # noqa: S311 - no secret is made of it
     assert trainings.train(whole, every) == 0
     for epochs in KILLS[every]:
-        pause = dice.uniform(0, 0.1)
+        pause = rng.uniform(0, 0.1)
         assert trainings.train(killed, every, epochs, pause) in (-signal.SIGKILL, 0)
         if every == 0:  # at worst, it was about to write the latest
             assert epochs_in_last(killed) >= epochs - 1

@@ -27,9 +27,9 @@ for number in itertools.count(int(sys.argv[2])):
 def test_killed_ten_times_every_final_name_is_whole(tmp_path: Path) -> None:
     """Each file is one that was sealed, from its first byte to its last."""
     vault, number = Vault(tmp_path / "vault"), 0
-    dice = random.Random(0)  # noqa: S311 - no secret is made of it
+    rng = random.Random(0)  # noqa: S311 - no secret is made of it
     for _ in range(10):
-        number = seal_until_killed(vault.root, number, dice.uniform(0, 0.06))
+        number = seal_until_killed(vault.root, number, rng.uniform(0, 0.06))
         for path in vault.root.glob("*.safetensors"):
             content = path.read_bytes()
             assert len(content) == SIZE
@@ -44,7 +44,7 @@ def test_killed_ten_times_every_final_name_is_whole(tmp_path: Path) -> None:
 
 
 def seal_until_killed(root: Path, number: int, seconds: float) -> int:
-    """Start a child that seals from `number` on, kill it; give the next number."""
+    """Start a child that seals from `number` on, kill it; return the next number."""
     command = [sys.executable, "-c", SEAL_FOREVER, str(root), str(number)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

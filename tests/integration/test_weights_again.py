@@ -18,7 +18,7 @@ SCRIPT = (schedule(ROOT), schedule(ROOT, stage(96)), schedule(ROOT, stage(128)))
 
 
 def delete_last(lab: Lab) -> list[Checkpoint]:
-    """Delete the weights that a longer trial would go on from, as `gc` does; give the others."""
+    """Delete the weights that a longer trial would go on from, as `gc` does; return the others."""
     with lab.reading() as (store, study, vault):
         for file in store.checkpoints(study.id):
             if file.kind is Kind.LAST:

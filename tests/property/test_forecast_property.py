@@ -14,8 +14,8 @@ SPACES = st.sampled_from([PHOTO_SPACE, space_for(TYPICAL)])
 
 def points_of(space: Space, chance: int, count: int) -> list[Point]:
     """Return stage runs of random schedules and of all that they begin with, in some seeds."""
-    dice = np.random.default_rng(chance)
-    drawn = anywhere(space, "random", dice)
+    rng = np.random.default_rng(chance)
+    drawn = anywhere(space, "random", rng)
     schedules = [next(drawn) for _ in range(count)] + list(portfolio(TYPICAL, "net", "random"))
     return [
         point_of(prefix, seed)

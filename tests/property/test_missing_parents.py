@@ -49,7 +49,7 @@ def lose(lab: Lab, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, template: Path) -> dict[str, object]:
-    """Search all schedules while nothing is deleted; give each one's score."""
+    """Search all schedules while nothing is deleted; return each one's score."""
     lab = Lab(tmp_path_factory.mktemp("calm"), SCHEDULES, template=template, keep=99)
     lab.search()
     return scores(lab)

@@ -164,7 +164,7 @@ def test_whatever_a_sampler_says_becomes_a_choice(space: Space, data: st.DataObj
 
 
 def scales_of(stage: Stage) -> tuple[Scale, Scale]:
-    """Give the scales of a stage's photos, in training and in validation."""
+    """Return the scales of a stage's photos, in training and in validation."""
     return training_scale(stage), validation_scale(stage.image_size, stage.crop)
 
 

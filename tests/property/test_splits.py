@@ -29,7 +29,7 @@ def data(draw: st.DrawFn, *, with_given: bool = False) -> Data:
 
 
 def assigned(photos: Data, seed: int) -> dict[tuple[str, str], set[Split]]:
-    """Give the splits that the photos of each label and hash end up in."""
+    """Return the splits that the photos of each label and hash end up in."""
     splits = defaultdict(set)
     labels, hashes, fixed = zip(*photos, strict=True)
     for label, sha, split in zip(

@@ -25,7 +25,7 @@ def predictions(draw: st.DrawFn, most: int = 4) -> Predictions:
 
 
 def priced(n_classes: int, seed: int) -> tuple[tuple[float, ...], ...]:
-    """Give prices from 0.1 to 10, of which no two are alike."""
+    """Return prices from 0.1 to 10, of which no two are alike."""
     costs = np.random.default_rng(seed).uniform(0.1, 10, (n_classes, n_classes))
     np.fill_diagonal(costs, 0)
     return tuple(map(tuple, costs.tolist()))

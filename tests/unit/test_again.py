@@ -27,7 +27,7 @@ GPU = {"device": "NVIDIA H200, bf16", "deterministic": "yes"}
 
 
 def network(**others: Tensor) -> dict[str, Tensor]:
-    """Give some tensors of the kinds that a network has."""
+    """Return some tensors of the kinds that a network has."""
     return {"w": torch.tensor([[0.0, 1.0]]), "n": torch.tensor(3), **others}
 
 

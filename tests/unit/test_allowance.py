@@ -20,7 +20,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="pins processes as Li
 
 @pytest.fixture
 def groups(tmp_path: Path) -> MakeGroups:
-    """Write cgroups, by path below the root, each of its files; give the folders, innermost first.
+    """Write cgroups, by path below the root, with their files; return the folders, inner first.
 
     The process is in the last of them.
     """

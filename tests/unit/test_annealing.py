@@ -12,7 +12,7 @@ FIVE_CYCLES = Stage(image_size=64, batch_size=8, n_cycles=5, cycle_len=1, cycle_
 
 
 def curve(stage: Stage, steps: int) -> list[float]:
-    """Give the multiplier of each step of a stage."""
+    """Return the multiplier of each step of a stage."""
     return [lr_multiplier(k, steps, stage.cycle_lengths) for k in range(stage.epochs * steps)]
 
 

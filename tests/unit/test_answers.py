@@ -18,7 +18,7 @@ Csv = Callable[[str | bytes], Path]
 
 @pytest.fixture
 def csv(tmp_path: Path) -> Csv:
-    """Give what writes a CSV."""
+    """Return what writes a CSV."""
 
     def write(text: str | bytes) -> Path:
         path = tmp_path / "answers.csv"

@@ -32,8 +32,8 @@ def planted(
     count: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """Make dim noise with a red (class 0) or green (class 1) patch in a quarter of each square."""
-    dice, squares = np.random.default_rng(seed), noise(count, seed=seed) // 4 + 60
-    labels, quarters = dice.integers(0, 2, count), dice.integers(0, 4, count)
+    rng, squares = np.random.default_rng(seed), noise(count, seed=seed) // 4 + 60
+    labels, quarters = rng.integers(0, 2, count), rng.integers(0, 4, count)
     for square, label, quarter in zip(squares, labels, quarters, strict=True):
         plant(square, int(label), int(quarter))
     return squares, labels, quarters
@@ -61,7 +61,7 @@ def trained(backbone: str, steps: int = 30) -> Network:
 
 
 def shares(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the share of each map's heat that lies in each quarter, (B, 4)."""
+    """Return the share of each map's heat that lies in each quarter, (B, 4)."""
     half = SIZE // 2
     parts = maps.reshape(len(maps), 2, half, 2, half).sum(axis=(2, 4)).reshape(len(maps), 4)
     found: NDArray[np.float32] = parts / parts.sum(axis=1, keepdims=True)

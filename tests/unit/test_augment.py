@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def stage(crop: CropType, augmentation: Augmentation = Augmentation.NONE, zoom: float = 1) -> Stage:
-    """Give a stage of 32 pixels."""
+    """Return a stage of 32 pixels."""
     return Stage(image_size=32, batch_size=8, crop=crop, augmentation=augmentation, max_zoom=zoom)
 
 
@@ -44,7 +44,7 @@ def noise(height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def kept(mine: Stage, photo: Tensor) -> Tensor:
-    """Give a photo at the scale at which its stage takes it."""
+    """Return a photo at the scale at which its stage takes it."""
     return torch.from_numpy(np.array(training_scale(mine).fit(Image.fromarray(photo.numpy()))))
 
 
@@ -55,7 +55,7 @@ def drawn(mine: Stage, width: int, height: int, count: int = 2000) -> Changes:
 
 
 def angles(changes: Changes) -> NDArray[np.float64]:
-    """Give the turns in degrees, quarter turns included; mirroring does not count."""
+    """Return the turns in degrees, quarter turns included; mirroring does not count."""
     linear = changes.matrix[:, :, :2].copy()
     linear[np.linalg.det(linear) < 0, :, 0] *= -1
     return np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
@@ -68,7 +68,7 @@ def geometry(changes: Changes, rows: NDArray[np.bool_] | slice = slice(None)) ->
 
 
 def levels(squares: Tensor) -> Tensor:
-    """Give squares as photos would be stored: (n, H, W, 3)."""
+    """Return squares as photos would be stored: (n, H, W, 3)."""
     return (squares * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

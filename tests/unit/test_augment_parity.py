@@ -29,22 +29,22 @@ Pixels = NDArray[np.uint8]
 
 
 def stage(crop: CropType, augmentation: Augmentation = Augmentation.NONE, zoom: float = 1) -> Stage:
-    """Give a stage of 48 pixels."""
+    """Return a stage of 48 pixels."""
     return Stage(image_size=SIZE, batch_size=8, crop=crop, augmentation=augmentation, max_zoom=zoom)
 
 
 def at_scale(mine: Stage, height: int, width: int) -> Pixels:
-    """Make a photo and give it as its stage takes it."""
+    """Make a photo and return it as its stage takes it."""
     return np.array(training_scale(mine).fit(Image.fromarray(scene(width, height))))
 
 
 def tensor(photo: Pixels) -> Tensor:
-    """Give a photo as torchvision takes it: float (3, H, W) of 0..255."""
+    """Return a photo as torchvision takes it: float (3, H, W) of 0..255."""
     return torch.from_numpy(photo.copy()).permute(2, 0, 1).float()
 
 
 def apply(photo: Pixels, mine: Stage, changes: Changes) -> Tensor:
-    """Give the squares of one photo, (n, 3, S, S) of 0..255."""
+    """Return the squares of one photo, (n, 3, S, S) of 0..255."""
     photos = [torch.from_numpy(photo)] * len(changes.matrix)
     return apply_changes(photos, changes, mine, torch.device("cpu")) * 255
 
@@ -57,7 +57,7 @@ def cut(photo: Pixels, left: float, top: float, wide: float, high: float) -> Ten
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
-    """Give the mean absolute difference in levels of 255."""
+    """Return the mean absolute difference in levels of 255."""
     assert found.shape == expected.shape
     return float((found - expected).abs().mean())
 
@@ -73,7 +73,7 @@ def lit(squares: Tensor, changes: Changes) -> Tensor:
 
 
 def padded(photo: Pixels) -> Pixels:
-    """Give a photo with itself, mirrored, on each side."""
+    """Return a photo with itself, mirrored, on each side."""
     height, width = photo.shape[:2]
     return np.pad(photo, ((height, height), (width, width), (0, 0)), "symmetric")
 

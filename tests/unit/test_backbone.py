@@ -44,7 +44,7 @@ def from_file(path: Path, backbone: str = "test_resnet") -> Network:
 
 
 def refused(path: Path) -> str:
-    """Give the sentence that a weights file is refused with."""
+    """Return the sentence that a weights file is refused with."""
     with pytest.raises(WeightsUnavailable) as error:
         from_file(path)
     text = str(error.value)
@@ -61,7 +61,7 @@ def same(network: Network, body: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def body() -> dict[str, Tensor]:
-    """Give the weights of a body that nobody else starts from."""
+    """Return the weights of a body that nobody else starts from."""
     return dict(build(seed=99).body.state_dict())
 
 
@@ -178,7 +178,7 @@ def test_a_package_that_is_not_installed_is_named(
 def test_a_hub_out_of_reach_names_three_ways_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without network: connect, give a file, or use a backbone with a package."""
+    """Without network: connect, return a file, or use a backbone with a package."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsUnavailable) as error:

@@ -21,13 +21,13 @@ HOSTILE = ("<script>alert(1)</script>", "a|b", "`x` [y](javascript:z)\n# big")
 
 
 def trials(lab: Lab) -> list[Trial]:
-    """Give a study's trials."""
+    """Return a study's trials."""
     with lab.reading() as (store, study, _):
         return store.trials(study.id)
 
 
 def predicted(names: tuple[str, ...] = HOSTILE) -> Predicted:
-    """Give predictions with a mistake in each class."""
+    """Return predictions with a mistake in each class."""
     labels = np.repeat(np.arange(len(names)), 4)
     answers = labels.copy()
     answers[::4] = (labels[::4] + 1) % len(names)
@@ -127,7 +127,7 @@ Answer = tuple[str, str]
 
 
 def ask(method: str, path: str, host: str = "127.0.0.1:8080", origin: str | None = None) -> Answer:
-    """Send a request through the guard; give the status and the text."""
+    """Send a request through the guard; return the status and the text."""
     said: list[str] = []
 
     def application(_: dict[str, Any], start: Any) -> list[bytes]:

@@ -36,7 +36,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Give 12 tiny photos to train on and 6 to validate."""
+    """Return 12 tiny photos to train on and 6 to validate."""
     fill(tmp_path / "photos" / "train", "ab", N_TRAIN // 2)
     fill(tmp_path / "photos" / "valid", "ab", N_VALID // 2, start=1000)
     return build_manifest(tmp_path / "photos")
@@ -58,7 +58,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
 
 
 def values(pixels: Pixels | None) -> list[NDArray[np.uint8]]:
-    """Give the photos of a map."""
+    """Return the photos of a map."""
     assert pixels is not None
     return [pixels.photo(index) for index in range(len(pixels.sizes))]
 
@@ -74,7 +74,7 @@ def same(found: list[NDArray[np.uint8]], other: list[NDArray[np.uint8]]) -> bool
 
 
 def folder_of(cache_root: Path, manifest: Manifest) -> Path:
-    """Give where the maps of a manifest lie."""
+    """Return where the maps of a manifest lie."""
     return cache_root / manifest.digest[:16]
 
 

@@ -30,7 +30,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Give 12 tiny photos to train on and 6 to validate."""
+    """Return 12 tiny photos to train on and 6 to validate."""
     return made(tmp_path / "photos")
 
 

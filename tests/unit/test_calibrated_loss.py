@@ -22,10 +22,10 @@ def softmax(logits: Table) -> Table:
 
 def drawn(photos: int, classes: int = 3, sharpened: float = 1.0) -> Evaluation:
     """Draw photos of classes, and a network that is too sure of itself by a factor."""
-    dice = np.random.default_rng(5)
-    logits = 1.5 * dice.normal(size=(photos, classes))
+    rng = np.random.default_rng(5)
+    logits = 1.5 * rng.normal(size=(photos, classes))
     sums = softmax(logits).cumsum(axis=1)
-    labels = np.minimum((sums < dice.random((photos, 1))).sum(axis=1), classes - 1)
+    labels = np.minimum((sums < rng.random((photos, 1))).sum(axis=1), classes - 1)
     return Evaluation(labels, softmax(logits * sharpened).astype(np.float32))
 
 

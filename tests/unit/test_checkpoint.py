@@ -27,14 +27,14 @@ SCHEDULE = schedule()
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """Give the weights file of a tiny network of seed 0."""
+    """Return the weights file of a tiny network of seed 0."""
     path = tmp_path / "best.safetensors"
     save_weights(path, network_of().state_dict(), card_of())
     return path
 
 
 def put_card(path: Path, text: str | None) -> None:
-    """Give a weights file another card, or none."""
+    """Return a weights file another card, or none."""
     metadata = None if text is None else {"format": "pt", "encore": text}
     safetensors.torch.save_file({"head.0.bias": torch.zeros(8)}, path, metadata)
 
@@ -67,7 +67,7 @@ def test_any_safetensors_reader_understands_the_file(saved: Path) -> None:
 
 
 def broken_cards() -> dict[str, str]:
-    """Give cards that are no card of this format, each wrong in one way."""
+    """Return cards that are no card of this format, each wrong in one way."""
     plain = json.loads(json.dumps(card_of().__dict__))
     changes: dict[str, dict[str, Any]] = {
         "another format": {"format_version": "2"},

@@ -22,7 +22,7 @@ def toml(folder: Path, text: str) -> Path:
 
 
 def refused(settings: dict[str, Any] | None = None, file: Path | None = None) -> str:
-    """Give the text of the ConfigError, and check that it is one sentence."""
+    """Return the text of the ConfigError, and check that it is one sentence."""
     with pytest.raises(ConfigError) as error:
         load_config(settings, file)
     text = str(error.value)

@@ -37,7 +37,7 @@ def operation(**others: Any) -> Operation:
 
 
 def said(found: Operation, *classes: str, goal: Goal | None = None, width: int = 100) -> str:
-    """Give what is printed."""
+    """Return what is printed."""
     text = io.StringIO()
     print_operation(Console(file=text, width=width, emoji=False), found, classes, goal)
     return text.getvalue()

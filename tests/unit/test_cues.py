@@ -15,7 +15,7 @@ N = 200
 
 
 def material(classes: int = 2) -> tuple[list[Photo], list[Facts]]:
-    """Give photos whose facts have nothing to do with their classes."""
+    """Return photos whose facts have nothing to do with their classes."""
     random = np.random.default_rng(0)
     photos = [Photo(f"{i}.jpg", i % classes, Split.TRAIN, "", 1) for i in range(N)]
     facts = [
@@ -35,7 +35,7 @@ def material(classes: int = 2) -> tuple[list[Photo], list[Facts]]:
 
 
 def cues(photos: list[Photo], facts: list[Facts], classes: int = 2) -> dict[str, Cue]:
-    """Give the cues by name."""
+    """Return the cues by name."""
     return {cue.name: cue for cue in find_cues(photos, facts, classes)}
 
 

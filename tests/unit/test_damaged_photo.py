@@ -26,7 +26,7 @@ def saved(folder: Path, name: str, image: Image.Image, **options: Any) -> Path:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Give the start of a PNG that claims a size and holds hardly any data."""
+    """Return the start of a PNG that claims a size and holds hardly any data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def port() -> int:
-    """Give a port that is free."""
+    """Return a port that is free."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -51,7 +51,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, port: int) -> 
 
 @pytest.fixture
 def served(finished: Lab, port: int) -> Iterator[int]:
-    """Start the command and give its port once it answers."""
+    """Start the command and return its port once it answers."""
     command = [sys.executable, str(ROOT / "cli.py"), "dashboard"]
     command += ["--storage", finished.url, "--port", str(port)]
     with subprocess.Popen(
@@ -81,7 +81,7 @@ def can_connect(host: str, port: int) -> bool:
 
 
 def own_addresses() -> set[str]:
-    """Give this machine's addresses beside 127.0.0.1, as far as they can be found."""
+    """Return this machine's addresses beside 127.0.0.1, as far as they can be found."""
     # All of 127/8 is this machine on Linux; elsewhere nobody answers there anyway.
     found = {"127.0.0.2"}
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
@@ -94,7 +94,7 @@ def own_addresses() -> set[str]:
 
 
 def get(port: int, path: str) -> tuple[int, str, str]:
-    """Ask for a page; give its status, kind and text."""
+    """Ask for a page; return its status, kind and text."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -47,9 +47,9 @@ def tables_of(
     members: int, photos: int, classes: int = 3, seed: int = 0
 ) -> tuple[Tables, NDArray[np.int64]]:
     """Make random predictions that know a little."""
-    dice = np.random.default_rng(seed)
-    labels = dice.integers(0, classes, photos)
-    logits = dice.normal(size=(members, photos, classes)) + np.eye(classes)[labels]
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, photos)
+    logits = rng.normal(size=(members, photos, classes)) + np.eye(classes)[labels]
     raised = np.exp(logits)
     return (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32), labels
 
@@ -136,10 +136,10 @@ def test_folds_part_every_class() -> None:
     assert len(folds_of(np.array([0, 1, 0]), 10, 0)) == 2  # the rarest class has but one
 
 
-def lucky(dice: np.random.Generator, members: int, photos: int, share: float) -> Any:
+def lucky(rng: np.random.Generator, members: int, photos: int, share: float) -> Any:
     """Make members that are each right on `share` of the photos, by luck of their own."""
     labels = np.arange(photos) % 2
-    right = dice.random((members, photos)) < share
+    right = rng.random((members, photos)) < share
     # One surety for all: then votes count alike, and log loss knows nothing more.
     true = np.where(right, 0.9, 0.1)
     of_zero = np.where(labels == 0, true, 1 - true)
@@ -183,10 +183,10 @@ def test_a_file_that_trials_share_is_kept_once() -> None:
 
 def test_luck_flatters_the_single_file_but_not_when_cross_fitted() -> None:
     """With equals, the best one's own score is points too high; cross-fitted it is the truth."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     naive, fair = [], []
     for _ in range(60):
-        tables, labels = lucky(dice, 30, 200, 0.8)
+        tables, labels = lucky(rng, 30, 200, 0.8)
         naive.append(score(Metric.ACCURACY, labels, tables[greedy(tables, labels, 1)[0]]))
         found = cross_fitted(could_be(tables, labels), 1, Metric.ACCURACY)
         fair.append(found.score_single)
@@ -195,11 +195,11 @@ def test_luck_flatters_the_single_file_but_not_when_cross_fitted() -> None:
     assert abs(np.mean(fair) - 0.8) < 3 * error < 0.02
 
 
-def world(dice: np.random.Generator, quality: NDArray[np.float64], photos: int) -> Any:
+def world(rng: np.random.Generator, quality: NDArray[np.float64], photos: int) -> Any:
     """Make what trials of two epochs say: photos are easy or hard for all, the rest is luck."""
     labels = np.arange(photos) % 2
-    luck = dice.normal(size=(len(quality), 1, photos)) + dice.normal(size=(len(quality), 2, photos))
-    found = quality[:, None, None] + dice.normal(size=photos) + luck / np.sqrt(2)
+    luck = rng.normal(size=(len(quality), 1, photos)) + rng.normal(size=(len(quality), 2, photos))
+    found = quality[:, None, None] + rng.normal(size=photos) + luck / np.sqrt(2)
     true = norm.cdf(found).reshape(-1, photos)
     of_zero = np.where(labels == 0, true, 1 - true)
     return np.stack([of_zero, 1 - of_zero], axis=2).astype(np.float32), labels
@@ -212,15 +212,15 @@ def test_what_the_files_survived_does_not_flatter_the_ensemble(spread: float) ->
     Of two epochs of each of 100 trials the better is kept, of the trials the ten best; 4,000 new
     photos tell the truth. The interval of the gain holds it.
     """
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     survived, anew, held = [], [], []
     for _ in range(60):
-        quality = 1.8 + dice.normal(0, spread, 100)
-        tables, labels = world(dice, quality, 60)
+        quality = 1.8 + rng.normal(0, spread, 100)
+        tables, labels = world(rng, quality, 60)
         could = could_be(tables, labels, epochs=2, most=10)
         kept = [column for column, _ in could.kept(all_of(60))[0]]
         members = [kept[i] for i in greedy(tables[kept], labels, 5)]
-        new, truth = world(dice, quality[[column // 2 for column in (*members, kept[0])]], 4_000)
+        new, truth = world(rng, quality[[column // 2 for column in (*members, kept[0])]], 4_000)
         of_many = score(Metric.ACCURACY, truth, _voices(new[:-2], members).mean(axis=0))
         survivors = could_be(tables[kept], labels)
         survived.append(cross_fitted(survivors, 5, Metric.ACCURACY).score_ensemble - of_many)
@@ -276,10 +276,10 @@ def test_a_gain_of_loss_is_positive() -> None:
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     """Over many draws of photos, the true gain of one table over another is in 95 % of them."""
-    dice, held = np.random.default_rng(2), 0
+    rng, held = np.random.default_rng(2), 0
     for _ in range(200):
-        (better, worse), labels = lucky(dice, 2, 150, 0.8)
-        worse = np.where((dice.random(150) < 0.25)[:, None], 1 - worse, worse)
+        (better, worse), labels = lucky(rng, 2, 150, 0.8)
+        worse = np.where((rng.random(150) < 0.25)[:, None], 1 - worse, worse)
         low, high = compare(Metric.ACCURACY, labels, [better], [worse]).gain_interval
         held += low <= 0.8 - (0.8 * 0.75 + 0.2 * 0.25) <= high
     assert 180 <= held <= 199
@@ -287,9 +287,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_the_paired_test_errs_as_often_as_it_says() -> None:
     """Of equals, at most one in twenty is called better or worse, and some are."""
-    dice, called = np.random.default_rng(3), 0
+    rng, called = np.random.default_rng(3), 0
     for _ in range(200):
-        (first, second), labels = lucky(dice, 2, 200, 0.8)
+        (first, second), labels = lucky(rng, 2, 200, 0.8)
         called += paired_p(Metric.ACCURACY, labels, first, second) < 0.05
     assert 0 < called <= 16
 
@@ -396,8 +396,8 @@ def test_files_predict_together(tmp_path: Path) -> None:
     """A loaded ensemble gives the mean of its files' probabilities, weighted by their counts."""
     for seed in range(2):
         save_weights(tmp_path / f"{seed}.st", network_of(seed).state_dict(), card_of())
-    dice = np.random.default_rng(0)
-    photos = [Image.fromarray(dice.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    photos = [Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(3)]
     first, second = (load(tmp_path / f"{seed}.st").predict(photos) for seed in range(2))
     together = load_ensemble([(tmp_path / "0.st", 3), (tmp_path / "1.st", 1)])
     found = together.predict(iter(photos))
@@ -411,8 +411,8 @@ def test_each_member_is_judged_by_its_own_rule(tmp_path: Path) -> None:
     """One member's mirror images, the other's photo alone: what each was validated by."""
     for seed, tta in enumerate((True, False)):
         save_weights(tmp_path / f"{seed}.st", network_of(seed).state_dict(), card_of(tta=tta))
-    dice = np.random.default_rng(0)
-    photos = [Image.fromarray(dice.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    photos = [Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(3)]
     first, second = (load(tmp_path / f"{seed}.st") for seed in range(2))
     expected = first.predict(photos, augment=True) + second.predict(photos, augment=False)
     found = load_ensemble([(tmp_path / "0.st", 1), (tmp_path / "1.st", 1)]).predict(photos)

@@ -43,7 +43,7 @@ def classifier(folder: Path, built: Network | None = None, **card: Any) -> Class
 
 
 def reader(kind: Format, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
-    """Open an exported file as its user would; give what it answers, and its note."""
+    """Open an exported file as its user would; return what it answers, and its note."""
     if kind is Format.ONNX:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         note = {prop.key: prop.value for prop in onnx.load(path).metadata_props}["encore"]
@@ -192,10 +192,10 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crop", ["random", "no"])
 def test_photos_are_shown_as_the_classifier_sees_them(crop: str, tmp_path: Path) -> None:
     """The squares to verify on give the probabilities that `predict` gives for the photos."""
-    made, dice = classifier(tmp_path, crop=crop), np.random.default_rng(0)
+    made, rng = classifier(tmp_path, crop=crop), np.random.default_rng(0)
     paths = [tmp_path / f"{index}.jpg" for index in range(3)]
     for path in paths:
-        pixels = dice.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((180, 140)).save(path)
     (tmp_path / "note.jpg").write_text("no photo")
     squares = photo_squares(made, [paths[0], tmp_path / "note.jpg", *paths[1:]])

@@ -38,7 +38,7 @@ def train(
 
 
 def parameters_of(path: Path) -> dict[str, Tensor]:
-    """Give the network's weights in LAST or BEST."""
+    """Return the network's weights in LAST or BEST."""
     network = build_network(schedule(), 2, 0)
     load_network_weights(path, network)
     return dict(network.named_parameters())

@@ -22,7 +22,7 @@ def measured(path: Path) -> Facts:
 
 
 def flaws(files: list[Path]) -> dict[str, list[Flaw]]:
-    """Give the flaws by the names of the files."""
+    """Return the flaws by the names of the files."""
     photos = [Photo(file.name, 0, Split.TRAIN, "", 1) for file in files]
     found: dict[str, list[Flaw]] = {}
     for each in find_flaws(photos, [measured(file) for file in files]):

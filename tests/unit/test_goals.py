@@ -15,7 +15,7 @@ PLANES = ("A380", "B747")
 
 
 def refused(costs: dict[str, Any] | None = None, **flags: Any) -> str:
-    """Give the sentence with which a goal is refused."""
+    """Return the sentence with which a goal is refused."""
     given: dict[str, Any] = {"cost_flags": (), "recall_flags": (), "reject": None} | flags
     with pytest.raises(ConfigError) as error:
         goal_of(Costs(**(costs or {})), classes=PLANES, **given)

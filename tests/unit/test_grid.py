@@ -19,7 +19,7 @@ def grid(folder: Path, text: str) -> Path:
 
 
 def refused(file: Path) -> str:
-    """Give the text of the ConfigError, and check that it is one sentence on that file."""
+    """Return the text of the ConfigError, and check that it is one sentence on that file."""
     with pytest.raises(ConfigError) as error:
         grid_schedules(file, "net", "random")
     text = str(error.value)

@@ -39,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Give a list that grows by the number of photos, each time that a body is shown some."""
+    """Return a list that grows by the number of photos, each time that a body is shown some."""
     shown, real, rows = list[int](), Network.features, Cut.rows
 
     def counting(network: Network, squares: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Trainings:
         self.root = root
 
     def folder(self, name: str) -> Path:
-        """Give a folder that is there."""
+        """Return a folder that is there."""
         (self.root / name).mkdir(exist_ok=True)
         return self.root / name
 
@@ -89,7 +89,7 @@ class Trainings:
 
 @pytest.fixture
 def trainings(photos: Manifest, tmp_path: Path) -> Trainings:
-    """Give a trainer and folders."""
+    """Return a trainer and folders."""
     return Trainings(photos, tmp_path)
 
 

@@ -74,7 +74,7 @@ def copied(state: TrainingState) -> Copy:
 
 
 def network_in(copy: Copy) -> Copy:
-    """Give the network's part of a copy."""
+    """Return the network's part of a copy."""
     return {k.removeprefix("network."): v for k, v in copy.items() if k.startswith("network.")}
 
 

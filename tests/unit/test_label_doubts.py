@@ -13,7 +13,7 @@ N, WIDTH = 120, 16
 
 
 def clouds(seed: int = 0, classes: int = 3) -> tuple[list[Photo], NDArray[np.float32]]:
-    """Give photos of classes whose features lie apart."""
+    """Return photos of classes whose features lie apart."""
     random = np.random.default_rng(seed)
     labels = np.arange(N) % classes
     centres = random.normal(size=(classes, WIDTH)) * 2

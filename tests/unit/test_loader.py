@@ -42,7 +42,7 @@ def write_photos(root: Path, train: int = 10, valid: int = 5) -> Manifest:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Give 10 photos to train on and 5 to validate."""
+    """Return 10 photos to train on and 5 to validate."""
     return write_photos(tmp_path / "photos")
 
 
@@ -60,35 +60,35 @@ def write_noise(root: Path) -> Manifest:
 
 @pytest.fixture
 def noise(tmp_path: Path) -> Manifest:
-    """Give 10 photos of noise to train on and 5 to validate."""
+    """Return 10 photos of noise to train on and 5 to validate."""
     return write_noise(tmp_path / "photos")
 
 
 def stage(**fields: Any) -> Stage:
-    """Give a stage of 16 pixels in batches of 4."""
+    """Return a stage of 16 pixels in batches of 4."""
     return Stage(**{"image_size": 16, "batch_size": 4, **fields})
 
 
 def epoch_of(
     photos: Photos, mine: Stage, *, seed: int = 0, position: int = 0, epoch: int = 0
 ) -> list[Batch]:
-    """Give an epoch's batches."""
+    """Return an epoch's batches."""
     place = {"seed": seed, "position": position, "epoch": epoch}
     return list(training_batches(photos, mine, **place))
 
 
 def colours(batches: list[Batch], channel: int = 0) -> list[int]:
-    """Give a colour of each photo, in the order of the batches."""
+    """Return a colour of each photo, in the order of the batches."""
     return [int(v) for s, _ in batches for v in (s[:, channel, 0, 0] * 255).round()]
 
 
 def labels(batches: list[Batch]) -> list[int]:
-    """Give the label of each photo, in the order of the batches."""
+    """Return the label of each photo, in the order of the batches."""
     return [int(label) for _, labels in batches for label in labels]
 
 
 def pixels(batches: list[Batch]) -> Tensor:
-    """Give the squares of all batches, in their order."""
+    """Return the squares of all batches, in their order."""
     return torch.cat([squares for squares, _ in batches])
 
 

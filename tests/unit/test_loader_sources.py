@@ -38,7 +38,7 @@ N_TRAIN, N_VALID = 10, 5
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Give 10 photos of noise to train on and 5 to validate."""
+    """Return 10 photos of noise to train on and 5 to validate."""
     return write_noise(tmp_path / "photos")
 
 
@@ -69,7 +69,7 @@ class PlayedDecoders:
         type(self).sharers = sharers
 
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
-        """Give the photos of each batch of requests."""
+        """Yield the photos of each batch of requests."""
         type(self).served += 1
         for batch in requests:
             read = [read_at(path, [scale])[0].copy() for path, scale in batch]
@@ -77,7 +77,7 @@ class PlayedDecoders:
 
 
 def everything(photos: Photos) -> list[Batch]:
-    """Give the batches of two stages, two epochs each, and of their validation."""
+    """Return the batches of two stages, two epochs each, and of their validation."""
     stages = [
         stage(crop="googlenet", augmentation="top-down"),
         stage(image_size=24, crop="random", augmentation="side-on", max_zoom=1.3),

@@ -52,7 +52,7 @@ def train(
     compute: Compute = CPU,
     **options: Any,
 ) -> float:
-    """Train one epoch at full learning rate; give the loss."""
+    """Train one epoch at full learning rate; return the loss."""
     optimizer, how = optimizer or plain_optimizer(network), Step(**options)
     return train_epoch(network, batches, optimizer, compute.scaler(), lambda _: 1.0, compute, how)
 

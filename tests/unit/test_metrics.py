@@ -48,7 +48,7 @@ CASES = {
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def case(request: pytest.FixtureRequest) -> tuple[Labels, Labels, int]:
-    """Give true labels, predicted labels and the number of classes."""
+    """Return true labels, predicted labels and the number of classes."""
     found: tuple[Labels, Labels, int] = request.param
     return found
 
@@ -106,11 +106,11 @@ def test_an_evaluation_predicts_the_most_probable_class() -> None:
 def test_an_evaluation_travels_as_it_is_kept() -> None:
     """Two bytes a probability, though the confusion was asked for; no answer changes by that."""
     photos, classes = 300, 100
-    dice = np.random.default_rng(0)
-    table = dice.dirichlet(np.full(classes, 0.1), photos).astype(np.float32)
+    rng = np.random.default_rng(0)
+    table = rng.dirichlet(np.full(classes, 0.1), photos).astype(np.float32)
     table[0, :2] = 0.50001, 0.5  # which float16 cannot tell apart
     table[1, :2] = 0.5, 0.50001
-    evaluation = Evaluation(dice.integers(0, classes, photos), table)
+    evaluation = Evaluation(rng.integers(0, classes, photos), table)
     confusion = evaluation.confusion
     sent = pickle.dumps(evaluation)
     assert len(sent) < 2 * photos * classes + 12 * photos + 1000

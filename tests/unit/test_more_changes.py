@@ -34,8 +34,8 @@ def stage(**fields: Any) -> Stage:
 
 def photos(count: int) -> list[Tensor]:
     """Make photos of noise, of the size of the squares."""
-    dice = np.random.default_rng(0)
-    pixels = dice.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     return list(torch.from_numpy(pixels))
 
 

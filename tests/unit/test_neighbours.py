@@ -15,7 +15,7 @@ def _pairs(windows: NDArray[np.uint64], queries: NDArray[np.uint64]) -> list[tup
 
 
 def _clusters(draw: np.random.Generator, n: int, size: int, flips: int) -> NDArray[np.uint64]:
-    """Give hashes around common centres, each with up to `flips` bits changed."""
+    """Return hashes around common centres, each with up to `flips` bits changed."""
     hashes = np.repeat(draw.integers(0, 2**64, n // size, np.uint64), size)
     for _ in range(flips):
         hashes = hashes ^ (np.uint64(1) << draw.integers(0, 64, n, np.uint64))

@@ -57,7 +57,7 @@ class Memory:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
-    """Give all networks a memory that has room for four photos."""
+    """Return all networks a memory that has room for four photos."""
     memory, whole, front = Memory(4), Network.features, Cut.rows
 
     def features(network: Network, squares: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ def trainer(photos: Manifest) -> Finetuner:
 
 
 def mine_of(**fields: Any) -> Stage:
-    """Give a stage of three epochs with batches of eight photos, and a last one of two."""
+    """Return a stage of three epochs with batches of eight photos, and a last one of two."""
     return stage(**{"batch_size": 8, "cycle_len": 3, **fields})
 
 
 def task_in(folder: Path, mine: Stage, seed: int = 0) -> StageTask:
-    """Give the task of a stage."""
+    """Return the task of a stage."""
     folder.mkdir(exist_ok=True)
     return StageTask(schedule=schedule(mine), seed=seed, folder=folder)
 

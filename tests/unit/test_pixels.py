@@ -47,13 +47,13 @@ def written(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Give the contents of a file that is whole."""
+    """Return the contents of a file that is whole."""
     return written(tmp_path_factory.mktemp("whole") / VIEW.name).read_bytes()
 
 
 @pytest.fixture
 def path(tmp_path: Path, content: bytes) -> Path:
-    """Give a file that is whole."""
+    """Return a file that is whole."""
     (tmp_path / VIEW.name).write_bytes(content)
     return tmp_path / VIEW.name
 
@@ -67,7 +67,7 @@ def holds_the_photos(pixels: Pixels) -> bool:
 
 
 def refused(path: Path, view: View = VIEW, n_photos: int = len(SHAPES)) -> str:
-    """Give the reason for which a file is refused, which is one printable phrase."""
+    """Return the reason for which a file is refused, which is one printable phrase."""
     with pytest.raises(BrokenMap) as error:
         open_pixels(path, view, n_photos, sampled=len(SHAPES))
     assert str(error.value).isprintable()
@@ -75,7 +75,7 @@ def refused(path: Path, view: View = VIEW, n_photos: int = len(SHAPES)) -> str:
 
 
 def footer(about: object, pixels: bytes | None = None) -> bytes:
-    """Give the contents of a file that says something about itself."""
+    """Return the contents of a file that says something about itself."""
     text = about if isinstance(about, bytes) else json.dumps(about).encode()
     body = b"".join(photo.tobytes() for photo in photos()) if pixels is None else pixels
     return body + text + len(text).to_bytes(8, "little") + b"encore pixels\n"

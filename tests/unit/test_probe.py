@@ -27,12 +27,12 @@ def clouds(
     photos: int, features: int, classes: int, apart: float = 1.0, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make features of photos and of mirror images around a centre for each class, and labels."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels = np.arange(photos) % classes
-    centres = dice.normal(0, apart, (classes, features))
-    seen = centres[labels] + dice.normal(0, 1, (photos, features))
-    mirrored = seen + dice.normal(0, 0.1, seen.shape)
-    scales = dice.uniform(0.01, 3, features)
+    centres = rng.normal(0, apart, (classes, features))
+    seen = centres[labels] + rng.normal(0, 1, (photos, features))
+    mirrored = seen + rng.normal(0, 0.1, seen.shape)
+    scales = rng.uniform(0.01, 3, features)
     both = (torch.from_numpy(x * scales + 0.5).float() for x in (seen, mirrored))
     return (*both, torch.from_numpy(labels))  # type: ignore[return-value]
 

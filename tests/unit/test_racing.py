@@ -29,7 +29,7 @@ class Photos:
 
 
 def race(rng: np.random.Generator, luck: float, *, looks: int, each: bool) -> set[str]:
-    """Race five equally good schedules; give those that were beaten at any look.
+    """Race five equally good schedules; return those that were beaten at any look.
 
     It is looked after each round of seeds or, as the search does, after `each` seed.
     """
@@ -44,7 +44,7 @@ def race(rng: np.random.Generator, luck: float, *, looks: int, each: bool) -> se
 
 
 def share_of_false_drops(finalists: int, rounds: int, luck: float, races: int) -> float:
-    """Race equally good schedules; give the share of races in which one was dropped."""
+    """Race equally good schedules; return the share of races in which one was dropped."""
     rng, lost = np.random.default_rng(3), 0
     for _ in range(races):
         photos = Photos(rng, finalists, luck, 100)
@@ -156,7 +156,7 @@ def test_nobody_is_beaten_without_a_rival_or_a_second_seed(
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    """Give predictions on unequal classes, of which one has no photo."""
+    """Return predictions on unequal classes, of which one has no photo."""
     rng = np.random.default_rng(7)
     labels = rng.choice([0, 1, 3], p=[0.7, 0.2, 0.1], size=200)
     return Evaluation(labels, rng.dirichlet(np.ones(4), 200).astype(np.float32))

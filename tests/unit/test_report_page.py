@@ -71,7 +71,7 @@ class Page(HTMLParser):
             self.scripts.append((attributes, inside))
 
     def all(self, tag: str) -> list[dict[str, str]]:
-        """Give the attributes of all elements of a kind."""
+        """Return the attributes of all elements of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
 
 
@@ -92,7 +92,7 @@ def made(contents: Contents, **others: Any) -> str:
 
 @cache
 def page_of(trials: int) -> str:
-    """Give a page of so many trials of classes with hostile names, and duplicates of these."""
+    """Return a page of so many trials of classes with hostile names, and duplicates of these."""
     photo = {"path": f"{HOSTILE[2]}/1.png", "label": HOSTILE[2], "split": "valid"}
     check = {
         "pairs": [{**PAIR, "first": photo, "second": photo}],
@@ -168,7 +168,7 @@ def test_only_what_is_listed_runs_and_nothing_is_fetched() -> None:
 
 
 def hashed(text: str) -> str:
-    """Give what a policy calls a script."""
+    """Return what a policy calls a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -180,7 +180,7 @@ def test_a_policy_names_what_it_is_given() -> None:
 
 @pytest.fixture
 def with_photos(tmp_path: Path) -> Contents:
-    """Give contents whose photos are there, but for one that is missing and one that is none."""
+    """Return contents whose photos are there, but for one that is missing and one that is none."""
     contents = make_contents(10, 12, each=30)
     assert contents.manifest is not None
     for index, photo in enumerate(contents.photos):

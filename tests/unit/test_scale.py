@@ -46,13 +46,13 @@ def saved(folder: Path, pixels: NDArray[np.uint8], name: str = "a.jpg", **option
 
 
 def distance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Give the mean absolute difference in levels of 255."""
+    """Return the mean absolute difference in levels of 255."""
     assert a.shape == b.shape
     return float(np.abs(a.astype(float) - b).mean())
 
 
 def fully(path: Path, scale: Scale) -> NDArray[np.uint8]:
-    """Give a photo as the scale fits it when it is decoded at its full size."""
+    """Return a photo as the scale fits it when it is decoded at its full size."""
     return np.asarray(scale.fit(read_photo(path)))
 
 

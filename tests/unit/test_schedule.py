@@ -10,12 +10,12 @@ from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage
 
 
 def stage(**fields: Any) -> Stage:
-    """Give a small stage with some fields changed."""
+    """Return a small stage with some fields changed."""
     return Stage(**{"image_size": 64, "batch_size": 8, **fields})
 
 
 def schedule(**fields: Any) -> Schedule:
-    """Give a small schedule with some fields changed."""
+    """Return a small schedule with some fields changed."""
     return Schedule(**{"backbone": "resnet18", "stages": (stage(),), **fields})
 
 

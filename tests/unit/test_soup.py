@@ -27,7 +27,7 @@ from trainers.checkpoint import read_weights, save_weights
 from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.metrics import Metric
-from trainers.soup import Kitchen, average, drifting, estimate_statistics
+from trainers.soup import Averager, average, drifting, estimate_statistics
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -121,10 +121,10 @@ def test_frozen_statistics_stay() -> None:
         assert torch.equal(before, after) is (name not in layers)
 
 
-def kitchen(
+def averager(
     tmp_path: Path, networks: Sequence[Network], tta: Sequence[bool] = (False, False)
-) -> tuple[Kitchen, Manifest]:
-    """Give what makes soups of these networks, saved as files trained on noise."""
+) -> tuple[Averager, Manifest]:
+    """Return what makes soups of these networks, saved as files trained on noise."""
     manifest = noise(tmp_path / "photos")
     files = []
     for index, network in enumerate(networks):
@@ -132,11 +132,11 @@ def kitchen(
         about = {"classes": manifest.classes, "manifest_digest": manifest.digest}
         card = card_of(**about, seed=index, tta=tta[index])
         save_weights(files[-1], network.state_dict(), card)
-    return Kitchen(manifest, files, CPU), manifest
+    return Averager(manifest, files, CPU), manifest
 
 
 def shown(manifest: Manifest, split: Split) -> Tensor:
-    """Give the photos of a split as prediction shows them, with nothing but PIL and torch."""
+    """Return the photos of a split as prediction shows them, with nothing but PIL and torch."""
     squares = []
     for photo in manifest.of_split(split):
         image = Image.open(manifest.root / photo.path)
@@ -151,7 +151,7 @@ def shown(manifest: Manifest, split: Split) -> Tensor:
 def test_a_soup_is_made_as_by_hand(tmp_path: Path) -> None:
     """Mean, one pass over all training photos, prediction: as plain torch does it, and saved so."""
     networks = [seen(1), seen(2)]
-    cook, manifest = kitchen(tmp_path, networks)
+    greedy, manifest = averager(tmp_path, networks)
     by_hand = network_of()
     by_hand.load_state_dict(average([network.state_dict() for network in networks]))
     for module in by_hand.modules():
@@ -161,11 +161,11 @@ def test_a_soup_is_made_as_by_hand(tmp_path: Path) -> None:
     with torch.no_grad():
         by_hand.train()(shown(manifest, Split.TRAIN))
         expected = by_hand.eval()(shown(manifest, Split.VALID)).softmax(1).numpy()
-    found = cook.evaluation([1, 0])
+    found = greedy.evaluation([1, 0])
     assert np.allclose(found.probabilities, expected, atol=1e-4)
     assert (found.labels == manifest.labels(Split.VALID)).all()
 
-    cook.save([1, 0], tmp_path / "soup.safetensors", {"soup_of": "two"})
+    greedy.save([1, 0], tmp_path / "soup.safetensors", {"soup_of": "two"})
     weights, card = read_weights(tmp_path / "soup.safetensors")
     assert (card.seed, card.made_by, card.decision) == (1, {"soup_of": "two"}, None)
     assert card.metrics["accuracy"] == (found.predicted == found.labels).mean()
@@ -176,10 +176,10 @@ def test_a_soup_is_made_as_by_hand(tmp_path: Path) -> None:
 
 def test_a_file_alone_is_as_it_is(tmp_path: Path) -> None:
     """One file is neither averaged nor estimated anew: its own statistics predict."""
-    cook, manifest = kitchen(tmp_path, [seen(1), seen(2)])
+    greedy, manifest = averager(tmp_path, [seen(1), seen(2)])
     with torch.no_grad():
         expected = seen(2)(shown(manifest, Split.VALID)).softmax(1).numpy()
-    assert np.allclose(cook.evaluation([1]).probabilities, expected, atol=1e-5)
+    assert np.allclose(greedy.evaluation([1]).probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("tta", [(True, True), (True, False), (False, True)])
@@ -187,12 +187,12 @@ def test_a_soup_is_judged_as_its_first_ingredient_was(
     tta: tuple[bool, bool], tmp_path: Path
 ) -> None:
     """With mirror images or without: in what is chosen by, in its card and by `predict`."""
-    cook, manifest = kitchen(tmp_path, [seen(1), seen(2)], tta)
+    greedy, manifest = averager(tmp_path, [seen(1), seen(2)], tta)
     paths = [manifest.root / photo.path for photo in manifest.of_split(Split.VALID)]
     for members in ([0, 1], [1, 0]):
         file = tmp_path / f"soup{members}.safetensors"
-        cook.save(members, file, {})
-        soup, found = load(file), cook.evaluation(members).probabilities
+        greedy.save(members, file, {})
+        soup, found = load(file), greedy.evaluation(members).probabilities
         assert soup.card.tta is tta[members[0]]
         assert np.allclose(soup.predict(paths), found, atol=1e-6)
         assert not np.allclose(soup.predict(paths, augment=not soup.card.tta), found, atol=1e-5)
@@ -200,10 +200,10 @@ def test_a_soup_is_judged_as_its_first_ingredient_was(
 
 def test_files_of_other_data_make_no_soup(tmp_path: Path) -> None:
     """A file that was trained on other photos is refused by name."""
-    _, manifest = kitchen(tmp_path, [seen(1)])
+    _, manifest = averager(tmp_path, [seen(1)])
     other = replace(manifest, photos=manifest.photos[:-1])
     with pytest.raises(ValueError, match=r"0\.safetensors must be trained on the manifest's data"):
-        Kitchen(other, [tmp_path / "0.safetensors"], CPU)
+        Averager(other, [tmp_path / "0.safetensors"], CPU)
 
 
 def test_the_greedy_soup_keeps_what_does_not_harm() -> None:
@@ -227,10 +227,10 @@ def test_what_survival_adds_to_predictions_is_taken_off_a_soup() -> None:
 
 def test_surviving_files_flatter_a_mean_of_predictions() -> None:
     """Of 200 equals the ten best by all photos seem better in a fold than ten kept without it."""
-    dice, flattered, fair = np.random.default_rng(3), [], []
+    rng, flattered, fair = np.random.default_rng(3), [], []
     for _ in range(8):
-        labels, ease = np.arange(60) % 2, 1.8 + dice.normal(size=60)
-        true = norm.cdf(ease + dice.normal(size=(200, 60)))
+        labels, ease = np.arange(60) % 2, 1.8 + rng.normal(size=60)
+        true = norm.cdf(ease + rng.normal(size=(200, 60)))
         first = np.where(labels == 0, true, 1 - true)
         tables = np.stack([first, 1 - first], axis=2).astype(np.float32)
         could = could_be(tables, labels, most=10)

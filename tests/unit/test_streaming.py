@@ -24,7 +24,7 @@ WHOLE = Scale(2, squeeze=False, cut=True)
 
 @pytest.fixture(scope="module")
 def decoders() -> Decoders:
-    """Give two worker processes, which begin with the first request, for all tests."""
+    """Return two worker processes, which begin with the first request, for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "usable_cpus", lambda: 2)
         return Decoders()
@@ -42,7 +42,7 @@ def requests(paths: list[Path], size: int) -> list[list[Request]]:
 
 
 def reds(batches: Iterator[list[Tensor]]) -> list[list[int]]:
-    """Give the number of each photo of each batch."""
+    """Return the number of each photo of each batch."""
     return [[int(one[0, 0, 0]) for one in batch] for batch in batches]
 
 

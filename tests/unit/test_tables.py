@@ -42,12 +42,12 @@ def scorer_of(criterion: Criterion, probabilities: NDArray[np.float32] | Tables)
 def test_tables_stand_for_an_array(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A candidate, a slice and (columns, rows), again and again, however few are held."""
     monkeypatch.setattr(tables, "HELD", held)
-    lazy, array, dice = Tables(table_of, CANDIDATES), whole(), np.random.default_rng(0)
+    lazy, array, rng = Tables(table_of, CANDIDATES), whole(), np.random.default_rng(0)
     assert len(lazy) == CANDIDATES
     np.testing.assert_array_equal(np.stack(list(lazy)), array)
     np.testing.assert_array_equal(np.asarray(lazy[35:99]), array[35:99])
     for _ in range(5):
-        columns, rows = dice.integers(0, CANDIDATES, 90), dice.integers(0, PHOTOS, 90)
+        columns, rows = rng.integers(0, CANDIDATES, 90), rng.integers(0, PHOTOS, 90)
         np.testing.assert_array_equal(lazy[columns, rows], array[columns, rows])
         np.testing.assert_array_equal(lazy[columns[0]], array[columns[0]])
 
@@ -58,14 +58,14 @@ def test_what_is_read_when_asked_for_scores_alike(
 ) -> None:
     """All at once, one choice and one photo's share: as of an array that is in memory."""
     held = scorer_of(criterion, whole())
-    dice = np.random.default_rng(0)
-    inside = (dice.random((PHOTOS, 7)) < 0.8).astype(np.float32)
+    rng = np.random.default_rng(0)
+    inside = (rng.random((PHOTOS, 7)) < 0.8).astype(np.float32)
     expected = held.within(inside)
     for module in (tables, scoring):
         monkeypatch.setattr(module, "HELD", 3 * PHOTOS * CLASSES)
     lazy = scorer_of(criterion, Tables(table_of, CANDIDATES))
     np.testing.assert_allclose(lazy.within(inside), expected, atol=1e-6)
-    columns, rows = dice.integers(0, CANDIDATES, PHOTOS), np.arange(PHOTOS)
+    columns, rows = rng.integers(0, CANDIDATES, PHOTOS), np.arange(PHOTOS)
     assert lazy.score(columns, rows) == held.score(columns, rows)
     np.testing.assert_array_equal(lazy.gains(7), held.gains(7))
 

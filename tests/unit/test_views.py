@@ -138,7 +138,7 @@ def test_a_trial_that_has_only_begun_can_be_shown() -> None:
 
 
 def speeds(*measured: tuple[float, float | None, int | None]) -> list[str]:
-    """Give the lines on speed of a trial whose epochs have run so."""
+    """Return the lines on speed of a trial whose epochs have run so."""
     (shown,) = view().stages
     numbers = ("images_per_second", "data_wait", "micro_batch")
     epochs = [

@@ -196,7 +196,7 @@ def _canvas_side(stage: Stage) -> int:
 
 
 def _at(matrix: Tensor, size: int) -> Tensor:
-    """Give where matrices (n, 2, 3) lead the square's pixels: x and y, (n, 2, size, size)."""
+    """Return where matrices (n, 2, 3) lead the square's pixels: x and y, (n, 2, size, size)."""
     line = (torch.arange(size, device=matrix.device) + 0.5) * (2 / size) - 1
     across = matrix[:, :, :1] * line
     down = matrix[:, :, 1:2] * line + matrix[:, :, 2:]
@@ -217,7 +217,7 @@ def _on(device: torch.device, values: Floats) -> Tensor:
 def _windows(
     stage: Stage, width: Floats, height: Floats, drawn: Floats
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Give the centre and half sides, in pixels, of what is cut out of each photo."""
+    """Return the centre and half sides, in pixels, of what is cut out of each photo."""
     middle = width / 2, height / 2
     if stage.crop is CropType.NO:
         return *middle, *middle
@@ -236,7 +236,7 @@ def _windows(
 
 
 def _googlenet_sides(width: Floats, height: Floats, drawn: Floats) -> tuple[Floats, Floats]:
-    """Give half sides of a random area at a random aspect ratio (Szegedy et al. 2015).
+    """Return half sides of a random area at a random aspect ratio (Szegedy et al. 2015).
 
     The first of ten tries that fits into the photo, else the largest square.
     """
@@ -277,7 +277,7 @@ def _erase(square: Tensor, box: Floats) -> None:
 
 
 def _flips(augmentation: Augmentation, drawn: Floats) -> Floats:
-    """Give maps of the square onto itself, (n, 2, 2): mirroring and quarter turns."""
+    """Return maps of the square onto itself, (n, 2, 2): mirroring and quarter turns."""
     mirror = np.ones(len(drawn))
     quarters = np.zeros(len(drawn), int)
     if augmentation is not Augmentation.NONE:

@@ -23,11 +23,11 @@ from trainers.data.sources import Split
 from trainers.schedule import Stage
 
 Wanted = Sequence[tuple[Split, Scale]]
-Told = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 def wanted_by(stages: Iterable[Stage]) -> Wanted:
-    """Give what training these stages looks at, the smallest scale first."""
+    """Return what training these stages looks at, the smallest scale first."""
     wanted: set[tuple[Split, Scale]] = set()
     for stage in stages:
         wanted.add((Split.TRAIN, training_scale(stage)))
@@ -60,11 +60,11 @@ class Cache:
         self._unkept: set[ArrayKind] = set()
 
     def get(self, split: Split, scale: Scale) -> Pixels | None:
-        """Give the photos of a split at a scale, decoding them if need be; None without room."""
+        """Return the photos of a split at a scale, decoding them if need be; None without room."""
         self.prepare([(split, scale)])
         return self._open.get(self._view(split, scale))
 
-    def prepare(self, wanted: Wanted, progress: Told = lambda *_: None) -> None:
+    def prepare(self, wanted: Wanted, progress: ProgressCallback = lambda *_: None) -> None:
         """Make sure of the maps of these splits and scales; `progress` gets (photos done, of).
 
         Where there is no room for all, what comes first is kept. Whoever else asks for the same
@@ -143,7 +143,7 @@ class Cache:
         return View(self._manifest.digest, split, scale)
 
     def _missing(self, views: Sequence[View]) -> list[View]:
-        """Open the maps that are there and whole; give those that are neither open nor refused."""
+        """Open the maps that are there and whole; return those neither open nor refused."""
         for view in views:
             path = self._folder / view.name
             if view in self._open or view in self._refused or not path.exists():
@@ -184,7 +184,7 @@ class Cache:
         return self._limit - used
 
     def _drop_others(self, size: int) -> int:
-        """Remove the longest unused of what is not this manifest's photos; give bytes gained."""
+        """Remove the longest unused of what is not this manifest's photos; return bytes gained."""
         others = [
             path
             for path in map_files(self._root)
@@ -199,7 +199,7 @@ class Cache:
                 path.unlink()  # who has it mapped goes on reading it
         return gained
 
-    def _build(self, views: Sequence[View], progress: Told) -> None:
+    def _build(self, views: Sequence[View], progress: ProgressCallback) -> None:
         parts = [(split, [view for view in views if view.split is split]) for split in Split]
         parts = [(split, of_split) for split, of_split in parts if of_split]
         total, done = sum(len(self._manifest.of_split(split)) for split, _ in parts), 0

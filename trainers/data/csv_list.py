@@ -64,7 +64,7 @@ def find_in_csv(
 
 
 def listed_paths(source: Path) -> set[str]:
-    """Give the paths that a CSV lists, as they are written there, be there files or not."""
+    """Return the paths that a CSV lists, as they are written there, be there files or not."""
     return {path for _, path, _, _ in _rows(source)}
 
 
@@ -146,7 +146,7 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 
 def _header(cells: list[str], source: Path) -> list[str]:
-    """Give the names of the columns, or nothing if the first row is a photo already."""
+    """Return the names of the columns, or nothing if the first row is a photo already."""
     names = [cell.strip().lower() for cell in cells]
     if not {"path", "label"} & set(names) or any(map(_is_photo, names)):
         return []

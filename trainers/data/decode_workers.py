@@ -42,7 +42,7 @@ class Decoders:
         )
 
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
-        """Give the photos of each batch of requests, uint8 (H, W, 3) each."""
+        """Yield the photos of each batch of requests, uint8 (H, W, 3) each."""
         self._requests.batches = requests
         with interrupts.held_back(), without_main():  # the first time, this starts the workers
             decoded = iter(self._loader)

@@ -24,7 +24,7 @@ _SAMPLED = 64  # photos whose sizes stand for all
 def decoded(
     manifest: Manifest, split: Split, scales: Sequence[Scale], *, sharers: int = 1
 ) -> Iterator[list[NDArray[np.uint8]]]:
-    """Give each photo of a split, in order, at all scales: RGB (H, W, 3) each.
+    """Yield each photo of a split, in order, at all scales: RGB (H, W, 3) each.
 
     `sharers` processes do so at a time, and share the CPUs. Raises `DatasetError` for a photo that
     is no longer what the manifest says.
@@ -51,7 +51,7 @@ def typical_short_side(manifest: Manifest) -> int:
 def read_known(
     manifest: Manifest, photo: Photo, scales: Sequence[Scale]
 ) -> list[NDArray[np.uint8]]:
-    """Give a photo at all scales; raises `DatasetError` if it is no longer what it was."""
+    """Return a photo at all scales; raises `DatasetError` if it is no longer what it was."""
     path = manifest.root / photo.path
     with _readable(path):
         check_file(path)

@@ -13,7 +13,7 @@ CLASSES = tuple("0123456789")
 
 
 def digits_folder(parent: Path) -> Path:
-    """Give PARENT/digits with a PNG of 8x8 grey pixels per digit, in a folder per class.
+    """Return PARENT/digits with a PNG of 8x8 grey pixels per digit, in a folder per class.
 
     It is made at the first call; later calls leave it as it is. Raises DatasetError if something
     else is in its place.

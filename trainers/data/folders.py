@@ -107,11 +107,11 @@ class _Walk:
         self.left_out: dict[str, str] = {}
 
     def folders(self, folder: str) -> list[str]:
-        """Give the names of the folders in a folder."""
+        """Return the names of the folders in a folder."""
         return [entry.name for entry in self._entries(folder) if entry.is_dir()]
 
     def photos(self, top: str) -> Iterator[str]:
-        """Give all photos of a folder at any depth, also through links."""
+        """Yield all photos of a folder at any depth, also through links."""
         # Each folder counts once directly and once through links, so that links cannot multiply.
         seen: set[tuple[_Inode, bool]] = set()
         above = frozenset(self._inode(folder) for folder in ("", top.rpartition("/")[0]))

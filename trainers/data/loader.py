@@ -120,7 +120,7 @@ class _Held:
         self._starts, self._sizes = pixels.starts.tolist(), pixels.sizes.tolist()
 
     def photo(self, index: int) -> Tensor:
-        """Give a photo (H, W, 3)."""
+        """Return a photo (H, W, 3)."""
         height, width = self._sizes[index]
         return self.values[self._starts[index] : self._starts[index + 1]].view(height, width, 3)
 

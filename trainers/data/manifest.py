@@ -69,15 +69,15 @@ class Manifest:
         return hashlib.sha256(_to_text(self._contents()).encode()).hexdigest()
 
     def of_split(self, split: Split) -> tuple[Photo, ...]:
-        """Give the photos of a split, by path."""
+        """Return the photos of a split, by path."""
         return tuple(photo for photo in self.photos if photo.split is split)
 
     def labels(self, split: Split) -> NDArray[np.int64]:
-        """Give the labels of `of_split`, shape (n,)."""
+        """Return the labels of `of_split`, shape (n,)."""
         return np.array([photo.label for photo in self.of_split(split)], dtype=np.int64)
 
     def to_json(self) -> str:
-        """Give all but the root as JSON."""
+        """Return all but the root as JSON."""
         left_out = [[entry.path, entry.reason] for entry in self.left_out]
         return _to_text({**self._contents(), "left_out": left_out})
 
@@ -207,7 +207,7 @@ def _find(source: Path, data_root: Path | None, listing: Callable[[int, int], No
 def _read(
     found: Findings, known: Manifest | None, progress: Callable[[int, int], None] | None
 ) -> tuple[list[tuple[Found, Reading]], tuple[LeftOut, ...]]:
-    """Give the photos that can be read, and all that is left out so far."""
+    """Return the photos that can be read, and all that is left out so far."""
     readable = {photo.sha256 for photo in known.photos} if known else set()
     paths = [found.root / photo.path for photo in found.photos]
     pairs = list(zip(found.photos, read_all(paths, readable, progress), strict=True))

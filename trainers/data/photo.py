@@ -107,7 +107,7 @@ def reduction_of(path: Path, short_side: int) -> int:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Give a photo's width and height as its header says, before any turn."""
+    """Return a photo's width and height as its header says, before any turn."""
     return photo_header(path).size
 
 
@@ -126,7 +126,7 @@ def photo_header(path: Path) -> Header:
 
 
 def upright_rgb(photo: Image.Image) -> Image.Image:
-    """Give any image as 8-bit RGB, turned as its EXIF says, transparency on white."""
+    """Return any image as 8-bit RGB, turned as its EXIF says, transparency on white."""
     rgb, turn = _to_rgb(photo), _TURNS.get(_orientation(photo))
     # What Pillow knows about the file no longer holds for the turned and converted pixels.
     rgb.info.clear()

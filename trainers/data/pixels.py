@@ -31,12 +31,12 @@ class View:
 
     @property
     def name(self) -> str:
-        """Give the file's name, such as valid-64-cut.pixels."""
+        """Return the file's name, such as valid-64-cut.pixels."""
         shape = "-squeezed" * self.scale.squeeze + "-cut" * self.scale.cut
         return f"{self.split.value}-{self.scale.edge}{shape}{SUFFIX}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what the file says about itself."""
+        """Return what the file says about itself."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -53,7 +53,7 @@ class Pixels:
         return np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
 
     def photo(self, index: int) -> NDArray[np.uint8]:
-        """Give one photo, (H, W, 3)."""
+        """Return one photo, (H, W, 3)."""
         height, width = self.sizes[index]
         return self.values[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3)
 

@@ -65,7 +65,7 @@ def training_scale(stage: Stage) -> Scale:
 
 
 def validation_scale(image_size: int, crop: CropType) -> Scale:
-    """Give the scale of the squares that validation and prediction show the network."""
+    """Return the scale of the squares that validation and prediction show the network."""
     return Scale(image_size, squeeze=crop is CropType.NO, cut=True)
 
 

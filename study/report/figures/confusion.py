@@ -72,7 +72,7 @@ def confusion(contents: Contents) -> Panel:
 
 
 def class_table(contents: Contents) -> Panel:
-    """Give the numbers of each class, the weakest recall first; there is no figure.
+    """Return the numbers of each class, the weakest recall first; there is no figure.
 
     `data` are {index, name, photos, predicted, recall, precision, f1, taken_for, times}:
     `taken_for` is the class by which its photos are missed most often, or None.

@@ -69,7 +69,7 @@ def curves(contents: Contents) -> Panel:
 
 
 def details_of(contents: Contents) -> dict[str, Any]:
-    """Give what is known of each trial's training, each stage run once.
+    """Return what is known of each trial's training, each stage run once.
 
     `trials`: a list, in number order, of {n (the number), seed, role, state, score, score_text,
     loss, schedule (in words), runs (ids in training order), failure}. `runs`: by id {stage (from
@@ -95,7 +95,7 @@ def details_of(contents: Contents) -> dict[str, Any]:
 
 
 def _stages(contents: Contents) -> dict[int, tuple[Stage, int]]:
-    """Give for each stage run what it trains, and how many trials share it."""
+    """Return for each stage run what it trains, and how many trials share it."""
     found: dict[int, tuple[Stage, int]] = {}
     for trial in contents.trials:
         stages = trial.schedule.stages
@@ -146,7 +146,7 @@ def _run(run: StageRun, stage: Stage, shared: int, contents: Contents, most: int
 
 
 def _thinned(epochs: Sequence[EpochRecord], most: int) -> Iterator[EpochRecord]:
-    """Give at most about `most` of the epochs, evenly, and the first of each cycle."""
+    """Yield at most about `most` of the epochs, evenly, and the first of each cycle."""
     step = math.ceil(len(epochs) / most)
     cycle = 0
     for place, epoch in enumerate(epochs):
@@ -218,7 +218,7 @@ def _behind(trials: Sequence[Trial], contents: Contents, panel: str) -> Iterator
 def _points(
     epochs: Sequence[EpochRecord], contents: Contents, panel: str, most: int
 ) -> tuple[list[float | None], list[float | None]]:
-    """Give epochs, counted over all stages, and their loss or score."""
+    """Return epochs, counted over all stages, and their loss or score."""
     step = math.ceil(len(epochs) / most)
     kept = [place for place in range(len(epochs)) if place % step == 0 or place == len(epochs) - 1]
     metric = contents.study.metric

@@ -79,7 +79,7 @@ def importance(contents: Contents) -> Panel:
 
 
 def _outcomes(trials: Sequence[Trial]) -> tuple[list[Trial], list[float]]:
-    """Give a trial of each schedule that was trained to its end, and the mean over its seeds."""
+    """Return a trial of each schedule that was trained to its end, and the mean over its seeds."""
     found: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         # What was stopped early scores lower for that alone.
@@ -92,7 +92,7 @@ def _outcomes(trials: Sequence[Trial]) -> tuple[list[Trial], list[float]]:
 def _forest(
     table: Table, scores: NDArray[np.float64]
 ) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Give the out-of-bag R², and each parameter's share with its spread over the trees."""
+    """Return the out-of-bag R², and each parameter's share with its spread over the trees."""
     from sklearn.ensemble import RandomForestRegressor
 
     columns, owners = _encoded(table)
@@ -117,7 +117,7 @@ def _forest(
 
 
 def _encoded(table: Table) -> tuple[NDArray[np.float64], list[str]]:
-    """Give numbers as they are and a column for each category, and whose column each is."""
+    """Return numbers as they are and a column for each category, and whose column each is."""
     columns: list[list[float]] = []
     owners = []
     for name, values in table.items():

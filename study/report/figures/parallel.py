@@ -82,7 +82,7 @@ def parallel(contents: Contents, weighty: Sequence[str] = ()) -> Panel:
 
 
 def _thinned(scored: Sequence[Trial]) -> Sequence[Trial]:
-    """Give the best half, and of the rest as many evenly over all scores."""
+    """Return the best half, and of the rest as many evenly over all scores."""
     if len(scored) <= MOST_TRIALS:
         return scored
     best, rest = scored[: MOST_TRIALS // 2], scored[MOST_TRIALS // 2 :]
@@ -93,7 +93,7 @@ def _thinned(scored: Sequence[Trial]) -> Sequence[Trial]:
 def _places(
     table: Table, trials: Sequence[Trial], contents: Contents
 ) -> tuple[list[list[float]], list[list[tuple[float, str]]]]:
-    """Give by axis where each trial crosses it, from 0 to 1, and the axis's labels."""
+    """Return by axis where each trial crosses it, from 0 to 1, and the axis's labels."""
     columns = list(table.values())
     found = [_column(values) for values in columns]
     metric = contents.study.metric
@@ -108,7 +108,7 @@ def _places(
 
 
 def _column(values: Sequence[Value]) -> tuple[list[float], list[tuple[float, str]], bool]:
-    """Give the places on an axis, its labels, and whether it has a few levels alone."""
+    """Return the places on an axis, its labels, and whether it has a few levels alone."""
     levels = levels_of(values)
     given = [float(value) for value in values if isinstance(value, int | float)]
     if len(levels) <= MOST_LEVELS or not is_numeric(values) or None in values:

@@ -26,7 +26,7 @@ def table_of(schedules: Sequence[Schedule]) -> Table:
 
 
 def flattened(schedule: Schedule) -> dict[str, Value]:
-    """Give a schedule's parameters by name; stages count from 1."""
+    """Return a schedule's parameters by name; stages count from 1."""
     plain: dict[str, Value] = {
         "backbone": schedule.backbone,
         "weights": schedule.weights[:20],
@@ -76,7 +76,7 @@ def is_numeric(values: Sequence[Value]) -> bool:
 
 
 def levels_of(values: Sequence[Value]) -> list[Value]:
-    """Give a column's different values in order: gaps, then numbers, then text."""
+    """Return a column's different values in order: gaps, then numbers, then text."""
 
     def key(value: Value) -> tuple[Any, ...]:
         return (value is not None, isinstance(value, str), value if value is not None else 0)
@@ -85,7 +85,7 @@ def levels_of(values: Sequence[Value]) -> list[Value]:
 
 
 def value_text(value: Value) -> str:
-    """Give a value as people write it."""
+    """Return a value as people write it."""
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, int | float) else value

@@ -35,7 +35,7 @@ class Answers:
 
 
 def answers_of(contents: Contents) -> tuple[Answers | None, str]:
-    """Give the winner's answers, or None and the reason why there are none."""
+    """Return the winner's answers, or None and the reason why there are none."""
     found = contents.predictions
     if found is None:
         return None, UNPREDICTED
@@ -93,7 +93,7 @@ def _cross_fitted(labels: Labels, plain: Probabilities) -> Probabilities:
 
 
 def _bins(labels: Labels, table: Probabilities) -> NDArray[np.float64]:
-    """Give (photos, how sure, how often right) of each bin that has photos, shape (b, 3)."""
+    """Return (photos, how sure, how often right) of each bin that has photos, shape (b, 3)."""
     sure = table.max(axis=1)
     right = table.argmax(axis=1) == labels
     span = np.minimum((sure * BINS).astype(int), BINS - 1)

@@ -91,7 +91,7 @@ def figure(traces: list[dict[str, Any]], height: int, **layout: Any) -> Figure:
 
 
 def axis(title: str = "", **others: Any) -> dict[str, Any]:
-    """Give an axis that makes room for its labels."""
+    """Return an axis that makes room for its labels."""
     return {
         "title": {"text": title, "standoff": 10},
         "automargin": True,
@@ -103,28 +103,28 @@ def axis(title: str = "", **others: Any) -> dict[str, Any]:
 
 
 def share_axis(title: str, **others: Any) -> dict[str, Any]:
-    """Give an axis from 0 to 1, in per cent."""
+    """Return an axis from 0 to 1, in per cent."""
     return axis(title, range=[-0.02, 1.02], tickformat=".0%", **others)
 
 
 def score_axis(metric: Metric, **others: Any) -> dict[str, Any]:
-    """Give the axis of a study's metric: shares in per cent, losses as they are."""
+    """Return the axis of a study's metric: shares in per cent, losses as they are."""
     form = {"tickformat": ".1%"} if metric.higher_is_better else {}
     return axis(metric_text(metric), **form, **others)
 
 
 def score_format(metric: Metric) -> str:
-    """Give how hover texts show a score."""
+    """Return how hover texts show a score."""
     return ".2%" if metric.higher_is_better else ".4f"
 
 
 def metric_text(metric: str) -> str:
-    """Give a metric's name as people write it."""
+    """Return a metric's name as people write it."""
     return metric.replace("_", " ")
 
 
 def colour_at(share: float) -> str:
-    """Give the colour on the scale at a share from 0 (weak) to 1 (good)."""
+    """Return the colour on the scale at a share from 0 (weak) to 1 (good)."""
     first, second = (WEAK, MIDDLE) if share < 0.5 else (MIDDLE, GOOD)
     way = min(max(2 * share - (share >= 0.5), 0.0), 1.0)
     mixed = (round(a + way * (b - a)) for a, b in zip(first, second, strict=True))
@@ -132,7 +132,7 @@ def colour_at(share: float) -> str:
 
 
 def ranks_of(scores: Mapping[Any, float], *, higher_is_better: bool) -> dict[Any, float]:
-    """Give each its place as a share: 0 the worst, 1 the best."""
+    """Return each its place as a share: 0 the worst, 1 the best."""
     order = sorted(scores, key=lambda one: scores[one], reverse=not higher_is_better)
     last = max(len(order) - 1, 1)
     return {one: place / last if len(order) > 1 else 1.0 for place, one in enumerate(order)}

@@ -71,7 +71,7 @@ def _cost(contents: Contents) -> str:
 
 
 def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], float | None, Figure]:
-    """Give the settings for two classes, the rule's own, and the figure."""
+    """Return the settings for two classes, the rule's own, and the figure."""
     goal = _goal(contents)
     operation = contents.selection.operation if contents.selection else None
     rule = operation.decision if operation else Decision(goal.costs)
@@ -121,7 +121,7 @@ def _threshold(point: TradeOff, photos: Sequence[int]) -> Point:
 
 
 def _doubts(contents: Contents, answers: Answers) -> tuple[list[Point], float | None, Figure]:
-    """Give the settings for more classes, the rule's own, and the figure."""
+    """Return the settings for more classes, the rule's own, and the figure."""
     operation = contents.selection.operation if contents.selection else None
     if operation is None:
         points, own = _by_doubt(answers), None

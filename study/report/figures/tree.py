@@ -111,13 +111,13 @@ def stage_tree(contents: Contents) -> Panel:
 
 
 def boxes_of(contents: Contents) -> list[Box]:
-    """Give the tree's boxes, parents first; of big trees those alone that lead to the best."""
+    """Return the tree's boxes, parents first; of big trees those alone that lead to the best."""
     roots = contents.tree.roots if contents.tree else ()
     sign = -1 if contents.study.metric.higher_is_better else 1
     worth: dict[str, tuple[float, int, int]] = {}
 
     def weigh(node: StageNode, depth: int) -> float:
-        """Give how good the best below is. No child is worth more than its parent."""
+        """Return how good the best below is. No child is worth more than its parent."""
         own = math.inf if node.score is None else sign * node.score
         best = min([own, *(weigh(child, depth + 1) for child in node.children)])
         worth[node.key] = (best, -len(node.trials), depth)

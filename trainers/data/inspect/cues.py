@@ -57,7 +57,7 @@ def find_cues(
 
 
 def _tables(facts: Sequence[Facts]) -> dict[str, NDArray[np.float64]]:
-    """Give each cue's numbers, (n, columns)."""
+    """Return each cue's numbers, (n, columns)."""
     sides = np.log([[each.width, each.height] for each in facts])
     formats = sorted({each.format for each in facts})
     return {
@@ -103,7 +103,7 @@ def _cue(
 def _out_of_fold(
     table: NDArray[np.float64], own: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
-    """Give each photo's score of each class, (n, C), by a probe fitted without its fold.
+    """Return each photo's score of each class, (n, C), by a probe fitted without its fold.
 
     Linear discriminant analysis, being in closed form, takes little longer for a thousand classes.
     It needs some spread within classes, which a file format has not.

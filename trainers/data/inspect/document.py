@@ -13,7 +13,7 @@ MOST = 2000
 
 
 def document_of(found: Inspection) -> dict[str, Any]:
-    """Give an inspection in plain values: labels by name, photos by path."""
+    """Return an inspection in plain values: labels by name, photos by path."""
     say = _Words(found.classes)
     return {
         "format": FORMAT,

@@ -39,7 +39,7 @@ class _Found(NamedTuple):
 def find_duplicates(
     photos: Sequence[Photo], prints: Sequence[Fingerprint], features: Features
 ) -> tuple[tuple[Pair, ...], tuple[tuple[Photo, ...], ...], int]:
-    """Give the pairs of duplicates, the groups they form, and how many photos were not compared.
+    """Return the pairs of duplicates, the groups they form, and how many photos were not compared.
 
     EXACT copies are paired with the first of them. NEAR ones have perceptual hashes alike in some
     window, mirrored or not, agree in their detail, and in their features, which are asked for only
@@ -74,7 +74,7 @@ def _firsts(prints: Sequence[Fingerprint]) -> list[int]:
 
 
 def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_Found]:
-    """Give the pairs of one shot by hash and detail; of each photo, `MOST` with earlier ones."""
+    """Return the pairs of one shot by hash and detail; of each photo, `MOST` with earlier ones."""
     looks = [look for index in distinct if (look := prints[index].look) is not None]
     if not looks:
         return []
@@ -100,7 +100,7 @@ def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_F
 
 
 def _confirmed(found: Sequence[_Found], features: Features) -> Iterable[tuple[_Found, float]]:
-    """Give those whose features are alike too, with the cosine."""
+    """Yield those whose features are alike too, with the cosine."""
     if not found:
         return
     asked = sorted({index for each in found for index in (each.one, each.other)})
@@ -112,7 +112,7 @@ def _confirmed(found: Sequence[_Found], features: Features) -> Iterable[tuple[_F
 
 
 def _groups(photos: Sequence[Photo], pairs: Sequence[Pair]) -> tuple[tuple[Photo, ...], ...]:
-    """Give the connected components, the largest first."""
+    """Return the connected components, the largest first."""
     from scipy.cluster.hierarchy import DisjointSet
 
     places = {photo.path: index for index, photo in enumerate(photos)}

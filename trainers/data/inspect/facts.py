@@ -34,12 +34,12 @@ class Facts:
 
     @property
     def short_side(self) -> int:
-        """Give the shorter side, in pixels of the file."""
+        """Return the shorter side, in pixels of the file."""
         return min(self.width, self.height)
 
     @property
     def elongation(self) -> float:
-        """Give how many times longer the longer side is."""
+        """Return how many times longer the longer side is."""
         return max(self.width, self.height) / self.short_side
 
 
@@ -61,7 +61,7 @@ def facts_of(path: Path, n_bytes: int, pixels: NDArray[np.uint8]) -> Facts:
 
 
 def _sharpness(luminance: NDArray[np.float32]) -> float:
-    """Give how sharp its sharpest hundredth is; 0 where nothing varies."""
+    """Return how sharp its sharpest hundredth is; 0 where nothing varies."""
     contrast = float(luminance.std())
     if min(luminance.shape) < 3 or contrast == 0:
         return 0.0

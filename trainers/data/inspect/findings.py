@@ -113,10 +113,10 @@ class Inspection:
 
     @property
     def leaks(self) -> tuple[Pair, ...]:
-        """Give the pairs that lie across splits."""
+        """Return the pairs that lie across splits."""
         return tuple(pair for pair in self.pairs if pair.leaks)
 
     @property
     def conflicts(self) -> tuple[Pair, ...]:
-        """Give the pairs whose labels differ."""
+        """Return the pairs whose labels differ."""
         return tuple(pair for pair in self.pairs if pair.conflicts)

@@ -28,7 +28,7 @@ RARE = 0.05
 
 
 def find_flaws(photos: Sequence[Photo], facts: Sequence[Facts]) -> tuple[FlawedPhoto, ...]:
-    """Give the photos with flaws that are exceptions in their set, flaw by flaw."""
+    """Return the photos with flaws that are exceptions in their set, flaw by flaw."""
     soft = median(each.sharpness for each in facts) < USUAL_BLUR * BLURRED if facts else True
     small = {
         Flaw.BLANK: [each.contrast < BLANK for each in facts],

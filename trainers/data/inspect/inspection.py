@@ -19,7 +19,7 @@ from trainers.data.inspect.shots import Shots
 from trainers.data.manifest import Manifest, Photo
 from trainers.data.sources import Split
 
-Told = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Is told what is being done, how many photos are done, and of how many."""
 
 
@@ -28,7 +28,7 @@ def inspect_data(
     cache: Cache | None,
     *,
     thorough: bool = False,
-    progress: Told = lambda *_: None,
+    progress: ProgressCallback = lambda *_: None,
 ) -> Inspection:
     """Look over a data set's photos once; see `Inspection`.
 
@@ -77,7 +77,7 @@ def counts_of(manifest: Manifest) -> dict[Split, tuple[int, ...]]:
 
 
 def moved(found: Inspection, manifest: Manifest) -> Inspection:
-    """Give what was found of the same photos, now that they have other splits."""
+    """Return what was found of the same photos, now that they have other splits."""
     now = {photo.path: photo for photo in manifest.photos}
     return replace(
         found,
@@ -101,14 +101,14 @@ def _look(manifest: Manifest, photo: Photo, pixels: NDArray[np.uint8]) -> tuple[
 def _features(
     shots: Shots, progress: Callable[[int, int], None], indices: Sequence[int]
 ) -> NDArray[np.float32]:
-    """Give the features of some photos, (n, F), rows of length 1."""
+    """Return the features of some photos, (n, F), rows of length 1."""
     from trainers.embedding import embed  # torch: seconds to import
 
     return embed((shots[index] for index in indices), len(indices), progress)
 
 
 def _group_numbers(photos: Sequence[Photo], groups: Sequence[Sequence[Photo]]) -> NDArray[np.int64]:
-    """Give each photo the number of its group; one without a duplicate is a group by itself."""
+    """Return each photo the number of its group; one without a duplicate is a group by itself."""
     numbers = {photo.path: index for index, photo in enumerate(photos)}
     for group in groups:
         numbers |= dict.fromkeys((photo.path for photo in group), numbers[group[0].path])

@@ -25,7 +25,7 @@ def doubt_labels(
     n_classes: int,
     seed: int = 0,
 ) -> tuple[Doubt, ...]:
-    """Give the photos whose labels are likely wrong, the likeliest first.
+    """Return the photos whose labels are likely wrong, the likeliest first.
 
     `features` are (n, F), of a frozen backbone. Each photo's probabilities come from a logistic
     regression that was fitted without its fold; photos of one of the `groups`, (n,), share a fold.
@@ -58,7 +58,7 @@ def doubt_labels(
 def out_of_fold(
     labels: NDArray[Any], features: NDArray[np.float32], groups: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
-    """Give each photo's probabilities, (n, C), by a classifier fitted without its fold."""
+    """Return each photo's probabilities, (n, C), by a classifier fitted without its fold."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
@@ -77,7 +77,7 @@ def out_of_fold(
 
 
 def _reduced(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the principal components, some photos at a time: memory is what many photos lack."""
+    """Return the principal components, some photos at a time: memory is what many photos lack."""
     from sklearn.decomposition import IncrementalPCA
     from sklearn.utils import gen_batches
 

@@ -44,7 +44,7 @@ class Index:
         ]
 
     def alike(self, queries: Hashes) -> tuple[Indices, Indices, Indices]:
-        """Give (query, hash, bits that differ) for all that are alike; some more than once."""
+        """Return (query, hash, bits that differ) for all that are alike; some more than once."""
         found = []
         for quarter in range(_QUARTERS):
             query, hashed = self._under(quarter, *self._keys(quarter, queries))
@@ -59,13 +59,13 @@ class Index:
         return sum(int(self._keys(quarter, queries)[1].sum()) for quarter in range(_QUARTERS))
 
     def _keys(self, quarter: int, queries: Hashes) -> tuple[Indices, Indices]:
-        """Give the keys of all queries, one after the other, and how many hashes each has."""
+        """Return the keys of all queries, one after the other, and how many hashes each has."""
         keys = (_quarters(queries)[:, quarter, None] ^ _FLIPS[quarter]).ravel().astype(np.int64)
         starts = self._starts[quarter]
         return keys, np.minimum(starts[keys + 1] - starts[keys], CROWD)
 
     def _under(self, quarter: int, keys: Indices, counts: Indices) -> tuple[Indices, Indices]:
-        """Give (query, hash) for all hashes under the keys."""
+        """Return (query, hash) for all hashes under the keys."""
         which = np.repeat(np.arange(len(keys)), counts)
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
         places = self._starts[quarter][keys[which]] + within
@@ -97,7 +97,7 @@ def differing(one: Hashes, other: Hashes) -> Indices:
 
 
 def _closest(one: Indices, other: Indices, bits: Indices) -> tuple[Indices, Indices]:
-    """Give each pair once, and of each photo those with the `CLOSEST`."""
+    """Return each pair once, and of each photo those with the `CLOSEST`."""
     apart = one != other
     order = np.lexsort((bits[apart], other[apart], one[apart]))
     one, other, bits = one[apart][order], other[apart][order], bits[apart][order]
@@ -115,7 +115,7 @@ def _quarters(hashes: Hashes) -> NDArray[np.uint16]:
 
 
 def _flips(most: int) -> NDArray[np.uint16]:
-    """Give what changes none to `most` bits of a key."""
+    """Return what changes none to `most` bits of a key."""
     changed = [bits for count in range(most + 1) for bits in combinations(range(_BITS), count)]
     return np.array([sum(1 << bit for bit in bits) for bits in changed], np.uint16)
 

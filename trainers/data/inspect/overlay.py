@@ -34,7 +34,7 @@ Numbers = NDArray[np.float64]
 
 
 def agreement(one: Squares, other: Squares) -> Numbers:
-    """Give the correlation of detail of each pair, float64 (n,), at most 1.
+    """Return the correlation of detail of each pair, float64 (n,), at most 1.
 
     The whole of either photo is laid over the windows of the other, roughly; where that is
     `WORTH_A_LOOK`, the best of these windows is fitted, and compared in finer detail.
@@ -64,13 +64,13 @@ def _agreement(one: Squares, other: Squares) -> Numbers:
 
 
 def _details(squares: Squares) -> Matrix:
-    """Give the coarse detail of all windows, the whole first: (n, windows, pixels)."""
+    """Return the coarse detail of all windows, the whole first: (n, windows, pixels)."""
     seen = _DOWN @ squares[:, None].astype(np.float32) @ _ACROSS.transpose(0, 2, 1)
     return _unit(np.asarray(seen - _MEANS[_COARSE] @ seen @ _MEANS[_COARSE].T))
 
 
 def _unit(detail: Matrix) -> Matrix:
-    """Give detail (..., side, side) as vectors (..., side * side) of mean 0 and length 1."""
+    """Return detail (..., side, side) as vectors (..., side * side) of mean 0 and length 1."""
     flat = detail.reshape(*detail.shape[:-2], -1)
     flat = flat - flat.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(flat, axis=-1, keepdims=True)
@@ -78,7 +78,7 @@ def _unit(detail: Matrix) -> Matrix:
 
 
 def _fitted(below: Squares, above: Squares, windows: Numbers) -> Numbers:
-    """Fit the windows, (n, 4): left and width, top and height; give the best correlations.
+    """Fit the windows, (n, 4): left and width, top and height; return the best correlations.
 
     By Gauss-Newton steps on the difference, as Lucas and Kanade (1981) align two images.
     """
@@ -107,7 +107,7 @@ def _within(windows: Numbers) -> Numbers:
 
 
 def _seen(squares: Squares, windows: Numbers) -> Matrix:
-    """Give the fine detail within windows, (n, _FINE, _FINE)."""
+    """Return the fine detail within windows, (n, _FINE, _FINE)."""
     left, width, top, height = windows.T
     rows, columns = _tents(top, height), _tents(left, width)
     seen = rows @ squares.astype(np.float32) @ columns.transpose(0, 2, 1)
@@ -115,7 +115,7 @@ def _seen(squares: Squares, windows: Numbers) -> Matrix:
 
 
 def _tents(start: Numbers, length: Numbers) -> Matrix:
-    """Give what takes windows along one side, antialiased: (n, _FINE, STORED)."""
+    """Return what takes windows along one side, antialiased: (n, _FINE, STORED)."""
     centres = (start[:, None] + length[:, None] * _CENTRES) * STORED - 0.5
     away = np.abs(centres.clip(0, STORED - 1)[:, :, None] - np.arange(STORED))
     weights = np.maximum(0, 1 - away / np.maximum(1, STORED / _FINE * length)[:, None, None])
@@ -123,7 +123,7 @@ def _tents(start: Numbers, length: Numbers) -> Matrix:
 
 
 def _step(seen: Matrix, away: Matrix, windows: Numbers) -> Numbers:
-    """Give how windows are to move so that what is seen goes the way that is wanted."""
+    """Return how windows are to move so that what is seen goes the way that is wanted."""
     down, across = np.gradient(seen, axis=(1, 2))
     across = across * (_FINE / windows[:, 1])[:, None, None]
     down = down * (_FINE / windows[:, 3])[:, None, None]
@@ -137,7 +137,7 @@ def _step(seen: Matrix, away: Matrix, windows: Numbers) -> Numbers:
 
 
 def _sampling(share: float, place: float) -> Matrix:
-    """Give what takes the coarse pixels of a window along one side, (_COARSE, STORED)."""
+    """Return what takes the coarse pixels of a window along one side, (_COARSE, STORED)."""
     start = (1 - share) * place * STORED
     unit = Image.fromarray(np.eye(STORED, dtype=np.float32))
     box = (0, start, STORED, start + share * STORED)

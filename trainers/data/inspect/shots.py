@@ -44,7 +44,7 @@ class Shots:
             self._maps = {split: cache.get(split, scale) for split in splits}
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Give a photo's pixels."""
+        """Return a photo's pixels."""
         photo = self.photos[index]
         pixels = self._maps.get(photo.split)
         if pixels is not None:
@@ -60,7 +60,7 @@ class Shots:
 
 
 def _places(manifest: Manifest) -> list[int]:
-    """Give each photo's place among those of its split."""
+    """Return each photo's place among those of its split."""
     counts = dict.fromkeys(Split, 0)
     places = []
     for photo in manifest.photos:
