@@ -51,7 +51,7 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @pytest.fixture
 def world() -> World:
-    """Give a world of two classes."""
+    """Return a world of two classes."""
     return World(np.random.default_rng(7))
 
 
