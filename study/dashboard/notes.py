@@ -80,7 +80,7 @@ def _confusion(predicted: Predicted) -> str:
     order = np.argsort(-matrix, axis=None, kind="stable")[:WORST]
     pairs = [divmod(int(place), len(names)) for place in order]
     return "\n".join(
-        f"- {matrix[true, taken]} {names[true]} taken for {names[taken]}"
+        f"- {matrix[true, taken]} {names[true]} misclassified as {names[taken]}"
         for true, taken in pairs
         if matrix[true, taken]
     )

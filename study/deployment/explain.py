@@ -62,7 +62,7 @@ class Explained:
             return f"{self.predicted} {sure}"
         if self.label == self.predicted:
             return f"{self.label}, rightly {sure}"
-        return f"{self.label} taken for {self.predicted} {sure}"
+        return f"{self.label} misclassified as {self.predicted} {sure}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from study.formatting import schedule_text, score_text
+from study.formatting import count_text, schedule_text, score_text
 from study.selection.result import Selection
 from study.wording import stage_table
 from trainers.data.manifest import Manifest, Split
@@ -155,10 +155,11 @@ def _score(card: "WeightsCard", chosen: Selection | None, honest: str | None) ->
 def _expected(chosen: Selection) -> str:
     found, metric = chosen.honest, chosen.metric
     if found is None:
-        return f"{chosen.n_valid} photos are too few to say what to expect on new ones."
+        return f"{chosen.n_valid} photos are too few to estimate anything of new ones."
     return (
-        f"On new photos expect **{score_text(metric, found.estimate)}** "
-        f"({_harmless(chosen.interval)}): being the best of {found.candidates} epochs flatters."
+        f"Estimated {metric} on new photos: **{score_text(metric, found.estimate)}** "
+        f"({_harmless(chosen.interval)}); the observed {score_text(metric, chosen.score)} was "
+        f"chosen from {count_text(found.candidates, 'epoch')} and is therefore optimistic."
     )
 
 
@@ -209,7 +210,7 @@ def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
     if chosen and (found := chosen.operation):
         low, high = found.cost_interval
         lines.append(
-            f"On new photos expect a cost of {found.cost:.4f} per photo (95 % from {low:.4f} to "
+            f"Estimated cost on new photos: {found.cost:.4f} per photo (95 % CI {low:.4f}-"
             f"{high:.4f}); to name the most probable class costs {found.plain_cost:.4f}."
         )
     names = [plain(name) for name in card.classes]
@@ -236,7 +237,7 @@ def _use(card: "WeightsCard", chosen: Selection | None) -> str:
         ),
     ]
     if card.rule.temperature == 1:
-        lines.append("Its probabilities are not calibrated: they rank, but may be too sure.")
+        lines.append("Its probabilities are not calibrated: they rank, but may be over-confident.")
     if chosen and (few := [n.photos for n in chosen.per_class if n.photos < 30]):
         lines.append(
             f"{len(few)} of its classes {'has' if len(few) == 1 else 'have'} fewer than 30 "

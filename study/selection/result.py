@@ -121,4 +121,4 @@ class Selection:
                 f"{self.per_class[found.few].photos}, at least {FEWEST_OF_CLASS} are needed"
             )
         low, high = (score_text(self.metric, score) for score in (found.low, found.high))
-        return f"95 % from {low} to {high}"
+        return f"95 % CI {low}-{high}"

@@ -35,7 +35,7 @@ def _costs(operation: Operation) -> list[str]:
     plain, cost = operation.plain_cost, operation.cost
     change = f", {100 * (cost / plain - 1):+.0f} %" if plain else ""
     return [
-        f"[bold]cost {cost:.4f} per photo[/] (95 % from {low:.4f} to {high:.4f})",
+        f"[bold]cost {cost:.4f} per photo[/] (95 % CI {low:.4f}-{high:.4f})",
         f"  {plain:.4f} if the most probable class is named{change}",
         f"  {operation.apparent_cost:.4f} on the photos the rule was fitted on, which flatters",
     ]
@@ -61,7 +61,7 @@ def _recalls(operation: Operation, classes: Sequence[str], goal: Goal | None) ->
 
 def _rule(operation: Operation, classes: Sequence[str]) -> list[str]:
     rule = operation.decision
-    manner = {1: "too sure", 0: "honest", -1: "not sure enough"}
+    manner = {1: "over-confident", 0: "calibrated", -1: "under-confident"}
     of = manner[(rule.temperature > 1) - (rule.temperature < 1)]
     lines = [f"temperature {rule.temperature:.2f}: as they come, the probabilities are {of}"]
     if rule.threshold is not None:

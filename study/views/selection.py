@@ -98,7 +98,7 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     low, high = 100 * found.low, 100 * found.high
     other = f", {chosen.metric} {score_text(chosen.metric, found.score)}"
     console.print(
-        f"[bold]test photos: accuracy {100 * found.accuracy:.2f}[/] (95 % from {low:.2f} to "
+        f"[bold]test photos: accuracy {100 * found.accuracy:.2f}[/] (95 % CI {low:.2f}-"
         f"{high:.2f}), {found.errors} errors on {found.photos}"
         + ("" if chosen.metric is Criterion.ACCURACY else other),
         highlight=False,
@@ -117,10 +117,11 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
 def _honest(chosen: Selection) -> str:
     found, metric = chosen.honest, chosen.metric
     if found is None:
-        return f"too few photos to say what to expect on new ones: {chosen.n_valid}"
+        return f"too few photos to estimate anything of new ones: {chosen.n_valid}"
     return (
-        f"on new photos expect [bold]{score_text(metric, found.estimate)}[/] "
-        f"({escape(chosen.interval)}): being the best of {found.candidates} epochs flatters"
+        f"estimated {metric} on new photos: [bold]{score_text(metric, found.estimate)}[/] "
+        f"({escape(chosen.interval)}); the observed {score_text(metric, chosen.score)} was chosen "
+        f"from {count_text(found.candidates, 'epoch')} and is therefore optimistic"
     )
 
 
@@ -216,7 +217,7 @@ def _print_mistakes(console: Console, chosen: Selection) -> None:
     worst = sorted(chosen.mistakes, key=lambda mistake: -mistake.probability)
     for mistake in worst[:MISTAKES_SHOWN]:
         console.print(
-            f"  {escape(repr(mistake.path))}: {escape(mistake.label)} taken for "
+            f"  {escape(repr(mistake.path))}: {escape(mistake.label)} misclassified as "
             f"{escape(mistake.predicted)} ({100 * mistake.probability:.0f} %)",
             soft_wrap=True,
             highlight=False,
@@ -245,5 +246,5 @@ def _side(side: Side, photos: int) -> str:
     accuracy, low, high = (100 * share for share in (side.accuracy, side.low, side.high))
     return (
         f"[bold]{escape(side.name)}[/]: {side.errors} errors on {photos} validation photos, "
-        f"accuracy {accuracy:.2f} (95 % from {low:.2f} to {high:.2f})"
+        f"accuracy {accuracy:.2f} (95 % CI {low:.2f}-{high:.2f})"
     )

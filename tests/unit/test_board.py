@@ -73,7 +73,7 @@ def test_many_classes_are_listed_by_their_worst_confusions(finished: Lab) -> Non
     answers[:3], answers[4] = 5, 7
     trial = next(each for each in trials(finished) if each.score)
     note = note_on(trial, finished.config.metric, "lab", Predicted(names, labels, answers), None)
-    assert "- 3 class0 taken for class5\n- 1 class1 taken for class7" in note
+    assert "- 3 class0 misclassified as class5\n- 1 class1 misclassified as class7" in note
     assert "| true" not in note
 
 

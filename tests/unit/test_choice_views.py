@@ -107,10 +107,10 @@ def test_best_is_printed_literally() -> None:
     assert f"runs/{HOSTILE}.safetensors" in said.splitlines()
     assert f"study {HOSTILE}, best of 9 trials: trial 4, seed 3, stage 2, epoch 2" in said
     assert "accuracy 50.00, 1 errors on 2 validation photos, loss 0.6000" in said
-    assert "on new photos expect 42.00 (95 % from 30.00 to 61.00)" in said
-    assert "the best of 77 epochs" in said
-    assert f": b taken for {HOSTILE} (60 %)" in said
-    assert said.count(" taken for ") == 10
+    assert "estimated accuracy on new photos: 42.00 (95 % CI 30.00-61.00)" in said
+    assert "was chosen from 77 epochs" in said
+    assert f": b misclassified as {HOSTILE} (60 %)" in said
+    assert said.count(" misclassified as ") == 10
     assert "and 13 more" in said
     assert "mean over 2 seeds 50.00, spread 10.00 (50.00, 60.00)" in said
     assert "[red]w [bold].safetensors" in said
@@ -142,7 +142,7 @@ def test_best_of_one_seed_says_what_would_tell_more() -> None:
     said = printed(one)
     assert "one seed only" in said
     assert "runners-up" not in said
-    assert "too few photos to say what to expect on new ones: 2" in said
+    assert "too few photos to estimate anything of new ones: 2" in said
 
 
 def test_the_rule_is_printed_where_prices_were_set() -> None:
@@ -163,7 +163,7 @@ def test_a_summary_is_two_lines() -> None:
     print_summary(out, chosen())
     first, second = text.getvalue().splitlines()
     assert first == f"best: accuracy 50.00, 1 errors on 2 photos: runs/{HOSTILE}.safetensors"
-    assert second.startswith("on new photos expect 42.00 (95 % from 30.00 to 61.00)")
+    assert second.startswith("estimated accuracy on new photos: 42.00 (95 % CI 30.00-61.00)")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_comparison_is_printed_literally() -> None:
     out, text = console()
     print_comparison(out, comparison())
     said = text.getvalue()
-    assert f"runs/{HOSTILE}: 4 errors on 309 validation photos, accuracy 98.70 (95 % from" in said
+    assert f"runs/{HOSTILE}: 4 errors on 309 validation photos, accuracy 98.70 (95 % CI" in said
     assert (
         "both right on 287 photos, neither on 0; only the first on 18, only the second on" in said
     )
@@ -233,7 +233,7 @@ def looked(*files: str, cost: float | None = None) -> str:
 def test_a_second_look_at_the_test_photos_is_told() -> None:
     """The first is not; how many there were, and at how many files, from then on."""
     first = looked("a")
-    assert first.startswith("test photos: accuracy 90.00 (95 % from")
+    assert first.startswith("test photos: accuracy 90.00 (95 % CI")
     assert "), 3 errors on 30" in first
     assert "look" not in first
     assert "look 3 at these photos, at 2 weights files" in looked("a", "b", "a")
@@ -252,9 +252,9 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
     )
     for one in (wide, chosen()):
         said = printed(one, width)
-        assert said.count("taken for") == 10
+        assert said.count("misclassified as") == 10
         long = [line for line in said.splitlines() if len(line) > width]
-        assert all("taken for" in line or line.startswith("runs/") for line in long)
+        assert all("misclassified as" in line or line.startswith("runs/") for line in long)
     out, text = console(width)
     print_comparison(out, comparison())
     long = [line for line in text.getvalue().splitlines() if len(line) > width]

@@ -46,7 +46,7 @@ def said(found: Operation, *classes: str, goal: Goal | None = None, width: int =
 def test_a_rule_is_printed_with_its_honest_and_its_flattering_cost() -> None:
     """The cost with its interval, what one pays without, and what the rule seems to cost."""
     text = said(operation(), "A380", "B747")
-    assert "cost 0.2500 per photo (95 % from 0.2000 to 0.3100)" in text
+    assert "cost 0.2500 per photo (95 % CI 0.2000-0.3100)" in text
     assert "0.5000 if the most probable class is named, -50 %" in text
     assert "0.2200 on the photos the rule was fitted on, which flatters" in text
     assert "temperature 2.00: as they come, the probabilities are too sure" in text

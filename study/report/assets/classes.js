@@ -12,7 +12,7 @@ function openCell(truth, predicted) {
   cellShown = key;
   const cell = cells.find((each) => each.true === truth && each.predicted === predicted);
   const head = make("p", {}, named(classNames.get(truth)),
-    ...(truth === predicted ? [", rightly named"] : [" taken for ", named(classNames.get(predicted))]),
+    ...(truth === predicted ? [", rightly named"] : [" misclassified as ", named(classNames.get(predicted))]),
     `: ${cell?.count ?? 0} ${cell?.count === 1 ? "photo" : "photos"}`);
   const shown = (cell?.photos ?? []).map((place) => photos[place]).filter(Boolean);
   if (cell && shown.length < cell.count) head.append(`, ${shown.length} shown`);
@@ -62,7 +62,7 @@ if (perClass.length) {
       { title: "recall", value: (each) => each.recall, cell: (each) => share(each.recall), numeric: true },
       { title: "precision", value: (each) => each.precision, cell: (each) => share(each.precision), numeric: true },
       { title: "F1", value: (each) => each.f1, cell: (each) => share(each.f1), numeric: true },
-      { title: "most often taken for", value: (each) => each.times, cell: takenFor, down: true },
+      { title: "most often misclassified as", value: (each) => each.times, cell: takenFor, down: true },
     ],
   });
 }

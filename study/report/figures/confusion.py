@@ -44,7 +44,9 @@ def confusion(contents: Contents) -> Panel:
         "customdata": [
             [[true, predicted, int(counts[true, predicted])] for predicted in some] for true in some
         ],
-        "hovertext": [[f"{true}, taken for {predicted}" for predicted in names] for true in names],
+        "hovertext": [
+            [f"{true}, misclassified as {predicted}" for predicted in names] for true in names
+        ],
         "hovertemplate": "%{hovertext}<br>%{text} photos, %{z:.1%}<extra></extra>",
         "zmin": 0,
         "zmax": 1,
@@ -65,7 +67,7 @@ def confusion(contents: Contents) -> Panel:
         meta={"min_width": 22 * len(some) + 7 * widest + 60},
     )
     wrong = int(counts.sum() - np.trace(counts))
-    said = f"{wrong} of {counts.sum()} validation photos are taken for another class"
+    said = f"{wrong} of {counts.sum()} validation photos are misclassified"
     if len(some) < len(counts):
         said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
     return Panel(drawn, said + ".", _cells(contents, found, some))
