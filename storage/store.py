@@ -3,8 +3,8 @@
 import math
 import uuid
 import zlib
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Update, delete, insert, select, update
 
 from storage import liveness, names, ownership, rows, stage_runs
-from storage.database import alone, change_one, clock, reading, writing
+from storage.database import alone, change_one, clock, open_database, reading, writing
 from storage.errors import StudyInUse
 from storage.ownership import Claim
 from storage.predictions import Form, encode, shorten
@@ -315,3 +315,13 @@ class Store(Reader):
 
 def _or_none(number: float | None) -> float | None:
     return None if number is None or math.isnan(number) else number
+
+
+@contextmanager
+def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
+    """Open the store behind a URL for as long as it is needed; see `open_database`."""
+    store = Store(open_database(url, create=create))
+    try:
+        yield store
+    finally:
+        store.close()

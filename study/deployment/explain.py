@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.database import open_database
-from storage.store import Store
+from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.deployment.contact_sheet import SIDE, Picture, draw_picture, draw_sheet
@@ -173,16 +172,13 @@ def _given(path: Path, classes: Sequence[str]) -> ToExplain:
 
 def _validation(digest: str, storage: str) -> list[ToExplain]:
     """Return the validation photos of the data that weights were trained on."""
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         study = next((s for s in store.studies() if s.manifest_digest == digest), None)
         if study is None:
             raise LookupError(
                 "these weights were trained on data that no study here knows; name the photos"
             )
         manifest = at_hand(manifest_of(store, study), study, storage)
-    finally:
-        store.close()
     return [
         ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
         for photo in manifest.of_split(Split.VALID)

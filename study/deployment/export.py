@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.database import open_database
-from storage.store import Store
+from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.deployment.exported import Exported, ExportedFile
 from study.deployment.model_card import model_card
@@ -133,11 +132,8 @@ def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
             raise FileNotFoundError(f"there is no weights file {str(weights)!r}")
         return _Source(weights)
     chosen = best(study, storage=storage)
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         manifest = manifest_of(store, find_study(store, chosen.study))
-    finally:
-        store.close()
     return _Source(Path(chosen.file), chosen, manifest)
 
 

@@ -9,7 +9,7 @@ from storage.database import open_database
 from storage.errors import StudyInUse, StudyNotFound
 from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import KeptPredictions, StudyRecord
-from storage.store import Store
+from storage.store import Store, open_store
 from storage.vault import folder_size
 from study.budget import device_time
 from study.config.loading import settings_of
@@ -135,8 +135,7 @@ def clean_weights(
 
     Raises `ConfigError`, `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         flags = settings_of(keep=keep, max_disk=max_disk)
         config = stored_config(record, storage, flags)
@@ -166,8 +165,6 @@ def clean_weights(
             len(long),
             sum(each.size for each in long),
         )
-    finally:
-        store.close()
 
 
 def clean_strays(
@@ -178,8 +175,7 @@ def clean_strays(
     They may be a user's own or another database's, so nothing but `delete` ever removes them.
     Raises `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         vault = open_vault(storage, record)
         with Ownership(store, record.id) if delete else nullcontext():
@@ -189,8 +185,6 @@ def clean_strays(
         kept = [each.size for each in store.checkpoints(record.id)]
         files = tuple(SpareFile(path, size, "no row points to it") for path, size in found.items())
         return Cleaned(record.name, delete, files, sum(found.values()), len(kept), sum(kept))
-    finally:
-        store.close()
 
 
 def _is_ongoing(store: Store, study: StudyRecord, config: StudyConfig, standing: Standing) -> bool:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.database import open_database
 from storage.records import StageRun, State, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.stage_tree import Node, Rank, grow
 from study.studies import find_study
@@ -57,15 +56,12 @@ class ShownTree:
 
 def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage) -> ShownTree:
     """Show a study's stage tree (by default of the study used last)."""
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         trials, runs = store.trials(record.id), store.stage_runs(record.id)
         ranks = store.ranks(record)
         tree = grow(trials, runs, store.links(record.id), ranks, store.calibrated_losses(record))
         photos = _n_train(store, record.manifest_digest)
-    finally:
-        store.close()
     view = _View(
         record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
     )

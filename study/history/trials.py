@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from storage.database import open_database
 from storage.paths import study_folder, vault_url
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.formatting import schedule_text
 from study.studies import find_study, find_trial
@@ -76,8 +75,7 @@ class TrialView:
 
 def list_trials(study: str | None = None, *, storage: str = StudyConfig().storage) -> TrialList:
     """List a study's trials (by default of the study used last)."""
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         files: dict[tuple[int | None, int | None], str] = {
             (file.stage_run_id, file.epoch): file.path
@@ -89,16 +87,13 @@ def list_trials(study: str | None = None, *, storage: str = StudyConfig().storag
             for trial in store.trials(record.id)
         )
         return TrialList(record.name, record.metric, lines)
-    finally:
-        store.close()
 
 
 def show_trial(
     number: int, study: str | None = None, *, storage: str = StudyConfig().storage
 ) -> TrialView:
     """Show one trial; LookupError names the study if it has no such trial."""
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         trial = find_trial(store, record, number)
         stages = tuple(_stages(store, trial))
@@ -119,8 +114,6 @@ def show_trial(
             folder=vault_url(record) or str(study_folder(storage, record)),
             stages=stages,
         )
-    finally:
-        store.close()
 
 
 def _stages(store: Store, trial: Trial) -> list[StageView]:

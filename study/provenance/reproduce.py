@@ -9,12 +9,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from storage.database import open_database
 from storage.liveness import Life, life
 from storage.paths import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.redaction import redact
-from storage.store import Store
+from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.datasets.freeze import freeze_data
 from study.engines.setup import recipe
@@ -101,11 +100,8 @@ def what_made(
     Raises LookupError for what is neither, `NotOurWeights` for a file that is none of Encore's,
     `StudyNotFound` and the database's errors.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         return _trace(store, target, study, storage, device, listener).provenance
-    finally:
-        store.close()
 
 
 def reproduce(
@@ -121,8 +117,7 @@ def reproduce(
     Raises what `what_made` does, `DatasetError` where the data have changed, and LookupError for
     weights that the database does not know.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         traced = _trace(store, target, study, storage, device, listener)
         if isinstance(traced.data, DatasetError):
             raise traced.data
@@ -132,8 +127,6 @@ def reproduce(
                 "again; give the --storage of the search that did"
             )
         return _compared(store, traced, traced.found.origin, traced.config, traced.data, listener)
-    finally:
-        store.close()
 
 
 @dataclass(frozen=True)

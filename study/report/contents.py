@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from storage.database import open_database
 from storage.errors import RemoteUnusable
 from storage.paths import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, StageRun, StudyRecord, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.errors import NothingToSelect
@@ -92,8 +91,7 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
 
     Raises `StudyNotFound`, `ConfigError` and the database's errors.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         manifest = _manifest(store, record, storage)
         # What is read later may only know more: a search may be running.
@@ -115,8 +113,6 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
             predictions=_predictions(store, winner, manifest),
             check=store.check(record.manifest_digest),
         )
-    finally:
-        store.close()
 
 
 def _manifest(store: Store, record: StudyRecord, storage: str) -> Manifest | None:

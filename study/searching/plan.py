@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.records import StageRun, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from storage.vault import Vault
 from study.config.schema import EngineKind, Sampler, Strategy, StudyConfig
 from study.datasets.freeze import known_data, pass_gate, read_data
@@ -161,8 +161,7 @@ def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Tri
                 "seeds": config.seeds.model_copy(update={"repeats": 0}),
             }
         )
-        store = Store(open_database(url))
-        try:
+        with open_store(url) as store:
             study = open_study(store, mine, manifest)
             labels = manifest.labels(Split.VALID)[:SAMPLE]
             trainer = SyntheticTrainer(labels, len(manifest.classes), metric=config.metric)
@@ -181,8 +180,6 @@ def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Tri
             )
             coordinator.run()
             return store.stage_runs(study.id), store.trials(study.id)
-        finally:
-            store.close()
 
 
 def _known_prices(config: StudyConfig, photos: int) -> dict[Work, float]:

@@ -16,7 +16,7 @@ from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
 from storage.retry import Patience, PatientStore
-from storage.store import Store
+from storage.store import Store, open_store
 from study.budget import DeviceTime
 from study.config.loading import load_config, settings_of
 from study.config.presets import grid_schedules
@@ -96,12 +96,9 @@ def repeat(
 
     The study's own settings hold. Raises what `search` does, LookupError for an unknown trial.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         of = find_trial(store, record, number)
-    finally:
-        store.close()
     config = stored_config(record, storage)
     return run_search(config, listener, lambda *_: SeedsPolicy(of, seeds, config))
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.database import open_database
 from storage.errors import RowDamaged
 from storage.paths import open_vault
 from storage.predictions import StoredPredictions
 from storage.records import Checkpoint, RankedTrial, Role, StudyRecord, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from storage.vault import Vault
 from study.config.costs import Costs
 from study.config.schema import StudyConfig
@@ -61,13 +60,10 @@ def best(
 
     Raises `NothingToSelect`, `StudyNotFound`, `ConfigError` and the database's errors.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         vault = open_vault(storage, record)
         return Selector(store, vault, record, asked or Asked()).select(runners_up)
-    finally:
-        store.close()
 
 
 def copy_weights(selection: Selection, folder: Path) -> Path:

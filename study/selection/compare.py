@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.database import open_database
-from storage.store import Store
+from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.provenance.lookup import Origin, find, of_trial
 from study.selection.predictions_csv import read_answers
@@ -61,8 +60,7 @@ def compare(
 
     Raises LookupError for what the study does not know, `ConfigError` for a CSV that does not fit.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         manifest = manifest_of(store, record)
         labels, photos = manifest.labels(Split.VALID), manifest.of_split(Split.VALID)
@@ -82,8 +80,6 @@ def compare(
             return store.predictions(origin.run.id, origin.epoch, labels).predicted
 
         one, other = answers(first), answers(second)
-    finally:
-        store.close()
     right, also = one == labels, other == labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
     names = manifest.classes

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.database import open_database
 from storage.paths import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.errors import NothingToSelect
@@ -79,8 +78,7 @@ def ensemble(
 
     Raises `NothingToSelect`, `StudyNotFound` and the database's errors.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         vault = open_vault(storage, record)
         kept, damaged = kept_weights(store, vault, record)
@@ -91,8 +89,6 @@ def ensemble(
             )
         could = choosable(store, record, manifest_of(store, record), kept)
         return _result(vault, record, kept, damaged, could, size)
-    finally:
-        store.close()
 
 
 def kept_weights(

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from storage.database import open_database
 from storage.records import Look
-from storage.store import Store
+from storage.store import open_store
 from study.criterion import Criterion
 from study.datasets.download import at_hand
 from study.errors import NothingToSelect
@@ -46,8 +45,7 @@ def final_test(
 
     Raises `NothingToSelect` where there are none, `DatasetError` where they have changed.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         study = find_study(store, chosen.study)
         manifest = at_hand(manifest_of(store, study), study, storage)
         photos, labels = manifest.of_split(Split.TEST), manifest.labels(Split.TEST)
@@ -100,5 +98,3 @@ def final_test(
             cost=cost,
             looks=tuple(store.looks(study.id)),
         )
-    finally:
-        store.close()

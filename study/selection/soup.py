@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from storage.database import open_database
 from storage.paths import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
-from storage.store import Store
+from storage.store import Store, open_store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
@@ -106,15 +105,12 @@ def soup(
     Raises `UnrelatedWeights`, `NothingToSelect`, `DatasetError` for photos that are gone or
     changed, `ConfigError` for a device that is not there, LookupError for an unknown trial.
     """
-    store = Store(open_database(storage, create=False))
-    try:
+    with open_store(storage, create=False) as store:
         record = find_study(store, study)
         vault = open_vault(storage, record)
         files, siblings, damaged = _ingredients(store, vault, record, trials)
         predicted = _of_predictions(store, record, files, siblings)
         manifest = at_hand(manifest_of(store, record), record, storage)
-    finally:
-        store.close()
     check_photos(record.name, manifest)
     paths = [vault.path(file.path) for _, file in files]
     with _averager(manifest, paths, device) as averager:
