@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr, ndtri
 
 from study.criterion import Criterion
-from study.statistics import selection_bias as statistics
+from study.statistics import selection_bias
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import By, Trials, choose, chooser, honest_number
 
@@ -78,7 +78,7 @@ def cells() -> Iterator[Cell]:
 
 def simulate(cell: Cell, worlds: int) -> dict[str, float]:
     """Choose in each world, and see whether the interval holds the truth."""
-    statistics.REPEATS = ROUNDS if cell.candidates > 1 else 1
+    selection_bias.REPEATS = ROUNDS if cell.candidates > 1 else 1
     rng = np.random.default_rng(crc32(repr(cell).encode()))
     each = np.arange(cell.candidates)
     trials = Trials(each, np.arange(cell.candidates + 1), each)

@@ -30,8 +30,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from storage import postgres as server
-from storage import schema_version as revisions
+from storage import postgres, schema_version
 from storage.errors import DatabaseFull, DatabaseTooNew, DatabaseUnusable, RowDamaged, StudyNotFound
 from storage.redaction import redact
 
@@ -127,7 +126,7 @@ def adopt(engine: Engine) -> None:
         event.listen(engine, "connect", _sync_seldom)
         event.listen(engine, "handle_error", _tell_full)
     else:
-        server.watch(engine, shown(engine.url))
+        postgres.watch(engine, shown(engine.url))
     engine.dispose()  # connections from before
 
 
@@ -135,7 +134,7 @@ def adopt(engine: Engine) -> None:
 def making_tables(url: str) -> Iterator[None]:
     """Let somebody else make tables in a database, one process at a time."""
     parsed = _parse(url)
-    if parsed.drivername != server.DRIVER:
+    if parsed.drivername != postgres.DRIVER:
         lock = Path(f"{parsed.database}.lock")
         with FileLock(lock):
             yield
@@ -166,16 +165,18 @@ def _parse(url: str) -> URL:
     except (ArgumentError, ValueError):
         raise DatabaseUnusable(
             f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db or "
-            f"{server.DRIVER}://user@host/database"
+            f"{postgres.DRIVER}://user@host/database"
         ) from None
     # SQLAlchemy 2.0 would take another driver than 2.1 does.
-    known = (server.BACKEND, server.DRIVER, *_SQLITE)
+    known = (postgres.BACKEND, postgres.DRIVER, *_SQLITE)
     if parsed.drivername not in known:
         raise DatabaseUnusable(
             f"{redact(url)} needs the driver {parsed.drivername}, which Encore does not know; give "
-            f"a file as sqlite:///encore.db, or a server as {server.DRIVER}://user@host/database"
+            f"a file as sqlite:///encore.db, or a server as {postgres.DRIVER}://user@host/database"
         )
-    return parsed.set(drivername=server.DRIVER) if parsed.drivername == server.BACKEND else parsed
+    return (
+        parsed.set(drivername=postgres.DRIVER) if parsed.drivername == postgres.BACKEND else parsed
+    )
 
 
 def _prepare_file(url: URL, *, create: bool) -> None:
@@ -199,10 +200,10 @@ def _engine(url: URL) -> Engine:
         engine = create_engine(url, **_settings(url))
     except ModuleNotFoundError:
         raise DatabaseUnusable(
-            f"{shown(url)} needs the driver psycopg, which is not installed; {server.INSTALL}"
+            f"{shown(url)} needs the driver psycopg, which is not installed; {postgres.INSTALL}"
         ) from None
-    if url.drivername == server.DRIVER:
-        server.watch(engine, shown(url))
+    if url.drivername == postgres.DRIVER:
+        postgres.watch(engine, shown(url))
         return engine
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -210,8 +211,8 @@ def _engine(url: URL) -> Engine:
 
 
 def _settings(url: URL) -> dict[str, Any]:
-    if url.drivername == server.DRIVER:
-        return server.connecting(url)
+    if url.drivername == postgres.DRIVER:
+        return postgres.connecting(url)
     return {"connect_args": {"timeout": BUSY_SECONDS}}
 
 
@@ -250,9 +251,9 @@ def _begin_sqlite(connection: Connection) -> None:
 def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
     with reading(engine) as connection:
         if connection.dialect.name != "sqlite":
-            server.check_age(connection, shown(engine.url))
-        revision = revisions.current(connection)
-        strangers = revisions.strangers(connection) if revision is None else []
+            postgres.check_age(connection, shown(engine.url))
+        revision = schema_version.current(connection)
+        strangers = schema_version.strangers(connection) if revision is None else []
     if revision is None and not create:
         raise _nothing_there(engine.url)
     if strangers:
@@ -263,17 +264,17 @@ def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
     if not _is_current(revision, engine.url):
         with alone(engine) as connection:
             # Asked again behind the lock, for another process may just have done it.
-            if not _is_current(revisions.current(connection), engine.url):
-                revisions.upgrade(connection)
+            if not _is_current(schema_version.current(connection), engine.url):
+                schema_version.upgrade(connection)
 
 
 def _is_current(revision: str | None, url: URL) -> bool:
-    if revision is not None and revision not in revisions.REVISIONS:
+    if revision is not None and revision not in schema_version.REVISIONS:
         raise DatabaseTooNew(
             f"{shown(url)} was written by a newer Encore (its tables are at revision "
-            f"{revision}, this one knows {revisions.REVISIONS[-1]}); upgrade encore-search"
+            f"{revision}, this one knows {schema_version.REVISIONS[-1]}); upgrade encore-search"
         )
-    return revision == revisions.REVISIONS[-1]
+    return revision == schema_version.REVISIONS[-1]
 
 
 @contextmanager
@@ -286,9 +287,8 @@ def _usable(engine: Engine) -> Iterator[None]:
     except DatabaseError as error:
         if _is_full(error.orig):
             raise _full(engine.url) from None
-        raise DatabaseUnusable(
-            f"{shown(engine.url)} cannot be used: {server.reason(error.orig or error, engine.url)}"
-        ) from None
+        why = postgres.reason(error.orig or error, engine.url)
+        raise DatabaseUnusable(f"{shown(engine.url)} cannot be used: {why}") from None
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from study.commands import search_flags as flags
+from study.commands import search_flags
 from study.commands.console import (
     DEFAULT_STORAGE,
     Json,
@@ -92,8 +92,8 @@ def gc(
     strays: Annotated[
         bool, typer.Option("--strays", help="Files in the study's folder that no row points to.")
     ] = False,
-    keep: flags.Keep = None,
-    max_disk: flags.MaxDisk = None,
+    keep: search_flags.Keep = None,
+    max_disk: search_flags.MaxDisk = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     as_json: Json = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from study.config import schema as config
+from study.config import schema
 from trainers import base, metrics
 
 Grid = Annotated[Path | None, typer.Argument(help="TOML file of schedules, for --strategy grid.")]
@@ -26,7 +26,7 @@ Config = Annotated[
     Path | None, typer.Option(help="TOML file; default: study.toml, if there is one.")
 ]
 Storage = Annotated[
-    str | None, typer.Option(help=f"Database URL; default: {config.StudyConfig().storage}.")
+    str | None, typer.Option(help=f"Database URL; default: {schema.StudyConfig().storage}.")
 ]
 Vault = Annotated[
     str | None,
@@ -50,7 +50,7 @@ Devices = Annotated[
 ]
 WorkersPerDevice = Annotated[int | None, typer.Option(help="Trials that share a device.")]
 Engine = Annotated[
-    config.EngineKind | None, typer.Option(help="auto: processes if there are several slots.")
+    schema.EngineKind | None, typer.Option(help="auto: processes if there are several slots.")
 ]
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster, auto or host:port; default: known or started here.")
@@ -68,7 +68,7 @@ CacheLimit = Annotated[
     str | None, typer.Option(help="Disk for decoded photos, as 20GB; default: half the free.")
 ]
 Strategy = Annotated[
-    config.Strategy | None, typer.Option(help="Which schedules are tried, and trained to the end.")
+    schema.Strategy | None, typer.Option(help="Which schedules are tried, and trained to the end.")
 ]
 Eta = Annotated[int | None, typer.Option(help="Under asha, the best 1/eta go on after a stage.")]
 Timeout = Annotated[str | None, typer.Option(help="Leave off after that long, as 8h.")]
@@ -76,14 +76,14 @@ UntilFlat = Annotated[
     bool | None,
     typer.Option("--until-flat", help="Leave off where as much time again would show nothing."),
 ]
-Preset = Annotated[config.Preset | None, typer.Option(help="A schedule to try first.")]
+Preset = Annotated[schema.Preset | None, typer.Option(help="A schedule to try first.")]
 Portfolio = Annotated[
     bool | None,
     typer.Option(
         "--portfolio/--no-portfolio", help="Begin with probes, and schedules that fit the data."
     ),
 ]
-Sampler = Annotated[config.Sampler | None, typer.Option(help="Who suggests schedules.")]
+Sampler = Annotated[schema.Sampler | None, typer.Option(help="Who suggests schedules.")]
 Repeats = Annotated[
     int | None, typer.Option(help="Fresh seeds at most for each finalist; they race.")
 ]

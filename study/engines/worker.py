@@ -17,7 +17,7 @@ from typing import Any
 from study.engines.base import EpochEnded
 from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
-from trainers import signals as interrupts
+from trainers import signals
 from trainers.base import StageTask, Trainer
 
 Build = Callable[[Slot], Trainer]
@@ -57,7 +57,7 @@ def work(connection: "Connection[object, object]", lifeline: "Connection[object,
     one that dies at once would wait for ever for somebody to read that.
     """
     _die_with_the_coordinator(lifeline)
-    interrupts.ignore()  # the coordinator says when to leave
+    signals.ignore()  # the coordinator says when to leave
     try:
         engine = _awake(connection)
         while (order := connection.recv()) is not None:

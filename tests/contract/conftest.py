@@ -15,7 +15,7 @@ import pytest
 from safetensors import SafetensorError
 from sqlalchemy import create_engine
 
-from storage import schema_version as revisions
+from storage import schema_version
 from storage.database import open_database
 from storage.ownership import Claim
 from storage.records import Checkpoint, Kind, Role, StageRun, State, StudyRecord, Trial
@@ -59,7 +59,7 @@ def make_migrated(url: str) -> None:
     """Make a database as the first release left it, then open it with this one."""
     engine = create_engine(url)
     with engine.begin() as connection:
-        revisions.upgrade(connection, "0001")
+        schema_version.upgrade(connection, "0001")
     engine.dispose()
     open_database(url).dispose()
 

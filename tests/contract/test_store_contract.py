@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import inspect, text
 
-from storage import schema_version as revisions
+from storage import schema_version
 from storage.database import open_database, writing
 from storage.errors import StudyInUse, StudyNotFound
 from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
@@ -228,6 +228,6 @@ class TestStoreContract:
         with writing(store._engine) as connection:
             connection.execute(text("DELETE FROM encore_studies"))
             for table in inspect(connection).get_table_names():
-                if table.startswith("encore_") and table != revisions.VERSION_TABLE:
+                if table.startswith("encore_") and table != schema_version.VERSION_TABLE:
                     count = connection.execute(text(f"SELECT count(*) FROM {table}"))  # noqa: S608
                     assert count.scalar() == 0, table

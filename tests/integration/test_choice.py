@@ -18,7 +18,7 @@ from study.criterion import Criterion
 from study.errors import ConfigError, NothingToSelect
 from study.history.cleanup import clean_weights
 from study.history.doctor import Level, doctor
-from study.selection import candidates as pool
+from study.selection import candidates
 from study.selection.best import best, copy_weights
 from study.selection.candidates import counted
 from study.selection.expected import expected_of
@@ -78,7 +78,7 @@ def test_the_choice_by_forecast_can_be_made_by_any_photos(searched: Search) -> N
     chosen = best(storage=lab.url)
     with lab.reading() as (store, study, _):
         labels = manifest_of(store, study).labels(Split.VALID)
-        gathered = pool.gather(store, study, labels, 3, Criterion.ACCURACY, None)
+        gathered = candidates.gather(store, study, labels, 3, Criterion.ACCURACY, None)
         expected = expected_of(store, study)
         assert expected is not None
         trial = store.trial(study.id, chosen.trial)
@@ -278,7 +278,7 @@ def test_a_pruned_trial_among_the_leaders_needs_its_schedule_s_own(
     finished: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where only the best epochs are weighed, a weak seed that counts in a mean is among them."""
-    monkeypatch.setattr(pool, "LIMIT", 1)
+    monkeypatch.setattr(candidates, "LIMIT", 1)
     chosen = best(storage=finished.url, runners_up=99)
     assert chosen.schedules[0].digest == chosen.schedule_digest
     with finished.reading() as (store, study, _):
@@ -298,7 +298,7 @@ def test_a_choice_of_more_than_memory_holds_is_the_same(
     costs = ["[bold]roses>[red]tulips=3"] if criterion is Criterion.COST else []
     asked = Asked(criterion=criterion, costs=costs)
     held = best(storage=lab.url, asked=asked)
-    for module in (pool, scoring, tables):
+    for module in (candidates, scoring, tables):
         monkeypatch.setattr(module, "HELD", 1)
     assert best(storage=lab.url, asked=asked) == held
 

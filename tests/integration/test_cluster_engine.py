@@ -357,7 +357,7 @@ with join(None):
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_cluster_of_our_own_ends_with_the_search(tmp_path: Path, *, killed: bool) -> None:
     """After kill -9, too, none of Ray's processes is left: its agents would stay on."""
-    from study.engines import ray_connection as joining  # Ray
+    from study.engines import ray_connection  # Ray
 
     command = [sys.executable, "-c", HELD]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -367,7 +367,7 @@ def test_a_cluster_of_our_own_ends_with_the_search(tmp_path: Path, *, killed: bo
     ) as search:  # fmt: skip
         assert search.stdout is not None
         assert search.stdout.readline() == "joined\n"
-        theirs = list(joining._descendants(search.pid))
+        theirs = list(ray_connection._descendants(search.pid))
         assert len(theirs) > 4
         time.sleep(1)
         assert not all_dead(theirs), "it must not be ended before the search is"

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from storage import schema_version as revisions
+from storage import schema_version
 from storage.database import open_database, reading
 from storage.errors import DatabaseTooNew, DatabaseUnusable, StudyNotFound
 from storage.records import State
@@ -64,7 +64,7 @@ def database_at(revision: str, path: Path) -> Path:
     """Make a database with rows as a release left it that ended at that revision."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        revisions.upgrade(connection, revision)
+        schema_version.upgrade(connection, revision)
     engine.dispose()
     run_sql(path, OLD_ROWS)
     return path
@@ -90,7 +90,7 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     assert [tuple(study)] == before.pop("encore_studies")
     assert identity is folder is None
     assert before.pop("encore_version") == [("0001",)]
-    assert after.pop("encore_version") == [(revisions.REVISIONS[-1],)]
+    assert after.pop("encore_version") == [(schema_version.REVISIONS[-1],)]
     ((*first, data_wait, micro_batch, calibrated_loss),) = after.pop("encore_epochs")
     assert [tuple(first)] == before.pop("encore_epochs")
     assert data_wait is micro_batch is calibrated_loss is None
@@ -187,7 +187,7 @@ def test_optunas_tables_and_version_are_untouched(tmp_path: Path) -> None:
     assert optuna.create_study(storage=storage).trials == []
 
 
-@pytest.mark.parametrize("revision", [None, *revisions.REVISIONS[:-1]])
+@pytest.mark.parametrize("revision", [None, *schema_version.REVISIONS[:-1]])
 def test_migrated_tables_are_those_the_code_describes(tmp_path: Path, revision: str | None) -> None:
     """From any revision on, Alembic finds no difference to what `storage/tables.py` says."""
     if revision:
@@ -195,18 +195,18 @@ def test_migrated_tables_are_those_the_code_describes(tmp_path: Path, revision: 
     url = f"sqlite:///{tmp_path / 'new.db'}"
     optuna.storages.RDBStorage(url).engine.dispose()
     with reading(open_database(url)) as connection:
-        options = {"include_name": is_ours, "version_table": revisions.VERSION_TABLE}
+        options = {"include_name": is_ours, "version_table": schema_version.VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
 
 
 def test_known_revisions_are_those_in_the_folder() -> None:
     """The list that spares us importing Alembic is the one Alembic would find."""
-    folder = Path(revisions.__file__).with_name("migrations")
+    folder = Path(schema_version.__file__).with_name("migrations")
     config = Config()
     config.set_main_option("script_location", str(folder))
     found = ScriptDirectory.from_config(config).walk_revisions()
-    assert tuple(script.revision for script in found)[::-1] == revisions.REVISIONS
+    assert tuple(script.revision for script in found)[::-1] == schema_version.REVISIONS
 
 
 def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) -> None:

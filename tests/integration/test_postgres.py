@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from storage import postgres as server
-from storage import schema_version as revisions
+from storage import schema_version
 from storage.database import open_database, reading
 from storage.errors import DatabaseAway, DatabaseUnusable, StudyInUse
 from storage.liveness import Life
@@ -229,7 +229,7 @@ def test_a_heartbeat_outlives_an_outage(
     postgres.start()  # to leave while it is away is no error
 
 
-@pytest.mark.parametrize("revision", [None, *revisions.REVISIONS[:-1]])
+@pytest.mark.parametrize("revision", [None, *schema_version.REVISIONS[:-1]])
 def test_migrated_tables_are_those_the_code_describes(
     postgres: Server, database: str, revision: str | None
 ) -> None:
@@ -238,12 +238,12 @@ def test_migrated_tables_are_those_the_code_describes(
     if revision:
         engine = create_engine(url)
         with engine.begin() as connection:
-            revisions.upgrade(connection, revision)
+            schema_version.upgrade(connection, revision)
         engine.dispose()
     optuna_storage(url).engine.dispose()
     engine = open_database(url)
     with reading(engine) as connection:
-        options = {"include_name": is_ours, "version_table": revisions.VERSION_TABLE}
+        options = {"include_name": is_ours, "version_table": schema_version.VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
@@ -260,7 +260,7 @@ def test_optunas_tables_are_those_that_are_known(postgres: Server, database: str
     url = postgres.url(database)
     optuna_storage(url).engine.dispose()
     found = postgres.execute("SELECT tablename FROM pg_tables WHERE schemaname='public'", database)
-    assert {name for (name,) in found} == revisions.OPTUNAS
+    assert {name for (name,) in found} == schema_version.OPTUNAS
 
 
 def test_another_programs_database_is_refused_untouched(postgres: Server, database: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import ConfigError
-from study.report import write as reporting
+from study.report import write
 from study.report.worst_errors import Explanation
 from study.report.write import Written, report, watch
 from study.selection.best import best
@@ -21,7 +21,7 @@ def unexplained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Explain nothing, which takes a network and seconds; note each time it is asked for."""
     asked: list[int] = []
 
-    class Silent(reporting.Explainer):
+    class Silent(write.Explainer):
         def start(self) -> None:
             """Start no process."""
 
@@ -33,7 +33,7 @@ def unexplained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             """Return a reason."""
             return Explanation(reason="nobody looked")
 
-    monkeypatch.setattr(reporting, "Explainer", Silent)
+    monkeypatch.setattr(write, "Explainer", Silent)
     return asked
 
 
@@ -107,7 +107,7 @@ def test_a_watched_page_is_written_when_the_study_changes(
     finished: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unexplained: list[int]
 ) -> None:
     """A change makes a new page, quiet none; heat maps are made once; the last page stays still."""
-    monkeypatch.setattr(reporting, "POLL", 0.0)
+    monkeypatch.setattr(write, "POLL", 0.0)
     page = tmp_path / "report.html"
     told = watched(finished, page, [lambda: train_a_little_more(finished)])
     assert told == [Written(str(page))] * 2
@@ -120,7 +120,7 @@ def test_another_winner_is_explained_anew(
     finished: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unexplained: list[int]
 ) -> None:
     """Once the winner's weights are gone, the next one's heat maps are made."""
-    monkeypatch.setattr(reporting, "POLL", 0.0)
+    monkeypatch.setattr(write, "POLL", 0.0)
     first = best(storage=finished.url)
 
     def lose() -> None:
@@ -142,7 +142,7 @@ def test_ctrl_c_ends_watching_with_a_page_that_stays(
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reporting.time, "sleep", interrupted)
+    monkeypatch.setattr(write.time, "sleep", interrupted)
     page = tmp_path / "report.html"
     watch(storage=finished.url, to=page)
     assert "data-reload" not in page.read_text()

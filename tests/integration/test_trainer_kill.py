@@ -24,8 +24,7 @@ from tests.tiny_training import (
     stage,
     tensors,
 )
-from trainers import checkpointing as keeping
-from trainers import finetuner
+from trainers import checkpointing, finetuner
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import save_training_state, save_weights
 from trainers.data.manifest import Manifest
@@ -141,7 +140,7 @@ def test_broken_off_between_any_two_writes(
         return copy_and_save
 
     for save in (save_weights, save_training_state):
-        monkeypatch.setattr(keeping, save.__name__, copying(save))
+        monkeypatch.setattr(checkpointing, save.__name__, copying(save))
     train(photos, folder, every, 1)
     expected = train(photos, folder, every)
     monkeypatch.undo()
@@ -216,7 +215,7 @@ def test_a_full_disk_ends_the_training(
 
     train(photos, tmp_path / "a", 0.0, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(keeping, "save_training_state", full)
+        patch.setattr(checkpointing, "save_training_state", full)
         with pytest.raises(OSError, match="No space left"):
             train(photos, tmp_path / "a", 0.0)
     assert epochs_in_last(tmp_path / "a") == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import ConfigError
-from study.selection import predictions_csv as answers
+from study.selection import predictions_csv
 from study.selection.predictions_csv import read_answers
 
 CLASSES = ("roses", "tulips ❀")
@@ -138,6 +138,6 @@ def test_a_file_that_is_none_is_an_error_of_files(
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(OSError, match=r"folder\.csv"):
         read(tmp_path / "folder.csv")
-    monkeypatch.setattr(answers, "LARGEST", 20)
+    monkeypatch.setattr(predictions_csv, "LARGEST", 20)
     with pytest.raises(ConfigError, match="must have at most"):
         read(csv(LABELS))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from storage.records import Trial
-from study.dashboard import artifacts as exhibits
+from study.dashboard import artifacts
 from study.dashboard.artifacts import Exhibit, Exhibits
 from study.dashboard.guard import Guard
 from study.dashboard.notes import Predicted, note_on, plain
@@ -98,12 +98,12 @@ def test_curves_are_drawn(finished: Lab) -> None:
 
 def test_exhibits_are_those_of_what_is_there(finished: Lab) -> None:
     """Whatever has ended has pictures; weights and heat maps only where a file is kept."""
-    exhibits = Exhibits(finished.url)
+    artifacts = Exhibits(finished.url)
     try:
-        study = exhibits.known("lab")
+        study = artifacts.known("lab")
         assert study is not None
-        assert exhibits.known("somebody else's") is None
-        found = exhibits.of(study)
+        assert artifacts.known("somebody else's") is None
+        found = artifacts.of(study)
         with finished.reading() as (store, record, vault):
             for trial in store.trials(record.id):
                 kinds = set(found[trial.number].values())
@@ -111,16 +111,16 @@ def test_exhibits_are_those_of_what_is_there(finished: Lab) -> None:
                 has_file = (trial.best_stage_run, trial.best_epoch) in kept
                 assert (Exhibit.WEIGHTS in kinds) == (Exhibit.HEAT in kinds) == has_file
             names = {kind: name for name, kind in found[1].items()}
-            shown = exhibits.show(names[Exhibit.WEIGHTS])
+            shown = artifacts.show(names[Exhibit.WEIGHTS])
             assert shown is not None
             assert not isinstance(shown, bytes)
             assert shown.parent == vault.root
         again = Exhibits(finished.url)
         assert again.of(study) == found  # an address that was noted stays good
         again.close()
-        assert exhibits.show("0" * 8) is None
+        assert artifacts.show("0" * 8) is None
     finally:
-        exhibits.close()
+        artifacts.close()
 
 
 Answer = tuple[str, str]
@@ -199,9 +199,9 @@ def test_a_command_s_words_are_in_no_list_of_processes(monkeypatch: pytest.Monke
         asked.append((command, how["input"]))
         return subprocess.CompletedProcess(command, 1, "", "no\nsuch study\n")
 
-    monkeypatch.setattr(exhibits.subprocess, "run", run)
+    monkeypatch.setattr(artifacts.subprocess, "run", run)
     words = ["explain", "--storage", "postgresql://me:hunter2@host/db"]
-    assert exhibits._run_aside(words) == "such study"
+    assert artifacts._run_aside(words) == "such study"
     ((command, given),) = asked
     assert "hunter2" not in " ".join(command)
     assert json.loads(given) == words

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from study.searching import signals as interruption
+from study.searching import signals
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
@@ -28,10 +28,10 @@ def test_the_second_signal_is_obeyed_at_once_unless_it_is_an_echo(
 ) -> None:
     """Whatever the two signals are, but for a SIGTERM that says what another one has just said."""
     now = 100.0
-    monkeypatch.setattr(interruption.time, "monotonic", lambda: now)
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     before, event = signal.getsignal(TERM), threading.Event()
-    monkeypatch.setattr(interruption, "_is_terminal", lambda _: False)  # this one is needed on
-    with interruption.interruption(event):
+    monkeypatch.setattr(signals, "_is_terminal", lambda _: False)  # this one is needed on
+    with signals.interruption(event):
         assert not event.is_set()
         signal.raise_signal(first)
         assert event.is_set()
@@ -49,7 +49,7 @@ def test_a_search_in_another_thread_leaves_signals_alone() -> None:
     handlers = []
 
     def search() -> None:
-        with interruption.interruption(threading.Event()):
+        with signals.interruption(threading.Event()):
             handlers.append(signal.getsignal(TERM))
 
     before = signal.getsignal(TERM)
@@ -63,7 +63,7 @@ def test_who_was_told_to_outlast_its_terminal_does() -> None:
     """`nohup` starts a search that ignores SIGHUP; it goes on ignoring it."""
     before, event = signal.signal(HUP, signal.SIG_IGN), threading.Event()
     try:
-        with interruption.interruption(event):
+        with signals.interruption(event):
             signal.raise_signal(HUP)
             assert not event.is_set()
     finally:

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from trainers import signals as interrupts
+from trainers import signals
 
 pytestmark = pytest.mark.skipif("sys.platform != 'linux'", reason="a matter of Linux's signals")
 
@@ -23,18 +23,18 @@ def stand(begin: Callable[[], None], line: "Connection[object, object]") -> None
 
 @pytest.mark.parametrize(
     ("begin", "ended"),
-    [(interrupts.ignore, -signal.SIGKILL), (interrupts.obey_the_parent_alone, 0)],
+    [(signals.ignore, -signal.SIGKILL), (signals.obey_the_parent_alone, 0)],
 )
 def test_interrupts_from_elsewhere_are_ignored(begin: Callable[[], None], ended: int) -> None:
     """Also those that come while it starts; its parent's SIGTERM ends a daemonic one."""
     spawn = multiprocessing.get_context("spawn")
     line, theirs = spawn.Pipe()
     process = spawn.Process(target=stand, args=(begin, theirs), daemon=True)
-    with interrupts.held_back():
+    with signals.held_back():
         process.start()
     try:
         for word in ("starting", "working"):
-            for number in interrupts.INTERRUPTS:
+            for number in signals.INTERRUPTS:
                 subprocess.run(["kill", f"-{number}", str(process.pid)], check=True)
             time.sleep(0.1)  # a signal that is still pending would swallow the next
             line.send(word)

@@ -22,7 +22,7 @@ from tests.tiny_training import (
     same,
     stage,
 )
-from trainers import checkpointing as keeping
+from trainers import checkpointing
 from trainers.base import BEST, LAST
 from trainers.checkpoint import (
     TrainingState,
@@ -179,7 +179,7 @@ def test_last_is_written_as_often_as_it_is_wanted(
 ) -> None:
     """Never more often than so many seconds, then after the next epoch."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(keeping, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: clock.now))
     known = []
     with keeping_in(tmp_path, seconds=30.0, epochs=99) as (state, keeper):
         for clock.now in (10, 29, 31, 40, 60, 62, 95):
@@ -217,7 +217,7 @@ def test_an_error_of_the_writing_thread_comes_out(
     """A disk that is full is told with the next epoch, or when the stage is left."""
     with keeping_in(tmp_path) as (state, keeper):
         learn(state)
-        monkeypatch.setattr(keeping, "save_training_state", fail)
+        monkeypatch.setattr(checkpointing, "save_training_state", fail)
         keeper.keep()
         learn(state)
         with pytest.raises(OSError, match="No space left") as error:
@@ -229,7 +229,9 @@ def test_nothing_runs_on_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.M
     """Closing waits for what is being written, and ends the thread, also after an error."""
     before = threading.active_count()
     for broken in (False, True):
-        monkeypatch.setattr(keeping, "save_training_state", fail if broken else save_training_state)
+        monkeypatch.setattr(
+            checkpointing, "save_training_state", fail if broken else save_training_state
+        )
         with keeping_in(tmp_path) as (state, keeper):
             learn(state)
             keeper.keep()

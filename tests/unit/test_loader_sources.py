@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.unit.test_loader import epoch_of, labels, stage, write_noise
-from trainers.data import decode_workers as streaming
-from trainers.data import decoding, loader
+from trainers.data import decode_workers, decoding, loader
 from trainers.data.augment import Changes, apply_changes
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.decode_workers import Request
@@ -103,7 +102,7 @@ def test_cache_memory_and_workers_give_the_same_bits(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever photos come from, batches are equal to the last bit; the workers go with Photos."""
-    monkeypatch.setattr(streaming, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(decode_workers, "usable_cpus", lambda: 1)
     before = set(multiprocessing.active_children())
     streamed = Photos(manifest, memory=0)
     found = everything(streamed)

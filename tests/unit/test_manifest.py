@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.tiny_photos import csv_file, fill, photo, refused
-from trainers.data import verify as reading
+from trainers.data import verify
 from trainers.data.manifest import Manifest, Split, build_manifest, differences
 
 SPLIT = ("train/roses", "train/tulips", "val/roses", "val/tulips")
@@ -135,7 +135,7 @@ def test_known_photos_are_not_decoded_again(
     (tmp_path / "roses/0.png").rename(tmp_path / "roses/renamed.png")
     photo(tmp_path / "roses/new.png", 500)
     decoded: list[str] = []
-    monkeypatch.setattr(reading, "read_photo", lambda path, _: decoded.append(path.name))
+    monkeypatch.setattr(verify, "read_photo", lambda path, _: decoded.append(path.name))
     assert len(build_manifest(tmp_path, known=known).photos) == 11
     assert decoded == ["new.png"]
 
@@ -159,8 +159,8 @@ def test_an_interrupt_stops_the_reading(tmp_path: Path, monkeypatch: pytest.Monk
         decoded.append(path)
         time.sleep(0.01)
 
-    monkeypatch.setattr(reading, "read_photo", decode)
-    monkeypatch.setattr(reading, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(verify, "read_photo", decode)
+    monkeypatch.setattr(verify, "usable_cpus", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
         build_manifest(fill(tmp_path, PLAIN, 50), progress=interrupt)
     assert len(decoded) < 50
@@ -187,7 +187,7 @@ def test_files_that_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             path.unlink()
             path.open("rb")
 
-    monkeypatch.setattr(reading, "read_photo", vanish)
+    monkeypatch.setattr(verify, "read_photo", vanish)
     manifest = build_manifest(tmp_path)
     assert [(e.path, e.reason) for e in manifest.left_out] == [
         ("roses/7.png", "No such file or directory")

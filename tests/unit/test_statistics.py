@@ -11,7 +11,7 @@ from scipy.stats import binomtest, norm
 from threadpoolctl import threadpool_limits
 
 from study.criterion import Criterion
-from study.statistics import selection_bias as statistics
+from study.statistics import selection_bias
 from study.statistics.intervals import FEWEST_OF_CLASS, wilson
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import (
@@ -60,14 +60,14 @@ def test_each_round_deals_every_photo_once_and_evenly(counts: tuple[int, ...]) -
     """All folds, and each class's share of them, are equal but for one photo; rounds differ."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     folds = deal(labels, np.random.default_rng(1))
-    assert folds.shape == (statistics.REPEATS, len(labels))
+    assert folds.shape == (selection_bias.REPEATS, len(labels))
     for one in folds[:50]:
         sizes = np.bincount(one, minlength=FOLDS)
         assert len(sizes) == FOLDS
         assert np.ptp(sizes) <= 1
         for label in range(len(counts)):
             assert np.ptp(np.bincount(one[labels == label], minlength=FOLDS)) <= 1
-    assert len({one.tobytes() for one in folds}) > statistics.REPEATS / 2
+    assert len({one.tobytes() for one in folds}) > selection_bias.REPEATS / 2
 
 
 def by_hand(scores: Sequence[float], trials: Trials, by: By) -> int:
@@ -172,7 +172,7 @@ def check_calibrated(found: NDArray[np.float64], least_flattery: float) -> None:
 @pytest.fixture
 def _fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make 16 rounds of each estimate, the other 384 only steady it; threads would only wait."""
-    monkeypatch.setattr(statistics, "REPEATS", 16)
+    monkeypatch.setattr(selection_bias, "REPEATS", 16)
     with threadpool_limits(1):
         yield
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.tiny_photos import photo
 from tests.unit.test_scale import saved, scene
-from trainers.data import decode_workers as streaming
+from trainers.data import decode_workers
 from trainers.data.decode_workers import Decoders, Request
 from trainers.data.manifest import DatasetError
 from trainers.data.scale import Scale, read_at
@@ -26,7 +26,7 @@ WHOLE = Scale(2, squeeze=False, cut=True)
 def decoders() -> Decoders:
     """Return two worker processes, which begin with the first request, for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "usable_cpus", lambda: 2)
+        patch.setattr(decode_workers, "usable_cpus", lambda: 2)
         return Decoders()
 
 
@@ -57,7 +57,7 @@ def test_slots_share_the_cpus_among_their_decoders(
     monkeypatch: pytest.MonkeyPatch, cpus: int, slots: int, each: int
 ) -> None:
     """All together are no more than the CPUs, but for one in each slot."""
-    monkeypatch.setattr(streaming, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(decode_workers, "usable_cpus", lambda: cpus)
     assert Decoders(slots)._loader.num_workers == each
 
 

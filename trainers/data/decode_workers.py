@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainers import signals as interrupts
+from trainers import signals
 from trainers.allowance import usable_cpus
 from trainers.data.room import ROOM
 from trainers.data.scale import Scale, read_at
@@ -44,7 +44,7 @@ class Decoders:
     def batches(self, requests: Sequence[list[Request]]) -> Iterator[list[Tensor]]:
         """Yield the photos of each batch of requests, uint8 (H, W, 3) each."""
         self._requests.batches = requests
-        with interrupts.held_back(), without_main():  # the first time, this starts the workers
+        with signals.held_back(), without_main():  # the first time, this starts the workers
             decoded = iter(self._loader)
         for photos in decoded:
             yield [torch.from_numpy(photo) for photo in photos]
@@ -52,7 +52,7 @@ class Decoders:
 
 def _begin(workers: int, lock: Lock, _worker: int) -> None:
     ROOM.share(workers, lock)
-    interrupts.obey_the_parent_alone()  # an epoch may end though a search is stopped
+    signals.obey_the_parent_alone()  # an epoch may end though a search is stopped
 
 
 class _Decoded(Dataset[NDArray[np.uint8]]):
