@@ -270,3 +270,43 @@ def test_all_is_what_the_public_face_offers() -> None:
     assert set(study.__all__) == set(study._HOME)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = study.nothing
+
+
+def test_what_others_import_stays_where_it_was() -> None:
+    """Trainers and programs of one's own were written against these."""
+    from trainers import errors
+    from trainers.base import BEST, LAST, StageTask, TrainingDiverged, WeightsUnavailable
+    from trainers.classifier import load
+    from trainers.data.manifest import Manifest, Split
+    from trainers.data.sources import DatasetError
+    from trainers.metrics import EpochMetrics, Evaluation
+
+    assert (TrainingDiverged, WeightsUnavailable, DatasetError) == (
+        errors.TrainingDiverged,
+        errors.WeightsUnavailable,
+        errors.DatasetError,
+    )
+    assert all((BEST, LAST, StageTask, load, Manifest, Split, EpochMetrics, Evaluation))
+
+
+def test_each_error_has_its_exit_code() -> None:
+    """Those of all three floors, by class: what is drawn in `trainers.errors` and no more."""
+    import storage.errors
+    import study.errors
+    import trainers.errors
+
+    every = [
+        kind
+        for module in (trainers.errors, storage.errors, study.errors)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, trainers.errors.EncoreError)
+    ]
+    drawn = str(trainers.errors.__doc__)
+    assert [kind.__name__ for kind in every if kind.__name__ not in drawn] == []
+    codes = {kind.__name__: kind.exit_code for kind in every if kind.exit_code != 1}
+    assert codes == {
+        "ConfigError": 2,
+        "TooManyFailures": 3,
+        "DatasetError": 4,
+        "NothingToSelect": 5,
+    }
