@@ -48,7 +48,7 @@ print(json.dumps([found.tolist(), decide(found)]))
 
 
 ORDINARY = ("large", "even", "turned", "small")
-"""Photos that need no more than what the README's example does."""
+"""Photos that need no more than what the shorter example does."""
 
 
 def example(page: str = "docs/exported.md") -> str:
@@ -141,7 +141,7 @@ def test_the_example_gives_our_own_probabilities(
 
 
 @pytest.mark.parametrize(("crop", "tta"), [("random", False), ("no", False), ("random", True)])
-def test_the_example_of_the_readme_answers_as_we_do(
+def test_the_shorter_example_answers_as_we_do(
     crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On ordinary photos, be they JPEGs of any size or turned, it prints our own answers."""
@@ -152,7 +152,7 @@ def test_the_example_of_the_readme_answers_as_we_do(
     monkeypatch.chdir(tmp_path)
     assert export("--to", "exported", "--weights", weights) == 0
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ISOLATED + example("README.md"), *photos],
+        [sys.executable, "-I", "-c", ISOLATED + example("docs/without-encore.md"), *photos],
         capture_output=True,
         text=True,
         timeout=120,

@@ -21,7 +21,10 @@ from tests.tiny_photos import reds_and_blues
 from trainers.base import Precision
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("searching", "photos", "choice")))
+PAGES += ("docs/backbones.md", "docs/machines.md")
+README = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+"""It and the pages that its readers go on with."""
 
 # The first one stands at the end of the command that installs.
 COMMANDS = [

@@ -1,4 +1,4 @@
-"""The README's trainer in plain PyTorch: searched with, killed, gone on with, chosen from."""
+"""The trainer of `docs/own-training.md`: searched with, killed, gone on with, chosen from."""
 
 import hashlib
 import json
@@ -24,8 +24,8 @@ SLOWER += "MyTrainer.train = train\n"
 
 
 def example() -> str:
-    """Return the README's trainer."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Return the trainer of `docs/own-training.md`."""
+    text = (ROOT / "docs/own-training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
     (found,) = (block for block in blocks if "class MyTrainer" in block)
     return str(found)
