@@ -283,7 +283,7 @@ def test_the_best_of_a_study_is_exported(
     rule = json.loads(json.dumps(chosen.operation.decision.to_dict()))
     assert {name: about["decision"][name] for name in rule} == rule
     assert (rule["reject_cost"], about["decision"]["default"]) == (0.5, False)
-    assert f"expect a cost of {chosen.operation.cost:.4f} per photo" in card
+    assert f"Estimated cost on new photos: {chosen.operation.cost:.4f} per photo" in card
     (searched / "PHOTOS").rename(searched / "elsewhere")
     try:
         assert export("--to", "exported", "--format", "torchscript", "--json") == 0

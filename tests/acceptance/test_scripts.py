@@ -36,7 +36,7 @@ if "--multiprocessing-fork" in sys.orig_argv and not Path("mended").exists():
 
 COUNTED = """
 from pathlib import Path
-from study.settings import load_config, settings_of
+from study.config.loading import load_config, settings_of
 with open("runs.txt", "a") as runs:
     runs.write("x")
 """

@@ -297,13 +297,13 @@ def test_ray_is_not_imported_by_the_other_engines() -> None:
     """Who does not ask for a cluster does not pay for it."""
     code = """
 import sys
-from study import training
-from study.settings import load_config
+from study.engines import setup
+from study.config.loading import load_config
 from tests.engines import watched
 for settings in ({}, {"engine": "processes"}, {"devices": "cpu:2"}):
     config = load_config({"devices": "cpu", **settings})
     made = type("Made", (), {"trainer": staticmethod(lambda slot, *, alone: watched(slot))})()
-    training.make_engine(config, made, training.choose_slots(config)).close()
+    setup.make_engine(config, made, setup.choose_slots(config)).close()
 assert "study.engines.processes" in sys.modules
 assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 """
@@ -313,7 +313,7 @@ assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 
 STRANGERS = """
 import os, subprocess, sys
-from study.engines.joining import join
+from study.engines.ray_connection import join
 import ray
 own = subprocess.Popen(["sleep", "60"])  # a process of the user's
 joined = join(None)
@@ -345,7 +345,7 @@ def test_a_cluster_of_our_own_answers_nobody_without_its_token(tmp_path: Path) -
 
 
 HELD = """
-from study.engines.joining import join
+from study.engines.ray_connection import join
 with join(None):
     print("joined", flush=True)
     input()

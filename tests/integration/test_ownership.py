@@ -31,7 +31,7 @@ HOLD = """
 import sys
 from storage.database import open_database
 from storage.store import Store
-from study.ownership import Ownership
+from study.searching.ownership import Ownership
 store = Store(open_database(sys.argv[1]))
 with Ownership(store, int(sys.argv[2])):
     print("mine", flush=True)

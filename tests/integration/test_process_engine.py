@@ -37,7 +37,7 @@ import os, sys
 from functools import partial
 from pathlib import Path
 from study.engines.processes import ProcessEngine
-from study.slots import slots_of
+from study.engines.slots import slots_of
 from tests import lab
 from tests.engines import watched
 from trainers.base import StageTask

@@ -141,7 +141,7 @@ def test_a_process_that_is_pinned_to_one_cpu_uses_one() -> None:
     """Its slot has one thread, and so has torch, as it is under `taskset -c 0`."""
     program = (
         "import os, torch; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from study.slots import slots_of; from trainers.device import choose_compute; "
+        "from study.engines.slots import slots_of; from trainers.device import choose_compute; "
         "torch.set_num_threads(2); choose_compute('cpu'); "
         "print(slots_of('cpu')[0].threads, torch.get_num_threads())"
     )

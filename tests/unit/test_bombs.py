@@ -90,7 +90,7 @@ def test_a_bomb_is_named_and_takes_no_memory(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     program = (
         "import re, sys; from pathlib import Path;"
-        "from trainers.data.reading import read_all;"
+        "from trainers.data.verify import read_all;"
         "found = list(read_all([Path(p) for p in sys.argv[1:]], ()));"
         "print([bool(each.trouble) for each in found], "
         # Not ru_maxrss, which a process has from the one that started it.

@@ -265,5 +265,8 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
 def test_a_missing_interval_is_said_in_one_sentence() -> None:
     """Instead of limits: the class with too few photos, how many, and how many are needed."""
     said = printed(chosen(honest=Honest(0.5, 0.42, None, None, 77, 2000, few=1)))
-    assert "on new photos expect 42.00 (too few photos of class b for an interval: 1, at " in said
+    assert (
+        "estimated accuracy on new photos: 42.00 (too few photos of class b for an interval: 1, at "
+        in said
+    )
     assert "at least 2 are needed)" in said

@@ -49,7 +49,7 @@ def test_a_rule_is_printed_with_its_honest_and_its_flattering_cost() -> None:
     assert "cost 0.2500 per photo (95 % CI 0.2000-0.3100)" in text
     assert "0.5000 if the most probable class is named, -50 %" in text
     assert "0.2200 on the photos the rule was fitted on, which flatters" in text
-    assert "temperature 2.00: as they come, the probabilities are too sure" in text
+    assert "temperature 2.00: as they come, the probabilities are over-confident" in text
     assert "did not hold" not in text
     assert "rejected" not in text
 
@@ -115,5 +115,5 @@ def test_nothing_is_divided_by_a_cost_of_nought(plain: float) -> None:
     found = operation(plain_cost=plain, trade_off=(), decision=Decision(((0, 1), (1, 0))))
     text = said(found, "A380", "B747")
     assert ("-50 %" in text) == (plain > 0)
-    assert "the probabilities are honest" in text
+    assert "the probabilities are calibrated" in text
     assert "other thresholds" not in text

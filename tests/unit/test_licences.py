@@ -61,8 +61,8 @@ def test_releases_under_the_agpl_are_not_admitted() -> None:
 
 def test_what_is_imported_is_declared() -> None:
     """Each package of which the layers test knows a room, as pip names it."""
-    from tests.unit.test_layers import ROOMS
+    from tests.unit.test_layers import LIBRARIES
 
     names = {each.name.replace("-", "_") for each in (*DIRECT, *OPTIONAL)}
     through_others = {"click"}  # Typer's parser
-    assert set(ROOMS) - through_others <= names
+    assert set(LIBRARIES) - through_others <= names
