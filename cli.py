@@ -99,7 +99,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
 
 
 def _like_ctrl_c(number: int, _frame: FrameType | None) -> NoReturn:
-    """Return the study up and clean away what is half done; a cluster may send SIGTERM twice."""
+    """Give the study up and clean away what is half done; a cluster may send SIGTERM twice."""
     signal.signal(number, signal.SIG_IGN)
     leave_the_terminal(number)
     raise KeyboardInterrupt

@@ -78,7 +78,7 @@ def present(names: Sequence[str]) -> list[Contestant]:
 
 
 def rotated(contestants: Sequence[Competitor], turn: int) -> list[Competitor]:
-    """Return another one the first place each turn: who runs when must not decide."""
+    """Put another one first each turn: who runs when must not decide."""
     first = turn % len(contestants)
     return [*contestants[first:], *contestants[:first]]
 

@@ -2,7 +2,7 @@
 
 PYTHONPATH=. python benchmarks/policies.py --into FILE [--worlds 100 --lanes 2] [--table FILE]
 
-The policies are the real ones (`study.policy`, `study.forecasting`); the coordinator is a small
+The policies are the real ones (`study.searching`); the coordinator is a small
 event loop with slots and a clock, the worlds are those of `policy_worlds.py`. Each policy meets
 the same worlds under the same luck, and may spend the same seconds; a stage run that crosses the
 budget is finished. What counts is the true accuracy of the weights that are chosen in the end.

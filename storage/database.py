@@ -110,7 +110,7 @@ def change_one(connection: Connection, change: Update, what: str, row_id: int) -
 
 
 def settings(url: str) -> tuple[str, dict[str, Any]]:
-    """Return somebody else's `create_engine` what ours gets; the URL holds the password."""
+    """Return what the `create_engine` of others is to get; the URL holds the password."""
     parsed = _parse(url)
     plain = url if parsed.drivername in _SQLITE else parsed.render_as_string(hide_password=False)
     return plain, _settings(parsed)

@@ -145,7 +145,7 @@ class Store(Reader):
             ownership.heartbeat(connection, claim)
 
     def release(self, claim: Claim) -> None:
-        """Return the study up; nothing happens if the owner is somebody else."""
+        """Give the study up; nothing happens if the owner is somebody else."""
         with writing(self._engine) as connection:
             ownership.release(connection, claim)
 

@@ -1,4 +1,7 @@
-"""What weights files are called, after the article: `acc98.70_<backbone>_<epochs>_<size>_...`."""
+"""Texts that several rooms write alike: scores, times, counts, paths, JSON, names of weights.
+
+Weights files are called after the article: `acc98.70_<backbone>_<epochs>_<size>_...`.
+"""
 
 import json
 from dataclasses import asdict, is_dataclass

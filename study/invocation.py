@@ -14,17 +14,11 @@ from storage.redaction import redact_word
 SOURCE = Path(__file__).parents[1]
 """Encore's own folder: a git checkout's, or that of installed packages."""
 
-
 FROM_PYTHON = "search(...)"
 """The command of whoever searches from Python: a program of their own, or none at all."""
 
-
 _SOURCES = ("cli.py", "study", "storage", "trainers")
-
-
 _PROGRAMS = ("cli.py", "encore", "encore.exe")
-
-
 _PATIENCE = 5.0
 """Seconds that git gets; a file system that hangs must not keep a search from beginning."""
 

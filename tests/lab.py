@@ -147,7 +147,7 @@ class Lab:
         self.said: list[str] = []
 
     def configure(self, script: Sequence[Schedule], **settings: Any) -> None:
-        """Return a script and settings by the names of flags, now or for the next search."""
+        """Set the script, and settings by the names of flags, now or for the next search."""
         self.script = script
         self._settings |= {"storage": self.url, "trials": len(script) or 3} | settings
         self.config: StudyConfig = load_config(settings_of(**self._settings))

@@ -25,7 +25,7 @@ class Answering(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        """Return an object."""
+        """Answer with an object."""
         self.asked.append(f"{self.command} {self.path}")
         content = self.objects.get(unquote(urlsplit(self.path).path))
         if self.status != 200:

@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.paths import CACHE, runs_folder
-from storage.store import Store
+from storage.store import open_store
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
 from study.datasets.cleaned_csv import Amended, Remove, amend, write_list
@@ -89,17 +89,10 @@ def check_data(
 
 def _keep(storage: str, found: Inspection) -> None:
     """Keep what was found with the studies on these data, if there are any: reports show it."""
-    try:
-        store = Store(open_database(storage, create=False))
-    except StudyNotFound:
-        return
-    try:
-        store.manifest(found.manifest_digest)
+    absent = suppress(StudyNotFound)
+    with absent, open_store(storage, create=False) as store, suppress(LookupError):
+        store.manifest(found.manifest_digest)  # LookupError: no study is on these data
         keep_check(store, found)
-    except LookupError:  # no study is on these data
-        return
-    finally:
-        store.close()
 
 
 def refuse_inside(file: Path, data: Path) -> None:

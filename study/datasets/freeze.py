@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.paths import runs_folder
 from storage.records import StudyRecord
-from storage.store import Store
+from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.datasets.download import local_data
 from study.datasets.gate import look_over, refuse_leaks, summary
 from study.events import Listener, Notice, telling
+from study.studies import manifest_of
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.digits import digits_folder
 from trainers.data.inspect.document import document_of
@@ -51,19 +51,12 @@ def freeze_data(
 def known_data(config: StudyConfig) -> Known:
     """Return what the study of these settings was begun with."""
     try:
-        store = Store(open_database(config.storage, create=False))
+        with open_store(config.storage, create=False) as store:
+            study = store.study(config.study_name)
+            # The splits stay as they are, whatever seed explores from now on.
+            return Known(study, manifest_of(store, study), study.config["split_seed"])
     except StudyNotFound:
         return Known(None, None, config.seeds.first)
-    try:
-        study = store.study(config.study_name)
-        record = store.manifest(study.manifest_digest)
-        # The splits stay as they are, whatever seed explores from now on.
-        manifest = Manifest.from_json(record.document, Path(record.root))
-        return Known(study, manifest, study.config["split_seed"])
-    except StudyNotFound:
-        return Known(None, None, config.seeds.first)
-    finally:
-        store.close()
 
 
 def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest:

@@ -112,7 +112,7 @@ class ProcessEngine:
                 yield said
 
     def _after_death(self, worker: "_Worker") -> Generator[Event, None, None]:
-        """Yield the stage run of a dead worker another try, or give it up."""
+        """Queue the stage run of a dead worker again, or yield its failure."""
         key, task, how = worker.key, worker.task, worker.kill()
         self._release(worker)
         self._deaths[key] += 1

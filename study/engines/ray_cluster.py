@@ -192,7 +192,7 @@ class ClusterEngine:
                 yield said
 
     def _settle(self, worker: "_Worker") -> None:
-        """Return a worker what its node lacks; then it can train."""
+        """Send a worker what its node lacks; then it can train."""
         try:
             missing = ray.get(worker.word)
         except RayError as error:
@@ -221,7 +221,7 @@ class ClusterEngine:
             )
 
     def _after_death(self, worker: "_Worker", error: RayError) -> Generator[Event, None, None]:
-        """Yield the stage run of a lost worker another try, or give it up."""
+        """Queue the stage run of a lost worker again, or yield its failure."""
         key = worker.key
         worker.kill()
         del self._busy[key]

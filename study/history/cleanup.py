@@ -1,11 +1,10 @@
 """Use case `gc`: what lies on the disk that can be made again."""
 
 import shutil
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.database import open_database
 from storage.errors import StudyInUse, StudyNotFound
 from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import KeptPredictions, StudyRecord
@@ -81,19 +80,13 @@ def _maps(storage: str) -> list[Path]:
 
 
 def _check_idle(storage: str) -> None:
-    try:
-        store = Store(open_database(storage, create=False))
-    except StudyNotFound:
-        return
-    try:
+    with suppress(StudyNotFound), open_store(storage, create=False) as store:
         for study in store.studies():
             if owner := searcher(store, study.id):
                 raise StudyInUse(
                     f"study {study.name!r} is being searched by process {owner.pid} on "
                     f"{owner.host} and may need photos that were fetched; wait for it, or stop it"
                 )
-    finally:
-        store.close()
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,7 @@ class Coordinator:
         self.suggestions.report(course.trial.number, step, epoch.score(metric))
 
     def _seal(self, courses: Sequence[Course], run: StageRun) -> None:
-        """End a stage run for all who share it; return its weights their names and hashes."""
+        """End a stage run for all who share it; give its weights their names and hashes."""
         del self._training[run.key]
         first = courses[0]
         longer = any(course.next_starts_from for course in courses)

@@ -8,17 +8,16 @@ import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.records import StageRun, Trial
-from storage.store import Store, open_store
+from storage.store import open_store
 from storage.vault import Vault
 from study.config.schema import EngineKind, Sampler, Strategy, StudyConfig
 from study.datasets.freeze import known_data, pass_gate, read_data
@@ -184,25 +183,17 @@ def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Tri
 
 def _known_prices(config: StudyConfig, photos: int) -> dict[Work, float]:
     """Return the seconds of an epoch of each kind that the study has trained."""
-    try:
-        store = Store(open_database(config.storage, create=False))
-    except StudyNotFound:
-        return {}
-    try:
+    seconds: dict[Work, list[float]] = defaultdict(list)
+    with suppress(StudyNotFound), open_store(config.storage, create=False) as store:
         study = store.study(config.study_name)
         schedules = {trial.number: trial.schedule for trial in store.trials(study.id)}
         works = {
             run.id: work_of(schedules[run.trial_number], run.position, photos)
             for run in store.stage_runs(study.id)
         }
-        seconds: dict[Work, list[float]] = defaultdict(list)
         for epoch in store.epochs_of_study(study.id):
             seconds[works[epoch.stage_run_id]].append(epoch.seconds)
-        return {work: median(times) for work, times in seconds.items()}
-    except StudyNotFound:
-        return {}
-    finally:
-        store.close()
+    return {work: median(times) for work, times in seconds.items()}
 
 
 def _measure(

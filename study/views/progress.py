@@ -26,7 +26,7 @@ from study.events import (
     TrialFinished,
     Working,
 )
-from study.events import Progress as Told
+from study.events import Progress as SearchProgress
 from study.formatting import count_text, schedule_text, score_text
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Stage, Train
@@ -75,7 +75,7 @@ class SearchView:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, told: SearchProgress) -> None:
         """Show what a search tells."""
         match told:
             case Working(what, done, total):

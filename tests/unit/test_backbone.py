@@ -178,7 +178,7 @@ def test_a_package_that_is_not_installed_is_named(
 def test_a_hub_out_of_reach_names_three_ways_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without network: connect, return a file, or use a backbone with a package."""
+    """Without network: connect, give a file, or use a backbone with a package."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsUnavailable) as error:

@@ -32,7 +32,7 @@ def test_what_never_changes_is_a_flat_line(values: list[float]) -> None:
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
-    """No values, or none that is a number, return no lines."""
+    """No values, or none that is a number, give no lines."""
     assert chart([]) == []
     assert chart([math.nan, math.inf]) == []
 

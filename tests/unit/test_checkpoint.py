@@ -34,7 +34,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def put_card(path: Path, text: str | None) -> None:
-    """Return a weights file another card, or none."""
+    """Put another card into a weights file, or none."""
     metadata = None if text is None else {"format": "pt", "encore": text}
     safetensors.torch.save_file({"head.0.bias": torch.zeros(8)}, path, metadata)
 

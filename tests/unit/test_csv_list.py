@@ -31,7 +31,7 @@ validation,roses/../tulips/1.png,tulips
 
 @pytest.mark.parametrize("text", [HEADED, AUTOML])
 def test_csv_with_splits(tmp_path: Path, text: str) -> None:
-    """Both kinds of CSV, with all that spreadsheets add, return the photos that they list."""
+    """Both kinds of CSV, with all that spreadsheets add, give the photos that they list."""
     fill(tmp_path, PLAIN)
     manifest = build_manifest(csv_file(tmp_path, text))
     assert manifest.root == tmp_path

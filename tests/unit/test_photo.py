@@ -138,7 +138,7 @@ def test_ycbcr_and_lab_tiff(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int, ending: str) -> None:
-    """All eight orientations, in each format that has them, return what Pillow's own turn gives."""
+    """All eight orientations, in each format that has them, give what Pillow's own turn gives."""
     image = Image.new("RGB", (48, 32), "white")
     image.paste((255, 0, 0), (0, 0, 16, 16))
     exif = Image.Exif()

@@ -58,7 +58,7 @@ def _balanced(labels: NDArray[np.int64], number: int, *, seed: int, position: in
     """Choose as many photos as there are, equally many of each class, for a pass of the stage.
 
     Each class goes on in a sequence of its photos, shuffled anew each time round: after every pass,
-    all its photos have been shown equally often, return or take one.
+    all its photos have been shown equally often, give or take one.
     """
     classes, total = np.unique(labels).tolist(), len(labels)
     chosen: list[int] = []

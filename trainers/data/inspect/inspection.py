@@ -108,7 +108,7 @@ def _features(
 
 
 def _group_numbers(photos: Sequence[Photo], groups: Sequence[Sequence[Photo]]) -> NDArray[np.int64]:
-    """Return each photo the number of its group; one without a duplicate is a group by itself."""
+    """Return the number of each photo's group; one without a duplicate is a group by itself."""
     numbers = {photo.path: index for index, photo in enumerate(photos)}
     for group in groups:
         numbers |= dict.fromkeys((photo.path for photo in group), numbers[group[0].path])
