@@ -142,6 +142,7 @@ def _score(card: "WeightsCard", chosen: Selection | None, honest: str | None) ->
             f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}. These weights are the "
             f"best of {chosen.trials} trials on these very photos, so the number flatters them."
         ),
+        f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
         plain_lines(honest) or _expected(chosen),
         (
             f"The same schedule under each seed it was trained with: mean "

@@ -3,6 +3,7 @@
 Reads rows alone, so it answers at once: no torch, no Optuna.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from study.formatting import shown
 from study.selection.candidates import Pool, best_epoch, gather
 from study.selection.expected import Expected, expected_of
 from study.selection.goals import goal_of
+from study.selection.leaks import Leaks, shared_with_train
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
 from study.selection.thresholds import Operation, operate
@@ -259,6 +261,7 @@ class Selector:
             goal=self._goal,
             operation=self._operation(predictions, pool),
             damaged=(*damaged, *pool.damaged),
+            leaks=self._leaks(pool, winner.column, predictions.predicted != labels),
         )
 
     def _probe(self, ranking: Sequence[Ranked]) -> ProbeFound | None:
@@ -279,10 +282,29 @@ class Selector:
             errors=int(np.count_nonzero(predictions.predicted != self._labels)),
         )
 
-    def _honest(self, pool: Pool, column: int) -> Honest | None:
-        if len(self._labels) < FEWEST:
+    def _honest(
+        self, pool: Pool, column: int, judged: NDArray[np.int64] | None = None
+    ) -> Honest | None:
+        if len(self._labels if judged is None else judged) < FEWEST:
             return None
-        return honest_number(pool.scorer, self._chooser(pool), column)
+        return honest_number(pool.scorer, self._chooser(pool), column, judged=judged)
+
+    def _leaks(self, pool: Pool, column: int, wrong: NDArray[np.bool_]) -> Leaks | None:
+        """Score the chosen weights without the photos that are in train, too."""
+        shared = shared_with_train(self._store, self._study, self._manifest)
+        if not shared.photos:
+            return None
+        clean = np.flatnonzero(~shared.mask)
+        score = pool.scorer.score(np.full(len(clean), column), clean) if len(clean) else math.nan
+        told = math.isfinite(score)  # of an area under the curve, both kinds of photos must be left
+        return Leaks(
+            photos=shared.photos,
+            at_least=shared.at_least,
+            n_valid=len(clean),
+            errors=int(wrong[clean].sum()),
+            score=score if told else None,
+            honest=self._honest(pool, column, clean) if told else None,
+        )
 
     def _operation(self, predictions: StoredPredictions, pool: Pool) -> Operation | None:
         if self._goal is None:

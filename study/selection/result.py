@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.criterion import Criterion
-from study.formatting import score_text
+from study.formatting import count_text, score_text
 from study.selection.goals import Goal
+from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Operation
 from study.statistics.intervals import FEWEST_OF_CLASS
@@ -75,7 +76,8 @@ class Selection:
     over the complete trials of the winner's schedule, whose scores `seed_scores` gives by seed.
     `probe` is the best of those that the search began with, None where it had none. `operation` is
     the decision rule for the `goal` that was set, if any. `damaged` names better files that were
-    passed over, since they are missing or changed.
+    passed over, since they are missing or changed. `leaks` says what validation photos that are in
+    train, too, do to the score; None where there are none.
     """
 
     study: str
@@ -108,6 +110,7 @@ class Selection:
     goal: Goal | None
     operation: Operation | None
     damaged: tuple[str, ...]
+    leaks: Leaks | None = None
 
     @property
     def interval(self) -> str:
@@ -120,5 +123,27 @@ class Selection:
                 f"too few photos of class {self.classes[found.few]} for an interval: "
                 f"{self.per_class[found.few].photos}, at least {FEWEST_OF_CLASS} are needed"
             )
+        return self._interval(found)
+
+    @property
+    def leak_text(self) -> str | None:
+        """What validation photos that are in train, too, do to the score; None without any."""
+        if self.leaks is None:
+            return None
+        left = self.leaks
+        warning = leak_warning(left.photos, self.n_valid, at_least=left.at_least)
+        if left.score is None:
+            return f"{warning}; too few are left to score without them"
+        text = (
+            f"{warning}; without them: {self.metric} {score_text(self.metric, left.score)}, "
+            f"{count_text(left.errors, 'error')} on {left.n_valid} photos"
+        )
+        if left.honest is None:
+            return text
+        limits = "" if left.honest.few is not None else f" ({self._interval(left.honest)})"
+        estimate = score_text(self.metric, left.honest.estimate)
+        return f"{text}, estimated {estimate} on new photos{limits}"
+
+    def _interval(self, found: Honest) -> str:
         low, high = (score_text(self.metric, score) for score in (found.low, found.high))
         return f"95 % CI {low}-{high}"

@@ -43,6 +43,17 @@ class Candidates:
         """How many photos there are of each class, (C,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
 
+    def of(self, rows: "Rows") -> "Candidates":
+        """Return the same candidates on some of the photos."""
+        found = self.probabilities
+        if isinstance(found, Tables):
+            whole = found
+            found = Tables(lambda column: whole[column][rows], len(whole))
+        elif found is not None:
+            found = found[:, rows]
+        mine = (self.predicted[:, rows], self.p_true[:, rows], found)
+        return Candidates(self.labels[rows], self.n_classes, *mine)
+
     @property
     def every_probability(self) -> NDArray[np.float32] | Tables:
         """The probabilities of all classes, (M, n, C); ValueError if they were not given."""
@@ -76,6 +87,10 @@ class Scorer:
         self.higher_is_better = criterion.higher_is_better
         self._criterion = criterion
         self._decision = decision
+
+    def of(self, rows: Rows) -> "Scorer":
+        """Return what scores the same candidates on some of the photos."""
+        return Scorer(self.candidates.of(rows), self._criterion, self._decision)
 
     def score(self, columns: Columns, rows: Rows) -> float:
         """Return the score of what the candidates `columns` say of the photos `rows`."""

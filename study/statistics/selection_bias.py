@@ -85,12 +85,20 @@ def chooser(scorer: Scorer, trials: Trials, by: By) -> Chooser:
     return lambda inside: choose(scorer.within(inside), trials, by)
 
 
-def honest_number(scorer: Scorer, choose: Chooser, chosen: int, *, seed: int = 0) -> Honest:
+def honest_number(
+    scorer: Scorer,
+    choose: Chooser,
+    chosen: int,
+    *,
+    judged: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> Honest:
     """Estimate what the chosen column is worth on new photos.
 
     In each of `REPEATS` rounds, the photos are dealt into `FOLDS` parts; for each part the choice
     (of schedule, weights and epoch) is made by the others, and its predictions for this part are
-    kept. A round thus gives predictions for every photo, and none had a say in its own.
+    kept. A round thus gives predictions for every photo, and none had a say in its own. All photos
+    choose; with `judged`, only these photos are scored.
     """
     rng = np.random.default_rng(seed)
     labels = scorer.candidates.labels
@@ -99,6 +107,9 @@ def honest_number(scorer: Scorer, choose: Chooser, chosen: int, *, seed: int = 0
     for fold in range(FOLDS):
         winners = choose((folds != fold).astype(np.float32).T)
         picked[folds == fold] = np.broadcast_to(winners[:, None], folds.shape)[folds == fold]
+    if judged is not None:
+        scorer, picked = scorer.of(judged), picked[:, judged]
+        rows = np.arange(len(judged))
     estimate = float(np.mean([scorer.score(columns, rows) for columns in picked]))
     here = np.full(len(rows), chosen)
     naive = scorer.score(here, rows)

@@ -33,6 +33,7 @@ def print_best(console: Console, chosen: Selection, top: int = 5) -> None:
             f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}"
         ),
         _honest(chosen),
+        *_leaks(chosen),
         *_gain(chosen),
         *_passed_over(chosen),
         (
@@ -63,7 +64,7 @@ def print_summary(console: Console, chosen: Selection) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for line in (_honest(chosen), *_gain(chosen)):
+    for line in (_honest(chosen), *_leaks(chosen), *_gain(chosen)):
         console.print(line, highlight=False)
 
 
@@ -123,6 +124,10 @@ def _honest(chosen: Selection) -> str:
         f"({escape(chosen.interval)}); the observed {score_text(metric, chosen.score)} was chosen "
         f"from {count_text(found.candidates, 'epoch')} and is therefore optimistic"
     )
+
+
+def _leaks(chosen: Selection) -> list[str]:
+    return [f"[bold red]{chosen.leak_text}[/]"] if chosen.leak_text else []
 
 
 def _gain(chosen: Selection) -> list[str]:

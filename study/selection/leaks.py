@@ -1,0 +1,67 @@
+"""Validation photos that are in train, too: which they are, and what is scored without them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import StudyRecord
+from storage.store import Store
+from study.statistics.selection_bias import Honest
+from trainers.data.manifest import Manifest, Split
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """How many validation `photos` are in train, too, and what the chosen weights are without them.
+
+    `score` is theirs on the `n_valid` photos that are left, with `errors` on these; None where
+    these are too few to tell. `honest` is what to expect of them on new photos, by these alone.
+    With `at_least`, more photos leak than were written down.
+    """
+
+    photos: int
+    at_least: bool
+    n_valid: int
+    errors: int
+    score: float | None
+    honest: Honest | None
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Which validation photos are in train, too: a mask (n,) in their order; see `Leaks`."""
+
+    mask: NDArray[np.bool_]
+    at_least: bool
+
+    @property
+    def photos(self) -> int:
+        """How many they are."""
+        return int(self.mask.sum())
+
+
+def shared_with_train(store: Store, study: StudyRecord, manifest: Manifest) -> Shared:
+    """Find the validation photos that are in train, too: by what the data gate found, and by hash.
+
+    The gate knows near copies as well; photos with the same bytes are known without it.
+    """
+    found = store.check(study.manifest_digest) or {}
+    leaks = [pair for pair in found.get("pairs", ()) if pair["leaks"]]
+    ends = [(pair["first"], pair["second"]) for pair in leaks]
+    paths = {
+        one["path"]
+        for first, second in ends
+        for one, other in ((first, second), (second, first))
+        if (one["split"], other["split"]) == (Split.VALID, Split.TRAIN)
+    }
+    trained = {photo.sha256 for photo in manifest.of_split(Split.TRAIN)}
+    valid = manifest.of_split(Split.VALID)
+    mask = [photo.path in paths or photo.sha256 in trained for photo in valid]
+    return Shared(np.array(mask, bool), at_least=found.get("n_leaks", 0) > len(leaks))
+
+
+def leak_warning(photos: int, n_valid: int, *, at_least: bool = False) -> str:
+    """Say that scores flatter, and why."""
+    count = f"{'at least ' * at_least}{photos:,} of {n_valid:,} validation photos"
+    return f"{count} {'is' if photos == 1 else 'are'} in train, too: scores flatter"
