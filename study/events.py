@@ -55,6 +55,22 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
+class EpochProgress:
+    """So many batches of the epoch that a trial trains are done, of so many.
+
+    `step` is that epoch's, counted as in `EpochFinished`: `step - 1 + done / total` epochs of the
+    trial are trained. It comes at most four times a second, never in an epoch that is shorter than
+    that, and from users' own trainers only if they tell. An epoch that does not fit into memory
+    begins again: `done` may fall.
+    """
+
+    number: int
+    step: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class EpochFinished:
     """An epoch of a trial is recorded; `step` counts through the trial's stages from 1.
 
@@ -96,7 +112,9 @@ class TrialFinished:
     outlook: Outlook | None = None
 
 
-Progress = Working | Notice | SearchStarted | StageStarted | EpochFinished | TrialFinished
+Progress = (
+    Working | Notice | SearchStarted | StageStarted | EpochProgress | EpochFinished | TrialFinished
+)
 Listener = Callable[[Progress], None]
 
 

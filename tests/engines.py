@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from study.engines.base import Engine, EpochEnded, Event
+from study.engines.base import Engine, EpochEnded, Event, Watcher, unwatched
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
 from study.engines.slots import Slot, slots_of
@@ -73,6 +73,26 @@ class Late(SyntheticTrainer):
             finally:
                 for path, content in contents.items():
                     path.write_bytes(content)
+
+
+class Telling(SyntheticTrainer):
+    """Tells of its batches in its second epoch until there is a file `heard`."""
+
+    def __init__(self, heard: Path) -> None:
+        super().__init__(np.array([0, 1]), 2)
+        self.heard = heard
+
+    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
+        """Train, and tell."""
+
+        def told() -> bool:
+            task.progress(3, 8)
+            return self.heard.exists()
+
+        for metrics in super().train(task):
+            if metrics.epoch == 2:
+                until(told)
+            yield metrics
 
 
 class Given:
@@ -138,6 +158,11 @@ class Interleaved:
         self.slots, self._trainer, self._pick = slots, trainer, pick
         self._waiting: list[tuple[str, StageTask]] = []
         self._training: dict[str, tuple[InlineEngine, Generator[Event, None, None]]] = {}
+        self._watcher: Watcher = unwatched
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of batches."""
+        self._watcher = watcher
 
     def submit(self, key: str, task: StageTask) -> None:
         """Queue a stage run."""
@@ -150,6 +175,7 @@ class Interleaved:
                 while self._waiting and len(self._training) < self.slots:
                     key, task = self._waiting.pop(0)
                     engine = InlineEngine(self._trainer)
+                    engine.watch(self._watcher)
                     engine.submit(key, task)
                     self._training[key] = engine, engine.events()
                 key = self._pick(list(self._training))

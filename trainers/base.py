@@ -1,7 +1,7 @@
 """The seam between what is trained and who asks for it."""
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -40,18 +40,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
+def _unheard(done: int, total: int) -> None:
+    """Take what a trainer tells of its batches, where nothing shows it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageTask:
     """What a trainer is asked to do: train the last stage of `schedule` under `seed`.
 
     `folder` belongs to this task alone and is where the trainer writes `LAST` and `BEST`.
-    `start` is the parent stage's weights file; None for a first stage.
+    `start` is the parent stage's weights file; None for a first stage. A trainer may call
+    `progress(done, total)` with the batches of the epoch at hand, as often as it likes and in the
+    thread that trains: all but a few calls a second cost nothing, and it need not call at all.
     """
 
     schedule: Schedule
     seed: int
     folder: Path
     start: Path | None = None
+    progress: Callable[[int, int], None] = field(default=_unheard, compare=False, repr=False)
 
     @property
     def stage(self) -> Stage:

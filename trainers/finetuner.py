@@ -151,7 +151,8 @@ class Finetuner:
 
         state.network.train()
         model, batches = self._inputs.training(state.network, stage, micro_batch, **place)
-        training = Waited(batches)
+        total = steps + self._inputs.validation_steps(state.network, stage)
+        training = Waited(batches, lambda done: task.progress(done, total))
         train_loss = train_epoch(
             model,
             training,
@@ -164,7 +165,7 @@ class Finetuner:
         trained = time.perf_counter()
         state.network.eval()
         model, batches = self._inputs.validation(state.judged, stage, micro_batch)
-        validation = Waited(batches)
+        validation = Waited(batches, lambda done: task.progress(steps + done, total))
         evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
         seconds = time.perf_counter() - started
         photos = len(self.manifest.of_split(Split.TRAIN))

@@ -19,6 +19,7 @@ from trainers.data.loader import (
     MEMORY_SHARE,
     Batch,
     Photos,
+    judged_at_once,
     training_batches,
     validation_batches,
     view_batches,
@@ -122,6 +123,11 @@ class Inputs:
         every = np.arange(shown.count)
         in_order = ((every[part], 0 * every[part]) for part in slices(len(every), _READ))
         return self._read(shown, values, in_order)
+
+    def validation_steps(self, network: Network, stage: Stage) -> int:
+        """Count the batches of a pass of validation."""
+        photos = len(self._photos.manifest.of_split(Split.VALID))
+        return len(slices(photos, _READ if self._cut(network, stage) else judged_at_once(stage)))
 
     def features(
         self,

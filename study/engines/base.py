@@ -1,6 +1,6 @@
 """The seam between who decides what to train and where it runs: submit, then take events."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -43,7 +43,25 @@ class StageFailed:
     reason: str
 
 
+@dataclass(frozen=True)
+class BatchesDone:
+    """So many batches of an epoch (from 1) in training are done, of so many.
+
+    It is for the eye alone: it comes a few times a second, or never, and decides nothing.
+    """
+
+    key: str
+    epoch: int
+    done: int
+    total: int
+
+
+Watcher = Callable[[BatchesDone], None]
 Event = EpochEnded | StageEnded | StageFailed
+
+
+def unwatched(_: BatchesDone) -> None:
+    """Take what an engine tells of batches, where nothing shows it."""
 
 
 class Engine(Protocol):
@@ -63,6 +81,10 @@ class Engine(Protocol):
 
         Closed before that, it leaves what is in training, whose files are then up to date.
         """
+        ...
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of batches from now on, by the thread that reads `events`."""
         ...
 
     def cancel(self, key: str) -> None:

@@ -3,16 +3,31 @@
 import errno
 import logging
 import os
+import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Generator
+from dataclasses import replace
 
-from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.base import (
+    BatchesDone,
+    EpochEnded,
+    Event,
+    FailureKind,
+    StageEnded,
+    StageFailed,
+    Watcher,
+    unwatched,
+)
 from trainers.base import StageTask, Trainer, is_out_of_memory
 from trainers.errors import DatasetError, TrainingDiverged, UnreadablePhoto
 from trainers.metrics import EpochMetrics
 
 log = logging.getLogger(__name__)
+
+TELL_EVERY = 0.25
+"""Seconds between two words on the batches of a stage run."""
 
 
 class InlineEngine:
@@ -25,6 +40,11 @@ class InlineEngine:
         self._waiting: deque[tuple[str, StageTask]] = deque()
         self._training: str | None = None
         self._epochs: Generator[EpochMetrics, None, None] | None = None
+        self._watcher: Watcher = unwatched
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of batches, while an epoch trains."""
+        self._watcher = watcher
 
     def submit(self, key: str, task: StageTask) -> None:
         """Queue a stage run."""
@@ -49,7 +69,8 @@ class InlineEngine:
         """Hold nothing."""
 
     def _train(self, key: str, task: StageTask) -> Generator[Event, None, None]:
-        epochs = self._epochs = self._trainer.train(task)
+        meter = _Meter(key, self._watcher)
+        epochs = self._epochs = self._trainer.train(replace(task, progress=meter))
         self._training = key
         while self._training == key:
             try:
@@ -65,6 +86,7 @@ class InlineEngine:
                 reason = " ".join(text.split()).removesuffix(":")  # torch has many lines
                 yield StageFailed(key, _kind(error), reason)
                 return
+            meter.epoch = metrics.epoch + 1
             yield EpochEnded(key, metrics)
 
     def _leave(self) -> None:
@@ -78,6 +100,24 @@ class InlineEngine:
                     raise _full_disk() from error
                 raise
             self._epochs = None
+
+
+class _Meter:
+    """Passes on what a trainer tells of its batches, but no more often than is of use."""
+
+    def __init__(self, key: str, watcher: Watcher) -> None:
+        self.epoch = 1
+        self._key, self._watcher = key, watcher
+        self._thread, self._next = threading.get_ident(), time.monotonic() + TELL_EVERY
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        # A trainer of the user's own may call from any thread: the line to the coordinator has one.
+        if now < self._next or threading.get_ident() != self._thread:
+            return
+        self._next = now + TELL_EVERY
+        whole = max(1, int(total))
+        self._watcher(BatchesDone(self._key, self.epoch, min(max(0, int(done)), whole), whole))
 
 
 def _full_disk() -> OSError:

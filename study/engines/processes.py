@@ -9,7 +9,16 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.base import (
+    BatchesDone,
+    EpochEnded,
+    Event,
+    FailureKind,
+    StageEnded,
+    StageFailed,
+    Watcher,
+    unwatched,
+)
 from study.engines.slots import Slot
 from study.engines.worker import Broken, Build, Order, Word, work
 from trainers.base import StageTask
@@ -40,6 +49,11 @@ class ProcessEngine:
         self._waiting: deque[tuple[str, StageTask]] = deque()
         self._deaths: Counter[str] = Counter()
         self._max_retries = max_retries
+        self._watcher: Watcher = unwatched
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of the batches that workers say are done."""
+        self._watcher = watcher
 
     @property
     def slots(self) -> int:
@@ -103,6 +117,8 @@ class ProcessEngine:
                 worker.go_on(said)
             case Broken(error):
                 raise error
+            case BatchesDone():
+                self._watcher(said)
             case EpochEnded():
                 yield said
                 if self._busy.get(key) is worker and worker.key == key:
@@ -229,7 +245,7 @@ class _Worker:
         """Wait until what it trained is left, or has ended; return what kept it from that."""
         if self._process is None:
             return None
-        while isinstance(said := self.hear(), EpochEnded):
+        while isinstance(said := self.hear(), EpochEnded | BatchesDone):
             pass
         if said is None or isinstance(said, Broken):
             self.kill()

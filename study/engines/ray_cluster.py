@@ -11,8 +11,18 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.base import (
+    EpochEnded,
+    Event,
+    FailureKind,
+    StageEnded,
+    StageFailed,
+    Watcher,
+    unwatched,
+)
+from study.engines.inline import TELL_EVERY
 from study.engines.ray_connection import PATIENCE, join, living_nodes
+from study.engines.ray_progress import ProgressBoard
 from study.engines.remote_worker import (
     AwayWorker,
     BuildAway,
@@ -63,6 +73,8 @@ class ClusterEngine:
         self._deaths: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._stored: dict[str, Any] = {}
+        self._watcher: Watcher = unwatched
+        self._board: ProgressBoard | None = None
         self._looked, self._leaving = 0.0, join(address)
         self._known = living_nodes()
         if not self._count(self._known):
@@ -72,6 +84,10 @@ class ClusterEngine:
                 f"no node of the Ray cluster has a {what} to train on; start nodes "
                 "that have, or check --devices"
             )
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of the batches that workers say are done."""
+        self._watcher = watcher
 
     @property
     def slots(self) -> int:
@@ -95,6 +111,7 @@ class ClusterEngine:
                 self._assign()
                 if worker := self._ready():
                     yield from self._listen(worker)
+                self._read_board()
         except KeyboardInterrupt:  # now means now, not when the epochs have ended
             self._abandon()
             raise
@@ -117,6 +134,9 @@ class ClusterEngine:
             worker.kill()
         self._arriving, self._idle = [], []
         self._stored.clear()
+        if self._board:
+            self._board.close()
+            self._board = None
         self._leaving.close()
 
     def _hire(self) -> None:
@@ -133,8 +153,19 @@ class ClusterEngine:
         for node, shares in self._shares(nodes).items():
             if self._refused[node] < _TRIES:
                 for share in shares[held[node] :]:
-                    self._arriving.append(_Worker(self._build, share, self._cache, node))
+                    self._arriving.append(self._hired(share, node))
                     self._arriving[-1].survey(self._names())
+
+    def _hired(self, share: Share, node: str) -> "_Worker":
+        self._board = self._board or ProgressBoard()
+        return _Worker(self._build, share, self._cache, node, self._board.writer)
+
+    def _read_board(self) -> None:
+        """Tell of batches; a word on an epoch that has ended since comes too late."""
+        for said in self._board.read() if self._board else ():
+            worker = self._busy.get(said.key)
+            if worker is not None and said.epoch > worker.epochs:
+                self._watcher(said)
 
     def _tell(self, nodes: dict[str, dict[str, float]]) -> None:
         for node in self._known.keys() ^ nodes.keys():
@@ -164,7 +195,7 @@ class ClusterEngine:
         if not by_word:
             time.sleep(_GLANCE / 10)
             return None
-        ready, _ = ray.wait(list(by_word), timeout=_GLANCE)
+        ready, _ = ray.wait(list(by_word), timeout=TELL_EVERY)
         return by_word[ready[0]] if ready else None
 
     def _listen(self, worker: "_Worker") -> Generator[Event, None, None]:
@@ -183,6 +214,7 @@ class ClusterEngine:
                 del self._busy[key]
                 raise error
             case EpochEnded():
+                worker.epochs = said.metrics.epoch
                 yield said
                 if self._busy.get(key) is worker:
                     self._busy[key] = self._busy.pop(key)  # to the end: nobody waits for long
@@ -264,16 +296,19 @@ class ClusterEngine:
 class _Worker:
     """An actor in a slot of a node, and the word from it that is waited for."""
 
-    def __init__(self, build: BuildAway, share: Share, cache: Path, node: str) -> None:
+    def __init__(
+        self, build: BuildAway, share: Share, cache: Path, node: str, watcher: Watcher
+    ) -> None:
         self.node = node
         self.key: str
         self.task: StageTask
+        self.epochs = 0  # of the stage run that have ended
         self.word: Any = None
         place = NodeAffinitySchedulingStrategy(node, soft=False)
         made: Any = ray.remote(AwayWorker)
         self.actor = made.options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, scheduling_strategy=place
-        ).remote(build, share.slot, cache)
+        ).remote(build, share.slot, cache, watcher)
 
     def survey(self, names: Sequence[str]) -> None:
         """Have it look which decoded photos its node lacks."""
@@ -281,7 +316,7 @@ class _Worker:
 
     def begin(self, key: str, task: StageTask) -> None:
         """Have a stage run trained, from what of it is at home."""
-        self.key, self.task = key, task
+        self.key, self.task, self.epochs = key, task, 0
         paths = [task.folder / name for name in (LAST, BEST)]
         files: dict[str, Content] = {p.name: read_whole(p) for p in paths if p.exists()}
         start = read_whole(task.start) if task.start else None

@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from study.engines.base import Event
+from study.engines.base import Event, Watcher, unwatched
 from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
 from study.engines.worker import Broken, Left, sendable
@@ -41,13 +41,15 @@ class AwayWorker:
 
     Between two calls it stands still, so what the coordinator has is what was recorded. `cache` is
     where the coordinator keeps decoded photos; on a machine without it they lie in a folder of
-    temporary files, for all workers there.
+    temporary files, for all workers there. `watcher` is told of batches.
     """
 
-    def __init__(self, build: BuildAway, slot: Slot, cache: Path) -> None:
+    def __init__(
+        self, build: BuildAway, slot: Slot, cache: Path, watcher: Watcher = unwatched
+    ) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator says when to leave
         os.environ.update(slot.environment)
-        self._build, self._slot = build, slot
+        self._build, self._slot, self._watcher = build, slot, watcher
         self._cache = cache if cache.is_dir() else _ours() / "cache"
         self._scratch = _scratch()
         self._engine: InlineEngine | None = None
@@ -84,6 +86,7 @@ class AwayWorker:
             self._engine = self._engine or InlineEngine(self._build(self._slot, self._cache))
         except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
             return Word(Broken(sendable(error)), {})
+        self._engine.watch(self._watcher)
         self._engine.submit(key, here)
         self._events = self._engine.events()
         return self.go_on()

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
@@ -11,10 +12,11 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from study.engines.base import EpochEnded
+from study.engines.base import BatchesDone, EpochEnded
 from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
 from trainers import signals
@@ -74,8 +76,16 @@ def _awake(connection: "Connection[object, object]") -> InlineEngine:
     build, slot = recipe
     os.environ.update(slot.environment)
     engine = InlineEngine(build(slot))
+    engine.watch(partial(_tell, connection))
     connection.send(Word.READY)
     return engine
+
+
+def _tell(connection: "Connection[object, object]", said: BatchesDone) -> None:
+    """Say how far an epoch is, unless the coordinator is busy: no batch waits for that."""
+    with suppress(ConnectionError):
+        if select.select([], [connection], [], 0)[1]:
+            connection.send(said)
 
 
 def _train(connection: "Connection[object, object]", engine: InlineEngine, key: str,

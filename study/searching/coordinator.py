@@ -18,8 +18,8 @@ from storage.store import Store
 from storage.vault import Vault
 from study.budget import DeviceTime, device_time
 from study.config.schema import StudyConfig
-from study.engines.base import Engine, EpochEnded, Event, StageEnded, StageFailed
-from study.events import EpochFinished, Listener, StageStarted, TrialFinished
+from study.engines.base import BatchesDone, Engine, EpochEnded, Event, StageEnded, StageFailed
+from study.events import EpochFinished, EpochProgress, Listener, StageStarted, TrialFinished
 from study.searching.checkpoints import WeightsFiles
 from study.searching.failures import Failures
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
@@ -93,6 +93,7 @@ class Coordinator:
         for trial in unfinished:
             self._advance(Course(trial))
         self._fill()
+        self.engine.watch(self._show)
         with closing(self.engine.events()) as events:
             for event in events:
                 self._take(event)
@@ -265,6 +266,12 @@ class Coordinator:
                     course.seconds += seconds
                     self._finish(course, State.FAILED, failure)
                 self._failures.count(failure)
+
+    def _show(self, said: BatchesDone) -> None:
+        """Tell of an epoch in training, for each trial that waits for it."""
+        for course in self._training.get(said.key, ()):
+            step = course.epochs_before + said.epoch
+            self.listener(EpochProgress(course.trial.number, step, said.done, said.total))
 
     def _let_on(self, key: str) -> None:
         """Take trials that wait over a stage run that is trained now, as after a restart."""

@@ -2,12 +2,21 @@
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from study.engines.base import Engine, EpochEnded, FailureKind, StageEnded, StageFailed
+from study.engines.base import (
+    BatchesDone,
+    Engine,
+    EpochEnded,
+    FailureKind,
+    StageEnded,
+    StageFailed,
+    unwatched,
+)
 from tests.contract.conftest import FULL_DISK, told
-from tests.engines import Failing, Inline
+from tests.engines import Failing, Inline, Telling
 from trainers.base import LAST, StageTask
 from trainers.errors import DatasetError, TrainingDiverged, UnreadablePhoto
 
@@ -42,6 +51,26 @@ class TestEngineContract:
         assert told(events, "b") == [1, 2, StageEnded]
         assert told(events, "c") == [1, 2, 3, StageEnded]
         assert {event.key for event in events} == set("abc")
+
+    def test_batches_of_an_epoch_in_training_are_told(
+        self,
+        make_engine: Callable[..., Engine],
+        make_task: Callable[..., StageTask],
+        tmp_path: Path,
+    ) -> None:
+        """To who watches, while it trains; they are no events."""
+        heard: list[BatchesDone] = []
+
+        def hear(said: BatchesDone) -> None:
+            heard.append(said)
+            (tmp_path / "heard").touch()
+
+        engine = make_engine(Telling(tmp_path / "heard"))
+        engine.watch(hear)
+        engine.submit("a", make_task("a", 3))
+        assert told(list(engine.events()), "a") == [1, 2, 3, StageEnded]
+        engine.watch(unwatched)
+        assert set(heard) == {BatchesDone("a", epoch=2, done=3, total=8)}
 
     def test_nothing_submitted_is_nothing_told(self, make_engine: Callable[..., Engine]) -> None:
         """An idle engine ends at once, again and again."""

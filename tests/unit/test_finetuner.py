@@ -54,6 +54,22 @@ def test_a_stage_starts_from_its_parent_s_weights(manifest: Manifest, tmp_path: 
         assert all(torch.equal(found[key], given[key]) for key in given)
 
 
+@pytest.mark.parametrize("frozen", [0.0, 0.5, 1.0])
+def test_batches_are_told_while_an_epoch_trains(
+    manifest: Manifest, tmp_path: Path, frozen: float
+) -> None:
+    """Those of training and of validation, one after the other, to the last."""
+    found: list[tuple[int, int]] = []
+    task = StageTask(
+        schedule=schedule(stage(frozen=frozen, crop="no")),
+        seed=3,
+        folder=tmp_path,
+        progress=lambda done, total: found.append((done, total)),
+    )
+    list(Finetuner(manifest, compute=CPU).train(task))
+    assert found == [(done, 3) for done in (0, 1, 2, 2, 3)]  # of 6, 6 and 8 photos
+
+
 def test_frozen_groups_keep_the_weights_they_start_from(manifest: Manifest, tmp_path: Path) -> None:
     """What is frozen in a stage is in its files as the seed made it; all else has learnt."""
     train(manifest, tmp_path / "a", schedule(stage(frozen=0.5)))

@@ -194,7 +194,12 @@ def validation_batches(photos: Photos, stage: Stage, split: Split = Split.VALID)
 
 
 def _in_order(count: int, stage: Stage) -> list[Indices]:
-    return [np.arange(count)[part] for part in slices(count, max(stage.batch_size, 64))]
+    return [np.arange(count)[part] for part in slices(count, judged_at_once(stage))]
+
+
+def judged_at_once(stage: Stage) -> int:
+    """Return how many photos a batch of validation has."""
+    return max(stage.batch_size, 64)
 
 
 def _prepared(
