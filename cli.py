@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-import typer
+import click
 
 from study.commands.best import best, compare
 from study.commands.check_data import check_data
@@ -18,6 +18,7 @@ from study.commands.exit_codes import FAILED, INTERRUPTED, NOBODY_READS, exit_co
 from study.commands.explain import explain
 from study.commands.export import export
 from study.commands.history import dashboard, doctor, gc, ls, show, tree
+from study.commands.parsing import Commands
 from study.commands.predict import predict
 from study.commands.report import report
 from study.commands.reproduce import reproduce
@@ -26,13 +27,11 @@ from study.searching.signals import is_deaf_to, leave_the_terminal
 from study.views.terminal import LogLine
 from trainers.signals import TERMINATIONS
 
-app = typer.Typer(
-    name="encore",
+app = Commands(
+    "encore",
     help="Run it again, keep the best: search training-loop schedules for image classification.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    epilog="--debug shows the traceback of an error.",
+    epilog="`encore COMMAND -h` explains a command; --debug shows the traceback of an error.",
+    callback=lambda: None,
 )
 for command in (
     check_data,
@@ -53,7 +52,8 @@ for command in (
     doctor,
     gc,
 ):
-    app.command()(command)
+    app.add_command(command)
+click.version_option(package_name="encore-search", message="encore %(version)s")(app)
 
 
 def main() -> None:
@@ -74,20 +74,19 @@ def main() -> None:
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command and return its exit code."""
     try:
-        command = typer.main.get_command(app)
         # Not its `main`, which would end Ctrl-C without a word.
-        with command.make_context("encore", list(arguments)) as context:
-            command.invoke(context)
+        with app.make_context("encore", list(arguments) or ["--help"]) as context:
+            app.invoke(context)
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # `encore ls | head`
         for stream in (sys.stdout, sys.stderr):  # Python flushes both at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return NOBODY_READS
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
         err.print("stopped")
         return INTERRUPTED
-    except typer.Exit as exit_:
+    except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback without --debug
         if debug:

@@ -24,10 +24,29 @@ _TAGS = {
 }
 
 
-def score_text(metric: Metric | Criterion, score: float | None) -> str:
-    """Return a score as people read it: shares in per cent, losses and costs as they are."""
+def percent(share: float, photos: int = 0) -> str:
+    """Return a share in per cent, without the sign, rounded once.
+
+    It has one decimal, or two where it is of so many `photos` that one is less than 0.1 %.
+    """
+    return f"{100 * share:.{2 if photos > 1000 else 1}f}"
+
+
+def score_text(metric: Metric | Criterion, score: float | None, photos: int = 0) -> str:
+    """Return a score as tables have it: shares in per cent, losses and costs as they are."""
     if score is None:
         return "-"
+    return percent(score, photos) if metric.higher_is_better else f"{score:.4f}"
+
+
+def score_phrase(metric: Metric | Criterion, score: float | None, photos: int = 0) -> str:
+    """Return a score as sentences have it, shares with the sign of per cent."""
+    unit = " %" if metric.higher_is_better and score is not None else ""
+    return score_text(metric, score, photos) + unit
+
+
+def score_in_name(metric: Metric | Criterion, score: float) -> str:
+    """Return a score as names of files have it, with two decimals whatever the photos."""
     return f"{100 * score:.2f}" if metric.higher_is_better else f"{score:.4f}"
 
 
@@ -45,7 +64,7 @@ def weights_name(
 
     No two files of a study share a name: trial, seed and epochs are in it.
     """
-    what = f"{_TAGS[metric]}{score_text(metric, score)}" if kind is Kind.BEST else "last"
+    what = f"{_TAGS[metric]}{score_in_name(metric, score)}" if kind is Kind.BEST else "last"
     size = trial.schedule.stages[position].image_size
     backbone = trial.schedule.backbone
     return f"{what}_{backbone}_{epochs}_{size}_t{trial.number:04d}_s{trial.seed}.safetensors"

@@ -3,94 +3,177 @@
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
+from study.commands import console
+from study.commands.console import err, out, print_json
+from study.commands.parsing import OneOf, argument, command, option
+from study.config.flags import Group
 from study.criterion import Criterion
+from study.selection.result import Asked
 from study.statistics.selection_bias import By
 
 if TYPE_CHECKING:
     from study.selection.result import Selection
 
-Metric = Annotated[Criterion | None, typer.Option(help="Choose by this; default: the study's.")]
-Ways = Annotated[
-    By | None,
-    typer.Option(help="forecast (default), or max: the highest score; else the best schedule's."),
-]
-Top = Annotated[int, typer.Option(min=0, help="How many schedules and runners-up to list.")]
-Cost = Annotated[
-    list[str] | None, typer.Option(help='Price of a mistake, "TRUE>PREDICTED=5"; else 1.')
-]
-Recall = Annotated[list[str] | None, typer.Option(help='Least recall, "CLASS>=0.99".')]
-Reject = Annotated[
-    float | None, typer.Option("--reject-cost", help="Price of leaving a photo to a person.")
-]
-FinalTest = Annotated[
-    bool, typer.Option("--final-test", help="Score the choice on the test photos; it is counted.")
-]
-Augment = Annotated[
-    bool | None,
-    typer.Option(help="Look at each test photo and at its mirror image; default: as validated."),
-]
-Ensemble = Annotated[
-    int | None, typer.Option(min=1, help="Average so many weights files, chosen greedily.")
-]
-Soup = Annotated[
-    bool, typer.Option("--soup", help="Average the weights of trials that began alike.")
-]
-CopyTo = Annotated[Path | None, typer.Option(help="Copy the weights into this folder.")]
 
-
+@command(
+    "best", "encore best", "encore best --study PHOTOS --copy-to chosen", "encore best --details"
+)
+@option(
+    "--by",
+    group=Group.CHOICE,
+    type=OneOf(By),
+    show_default="forecast",
+    help="What weights are chosen by: the forecast over all runs, or the best schedule's mean over "
+    "seeds, its lower bound, or the highest score",
+)
+@option(
+    "--metric",
+    group=Group.CHOICE,
+    type=OneOf(Criterion),
+    show_default="the study's",
+    help="Choose by this.",
+)
+@option(
+    "--cost",
+    group=Group.CHOICE,
+    multiple=True,
+    metavar="TRUE>PREDICTED=PRICE",
+    show_default="1 each",
+    help="Price of a mistake; may be repeated.",
+)
+@option(
+    "--recall",
+    group=Group.CHOICE,
+    multiple=True,
+    metavar="CLASS>=SHARE",
+    help="Least recall, as 0.99; may be repeated.",
+)
+@option(
+    "--reject-cost",
+    group=Group.CHOICE,
+    type=float,
+    metavar="PRICE",
+    help="Price of leaving a photo to a person.",
+)
+@option(
+    "--ensemble",
+    group=Group.CHOICE,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Average up to N weights files, chosen greedily.",
+)
+@option(
+    "--soup",
+    group=Group.CHOICE,
+    is_flag=True,
+    help="Average the weights of trials that began alike.",
+)
+@option(
+    "--final-test",
+    group=Group.CHOICE,
+    is_flag=True,
+    help="Score the choice on the test photos; each look is counted.",
+)
+@option(
+    "--augment/--no-augment",
+    group=Group.CHOICE,
+    default=None,
+    show_default="as validated",
+    help="With --final-test, look at each photo and at its mirror image.",
+)
+@console.study
+@console.storage
+@option("--details", is_flag=True, help="Classes, mistakes, schedules and runners-up as well.")
+@option(
+    "--top",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=5,
+    help="With --details, schedules and runners-up to list.",
+)
+@option("--copy-to", type=Path, metavar="DIR", help="Copy the weights into this folder.")
+@console.as_json
 def best(
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    by: Ways = None,
-    metric: Metric = None,
-    top: Top = 5,
-    cost: Cost = None,
-    recall: Recall = None,
-    reject_cost: Reject = None,
-    final_test: FinalTest = False,
-    augment: Augment = None,
-    ensemble: Ensemble = None,
-    soup: Soup = False,
-    copy_to: CopyTo = None,
-    as_json: Json = False,
+    study: str | None,
+    storage: str,
+    by: By | None,
+    metric: Criterion | None,
+    top: int,
+    cost: tuple[str, ...],
+    recall: tuple[str, ...],
+    reject_cost: float | None,
+    final_test: bool,
+    augment: bool | None,
+    ensemble: int | None,
+    soup: bool,
+    details: bool,
+    copy_to: Path | None,
+    as_json: bool,
 ) -> None:
-    """Print the best weights of all runs, the best schedule, and how sure that is."""
+    """Name the best weights of all runs, and how good they are."""
     from study.selection.best import best as choose
-    from study.selection.result import Asked
-    from study.views.selection import print_best
 
     if augment is not None and not final_test:
-        raise typer.BadParameter("--augment and --no-augment belong to --final-test; give it too")
-    asked = Asked(by, metric, tuple(cost or ()), tuple(recall or ()), reject_cost)
-    chosen = choose(study, storage=storage, asked=asked, runners_up=top)
-    if not as_json:
-        print_best(out, chosen, top)
+        raise click.UsageError("--augment and --no-augment belong to --final-test; give it too")
+    chosen = choose(
+        study,
+        storage=storage,
+        asked=Asked(by, metric, cost, recall, reject_cost),
+        runners_up=top,
+    )
+    # All is found before anything is printed: a refusal has no answers before it.
     found: dict[str, Any] = {}
     if ensemble:
-        found["ensemble"] = _ensemble(chosen, storage, ensemble, show=not as_json)
+        found["ensemble"] = _ensemble(chosen, storage, ensemble)
     if soup:
-        found["soup"] = _soup(chosen, storage, copy_to, show=not as_json)
-    if final_test:
-        found["final_test"] = _final_test(chosen, storage, augment=augment, show=not as_json)
+        found["soup"] = _soup(chosen, storage, copy_to)
     if copy_to:
-        found["copied_to"] = _copy(chosen, copy_to, show=not as_json)
+        found["copied_to"] = _copy(chosen, copy_to)
+    if final_test:  # last: a look that is counted is shown
+        found["final_test"] = _final_test(chosen, storage, augment)
     if as_json:
         print_json(asdict(chosen) | found)
+    else:
+        priced = bool(cost or recall or reject_cost is not None)
+        _print(chosen, found, priced=priced, details=details, top=top)
 
 
-def compare(
-    first: Annotated[str, typer.Argument(help="A trial, a weights file, or a CSV of answers.")],
-    second: Annotated[str, typer.Argument(help="The other one.")],
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    as_json: Json = False,
+def _print(
+    chosen: "Selection", found: dict[str, Any], *, priced: bool, details: bool, top: int
 ) -> None:
-    """Compare two classifiers on the same photos, and say whether luck may explain it."""
+    """Print what was asked for; the choice itself where nothing else was, or with --details."""
+    from study.views import ensembles, selection
+
+    if "ensemble" in found:
+        ensembles.print_ensemble(out, found["ensemble"], chosen.leak_text)
+    if "soup" in found:
+        ensembles.print_soup(out, found["soup"], chosen.leak_text)
+    if "final_test" in found:
+        selection.print_final_test(out, chosen, found["final_test"])
+    if priced:
+        selection.print_cost(out, chosen)
+    if details or not (priced or found.keys() - {"copied_to"}):
+        selection.print_best(out, chosen, details=details)
+        if chosen.operation and not priced:  # the study's own prices
+            selection.print_cost(out, chosen)
+    if details:
+        selection.print_details(out, chosen, top)
+    if "copied_to" in found:
+        out.print(f"copied to {found['copied_to']}", markup=False, soft_wrap=True)
+
+
+@command("compare", "encore compare 3 12", "encore compare 3 answers.csv")
+@argument("first", "A trial's number, a weights file, or a CSV of answers.")
+@argument("second", "The other one, likewise.")
+@console.study
+@console.storage
+@console.as_json
+def compare(first: str, second: str, study: str | None, storage: str, as_json: bool) -> None:
+    """Say whether two classifiers differ by more than luck."""
     from study.selection.compare import compare as weigh
     from study.views.selection import print_comparison
 
@@ -101,41 +184,26 @@ def compare(
         print_comparison(out, found)
 
 
-def _ensemble(chosen: "Selection", storage: str, size: int, *, show: bool) -> Any:
+def _ensemble(chosen: "Selection", storage: str, size: int) -> Any:
     from study.selection.ensemble import ensemble
-    from study.views.ensembles import print_ensemble
 
-    found = ensemble(chosen.study, storage=storage, size=size)
-    if show:
-        print_ensemble(out, found)
-    return found
+    return ensemble(chosen.study, storage=storage, size=size)
 
 
-def _soup(chosen: "Selection", storage: str, folder: Path | None, *, show: bool) -> Any:
+def _soup(chosen: "Selection", storage: str, folder: Path | None) -> Any:
     from study.selection.soup import soup
-    from study.views.ensembles import print_soup
 
     say = partial(err.print, markup=False, highlight=False)
-    found = soup(chosen.study, storage=storage, copy_to=folder or Path("chosen"), say=say)
-    if show:
-        print_soup(out, found)
-    return found
+    return soup(chosen.study, storage=storage, copy_to=folder or Path("chosen"), say=say)
 
 
-def _final_test(chosen: "Selection", storage: str, *, augment: bool | None, show: bool) -> Any:
+def _final_test(chosen: "Selection", storage: str, augment: bool | None) -> Any:
     from study.selection.final_test import final_test
-    from study.views.selection import print_final_test
 
-    found = final_test(chosen, storage=storage, augment=augment)
-    if show:
-        print_final_test(out, chosen, found)
-    return found
+    return final_test(chosen, storage=storage, augment=augment)
 
 
-def _copy(chosen: "Selection", folder: Path, *, show: bool) -> str:
+def _copy(chosen: "Selection", folder: Path) -> str:
     from study.selection.best import copy_weights
 
-    copied = copy_weights(chosen, folder)
-    if show:
-        out.print(f"copied to {copied}", markup=False, soft_wrap=True)
-    return str(copied)
+    return str(copy_weights(chosen, folder))

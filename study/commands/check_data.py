@@ -1,42 +1,71 @@
 """The command that looks over photos before anything is trained on them: check-data."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, err, out, print_json
+from study.commands import console
+from study.commands.console import err, out, print_json
+from study.commands.parsing import OneOf, argument, command, option
+from study.config.flags import Group
 from study.datasets.cleaned_csv import Remove
 from trainers.errors import DatasetError
 
-Data = Annotated[str, typer.Argument(help="Folder or CSV of photos; nothing in it is changed.")]
-DataRoot = Annotated[str | None, typer.Option(help="Folder that a CSV's paths start from.")]
-Html = Annotated[Path | None, typer.Option(help="Write a page that shows what was found.")]
-WriteCsv = Annotated[Path | None, typer.Option(help="Write an amended list for `search --data`.")]
-Removes = Annotated[
-    list[Remove] | None,
-    typer.Option(help="What that list lacks; may be repeated. Default: duplicates, conflicts."),
-]
-Regroup = Annotated[
-    bool, typer.Option("--regroup", help="Split the photos anew, duplicates together.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of splits that are drawn, as for `search`.")]
 
-
+@command(
+    "check-data",
+    "encore check-data PHOTOS",
+    "encore check-data PHOTOS --html check.html",
+    "encore check-data PHOTOS --write-csv cleaned.csv",
+)
+@argument("data", "Folder or CSV of photos; nothing in it is changed.", metavar="PHOTOS")
+@option(
+    "--data-root",
+    group=Group.DATA,
+    metavar="DIR",
+    show_default="the CSV's own",
+    help="Folder that the paths of a CSV start from.",
+)
+@option(
+    "--regroup",
+    group=Group.DATA,
+    is_flag=True,
+    help="Split the photos anew, copies of one photo together.",
+)
+@option(
+    "--seed",
+    group=Group.DATA,
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    help="Seed of splits that are drawn, as for `search`.",
+)
+@console.storage
+@option("--html", type=Path, metavar="FILE", help="Write a page that shows what was found.")
+@option("--write-csv", type=Path, metavar="FILE", help="Write an amended list for `search --data`.")
+@option(
+    "--remove",
+    multiple=True,
+    type=OneOf(Remove),
+    show_default="duplicates, conflicts",
+    help="What that list leaves out; may be repeated.",
+)
+@console.as_json
 def check_data(
-    data: Data,
-    data_root: DataRoot = None,
-    html: Html = None,
-    write_csv: WriteCsv = None,
-    remove: Removes = None,
-    regroup: Regroup = False,
-    seed: Seed = 0,
-    storage: Storage = DEFAULT_STORAGE,
-    as_json: Json = False,
+    data: str,
+    data_root: str | None,
+    html: Path | None,
+    write_csv: Path | None,
+    remove: tuple[Remove, ...],
+    regroup: bool,
+    seed: int,
+    storage: str,
+    as_json: bool,
 ) -> None:
-    """Find duplicates, leaks between splits, doubtful labels and flawed photos."""
+    """Find copies, leaks between splits, doubtful labels, flaws."""
     if remove and not write_csv:
-        raise typer.BadParameter("--remove belongs to --write-csv; give both, or neither")
+        raise click.UsageError("--remove belongs to --write-csv; give both, or neither")
 
     from study.datasets.check import REMOVED, refuse_inside
     from study.datasets.check import check_data as check
@@ -68,4 +97,4 @@ def check_data(
     else:
         print_checked(out, checked, html)
     if checked.leaks:
-        raise typer.Exit(DatasetError.exit_code)
+        raise click.exceptions.Exit(DatasetError.exit_code)

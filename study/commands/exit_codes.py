@@ -2,6 +2,9 @@
 
 import errno
 
+import click
+
+from study.commands.parsing import misuse
 from trainers.errors import EncoreError
 
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
@@ -13,15 +16,15 @@ def exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that a user can act on; None for a bug of ours."""
     if isinstance(error, EncoreError):
         return error.exit_code
-    if hasattr(error, "format_message"):  # the parser's own, of click or of Typer's copy of it
+    if isinstance(error, click.ClickException):
         return MISUSE
     return FAILED if isinstance(error, LookupError | OSError) else None
 
 
 def sentence(error: Exception) -> str:
     """Say in one sentence what is wrong and what to do."""
-    if hasattr(error, "format_message"):
-        return str(error.format_message())
+    if isinstance(error, click.ClickException):
+        return misuse(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space is left on the disk; make room and run the same command again: it goes on"
     if isinstance(error, OSError) and error.filename and error.strerror:

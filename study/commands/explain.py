@@ -2,53 +2,71 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from study.commands.console import (
-    DEFAULT_STORAGE,
-    Device,
-    Json,
-    Storage,
-    Study,
-    Weights,
-    out,
-    print_json,
+from study.commands import console
+from study.commands.console import out, print_json
+from study.commands.parsing import argument, command, option
+from study.config.flags import Group
+
+
+@command(
+    "explain", "encore explain", "encore explain photo.jpg", "encore explain PHOTOS --class rose"
 )
-
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(help="Photos, folders, quoted patterns; default: the validation photos."),
-]
-To = Annotated[Path, typer.Option(help="Folder that the pictures go to.")]
-Top = Annotated[int, typer.Option(min=1, max=100, help="How many photos, worst first.")]
-Class = Annotated[
-    str | None,
-    typer.Option("--class", metavar="NAME", help="Explain this class; default: the predicted."),
-]
-
-
+@argument(
+    "inputs",
+    "Photos, folders, quoted patterns; without any, the validation photos.",
+    metavar="[PHOTO]...",
+    nargs=-1,
+)
+@console.weights
+@option(
+    "--class",
+    "target",
+    group=Group.CHOICE,
+    metavar="NAME",
+    show_default="the predicted one",
+    help="Explain this class.",
+)
+@console.device
+@console.study
+@console.storage
+@option(
+    "--to",
+    type=Path,
+    metavar="DIR",
+    default=Path("explained"),
+    help="Folder that the pictures go to.",
+)
+@option(
+    "--top",
+    type=click.IntRange(min=1, max=100),
+    metavar="N",
+    default=24,
+    help="How many photos, worst first.",
+)
+@console.as_json
 def explain(
-    inputs: Inputs = None,
-    to: To = Path("explained"),
-    weights: Weights = None,
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    top: Top = 24,
-    target: Class = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    inputs: tuple[str, ...],
+    to: Path,
+    weights: Path | None,
+    study: str | None,
+    storage: str,
+    top: int,
+    target: str | None,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Show which area of each photo the network went by, the worst mistakes first."""
+    """Show what the network went by (Grad-CAM), worst errors first."""
     if weights and study:
-        raise typer.BadParameter("give --weights or --study, not both")
+        raise click.UsageError("give --weights or --study, not both")
 
     from study.deployment.explain import explain as run
     from study.printable import visible
 
     explained = run(
-        inputs or (),
+        inputs,
         weights=weights,
         study=study,
         storage=storage,

@@ -2,29 +2,51 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, Weights, out, print_json
+from study.commands import console
+from study.commands.console import out, print_json
+from study.commands.parsing import OneOf, command, option
+from study.config.flags import Group
 from trainers.formats import Format
 
 
+@command(
+    "export",
+    "encore export --to exported",
+    "encore export --to exported --format torchscript",
+    "encore export --to exported --weights chosen/acc98.61_....safetensors",
+)
+@option("--to", type=Path, metavar="DIR", required=True, help="Folder to write.")
+@option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=OneOf(Format),
+    show_default="onnx",
+    help="May be repeated.",
+)
+@console.weights
+@option(
+    "--verify-on",
+    group=Group.DATA,
+    type=Path,
+    metavar="DIR",
+    show_default="the study's for validation",
+    help="Folder of photos to compare on.",
+)
+@console.study
+@console.storage
+@console.as_json
 def export(
-    to: Annotated[Path, typer.Option(help="Folder to write.")],
-    weights: Weights = None,
-    formats: Annotated[
-        list[Format] | None, typer.Option("--format", help="May be repeated; default: onnx.")
-    ] = None,
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    verify_on: Annotated[
-        Path | None,
-        typer.Option(help="Folder of photos to compare on; default: the study's for validation."),
-    ] = None,
-    as_json: Json = False,
+    to: Path,
+    weights: Path | None,
+    formats: tuple[Format, ...],
+    study: str | None,
+    storage: str,
+    verify_on: Path | None,
+    as_json: bool,
 ) -> None:
-    """Write the best weights as a folder that works without Encore, with a model card."""
+    """Write the best weights for use without Encore, with a card."""
     from study.deployment.export import export as write
 
     kinds = list(dict.fromkeys(formats or [Format.ONNX]))

@@ -1,24 +1,19 @@
 """The commands that look after what was run: ls, show, tree, dashboard, doctor, gc."""
 
-from typing import Annotated
+import click
 
-import typer
-
-from study.commands import search_flags
-from study.commands.console import (
-    DEFAULT_STORAGE,
-    Json,
-    Storage,
-    Study,
-    TrialNumber,
-    err,
-    out,
-    print_json,
-)
+from study.commands import console
+from study.commands.console import err, out, print_json
 from study.commands.exit_codes import FAILED
+from study.commands.parsing import command, option, setting_option
+from study.config.flags import Group
 
 
-def ls(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+@command("ls", "encore ls", "encore ls --study PHOTOS", "encore ls --json")
+@console.study
+@console.storage
+@console.as_json
+def ls(study: str | None, storage: str, as_json: bool) -> None:
     """List the trials of a study."""
     from study.history.trials import list_trials
     from study.views.history import print_trials
@@ -30,12 +25,12 @@ def ls(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = 
         print_trials(out, listed)
 
 
-def show(
-    trial: TrialNumber,
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    as_json: Json = False,
-) -> None:
+@command("show", "encore show 12", "encore show 12 --study PHOTOS", "encore show 12 --json")
+@console.trial_number
+@console.study
+@console.storage
+@console.as_json
+def show(trial: int, study: str | None, storage: str, as_json: bool) -> None:
     """Show one trial: its curves, stages and files."""
     from study.history.trials import show_trial
     from study.views.history import print_trial
@@ -47,11 +42,17 @@ def show(
         print_trial(out, view)
 
 
-def dashboard(
-    storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8080,
-) -> None:
-    """Open Optuna's dashboard on the database, for this machine alone."""
+@command("dashboard", "encore dashboard", "encore dashboard --port 8081")
+@option(
+    "--port",
+    type=click.IntRange(min=1, max=65535),
+    metavar="PORT",
+    default=8080,
+    help="Port on 127.0.0.1.",
+)
+@console.storage
+def dashboard(storage: str, port: int) -> None:
+    """Serve Optuna's dashboard, for this machine alone."""
     from study.dashboard.serve import dashboard as serve
 
     serve(
@@ -59,8 +60,11 @@ def dashboard(
     )
 
 
-def doctor(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
-    """Check the machine, the database and all files, and say what to do."""
+@command("doctor", "encore doctor", "encore doctor --json")
+@console.storage
+@console.as_json
+def doctor(storage: str, as_json: bool) -> None:
+    """Check machine, database and files, and say what to do."""
     from study.history.doctor import Level
     from study.history.doctor import doctor as examine
     from study.views.history import print_doctor
@@ -71,11 +75,15 @@ def doctor(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
     else:
         print_doctor(out, findings)
     if any(finding.level is Level.BAD for finding in findings):
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)
 
 
-def tree(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
-    """Show the stage tree: what was trained once for whom, and who was stopped where."""
+@command("tree", "encore tree", "encore tree --study PHOTOS")
+@console.study
+@console.storage
+@console.as_json
+def tree(study: str | None, storage: str, as_json: bool) -> None:
+    """Show the stage tree: what was shared, what was stopped where."""
     from study.history.tree import show_tree
     from study.views.tree import print_tree
 
@@ -86,19 +94,31 @@ def tree(study: Study = None, storage: Storage = DEFAULT_STORAGE, as_json: Json 
         print_tree(out, shown)
 
 
+@command("gc", "encore gc", "encore gc --max-disk 20GB --delete", "encore gc --cache --delete")
+@option("--cache", group=Group.CHOICE, is_flag=True, help="Cached photos instead.")
+@option(
+    "--strays",
+    group=Group.CHOICE,
+    is_flag=True,
+    help="Files in the study's folder that no row points to.",
+)
+@setting_option("keep")
+@setting_option("max_disk")
+@console.study
+@console.storage
+@option("--delete", is_flag=True, help="Delete what is listed.")
+@console.as_json
 def gc(
-    study: Study = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Cached photos instead.")] = False,
-    strays: Annotated[
-        bool, typer.Option("--strays", help="Files in the study's folder that no row points to.")
-    ] = False,
-    keep: search_flags.Keep = None,
-    max_disk: search_flags.MaxDisk = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
-    storage: Storage = DEFAULT_STORAGE,
-    as_json: Json = False,
+    study: str | None,
+    cache: bool,
+    strays: bool,
+    keep: str | None,
+    max_disk: str | None,
+    delete: bool,
+    storage: str,
+    as_json: bool,
 ) -> None:
-    """List weights that nobody needs any more; --delete deletes them."""
+    """List weights that are no longer needed; --delete deletes."""
     from study.history.cleanup import clean_strays, clean_weights, decoded, delete_cached, fetched
     from study.views.history import print_cached, print_spare
 

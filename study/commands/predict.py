@@ -1,49 +1,58 @@
 """The command that puts weights to work: predict."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from study.commands.console import (
-    DEFAULT_STORAGE,
-    Device,
-    Json,
-    Storage,
-    Study,
-    Weights,
-    err,
-    out,
-    print_json,
-)
+from study.commands import console
+from study.commands.console import err, out, print_json
 from study.commands.exit_codes import FAILED
-
-Inputs = Annotated[
-    list[str],
-    typer.Argument(help="Photos, folders, quoted patterns; - reads a path a line."),
-]
-Augment = Annotated[
-    bool | None,
-    typer.Option(help="Average over each photo and its mirror image; default: as validated."),
-]
-Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, nothing else.")]
+from study.commands.parsing import argument, command, option
+from study.config.flags import Group
 
 
+@command(
+    "predict",
+    "encore predict photo.jpg",
+    "encore predict PHOTOS --csv > answers.csv",
+    "find PHOTOS -name '*.jpg' | encore predict -",
+)
+@argument(
+    "inputs",
+    "Photos, folders, quoted patterns; - reads a path a line.",
+    metavar="PHOTO...",
+    nargs=-1,
+    required=True,
+)
+@console.weights
+@option(
+    "--augment/--no-augment",
+    group=Group.CHOICE,
+    default=None,
+    show_default="as validated",
+    help="Average over each photo and its mirror image.",
+)
+@console.device
+@console.study
+@console.storage
+@console.as_json
+@option("--csv", "as_csv", is_flag=True, help="CSV on stdout, nothing else.")
 def predict(
-    inputs: Inputs,
-    weights: Weights = None,
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    device: Device = "auto",
-    augment: Augment = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    inputs: tuple[str, ...],
+    weights: Path | None,
+    study: str | None,
+    storage: str,
+    device: str,
+    augment: bool | None,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
-    """Name the class of photos, with the best weights of all runs."""
+    """Name the class of photos, with the best weights."""
     if as_json and as_csv:
-        raise typer.BadParameter("give --json or --csv, not both")
+        raise click.UsageError("give --json or --csv, not both")
     if weights and study:
-        raise typer.BadParameter("give --weights or --study, not both")
+        raise click.UsageError("give --weights or --study, not both")
 
     from study.deployment.predict import predict as run
     from study.views.predictions import Tally, print_table, write_csv
@@ -62,4 +71,4 @@ def predict(
         print_table(out, tally.predictions())
     tally.print_summary()
     if tally.unreadable:
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)

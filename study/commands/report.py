@@ -3,38 +3,52 @@
 import webbrowser
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
+from study.commands import console
+from study.commands.console import err, out, print_json
+from study.commands.parsing import command, option
 
 if TYPE_CHECKING:
     from study.report.write import Written
 
-To = Annotated[Path, typer.Option(help="File to write; what it held is replaced.", metavar="FILE")]
-Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Write it anew as the search goes on.")]
-Csv = Annotated[
-    Path | None,
-    typer.Option("--csv", help="Write tables into this folder, too.", metavar="DIR"),
-]
-Top = Annotated[int, typer.Option(min=0, max=100, help="How many of the worst errors to show.")]
 
-
+@command("report", "encore report --open", "encore report --study PHOTOS --to photos.html")
+@console.study
+@console.storage
+@option(
+    "--to",
+    type=Path,
+    metavar="FILE",
+    default=Path("report.html"),
+    help="File to write; what it held is replaced.",
+)
+@option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+@option("--watch", is_flag=True, help="Write it anew as the search goes on.")
+@option("--csv", type=Path, metavar="DIR", help="Write tables into this folder, too.")
+@option(
+    "--top",
+    type=click.IntRange(min=0, max=100),
+    metavar="N",
+    default=12,
+    help="How many of the worst errors to show.",
+)
+@console.as_json
 def report(
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    to: To = Path("report.html"),
-    open_it: Open = False,
-    watch: Watch = False,
-    csv: Csv = None,
-    top: Top = 12,
-    as_json: Json = False,
+    study: str | None,
+    storage: str,
+    to: Path,
+    open_it: bool,
+    watch: bool,
+    csv: Path | None,
+    top: int,
+    as_json: bool,
 ) -> None:
-    """Write a study as one HTML page: curves, classes, worst errors, what it cost."""
+    """Write a study as one HTML page."""
     if watch and as_json:
-        raise typer.BadParameter("give --watch or --json, not both")
+        raise click.UsageError("give --watch or --json, not both")
 
     from study.report.write import report as write
     from study.report.write import watch as keep_writing

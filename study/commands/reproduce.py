@@ -1,23 +1,43 @@
 """The command that says what made weights, and makes them again: reproduce."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
+import click
 
-from study.commands.console import DEFAULT_STORAGE, Json, Storage, Study, err, out, print_json
+from study.commands import console
+from study.commands.console import err, out, print_json
 from study.commands.exit_codes import FAILED
+from study.commands.parsing import argument, command, option
+from study.config.flags import Group
 
 
+@command(
+    "reproduce",
+    "encore reproduce 12",
+    "encore reproduce 12 --run",
+    "encore reproduce chosen/acc98.61_....safetensors",
+)
+@argument("target", "A trial's number, or a weights file.", metavar="TRIAL|FILE")
+@option("--run", group=Group.TRAINING, is_flag=True, help="Train it again and compare.")
+@option(
+    "--device",
+    group=Group.DEVICES,
+    metavar="DEVICE",
+    default="auto",
+    help="Where; auto: the kind that made it.",
+)
+@console.study
+@console.storage
+@console.as_json
 def reproduce(
-    target: Annotated[str, typer.Argument(help="A trial's number, or a weights file.")],
-    run: Annotated[bool, typer.Option("--run", help="Train it again and compare.")] = False,
-    device: Annotated[str, typer.Option(help="Where; auto: the kind that made it.")] = "auto",
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-    as_json: Json = False,
+    target: str,
+    run: bool,
+    device: str,
+    study: str | None,
+    storage: str,
+    as_json: bool,
 ) -> None:
-    """Say what made a weights file and what has changed since; --run makes it again.
+    """Say what made a weights file; --run makes it again.
 
     Exit code 1 if other predictions come, or other weights though nothing has changed.
     """
@@ -41,4 +61,4 @@ def reproduce(
     else:
         print_json(made)
     if run and not again.reproduced:
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)

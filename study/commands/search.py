@@ -1,72 +1,56 @@
 """The commands that train: search, plan, repeat."""
 
-import inspect
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from study.commands import search_flags
-from study.commands.console import (
-    DEFAULT_STORAGE,
-    Json,
-    Storage,
-    Study,
-    TrialNumber,
-    err,
-    out,
-    print_json,
-)
+from study.commands import console
+from study.commands.console import err, out, print_json
 from study.commands.exit_codes import INTERRUPTED
+from study.commands.parsing import argument, command, option, settings_options
+from study.config.flags import Group
 from study.config.loading import load_config, settings_of
-from study.config.schema import StudyConfig
+from study.config.schema import Strategy, StudyConfig
 
 if TYPE_CHECKING:
     from study.searching.search import SearchOutcome
 
 
-def search(
-    grid: search_flags.Grid = None,
-    data: search_flags.Data = None,
-    trials: search_flags.Trials = None,
-    budget: search_flags.Budget = None,
-    study: search_flags.Study = None,
-    config: search_flags.Config = None,
-    storage: search_flags.Storage = None,
-    vault: search_flags.Vault = None,
-    data_root: search_flags.DataRoot = None,
-    regroup: search_flags.Regroup = None,
-    allow_leaks: search_flags.AllowLeaks = None,
-    metric: search_flags.Metric = None,
-    backbone: search_flags.Backbone = None,
-    weights: search_flags.Weights = None,
-    trainer: search_flags.Trainer = None,
-    devices: search_flags.Devices = None,
-    workers_per_device: search_flags.WorkersPerDevice = None,
-    engine: search_flags.Engine = None,
-    address: search_flags.Address = None,
-    precision: search_flags.Precision = None,
-    compile: search_flags.Compile = None,  # noqa: A002 - the flag's name is torch's
-    deterministic: search_flags.Deterministic = None,
-    cache_limit: search_flags.CacheLimit = None,
-    strategy: search_flags.Strategy = None,
-    eta: search_flags.Eta = None,
-    timeout: search_flags.Timeout = None,
-    until_flat: search_flags.UntilFlat = None,
-    preset: search_flags.Preset = None,
-    portfolio: search_flags.Portfolio = None,
-    sampler: search_flags.Sampler = None,
-    repeats: search_flags.Repeats = None,
-    finalists: search_flags.Finalists = None,
-    seed: search_flags.Seed = None,
-    max_failures: search_flags.MaxFailures = None,
-    max_retries: search_flags.MaxRetries = None,
-    keep: search_flags.Keep = None,
-    max_disk: search_flags.MaxDisk = None,
-) -> None:
-    """Search schedules; the same command again goes on where it was."""
-    settings = _settings(locals())
+def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what tells `search` and `plan` their settings: an option for each, and two files."""
+    grid = argument(
+        "grid",
+        "TOML file of schedules, for --strategy grid.",
+        metavar="[GRID]",
+        required=False,
+    )
+    config = option(
+        "--config",
+        group=Group.SEARCH,
+        type=Path,
+        metavar="FILE",
+        show_default="study.toml, if there is one",
+        help="TOML file of settings; flags go over it.",
+    )
+    return grid(settings_options(config(function)))
+
+
+@command(
+    "search",
+    "encore search --data PHOTOS --trials 50",
+    "encore search --data PHOTOS --budget 2h --devices 0,1",
+    "encore search --data PHOTOS --trials 50 --repeats 3 --finalists 5",
+)
+@_settings_flags
+def search(**given: Any) -> None:
+    """Search schedules; the same command again goes on where it was.
+
+    Without --data it searches on the handwritten digits of scikit-learn.
+    """
+    settings = _settings(given)
 
     from study.searching.search import search as run
     from study.views.progress import SearchView
@@ -76,8 +60,16 @@ def search(
     _conclude(outcome, settings.storage)
 
 
+@command(
+    "plan",
+    "encore plan --data PHOTOS --trials 50",
+    "encore plan --data PHOTOS --budget 2h",
+    "encore plan --data PHOTOS --trials 50 --devices cpu:2 --json",
+)
+@_settings_flags
+@console.as_json
 def plan(*, as_json: bool, **given: Any) -> None:
-    """Estimate what a search with these flags would cost, without spending it."""
+    """Estimate what a search would cost, without spending it."""
     settings = _settings(given)
 
     from study.searching.plan import plan as estimate
@@ -94,27 +86,27 @@ def plan(*, as_json: bool, **given: Any) -> None:
 
 def _settings(given: dict[str, Any]) -> StudyConfig:
     """Resolve the flags of `search` over the config file that they name, or `study.toml`."""
-    default = Path("study.toml")
+    grid, default = given["grid"], Path("study.toml")
+    if grid and given["strategy"] != Strategy.GRID and not grid.endswith(".toml"):
+        raise click.UsageError(f"photos are given with --data, as in --data {grid}")
     file = given["config"] or (default if default.exists() else None)
     return load_config(settings_of(**{k: v for k, v in given.items() if k != "config"}), file)
 
 
-# `plan` has the flags of `search`, and one of its own.
-_parameters = inspect.signature(search).parameters.values()
-_as_json = inspect.Parameter(
-    "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
+@command("repeat", "encore repeat 12", "encore repeat 12 --seeds 10")
+@console.trial_number
+@option(
+    "--seeds",
+    group=Group.BUDGET,
+    type=click.IntRange(min=2),
+    metavar="N",
+    default=5,
+    help="Seeds in all, earlier ones included.",
 )
-plan.__signature__ = inspect.Signature([*_parameters, _as_json])  # type: ignore[attr-defined]
-plan.__annotations__ = {**search.__annotations__, "as_json": Json}
-
-
-def repeat(
-    trial: TrialNumber,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds in all, earlier ones included.")] = 5,
-    study: Study = None,
-    storage: Storage = DEFAULT_STORAGE,
-) -> None:
-    """Train a trial's schedule again under other seeds: how much of it was luck."""
+@console.study
+@console.storage
+def repeat(trial: int, seeds: int, study: str | None, storage: str) -> None:
+    """Train a schedule under more seeds, to see what luck does."""
     from study.searching.search import repeat as run
     from study.views.progress import SearchView
 
@@ -130,7 +122,7 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
     done = progress_text(outcome.ended, outcome.to_go, outcome.device_time)
     if outcome.stopped:
         err.print(f"stopped: {done}; run the same command again to go on", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED)
     if outcome.spent:
         err.print(f"{outcome.spent}: {done}; the same command with more goes on", soft_wrap=True)
         if not outcome.ended:  # nothing has failed, and there is nothing yet to choose from

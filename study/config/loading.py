@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from study.config.flags import settings_in
 from study.config.schema import StudyConfig
 from study.config.validation import one_sentence
 from study.errors import ConfigError
@@ -30,7 +31,9 @@ def load_config(
     try:
         return StudyConfig(**settings)
     except ValidationError as error:
-        where = f"{file}: " if file and not _is_in(error.errors()[0]["loc"], flags or {}) else ""
+        if _is_in(error.errors()[0]["loc"], flags or {}):
+            raise ConfigError(one_sentence(error, StudyConfig, _option_at)) from None
+        where = f"{file}: " if file else ""
         raise ConfigError(where + one_sentence(error, StudyConfig)) from None
 
 
@@ -48,34 +51,18 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
         raise ConfigError(f"{str(file)!r} is not a readable TOML file: {error}") from None
 
 
-_SECTION = {
-    "data": ("data", "source"),
-    "data_root": ("data", "root"),
-    "cache_limit": ("data", "cache_limit"),
-    "regroup": ("data", "regroup"),
-    "allow_leaks": ("data", "allow_leaks"),
-    "trials": ("budget", "trials"),
-    "budget": ("budget", "compute"),
-    "timeout": ("budget", "timeout"),
-    "until_flat": ("budget", "until_flat"),
-    "max_failures": ("budget", "max_failures"),
-    "max_retries": ("budget", "max_retries"),
-    "eta": ("halving", "eta"),
-    "keep": ("keep", "trials"),
-    "max_disk": ("keep", "max_disk"),
-    "seed": ("seeds", "first"),
-    "repeats": ("seeds", "repeats"),
-    "finalists": ("seeds", "finalists"),
-}
-"""Where in the config a flag of the command line goes, if not to the top."""
+_SETTINGS = {setting.name: setting for setting in settings_in(StudyConfig)}
+"""The settings that have a flag, by its name."""
 
 
 def settings_of(**flags: Any) -> dict[str, Any]:
     """Nest settings that are named as the command line's flags are, for `load_config`."""
     nested: dict[str, Any] = {}
     for name, value in flags.items():
-        section, field = _SECTION.get(name, (None, name))
-        place = nested.setdefault(section, {}) if section else nested
+        *sections, field = _SETTINGS[name].path if name in _SETTINGS else (name,)
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
         place[field] = str(value) if isinstance(value, Path) else value
     return nested
 
@@ -88,6 +75,12 @@ def _overlay(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
                 _overlay(below, value)
         elif value is not None:
             settings[name] = value
+
+
+def _option_at(path: Sequence[str]) -> str:
+    """Return the flag that sets what lies at `path`."""
+    options = (each.option for each in _SETTINGS.values() if each.path == tuple(path))
+    return next(options, ".".join(path))
 
 
 def _is_in(path: Sequence[int | str], flags: Mapping[str, Any]) -> bool:

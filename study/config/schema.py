@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from storage.paths import sqlite_file
 from storage.remote import is_url, plain_url
 from study.config.costs import Costs
+from study.config.flags import Flag, Group
 from study.config.portfolio import TYPICAL, space_for
 from study.config.space import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from trainers.base import Precision
@@ -102,11 +103,41 @@ class Data(Section):
     the photos anew, duplicates together; `allow_leaks` leaves them where they are.
     """
 
-    source: Place | None = None
-    root: Place | None = None
-    cache_limit: ByteSize | None = None
-    regroup: bool = False
-    allow_leaks: bool = False
+    source: Annotated[
+        Place | None,
+        Flag(
+            Group.DATA,
+            "Folder or CSV of photos, or its URL.",
+            name="data",
+            metavar="PHOTOS",
+            default="the handwritten digits of scikit-learn",
+        ),
+    ] = None
+    root: Annotated[
+        Place | None,
+        Flag(
+            Group.DATA,
+            "Folder that the paths of a CSV start from.",
+            name="data_root",
+            metavar="DIR",
+            default="the CSV's own",
+        ),
+    ] = None
+    cache_limit: Annotated[
+        ByteSize | None,
+        Flag(
+            Group.STORAGE,
+            "Disk for decoded photos, as 20GB.",
+            metavar="SIZE",
+            default="half of what is free",
+        ),
+    ] = None
+    regroup: Annotated[
+        bool, Flag(Group.DATA, "Split the photos anew, copies of one photo together.")
+    ] = False
+    allow_leaks: Annotated[
+        bool, Flag(Group.DATA, "Search though splits share photos; scores flatter then.")
+    ] = False
 
 
 TRIALS = 50
@@ -123,12 +154,41 @@ class Budget(Section):
     run whose worker died.
     """
 
-    trials: Annotated[int, Field(ge=1)] | None = None
-    compute: Seconds | None = None
-    timeout: Seconds | None = None
-    until_flat: bool = False
-    max_failures: Annotated[int, Field(ge=1)] = 5
-    max_retries: Annotated[int, Field(ge=0)] = 2
+    trials: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Flag(
+            Group.BUDGET,
+            "Trials in all, earlier ones included.",
+            metavar="N",
+            default=f"{TRIALS}, or what --budget buys",
+            aliases=("--n-trials",),
+        ),
+    ] = None
+    compute: Annotated[
+        Seconds | None,
+        Flag(
+            Group.BUDGET,
+            "Time of devices in all, earlier runs included, as 20m or 2h.",
+            name="budget",
+            metavar="TIME",
+            default="unlimited",
+        ),
+    ] = None
+    timeout: Annotated[
+        Seconds | None,
+        Flag(Group.BUDGET, "Stop this run after so long, as 8h.", metavar="TIME", default="never"),
+    ] = None
+    until_flat: Annotated[
+        bool, Flag(Group.BUDGET, "Stop where as much time again would show nothing.")
+    ] = False
+    max_failures: Annotated[
+        Annotated[int, Field(ge=1)],
+        Flag(Group.BUDGET, "Failed trials in a row that end the search.", metavar="N"),
+    ] = 5
+    max_retries: Annotated[
+        Annotated[int, Field(ge=0)],
+        Flag(Group.BUDGET, "Retries of a stage whose worker died.", metavar="N"),
+    ] = 2
 
     @model_validator(mode="before")
     @classmethod
@@ -141,7 +201,10 @@ class Budget(Section):
 class Halving(Section):
     """Under strategy asha, the best 1/`eta` go on after a stage."""
 
-    eta: Annotated[int, Field(ge=2)] = 3
+    eta: Annotated[
+        Annotated[int, Field(ge=2)],
+        Flag(Group.SEARCH, "Under asha, the best 1/N go on after a stage.", metavar="N"),
+    ] = 3
 
 
 class Keeping(Section):
@@ -151,17 +214,37 @@ class Keeping(Section):
     take in the database: beyond it, the weakest epochs keep two probabilities per photo.
     """
 
-    trials: Annotated[int, Field(ge=1)] = 10
-    max_disk: ByteSize | None = None
+    trials: Annotated[
+        Annotated[int, Field(ge=1)],
+        Flag(Group.STORAGE, "Trials whose weights are kept.", name="keep", metavar="N"),
+    ] = 10
+    max_disk: Annotated[
+        ByteSize | None,
+        Flag(
+            Group.STORAGE,
+            "Disk for all weights of the study, as 20GB.",
+            metavar="SIZE",
+            default="unlimited",
+        ),
+    ] = None
     max_predictions: ByteSize = ByteSize(10**9)
 
 
 class Seeds(Section):
     """One common seed explores; the `finalists` best schedules are repeated under fresh ones."""
 
-    first: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    repeats: Annotated[int, Field(ge=0, le=1000)] = 0
-    finalists: Annotated[int, Field(ge=1)] = 5
+    first: Annotated[
+        Annotated[int, Field(ge=0, lt=2**31)],
+        Flag(Group.SEARCH, "Seed that all trials but repeats share.", name="seed", metavar="N"),
+    ] = 0
+    repeats: Annotated[
+        Annotated[int, Field(ge=0, le=1000)],
+        Flag(Group.SEARCH, "Fresh seeds at most for each finalist; they race.", metavar="N"),
+    ] = 0
+    finalists: Annotated[
+        Annotated[int, Field(ge=1)],
+        Flag(Group.SEARCH, "Best schedules to repeat under fresh seeds.", metavar="N"),
+    ] = 5
 
 
 class StudyConfig(Section):
@@ -171,26 +254,98 @@ class StudyConfig(Section):
     with complete schedules that fit the data.
     """
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] | None = None
-    storage: str = "sqlite:///runs/encore.db"
-    metric: Metric = Metric.ACCURACY
-    vault: Annotated[str, AfterValidator(plain_url)] | None = None
-    backbone: str | None = None
-    strategy: Strategy = Strategy.FORECAST
+    study: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] | None,
+        Flag(Group.OUTPUT, "Name of the study.", metavar="NAME", default="made of the data's"),
+    ] = None
+    storage: Annotated[
+        str, Flag(Group.STORAGE, "URL of the database that all studies are in.", metavar="URL")
+    ] = "sqlite:///runs/encore.db"
+    metric: Annotated[Metric, Flag(Group.SEARCH, "What decides which is best.")] = Metric.ACCURACY
+    vault: Annotated[
+        Annotated[str, AfterValidator(plain_url)] | None,
+        Flag(
+            Group.STORAGE,
+            "URL to keep weights under, as s3://bucket/prefix.",
+            metavar="URL",
+            default="a folder beside the database",
+        ),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        Flag(
+            Group.TRAINING,
+            "Name of a timm model.",
+            metavar="NAME",
+            default="that of the search space",
+            aliases=("--model",),
+        ),
+    ] = None
+    strategy: Annotated[
+        Strategy, Flag(Group.SEARCH, "Which schedules are tried, and trained to the end.")
+    ] = Strategy.FORECAST
     grid: str | None = None
-    trainer: str | None = None
-    engine: EngineKind = EngineKind.AUTO
-    address: str | None = None
-    devices: str = "auto"
-    workers_per_device: Annotated[int, Field(ge=1, le=64)] = 1
-    precision: Precision = Precision.AUTO
-    compile: bool = False
-    deterministic: bool = False
+    trainer: Annotated[
+        str | None,
+        Flag(
+            Group.TRAINING,
+            "A class of your own that trains a stage.",
+            metavar="MODULE:CLASS",
+            default="Encore's",
+        ),
+    ] = None
+    engine: Annotated[
+        EngineKind,
+        Flag(Group.DEVICES, "Where stages run; auto takes processes if there are several slots."),
+    ] = EngineKind.AUTO
+    address: Annotated[
+        str | None,
+        Flag(
+            Group.DEVICES,
+            "Ray cluster, auto or HOST:PORT.",
+            metavar="ADDRESS",
+            default="known to Ray, or started here",
+        ),
+    ] = None
+    devices: Annotated[
+        str,
+        Flag(
+            Group.DEVICES,
+            "auto (all GPUs), 0,1 or cuda:1 or mps or cpu:2.",
+            metavar="DEVICES",
+            aliases=("--device",),
+        ),
+    ] = "auto"
+    workers_per_device: Annotated[
+        Annotated[int, Field(ge=1, le=64)],
+        Flag(Group.DEVICES, "Trials that share a device.", metavar="N"),
+    ] = 1
+    precision: Annotated[
+        Precision, Flag(Group.TRAINING, "Numbers to compute with; auto goes by the device.")
+    ] = Precision.AUTO
+    compile: Annotated[bool, Flag(Group.TRAINING, "Pass networks through torch.compile.")] = False
+    deterministic: Annotated[
+        bool, Flag(Group.TRAINING, "Repeat to the last bit, on a GPU too.")
+    ] = False
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
-    weights: str | None = None
-    sampler: Sampler = Sampler.TPE
-    preset: Preset | None = None
-    portfolio: bool = True
+    weights: Annotated[
+        str | None,
+        Flag(
+            Group.TRAINING,
+            "What the backbone starts from: a file, or 'random'.",
+            metavar="FILE",
+            default="packaged, or timm's",
+        ),
+    ] = None
+    sampler: Annotated[
+        Sampler, Flag(Group.SEARCH, "Optuna's sampler, which suggests schedules.")
+    ] = Sampler.TPE
+    preset: Annotated[
+        Preset | None, Flag(Group.SEARCH, "A schedule to try first.", default="none")
+    ] = None
+    portfolio: Annotated[
+        bool, Flag(Group.SEARCH, "Begin with probes, and schedules that fit the data.")
+    ] = True
     data: Data = Data()
     budget: Budget = Budget()
     seeds: Seeds = Seeds()
@@ -203,7 +358,7 @@ class StudyConfig(Section):
     def _a_grid_needs_its_file(self) -> Self:
         if (self.strategy is Strategy.GRID) != (self.grid is not None):
             raise ValueError(
-                "strategy grid must come with a file of schedules, and no other strategy with one; "
+                "--strategy grid needs a file of schedules, and no other strategy takes one; "
                 "give --strategy grid FILE"
             )
         return self
@@ -212,8 +367,8 @@ class StudyConfig(Section):
     def _only_a_forecast_can_be_flat(self) -> Self:
         if self.budget.until_flat and self.strategy is not Strategy.FORECAST:
             raise ValueError(
-                f"until_flat needs strategy forecast, which alone expects anything, got "
-                f"{self.strategy}; leave one of them away"
+                f"--until-flat needs --strategy forecast, which alone expects anything, got "
+                f"--strategy {self.strategy}; leave one of them away"
             )
         return self
 
@@ -222,18 +377,17 @@ class StudyConfig(Section):
         endless = self.budget.trials is None and self.strategy is not Strategy.GRID
         if endless and self.seeds.repeats:
             raise ValueError(
-                "seeds.repeats needs budget.trials: finalists are repeated once all trials have "
-                "ended, and a budget of compute alone sets no number of them; give --trials as "
-                "well, or --repeats 0"
+                "--repeats needs --trials: finalists are repeated once all trials have ended, and "
+                "--budget alone sets no number of them; give --trials as well, or --repeats 0"
             )
         return self
 
     @model_validator(mode="after")
     def _an_address_is_that_of_a_cluster(self) -> Self:
         if self.address is not None and self.engine is not EngineKind.RAY:
-            raise ValueError("address is for engine ray alone; give --engine ray as well")
+            raise ValueError("--address is for --engine ray alone; give that as well")
         if not re.fullmatch(r"auto|[^\s/@]+:\d{1,5}", self.address or "auto"):
-            raise ValueError(f"address must be auto or host:port, got {self.address!r}")
+            raise ValueError(f"--address must be auto or HOST:PORT, got {self.address!r}")
         return self
 
     @model_validator(mode="after")
@@ -242,7 +396,7 @@ class StudyConfig(Section):
         taken = {f"{file.name}{end}".lower() for end in _BESIDE} if file is not None else set()
         if self.study_name.lower() in taken:
             raise ValueError(
-                f"study must not be named as the database's own file, got {self.study_name!r}; "
+                f"a study must not be named as the database's own file, got {self.study_name!r}; "
                 "its folder lies beside that; give another --study"
             )
         return self

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from study.formatting import count_text, schedule_text, score_text
+from study.formatting import count_text, schedule_text
 from study.selection.result import Selection
 from study.wording import stage_table
 from trainers.data.manifest import Manifest, Split
@@ -135,20 +135,20 @@ def _score(card: "WeightsCard", chosen: Selection | None, honest: str | None) ->
         said = _table(["metric", "on the validation photos"], rows) if rows else "Unknown."
         return f"## Score\n\n{said}\n\nWhat the weights file says of itself."
     metric, scores = chosen.metric, chosen.seed_scores
-    spread = "" if chosen.schedule_spread is None else f", spread {_spread_text(chosen)}"
+    spread = "" if (sd := chosen.schedule_spread) is None else f" ± {chosen.text(sd)}"
     lines = [
         (
-            f"**{metric} {score_text(metric, chosen.score)}**, {chosen.errors} errors on "
-            f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}. These weights are the "
+            f"These weights: **{metric} {chosen.phrase(chosen.score)}**, {chosen.errors} errors on "
+            f"{chosen.n_valid} validation photos, log loss {chosen.loss:.4f}. They are the "
             f"best of {chosen.trials} trials on these very photos, so the number flatters them."
         ),
         f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
         plain_lines(honest) or _expected(chosen),
         (
-            f"The same schedule under each seed it was trained with: mean "
-            f"{score_text(metric, chosen.schedule_mean)}{spread}."
+            f"A new run of this schedule: {chosen.phrase(chosen.schedule_mean)}{spread}, the mean "
+            f"over {count_text(len(scores), 'seed')}."
         ),
-        _table(["seed", str(metric)], [(s, score_text(metric, v)) for s, v in scores.items()]),
+        _table(["seed", str(metric)], [(s, chosen.text(v)) for s, v in scores.items()]),
     ]
     return "## Score\n\n" + "\n\n".join(line for line in lines if line)
 
@@ -158,8 +158,8 @@ def _expected(chosen: Selection) -> str:
     if found is None:
         return f"{chosen.n_valid} photos are too few to estimate anything of new ones."
     return (
-        f"Estimated {metric} on new photos: **{score_text(metric, found.estimate)}** "
-        f"({_harmless(chosen.interval)}); the observed {score_text(metric, chosen.score)} was "
+        f"Estimated {metric} on new photos: **{chosen.phrase(found.estimate)}** "
+        f"({_harmless(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was "
         f"chosen from {count_text(found.candidates, 'epoch')} and is therefore optimistic."
     )
 
@@ -275,7 +275,3 @@ def _whole(value: object, add: int = 0) -> str:
 
 def _rounded(value: object) -> object:
     return f"{value:.4f}" if isinstance(value, float) else value
-
-
-def _spread_text(chosen: Selection) -> str:
-    return score_text(chosen.metric, chosen.schedule_spread)

@@ -120,7 +120,7 @@ def clean_weights(
     study: str | None = None,
     *,
     storage: str = StudyConfig().storage,
-    keep: int | None = None,
+    keep: int | str | None = None,
     max_disk: str | None = None,
     delete: bool = False,
 ) -> Cleaned:

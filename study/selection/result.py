@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.criterion import Criterion
-from study.formatting import count_text, score_text
+from study.formatting import count_text, score_phrase, score_text
 from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
@@ -135,15 +135,21 @@ class Selection:
         if left.score is None:
             return f"{warning}; too few are left to score without them"
         text = (
-            f"{warning}; without them: {self.metric} {score_text(self.metric, left.score)}, "
-            f"{count_text(left.errors, 'error')} on {left.n_valid} photos"
+            f"{warning}; without them: {self.metric} {self.phrase(left.score)}, "
+            f"{count_text(left.errors, 'error')} on {count_text(left.n_valid, 'photo')}"
         )
         if left.honest is None:
             return text
         limits = "" if left.honest.few is not None else f" ({self._interval(left.honest)})"
-        estimate = score_text(self.metric, left.honest.estimate)
-        return f"{text}, estimated {estimate} on new photos{limits}"
+        return f"{text}, estimated {self.phrase(left.honest.estimate)} on new photos{limits}"
+
+    def text(self, score: float | None) -> str:
+        """Return a score by the metric as tables have it."""
+        return score_text(self.metric, score, self.n_valid)
+
+    def phrase(self, score: float | None) -> str:
+        """Return a score by the metric as sentences have it."""
+        return score_phrase(self.metric, score, self.n_valid)
 
     def _interval(self, found: Honest) -> str:
-        low, high = (score_text(self.metric, score) for score in (found.low, found.high))
-        return f"95 % CI {low}-{high}"
+        return f"95 % CI {self.text(found.low)}-{self.text(found.high)}"

@@ -20,7 +20,7 @@ from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.errors import ConfigError, NothingToSelect, UnrelatedWeights
-from study.formatting import score_text, shown
+from study.formatting import score_in_name, score_phrase, shown
 from study.selection.choosable import choosable
 from study.selection.ensemble import kept_weights
 from study.selection.soup_choice import (
@@ -285,7 +285,8 @@ class _GreedySoup:
             reached = score(self._study.metric, self._labels, self._tables[key])
             numbers = ", ".join(str(self._files[index][0].number) for index in key)
             what = f"soup of trials {numbers}" if len(key) > 1 else f"trial {numbers} alone"
-            self._say(f"{what}: {self._study.metric} {score_text(self._study.metric, reached)}")
+            said = score_phrase(self._study.metric, reached, len(self._labels))
+            self._say(f"{what}: {self._study.metric} {said}")
         return self._tables[key]
 
     def _ingredient(self, index: int, chosen: Sequence[int]) -> Ingredient:
@@ -298,7 +299,7 @@ class _GreedySoup:
     def _write(self, chosen: Sequence[int], reached: float, folder: Path) -> Path:
         trial, metric = self._files[chosen[0]][0], self._study.metric
         name = (
-            f"soup{score_text(metric, reached)}_{trial.schedule.backbone}_of{len(chosen)}"
+            f"soup{score_in_name(metric, reached)}_{trial.schedule.backbone}_of{len(chosen)}"
             f"_t{trial.number:04d}_s{trial.seed}.safetensors"
         )
         of = [f"trial {self._files[i][0].number} {self._files[i][1].sha256}" for i in chosen]

@@ -7,14 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.formatting import score_text
+from study.formatting import count_text, score_phrase, score_text
 from study.selection.ensemble import EnsembleResult
 from study.selection.soup import LEVEL, SoupResult
-from study.statistics.crossfit import CrossFit
-from trainers.metrics import Metric
 
 
-def print_ensemble(console: Console, found: EnsembleResult) -> None:
+def print_ensemble(console: Console, found: EnsembleResult, leaks: str | None = None) -> None:
     """Print an ensemble's members, and what it gains over the best file."""
     counts = sum(member.count for member in found.members)
     _print_damaged(console, found.damaged)
@@ -32,13 +30,13 @@ def print_ensemble(console: Console, found: EnsembleResult) -> None:
         table.add_row(str(member.count), str(member.trial), str(member.seed), name)
     console.print(table)
     _print_scores(console, "ensemble", found)
-    _print_cross(console, found.metric, "ensemble", found.cross)
+    _print_cross(console, found, "ensemble", leaks)
     if found.cross.gain_interval[0] <= 0:
         text = "the gain may be luck: its interval holds 0; one file is simpler"
         console.print(text, highlight=False)
 
 
-def print_soup(console: Console, found: SoupResult) -> None:
+def print_soup(console: Console, found: SoupResult, leaks: str | None = None) -> None:
     """Print a soup's ingredients, what it gains over the best file, and where it was written."""
     used = sum(ingredient.used for ingredient in found.ingredients)
     _print_damaged(console, found.damaged)
@@ -52,11 +50,12 @@ def print_soup(console: Console, found: SoupResult) -> None:
         table.add_column(name, justify="right")
     table.add_column("file", overflow="fold")
     for each in found.ingredients:
-        reached, name = score_text(found.metric, each.score), escape(PurePath(each.file).name)
+        name = escape(PurePath(each.file).name)
+        reached = score_text(found.metric, each.score, found.n_valid)
         table.add_row("in" if each.used else "out", str(each.trial), str(each.seed), reached, name)
     console.print(table)
     _print_scores(console, "soup", found)
-    _print_cross(console, found.metric, "soup", found.cross)
+    _print_cross(console, found, "soup", leaks)
     console.print(
         "these photos had kept the files, too: what that adds to the mean of their predictions is "
         "taken off"
@@ -70,8 +69,7 @@ def print_soup(console: Console, found: SoupResult) -> None:
         console.print(f"[bold]{escape(found.file)}[/]", soft_wrap=True)
         return
     alone, soup = (
-        score_text(found.metric, value)
-        for value in (found.cross.score_single, found.cross.score_ensemble)
+        _phrase(found, value) for value in (found.cross.score_single, found.cross.score_ensemble)
     )
     console.print(
         f"the soup was not better beyond luck: {found.metric} {soup}, the best file {alone} "
@@ -87,26 +85,35 @@ def _print_damaged(console: Console, paths: Sequence[str]) -> None:
 
 def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResult) -> None:
     """Print what both reach on the photos they were chosen by."""
-    metric = found.metric
-    many, single = score_text(metric, found.score), score_text(metric, found.single_score)
+    many, single = _phrase(found, found.score), _phrase(found, found.single_score)
     console.print(
-        f"on the {found.n_valid} photos they were chosen by, which flatters both: {what} "
-        f"{metric} {many}, {found.errors} errors; trial {found.single_trial} alone {single}, "
-        f"{found.single_errors} errors",
+        f"on the {found.n_valid:,} photos they were chosen by, which flatters both: {what} "
+        f"{found.metric} {many}, {count_text(found.errors, 'error')}; trial {found.single_trial} "
+        f"alone {single}, {count_text(found.single_errors, 'error')}",
         highlight=False,
     )
 
 
-def _print_cross(console: Console, metric: Metric, what: str, cross: CrossFit) -> None:
+def _print_cross(
+    console: Console, found: EnsembleResult | SoupResult, what: str, leaks: str | None
+) -> None:
     """Print what both reach on photos that had no say."""
-    many, single = score_text(metric, cross.score_ensemble), score_text(metric, cross.score_single)
-    low, high = (_signed(metric, value) for value in cross.gain_interval)
+    cross = found.cross
+    many, single = _phrase(found, cross.score_ensemble), _phrase(found, cross.score_single)
+    low, high = (_signed(found, value) for value in cross.gain_interval)
     console.print(
         f"[bold]chosen without the photos that score them[/]: {what} {many}, best file {single}; "
-        f"gain {_signed(metric, cross.gain)}, 95 % interval {low} to {high}",
+        f"gain {_signed(found, cross.gain)} (95 % CI {low} to {high})",
         highlight=False,
     )
+    if leaks:
+        console.print(f"[bold red]{leaks}, with the best file[/]", highlight=False)
 
 
-def _signed(metric: Metric, gain: float) -> str:
-    return f"{'-' if gain < 0 else '+'}{score_text(metric, abs(gain))}"
+def _phrase(found: EnsembleResult | SoupResult, score: float) -> str:
+    return score_phrase(found.metric, score, found.n_valid)
+
+
+def _signed(found: EnsembleResult | SoupResult, gain: float) -> str:
+    sign = "-" if gain < 0 else "+"
+    return f"{sign}{score_text(found.metric, abs(gain), found.n_valid)}"

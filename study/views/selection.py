@@ -1,5 +1,6 @@
 """What `best` and `compare` print for a person."""
 
+from collections import Counter
 from pathlib import PurePath
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.criterion import Criterion
-from study.formatting import count_text, schedule_text, score_text, time_text
+from study.formatting import count_text, percent, schedule_text, score_phrase, time_text
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
@@ -19,52 +20,56 @@ from trainers.schedule import Schedule
 
 MISTAKES_SHOWN = 10
 DIFFERENCES_SHOWN = 20
+CONFUSIONS_SHOWN = 3
 
 
-def print_best(console: Console, chosen: Selection, top: int = 5) -> None:
-    """Print the winner and how sure it is, its mistakes, the schedules, the runners-up."""
-    metric, schedule = chosen.metric, Schedule.from_dict(chosen.schedule)
-    for path in chosen.damaged:
-        console.print(f"[red]passed over[/] {escape(path)}: missing or changed")
+def print_best(console: Console, chosen: Selection, *, details: bool = False) -> None:
+    """Print the winner, what it is worth, and what a new run of its schedule would be.
+
+    With `details`, which come after it, it does not say where these are.
+    """
+    _print_damaged(console, chosen)
     console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
-    lines = (
-        (
-            f"[bold]{metric} {score_text(metric, chosen.score)}[/], {chosen.errors} errors on "
-            f"{chosen.n_valid} validation photos, loss {chosen.loss:.4f}"
-        ),
-        _honest(chosen),
+    for line in (
+        _observed(chosen),
+        _estimated(chosen),
         *_leaks(chosen),
-        *_gain(chosen),
+        _these(chosen),
+        _new_run(chosen),
         *_passed_over(chosen),
-        (
-            f"study {escape(chosen.study)}, best of {chosen.trials} trials: trial {chosen.trial}, "
-            f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
-            + (", judged with mirror images" if schedule.stages[chosen.stage].tta else "")
-        ),
-        f"{schedule.backbone}, {escape(schedule_text(schedule))}",
-        f"schedule {chosen.schedule_digest[:12]}: {_seeds(chosen)}",
-    )
-    for line in lines:
+        *_gain(chosen),
+        *_confused(chosen),
+        *_ties(chosen, details=details),
+    ):
         console.print(line, highlight=False)
+
+
+def print_details(console: Console, chosen: Selection, top: int = 5) -> None:
+    """Print the winner's schedule, classes and mistakes, then schedules and runners-up."""
+    schedule = Schedule.from_dict(chosen.schedule)
+    text = f"{schedule.backbone}, {schedule_text(schedule)}"
+    console.print(f"schedule {chosen.schedule_digest[:12]}: {escape(text)}", highlight=False)
     console.print(_confusion(chosen))
     _print_mistakes(console, chosen)
-    if chosen.operation:
-        print_operation(console, chosen.operation, chosen.classes, chosen.goal)
     _print_schedules(console, chosen, top)
-    if chosen.runners_up:
+    if chosen.runners_up and top:
         console.print(_runners_up(chosen))
 
 
+def print_cost(console: Console, chosen: Selection) -> None:
+    """Print what the decision rule costs, and of which weights."""
+    _print_damaged(console, chosen)
+    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
+    for line in _leaks(chosen):
+        console.print(line, highlight=False)
+    if chosen.operation:
+        print_operation(console, chosen.operation, chosen.classes, chosen.goal)
+
+
 def print_summary(console: Console, chosen: Selection) -> None:
-    """Print the winner in two lines."""
-    console.print(
-        f"best: {chosen.metric} {score_text(chosen.metric, chosen.score)}, "
-        f"{chosen.errors} errors on {chosen.n_valid} photos: {chosen.file}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    for line in (_honest(chosen), *_leaks(chosen), *_gain(chosen)):
+    """Print the winner in a few lines."""
+    console.print(f"best: [bold]{escape(chosen.file)}[/]", highlight=False, soft_wrap=True)
+    for line in (_observed(chosen), _estimated(chosen), *_leaks(chosen), *_gain(chosen)):
         console.print(line, highlight=False)
 
 
@@ -96,16 +101,27 @@ def print_comparison(console: Console, found: Comparison) -> None:
 
 def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> None:
     """Print what came of the test photos, and how often they have been looked at."""
-    low, high = 100 * found.low, 100 * found.high
-    other = f", {chosen.metric} {score_text(chosen.metric, found.score)}"
+    accuracy, low, high = (
+        percent(share, found.photos) for share in (found.accuracy, found.low, found.high)
+    )
+    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
+    other = f", {chosen.metric} {score_phrase(chosen.metric, found.score, found.photos)}"
     console.print(
-        f"[bold]test photos: accuracy {100 * found.accuracy:.2f}[/] (95 % CI {low:.2f}-"
-        f"{high:.2f}), {found.errors} errors on {found.photos}"
+        f"[bold]test photos: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
+        f"{count_text(found.errors, 'error')} on {found.photos:,}"
         + ("" if chosen.metric is Criterion.ACCURACY else other),
         highlight=False,
     )
     if found.cost is not None:
-        console.print(f"  cost {found.cost:.4f} per photo, by the rule above", highlight=False)
+        console.print(f"  cost {found.cost:.4f} per photo, by the rule of --cost", highlight=False)
+    if chosen.honest is not None:
+        console.print(
+            f"  validation had them at {chosen.metric} {chosen.phrase(chosen.score)}, estimated "
+            f"{chosen.phrase(chosen.honest.estimate)} on new photos ({escape(chosen.interval)})",
+            highlight=False,
+        )
+    for line in _leaks(chosen):
+        console.print(line, highlight=False)
     n, of = len(found.looks), len({look.sha256 for look in found.looks})
     if n > 1:
         console.print(
@@ -115,19 +131,52 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
         )
 
 
-def _honest(chosen: Selection) -> str:
+def _print_damaged(console: Console, chosen: Selection) -> None:
+    for path in chosen.damaged:
+        console.print(f"[red]passed over[/] {escape(path)}: missing or changed", soft_wrap=True)
+
+
+def _observed(chosen: Selection) -> str:
+    return (
+        f"[bold]{chosen.metric} {chosen.phrase(chosen.score)}[/]: "
+        f"{count_text(chosen.errors, 'error')} on {chosen.n_valid:,} validation photos, "
+        f"log loss {chosen.loss:.4f}"
+    )
+
+
+def _estimated(chosen: Selection) -> str:
     found, metric = chosen.honest, chosen.metric
     if found is None:
         return f"too few photos to estimate anything of new ones: {chosen.n_valid}"
     return (
-        f"estimated {metric} on new photos: [bold]{score_text(metric, found.estimate)}[/] "
-        f"({escape(chosen.interval)}); the observed {score_text(metric, chosen.score)} was chosen "
+        f"estimated {metric} on new photos: [bold]{chosen.phrase(found.estimate)}[/] "
+        f"({escape(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was chosen "
         f"from {count_text(found.candidates, 'epoch')} and is therefore optimistic"
     )
 
 
 def _leaks(chosen: Selection) -> list[str]:
     return [f"[bold red]{chosen.leak_text}[/]"] if chosen.leak_text else []
+
+
+def _these(chosen: Selection) -> str:
+    mirrored = Schedule.from_dict(chosen.schedule).stages[chosen.stage].tta
+    return (
+        f"these weights: study {escape(chosen.study)}, trial {chosen.trial} of {chosen.trials}, "
+        f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
+        + (", judged with mirror images" if mirrored else "")
+    )
+
+
+def _new_run(chosen: Selection) -> str:
+    what = "a new run of this schedule"
+    if chosen.schedule_spread is None:
+        return f"{what}: not known from one seed; `encore repeat {chosen.trial}` tells"
+    each = ", ".join(map(chosen.text, chosen.seed_scores.values()))
+    return (
+        f"{what}: {chosen.phrase(chosen.schedule_mean)} ± {chosen.text(chosen.schedule_spread)} "
+        f"(mean and sd over {len(chosen.seed_scores)} seeds: {each})"
+    )
 
 
 def _gain(chosen: Selection) -> list[str]:
@@ -138,7 +187,7 @@ def _gain(chosen: Selection) -> list[str]:
     what = f"the probe at {probe.image_size} px, before any tuning"
     if probe.trial == chosen.trial:
         return [f"this is {what}: the search has found nothing better yet"]
-    made = f"{count_text(probe.errors, 'error')}, {metric} {score_text(metric, probe.score)}"
+    made = f"{metric} {chosen.phrase(probe.score)}, {count_text(probe.errors, 'error')}"
     fewer = probe.errors - chosen.errors
     gain = f"{abs(fewer)} {'fewer' if fewer >= 0 else 'more'} with these weights"
     return [f"{what}: {made}; {gain}"]
@@ -152,21 +201,35 @@ def _passed_over(chosen: Selection) -> list[str]:
     highest = min(chosen.runners_up, key=lambda other: sign * other.score)
     if sign * highest.score >= sign * chosen.score:
         return []
-    score = score_text(chosen.metric, highest.score)
+    score = chosen.phrase(highest.score)
     return [f"trial {highest.trial} scored {score}, but less is expected of it (--by max takes it)"]
 
 
-def _seeds(chosen: Selection) -> str:
-    mean = score_text(chosen.metric, chosen.schedule_mean)
-    if chosen.schedule_spread is None:
-        return "one seed only: how much of this is luck, `search --repeats 3` tells"
-    spread = score_text(chosen.metric, chosen.schedule_spread)
-    each = ", ".join(score_text(chosen.metric, score) for score in chosen.seed_scores.values())
-    return f"mean over {len(chosen.seed_scores)} seeds {mean}, spread {spread} ({each})"
+def _confused(chosen: Selection) -> list[str]:
+    """Name the most frequent confusions."""
+    pairs = Counter((mistake.label, mistake.predicted) for mistake in chosen.mistakes)
+    most = sorted(pairs.items(), key=lambda pair: -pair[1])[:CONFUSIONS_SHOWN]
+    if not most:
+        return []
+    texts = (f"{escape(label)} as {escape(named)} ({n})" for (label, named), n in most)
+    return [f"most frequent mistakes: {', '.join(texts)}"]
+
+
+def _ties(chosen: Selection, *, details: bool) -> list[str]:
+    """Say how many schedules are tied, and where the rest is."""
+    tied = sum(line.tied for line in chosen.schedules)
+    lines: list[str] = []
+    if tied > 1:
+        least = cheapest(chosen.schedules)
+        text = f"{tied} of {len(chosen.schedules)} schedules are tied within noise; the cheapest"
+        lines.append(f"{text} as good: trial {least.trial}, {time_text(least.seconds)}")
+    if not details:
+        lines.append("[dim]classes, mistakes, schedules, runners-up: encore best --details[/]")
+    return lines
 
 
 def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
-    lines, metric = chosen.schedules, chosen.metric
+    lines = chosen.schedules
     if not lines or not top:
         return
     by = "lower bound of the mean" if chosen.by is By.LCB else "mean over seeds"
@@ -176,7 +239,7 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
     table.add_column("schedule", overflow="fold")
     for line in lines[:top]:
         low, mean, high, best = (
-            score_text(metric, score) for score in (line.low, line.mean, line.high, line.best)
+            chosen.text(score) for score in (line.low, line.mean, line.high, line.best)
         )
         mark = "= " if line.tied and line is not lines[0] else ""
         table.add_row(
@@ -195,7 +258,7 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
         console.print(
             f"{tied} schedules are tied (=) within noise; the cheapest within a standard error of "
             f"the first is that of trial {least.trial}: "
-            f"{score_text(metric, least.mean)}, {time_text(least.seconds)}",
+            f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}",
             highlight=False,
         )
 
@@ -213,7 +276,7 @@ def _confusion(chosen: Selection) -> Table:
             for j, n in enumerate(chosen.confusion[i])
         ]
         own = chosen.per_class[i]
-        numbers = (f"{100 * value:.1f}" for value in (own.precision, own.recall, own.f1))
+        numbers = map(percent, (own.precision, own.recall, own.f1))
         table.add_row(escape(name), *counts, *numbers)
     return table
 
@@ -233,23 +296,23 @@ def _print_mistakes(console: Console, chosen: Selection) -> None:
 
 def _runners_up(chosen: Selection) -> Table:
     table = Table(title="runners-up", title_justify="left", box=None)
-    for name in ("trial", "seed", str(chosen.metric), "schedule mean"):
+    for name in ("trial", "seed", "these weights", "schedule mean"):
         table.add_column(name, justify="right")
     table.add_column("file", overflow="fold")
     for other in chosen.runners_up:
         table.add_row(
             str(other.trial),
             str(other.seed),
-            score_text(chosen.metric, other.score),
-            score_text(chosen.metric, other.schedule_mean),
+            chosen.text(other.score),
+            chosen.text(other.schedule_mean),
             escape(PurePath(other.file).name),
         )
     return table
 
 
 def _side(side: Side, photos: int) -> str:
-    accuracy, low, high = (100 * share for share in (side.accuracy, side.low, side.high))
+    accuracy, low, high = (percent(share, photos) for share in (side.accuracy, side.low, side.high))
     return (
-        f"[bold]{escape(side.name)}[/]: {side.errors} errors on {photos} validation photos, "
-        f"accuracy {accuracy:.2f} (95 % CI {low:.2f}-{high:.2f})"
+        f"[bold]{escape(side.name)}[/]: accuracy {accuracy} % (95 % CI {low}-{high}), "
+        f"{count_text(side.errors, 'error')} on {photos:,} validation photos"
     )

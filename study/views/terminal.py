@@ -4,17 +4,27 @@ import logging
 import traceback
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from study.printable import fit
+
+UNBROKEN = 100_000
+"""So wide is what no terminal shows: a record is a line, whatever its length."""
 
 
 class Terminal(Console):
     """Rich's console, for texts that may be anybody's.
 
-    Where nobody reads, the error goes on: Rich would exit with a 1 of its own.
+    Into a pipe or a file lines are never broken. Where nobody reads, the error goes on: Rich would
+    exit with a 1 of its own.
     """
+
+    @property
+    def options(self) -> ConsoleOptions:
+        """How to render; without a terminal, lines may be as long as they are."""
+        found = super().options
+        return found if self.is_terminal else found.update(width=UNBROKEN)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Make of a text, be it a line or a table's cell, what is printed."""

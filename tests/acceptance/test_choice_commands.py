@@ -229,8 +229,8 @@ def test_two_classifiers_are_compared(searched: Path, capsys: Capture) -> None:
     assert found["p_value"] == pytest.approx(binomtest(0, errors).pvalue)
     assert cli.run(["compare", "0", "answers.csv"]) == 0
     said = capsys.readouterr().out
-    assert f"trial 0: {errors} errors on 12 validation photos" in said
-    assert "answers.csv: 0 errors" in said
+    assert f"{errors} errors on 12 validation photos" in said
+    assert "answers.csv: accuracy 100.0 %" in said
     assert "named differently" in said
 
 
@@ -253,7 +253,7 @@ def test_two_classifiers_are_compared(searched: Path, capsys: Capture) -> None:
             2,
             "must be another folder",
         ),
-        (("compare", "0"), 2, "Missing argument 'second'"),
+        (("compare", "0"), 2, "compare needs SECOND: the other one"),
         (("compare", "0", "99"), 1, "99"),
         (("compare", "0", "-1"), 2, "-1"),
         (("compare", "0", "missing.csv"), 1, "missing.csv"),

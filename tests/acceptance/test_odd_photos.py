@@ -72,7 +72,7 @@ def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "left out 'bright [red]/nested/outside.png'" in done.stderr
     assert "trial 0 seed 0: 2 epochs, accuracy" in done.stderr
-    assert done.stdout.startswith("best: accuracy")
+    assert done.stdout.startswith("best: runs/")
 
     chosen = json.loads(cli("best", "--json", "--copy-to", "out").stdout)
     assert {
@@ -84,7 +84,7 @@ def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_pat
     assert sum(map(sum, chosen["confusion"])) == chosen["n_valid"]
     assert (tmp_path / chosen["copied_to"]).read_bytes() == (tmp_path / chosen["file"]).read_bytes()
 
-    assert "bright [red]" in cli("best").stdout
+    assert "bright [red]" in cli("best", "--details").stdout
     listed = json.loads(cli("ls", "--json").stdout)
     states = [trial["state"] for trial in listed["trials"]]
     assert set(states) <= {"complete", "pruned"}

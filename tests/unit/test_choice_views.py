@@ -13,11 +13,19 @@ from storage.records import Look
 from study.criterion import Criterion
 from study.selection.compare import Comparison, Difference, Side
 from study.selection.final_test import FinalTest
+from study.selection.leaks import Leaks
 from study.selection.result import Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Goal, operate
 from study.statistics.selection_bias import By, Honest
-from study.views.selection import print_best, print_comparison, print_final_test, print_summary
+from study.views.selection import (
+    print_best,
+    print_comparison,
+    print_cost,
+    print_details,
+    print_final_test,
+    print_summary,
+)
 from tests.lab import schedule, stage
 from trainers.metrics import ClassNumbers
 
@@ -94,10 +102,18 @@ def chosen(**others: Any) -> Selection:
 
 
 def printed(one: Selection, width: int = 200, top: int = 5) -> str:
-    """Print a selection."""
+    """Print a selection with its details."""
     out, text = console(width)
-    print_best(out, one, top)
+    print_best(out, one, details=True)
+    print_details(out, one, top)
     return text.getvalue()
+
+
+def told(one: Selection, width: int = 120) -> list[str]:
+    """Print a selection alone, as lines."""
+    out, text = console(width)
+    print_best(out, one)
+    return text.getvalue().splitlines()
 
 
 def test_best_is_printed_literally() -> None:
@@ -105,14 +121,17 @@ def test_best_is_printed_literally() -> None:
     said = printed(chosen())
     assert f"passed over {HOSTILE}" in said
     assert f"runs/{HOSTILE}.safetensors" in said.splitlines()
-    assert f"study {HOSTILE}, best of 9 trials: trial 4, seed 3, stage 2, epoch 2" in said
-    assert "accuracy 50.00, 1 errors on 2 validation photos, loss 0.6000" in said
-    assert "estimated accuracy on new photos: 42.00 (95 % CI 30.00-61.00)" in said
+    assert f"these weights: study {HOSTILE}, trial 4 of 9, seed 3, stage 2, epoch 2" in said
+    assert "accuracy 50.0 %: 1 error on 2 validation photos, log loss 0.6000" in said
+    assert "estimated accuracy on new photos: 42.0 % (95 % CI 30.0-61.0)" in said
+    assert "the observed 50.0 % was" in said
     assert "was chosen from 77 epochs" in said
     assert f": b misclassified as {HOSTILE} (60 %)" in said
     assert said.count(" misclassified as ") == 10
     assert "and 13 more" in said
-    assert "mean over 2 seeds 50.00, spread 10.00 (50.00, 60.00)" in said
+    assert (
+        "a new run of this schedule: 50.0 % ± 10.0 (mean and sd over 2 seeds: 50.0, 60.0)" in said
+    )
     assert "[red]w [bold].safetensors" in said
     assert said.count(HOSTILE) >= 16
 
@@ -120,18 +139,17 @@ def test_best_is_printed_literally() -> None:
 def test_schedules_are_listed_with_what_is_as_good() -> None:
     """Ranked, each with its interval; the tied ones marked, and the cheapest of them named."""
     rows = [row.split() for row in printed(chosen()).splitlines()]
-    assert ["4", "2", "55.00", "41.00", "-", "69.00", "60.00", "1.5", "min"] in [
-        r[:9] for r in rows
-    ]
-    assert ["6", "2", "=", "54.00", "41.00", "-", "69.00"] in [row[:7] for row in rows]
-    assert ["8", "2", "20.00"] in [row[:3] for row in rows]
+    assert ["4", "2", "55.0", "41.0", "-", "69.0", "60.0", "1.5", "min"] in [r[:9] for r in rows]
+    assert ["6", "2", "=", "54.0", "41.0", "-", "69.0"] in [row[:7] for row in rows]
+    assert ["8", "2", "20.0"] in [row[:3] for row in rows]
     said = printed(chosen())
     assert "2 schedules are tied (=) within noise; the cheapest within a standard error" in said
-    assert "is that of trial 6: 54.00, 30.0 s" in " ".join(said.split())
+    assert "is that of trial 6: 54.0 %, 30.0 s" in " ".join(said.split())
     assert "schedules, by mean over seeds" in said
     assert "by lower bound of the mean" in printed(chosen(by=By.LCB))
-    assert "20.00" not in printed(chosen(), top=2)
-    assert "schedules" not in printed(chosen(), top=0)
+    assert "20.0" not in printed(chosen(), top=2)
+    assert "schedules, by" not in printed(chosen(), top=0)
+    assert "2 of 3 schedules are tied within noise; the cheapest as good: trial 6, 30.0 s" in said
     alone = chosen(schedules=(ranked(4),))
     assert "tied" not in printed(alone)
 
@@ -140,7 +158,7 @@ def test_best_of_one_seed_says_what_would_tell_more() -> None:
     """No spread is invented where there is one seed, and no expectation from two photos."""
     one = chosen(schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=(), honest=None)
     said = printed(one)
-    assert "one seed only" in said
+    assert "a new run of this schedule: not known from one seed; `encore repeat 4` tells" in said
     assert "runners-up" not in said
     assert "too few photos to estimate anything of new ones: 2" in said
 
@@ -151,26 +169,62 @@ def test_the_rule_is_printed_where_prices_were_set() -> None:
     labels = rng.integers(0, 2, 40)
     goal = Goal(((0.0, 5.0), (1.0, 0.0)))
     rule = operate(labels, rng.dirichlet([1, 1], 40), goal)
-    said = printed(chosen(goal=goal, operation=rule, metric=Criterion.COST, score=1.25))
-    assert "cost 1.2500, 1 errors" in said
-    assert f"name {HOSTILE} from" in said
+    priced = chosen(goal=goal, operation=rule, metric=Criterion.COST, score=1.25)
+    assert "cost 1.2500: 1 error" in printed(priced)
+    out, text = console()
+    print_cost(out, priced)
+    assert f"name {HOSTILE} from" in text.getvalue()
+    assert "per photo" in text.getvalue()
     assert "per photo" not in printed(chosen())
 
 
-def test_a_summary_is_two_lines() -> None:
+def test_the_answer_is_ten_lines() -> None:
+    """What was chosen, what it is worth, what a new run would be; the rest is elsewhere."""
+    probe = ProbeFound(0, 224, 0.4, 3)
+    lines = told(chosen(classes=("a", "b"), study="s", damaged=(), probe=probe))
+    assert len(lines) <= 10
+    assert lines[0].startswith("runs/")
+    assert lines[-1].endswith("encore best --details")
+    assert "misclassified" not in "".join(lines)
+
+
+def test_leaks_stand_beside_every_score() -> None:
+    """Two photos of a hundred: how many, and the score without them."""
+    leaks = Leaks(2, False, 98, 10, 88 / 98, Honest(0.9, 0.87, 0.8, 0.93, 7, 2000))
+    says = (
+        "2 of 100 validation photos are in train, too: scores flatter; without them: accuracy "
+        "89.8 %, 10 errors on 98 photos, estimated 87.0 % on new photos (95 % CI 80.0-93.0)"
+    )
+    one = chosen(n_valid=100, leaks=leaks)
+    assert one.leak_text == says
+    for show in (print_best, print_summary, print_cost):
+        out, text = console(400)
+        show(out, one)
+        assert says in text.getvalue()
+    assert "too few are left" in str(chosen(leaks=replace(leaks, score=None)).leak_text)
+
+
+def test_one_photo_of_many_is_two_decimals() -> None:
+    """Of 1,000 photos one is 0.1 %; of 1,001 it is less, and shows in the second decimal."""
+    assert "accuracy 96.2 %" in printed(chosen(score=0.96249, n_valid=1000))
+    assert "accuracy 96.25 %" in printed(chosen(score=0.9625, n_valid=1001))
+
+
+def test_a_summary_is_three_lines() -> None:
     """What was found, and what to expect; the file's name literally."""
     out, text = console()
     print_summary(out, chosen())
-    first, second = text.getvalue().splitlines()
-    assert first == f"best: accuracy 50.00, 1 errors on 2 photos: runs/{HOSTILE}.safetensors"
-    assert second.startswith("estimated accuracy on new photos: 42.00 (95 % CI 30.00-61.00)")
+    first, second, third = text.getvalue().splitlines()
+    assert first == f"best: runs/{HOSTILE}.safetensors"
+    assert second == "accuracy 50.0 %: 1 error on 2 validation photos, log loss 0.6000"
+    assert third.startswith("estimated accuracy on new photos: 42.0 % (95 % CI 30.0-61.0)")
 
 
 @pytest.mark.parametrize(
     ("probe", "says"),
     [
-        (ProbeFound(0, 224, 0.0, 2), "errors, accuracy 0.00; 1 fewer with these weights"),
-        (ProbeFound(0, 224, 1.0, 0), "errors, accuracy 100.00; 1 more with these weights"),
+        (ProbeFound(0, 224, 0.0, 2), "accuracy 0.0 %, 2 errors; 1 fewer with these weights"),
+        (ProbeFound(0, 224, 1.0, 0), "accuracy 100.0 %, 0 errors; 1 more with these weights"),
         (ProbeFound(4, 224, 0.5, 1), "this is the probe at 224 px, before any tuning: the search"),
     ],
 )
@@ -178,7 +232,7 @@ def test_what_was_gained_over_the_probe_is_said(probe: ProbeFound, says: str) ->
     """In `best` and at the end of a search, be it a gain, a loss, or the probe itself."""
     out, text = console()
     print_summary(out, chosen(probe=probe))
-    assert says in text.getvalue().splitlines()[2]
+    assert says in text.getvalue().splitlines()[3]
     assert says in printed(chosen(probe=probe))
 
 
@@ -196,7 +250,7 @@ def test_a_comparison_is_printed_literally() -> None:
     out, text = console()
     print_comparison(out, comparison())
     said = text.getvalue()
-    assert f"runs/{HOSTILE}: 4 errors on 309 validation photos, accuracy 98.70 (95 % CI" in said
+    assert f"runs/{HOSTILE}: accuracy 98.7 % (95 % CI 96.7-99.5), 4 errors on 309" in said
     assert (
         "both right on 287 photos, neither on 0; only the first on 18, only the second on" in said
     )
@@ -233,12 +287,13 @@ def looked(*files: str, cost: float | None = None) -> str:
 def test_a_second_look_at_the_test_photos_is_told() -> None:
     """The first is not; how many there were, and at how many files, from then on."""
     first = looked("a")
-    assert first.startswith("test photos: accuracy 90.00 (95 % CI")
+    assert first.splitlines()[1].startswith("test photos: accuracy 90.0 % (95 % CI 74.4-96.5)")
     assert "), 3 errors on 30" in first
     assert "look" not in first
+    assert "validation had them at accuracy 50.0 %, estimated 42.0 % on new photos" in first
     assert "look 3 at these photos, at 2 weights files" in looked("a", "b", "a")
     assert "cost" not in first
-    assert "cost 0.2500 per photo, by the rule above" in looked("a", cost=0.25)
+    assert "cost 0.2500 per photo, by the rule of --cost" in looked("a", cost=0.25)
 
 
 @pytest.mark.parametrize("width", [40, 60])
@@ -254,7 +309,8 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
         said = printed(one, width)
         assert said.count("misclassified as") == 10
         long = [line for line in said.splitlines() if len(line) > width]
-        assert all("misclassified as" in line or line.startswith("runs/") for line in long)
+        paths = ("runs/", "passed over")
+        assert all("misclassified as" in line or line.startswith(paths) for line in long)
     out, text = console(width)
     print_comparison(out, comparison())
     long = [line for line in text.getvalue().splitlines() if len(line) > width]
@@ -266,7 +322,7 @@ def test_a_missing_interval_is_said_in_one_sentence() -> None:
     """Instead of limits: the class with too few photos, how many, and how many are needed."""
     said = printed(chosen(honest=Honest(0.5, 0.42, None, None, 77, 2000, few=1)))
     assert (
-        "estimated accuracy on new photos: 42.00 (too few photos of class b for an interval: 1, at "
+        "estimated accuracy on new photos: 42.0 % (too few photos of class b for an interval: 1, "
         in said
     )
     assert "at least 2 are needed)" in said

@@ -442,6 +442,6 @@ def test_what_is_printed_is_literal(low: float, luck: bool) -> None:
     )
     print_ensemble(Console(file=text, width=200, emoji=False), found)
     assert text.getvalue().count(HOSTILE) == 3
-    assert "ensemble 90.00, best file 87.50; gain +2.50" in text.getvalue()
-    assert f"interval {'-' if luck else '+'}1.00 to +6.00" in text.getvalue()
+    assert "ensemble 90.0 %, best file 87.5 %; gain +2.5" in text.getvalue()
+    assert f"(95 % CI {'-' if luck else '+'}1.0 to +6.0)" in text.getvalue()
     assert ("may be luck" in text.getvalue()) is luck

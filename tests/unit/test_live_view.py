@@ -91,8 +91,8 @@ def test_a_probe_is_the_number_to_beat_as_soon_as_it_is_there() -> None:
             view(EpochFinished(number, 2, epoch(), SPENT))
     lines = text.getvalue().splitlines()
     assert lines[-2:] == [
-        "probe at 160 px: 1 error of 2 (50.00 %): the number to beat",
-        "probe at 224 px: 1 error of 2 (50.00 %)",
+        "probe at 160 px: 1 error of 2 (50.0 %): the number to beat",
+        "probe at 224 px: 1 error of 2 (50.0 %)",
     ]
 
 
@@ -109,7 +109,7 @@ def test_without_a_terminal_each_trial_is_one_line() -> None:
     lines = text.getvalue().splitlines()
     assert len(lines) == 2 + 3
     assert lines[2] == (
-        "trial 4 seed 3: 2 epochs, accuracy 98.76, 12.3 s, 64>96 px, epochs 1, lr 0.001, bs 8, "
+        "trial 4 seed 3: 2 epochs, accuracy 98.8, 12.3 s, 64>96 px, epochs 1, lr 0.001, bs 8, "
         "random crop, dropout 0.25/0.5>0, saved as acc_4.safetensors"
     )
     assert "\x1b" not in text.getvalue()
@@ -125,7 +125,7 @@ def test_failed_and_pruned_trials_say_so_in_one_line() -> None:
     lines = text.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[2] == f"trial 4 seed 3: failed, bug: A: {HOSTILE}"
-    assert lines[3].startswith("trial 4 seed 3: pruned, 1 epochs, accuracy 98.76, 12.3 s, 64>96")
+    assert lines[3].startswith("trial 4 seed 3: pruned, 1 epochs, accuracy 98.8, 12.3 s, 64>96")
     assert lines[3].endswith(", saved as w.safetensors")
 
 
@@ -210,7 +210,7 @@ def test_device_time_that_is_the_budget_is_the_bar_and_stands_in_each_line() -> 
     assert "1, 1.5 min of 20.0 min best -" in said
     assert "1, 25.0 min of 20.0 min best -" in said
     assert "saved as w.safetensors (2 trials, 25.0 min of 20.0 min)" in said
-    assert "2, 25.0 min of 20.0 min best 98.76" in said
+    assert "2, 25.0 min of 20.0 min best 98.8" in said
 
 
 def test_device_time_beside_a_number_of_trials_is_a_note_of_their_bar() -> None:

@@ -68,7 +68,7 @@ def test_no_two_files_of_a_study_share_a_name(tmp_path: Path) -> None:
 
 def test_a_score_is_read_in_per_cent_but_a_loss_as_it_is() -> None:
     """And what is not there is a dash."""
-    assert score_text(Metric.ACCURACY, 0.98765) == "98.77"
+    assert score_text(Metric.ACCURACY, 0.98765) == "98.8"
     assert score_text(Metric.LOG_LOSS, 0.98765) == "0.9877"
     assert score_text(Metric.F1, None) == "-"
 

@@ -42,6 +42,6 @@ def test_a_probe_has_neither_epochs_nor_a_learning_rate() -> None:
     out = io.StringIO()
     print_tree(Console(file=out, width=120), shown)
     assert out.getvalue().splitlines()[1:] == [
-        "└── probe 32 px  50.00  1.0 s  trial 0",
-        "    └── 32 px  1 ep  lr 0.001  random crop  50.00  1.0 s  trial 0",
+        "└── probe 32 px  50.0  1.0 s  trial 0",
+        "    └── 32 px  1 ep  lr 0.001  random crop  50.0  1.0 s  trial 0",
     ]
