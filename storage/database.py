@@ -310,4 +310,4 @@ def _tell_full(context: ExceptionContext) -> None:
 
 
 def _nothing_there(url: URL) -> StudyNotFound:
-    return StudyNotFound(f"there are no studies in {shown(url)}; run `search` first")
+    return StudyNotFound(f"there are no studies in {shown(url)}; run a search first")

@@ -62,7 +62,7 @@ class Reader(Scores):
             place = f"there is no study {name!r} in {shown(self._engine.url)}"
             others = ", ".join(study.name for study in self.studies()[:10])
             raise StudyNotFound(
-                f"{place}; " + (f"there are {others}" if others else "run `search` first")
+                f"{place}; " + (f"there are {others}" if others else "run a search first")
             )
         return rows.study(found)
 

@@ -1,4 +1,4 @@
-"""Who searches, for weights files to tell: the command line, and the commit of the source."""
+"""The command line that was typed, the one to type next, and the commit of the source."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1]
 """Encore's own folder: a git checkout's, or that of installed packages."""
 
 FROM_PYTHON = "search(...)"
-"""The command of whoever searches from Python: a program of their own, or none at all."""
+"""The command of a search that is started from Python, by the user's own program or a notebook."""
 
 _SOURCES = ("cli.py", "study", "storage", "trainers")
 _PROGRAMS = ("cli.py", "encore", "encore.exe")
@@ -23,8 +23,18 @@ _PATIENCE = 5.0
 """Seconds that git gets; a file system that hangs must not keep a search from beginning."""
 
 
+def hint(*words: object) -> str:
+    """Return a command of ours to type next, `encore show 3`, quoted so that it can be pasted.
+
+    Where a checkout's `cli.py` is being run, the command is run in the same way.
+    """
+    ran = sys.argv[0] if sys.argv else ""
+    program = [Path(sys.orig_argv[0]).name, ran] if Path(ran).name == "cli.py" else ["encore"]
+    return typed([*program, *map(str, words)])
+
+
 def searched_by() -> dict[str, str]:
-    """Say who searches: the command line, and the commit of Encore's source if it has one."""
+    """Return the command line of a search, and the commit of Encore's source if it has one."""
     found = commit(SOURCE)
     return {"command": command_line(sys.argv, sys.orig_argv)} | ({"commit": found} if found else {})
 

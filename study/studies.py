@@ -15,6 +15,7 @@ from study.config.schema import Strategy, StudyConfig
 from study.config.space import SPACE_VERSION, describe_space, space_changes, space_of
 from study.config.validation import section_in
 from study.errors import ConfigError
+from study.invocation import hint
 from trainers.data.manifest import Manifest
 
 
@@ -109,7 +110,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
         return store.study(name)
     studies = store.studies()
     if not studies:
-        raise StudyNotFound("the database holds no study yet; run `search` first")
+        raise StudyNotFound(f"the database holds no study yet; run `{hint('search')}` first")
     return studies[0]
 
 
@@ -126,5 +127,6 @@ def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
     except LookupError:
         count = len(store.trials(study.id))
         raise LookupError(
-            f"study {study.name!r} has no trial {number}; its {count} trials are in `ls`"
+            f"study {study.name!r} has no trial {number}; its {count} trials are listed "
+            f"by `{hint('ls', '--study', study.name)}`"
         ) from None

@@ -37,7 +37,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
         metadata = file.metadata() or {}
         if CARD not in metadata:
             raise NotOurWeights(
-                f"{str(path)!r} holds no Encore metadata; give a file that `best` names"
+                f"{str(path)!r} holds no Encore metadata; give one that Encore has written"
             )
         card = WeightsCard.from_json(metadata[CARD])
         return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118

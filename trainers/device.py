@@ -101,7 +101,7 @@ def check_device(name: str, precision: str = "auto") -> None:
     if int(index or 0) >= there:
         raise ValueError(
             f"device {name!r} is not here: torch sees {there or 'none'} of its kind; "
-            "check --devices, and `doctor`"
+            "check --devices, and what the command doctor says"
         )
     wanted = Precision(precision)
     if wanted is not Precision.AUTO:

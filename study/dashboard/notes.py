@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from storage.records import Trial
 from study.formatting import schedule_text, score_text, time_text
+from study.invocation import hint
 from trainers.metrics import Metric, confusion_matrix
 
 CLASSES = 10
@@ -51,7 +52,7 @@ def note_on(
         parts.append(f"{wrong} errors on {len(predicted.labels)} validation photos")
         parts.append(_confusion(predicted))
     parts.append(f"[The weights]({weights})" if weights else "Its weights are not kept.")
-    parts.append(f"`python cli.py show {trial.number} --study {study}`")
+    parts.append(f"`{hint('show', trial.number, '--study', study)}`")
     return "\n\n".join(part for part in parts if part)
 
 

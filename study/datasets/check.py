@@ -1,6 +1,5 @@
 """Use case `check-data`: what is wrong with photos, before anything is trained on them."""
 
-import shlex
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from study.datasets.freeze import keep_check
 from study.datasets.gate import look_over
 from study.errors import ConfigError
 from study.events import Listener, telling
+from study.invocation import hint
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection
 from trainers.data.manifest import LeftOut, Manifest, build_manifest
@@ -78,10 +78,10 @@ def check_data(
     if write_csv is not None:
         better, removed = amend(manifest, found, remove)
         write_list(better, write_csv)
-        words = ["search", "--data", str(write_csv)]
+        words = ["search", "--data", write_csv]
         if manifest.root != write_csv.parent.resolve():
-            words += ["--data-root", str(manifest.root)]
-        command = f"python cli.py {shlex.join(words)}"
+            words += ["--data-root", manifest.root]
+        command = hint(*words)
         amended = Amended(str(write_csv), len(better.photos), removed, command)
     _keep(storage, found)
     return Checked(data, manifest, found, manifest.left_out, amended)

@@ -13,6 +13,7 @@ from study.config.schema import StudyConfig
 from study.datasets.download import local_data
 from study.datasets.gate import look_over, refuse_leaks, summary
 from study.events import Listener, Notice, telling
+from study.invocation import hint
 from study.studies import manifest_of
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.digits import digits_folder
@@ -114,7 +115,8 @@ def _looked_over(
     if not config.data.allow_leaks:
         refuse_leaks(found)
     if said := summary(found):
-        listener(Notice(f"the data: {said}; `check-data {config.data.source}` shows them"))
+        command = hint("check-data", config.data.source)
+        listener(Notice(f"the data: {said}; `{command}` shows them"))
     return Frozen(manifest, found)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from study.events import Listener, Working
 from study.formatting import count_text
+from study.invocation import hint
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
 from trainers.data.inspect.inspection import inspect_data, moved
@@ -38,8 +39,8 @@ def refuse_leaks(found: Inspection) -> None:
         return
     raise DatasetError(
         f"{leaked(found)}, such as {shown(found.leaks[0])}, so that scores would flatter; see them "
-        "with `check-data`, leave them out with `check-data --write-csv FILE`, split anew with "
-        "--regroup, or search nevertheless with --allow-leaks"
+        f"with `{hint('check-data')} PHOTOS`, leave them out with its --write-csv FILE, split anew "
+        "with --regroup, or search nevertheless with --allow-leaks"
     )
 
 

@@ -22,6 +22,7 @@ from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.formatting import count_text, score_text
 from study.history.cleanup import decoded, fetched
+from study.invocation import hint
 from study.searching.ownership import searcher
 from study.studies import manifest_of, stored_config
 from trainers.allowance import usable_cpus, usable_memory
@@ -36,7 +37,7 @@ COLLAPSE = 0.10
 DAMAGE = (DatabaseUnusable, LookupError, ValueError, zlib.error)
 """What comes of rows that the database, or we, cannot read."""
 
-DAMAGED = "restore the database from a copy; `best` passes over predictions that are damaged"
+DAMAGED = "restore the database from a copy; damaged predictions are passed over meanwhile"
 
 
 class Level(StrEnum):
@@ -103,7 +104,7 @@ def _cache(url: str) -> Iterator[Finding]:
     ):
         size = f"{_count(len(kept), thing)}, {sum(each.size for each in kept) / 1e9:.2f} GB"
         if kept:
-            found = f"{size} in {place} (`gc --cache --delete` clears)"
+            found = f"{size} in {place} (`{hint('gc', '--cache', '--delete')}` clears)"
             yield Finding(what, Level.GOOD, found)
     broken = [file.path for file in files if file.trouble]
     if broken:
@@ -111,7 +112,7 @@ def _cache(url: str) -> Iterator[Finding]:
             "decoded photos",
             Level.NOTICE,
             f"{_count(len(broken), 'file')} not whole: {_some(broken)}",
-            "harmless; `search` decodes them again",
+            "harmless; the next search decodes them again",
         )
 
 
@@ -119,7 +120,7 @@ def _database(url: str) -> Iterator[Finding]:
     try:
         store = Store(open_database(url, create=False))
     except StudyNotFound as error:
-        yield Finding("database", Level.NOTICE, str(error), "`search` makes it")
+        yield Finding("database", Level.NOTICE, str(error), f"`{hint('search')}` makes it")
         return
     except (DatabaseUnusable, DatabaseTooNew) as error:
         yield Finding("database", Level.BAD, str(error), "see the message")
@@ -172,8 +173,9 @@ def _predictions(store: Store, study: StudyRecord, url: str) -> Iterator[Finding
         f"study {study.name}: predictions",
         Level.GOOD,
         f"{size / 1e9:.2f} GB of {_count(len(kept), 'epoch')}, {short:,} of them shortened; beyond "
-        f"{limit.human_readable(decimal=True)} (keep.max_predictions) `search` and `gc --delete` "
-        "keep of the weakest epochs the answer and two probabilities per photo",
+        f"{limit.human_readable(decimal=True)} (keep.max_predictions) a search and "
+        f"`{hint('gc', '--delete')}` keep of the weakest epochs the answer and two probabilities "
+        "per photo",
     )
     try:
         labels = manifest_of(store, study).labels(Split.VALID)
@@ -199,7 +201,7 @@ def _files(
             f"study {study.name}: files",
             Level.BAD,
             f"{_count(len(broken), 'weights file')} missing or changed: {_some(broken)}",
-            "restore them; `best` passes them over, and `search` trains again what it needs",
+            "restore them; they are passed over meanwhile, and a search trains again what it needs",
         )
     yield from _strays(store, study, vault)
 
@@ -218,8 +220,7 @@ def _photos(store: Store, study: StudyRecord) -> Iterator[Finding]:
             f"study {study.name}: photos",
             Level.BAD,
             f"the folder {root} is not there",
-            "put it back, or run `search` with --data where the same photos lie now: the study "
-            "then knows",
+            "put it back, or search with --data where the same photos lie now",
         )
 
 
@@ -237,7 +238,7 @@ def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
             f"study {study.name}: unfinished",
             Level.NOTICE,
             f"{_count(len(running), 'trial')} left off in the middle",
-            "run the same `search` command again: it goes on from there",
+            "run the same search command again: it goes on from there",
         )
 
 
@@ -248,8 +249,9 @@ def _strays(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]
             f"study {study.name}: strays",
             Level.NOTICE,
             f"{_count(len(strays), 'file')} in its folder that no row points to: {_some(strays)}",
-            "they may be your own or another database's, so `search` leaves them alone; "
-            f"`gc --strays --study {study.name}` lists them, with --delete it deletes them",
+            "they may be your own or another database's, so a search leaves them alone; "
+            f"`{hint('gc', '--strays', '--study', study.name)}` lists them, with --delete it "
+            "deletes them",
         )
 
 
@@ -275,7 +277,8 @@ def _collapsed(store: Store, study: StudyRecord) -> Iterator[Finding]:
                     Level.NOTICE,
                     f"trial {run.trial_number}, stage {position + 1} ({size} px) reached {found}, "
                     f"its siblings {score_text(study.metric, usual)}",
-                    f"look at `show {run.trial_number}`: most often its learning rate is too high",
+                    f"look at `{hint('show', run.trial_number, '--study', study.name)}`: most "
+                    "often its learning rate is too high",
                 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from storage.paths import open_vault
 from storage.records import Checkpoint, Deletion, Kind, StageRun, StudyRecord, Trial, stage_run_key
 from storage.store import Store
+from study.invocation import hint
 from study.studies import find_study, find_trial
 from trainers.schedule import Schedule
 
@@ -98,8 +99,8 @@ def find(target: str, study: str | None, store: Store, storage: str) -> Found:
         return _with_file(known, file)
     if not file.exists():
         raise LookupError(
-            f"{target!r} is neither a trial's number nor a file; `ls` lists the trials, and "
-            "`show` the files of one"
+            f"{target!r} is neither a trial's number nor a file; `{hint('ls')}` lists the "
+            f"trials, and `{hint('show')} TRIAL` the files of one"
         )
     card = read_card_of(file)
     return Found(_of_card(store, studies, card), file, digest_of(file), card)

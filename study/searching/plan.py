@@ -207,8 +207,8 @@ def _measure(
     """Return how many slots there are, and what an epoch of each kind takes in one of them."""
     if works and config.trainer is not None:
         raise ConfigError(
-            "plan cannot time a trainer of your own; run `search --trials 1` with it first, "
-            "then its epochs are known"
+            "plan cannot time a trainer of your own; search one trial with it first "
+            "(--trials 1), then its epochs are known"
         )
     few = replace(manifest, photos=tuple(p for split in Split for p in _spread(manifest, split)))
     with TemporaryDirectory() as folder:

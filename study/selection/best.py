@@ -189,7 +189,7 @@ class Selector:
             damaged[kept.path if kept else f"trial {ranked.of.trial.number}"] = None
         if not damaged:
             raise NothingToSelect(
-                f"no trial of study {self._study.name!r} has finished yet; let `search` run on"
+                f"no trial of study {self._study.name!r} has finished yet; let the search run on"
             )
         raise NothingToSelect(
             f"study {self._study.name!r} has no whole weights file left: {len(damaged)} are "

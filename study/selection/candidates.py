@@ -99,9 +99,9 @@ def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
     if failures and len(failures) == len(trials):
         return (
             f"every trial of study {study!r} has failed, the last with {failures[-1]}; mend the "
-            "cause and run `search` with more --trials"
+            "cause and search with more --trials"
         )
-    return f"no trial of study {study!r} has finished yet; let `search` run on"
+    return f"no trial of study {study!r} has finished yet; let the search run on"
 
 
 def scorer_of(

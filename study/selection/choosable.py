@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from storage.records import Checkpoint, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.errors import NothingToSelect
+from study.invocation import hint
 from study.statistics.scoring import Candidates, Inside, Scorer, criterion_of
 from trainers.data.manifest import Manifest, Split
 
@@ -152,7 +153,8 @@ def _reader(
         if found is None:
             raise NothingToSelect(
                 f"the probabilities of all classes are needed, but of {len(labels)} photos "
-                f"study {study.name!r} keeps two each, to save room; `best` alone can choose"
+                f"study {study.name!r} keeps two each, to save room; "
+                f"`{hint('best')}` alone can choose"
             )
         # An own trainer may have yielded what is no number.
         return np.nan_to_num(found).astype(np.float16)

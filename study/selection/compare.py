@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from storage.store import open_store
 from study.config.schema import StudyConfig
+from study.invocation import hint
 from study.provenance.lookup import Origin, find, of_trial
 from study.selection.predictions_csv import read_answers
 from study.statistics.intervals import wilson
@@ -75,7 +76,7 @@ def compare(
             if origin is None:
                 raise LookupError(
                     f"study {record.name!r} did not make {target!r}; give a trial's number, a file "
-                    "that `best` or `show` names, or a CSV of answers"
+                    f"that `{hint('show')} TRIAL` names, or a CSV of answers"
                 )
             return store.predictions(origin.run.id, origin.epoch, labels).predicted
 

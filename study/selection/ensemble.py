@@ -85,7 +85,7 @@ def ensemble(
         if len(kept) < 2:
             raise NothingToSelect(
                 f"an ensemble needs at least 2 weights files, study {record.name!r} has "
-                f"{len(kept)}; let `search` run on, or raise --keep"
+                f"{len(kept)}; let the search run on, or raise --keep"
             )
         could = choosable(store, record, manifest_of(store, record), kept)
         return _result(vault, record, kept, damaged, could, size)

@@ -135,7 +135,7 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
     elif checked.leaks:
         refused = (
             "a search on these data is refused: leave photos out with --write-csv FILE, split "
-            "anew with --regroup, or give `search` --allow-leaks"
+            "anew with --regroup, or search with --allow-leaks"
         )
         yield refused
     elif not (found.pairs or found.flaws or found.doubts):

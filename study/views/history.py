@@ -105,7 +105,7 @@ def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: 
         text = f"{file.size / 1e6:10.1f} MB  {file.path}"
         console.print(escape(text), soft_wrap=True, highlight=False)
         if file.trouble:
-            text = f"   -> not whole: {escape(file.trouble)}; `search` decodes again"
+            text = f"   -> not whole: {escape(file.trouble)}; the next search decodes again"
             console.print(text, soft_wrap=True, highlight=False)
     size = f"{sum(file.size for file in files) / 1e6:.1f} MB of cached photos"
     if not files:

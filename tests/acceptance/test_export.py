@@ -327,7 +327,7 @@ MISTAKES = [
     (("--weights", "mine.safetensors", "--to", "used"), 1, "did not make; give --to"),
     (("--weights", "mine.safetensors", "--to", "like-ours"), 1, "did not make; give --to"),
     (("--weights", "mine.safetensors", "--to", "foreign.safetensors"), 1, "is a file"),
-    ((), 1, "run `search` first"),
+    ((), 1, "run a search first"),
     (("--study", "x"), 1, "search"),
 ]
 

@@ -32,7 +32,7 @@ class TestStoreContract:
 
     def test_unknown_study_names_the_place_and_the_others(self, store: Store) -> None:
         """The error says where it looked and what is there, or what to do first."""
-        with pytest.raises(StudyNotFound, match=r"no study 'x' in .+; run `search` first"):
+        with pytest.raises(StudyNotFound, match=r"no study 'x' in .+; run a search first"):
             store.study("x")
         for name in ("a", "b"):
             store.create_study(name, Metric.F1, "m", {}, {})

@@ -73,7 +73,9 @@ def test_show_takes_failed_and_unfinished_trials(make_lab: MakeLab, photos: Mani
 
 def test_a_trial_that_is_not_there_is_told(finished: Lab) -> None:
     """With the study, and how to find the others."""
-    with pytest.raises(LookupError, match=r"^study 'lab' has no trial 8; its 8 trials are in `ls`"):
+    with pytest.raises(
+        LookupError, match=r"^study 'lab' has no trial 8; its 8 trials are listed by"
+    ):
         show_trial(8, storage=finished.url)
     with pytest.raises(LookupError, match="has no trial -1"):
         show_trial(-1, storage=finished.url)

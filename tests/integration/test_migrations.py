@@ -250,7 +250,7 @@ def test_nothing_is_created_where_one_only_looks(tmp_path: Path) -> None:
     empty.touch()
     optuna.storages.RDBStorage(f"sqlite:///{theirs}").engine.dispose()
     for path in (missing, empty, theirs):
-        with pytest.raises(StudyNotFound, match=r"no studies in .+; run `search` first"):
+        with pytest.raises(StudyNotFound, match=r"no studies in .+; run a search first"):
             open_database(f"sqlite:///{path}", create=False)
     assert not missing.parent.exists()
     assert empty.stat().st_size == 0 or not any(n.startswith("encore_") for n in tables(empty))

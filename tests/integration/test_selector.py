@@ -227,7 +227,7 @@ def test_the_study_used_last_is_chosen_unless_another_is_named(finished: Lab) ->
 def test_a_database_without_a_study_is_told(tmp_path: Path) -> None:
     """Neither an empty database nor none at all is an error of ours."""
     url = f"sqlite:///{tmp_path / 'encore.db'}"
-    with pytest.raises(StudyNotFound, match="run `search` first"):
+    with pytest.raises(StudyNotFound, match="run a search first"):
         best(storage=url)
     open_database(url).dispose()
     with pytest.raises(StudyNotFound, match="holds no study yet"):

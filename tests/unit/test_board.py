@@ -43,7 +43,7 @@ def test_a_note_tells_the_story(finished: Lab) -> None:
     assert "2 errors on 8 validation photos" in note
     assert "| a | 3 | 1 |\n| b | 1 | 3 |" in note
     assert "[The weights](/artifacts/1/2/3)" in note
-    assert note.endswith(f"`python cli.py show {trial.number} --study lab`")
+    assert note.endswith(f"`encore show {trial.number} --study lab`")
 
 
 def test_names_are_only_text(finished: Lab) -> None:

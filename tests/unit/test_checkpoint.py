@@ -147,7 +147,7 @@ def test_files_that_are_no_weights_are_refused(saved: Path, tmp_path: Path) -> N
             read_weights(bad)
     assert not trap.exists()
     put_card(path, None)
-    with pytest.raises(NotOurWeights, match="holds no Encore metadata; give a file that `best`"):
+    with pytest.raises(NotOurWeights, match="holds no Encore metadata; give one that Encore"):
         read_weights(path)
     with pytest.raises(NotOurWeights):
         read_card(path)

@@ -2,11 +2,12 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from study.invocation import command_line, commit, commit_of, searched_by
+from study.invocation import command_line, commit, commit_of, hint, searched_by
 from study.provenance.drift import Drift, differing
 
 OID = "# branch.oid 56f3d37d\n# branch.head main\n"
@@ -39,6 +40,15 @@ def test_a_command_is_what_a_shell_would_take() -> None:
     assert command_line(words, ["python", *words]) == "python cli.py search --data 'my photos'"
     installed = ["/venv/bin/encore", "search"]
     assert command_line(installed, ["/venv/bin/python", *installed]).endswith("bin/encore search")
+
+
+def test_a_hint_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is `encore`, or the checkout's script as it is being run; odd words are quoted."""
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/encore", "search"])
+    assert hint("show", 3, "--study", "my 'own'") == """encore show 3 --study 'my '"'"'own'"'"''"""
+    monkeypatch.setattr(sys, "argv", ["../my code/cli.py", "search"])
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "../my code/cli.py", "search"])
+    assert hint("best") == "python3 '../my code/cli.py' best"
 
 
 @pytest.mark.parametrize("glue", [" ", "="])

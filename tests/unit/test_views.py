@@ -192,7 +192,7 @@ def test_decoded_photos_are_listed_with_what_they_take(width: int) -> None:
     listed = [
         f"      12.3 MB  {whole.path}",
         f"       0.2 MB  {broken.path}",
-        f"   -> not whole: photo 0 {HOSTILE}; `search` decodes again",
+        f"   -> not whole: photo 0 {HOSTILE}; the next search decodes again",
     ]
     assert printed(whole, broken) == [
         *listed, "12.5 MB of cached photos; --delete deletes them"
