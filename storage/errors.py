@@ -6,6 +6,14 @@ from trainers.errors import EncoreError
 class StudyNotFound(EncoreError):
     """There is no study of that name, or no database to look in."""
 
+    exit_code = 5
+
+
+class NoSuchStudy(StudyNotFound):
+    """There are studies, but none of that name."""
+
+    exit_code = 2
+
 
 class StudyInUse(EncoreError):
     """Another process owns the study, or took it over."""

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from storage import rows
 from storage.database import clock, reading, shown
-from storage.errors import StudyNotFound
+from storage.errors import NoSuchStudy, StudyNotFound
 from storage.rankings import Scores
 from storage.records import (
     Checkpoint,
@@ -61,9 +61,9 @@ class Reader(Scores):
         if found is None:
             place = f"there is no study {name!r} in {shown(self._engine.url)}"
             others = ", ".join(study.name for study in self.studies()[:10])
-            raise StudyNotFound(
-                f"{place}; " + (f"there are {others}" if others else "run a search first")
-            )
+            if others:
+                raise NoSuchStudy(f"{place}; there are {others}")
+            raise StudyNotFound(f"{place}; run a search first")
         return rows.study(found)
 
     def studies(self) -> list[StudyRecord]:

@@ -9,6 +9,12 @@ class ConfigError(EncoreError, ValueError):
     exit_code = 2
 
 
+class NotInStudy(EncoreError, LookupError):
+    """What was named, a trial or a file, is none of the study's."""
+
+    exit_code = 2
+
+
 class TooManyFailures(EncoreError):
     """As many trials in a row failed as the budget allows."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from storage.errors import StudyNotFound, StudyTooOld
+from storage.errors import NoSuchStudy, StudyNotFound, StudyTooOld
 from storage.records import ManifestRecord, StudyRecord, Trial
 from storage.redaction import redact, redact_word
 from storage.store import Store
@@ -14,7 +14,7 @@ from study.config.loading import load_config
 from study.config.schema import Strategy, StudyConfig
 from study.config.space import SPACE_VERSION, describe_space, space_changes, space_of
 from study.config.validation import section_in
-from study.errors import ConfigError
+from study.errors import ConfigError, NotInStudy
 from study.invocation import hint
 from trainers.data.manifest import Manifest
 
@@ -105,13 +105,20 @@ def _of_today(stored: Mapping[str, Any], section: type[BaseModel]) -> dict[str, 
 
 
 def find_study(store: Store, name: str | None) -> StudyRecord:
-    """Return a study by name, or the one used last."""
-    if name is not None:
+    """Return a study by its name or the path of its data, or the one used last."""
+    if name is None:
+        studies = store.studies()
+        if not studies:
+            raise StudyNotFound(f"the database holds no study yet; run `{hint('search')}` first")
+        return studies[0]
+    try:
         return store.study(name)
-    studies = store.studies()
-    if not studies:
-        raise StudyNotFound(f"the database holds no study yet; run `{hint('search')}` first")
-    return studies[0]
+    except NoSuchStudy:
+        for study in store.studies():  # the one used last first
+            source = study.config.get("data", {}).get("source")
+            if source and Path(source).resolve() == Path(name).resolve():
+                return study
+        raise
 
 
 def manifest_of(store: Store, study: StudyRecord) -> Manifest:
@@ -126,7 +133,7 @@ def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
         return store.trial(study.id, number)
     except LookupError:
         count = len(store.trials(study.id))
-        raise LookupError(
+        raise NotInStudy(
             f"study {study.name!r} has no trial {number}; its {count} trials are listed "
             f"by `{hint('ls', '--study', study.name)}`"
         ) from None

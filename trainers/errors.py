@@ -7,8 +7,10 @@
     ├── UnreadablePhoto        a file is no photo that can be used
     ├── ExportRefused          a network cannot be written so that it answers as before
     ├── DatasetError           4: the data cannot be used as they are
+    │   └── NoSuchData         2: there is nothing at the path that was given
     ├── storage.errors
-    │   ├── StudyNotFound      no study of that name, or no database yet
+    │   ├── StudyNotFound      5: no study of that name, or no database yet
+    │   │   └── NoSuchStudy    2: there are studies, but none of that name
     │   ├── StudyInUse         another process is searching the study
     │   ├── StudyTooOld        an earlier Encore began the study: it can be read, not gone on with
     │   ├── DatabaseUnusable   the URL, the file or the server cannot be used
@@ -19,6 +21,7 @@
     │   └── RemoteUnusable     the URL of a vault or of data cannot be used
     └── study.errors
         ├── ConfigError        2: a setting that cannot be
+        ├── NotInStudy         2: what was named, a trial or a file, is none of the study's
         ├── TooManyFailures    3: as many trials in a row failed as the budget allows
         ├── NothingToSelect    5: no trial has left weights to choose from
         └── UnrelatedWeights   trials without a common beginning: their mean is no network
@@ -59,3 +62,9 @@ class DatasetError(EncoreError):
     """The data cannot be used as they are; the text is one sentence with the way out."""
 
     exit_code = 4
+
+
+class NoSuchData(DatasetError):
+    """There is nothing at the path that was given."""
+
+    exit_code = 2

@@ -18,6 +18,8 @@ def exit_code(error: Exception) -> int | None:
         return error.exit_code
     if isinstance(error, click.ClickException):
         return MISUSE
+    if isinstance(error, FileNotFoundError | NotADirectoryError):  # of what was typed
+        return MISUSE
     return FAILED if isinstance(error, LookupError | OSError) else None
 
 

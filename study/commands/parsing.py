@@ -11,6 +11,7 @@ import click
 
 from study.config.flags import Group, Setting, settings_in
 from study.config.schema import StudyConfig
+from study.invocation import hint
 
 _CHOSEN = "a search chooses it, stage by stage; to bound it, give [space] {} in study.toml"
 _SLOTS = "give --devices cpu:2, a worker for each slot, or --workers-per-device 2"
@@ -118,7 +119,7 @@ class Command(click.Command):
         if self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
-                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+                    formatter.write(f"{'':>{formatter.current_indent}}{_typed(example)}\n")
 
     def _as_option(self, word: str) -> str:
         found = re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", word)
@@ -146,7 +147,7 @@ class Commands(click.Group):
                 "encore best",
                 "encore predict photo.jpg",
             ):
-                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+                formatter.write(f"{'':>{formatter.current_indent}}{_typed(example)}\n")
         super().format_epilog(ctx, formatter)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -158,11 +159,10 @@ class Commands(click.Group):
         found = super().get_command(ctx, cmd_name)
         if found is not None or cmd_name.startswith("-"):
             return found
-        near = difflib.get_close_matches(cmd_name, self.commands, n=1)
-        hint = f"did you mean `encore {near[0]}`?" if near else "`encore --help` lists them"
-        raise click.UsageError(
-            f"there is no command {cmd_name!r}; {OTHER_COMMANDS.get(cmd_name, hint)}", ctx
-        )
+        likely = difflib.get_close_matches(cmd_name, self.commands, n=1)
+        near = f"did you mean `encore {likely[0]}`?" if likely else "`encore --help` lists them"
+        meant = _typed(OTHER_COMMANDS.get(cmd_name, near))
+        raise click.UsageError(f"there is no command {cmd_name!r}; {meant}", ctx)
 
 
 class OneOf(click.Choice[Any]):
@@ -272,9 +272,14 @@ def _reason(kind: object, message: str) -> str:
 
 def _for(about: str | None) -> str:
     """Return what a parameter is for, as the end of a sentence."""
-    return f": {about[0].lower()}{about[1:].rstrip('.')}" if about else ""
+    return _typed(f": {about[0].lower()}{about[1:].rstrip('.')}") if about else ""
 
 
 def _example(context: click.Context | None) -> str:
     examples = getattr(context.command, "examples", ()) if context else ()
-    return f"; for example: {examples[0]}" if examples else ""
+    return f"; for example: {_typed(examples[0])}" if examples else ""
+
+
+def _typed(text: str) -> str:
+    """Return a text whose commands begin as ours do here, be it in a checkout."""
+    return text.replace("encore ", f"{hint()} ")

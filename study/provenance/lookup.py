@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from storage.paths import open_vault
 from storage.records import Checkpoint, Deletion, Kind, StageRun, StudyRecord, Trial, stage_run_key
 from storage.store import Store
+from study.errors import NotInStudy
 from study.invocation import hint
 from study.studies import find_study, find_trial
 from trainers.schedule import Schedule
@@ -91,14 +92,14 @@ def find(target: str, study: str | None, store: Store, storage: str) -> Found:
         record = find_study(store, study)
         origin = of_trial(store, record, int(target))
         return _with_file(origin, _file_of(origin, storage))
-    file, studies = Path(target), [store.study(study)] if study else store.studies()
+    file, studies = Path(target), [find_study(store, study)] if study else store.studies()
     if file.is_dir():
-        raise LookupError(f"{target!r} is a folder; give a trial's number or a weights file")
+        raise NotInStudy(f"{target!r} is a folder; give a trial's number or a weights file")
     known = _of_content(store, studies, file) or _of_place(store, studies, storage, file)
     if known is not None:
         return _with_file(known, file)
     if not file.exists():
-        raise LookupError(
+        raise NotInStudy(
             f"{target!r} is neither a trial's number nor a file; `{hint('ls')}` lists the "
             f"trials, and `{hint('show')} TRIAL` the files of one"
         )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from storage.store import open_store
 from study.config.schema import StudyConfig
+from study.errors import NotInStudy
 from study.invocation import hint
 from study.provenance.lookup import Origin, find, of_trial
 from study.selection.predictions_csv import read_answers
@@ -74,7 +75,7 @@ def compare(
             else:
                 origin = find(target, record.name, store, storage).origin
             if origin is None:
-                raise LookupError(
+                raise NotInStudy(
                     f"study {record.name!r} did not make {target!r}; give a trial's number, a file "
                     f"that `{hint('show')} TRIAL` names, or a CSV of answers"
                 )

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from study.criterion import Criterion
 from study.formatting import count_text, percent, schedule_text, score_phrase, time_text
+from study.invocation import hint
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
@@ -171,7 +172,7 @@ def _these(chosen: Selection) -> str:
 def _new_run(chosen: Selection) -> str:
     what = "a new run of this schedule"
     if chosen.schedule_spread is None:
-        return f"{what}: not known from one seed; `encore repeat {chosen.trial}` tells"
+        return f"{what}: not known from one seed; `{hint('repeat', chosen.trial)}` tells"
     each = ", ".join(map(chosen.text, chosen.seed_scores.values()))
     return (
         f"{what}: {chosen.phrase(chosen.schedule_mean)} ± {chosen.text(chosen.schedule_spread)} "
@@ -224,7 +225,8 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
         text = f"{tied} of {len(chosen.schedules)} schedules are tied within noise; the cheapest"
         lines.append(f"{text} as good: trial {least.trial}, {time_text(least.seconds)}")
     if not details:
-        lines.append("[dim]classes, mistakes, schedules, runners-up: encore best --details[/]")
+        more = hint("best", "--study", chosen.study, "--details")
+        lines.append(f"[dim]classes, mistakes, schedules, runners-up: {escape(more)}[/]")
     return lines
 
 

@@ -134,7 +134,7 @@ def test_what_is_removed_is_chosen(photos: Path, run: Run, kind: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("nowhere",), 4, "nowhere"),
+        (("nowhere",), 2, "nowhere"),
         (("PHOTOS", "--write-csv", "PHOTOS/clean.csv"), 2, "outside of the data"),
         (("PHOTOS", "--html", "PHOTOS/train/page.html"), 2, "outside of the data"),
         (("PHOTOS", "--remove", "blank"), 2, "--write-csv"),

@@ -254,13 +254,13 @@ def test_two_classifiers_are_compared(searched: Path, capsys: Capture) -> None:
             "must be another folder",
         ),
         (("compare", "0"), 2, "compare needs SECOND: the other one"),
-        (("compare", "0", "99"), 1, "99"),
+        (("compare", "0", "99"), 2, "99"),
         (("compare", "0", "-1"), 2, "-1"),
-        (("compare", "0", "missing.csv"), 1, "missing.csv"),
+        (("compare", "0", "missing.csv"), 2, "missing.csv"),
         (("compare", "0", "study.toml"), 1, "'study.toml' is not a whole safetensors file"),
-        (("compare", "0", "foreign.safetensors"), 1, "did not make 'foreign.safetensors'"),
+        (("compare", "0", "foreign.safetensors"), 2, "did not make 'foreign.safetensors'"),
         (("compare", "0", "few.csv"), 2, "12 have none"),
-        (("compare", "0", "1", "--study", "none"), 1, "no study 'none'"),
+        (("compare", "0", "1", "--study", "none"), 2, "no study 'none'"),
     ],
 )
 def test_wrong_input_is_one_sentence(

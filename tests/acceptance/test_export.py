@@ -318,17 +318,17 @@ def test_onnx_that_is_not_installed_is_told(
 
 
 MISTAKES = [
-    (("--weights", "none.safetensors"), 1, "there is no weights file 'none.safetensors'"),
+    (("--weights", "none.safetensors"), 2, "there is no weights file 'none.safetensors'"),
     (("--weights", "foreign.safetensors"), 1, "foreign.safetensors"),
     (("--weights", "mine.safetensors", "--format", "tflite"), 2, "tflite"),
     (("--weights", "mine.safetensors", "--study", "x"), 2, "not both"),
-    (("--weights", "mine.safetensors", "--verify-on", "none"), 1, "none of --verify-on"),
+    (("--weights", "mine.safetensors", "--verify-on", "none"), 2, "none of --verify-on"),
     (("--weights", "mine.safetensors", "--verify-on", "empty"), 1, "holds no photos"),
     (("--weights", "mine.safetensors", "--to", "used"), 1, "did not make; give --to"),
     (("--weights", "mine.safetensors", "--to", "like-ours"), 1, "did not make; give --to"),
     (("--weights", "mine.safetensors", "--to", "foreign.safetensors"), 1, "is a file"),
-    ((), 1, "run a search first"),
-    (("--study", "x"), 1, "search"),
+    ((), 5, "run a search first"),
+    (("--study", "x"), 5, "search"),
 ]
 
 

@@ -239,13 +239,13 @@ def test_the_weights_are_those_that_best_names(
         (("photos", "--json", "--csv"), 2, "--json or --csv, not both"),
         (("photos", "--study", "x"), 2, "--weights or --study, not both"),
         (("photos", "--device", "warp"), 2, "device 'warp' cannot be used here"),
-        (("absent.jpg",), 1, "there is no file or folder 'absent.jpg'"),
-        (("photos", "absent.jpg"), 1, "there is no file or folder 'absent.jpg'"),
-        (("hollow",), 1, "'hollow' holds no photos"),
-        (("photos/*.gif",), 1, "'photos/*.gif' holds no photos, or matches none"),
-        (("photos/*.txt",), 1, "'photos/*.txt' holds no photos, or matches none"),
-        (("-",), 1, "standard input names none"),
-        (("photos", "--weights", "absent.safetensors"), 1, "no weights file 'absent.safetensors'"),
+        (("absent.jpg",), 2, "there is no file or folder 'absent.jpg'"),
+        (("photos", "absent.jpg"), 2, "there is no file or folder 'absent.jpg'"),
+        (("hollow",), 2, "'hollow' holds no photos"),
+        (("photos/*.gif",), 2, "'photos/*.gif' holds no photos, or matches none"),
+        (("photos/*.txt",), 2, "'photos/*.txt' holds no photos, or matches none"),
+        (("-",), 2, "standard input names none"),
+        (("photos", "--weights", "absent.safetensors"), 2, "no weights file 'absent.safetensors'"),
         (("photos", "--weights", "photos/note.txt"), 1, "not a whole safetensors file"),
     ],
 )
@@ -269,7 +269,7 @@ def test_wrong_input_is_one_sentence(
 
 def test_no_study_and_foreign_weights(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a study there is nothing to use; a pickle is refused, not loaded."""
-    assert cli.run(["predict", "photos"]) == 1
+    assert cli.run(["predict", "photos"]) == 5
     assert "search" in capsys.readouterr().err
     torch.save(network_of().state_dict(), "pickle.pth")
     assert cli.run(["predict", "photos", "--weights", "pickle.pth"]) == 1
@@ -280,7 +280,7 @@ def test_a_mistake_costs_no_import_of_torch() -> None:
     """A file that is not there is told without the seconds that torch takes."""
     code = (
         "import sys, cli\nassert cli.run(['predict', '--help']) == 0\n"
-        "assert cli.run(['predict', 'absent.jpg']) == 1\nassert 'torch' not in sys.modules\n"
+        "assert cli.run(['predict', 'absent.jpg']) == 2\nassert 'torch' not in sys.modules\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)

@@ -68,22 +68,22 @@ ROOT = Path(__file__).parents[2]
         (("search", "--strategy", "grid", "list.csv"), 2, "list.csv"),
         (("plan", "--trials", "0"), 2, "--trials must be at least 1"),
         (("plan", "--budget", "-1m"), 2, "--budget must be a number with"),
-        (("tree",), 1, "search"),
-        (("gc",), 1, "search"),
-        (("gc", "--delete"), 1, "search"),
-        (("repeat", "0"), 1, "search"),
+        (("tree",), 5, "search"),
+        (("gc",), 5, "search"),
+        (("gc", "--delete"), 5, "search"),
+        (("repeat", "0"), 5, "search"),
         (("repeat", "0", "--seeds", "1"), 2, "--seeds"),
-        (("search", "--data", "nowhere"), 4, "nowhere"),
+        (("search", "--data", "nowhere"), 2, "'nowhere' does not exist"),
         (("search", "--data", "empty"), 4, "empty"),
         (("search", "--data", "one"), 4, "only 'roses'"),
         (("search", "--data", "list.csv"), 4, "gone.jpg"),
         (("search", "--storage", "nonsense"), 1, "nonsense"),
-        (("best",), 1, "search"),
-        (("best", "--study", "x"), 1, "search"),
-        (("ls",), 1, "search"),
-        (("show", "3"), 1, "search"),
+        (("best",), 5, "search"),
+        (("best", "--study", "x"), 5, "search"),
+        (("ls",), 5, "search"),
+        (("show", "3"), 5, "search"),
         (("show", "three"), 2, "trial must be a whole number, got 'three'"),
-        (("dashboard",), 1, "search"),
+        (("dashboard",), 5, "search"),
         (("dashboard", "--port", "0"), 2, "port"),
         (("best", "--storage", "mysql+pymysql://me:secret@/x"), 1, "driver"),
         (("best", "--storage", "postgresql://me:secret@127.0.0.1:1/x"), 1, "127.0.0.1:1/x"),
@@ -122,7 +122,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     for debug in ([], ["--debug"]):
         command = [sys.executable, str(ROOT / "cli.py"), *debug, "best"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 1
+        assert done.returncode == 5
         assert ("Traceback" in done.stderr) is bool(debug)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,22 @@ def test_the_study_used_last_is_listed_unless_another_is_named(finished: Lab) ->
         list_trials("none", storage=finished.url)
 
 
+def test_a_study_is_found_by_the_path_of_its_data(
+    finished: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the path is written; of several studies on the data, the one used last."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(open_database(finished.url))
+    for name in ("older", "latest"):
+        config = {"data": {"source": "photos"}}
+        store.create_study(name, Metric.F1, finished.digest, config, {})
+    store.close()
+    for written in ("photos", "./photos/", str(tmp_path / "photos")):
+        assert list_trials(written, storage=finished.url).study == "latest"
+    with pytest.raises(StudyNotFound, match="no study 'elsewhere/photos'"):
+        list_trials("elsewhere/photos", storage=finished.url)
+
+
 @pytest.mark.parametrize("command", [["ls"], ["show", "2"], ["show", "3"], ["best"]])
 def test_json_is_one_document_and_nothing_else(
     finished: Lab, command: list[str], capsys: pytest.CaptureFixture[str]
@@ -105,7 +122,9 @@ def test_json_is_one_document_and_nothing_else(
     assert said.err == ""
 
 
-@pytest.mark.parametrize("command", [["ls"], ["show", "2"], ["show", "3"], ["best"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [["ls"], ["show", "2"], ["show", "3"], ["best", "--details"], ["doctor"]]
+)
 def test_every_page_can_be_printed(
     finished: Lab, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +133,6 @@ def test_every_page_can_be_printed(
     said = capsys.readouterr()
     assert said.err == ""
     assert "lab" in said.out
-    if command == ["best"]:
+    if command[0] == "best":
         assert "[bold]roses" in said.out
         assert ":fire:" in said.out

@@ -184,7 +184,7 @@ def test_the_answer_is_ten_lines() -> None:
     lines = told(chosen(classes=("a", "b"), study="s", damaged=(), probe=probe))
     assert len(lines) <= 10
     assert lines[0].startswith("runs/")
-    assert lines[-1].endswith("encore best --details")
+    assert lines[-1].endswith("encore best --study s --details")
     assert "misclassified" not in "".join(lines)
 
 

@@ -237,7 +237,7 @@ def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
     """Help and mistakes are answered without the seconds that torch and Optuna take."""
     every = ([], ["search"], ["best"], ["compare"], ["dashboard"], ["gc"], ["tree"], ["plan"])
     helps = [([*command, "--help"], 0) for command in every]
-    nothing_there = [(command, 1) for command in (["best"], ["ls"], ["show", "0"], ["gc"])]
+    nothing_there = [(command, 5) for command in (["best"], ["ls"], ["show", "0"], ["gc"])]
     mistakes = [(["search", flag, "-1"], 2) for flag in ("--trials", "--cache-limit")]
     run_commands([*helps, *nothing_there, *mistakes, (["gc", "--cache"], 0)], tmp_path)
 
@@ -309,7 +309,11 @@ def test_each_error_has_its_exit_code() -> None:
     codes = {kind.__name__: kind.exit_code for kind in every if kind.exit_code != 1}
     assert codes == {
         "ConfigError": 2,
+        "NoSuchData": 2,
+        "NoSuchStudy": 2,
+        "NotInStudy": 2,
         "TooManyFailures": 3,
         "DatasetError": 4,
         "NothingToSelect": 5,
+        "StudyNotFound": 5,
     }

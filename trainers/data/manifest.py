@@ -18,7 +18,7 @@ from trainers.data.folders import find_in_folders
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
 from trainers.data.splits import assign_splits
 from trainers.data.verify import Reading, read_all
-from trainers.errors import DatasetError
+from trainers.errors import DatasetError, NoSuchData
 
 __all__ = [
     "DatasetError",
@@ -200,8 +200,10 @@ def _find(source: Path, data_root: Path | None, listing: Callable[[int, int], No
         ) from error
     if data_root is not None:
         raise DatasetError(f"a data root goes with a .csv only, got {str(source)!r}; leave it out")
-    problem = "is neither a folder nor a .csv" if os.path.lexists(source) else "does not exist"
-    raise DatasetError(f"{str(source)!r} {problem}; give a folder of photos or a .csv of them")
+    ways = "give a folder of photos or a .csv of them"
+    if not os.path.lexists(source):
+        raise NoSuchData(f"{str(source)!r} does not exist; {ways}")
+    raise DatasetError(f"{str(source)!r} is neither a folder nor a .csv; {ways}")
 
 
 def _read(

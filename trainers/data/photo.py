@@ -1,6 +1,7 @@
 """Read one photo, whatever its format, as 8-bit RGB the right way up."""
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -243,6 +244,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, EOFError) or "truncated" in text.lower():
+    if isinstance(error, EOFError | struct.error) or "truncated" in text.lower():
         return "truncated"
     return "damaged: " + "".join(c if c.isprintable() else "?" for c in text)[:100]
