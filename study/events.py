@@ -1,6 +1,7 @@
 """What a search tells while it runs; the live view and the log lines are made of these."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from storage.records import Trial
@@ -12,7 +13,10 @@ from trainers.schedule import Schedule
 
 @dataclass(frozen=True)
 class Working:
-    """Something that takes a while before the first trial, such as "reading photos"."""
+    """Something that takes a while, such as "reading photos"; it is over when all is done.
+
+    `total` is 0 as long as it is not known how much there is to do.
+    """
 
     what: str
     done: int
@@ -30,7 +34,8 @@ class Notice:
 class SearchStarted:
     """Before the first trial: what there is and what is to come, repeats included.
 
-    `to_go` is None where not a number of trials ends the search.
+    `to_go` is None where not a number of trials ends the search; `goal` says in words what it
+    counts. Scores are of so many validation `photos`.
     """
 
     study: str
@@ -41,6 +46,8 @@ class SearchStarted:
     device_time: DeviceTime
     best_score: float | None
     left_out: tuple[LeftOut, ...]
+    goal: str = ""
+    photos: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,15 @@ class EpochProgress:
 class EpochFinished:
     """An epoch of a trial is recorded; `step` counts through the trial's stages from 1.
 
-    `device_time` is what the study has taken with it.
+    `device_time` is what the study has taken with it, `seconds_left` how long the search is
+    expected to go on, None where nothing bounds it.
     """
 
     number: int
     step: int
     metrics: EpochMetrics
     device_time: DeviceTime
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,10 @@ class Outlook:
 class TrialFinished:
     """A trial has ended; `file` is its best weights, absent if it failed or was pruned.
 
-    `outlook` is what is expected now, under a strategy that expects anything.
+    `outlook` is what is expected now, under a strategy that expects anything. `repeats` is the
+    first trial of the same schedule, if it is not this one; `shared` are how many of its first
+    stages another trial had trained for it, and that trial's number. `resumed` says that an earlier
+    run of the search had begun it.
     """
 
     trial: Trial
@@ -110,6 +122,10 @@ class TrialFinished:
     file: str | None
     to_go: int | None
     outlook: Outlook | None = None
+    repeats: int | None = None
+    shared: tuple[int, int] | None = None
+    resumed: bool = False
+    seconds_left: float | None = None
 
 
 Progress = (
@@ -121,6 +137,16 @@ Listener = Callable[[Progress], None]
 def telling(listener: Listener, what: str) -> Callable[[int, int], None]:
     """Return what tells a listener how far some work is."""
     return lambda done, total: listener(Working(what, done, total))
+
+
+@contextmanager
+def working(listener: Listener, what: str) -> Iterator[None]:
+    """Tell a listener that some work is being done, of which nothing can be counted."""
+    listener(Working(what, 0, 0))
+    try:
+        yield
+    finally:
+        listener(Working(what, 1, 1))
 
 
 def noticing(listener: Listener) -> Callable[[str], None]:

@@ -51,10 +51,12 @@ def score_in_name(metric: Metric | Criterion, score: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Return a span of time as people say it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    """Return a span of time as people say it: "54 s", "3.2 min"."""
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        span = seconds / size
+        if unit == "h" or round(span) < 60:
+            break
+    return f"{span:.1f} {unit}" if span < 9.95 else f"{span:.0f} {unit}"
 
 
 def weights_name(

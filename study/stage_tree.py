@@ -114,6 +114,16 @@ class StageTree:
             last, position = node, position + 1
         return last
 
+    def shared_with(self, trial: int) -> tuple[int, int] | None:
+        """Return how many of a trial's first stages another one had entered before it, and which.
+
+        None where it was the first of all.
+        """
+        count, first = 0, trial
+        while (node := self._at.get((trial, count))) is not None and node.trials[0] != trial:
+            count, first = count + 1, node.trials[0]
+        return (count, first) if count else None
+
     def find(self, key: str) -> Node | None:
         """Return the stage run of that key, if a trial has entered it."""
         return self._nodes.get(key)

@@ -19,7 +19,14 @@ from storage.vault import Vault
 from study.budget import DeviceTime, device_time
 from study.config.schema import StudyConfig
 from study.engines.base import BatchesDone, Engine, EpochEnded, Event, StageEnded, StageFailed
-from study.events import EpochFinished, EpochProgress, Listener, StageStarted, TrialFinished
+from study.events import (
+    EpochFinished,
+    EpochProgress,
+    Listener,
+    StageStarted,
+    TrialFinished,
+    working,
+)
 from study.searching.checkpoints import WeightsFiles
 from study.searching.failures import Failures
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
@@ -27,6 +34,7 @@ from study.searching.race_scores import Outcomes
 from study.searching.retention import Kept, discard, shorten, spare, too_many
 from study.searching.running_trial import Course
 from study.searching.suggest import params_of
+from study.searching.time_left import TimeLeft
 from study.stage_tree import StageTree, grow
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, EpochNumbers
@@ -73,6 +81,7 @@ class Coordinator:
         self.engine = engine
         self.listener = listener
         self.stop = stop
+        self.time_left: TimeLeft | None = None  # estimates it, where it is to be told
         self.tree = StageTree()
         self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
@@ -91,7 +100,7 @@ class Coordinator:
         keys = keys_of(self.study.manifest_digest, unfinished)
         self.weights_files.take_over(self.study.id, keys)
         for trial in unfinished:
-            self._advance(Course(trial))
+            self._advance(Course(trial, resumed=True))
         self._fill()
         self.engine.watch(self._show)
         with closing(self.engine.events()) as events:
@@ -286,10 +295,20 @@ class Coordinator:
         metrics = metrics.calibrated(self.config.metric)
         self.store.record_epoch(run.id, metrics)
         self.device_time = self._add_up()
+        if self.time_left is not None:
+            self.time_left.learn(run.key, metrics.seconds)
+        told, left = (metrics, self.device_time), self._seconds_left()
         for course in courses:
             step = course.epochs_before + metrics.epoch
-            self.listener(EpochFinished(course.trial.number, step, metrics, self.device_time))
+            self.listener(EpochFinished(course.trial.number, step, *told, left))
             self._note(course, metrics)
+
+    def _seconds_left(self) -> float | None:
+        """Estimate how long the search goes on, where that was asked for."""
+        if self.time_left is None:
+            return None
+        standing = self.standing
+        return self.time_left.seconds(standing, self.policy.to_go(standing), self.device_time)
 
     def _seconds(self, run: StageRun) -> float:
         """How long a stage run was trained so far."""
@@ -311,7 +330,10 @@ class Coordinator:
         longer = any(course.next_starts_from for course in courses)
         # Another trial may go on from here, though this one does not.
         longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
-        trained = self.weights_files.seal(run, first.trial, first.epochs_before, with_last=longer)
+        with working(self.listener, "saving weights"):
+            trained = self.weights_files.seal(
+                run, first.trial, first.epochs_before, with_last=longer
+            )
         self.tree.finish(run.key, trained)
         for course in courses:
             course.seconds += trained.seconds
@@ -338,8 +360,21 @@ class Coordinator:
         self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
         self.suggestions.tell(number, state, self._value(number))
         standing = self.standing
-        to_go, outlook = self.policy.to_go(standing), self.policy.outlook(standing)
-        self.listener(TrialFinished(trial, course.steps, file, to_go, outlook))
+        alike = (n for n, t in self._trials.items() if t.schedule_digest == trial.schedule_digest)
+        first = min(alike)
+        self.listener(
+            TrialFinished(
+                trial,
+                course.steps,
+                file,
+                self.policy.to_go(standing),
+                self.policy.outlook(standing),
+                repeats=first if first < number else None,
+                shared=self.tree.shared_with(number),
+                resumed=course.resumed,
+                seconds_left=self._seconds_left(),
+            )
+        )
         if state is not State.FAILED:
             self._failures.forget()
         if self.ended >= self._tidy_at:

@@ -8,7 +8,10 @@ from trainers.metrics import EpochNumbers
 
 @dataclass(eq=False)
 class Course:
-    """`best` is the trial's best epoch so far, in stage run `best_run`; `steps` are its epochs."""
+    """`best` is the trial's best epoch so far, in stage run `best_run`; `steps` are its epochs.
+
+    `resumed` says that an earlier run of the search had begun it.
+    """
 
     trial: Trial
     run: StageRun | None = None
@@ -17,6 +20,7 @@ class Course:
     steps: int = 0
     best: EpochNumbers | None = None
     best_run: StageRun | None = None
+    resumed: bool = False
 
     @property
     def epochs_before(self) -> int:

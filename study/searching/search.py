@@ -24,6 +24,7 @@ from study.config.schema import Strategy, StudyConfig
 from study.datasets.freeze import describe_data, keep_check, known_data, pass_gate, read_data
 from study.engines.setup import check_backbones, choose_slots, choose_weights, make_engine, recipe
 from study.events import Listener, SearchStarted, noticing, telling
+from study.formatting import count_text
 from study.invocation import searched_by
 from study.searching.coordinator import Coordinator
 from study.searching.fitting import Fit, fit, tried_first
@@ -32,6 +33,7 @@ from study.searching.ownership import Ownership
 from study.searching.policy import Policy, SearchPolicy, SeedsPolicy
 from study.searching.signals import interruption
 from study.searching.suggest import may_move_a_probe, moves_a_probe, views_of
+from study.searching.time_left import TimeLeft
 from study.studies import (
     find_study,
     find_trial,
@@ -162,10 +164,13 @@ def run_search(
                     interrupted.is_set() or ownership.lost or time.monotonic() >= deadline
                 ),
             )
+            given = decide.given if isinstance(decide, SearchPolicy) else ()
+            training = len(manifest.of_split(Split.TRAIN))
+            coordinator.time_left = TimeLeft(config, training, engine.slots, given, deadline)
             _started(store, study, config, manifest, coordinator, listener)
             # Before there is a trial, there is nothing to finish: one signal stops at once.
             made.prepare(views, telling(listener, "decoding photos"), say)
-            with interruption(interrupted):
+            with interruption(interrupted, say):
                 coordinator.run()
             if ownership.lost:
                 raise ownership.lost
@@ -233,6 +238,19 @@ def _views(policy: Policy) -> list[Stage]:
     return given + views_of(policy.config.resolved_space)
 
 
+def _goal(policy: Policy) -> str:
+    """Say which trials are counted as those to go."""
+    if isinstance(policy, SeedsPolicy):
+        return f"those there are, and so many that #{policy.of.number} has {policy.seeds} seeds"
+    if not isinstance(policy, SearchPolicy) or policy.config.budget.trials is None:
+        return ""
+    seeds = policy.config.seeds
+    races = f"{count_text(seeds.repeats, 'repeat')} each of the best {seeds.finalists}"
+    grid = policy.config.strategy is Strategy.GRID
+    trials = len(policy.given) if grid else policy.config.budget.trials
+    return f"{trials:,}" + (f", and at most {races}" if seeds.repeats else "")
+
+
 def _started(
     store: Store,
     study: StudyRecord,
@@ -252,6 +270,8 @@ def _started(
             device_time=coordinator.device_time,
             best_score=ranking[0].trial.score if ranking else None,
             left_out=manifest.left_out,
+            goal=_goal(coordinator.policy),
+            photos=len(manifest.of_split(Split.VALID)),
         )
     )
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,9 +20,18 @@ is closed, both the system and its shell tell.
 """
 
 
+FINISHING = "finishing this epoch, then stopping"
+AGAIN = "press Ctrl-C again to stop now"
+
+
 @contextmanager
-def interruption(event: threading.Event) -> Iterator[None]:
-    """Have the first of `INTERRUPTS` set `event`, the second one raise `KeyboardInterrupt`."""
+def interruption(
+    event: threading.Event, say: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
+    """Have the first of `INTERRUPTS` set `event`, the second one raise `KeyboardInterrupt`.
+
+    `say` is told of the first, by a thread of its own: a handler may come amid printing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -35,6 +44,8 @@ def interruption(event: threading.Event) -> Iterator[None]:
         if first is None:
             first = number, now
             event.set()
+            text = f"{FINISHING}; {AGAIN}" if number == signal.SIGINT else FINISHING
+            threading.Thread(target=say, args=(text,), name="interrupted", daemon=True).start()
         elif not {first[0], number} <= set(TERMINATIONS) or now - first[1] >= ECHO:
             raise KeyboardInterrupt
 

@@ -10,6 +10,9 @@ from trainers.schedule import Schedule, Train
 UNKNOWN = 1.0
 """Seconds that a stage run takes as long as nothing was measured: all are alike then."""
 
+BACKWARD = 3.0
+"""A step forward and backward costs so many times what one forward costs."""
+
 
 class StageCosts:
     """Expected seconds of stage runs; `measured` are the schedules up to them, with theirs."""
@@ -35,6 +38,17 @@ class StageCosts:
             return stage.epochs * self._epochs[work]
         price = self._prices.get(stage.train)
         return UNKNOWN if price is None else stage.epochs * price * _pixels(work)
+
+    def rough(self, prefix: Schedule) -> float:
+        """Return the same, but what was never trained by what its pixels cost in a probe.
+
+        A probe passes them forward alone.
+        """
+        train = prefix.stages[-1].train
+        probe = self._prices.get(Train.PROBE)
+        if train is Train.PROBE or train in self._prices or probe is None:
+            return self.seconds(prefix)
+        return prefix.stages[-1].epochs * BACKWARD * probe * _pixels(self._work(prefix))
 
     def _work(self, prefix: Schedule) -> Work:
         return work_of(prefix, len(prefix.stages) - 1, self._photos)

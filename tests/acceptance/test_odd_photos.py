@@ -71,7 +71,7 @@ def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_pat
     done = cli("search", "--data", "my photos", "--trials", "2", "--repeats", "1")
     assert done.returncode == 0, done.stderr
     assert "left out 'bright [red]/nested/outside.png'" in done.stderr
-    assert "trial 0 seed 0: 2 epochs, accuracy" in done.stderr
+    assert "  2 ep  seed 0" in done.stderr
     assert done.stdout.startswith("best: runs/")
 
     chosen = json.loads(cli("best", "--json", "--copy-to", "out").stdout)

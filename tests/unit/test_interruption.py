@@ -44,6 +44,27 @@ def test_the_second_signal_is_obeyed_at_once_unless_it_is_an_echo(
     assert signal.getsignal(TERM) is before
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (INT, "finishing this epoch, then stopping; press Ctrl-C again to stop now"),
+        (TERM, "finishing this epoch, then stopping"),
+    ],
+)
+def test_the_first_signal_is_answered_at_once(number: int, text: str) -> None:
+    """While the epoch goes on; what comes next is said where there are keys to press."""
+    said, heard = [], threading.Event()
+
+    def say(told: str) -> None:
+        said.append(told)
+        heard.set()
+
+    with signals.interruption(threading.Event(), say):
+        signal.raise_signal(number)
+        assert heard.wait(30)
+    assert said == [text]
+
+
 def test_a_search_in_another_thread_leaves_signals_alone() -> None:
     """Python lets the main thread alone handle them; a notebook's thread searches all the same."""
     handlers = []

@@ -36,6 +36,15 @@ def test_a_probe_is_not_priced_by_training() -> None:
     assert StageCosts(100, [(PROBE, 5.0)]).seconds(schedule(stage(64))) == UNKNOWN
 
 
+def test_roughly_a_probe_prices_training() -> None:
+    """Where nothing was trained yet; a step backward costs as much as two forward."""
+    costs = StageCosts(100, [(PROBE, 5.0)])
+    assert costs.rough(schedule(stage(64, epochs=2))) == 30.0
+    assert costs.rough(PROBE) == 5.0
+    known = StageCosts(100, [(PROBE, 5.0), (schedule(stage(64)), 20.0)])
+    assert known.rough(schedule(stage(64))) == 20.0
+
+
 def test_only_the_last_stage_is_meant() -> None:
     """What came before it was paid, or is priced for itself."""
     costs = StageCosts(100, [(schedule(stage(128), stage(64)), 2.0)])

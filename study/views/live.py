@@ -1,0 +1,44 @@
+"""Rows that fit a terminal's width: what does not fit is left away, the least important first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from study.printable import fit, visible
+
+BAR = 16
+"""A bar has so many columns."""
+
+GAP = "  "
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A part of a row. The one of least `weight` is the first to go."""
+
+    text: str
+    weight: int
+    style: str = ""
+
+
+def fitted(cells: Sequence[Cell], width: int) -> Text:
+    """Join cells to a row of at most `width` columns."""
+    kept = [Cell(visible(fit(cell.text)), cell.weight, cell.style) for cell in cells if cell.text]
+    while len(kept) > 1 and sum(cell_len(c.text) + len(GAP) for c in kept) - len(GAP) > width:
+        kept.remove(min(kept, key=lambda cell: cell.weight))
+    row = Text(GAP).join(Text(cell.text, cell.style) for cell in kept)
+    row.truncate(width, overflow="ellipsis")
+    return row
+
+
+def bar(share: float, weight: int, *, ascii_only: bool = False) -> Sequence[Cell]:
+    """Draw a share of what there is as a bar, with its per cent."""
+    share = min(max(share, 0.0), 1.0)
+    full, empty = ("#", ".") if ascii_only else ("━", "─")
+    done = int(BAR * share)
+    return [
+        Cell(full * done + empty * (BAR - done), weight, "cyan"),
+        Cell(f"{100 * share:3.0f} %", weight + 1),
+    ]

@@ -1,0 +1,121 @@
+"""How long a search still takes, by what its epochs took."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from storage.records import Role, State, Trial
+from study.budget import DeviceTime
+from study.config.loading import load_config
+from study.searching.policy import Standing
+from study.searching.time_left import TimeLeft
+from study.stage_tree import StageTree, Trained
+from tests.lab import schedule, stage
+from trainers.schedule import Schedule
+
+SPENT = DeviceTime(0.0)
+TWO = schedule(stage(64, epochs=2), stage(64, epochs=4))
+
+
+class Ran:
+    """What has been run."""
+
+    def __init__(self) -> None:
+        self.trials: list[Trial] = []
+        self.tree = StageTree()
+        self.waiting: list[int] = []
+
+    def begin(self, of: Schedule, *, state: State = State.RUNNING, trained: float = 0.0) -> str:
+        """Add a trial in its first stage, which took `trained` seconds if it is; return the key."""
+        number = len(self.trials)
+        trial = Trial(
+            id=number + 1,
+            study_id=1,
+            number=number,
+            schedule_json=of.to_json(),
+            seed=number,
+            role=Role.EXPLORE,
+            state=state,
+            started_at=datetime.now(UTC),
+        )
+        self.trials.append(trial)
+        self.tree.enter(trial, 0, f"k{number}")
+        if trained:
+            self.tree.finish(f"k{number}", Trained((0.0, 0.0), None, trained))
+        return f"k{number}"
+
+    @property
+    def standing(self) -> Standing:
+        """Return it as a policy gets it."""
+        return Standing(self.trials, self.tree, {}, self.waiting)
+
+
+def left(strategy: str = "independent", slots: int = 1, **others: Any) -> TimeLeft:
+    """Make what estimates."""
+    return TimeLeft(load_config({"strategy": strategy, "weights": "random"}), 100, slots, **others)
+
+
+def test_nothing_is_said_before_the_first_epoch() -> None:
+    """Unless a budget of time bounds the search: then it is what is left of that."""
+    ran, found = Ran(), left()
+    ran.begin(TWO)
+    assert found.seconds(ran.standing, 5, SPENT) is None
+    assert found.seconds(ran.standing, None, SPENT) is None
+    assert found.seconds(ran.standing, None, DeviceTime(40.0, 100.0)) == 60.0
+    assert left(slots=3).seconds(ran.standing, None, DeviceTime(40.0, 100.0)) == 20.0
+    bounded = left(deadline=time.monotonic() - 1).seconds(ran.standing, 5, SPENT)
+    assert bounded == 0.0
+
+
+def test_after_one_epoch_it_is_the_rest_of_the_trial_and_the_trials_to_come() -> None:
+    """Epochs at hand are those that are missing; each slot takes its part."""
+    ran, found = Ran(), left()
+    found.learn(ran.begin(TWO), 10.0)
+    assert found.seconds(ran.standing, 1, SPENT) == pytest.approx(50.0)
+    assert found.seconds(ran.standing, 3, SPENT) == pytest.approx(50.0 + 2 * 60.0)
+    ran, found = Ran(), left(slots=2)
+    found.learn(ran.begin(TWO), 10.0)
+    assert found.seconds(ran.standing, 3, SPENT) == pytest.approx(85.0)
+
+
+def test_under_the_forecast_trials_to_come_take_what_those_begun_have_taken() -> None:
+    """Most of them wait after their first stage, for good."""
+    ran, found = Ran(), left("forecast")
+    for _ in range(3):
+        ran.begin(TWO, trained=20.0)
+    ran.waiting = [0, 1, 2]
+    found.learn(ran.begin(TWO), 10.0)
+    assert found.seconds(ran.standing, 6, SPENT) == pytest.approx(10.0 + 2 * 20.0)
+
+
+def test_what_is_given_is_expected_to_be_trained() -> None:
+    """So that a first trial that is small does not say that all will be."""
+    big = schedule(stage(128, epochs=6))
+    ran, found = Ran(), left(given=[TWO, big])
+    found.learn(ran.begin(TWO), 10.0)
+    assert found.seconds(ran.standing, 2, SPENT) == pytest.approx(50.0 + (60.0 + 6 * 40.0) / 2)
+
+
+def test_a_stage_run_that_two_wait_for_is_counted_once() -> None:
+    """The trial that shares it adds only what it trains by itself."""
+    ran, found = Ran(), left()
+    key = ran.begin(TWO)
+    found.learn(key, 10.0)
+    other = ran.trials[0]
+    ran.trials.append(
+        Trial(
+            id=2,
+            study_id=1,
+            number=1,
+            schedule_json=other.schedule_json,
+            seed=0,
+            role=Role.EXPLORE,
+            started_at=other.started_at,
+        )
+    )
+    ran.tree.enter(ran.trials[1], 0, key)
+    assert ran.tree.shared_with(0) is None
+    assert ran.tree.shared_with(1) == (1, 0)
+    assert found.seconds(ran.standing, 2, SPENT) == pytest.approx(50.0 + 40.0)
