@@ -11,9 +11,10 @@ from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
+import psutil
+
 CGROUPS = Path("/sys/fs/cgroup")
 PROCESS = Path("/proc/self/cgroup")
-MACHINE = Path("/proc/meminfo")
 
 
 def usable_cpus(groups: Sequence[Path] | None = None) -> int:
@@ -24,14 +25,15 @@ def usable_cpus(groups: Sequence[Path] | None = None) -> int:
     return max(1, min([pinned, *(quota for quota in quotas if quota is not None)]))
 
 
-def usable_memory(groups: Sequence[Path] | None = None, machine: Path = MACHINE) -> int:
+def usable_memory(groups: Sequence[Path] | None = None) -> int:
     """Count the bytes that this process may still take: the machine's, within its groups' limits.
 
     Of a group, files that the system has kept in memory and can let go of count as free, as they
     do of the machine.
     """
     left = map(_left, own_groups() if groups is None else groups)
-    return max(0, min([_available(machine), *(size for size in left if size is not None)]))
+    machine = psutil.virtual_memory().available
+    return max(0, min([machine, *(size for size in left if size is not None)]))
 
 
 def own_groups(root: Path = CGROUPS, process: Path = PROCESS) -> list[Path]:
@@ -62,12 +64,6 @@ def _left(group: Path) -> int | None:
     if not (limit.isdecimal() and used.isdecimal()):
         return None
     return int(limit) - int(used) + _named(group / "memory.stat", "inactive_file")
-
-
-def _available(machine: Path) -> int:
-    if free := 1024 * _named(machine, "MemAvailable:"):
-        return free
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # not Linux
 
 
 def _named(path: Path, name: str) -> int:

@@ -34,10 +34,22 @@ class Precision(StrEnum):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an allocator has failed: torch has another error for each device."""
-    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    """Tell whether an allocator has failed: torch and each library have an error of their own."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Tell whether a GPU has failed in a way after which this process cannot use it any more.
+
+    After a kernel's fault CUDA answers everything with an error, whatever is asked of it. Some of
+    its errors leave it usable, and cannot be told from the others.
+    """
+    signs = ("cuda error", "cuda driver error", "triton error [cuda]", "hip error")
+    of_cudnn = ("cudnn_status_execution_failed", "cudnn_status_internal_error")
+    text = str(error).lower()
+    return any(sign in text for sign in signs + of_cudnn) and not is_out_of_memory(error)
 
 
 def _unheard(done: int, total: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import safetensors
 from safetensors.numpy import save_file
 
+from trainers.base import Precision
 from trainers.decision import Decision
 from trainers.errors import NotOurWeights
 from trainers.schedule import CropType, Schedule, Stage
@@ -84,6 +85,13 @@ class WeightsCard:
             Decision.from_dict(self.decision, len(self.classes))
         if not all(isinstance(value, str) for value in dict(self.made_by).values()):
             raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
+
+    @property
+    def precision(self) -> Precision:
+        """What the network computed with in validation, as far as it is known."""
+        word = self.made_by.get("device", "").rpartition(", ")[2]
+        known = word in tuple(Precision) and word != Precision.AUTO
+        return Precision(word) if known else Precision.FP32
 
     @property
     def rule(self) -> Decision:

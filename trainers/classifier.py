@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from trainers.allowance import usable_cpus
 from trainers.backbone import Network, empty_network
+from trainers.base import Precision
 from trainers.card import WeightsCard
 from trainers.checkpoint import read_weights, shapes
 from trainers.data.photo import upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
-from trainers.device import choose_device, use_no_more_than_usable_cpus
+from trainers.device import Compute, choose_device, use_no_more_than_usable_cpus
 from trainers.errors import NotOurWeights, UnreadablePhoto
 from trainers.mirrored import judging
 from trainers.schedule import CropType
@@ -38,9 +39,9 @@ class Classifier:
 
     def __init__(self, network: Network, card: WeightsCard, device: torch.device) -> None:
         self.card = card
+        self._compute = Compute(device, _precision_at(card, device))
         self.classes = card.classes
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._device = device
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
     def predict(
@@ -80,6 +81,32 @@ class Classifier:
                 yield from self._finish(batch, model)
                 batch = following
 
+    @property
+    def precision(self) -> Precision:
+        """What it computes with: on a CUDA device, the same as in validation."""
+        return self._compute.precision
+
+    def rounding(self, photos: Iterable[Photo], batch_size: int = 64) -> float:
+        """Return by how much probabilities of photos differ, at most, from those of validation.
+
+        0.0 where the precision is the same. Elsewhere that of validation is imitated, whose sums
+        are added up in another order: it is an estimate. What cannot be read is passed over.
+        """
+        if self.precision is self.card.precision:
+            return 0.0
+        # TF32 keeps as many digits as float16, and only a GPU has it.
+        halved = Precision.FP16 if self.card.precision is Precision.TF32 else self.card.precision
+        own, imitated = self._compute, Compute(self._compute.device, halved)
+        rows: list[list[Row]] = []
+        some = list(photos)
+        try:
+            for self._compute in (own, imitated):
+                answers = self.stream(some, batch_size)
+                rows.append([row for _, row in answers if isinstance(row, np.ndarray)])
+        finally:
+            self._compute = own
+        return float(np.abs(np.array(rows[0]) - np.array(rows[1])).max(initial=0.0))
+
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> list[str | None]:
         """Name each photo's class by the rule of the weights, from what `predict` gives.
 
@@ -112,9 +139,11 @@ class Classifier:
 
     @torch.inference_mode()
     def _probabilities(self, pixels: NDArray[np.uint8], model: nn.Module) -> NDArray[np.float32]:
-        squares = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
-        squares = squares.contiguous(memory_format=torch.channels_last)
-        probabilities = model(squares).softmax(1).float()
+        squares = torch.from_numpy(pixels).to(self._compute.device).permute(0, 3, 1, 2).float()
+        squares = (squares / 255).contiguous(memory_format=torch.channels_last)
+        with self._compute.rounded(), self._compute.autocast():
+            logits = model(squares)
+        probabilities = logits.float().softmax(1)
         if not probabilities.isfinite().all():
             raise NotOurWeights("these weights are damaged: they give no numbers for a photo")
         found: NDArray[np.float32] = probabilities.cpu().numpy()
@@ -135,6 +164,11 @@ def load(path: Path | str, device: str = "cpu") -> Classifier:
         raise NotOurWeights(f"{path}: metadata and tensors do not fit ({error})") from error
     use_no_more_than_usable_cpus()
     return Classifier(network, card, choose_device(device))
+
+
+def _precision_at(card: WeightsCard, device: torch.device) -> Precision:
+    """Return what to compute with: as in validation where that is a GPU's, else exactly."""
+    return card.precision if device.type == "cuda" else Precision.FP32
 
 
 def _outcome(decoded: Future[Square]) -> Square | UnreadablePhoto | OSError:

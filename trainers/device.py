@@ -4,6 +4,8 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache as remembered
 from functools import cached_property
@@ -35,6 +37,20 @@ class Compute:
         dtype = _DTYPES.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
+    @contextmanager
+    def rounded(self) -> Iterator[None]:
+        """Have float32 products rounded to TF32, or not, as in training; then as it was before."""
+        cuda = torch.backends.cuda.matmul, torch.backends.cudnn
+        switches = cuda if self.device.type == "cuda" else ()
+        before = [switch.allow_tf32 for switch in switches]
+        try:
+            for switch in switches:
+                switch.allow_tf32 = self.precision is not Precision.FP32
+            yield
+        finally:
+            for switch, was in zip(switches, before, strict=True):
+                switch.allow_tf32 = was
+
     def scaler(self) -> torch.amp.GradScaler:
         """Return what keeps small gradients of FP16 from vanishing; otherwise it does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision is Precision.FP16)
@@ -61,7 +77,8 @@ def choose_compute(
     use_no_more_than_usable_cpus()
     chosen = choose_device(device)
     exactness = _precision(Precision(precision), chosen)
-    tf32 = exactness is not Precision.FP32 and not deterministic
+    # It rounds, but always alike: asked for, it is deterministic, too.
+    tf32 = exactness is Precision.TF32 or (exactness is not Precision.FP32 and not deterministic)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
@@ -106,6 +123,18 @@ def check_device(name: str, precision: str = "auto") -> None:
     wanted = Precision(precision)
     if wanted is not Precision.AUTO:
         _precision(wanted, torch.device(kind))
+
+
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory of its own, of which torch tells how much is free."""
+    return device.type == "cuda"
+
+
+def memory_within_reach(device: torch.device) -> int | None:
+    """Count the bytes of a device that this process holds or may still take; None if unknown."""
+    if not has_own_memory(device):
+        return None
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
 
 
 def use_no_more_than_usable_cpus() -> None:

@@ -26,6 +26,7 @@ from trainers.metrics import EpochMetrics, Metric
 from trainers.mixing import Mixing
 from trainers.probe import balancing, fit_probe
 from trainers.schedule import Balance, Stage, Train
+from trainers.shortage import Shortage
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -36,7 +37,8 @@ class Finetuner:
     `metric` decides which epoch's weights are `BEST`, ties by loss. `weights_file` is what
     schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
     processes; without one they are kept in memory. A crash costs at most `checkpoint_seconds` of
-    training, or an epoch, whichever is longer. `sharers` such trainers share this machine.
+    training, or an epoch, whichever is longer. `sharers` such trainers share this machine,
+    `device_sharers` of them this one's device (by default all).
     `made_by` is who trains (a command, a commit), for the weights files to tell.
     """
 
@@ -50,6 +52,7 @@ class Finetuner:
         cache: Cache | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         sharers: int = 1,
+        device_sharers: int | None = None,
         made_by: Mapping[str, str] | None = None,
     ) -> None:
         self.manifest = manifest
@@ -59,9 +62,11 @@ class Finetuner:
         self.checkpoint_seconds = checkpoint_seconds
         self.made_by = dict(made_by or {})
         self._cache = cache
-        self._photos = Photos(manifest, cache, self.compute.device, sharers=sharers)
+        self._photos = Photos(
+            manifest, cache, self.compute.device, sharers=sharers, device_sharers=device_sharers
+        )
         self._inputs = Inputs(self._photos, self.compute)
-        self._fitting: dict[tuple[str, int], int] = {}
+        self._shortage = Shortage(self.compute.device)
 
     def prepare(self, stages: Sequence[Stage], progress: Callable[[int, int], None]) -> None:
         """Decode all photos for all these stages at once; `progress` gets (photos done, of)."""
@@ -72,6 +77,7 @@ class Finetuner:
         """Train one stage; see `Trainer.train`."""
         # Asked here: the thread that writes the files has a number of threads of its own.
         made_by = self.made_by | circumstances(self.compute)
+        self._inputs.begin()
         network = self._network(task)
         state = TrainingState(
             network,
@@ -117,23 +123,26 @@ class Finetuner:
     def _epoch_that_fits(
         self, task: StageTask, state: TrainingState, keeper: Keeper
     ) -> EpochMetrics:
-        """Train an epoch; where memory is short, train it again with the batch in smaller parts."""
+        """Train an epoch; where memory is short, train it again as `Shortage` says."""
         place = task.schedule.backbone, task.stage.image_size
         while True:
-            most = self._fitting.get(place, task.stage.batch_size)
-            micro_batch = most if most < task.stage.batch_size else None
+            way = self._shortage.way(place)
+            self._inputs.keep_on_device(kept=way.kept)
+            micro_batch = way.micro_batch(task.stage.batch_size)
             try:
                 if task.stage.train is Train.PROBE:
                     return self._probe(task, state, micro_batch)
                 return self._epoch(task, state, micro_batch)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or min(most, task.stage.batch_size) < 4:
+                if not (
+                    is_out_of_memory(error)
+                    and self._shortage.note(place, way, task.stage.batch_size)
+                ):
                     raise
             # Outside of `except`: the error's traceback would hold on to what has to go.
             keeper.restore()
             state.optimizer.zero_grad()
             torch.cuda.empty_cache()
-            self._fitting[place] = min(most, task.stage.batch_size) // 2
 
     def _epoch(
         self, task: StageTask, state: TrainingState, micro_batch: int | None
@@ -252,7 +261,7 @@ class Finetuner:
             epoch=epoch.epoch,
             metrics={name: getattr(epoch, name) for name in names},
             packages=package_versions(),
-            made_by=made_by,
+            made_by=made_by | ({"compiled": "no"} if self._inputs.not_compiled else {}),
         )
 
 

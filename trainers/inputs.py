@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainers.allowance import usable_memory
 from trainers.backbone import Network
+from trainers.compiling import Compiler
 from trainers.cut import Cut, cut_of
 from trainers.data.arrays import Array, ArrayKind, filled
 from trainers.data.augment import on_device
@@ -26,7 +27,7 @@ from trainers.data.loader import (
 )
 from trainers.data.manifest import Split
 from trainers.data.passes import Indices, draw_passes
-from trainers.device import Compute, processor
+from trainers.device import Compute, has_own_memory, processor
 from trainers.mirrored import MirroredPairs, judging
 from trainers.schedule import Augmentation, CropType, Stage, Train
 
@@ -66,6 +67,25 @@ class Inputs:
         self._memory = share if memory is None else memory
         self._kept: dict[ArrayKind, Tensor | None] = {}
         self._held: set[ArrayKind] = set()  # in memory
+        self._on_device = True
+        self._compiler = Compiler()
+
+    def begin(self) -> None:
+        """Begin a stage, whose networks are compiled anew."""
+        if self._compute.compiled:
+            self._compiler.begin()
+
+    @property
+    def not_compiled(self) -> str:
+        """Why networks of this stage are not compiled, though they should be; else ""."""
+        return self._compiler.refused
+
+    def keep_on_device(self, *, kept: bool) -> None:
+        """Say whether photos and arrays may lie on a GPU, or only in this machine's memory."""
+        self._photos.keep_on_device(kept=kept)
+        if kept != self._on_device and has_own_memory(self._photos.device):
+            self._kept.clear()
+        self._on_device = kept
 
     def training(
         self, network: Network, stage: Stage, micro_batch: int | None, **place: int
@@ -164,7 +184,7 @@ class Inputs:
         return cut.tail if cut.pooled else self._compiled(cut.tail)
 
     def _compiled(self, model: Model) -> Model:
-        return cast("Model", torch.compile(model)) if self._compute.compiled else model
+        return self._compiler.compiled(model) if self._compute.compiled else model
 
     def _read(
         self, shown: "_Shown", values: Tensor, batches: Iterable[tuple[Indices, Indices]]
@@ -203,10 +223,10 @@ class Inputs:
     def _on_gpu(self, values: Tensor) -> Tensor:
         """Put an array where it is used, if that is a GPU that has room for it."""
         device = self._photos.device
-        if device.type != "cuda":
+        if not (self._on_device and has_own_memory(device)):
             return values
         free = torch.cuda.mem_get_info(device)[0]
-        fits = values.nbytes <= MEMORY_SHARE * free / self._photos.sharers
+        fits = values.nbytes <= MEMORY_SHARE * free / self._photos.device_sharers
         return values.to(device) if fits else values
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
+from study.formatting import count_text
 from study.selection.best import best
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import is_inside
@@ -26,6 +27,9 @@ LISTED = "-"
 """The input that stands for the paths on standard input, one per line."""
 
 BATCH = 64
+
+COMPARED = 16
+"""Photos whose probabilities tell what another precision than that of validation changes."""
 
 _Outcome = tuple[str | None, float, dict[str, float]]
 """Of a photo: label, probability and probabilities, as `Prediction` has them."""
@@ -58,12 +62,15 @@ class Predictions:
     """The answer of `predict`: what it stands on, and an answer for each photo, as it comes.
 
     `rule` is what was set for these weights; None where the most probable class is named.
+    `rounding` says by how much probabilities differ from those in validation where this device
+    computes in another precision; else "".
     """
 
     weights: str
     classes: tuple[str, ...]
     rule: Decision | None
     answers: Iterator[Prediction | Unreadable]
+    rounding: str = ""
 
 
 def predict(
@@ -94,7 +101,18 @@ def predict(
         raise ConfigError(str(error)) from error
     rule = classifier.card.rule if classifier.card.decision else None
     answers = _answers(classifier, paths, augment=augment)
-    return Predictions(str(file), classifier.classes, rule, answers)
+    return Predictions(str(file), classifier.classes, rule, answers, _rounding(classifier, paths))
+
+
+def _rounding(classifier: "Classifier", paths: Sequence[Path]) -> str:
+    validated, here = classifier.card.precision, classifier.precision
+    if here is validated:
+        return ""
+    some = paths[:COMPARED]
+    return (
+        f"validated in {validated}, computed here in {here}: probabilities of the first "
+        f"{count_text(len(some), 'photo')} differ by at most {classifier.rounding(some):.4f}"
+    )
 
 
 def find_photos(inputs: Iterable[str]) -> list[Path]:

@@ -81,6 +81,7 @@ class Recipe:
             cache=Cache(cache_folder or self.cache_folder, self.manifest, limit=self.cache_limit),
             checkpoint_seconds=self.checkpoint_seconds,
             sharers=slot.sharers,
+            device_sharers=slot.device_sharers,
             made_by=self.made_by,
         )
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trainers.allowance import usable_cpus
 
@@ -14,7 +14,7 @@ class Slot:
 
     `device` is its name for torch. A process of its own gets `environment`, which lets it see
     nothing but that device, as `alone`, and computes with `threads` of the CPU. `sharers` are all
-    the slots of this machine.
+    the slots of this machine, `device_sharers` those of the same device.
     """
 
     device: str
@@ -22,6 +22,7 @@ class Slot:
     threads: int
     sharers: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    device_sharers: int = 1
 
 
 def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
@@ -32,7 +33,10 @@ def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
     names = _names(devices)
     named = [name for name in names for _ in range(per_device)]
     threads = max(1, usable_cpus() // len(named))
-    return [_slot(name, threads, len(named)) for name in named]
+    return [
+        replace(_slot(name, threads, len(named)), device_sharers=named.count(name))
+        for name in named
+    ]
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def _shares(has: Mapping[str, float], devices: int, per: int, *, on_gpus: bool) 
     environment = {"OMP_NUM_THREADS": str(threads)}
     if on_gpus:
         # Ray lets the process see its GPU alone.
-        return [Share(Slot("cuda", "cuda", threads, n, environment), gpus=1 / per)] * n
-    slot = Slot("cpu", "cpu", threads, n, environment | {"CUDA_VISIBLE_DEVICES": ""})
+        return [Share(Slot("cuda", "cuda", threads, n, environment, per), gpus=1 / per)] * n
+    slot = Slot("cpu", "cpu", threads, n, environment | {"CUDA_VISIBLE_DEVICES": ""}, n)
     return [Share(slot, cpus=min(threads, cores / n))] * n
 
 

@@ -71,6 +71,8 @@ class Tally:
         self._say(f"weights: {self._found.weights}")
         if self._found.rule is not None:
             self._say(f"their rule was applied: {rule_text(self._found.rule, self._found.classes)}")
+        if self._found.rounding:
+            self._say(self._found.rounding)
         counts = [f"{self._counts[label]} {label}" for label in self._found.classes]
         if self._counts[None]:
             counts.append(f"{self._counts[None]} {REJECTED}")

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from trainers import allowance
@@ -36,6 +38,13 @@ def groups(tmp_path: Path) -> MakeGroups:
         return own_groups(tmp_path / "cgroup", process)
 
     return make
+
+
+@pytest.fixture
+def _thousand_mega(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a machine with 1000 MiB of memory that nobody uses."""
+    free = SimpleNamespace(available=1000 * MEGA)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 
 
 @pytest.fixture
@@ -85,29 +94,30 @@ def test_a_quota_of_any_group_above_bounds_the_cpus(
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("_thousand_mega")
 def test_a_limit_of_any_group_above_bounds_the_memory(
-    tmp_path: Path, groups: MakeGroups, limits: Sequence[tuple[str, str]], free: int
+    groups: MakeGroups, limits: Sequence[tuple[str, str]], free: int
 ) -> None:
     """What is left of the tightest one, never below nothing, nor more than the machine has free."""
-    (tmp_path / "machine").write_text("MemTotal: 9999999 kB\nMemAvailable:  1024000 kB\n")
     paths = ["/".join("abcdef"[: depth + 1]) for depth in range(len(limits))]
     files = [{"memory.max": most, "memory.current": used} for most, used in limits]
     made = groups(dict(zip(paths, files, strict=True)))
-    assert usable_memory(made, tmp_path / "machine") == free * MEGA
+    assert usable_memory(made) == free * MEGA
 
 
-def test_files_kept_in_memory_count_as_free(tmp_path: Path, groups: MakeGroups) -> None:
+@pytest.mark.usefixtures("_thousand_mega")
+def test_files_kept_in_memory_count_as_free(groups: MakeGroups) -> None:
     """A group whose limit is filled by files that were read has all that room still."""
-    (tmp_path / "machine").write_text("MemAvailable: 1024000 kB\n")
     stat = f"anon 5\ninactive_file {80 * MEGA}\nactive_file 7\n"
     files = {"memory.max": f"{100 * MEGA}", "memory.current": f"{100 * MEGA}", "memory.stat": stat}
-    assert usable_memory(groups({"a": files}), tmp_path / "machine") == 80 * MEGA
+    assert usable_memory(groups({"a": files})) == 80 * MEGA
 
 
-def test_another_system_gives_all_its_memory(tmp_path: Path) -> None:
-    """Where there is no list of what is free, what the machine has is taken for it."""
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert usable_memory([], tmp_path / "missing") == pages
+@pytest.mark.usefixtures("_thousand_mega")
+def test_another_system_is_asked_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are neither cgroups nor `sysconf`, what is free counts all the same."""
+    monkeypatch.delattr(os, "sysconf")
+    assert usable_memory([]) == 1000 * MEGA
 
 
 def test_another_system_pins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +168,7 @@ def test_nothing_else_counts_cpus_or_memory() -> None:
         for path in (root / folder).rglob("*.py")
         if any(
             word in path.read_text(encoding="utf-8")
-            for word in ("cpu_count", "sched_getaffinity", "SC_PHYS_PAGES", "MemAvailable")
+            for word in ("cpu_count", "sched_getaffinity", "SC_PHYS_PAGES", "psutil")
         )
     ]
     assert asking == ["trainers/allowance.py"]

@@ -1,6 +1,7 @@
 """A weights file put to work: the same probabilities as in training, and no trust in the file."""
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from study.deployment.predict import predict
+from trainers import classifier
 from trainers.backbone import Network, build_network
 from trainers.card import WeightsCard
 from trainers.checkpoint import save_weights
@@ -142,6 +145,65 @@ def test_it_predicts_as_validation_did(crop: CropType, tmp_path: Path) -> None:
     for batch_size in (1, 3, 64):
         found = classifier.predict(paths, batch_size)
         assert found == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "device", "precision"),
+    [
+        ({"device": "NVIDIA H200, bf16"}, "cuda", "bf16"),
+        ({"device": "NVIDIA H200, MIG 1g, tf32"}, "cuda", "tf32"),
+        ({"device": "NVIDIA H200, bf16"}, "cpu", "fp32"),
+        ({"device": "cpu, fp32"}, "cuda", "fp32"),
+        ({"device": "odd, auto"}, "cuda", "fp32"),
+        ({}, "cuda", "fp32"),
+    ],
+)
+def test_a_gpu_computes_as_in_validation(
+    made_by: dict[str, str], device: str, precision: str
+) -> None:
+    """As the card says of it; without a word, and on other devices, exactly."""
+    assert classifier._precision_at(card_of(made_by=made_by), torch.device(device)) == precision
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_it_predicts_with_the_numbers_of_validation(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the device of validation, to the last bit. The CPU plays the GPU."""
+    path = save(tmp_path, made_by={"device": f"NVIDIA H200, {precision}"})
+    photos = [picture(seed=seed) for seed in range(6)]
+    exact = load(path)
+    squares = torch.stack([torch.from_numpy(np.array(exact._scale.fit(p))) for p in photos])
+    squares = squares.permute(0, 3, 1, 2).float().div_(255)
+    batches = [(squares.contiguous(memory_format=torch.channels_last), torch.zeros(6).long())]
+    compute = choose_compute("cpu", precision)
+    expected = evaluate(exact.network, batches, compute)[0].probabilities
+    choose_compute("cpu")
+    monkeypatch.setattr(classifier, "_precision_at", lambda card, _: card.precision)
+    same = load(path)
+    assert np.array_equal(same.predict(photos), expected)
+    assert same.rounding(photos) == 0.0
+    plain = exact.predict(photos)
+    assert exact.rounding(photos) == np.abs(plain - expected).max() > 0
+    assert np.array_equal(exact.predict(photos), plain)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "says"),
+    [
+        ({"device": "a, bf16"}, "in bf16, .* in fp32: .* first 1 photo differ by at most 0.0"),
+        ({"device": "a, tf32"}, "in tf32, .* in fp32: "),
+        ({}, "^$"),
+    ],
+)
+def test_predict_says_by_how_much_it_differs(
+    made_by: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    """From weights that were validated in a precision that this device has not."""
+    picture().save(tmp_path / "a.png")
+    weights = save(tmp_path, made_by=made_by)
+    found = predict([str(tmp_path / "a.png")], weights=weights, device="cpu")
+    assert re.search(says, found.rounding)
 
 
 def test_an_image_stays_as_it_was(tmp_path: Path) -> None:

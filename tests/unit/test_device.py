@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tests.tiny_training import CPU, network_of, noise, numbers, outcome, schedule, stage
 from trainers.base import Precision, StageTask
+from trainers.data.augment import on_device
 from trainers.data.manifest import Manifest
 from trainers.device import Compute, check_device, choose_compute, choose_device
 from trainers.finetuner import Finetuner
@@ -147,6 +150,48 @@ def test_what_the_user_has_set_stays() -> None:
     os.environ[WORKSPACE] = ":16:8"
     choose_compute("cpu", deterministic=True)
     assert os.environ[WORKSPACE] == ":16:8"
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounds"), [("tf32", True), ("fp32", False), ("bf16", False)]
+)
+def test_tf32_is_deterministic_and_computed_as_reported(
+    monkeypatch: pytest.MonkeyPatch, precision: str, rounds: bool
+) -> None:
+    """What was asked for by name is what is computed: rounding is always alike."""
+    monkeypatch.setattr("trainers.device.choose_device", lambda _: torch.device("cuda"))
+    compute = choose_compute("cuda", precision, deterministic=True)
+    assert compute.precision == precision
+    assert torch.backends.cuda.matmul.allow_tf32 is rounds
+    assert torch.backends.cudnn.allow_tf32 is rounds
+
+
+class Moves(TorchFunctionMode):
+    """Notes where tensors are moved to, and whether that is waited for, and moves none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[object] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # fmt: skip
+        """Take the place of what moves."""
+        if function is Tensor.pin_memory:
+            self.noted.append("pinned")
+            return args[0]
+        if function is Tensor.to:
+            self.noted.append((args[1].type, (kwargs or {}).get("non_blocking", False)))
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+def test_only_cuda_copies_behind_our_back() -> None:
+    """From pinned memory, that is: MPS would read a temporary's memory after its end."""
+    with Moves() as moves:
+        for kind in ("mps", "cuda", "cpu"):
+            on_device(torch.zeros(3), torch.device(kind))
+    assert moves.noted == [("mps", False), "pinned", ("cuda", True), ("cpu", False)]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -14,6 +14,7 @@ from trainers import cut, inputs
 from trainers.backbone import Network
 from trainers.base import LAST, StageTask
 from trainers.cut import Cut
+from trainers.data import loader
 from trainers.data.cache import Cache
 from trainers.data.loader import Photos
 from trainers.data.manifest import Manifest
@@ -303,3 +304,24 @@ def test_batches_are_the_same_wherever_rows_lie(
     for others in found[1:]:
         assert all(map(torch.equal, others, found[0]))
         assert len(others) == len(found[0])
+
+
+@pytest.mark.parametrize(
+    ("device_sharers", "kept", "where"), [(1, True, "meta"), (2, True, "cpu"), (1, False, "cpu")]
+)
+def test_arrays_lie_on_a_gpu_that_has_room_for_them(
+    photos: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    device_sharers: int,
+    kept: bool,
+    where: str,
+) -> None:
+    """In a quarter of what its own slots share, unless they are to leave. "meta" plays the GPU."""
+    values = torch.zeros(100, dtype=torch.uint8)
+    for module in (inputs, loader):
+        monkeypatch.setattr(module, "has_own_memory", lambda device: device.type == "meta")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (400, 400))
+    shared = {"sharers": 8, "device_sharers": device_sharers}
+    mine = Inputs(Photos(photos, device=torch.device("meta"), **shared), CPU)
+    mine.keep_on_device(kept=kept)
+    assert mine._on_gpu(values).device.type == where

@@ -242,6 +242,37 @@ def test_slots_share_the_cpus_wherever_photos_are_decoded(
     assert PlayedDecoders.sharers == (0 if memory else 3)
 
 
+@pytest.mark.parametrize(("device_sharers", "fits"), [(1, True), (2, False), (None, False)])
+def test_a_gpu_s_memory_is_shared_by_its_own_slots(
+    manifest: Manifest,
+    decodings: list[View],
+    monkeypatch: pytest.MonkeyPatch,
+    device_sharers: int | None,
+    fits: bool,
+) -> None:
+    """The other seven GPUs of a machine take nothing of it. The GPU is played by the CPU."""
+    free = int(n_bytes(TRAIN, LARGE) / loader.MEMORY_SHARE)
+    monkeypatch.setattr(loader, "has_own_memory", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 8 * free))
+    photos = Photos(manifest, sharers=8, device_sharers=device_sharers)
+    take(photos, TRAIN, LARGE)
+    assert decodings == [(TRAIN, LARGE)] * fits
+
+
+def test_photos_leave_a_gpu_and_come_back(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to be kept there, they come out of the cache. The GPU is played by "meta"."""
+    meta = torch.device("meta")
+    monkeypatch.setattr(loader, "has_own_memory", lambda device: device == meta)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (PLENTY, PLENTY))
+    photos = Photos(manifest, Cache(tmp_path / "cache", manifest), meta)
+    for kept, where in ((True, "meta"), (False, "cpu"), (True, "meta")):
+        photos.keep_on_device(kept=kept)
+        ((photo,),) = photos.batches(TRAIN, SMALL, [np.array([3])])
+        assert photo.device.type == where
+
+
 def test_what_never_fits_drops_nothing(manifest: Manifest, decodings: list[View]) -> None:
     """Photos that are too many for the memory leave there what others made of it."""
     photos = Photos(manifest, memory=n_bytes(VALID, SMALL))

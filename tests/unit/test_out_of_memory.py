@@ -3,6 +3,7 @@
 import errno
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from study.engines.base import FailureKind, StageFailed
 from study.engines.inline import InlineEngine
 from tests.tiny_training import CPU, noise, numbers, outcome, schedule, stage
+from trainers import inputs, shortage
 from trainers.backbone import Network
-from trainers.base import StageTask, is_out_of_memory
+from trainers.base import StageTask, is_device_lost, is_out_of_memory
 from trainers.cut import Cut
+from trainers.data import loader
+from trainers.data.cache import Cache
 from trainers.data.manifest import Manifest
 from trainers.device import Compute
 from trainers.finetuner import Finetuner
@@ -41,6 +45,7 @@ class Memory:
         self.room = room
         self.room_to_validate = room
         self.ample = 0
+        self.taken: Callable[[], int] = lambda: 0  # of the room, by something else
         self.failures: list[int] = []
         self.left_over: list[weakref.ref[Tensor]] = []
 
@@ -49,7 +54,7 @@ class Memory:
         assert [each() for each in self.left_over] == [None] * len(self.left_over)
         room = self.room if network.training else self.room_to_validate
         self.ample -= 1
-        if self.ample < 0 and len(squares) > room:
+        if self.ample < 0 and len(squares) > room - self.taken():
             self.failures.append(len(squares))
             self.left_over.append(weakref.ref(squares))
             torch.empty(TOO_MUCH)
@@ -71,6 +76,17 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     monkeypatch.setattr(Network, "features", features)
     monkeypatch.setattr(Cut, "rows", rows)
     return memory
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have the CPU play a device with memory of its own; return how much of it is within reach."""
+    reach = [100]
+    for module in (loader, inputs, shortage):
+        monkeypatch.setattr(module, "has_own_memory", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 30, 1 << 30))
+    monkeypatch.setattr(shortage, "memory_within_reach", lambda _: reach[0])
+    return reach
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +134,17 @@ def cuda() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+def of_a_library(name: str) -> None:
+    """Fail as a library of NVIDIA's does."""
+    raise RuntimeError(name)
+
+
 @pytest.mark.parametrize(
     "fail",
     [
         cuda,
+        partial(of_a_library, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+        partial(of_a_library, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         lambda: torch.empty(TOO_MUCH),
         lambda: np.empty(TOO_MUCH // 2, np.uint8),
         lambda: bytearray(1 << 62),
@@ -132,6 +155,25 @@ def test_a_failing_allocator_is_recognised(fail: Callable[[], object]) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as error:
         fail()
     assert is_out_of_memory(error.value)
+    assert not is_device_lost(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("CUDA error: unspecified launch failure\nCUDA kernel errors might be ...", True),
+        ("CUDA error: device-side assert triggered", True),
+        ("CUDA error: uncorrectable ECC error encountered", True),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", True),
+        ("Triton Error [CUDA]: an illegal memory access was encountered", True),
+        ("CUDA error: out of memory", False),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", False),
+        ("Expected all tensors to be on the same device, but found cuda:0 and cpu", False),
+    ],
+)
+def test_a_lost_device_is_recognised(text: str, lost: bool) -> None:
+    """By what CUDA says of all but a want of memory."""
+    assert is_device_lost(RuntimeError(text)) == lost
 
 
 @pytest.mark.parametrize(
@@ -229,6 +271,38 @@ def test_a_training_in_parts_resumes_to_the_last_bit(
         found = train(Finetuner(photos, compute=CPU), folder, mine)
         assert [*map(numbers, found)] == [*map(numbers, expected)]
         assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_what_is_kept_on_a_device_goes_before_batches_are_split(
+    photos: Manifest, memory: Memory, reach: list[int], tmp_path: Path
+) -> None:
+    """Without the photos that lay there the batch fits, and all numbers are as if it always had."""
+    assert reach
+    cache = Cache(tmp_path / "cache", photos)
+    trainer = Finetuner(photos, compute=CPU, cache=cache, checkpoint_seconds=0)
+    memory.room = memory.room_to_validate = 8
+    memory.taken = lambda: 4 if trainer._photos._held else 0
+    found = train(trainer, tmp_path / "a", mine_of())
+    assert memory.failures == [8]
+    assert [epoch.micro_batch for epoch in found] == [None] * 3
+    memory.taken = lambda: 0
+    expected = train(Finetuner(photos, compute=CPU), tmp_path / "b", mine_of())
+    assert [*map(numbers, found)] == [*map(numbers, expected)]
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+
+
+def test_a_shortage_that_passes_is_forgotten(
+    trainer: Finetuner, memory: Memory, reach: list[int], tmp_path: Path
+) -> None:
+    """Once another process has let go of memory, batches are whole again, and not before."""
+    memory.room_to_validate = 64
+    epochs = trainer.train(task_in(tmp_path / "a", mine_of(cycle_len=4)))
+    found = [next(epochs), next(epochs)]
+    assert memory.failures == [8, 8]  # the second without what was kept
+    memory.room, reach[0] = 8, 200
+    found += epochs
+    assert [epoch.micro_batch for epoch in found] == [4, 4, None, None]
+    assert memory.failures == [8, 8]
 
 
 def test_halves_of_halves(trainer: Finetuner, memory: Memory, tmp_path: Path) -> None:

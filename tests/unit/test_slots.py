@@ -61,6 +61,16 @@ def test_slots_share_out_the_cpu() -> None:
     assert {slot.threads for slot in slots_of("cpu:50")} == {1}
 
 
+def test_who_shares_a_device_is_counted_by_device() -> None:
+    """Eight GPUs have one worker each; all slots of a CPU share it."""
+    assert {slot.device_sharers for slot in slots_of("0,1,2,3,4,5,6,7")} == {1}
+    assert {slot.device_sharers for slot in slots_of("0,1", per_device=2)} == {2}
+    assert [slot.device_sharers for slot in slots_of("1,cpu:3")] == [1, 3, 3, 3]
+    nodes = {"a": {"CPU": 8.0, "GPU": 4.0}}
+    assert {share.slot.device_sharers for share in slots.shares_of(nodes, "cuda", 2)["a"]} == {2}
+    assert {share.slot.device_sharers for share in slots.shares_of(nodes, "cpu:2")["a"]} == {2}
+
+
 def test_a_process_sees_its_own_device_alone() -> None:
     """A numbered GPU is the only one there is, under its bare name; a CPU slot sees no GPU."""
     gpu, cpu, mps = slots_of("1,cpu,mps")

@@ -162,10 +162,14 @@ def apply_changes(
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor without waiting for what the device has still to do."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    """Move a tensor, to a CUDA device without waiting for what that has still to do.
+
+    From pinned memory alone: elsewhere the copy may be made after the tensor's memory is used
+    anew, as on MPS it silently is.
+    """
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _random(stream: int, seed: int, position: int, epoch: int, nth: int) -> np.random.Generator:

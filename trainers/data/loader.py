@@ -19,7 +19,7 @@ from trainers.data.manifest import Manifest, Split
 from trainers.data.passes import Indices, draw_passes
 from trainers.data.pixels import Pixels, in_memory
 from trainers.data.scale import Scale, training_scale, validation_scale
-from trainers.device import use_one_thread
+from trainers.device import has_own_memory, use_one_thread
 from trainers.schedule import Stage
 
 Batch = tuple[Tensor, Tensor]
@@ -39,7 +39,8 @@ class Photos:
 
     They lie in the `cache`; without one, or where it has no room, in memory; where that has no
     room either (`memory` bytes), worker processes decode them anew for each batch. On a GPU,
-    memory is the GPU's. `sharers` processes share it, and the CPUs. What comes out is the same.
+    memory is the GPU's, unless they are not to be kept there. `sharers` processes share the
+    machine, `device_sharers` of them the device (by default all). What comes out is the same.
     """
 
     def __init__(
@@ -50,14 +51,16 @@ class Photos:
         *,
         memory: int | None = None,
         sharers: int = 1,
+        device_sharers: int | None = None,
     ) -> None:
         self.manifest = manifest
         self.device = device
         self.cache = cache
         self.sharers = sharers
-        self._memory = (
-            int(MEMORY_SHARE * _memory_of(device) / sharers) if memory is None else memory
-        )
+        self.device_sharers = device_sharers or sharers
+        self._given = memory
+        self._on_device = has_own_memory(device)
+        self._memory = {self._on_device: self._share()}
         self._held: dict[View, _Held] = {}
         self._sizes: dict[View, int] = {}
         self._decoders: Decoders | None = None
@@ -82,7 +85,7 @@ class Photos:
         if view in self._held:
             return self._held[view]
         mapped = self.cache.get(*view) if self.cache else None
-        if mapped is not None and self.device.type != "cuda":
+        if mapped is not None and not self._on_device:
             return _Held(mapped)  # the system keeps in memory what it has room for
         if view not in self._sizes:
             known = mapped.values.nbytes if mapped else estimated_bytes(self.manifest, *view)
@@ -90,8 +93,25 @@ class Photos:
         if not self._make_room(self._sizes[view], in_use):
             return _Held(mapped) if mapped else None
         pixels = mapped or self._decoded(*view)
-        self._held[view] = _Held(pixels, self.device if self.device.type == "cuda" else CPU)
+        self._held[view] = _Held(pixels, self.device if self._on_device else CPU)
         return self._held[view]
+
+    def keep_on_device(self, *, kept: bool) -> None:
+        """Say whether photos may lie in a GPU's memory, or only in this machine's."""
+        kept = kept and has_own_memory(self.device)
+        if kept != self._on_device:
+            self._held.clear()
+            self._on_device = kept
+            self._memory.setdefault(kept, self._share())
+
+    def _share(self) -> int:
+        """Return how many bytes photos may take where they are kept."""
+        if self._given is not None:
+            return self._given
+        if self._on_device:
+            free = torch.cuda.mem_get_info(self.device)[0]
+            return int(MEMORY_SHARE * free / self.device_sharers)
+        return int(MEMORY_SHARE * usable_memory() / self.sharers)
 
     def _decoded(self, split: Split, scale: Scale) -> Pixels:
         photos = decoded(self.manifest, split, [scale], sharers=self.sharers)
@@ -100,11 +120,12 @@ class Photos:
     def _make_room(self, size: int, in_use: Wanted) -> bool:
         """Drop what was decoded first, but for what is in use, and say whether there is room."""
         stays = [view for view in self._held if view in in_use and self._sizes[view] >= size]
-        if self._bytes(stays) + size > self._memory:
+        memory = self._memory[self._on_device]
+        if self._bytes(stays) + size > memory:
             return False
         goes = [view for view in self._held if view not in stays]
         goes.sort(key=lambda view: view in in_use)
-        while self._bytes(self._held) + size > self._memory:
+        while self._bytes(self._held) + size > memory:
             del self._held[goes.pop(0)]
         return True
 
@@ -214,9 +235,3 @@ def _prepared(
         while (batch := following.result()) is not None:
             following = pool.submit(next, coming, None)
             yield batch
-
-
-def _memory_of(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return usable_memory()
