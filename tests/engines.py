@@ -224,6 +224,55 @@ class Watched(SyntheticTrainer):
             yield metrics
 
 
+class Poisoned(Watched):
+    """Its GPU fails in the second epoch of `a`, so often in all; then nothing works in its process.
+
+    On a real `device` a kernel is made to fail, elsewhere CUDA's error is played.
+    """
+
+    def __init__(self, times: int, device: str) -> None:
+        super().__init__()
+        self.times, self.device, self.lost = times, device, False
+
+    def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
+        """Train as long as there is a GPU."""
+        faults = task.folder.parent / "faults"
+        for metrics in super().train(task):
+            if (task.folder.name, metrics.epoch) == ("a", 2) and len(read(faults)) < self.times:
+                write(faults, read(faults) + "x")
+                self.lost = True
+            if self.lost:
+                self._fail()
+            yield metrics
+
+    def _fail(self) -> None:
+        if self.device == "cpu":
+            raise RuntimeError("CUDA error: device-side assert triggered\nSearch for ...")
+        import torch
+
+        torch.zeros(2, device=self.device)[torch.tensor([5], device=self.device)].sum().item()
+
+
+def poisoned(_slot: Slot, *, times: int = 1, device: str = "cpu") -> Trainer:
+    """Build a trainer whose GPU fails."""
+    return Poisoned(times, device)
+
+
+class Unpacked:
+    """Builds a trainer, and writes which GPUs its process sees as soon as this arrives there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        """Arrive."""
+        write(state["path"], os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+    def __call__(self, _slot: Slot) -> Trainer:
+        """Build it."""
+        return Watched()
+
+
 THREADS = "OMP_NUM_THREADS"
 
 

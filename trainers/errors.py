@@ -2,6 +2,7 @@
 
     EncoreError                exit code 1
     ├── TrainingDiverged       the loss is no longer a finite number
+    ├── DeviceLost             a GPU has failed, and its process cannot use it any more
     ├── WeightsUnavailable     the backbone's weights cannot be had
     ├── NotOurWeights          a file is no weights file of Encore's, or a broken one
     ├── UnreadablePhoto        a file is no photo that can be used
@@ -40,6 +41,17 @@ class EncoreError(Exception):
 
 class TrainingDiverged(EncoreError):
     """The loss is no longer a finite number: this trial cannot be saved, the search goes on."""
+
+
+class DeviceLost(EncoreError):
+    """A GPU has failed: whatever this process asks of it from now on fails, too."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"the GPU has failed ({reason}), and this process cannot use it any more; run the same "
+            "command again: it goes on"
+        )
 
 
 class WeightsUnavailable(EncoreError):

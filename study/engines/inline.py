@@ -20,8 +20,8 @@ from study.engines.base import (
     Watcher,
     unwatched,
 )
-from trainers.base import StageTask, Trainer, is_out_of_memory
-from trainers.errors import DatasetError, TrainingDiverged, UnreadablePhoto
+from trainers.base import StageTask, Trainer, is_device_lost, is_out_of_memory
+from trainers.errors import DatasetError, DeviceLost, TrainingDiverged, UnreadablePhoto
 from trainers.metrics import EpochMetrics
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class InlineEngine:
                 if _is_full_disk(error):  # no other trial would fare better
                     raise _full_disk() from error
                 log.debug("%s", traceback.format_exc())
+                _raise_if_lost(error)
                 text = f"{type(error).__name__}: {error}"
                 reason = " ".join(text.split()).removesuffix(":")  # torch has many lines
                 yield StageFailed(key, _kind(error), reason)
@@ -98,6 +99,7 @@ class InlineEngine:
             except Exception as error:
                 if _is_full_disk(error):
                     raise _full_disk() from error
+                _raise_if_lost(error)
                 raise
             self._epochs = None
 
@@ -118,6 +120,12 @@ class _Meter:
         self._next = now + TELL_EVERY
         whole = max(1, int(total))
         self._watcher(BatchesDone(self._key, self.epoch, min(max(0, int(done)), whole), whole))
+
+
+def _raise_if_lost(error: Exception) -> None:
+    """Raise `DeviceLost` for what no other trial would survive in this process."""
+    if is_device_lost(error):
+        raise DeviceLost(str(error).splitlines()[0]) from error
 
 
 def _full_disk() -> OSError:

@@ -20,10 +20,10 @@ from study.engines.base import (
     unwatched,
 )
 from study.engines.slots import Slot
-from study.engines.worker import Broken, Build, Order, Word, work
+from study.engines.worker import Broken, Build, Lost, Order, Word, work
 from trainers.base import StageTask
 from trainers.signals import held_back
-from trainers.spawning import without_main
+from trainers.spawning import with_environment, without_main
 
 _PATIENCE = 10.0
 """Seconds that an idle worker gets to end."""
@@ -37,6 +37,8 @@ _TRIES = 3
 
 class ProcessEngine:
     """See `Engine`. A worker that dies costs its stage run a retry, from its `last`, and no other.
+
+    So does one whose GPU has failed: it is ended, as all that it did from then on would fail, too.
 
     `build` makes the trainer in each worker. After `max_retries` deaths over one stage run, that
     has failed. A worker that dies before its trainer is made says nothing of the stage run, and
@@ -109,8 +111,8 @@ class ProcessEngine:
         if self._busy.get(key) is not worker or not worker.has_news():  # left meanwhile
             return
         match said := worker.hear():
-            case None if worker.is_ready:
-                yield from self._after_death(worker)
+            case (None | Lost()) as last if worker.is_ready:
+                yield from self._after_death(worker, last)
             case None:
                 self._start_again(worker)
             case Word():
@@ -127,8 +129,8 @@ class ProcessEngine:
                 self._release(worker)
                 yield said
 
-    def _after_death(self, worker: "_Worker") -> Generator[Event, None, None]:
-        """Queue the stage run of a dead worker again, or yield its failure."""
+    def _after_death(self, worker: "_Worker", said: Lost | None) -> Generator[Event, None, None]:
+        """Queue the stage run of a dead or useless worker again, or yield its failure."""
         key, task, how = worker.key, worker.task, worker.kill()
         self._release(worker)
         self._deaths[key] += 1
@@ -137,7 +139,7 @@ class ProcessEngine:
             return
         deaths = self._deaths.pop(key)
         times = "once," if deaths == 1 else f"{deaths} times, at last"
-        reason = f"its worker process died {times} by {how}"
+        reason = f"its worker process died {times} by {said.reason if said else how}"
         yield StageFailed(key, FailureKind.KILLED, reason)
 
     def _start_again(self, worker: "_Worker") -> None:
@@ -247,7 +249,7 @@ class _Worker:
             return None
         while isinstance(said := self.hear(), EpochEnded | BatchesDone):
             pass
-        if said is None or isinstance(said, Broken):
+        if said is None or isinstance(said, Broken | Lost):
             self.kill()
         return said.error if isinstance(said, Broken) else None
 
@@ -279,7 +281,7 @@ class _Worker:
         held, lifeline = spawn.Pipe(duplex=False)
         process = spawn.Process(target=work, args=(theirs, held), name="encore-worker")
         try:
-            with held_back(), without_main():
+            with held_back(), without_main(), with_environment(self._recipe[1].environment):
                 process.start()
                 self._process, self.connection, self._lifeline = process, connection, lifeline
                 self.is_ready, self.deadline = False, time.monotonic() + _STARTS_WITHIN

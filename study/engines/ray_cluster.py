@@ -32,9 +32,10 @@ from study.engines.remote_worker import (
     write_whole,
 )
 from study.engines.slots import Share, shares_of
-from study.engines.worker import Broken
+from study.engines.worker import Broken, Lost
 from study.formatting import count_text
 from trainers.base import BEST, LAST, StageTask
+from trainers.errors import DeviceLost
 
 _GLANCE = 1.0
 """Seconds after which the engine looks anew which nodes there are."""
@@ -206,9 +207,11 @@ class ClusterEngine:
         try:
             said = worker.hear(worker.word)
         except RayError as lost:
-            yield from self._after_death(worker, lost)
+            yield from self._after_death(worker, type(lost).__name__)
             return
         match said:
+            case Lost(reason):
+                yield from self._after_death(worker, reason)
             case Broken(error):
                 worker.kill()
                 del self._busy[key]
@@ -252,7 +255,7 @@ class ClusterEngine:
                 "install the same Encore on every node"
             )
 
-    def _after_death(self, worker: "_Worker", error: RayError) -> Generator[Event, None, None]:
+    def _after_death(self, worker: "_Worker", why: str) -> Generator[Event, None, None]:
         """Queue the stage run of a lost worker again, or yield its failure."""
         key = worker.key
         worker.kill()
@@ -264,7 +267,7 @@ class ClusterEngine:
             return
         deaths = self._deaths.pop(key)
         times = "once" if deaths == 1 else f"{deaths} times"
-        reason = f"its worker on the Ray cluster was lost {times} ({type(error).__name__})"
+        reason = f"its worker on the Ray cluster was lost {times} ({why})"
         yield StageFailed(key, FailureKind.KILLED, reason)
 
     def _abandon(self) -> None:
@@ -283,8 +286,10 @@ class ClusterEngine:
                 for spoken in filter(None, (worker.word, word)):  # an epoch may have ended
                     if isinstance(said := worker.hear(spoken), Broken):
                         raise said.error
+                    if isinstance(said, Lost):
+                        raise DeviceLost(said.reason)
                 self._idle.append(worker)
-            except RayError:  # its files are those of the last epoch that came home
+            except (RayError, DeviceLost):  # its files are those of the last epoch that came home
                 worker.kill()
             except Exception as error:  # noqa: BLE001 - raised when all have left
                 worker.kill()

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from study.engines.base import Event, Watcher, unwatched
 from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
-from study.engines.worker import Broken, Left, sendable
+from study.engines.worker import Broken, Left, Lost, sendable
 from trainers.base import BEST, LAST, StageTask, Trainer
+from trainers.errors import DeviceLost
 
 Content = NDArray[np.uint8]
 Files = Mapping[str, Content]
@@ -32,7 +33,7 @@ _START = "start.safetensors"
 class Word:
     """What a worker says, and those of its files that have changed since it last spoke."""
 
-    said: Event | Left | Broken
+    said: Event | Left | Broken | Lost
     files: Files
 
 
@@ -110,6 +111,8 @@ class AwayWorker:
     def _say(self, act: Callable[[], Event | Left]) -> Word:
         try:
             said = act()
+        except DeviceLost as error:
+            return Word(Lost(error.reason), {})
         except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
             return Word(Broken(sendable(error)), {})
         return Word(said, self._changed())

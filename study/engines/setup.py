@@ -245,10 +245,22 @@ def make_engine(
     """
     if config.engine is EngineKind.RAY:
         return _cluster(config, made, say)
-    if len(slots) > 1 or config.engine is EngineKind.PROCESSES:
+    if len(slots) > 1 or config.engine is EngineKind.PROCESSES or _on_a_gpu(config, slots[0]):
         build = partial(made.trainer, alone=True)
         return ProcessEngine(build, slots, max_retries=config.budget.max_retries)
     return InlineEngine(made.trainer(slots[0], alone=False))
+
+
+def _on_a_gpu(config: StudyConfig, slot: Slot) -> bool:
+    """Whether AUTO means a worker process for one slot, too: one that survives no GPU's failure."""
+    kind, _, _ = slot.device.partition(":")
+    if config.engine is not EngineKind.AUTO or (config.trainer or "").startswith("__main__:"):
+        return False
+    if kind == "auto":
+        import torch  # seconds to import
+
+        return torch.cuda.device_count() > 0
+    return kind == "cuda"
 
 
 def _cluster(config: StudyConfig, made: Recipe, say: Callable[[str], None]) -> Engine:

@@ -21,6 +21,7 @@ from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
 from trainers import signals
 from trainers.base import StageTask, Trainer
+from trainers.errors import DeviceLost
 
 Build = Callable[[Slot], Trainer]
 """Makes the trainer in the worker; it is sent there, so it must be picklable."""
@@ -52,6 +53,13 @@ class Broken:
     error: Exception
 
 
+@dataclass(frozen=True)
+class Lost:
+    """A worker's GPU has failed: another process may do better with the same stage run."""
+
+    reason: str
+
+
 def work(connection: "Connection[object, object]", lifeline: "Connection[object, object]") -> None:
     """Train what comes through `connection` until that says None; die when `lifeline` breaks.
 
@@ -65,6 +73,9 @@ def work(connection: "Connection[object, object]", lifeline: "Connection[object,
         while (order := connection.recv()) is not None:
             if isinstance(order, tuple):  # else it was to leave a stage run that had just ended
                 _train(connection, engine, *order)
+    except DeviceLost as error:
+        with suppress(ConnectionError):
+            connection.send(Lost(error.reason))
     except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
         with suppress(ConnectionError):  # unless that has gone
             connection.send(Broken(sendable(error)))
@@ -74,7 +85,6 @@ def _awake(connection: "Connection[object, object]") -> InlineEngine:
     connection.send(Word.AWAKE)
     recipe: Any = connection.recv()
     build, slot = recipe
-    os.environ.update(slot.environment)
     engine = InlineEngine(build(slot))
     engine.watch(partial(_tell, connection))
     connection.send(Word.READY)

@@ -23,9 +23,22 @@ from study.engines.setup import recipe
 from study.engines.slots import Slot, slots_of
 from tests import lab
 from tests.contract.conftest import told
-from tests.engines import THREADS, Watched, all_dead, lives, read, until, watched, workers, write
+from tests.engines import (
+    THREADS,
+    Unpacked,
+    Watched,
+    all_dead,
+    lives,
+    poisoned,
+    read,
+    until,
+    watched,
+    workers,
+    write,
+)
 from trainers.base import BEST, LAST, StageTask
 from trainers.data.manifest import Manifest
+from trainers.errors import DeviceLost
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
@@ -61,9 +74,16 @@ def make_engine() -> Iterator[MakeEngine]:
     """Return what makes an engine; afterwards all its processes must be gone."""
     made: list[ProcessEngine] = []
 
-    def make(slots: int = 1, build: Any = watched, retries: int = 2, **options: Any) -> Any:
+    def make(
+        slots: int = 1,
+        build: Any = watched,
+        retries: int = 2,
+        devices: str | None = None,
+        **options: Any,
+    ) -> Any:
         built = partial(build, **options) if options else build
-        made.append(ProcessEngine(built, slots_of(f"cpu:{slots}"), max_retries=retries))
+        some = slots_of(devices or f"cpu:{slots}")
+        made.append(ProcessEngine(built, some, max_retries=retries))
         return made[-1]
 
     yield make
@@ -278,6 +298,55 @@ class Unbuildable:
 
     def __init__(self, _slot: Slot, *, error: Exception) -> None:
         raise error
+
+
+def test_a_process_whose_gpu_has_failed_is_replaced(
+    make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Its stage run goes on from its `last` in another one, and the next ones do not fail."""
+    engine = make_engine(build=poisoned, times=1)
+    for key in "ab":
+        engine.submit(key, task(tmp_path, key))
+    found = list(engine.events())
+    assert told(found, "a") == [1, 1, 2, 3, 4, StageEnded]
+    assert told(found, "b") == [1, 2, 3, 4, StageEnded]
+    assert files(tmp_path / "a") == undisturbed(tmp_path, "a")
+
+
+def test_a_stage_run_whose_gpu_fails_each_time_has_failed(
+    make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """As often as it may be tried, with CUDA's own word for it; the others are trained."""
+    engine = make_engine(build=poisoned, times=9)
+    for key in "ab":
+        engine.submit(key, task(tmp_path, key))
+    found = list(engine.events())
+    (failed,) = [event for event in found if isinstance(event, StageFailed)]
+    assert (failed.key, failed.kind) == ("a", FailureKind.KILLED)
+    assert failed.reason.endswith("3 times, at last by CUDA error: device-side assert triggered")
+    assert told(found, "b") == [1, 2, 3, 4, StageEnded]
+
+
+def test_in_this_process_a_gpu_that_has_failed_ends_everything(tmp_path: Path) -> None:
+    """No other stage run would fare better; the sentence says what to do."""
+    engine = InlineEngine(poisoned(slots_of("cpu")[0]))
+    for key in "ab":
+        engine.submit(key, task(tmp_path, key))
+    with pytest.raises(DeviceLost, match=r"\(CUDA error: device-side assert triggered\).* again"):
+        list(engine.events())
+    assert not (tmp_path / "b.pid").exists()
+
+
+def test_a_process_sees_its_gpu_alone_from_its_first_import_on(
+    make_engine: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes with the trainer's class may ask for GPUs as it is imported. We see ours still."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    engine = make_engine(build=Unpacked(tmp_path / "seen"), devices="1")
+    engine.submit("a", task(tmp_path, "a", 1))
+    list(engine.events())
+    assert read(tmp_path / "seen") == "7"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"
 
 
 class Odd(Exception):

@@ -10,8 +10,9 @@ import pytest
 from study.engines.base import EpochEnded, StageEnded
 from study.engines.remote_worker import AwayWorker, read_whole, write_whole
 from study.engines.slots import Slot, check_cluster_devices, shares_of
+from study.engines.worker import Lost
 from tests import lab
-from tests.engines import Late
+from tests.engines import Late, Poisoned
 from trainers.base import BEST, LAST, StageTask, Trainer
 
 SLOT = Slot("cpu", "cpu", 1)
@@ -54,6 +55,20 @@ def test_files_come_home_when_they_have_changed(worker: AwayWorker, tmp_path: Pa
     assert isinstance(end.said, StageEnded)
     worker.vacate()
     assert list(tmp_path.glob("encore-*/worker-*")) == []
+
+
+def failing(_slot: Slot, _cache: Path) -> Trainer:
+    """Build a trainer whose GPU fails."""
+    return Poisoned(1, "cpu")
+
+
+def test_a_gpu_that_has_failed_is_told(worker: AwayWorker, tmp_path: Path) -> None:
+    """So that the coordinator ends this worker, and another goes on."""
+    worker._build = failing
+    (tmp_path / "a").mkdir()
+    task = StageTask(schedule=lab.schedule(lab.stage(epochs=3)), seed=0, folder=tmp_path / "a")
+    assert isinstance(worker.begin("a", task, None, {}).said, EpochEnded)
+    assert worker.go_on().said == Lost("CUDA error: device-side assert triggered")
 
 
 @pytest.mark.usefixtures("worker")

@@ -1,9 +1,17 @@
 """From a list of devices to slots: what each trains on, sees and may use of the CPU."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
+from study.config.schema import StudyConfig
 from study.engines import slots
+from study.engines.base import Engine
+from study.engines.inline import InlineEngine
+from study.engines.processes import ProcessEngine
+from study.engines.setup import make_engine
 from study.engines.slots import slots_of
 
 
@@ -69,6 +77,28 @@ def test_who_shares_a_device_is_counted_by_device() -> None:
     nodes = {"a": {"CPU": 8.0, "GPU": 4.0}}
     assert {share.slot.device_sharers for share in slots.shares_of(nodes, "cuda", 2)["a"]} == {2}
     assert {share.slot.device_sharers for share in slots.shares_of(nodes, "cpu:2")["a"]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "kind"),
+    [
+        ({"devices": "0"}, 1, ProcessEngine),
+        ({"devices": "auto"}, 1, ProcessEngine),
+        ({"devices": "0", "engine": "inline"}, 1, InlineEngine),
+        ({"devices": "0", "trainer": "__main__:Mine"}, 1, InlineEngine),
+        ({"devices": "auto"}, 0, InlineEngine),
+        ({"devices": "cpu"}, 1, InlineEngine),
+    ],
+    ids=str,
+)
+def test_a_gpu_is_used_by_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], gpus: int, kind: type[Engine]
+) -> None:
+    """A search outlives a GPU's failure, unless it is to train, or has to, in its own process."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    config = StudyConfig(**settings)
+    made: Any = SimpleNamespace(trainer=lambda *_, **__: None)
+    assert type(make_engine(config, made, slots_of(config.devices))) is kind
 
 
 def test_a_process_sees_its_own_device_alone() -> None:
