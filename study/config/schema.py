@@ -63,7 +63,7 @@ class Strategy(StrEnum):
 class EngineKind(StrEnum):
     """Where stage runs are trained: in this process, in one process per slot, or on a Ray cluster.
 
-    AUTO takes processes if there are several slots.
+    AUTO takes processes on a GPU, and if there are several slots.
     """
 
     AUTO = "auto"
@@ -296,7 +296,7 @@ class StudyConfig(Section):
     ] = None
     engine: Annotated[
         EngineKind,
-        Flag(Group.DEVICES, "Where stages run; auto takes processes if there are several slots."),
+        Flag(Group.DEVICES, "Where stages run; auto takes processes on a GPU, or in several slots."),
     ] = EngineKind.AUTO
     address: Annotated[
         str | None,
