@@ -34,7 +34,7 @@ class Compiler:
 
     def refuse(self, error: Exception) -> None:
         """Note why this stage goes on without, and say so."""
-        self.refused = next(iter(str(error).split("\n")), "") or type(error).__name__
+        self.refused = " ".join(str(error).split())[:300] or type(error).__name__
         log.warning(
             "a network is not compiled (%s); it passes as it is written, which is slower: see "
             "whether a compiler is missing, or leave --compile away",

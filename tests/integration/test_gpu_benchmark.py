@@ -35,7 +35,7 @@ def cases(ran: list[str], *names: str) -> Iterator[tuple[str, Callable[[], dict[
 
 
 def test_what_is_measured_is_not_measured_again(parts: ModuleType, tmp_path: Path) -> None:
-    """Not even after a kill in the middle of a line; what has failed is told and not tried again."""
+    """Not even after a kill in the middle of a line; what has failed is told, and not repeated."""
     ran: list[str] = []
     assert parts.measure(2, cases(ran, "a", "broken", "b"), parts.Results(tmp_path)) == 0
     file = tmp_path / "results.jsonl"
@@ -69,7 +69,8 @@ def test_all_of_it_on_a_cpu(tmp_path: Path) -> None:
             command, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+        lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [row["part"] for row in rows] == [1] * 8 + [2] * 3 + [3] * 2
     assert [
         row for row in rows if "failed" in row or row.get("outcome") in ("failure", "error")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,30 @@ class Tiny(nn.Module):
         return self.layer(values)  # type: ignore[no-any-return]
 
 
-@pytest.fixture
-def sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Compile without a compiler of C++; return the batch size of each graph that is compiled."""
-    from torch._dynamo import config
+class Backend:
+    """Compiles nothing, and counts what it is to compile; or `fails`."""
 
-    sizes, real = list[int](), torch.compile
+    def __init__(self) -> None:
+        self.graphs = 0
+        self.fails = False
 
-    def noting(graph: Any, inputs: list[Tensor]) -> Any:
-        if sizes == [-1]:
+    def __call__(self, graph: Any, _inputs: list[Tensor]) -> Any:
+        """Return what is to be called in the place of a graph."""
+        if self.fails:
             raise RuntimeError("no compiler is found\nsee the manual")
-        sizes.append(len(inputs[-1]))
+        self.graphs += 1
         return graph.forward
 
-    monkeypatch.setattr(
-        torch, "compile", lambda model, **given: real(model, backend=noting, **given)
-    )
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """Have networks compiled without a C++ compiler, by what is returned."""
+    from torch._dynamo import config
+
+    made = Backend()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=made))
     monkeypatch.setattr(config, "fail_on_recompile_limit_hit", False)
-    yield sizes
+    yield made
     torch.compiler.reset()
 
 
@@ -58,36 +65,36 @@ def compiler() -> Compiler:
     return made
 
 
-def test_every_stage_is_compiled(compiler: Compiler, sizes: list[int]) -> None:
+def test_every_stage_is_compiled(compiler: Compiler, backend: Backend) -> None:
     """Twelve that differ, though torch compiles the same code only eight times."""
     for width in range(2, 14):
         compiler.begin()
         network = compiler.compiled(Tiny(width))
         for _ in range(2):
             network(torch.ones(4, width))
-    assert sizes == [4] * 12
+    assert backend.graphs == 12
     assert compiler.refused == ""
 
 
-def test_a_last_batch_compiles_nothing(compiler: Compiler, sizes: list[int]) -> None:
+def test_a_last_batch_compiles_nothing(compiler: Compiler, backend: Backend) -> None:
     """It passes the network as it is written; what comes out is the same for all."""
     plain = Tiny(3)
     network = compiler.compiled(plain)
     for size in (4, 4, 3, 4, 2):
         values = torch.rand(size, 3)
         assert torch.equal(network(values), plain(values))
-    assert sizes == [4]
+    assert backend.graphs == 1
 
 
 def test_too_many_compilations_are_told(
-    compiler: Compiler, sizes: list[int], caplog: pytest.LogCaptureFixture
+    compiler: Compiler, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where torch gives up, networks pass as they are written, and it is said once."""
     with caplog.at_level(logging.WARNING, "trainers.compiling"):
         for width in range(2, 14):
             plain, values = Tiny(width), torch.rand(4, width)
             assert torch.equal(compiler.compiled(plain)(values), plain(values))
-    assert len(sizes) == 8
+    assert backend.graphs == 8
     assert "limit" in compiler.refused
     assert [
         record.getMessage().startswith("a network is not compiled") for record in caplog.records
@@ -95,10 +102,10 @@ def test_too_many_compilations_are_told(
 
 
 def test_what_cannot_be_compiled_is_told_and_trains(
-    sizes: list[int], caplog: pytest.LogCaptureFixture, tmp_path: Path
+    backend: Backend, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """One sentence with the reason, and the weights' card does not say that it was compiled."""
-    sizes.append(-1)
+    backend.fails = True
     compute = Compute(torch.device("cpu"), compiled=True)
     trainer = Finetuner(noise(tmp_path / "photos", 6, 4), compute=compute)
     with caplog.at_level(logging.WARNING, "trainers.compiling"):
