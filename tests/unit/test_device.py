@@ -159,8 +159,9 @@ def test_tf32_is_deterministic_and_computed_as_reported(
     monkeypatch: pytest.MonkeyPatch, precision: str, rounds: bool
 ) -> None:
     """What was asked for by name is what is computed: rounding is always alike."""
-    monkeypatch.setattr("trainers.device.choose_device", lambda _: torch.device("cuda"))
-    compute = choose_compute("cuda", precision, deterministic=True)
+    with monkeypatch.context() as gpu:
+        gpu.setattr("trainers.device.choose_device", lambda _: torch.device("cuda"))
+        compute = choose_compute("cuda", precision, deterministic=True)
     assert compute.precision == precision
     assert torch.backends.cuda.matmul.allow_tf32 is rounds
     assert torch.backends.cudnn.allow_tf32 is rounds
