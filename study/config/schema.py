@@ -296,7 +296,7 @@ class StudyConfig(Section):
     ] = None
     engine: Annotated[
         EngineKind,
-        Flag(Group.DEVICES, "Where stages run; auto takes processes on a GPU, or in several slots."),
+        Flag(Group.DEVICES, "Where stages run; auto: processes on a GPU or in several slots."),
     ] = EngineKind.AUTO
     address: Annotated[
         str | None,
