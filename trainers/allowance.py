@@ -32,7 +32,7 @@ def usable_memory(groups: Sequence[Path] | None = None) -> int:
     do of the machine.
     """
     left = map(_left, own_groups() if groups is None else groups)
-    machine = psutil.virtual_memory().available
+    machine: int = psutil.virtual_memory().available
     return max(0, min([machine, *(size for size in left if size is not None)]))
 
 

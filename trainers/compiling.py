@@ -1,6 +1,8 @@
 """Networks through `torch.compile`, and a word where one is not compiled after all."""
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,6 @@ class _Compiled(nn.Module):
         return self._applied(self._network, inputs)
 
     @staticmethod
-    def _applied(network: nn.Module, inputs: Tensor) -> Tensor:
+    def _applied(network: Callable[[Tensor], Any], inputs: Tensor) -> Tensor:
         found: Tensor = network(inputs)
         return found

@@ -40,8 +40,9 @@ class Compute:
     @contextmanager
     def rounded(self) -> Iterator[None]:
         """Have float32 products rounded to TF32, or not, as in training; then as it was before."""
-        cuda = torch.backends.cuda.matmul, torch.backends.cudnn
-        switches = cuda if self.device.type == "cuda" else ()
+        switches: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+        if self.device.type != "cuda":
+            switches = []
         before = [switch.allow_tf32 for switch in switches]
         try:
             for switch in switches:
