@@ -13,6 +13,7 @@ from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, Role, StageRun, State, StudyRecord, Trial
 from study.history.tree import ShownTree, StageNode
 from study.report.contents import Contents
+from study.selection.leaks import Judged
 from tests.lab import schedule, stage
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import Metric
@@ -197,6 +198,7 @@ def _tree(trials: tuple[Trial, ...], metric: Metric, runs: int) -> ShownTree:
         saved_pixels=40,
         seconds=SECONDS * runs,
         roots=tuple(roots),
+        judged=Judged(30, None),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from storage.records import StageRun, State, Trial
 from storage.store import Store, open_store
 from study.config.schema import StudyConfig
+from study.selection.leaks import Judged, judged_by
 from study.stage_tree import Node, Rank, grow
 from study.studies import find_study
 from trainers.data.batches import passes_of
@@ -52,6 +53,7 @@ class ShownTree:
     saved_pixels: int
     seconds: float
     roots: tuple[StageNode, ...]
+    judged: Judged
 
 
 def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage) -> ShownTree:
@@ -61,7 +63,7 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         trials, runs = store.trials(record.id), store.stage_runs(record.id)
         ranks = store.ranks(record)
         tree = grow(trials, runs, store.links(record.id), ranks, store.calibrated_losses(record))
-        photos = _n_train(store, record.manifest_digest)
+        photos, judged = _n_train(store, record.manifest_digest), judged_by(store, record)
     view = _View(
         record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
     )
@@ -76,6 +78,7 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         saved_pixels=sum(node.pixels * (len(node.trials) - 1) for node in nodes),
         seconds=sum(node.seconds for node in nodes),
         roots=roots,
+        judged=judged,
     )
 
 

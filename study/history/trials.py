@@ -9,6 +9,7 @@ from storage.records import Checkpoint, EpochRecord, Kind, Role, State, Trial
 from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.formatting import schedule_text
+from study.selection.leaks import Judged, judged_by
 from study.studies import find_study, find_trial
 from study.wording import stages_text
 from trainers.metrics import Metric
@@ -34,11 +35,12 @@ class TrialLine:
 
 @dataclass(frozen=True)
 class TrialList:
-    """All trials of a study, in the order they began."""
+    """All trials of a study, in the order they began, and by what photos they are scored."""
 
     study: str
     metric: Metric
     trials: tuple[TrialLine, ...]
+    judged: Judged
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class TrialView:
     finished_at: datetime | None
     folder: str
     stages: tuple[StageView, ...]
+    judged: Judged
 
 
 def list_trials(study: str | None = None, *, storage: str = StudyConfig().storage) -> TrialList:
@@ -86,7 +89,7 @@ def list_trials(study: str | None = None, *, storage: str = StudyConfig().storag
             _line(trial, files.get((trial.best_stage_run, trial.best_epoch)))
             for trial in store.trials(record.id)
         )
-        return TrialList(record.name, record.metric, lines)
+        return TrialList(record.name, record.metric, lines, judged_by(store, record))
 
 
 def show_trial(
@@ -113,6 +116,7 @@ def show_trial(
             finished_at=trial.finished_at,
             folder=vault_url(record) or str(study_folder(storage, record)),
             stages=stages,
+            judged=judged_by(store, record),
         )
 
 

@@ -11,6 +11,7 @@ from study.config.schema import StudyConfig
 from study.errors import NotInStudy
 from study.invocation import hint
 from study.provenance.lookup import Origin, find, of_trial
+from study.selection.leaks import judged_by
 from study.selection.predictions_csv import read_answers
 from study.statistics.intervals import wilson
 from study.statistics.selection_bias import mcnemar
@@ -53,6 +54,7 @@ class Comparison:
     neither_right: int
     p_value: float
     differences: tuple[Difference, ...]
+    leaks: str | None = None
 
 
 def compare(
@@ -82,6 +84,7 @@ def compare(
             return store.predictions(origin.run.id, origin.epoch, labels).predicted
 
         one, other = answers(first), answers(second)
+        leaks = judged_by(store, record).leaks
     right, also = one == labels, other == labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
     names = manifest.classes
@@ -99,6 +102,7 @@ def compare(
             Difference(photos[i].path, names[labels[i]], names[one[i]], names[other[i]])
             for i in np.flatnonzero(one != other).tolist()
         ),
+        leaks=leaks,
     )
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from storage.records import StudyRecord
 from storage.store import Store
 from study.statistics.selection_bias import Honest
+from study.studies import manifest_of
 from trainers.data.manifest import Manifest, Split
 
 
@@ -59,6 +60,22 @@ def shared_with_train(store: Store, study: StudyRecord, manifest: Manifest) -> S
     valid = manifest.of_split(Split.VALID)
     mask = [photo.path in paths or photo.sha256 in trained for photo in valid]
     return Shared(np.array(mask, bool), at_least=found.get("n_leaks", 0) > len(leaks))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """By how many validation `photos` a study's scores are, and why they flatter, if they do."""
+
+    photos: int
+    leaks: str | None
+
+
+def judged_by(store: Store, study: StudyRecord) -> Judged:
+    """Say by what photos the scores of a study are."""
+    found = shared_with_train(store, study, manifest_of(store, study))
+    n_valid = len(found.mask)
+    leaks = leak_warning(found.photos, n_valid, at_least=found.at_least) if found.photos else None
+    return Judged(n_valid, leaks)
 
 
 def leak_warning(photos: int, n_valid: int, *, at_least: bool = False) -> str:

@@ -135,13 +135,13 @@ class Selection:
         if left.score is None:
             return f"{warning}; too few are left to score without them"
         text = (
-            f"{warning}; without them: {self.metric} {self.phrase(left.score)}, "
-            f"{count_text(left.errors, 'error')} on {count_text(left.n_valid, 'photo')}"
+            f"{warning}; without them {self.metric} {self.phrase(left.score)} "
+            f"({count_text(left.errors, 'error')} on {left.n_valid:,})"
         )
         if left.honest is None:
             return text
         limits = "" if left.honest.few is not None else f" ({self._interval(left.honest)})"
-        return f"{text}, estimated {self.phrase(left.honest.estimate)} on new photos{limits}"
+        return f"{text}, on new photos {self.phrase(left.honest.estimate)}{limits}"
 
     def text(self, score: float | None) -> str:
         """Return a score by the metric as tables have it."""

@@ -1,7 +1,6 @@
 """What `best --ensemble` and `best --soup` print: what is better than any single run, if it is."""
 
 from collections.abc import Sequence
-from pathlib import PurePath
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,6 +9,7 @@ from rich.table import Table
 from study.formatting import count_text, score_phrase, score_text
 from study.selection.ensemble import EnsembleResult
 from study.selection.soup import LEVEL, SoupResult
+from study.views.terminal import file_text
 
 
 def print_ensemble(console: Console, found: EnsembleResult, leaks: str | None = None) -> None:
@@ -26,7 +26,7 @@ def print_ensemble(console: Console, found: EnsembleResult, leaks: str | None = 
         table.add_column(name, justify="right")
     table.add_column("file", overflow="fold")
     for member in found.members:
-        name = escape(PurePath(member.file).name)
+        name = escape(file_text(console, member.file))
         table.add_row(str(member.count), str(member.trial), str(member.seed), name)
     console.print(table)
     _print_scores(console, "ensemble", found)
@@ -50,7 +50,7 @@ def print_soup(console: Console, found: SoupResult, leaks: str | None = None) ->
         table.add_column(name, justify="right")
     table.add_column("file", overflow="fold")
     for each in found.ingredients:
-        name = escape(PurePath(each.file).name)
+        name = escape(file_text(console, each.file))
         reached = score_text(found.metric, each.score, found.n_valid)
         table.add_row("in" if each.used else "out", str(each.trial), str(each.seed), reached, name)
     console.print(table)
@@ -107,7 +107,7 @@ def _print_cross(
         highlight=False,
     )
     if leaks:
-        console.print(f"[bold red]{leaks}, with the best file[/]", highlight=False)
+        console.print(f"[bold red]the best file: {leaks}[/]", highlight=False)
 
 
 def _phrase(found: EnsembleResult | SoupResult, score: float) -> str:

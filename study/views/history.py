@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from storage.records import State
-from study.formatting import count_text, score_text, time_text
+from study.formatting import count_text, score_phrase, score_text, time_text
 from study.history.doctor import Finding, Level
 from study.history.trials import StageView, TrialLine, TrialList, TrialView
 from study.printable import fit, visible
+from study.selection.leaks import Judged
 from study.views.chart import chart
-from trainers.metrics import Metric
 
 if TYPE_CHECKING:  # what `best` and `ls` need not wait for
     from study.history.cleanup import CachedPhotos, Cleaned
@@ -23,12 +23,14 @@ if TYPE_CHECKING:  # what `best` and `ls` need not wait for
 _STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
 _LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
 MANY_TRIALS = 500
+ROOMY = 110
+"""So wide a terminal has room for all columns; a narrower one for those that matter most."""
 
 
 def print_trials(console: Console, listed: TrialList) -> None:
     """Print a line a trial; many of them without a table, which takes a millisecond a line."""
     names = ["trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "s"]
-    rows = [_trial_cells(listed.metric, line) for line in listed.trials]
+    rows = [_trial_cells(listed, line) for line in listed.trials]
     if len(rows) > MANY_TRIALS:
         widths = [max(map(len, column)) for column in zip(names, *rows, strict=False)]
         lines = (
@@ -38,25 +40,35 @@ def print_trials(console: Console, listed: TrialList) -> None:
         schedules = ["schedule", *(line.failure or line.schedule for line in listed.trials)]
         for text, schedule in zip(lines, schedules, strict=True):
             console.file.write(fit(visible(f"{text}  {schedule}")) + "\n")
+        print_leaks(console, listed.judged)
         return
+    left_out = ("role", "loss") if console.width < ROOMY else ()
     table = Table(title=f"study {escape(listed.study)}", title_justify="left", box=None)
-    for name in names:
+    for name in (name for name in names if name not in left_out):
         table.add_column(name, justify="left" if name in ("role", "state") else "right")
     table.add_column("schedule", overflow="fold")
     for line, cells in zip(listed.trials, rows, strict=True):
         style = _STATE_STYLE.get(line.state)
         cells[3] = f"[{style}]{line.state}[/]" if style else line.state
-        table.add_row(*cells, escape(line.failure or line.schedule))
+        shown = (cell for name, cell in zip(names, cells, strict=True) if name not in left_out)
+        table.add_row(*shown, escape(line.failure or line.schedule))
     console.print(table)
+    print_leaks(console, listed.judged)
 
 
-def _trial_cells(metric: Metric, line: TrialLine) -> list[str]:
+def print_leaks(console: Console, judged: Judged) -> None:
+    """Print why the scores flatter, if they do."""
+    if judged.leaks:
+        console.print(f"[bold red]{judged.leaks}[/]", highlight=False)
+
+
+def _trial_cells(listed: TrialList, line: TrialLine) -> list[str]:
     return [
         str(line.number),
         str(line.seed),
         line.role,
         line.state,
-        score_text(metric, line.score),
+        score_text(listed.metric, line.score, listed.judged.photos),
         "-" if line.loss is None else f"{line.loss:.4f}",
         str(line.epochs),
         f"{line.seconds:.0f}",
@@ -68,9 +80,11 @@ def print_trial(console: Console, view: TrialView) -> None:
     line = view.line
     console.print(
         f"[bold]trial {line.number}[/] of study {escape(view.study)}: {line.state}, {line.role}, "
-        f"seed {line.seed}, {view.metric} {score_text(view.metric, line.score)}, "
-        f"{line.seconds:.1f} s"
+        f"seed {line.seed}, {view.metric} "
+        f"{score_phrase(view.metric, line.score, view.judged.photos)}, {line.seconds:.1f} s",
+        highlight=False,
     )
+    print_leaks(console, view.judged)
     if line.failure:
         console.print(f"[red]{escape(line.failure)}[/]")
     console.print(

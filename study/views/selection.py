@@ -1,8 +1,5 @@
 """What `best` and `compare` print for a person."""
 
-from collections import Counter
-from pathlib import PurePath
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -17,11 +14,11 @@ from study.selection.result import Selection
 from study.selection.schedule_ranking import cheapest
 from study.statistics.selection_bias import By
 from study.views.costs import print_operation
+from study.views.terminal import file_text
 from trainers.schedule import Schedule
 
 MISTAKES_SHOWN = 10
 DIFFERENCES_SHOWN = 20
-CONFUSIONS_SHOWN = 3
 
 
 def print_best(console: Console, chosen: Selection, *, details: bool = False) -> None:
@@ -39,7 +36,6 @@ def print_best(console: Console, chosen: Selection, *, details: bool = False) ->
         _new_run(chosen),
         *_passed_over(chosen),
         *_gain(chosen),
-        *_confused(chosen),
         *_ties(chosen, details=details),
     ):
         console.print(line, highlight=False)
@@ -54,7 +50,7 @@ def print_details(console: Console, chosen: Selection, top: int = 5) -> None:
     _print_mistakes(console, chosen)
     _print_schedules(console, chosen, top)
     if chosen.runners_up and top:
-        console.print(_runners_up(chosen))
+        console.print(_runners_up(console, chosen))
 
 
 def print_cost(console: Console, chosen: Selection) -> None:
@@ -85,6 +81,8 @@ def print_comparison(console: Console, found: Comparison) -> None:
     )
     verdict = "luck alone rarely does that" if found.p_value < 0.05 else "that may well be luck"
     console.print(f"[bold]p = {found.p_value:.2g}[/] (McNemar, exact): {verdict}", highlight=False)
+    if found.leaks:
+        console.print(f"[bold red]{found.leaks}[/]", highlight=False)
     if not found.differences:
         return
     table = Table(title="named differently", title_justify="left", box=None)
@@ -173,10 +171,9 @@ def _new_run(chosen: Selection) -> str:
     what = "a new run of this schedule"
     if chosen.schedule_spread is None:
         return f"{what}: not known from one seed; `{hint('repeat', chosen.trial)}` tells"
-    each = ", ".join(map(chosen.text, chosen.seed_scores.values()))
     return (
         f"{what}: {chosen.phrase(chosen.schedule_mean)} ± {chosen.text(chosen.schedule_spread)} "
-        f"(mean and sd over {len(chosen.seed_scores)} seeds: {each})"
+        f"(mean and sd of {len(chosen.seed_scores)} seeds)"
     )
 
 
@@ -204,16 +201,6 @@ def _passed_over(chosen: Selection) -> list[str]:
         return []
     score = chosen.phrase(highest.score)
     return [f"trial {highest.trial} scored {score}, but less is expected of it (--by max takes it)"]
-
-
-def _confused(chosen: Selection) -> list[str]:
-    """Name the most frequent confusions."""
-    pairs = Counter((mistake.label, mistake.predicted) for mistake in chosen.mistakes)
-    most = sorted(pairs.items(), key=lambda pair: -pair[1])[:CONFUSIONS_SHOWN]
-    if not most:
-        return []
-    texts = (f"{escape(label)} as {escape(named)} ({n})" for (label, named), n in most)
-    return [f"most frequent mistakes: {', '.join(texts)}"]
 
 
 def _ties(chosen: Selection, *, details: bool) -> list[str]:
@@ -296,9 +283,9 @@ def _print_mistakes(console: Console, chosen: Selection) -> None:
         console.print(f"  and {len(worst) - MISTAKES_SHOWN} more, all in --json", highlight=False)
 
 
-def _runners_up(chosen: Selection) -> Table:
+def _runners_up(console: Console, chosen: Selection) -> Table:
     table = Table(title="runners-up", title_justify="left", box=None)
-    for name in ("trial", "seed", "these weights", "schedule mean"):
+    for name in ("trial", "seed", str(chosen.metric), "a new run"):
         table.add_column(name, justify="right")
     table.add_column("file", overflow="fold")
     for other in chosen.runners_up:
@@ -307,7 +294,7 @@ def _runners_up(chosen: Selection) -> Table:
             str(other.seed),
             chosen.text(other.score),
             chosen.text(other.schedule_mean),
-            escape(PurePath(other.file).name),
+            escape(file_text(console, other.file)),
         )
     return table
 

@@ -1,10 +1,12 @@
 """The console of all commands, and the lines of the log: nothing reaches them that is not fit."""
 
 import logging
+import re
 import traceback
+from pathlib import PurePath
 from typing import Any, NoReturn
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from study.printable import fit
@@ -21,10 +23,23 @@ class Terminal(Console):
     """
 
     @property
-    def options(self) -> ConsoleOptions:
-        """How to render; without a terminal, lines may be as long as they are."""
-        found = super().options
-        return found if self.is_terminal else found.update(width=UNBROKEN)
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal; without one, lines may be as long as they are."""
+        found = super().size
+        return found if self.is_terminal else ConsoleDimensions(UNBROKEN, found.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print; without a terminal, no line ends in blanks, as a table's cells do."""
+        if self.is_terminal:
+            super().print(*objects, **how)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **how)
+        self.file.write(re.sub(" +\n", "\n", captured.get()))
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Make of a text, be it a line or a table's cell, what is printed."""
@@ -38,6 +53,11 @@ class Terminal(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Raise again what is being handled."""
         raise
+
+
+def file_text(console: Console, file: str) -> str:
+    """Return a file as a table has it: its name; the whole path where that goes elsewhere."""
+    return PurePath(file).name if console.is_terminal else file
 
 
 class LogLine(logging.Formatter):

@@ -7,7 +7,7 @@ from rich.tree import Tree
 from storage.records import State
 from study.formatting import score_text, time_text
 from study.history.tree import ShownTree, StageNode
-from trainers.metrics import Metric
+from study.views.history import print_leaks
 from trainers.schedule import Train
 
 SHOWN = 8
@@ -26,13 +26,14 @@ def print_tree(console: Console, shown: ShownTree) -> None:
         guide_style="dim",
     )
     for root in shown.roots:
-        _grow(tree, root, shown.metric)
+        _grow(tree, root, shown)
     console.print(tree, highlight=False, soft_wrap=True)
+    print_leaks(console, shown.judged)
 
 
-def _grow(tree: Tree, node: StageNode, metric: Metric) -> None:
+def _grow(tree: Tree, node: StageNode, shown: ShownTree) -> None:
     style = _STYLE.get(node.state)
-    score = score_text(metric, node.score)
+    score = score_text(shown.metric, node.score, shown.judged.photos)
     trained = (f"{node.epochs} ep", f"lr {node.lrs[-1]:g}", f"{node.crop} crop")
     is_probe = node.train is Train.PROBE
     parts = [
@@ -50,7 +51,7 @@ def _grow(tree: Tree, node: StageNode, metric: Metric) -> None:
         parts.append(f"[{style}]{node.state}[/]")
     branch = tree.add("  ".join(parts))
     for child in node.children:
-        _grow(branch, child, metric)
+        _grow(branch, child, shown)
 
 
 def _numbers(trials: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from storage.records import State
 from study.history.tree import ShownTree, StageNode
+from study.selection.leaks import Judged
 from study.views.tree import print_tree
 from trainers.metrics import Metric
 from trainers.schedule import Train
@@ -37,11 +38,12 @@ def test_a_probe_has_neither_epochs_nor_a_learning_rate() -> None:
     root = node(1, Train.PROBE, node(2, Train.NETWORK))
     shown = ShownTree(
         study="s", metric=Metric.ACCURACY, trials=1, stage_runs=2, pixels=20, saved_pixels=0,
-        seconds=2.0, roots=(root,),
+        seconds=2.0, roots=(root,), judged=Judged(9, "9 photos leak"),
     )  # fmt: skip
     out = io.StringIO()
     print_tree(Console(file=out, width=120), shown)
-    assert out.getvalue().splitlines()[1:] == [
+    assert out.getvalue().splitlines()[1:-1] == [
         "└── probe 32 px  50.0  1.0 s  trial 0",
         "    └── 32 px  1 ep  lr 0.001  random crop  50.0  1.0 s  trial 0",
     ]
+    assert out.getvalue().splitlines()[-1] == "9 photos leak"

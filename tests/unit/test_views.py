@@ -13,6 +13,7 @@ from study.commands import console as consoles
 from study.history.cleanup import CachedPhotos
 from study.history.doctor import Finding, Level
 from study.history.trials import StageView, TrialLine, TrialList, TrialView
+from study.selection.leaks import Judged
 from study.views.history import print_cached, print_doctor, print_trial, print_trials
 from study.wording import stages_text
 from tests.lab import schedule, stage
@@ -21,6 +22,7 @@ from trainers.metrics import Metric
 HOSTILE = r"[red]a[/] [/] [bold :fire: \[b] [link=http://x]z"
 """Closes a tag that is not open, opens some, and asks for an emoji."""
 
+JUDGED = Judged(309, None)
 OF = schedule(stage(64, dropout=(0.25, 0.5)), stage(96))
 NOW = datetime.now(UTC)
 
@@ -56,12 +58,22 @@ def line(**others: Any) -> TrialLine:
     return TrialLine(**(given | others))
 
 
+def test_ls_drops_columns_where_there_is_no_room() -> None:
+    """Role and loss in a narrow terminal; and it says where all scores flatter."""
+    for width, shown in ((80, False), (160, True)):
+        out, text = console(width)
+        print_trials(out, TrialList("s", Metric.F1, (line(),), Judged(9, "9 photos leak")))
+        head, *_, last = text.getvalue().splitlines()[1:]
+        assert ("loss" in head.split(), "role" in head.split()) == (shown, shown)
+        assert last == "9 photos leak"
+
+
 def test_ls_is_printed_literally() -> None:
     """A failed trial shows its reason in place of its schedule; a running one has no score yet."""
     out, text = console()
     failed = line(state=State.FAILED, failure=HOSTILE, score=None, loss=None)
     running = line(number=5, state=State.RUNNING, score=None, loss=None)
-    print_trials(out, TrialList(HOSTILE, Metric.F1, (line(), failed, running)))
+    print_trials(out, TrialList(HOSTILE, Metric.F1, (line(), failed, running), JUDGED))
     said = text.getvalue()
     assert said.startswith(f"study {HOSTILE}")
     assert HOSTILE in said.splitlines()[3]
@@ -113,6 +125,7 @@ def view(**others: Any) -> TrialView:
         "finished_at": None,
         "folder": HOSTILE,
         "stages": (shown,),
+        "judged": JUDGED,
     }
     return TrialView(**(given | others))
 
@@ -224,5 +237,6 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
     print_trial(out, view())
     assert "trained by trial 2" in " ".join(text.getvalue().split())
     out, text = console(width)
-    print_trials(out, TrialList("s", Metric.F1, (line(), replace(line(), number=12345))))
+    two = (line(), replace(line(), number=12345))
+    print_trials(out, TrialList("s", Metric.F1, two, JUDGED))
     assert max(map(len, text.getvalue().splitlines())) <= width
