@@ -112,6 +112,7 @@ def test_a_stage_run_that_two_wait_for_is_counted_once() -> None:
             schedule_json=other.schedule_json,
             seed=0,
             role=Role.EXPLORE,
+            state=State.RUNNING,
             started_at=other.started_at,
         )
     )
