@@ -115,26 +115,27 @@ def best(
     as_json: bool,
 ) -> None:
     """Name the best weights of all runs, and how good they are."""
-    from study.selection.best import best as choose
-
     if augment is not None and not final_test:
         raise click.UsageError("--augment and --no-augment belong to --final-test; give it too")
-    chosen = choose(
-        study,
-        storage=storage,
-        asked=Asked(by, metric, cost, recall, reject_cost),
-        runners_up=top,
-    )
     # All is found before anything is printed: a refusal has no answers before it.
     found: dict[str, Any] = {}
-    if ensemble:
-        found["ensemble"] = _ensemble(chosen, storage, ensemble)
-    if soup:
-        found["soup"] = _soup(chosen, storage, copy_to)
-    if copy_to:
-        found["copied_to"] = _copy(chosen, copy_to)
-    if final_test:  # last: a look that is counted is shown
-        found["final_test"] = _final_test(chosen, storage, augment)
+    with err.waiting("choosing the best weights"):
+        from study.selection.best import best as choose
+
+        chosen = choose(
+            study,
+            storage=storage,
+            asked=Asked(by, metric, cost, recall, reject_cost),
+            runners_up=top,
+        )
+        if ensemble:
+            found["ensemble"] = _ensemble(chosen, storage, ensemble)
+        if soup:
+            found["soup"] = _soup(chosen, storage, copy_to)
+        if copy_to:
+            found["copied_to"] = _copy(chosen, copy_to)
+        if final_test:  # last: a look that is counted is shown
+            found["final_test"] = _final_test(chosen, storage, augment)
     if as_json:
         print_json(asdict(chosen) | found)
     else:
@@ -174,10 +175,12 @@ def _print(
 @console.as_json
 def compare(first: str, second: str, study: str | None, storage: str, as_json: bool) -> None:
     """Say whether two classifiers differ by more than luck."""
-    from study.selection.compare import compare as weigh
     from study.views.selection import print_comparison
 
-    found = weigh(first, second, study, storage=storage)
+    with err.waiting("comparing"):
+        from study.selection.compare import compare as weigh
+
+        found = weigh(first, second, study, storage=storage)
     if as_json:
         print_json(found)
     else:

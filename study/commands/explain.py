@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from study.commands import console
-from study.commands.console import out, print_json
+from study.commands.console import err, out, print_json
 from study.commands.parsing import argument, command, option
 from study.config.flags import Group
 
@@ -62,19 +62,21 @@ def explain(
     if weights and study:
         raise click.UsageError("give --weights or --study, not both")
 
-    from study.deployment.explain import explain as run
     from study.printable import visible
 
-    explained = run(
-        inputs,
-        weights=weights,
-        study=study,
-        storage=storage,
-        to=to,
-        limit=top,
-        target=target,
-        device=device,
-    )
+    with err.waiting("looking at photos"):
+        from study.deployment.explain import explain as run
+
+        explained = run(
+            inputs,
+            weights=weights,
+            study=study,
+            storage=storage,
+            to=to,
+            limit=top,
+            target=target,
+            device=device,
+        )
     if as_json:
         print_json(asdict(explained))
         return

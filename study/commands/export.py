@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from study.commands import console
-from study.commands.console import out, print_json
+from study.commands.console import err, out, print_json
 from study.commands.parsing import OneOf, command, option
 from study.config.flags import Group
 from trainers.formats import Format
@@ -47,10 +47,11 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the best weights for use without Encore, with a card."""
-    from study.deployment.export import export as write
-
     kinds = list(dict.fromkeys(formats or [Format.ONNX]))
-    done = write(weights, to, formats=kinds, study=study, storage=storage, verify_on=verify_on)
+    with err.waiting("writing and checking the exported files"):
+        from study.deployment.export import export as write
+
+        done = write(weights, to, formats=kinds, study=study, storage=storage, verify_on=verify_on)
     if as_json:
         print_json(asdict(done))
         return

@@ -69,7 +69,8 @@ def doctor(storage: str, as_json: bool) -> None:
     from study.history.doctor import doctor as examine
     from study.views.history import print_doctor
 
-    findings = examine(storage=storage)
+    with err.waiting("examining"):
+        findings = examine(storage=storage)
     if as_json:
         print_json(findings)
     else:

@@ -54,12 +54,14 @@ def predict(
     if weights and study:
         raise click.UsageError("give --weights or --study, not both")
 
-    from study.deployment.predict import predict as run
     from study.views.predictions import Tally, print_table, write_csv
 
-    found = run(
-        inputs, weights=weights, study=study, storage=storage, device=device, augment=augment
-    )
+    with err.waiting("loading the network"):
+        from study.deployment.predict import predict as run
+
+        found = run(
+            inputs, weights=weights, study=study, storage=storage, device=device, augment=augment
+        )
     tally = Tally(err, found)
     if as_json:
         answers = list(tally.predictions())

@@ -50,11 +50,11 @@ def report(
     if watch and as_json:
         raise click.UsageError("give --watch or --json, not both")
 
-    from study.report.write import report as write
-    from study.report.write import watch as keep_writing
-
     if not watch:
-        done = write(study, storage=storage, to=to, top=top, csv=csv)
+        with err.waiting("writing the report"):
+            from study.report.write import report as write
+
+            done = write(study, storage=storage, to=to, top=top, csv=csv)
         if as_json:
             print_json(asdict(done))
         else:
@@ -63,6 +63,8 @@ def report(
         if open_it:
             _open(to)
         return
+
+    from study.report.write import watch as keep_writing
 
     opened = not open_it
 

@@ -14,6 +14,7 @@ from study.commands.parsing import argument, command, option, settings_options
 from study.config.flags import Group
 from study.config.loading import load_config, settings_of
 from study.config.schema import Strategy, StudyConfig
+from study.invocation import hint
 
 if TYPE_CHECKING:
     from study.searching.search import SearchOutcome
@@ -132,7 +133,13 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
             return
     else:
         err.print(done, soft_wrap=True)
-    from study.selection.best import best as choose
     from study.views.selection import print_summary
 
-    print_summary(out, choose(outcome.study, storage=storage))
+    with err.waiting("choosing the best weights"):
+        from study.selection.best import best as choose
+
+        chosen = choose(outcome.study, storage=storage)
+    print_summary(out, chosen)
+    where = () if storage == StudyConfig().storage else ("--storage", storage)
+    for words in (("best",), ("report", "--open"), ("export", "--to", "exported")):
+        err.print(f"next: {hint(*words, *where)}", markup=False, highlight=False, soft_wrap=True)

@@ -114,6 +114,7 @@ class SearchView:
         self._search = _Search(clock())
         self._started = self._trains = False
         self._rows: dict[int, _Row] = {}
+        self._waiting: dict[int, _Row] = {}  # between two stages
         self._work: _Work | None = _Work("preparing", clock())
         self._to_beat: float | None = None
         self._probed_texts: set[str] = set()
@@ -182,7 +183,7 @@ class SearchView:
 
     def _stage_started(self, told: StageStarted) -> None:
         self._trains, self._work = True, None
-        row = self._rows.get(told.number)
+        row = self._waiting.pop(told.number, None)
         since = row.since if row else self._clock()
         self._rows[told.number] = _Row(
             told.schedule, told.seed, since, told.position, told.epochs_before
@@ -199,6 +200,9 @@ class SearchView:
         stage = row.schedule.stages[row.position]
         if stage.train is Train.PROBE:
             self._probed(stage.image_size, epoch)
+        boundaries = accumulate(each.epochs for each in row.schedule.stages[:-1])
+        if told.step in boundaries:  # which stage is trained next, the search decides
+            self._waiting[told.number] = self._rows.pop(told.number)
 
     def _probed(self, size: int, epoch: EpochMetrics) -> None:
         """Show at once what a plain classifier makes of the photos, before anything is tuned."""
@@ -222,7 +226,8 @@ class SearchView:
             search.best = trial.score if better else search.best
         search.done, search.to_go, search.outlook = search.done + 1, told.to_go, told.outlook
         self._expect(told.seconds_left)
-        self._rows.pop(trial.number, None)
+        for rows in (self._rows, self._waiting):
+            rows.pop(trial.number, None)
         cells = trial_cells(told, search.score(trial.score), best=better)
         counts = [] if self._shows else [Cell(search.counts, 65)]
         file = [Cell(told.file, 85)] if better and told.file else []
@@ -264,6 +269,8 @@ class SearchView:
         yield Cell(f"{time_text(now - search.since)} so far", 70)
         if search.end is not None and search.end > now:
             yield Cell(f"about {time_text(search.end - now)} left", 80)
+        if self._waiting:
+            yield Cell(f"{len(self._waiting)} between stages", 15)
         if search.outlook is not None:
             yield Cell(outlook_text(search.outlook, search.metric), 10)
 

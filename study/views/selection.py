@@ -64,9 +64,10 @@ def print_cost(console: Console, chosen: Selection) -> None:
 
 
 def print_summary(console: Console, chosen: Selection) -> None:
-    """Print the winner in a few lines."""
+    """Print the winner in a few lines, and what its repeats came to."""
     console.print(f"best: [bold]{escape(chosen.file)}[/]", highlight=False, soft_wrap=True)
-    for line in (_observed(chosen), _estimated(chosen), *_leaks(chosen), *_gain(chosen)):
+    lines = (_observed(chosen), _estimated(chosen), *_leaks(chosen), _new_run(chosen))
+    for line in (*lines, *_gain(chosen)):
         console.print(line, highlight=False)
 
 

@@ -3,6 +3,7 @@
 import logging
 import re
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePath
 from typing import Any, NoReturn
 
@@ -44,6 +45,11 @@ class Terminal(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         """Make of a text, be it a line or a table's cell, what is printed."""
         return super().render_str(fit(text), **how)
+
+    def waiting(self, what: str) -> AbstractContextManager[object]:
+        """Show in a terminal, as a context, that something takes a while."""
+        shows = self.is_terminal and not self.is_dumb_terminal
+        return self.status(Text(what)) if shows else nullcontext()
 
     def print_traceback(self, error: BaseException) -> None:
         """Print where an error came from, and all that led to it."""

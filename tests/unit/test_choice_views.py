@@ -142,12 +142,12 @@ def test_schedules_are_listed_with_what_is_as_good() -> None:
     assert ["8", "2", "20.0"] in [row[:3] for row in rows]
     said = printed(chosen())
     assert "2 schedules are tied (=) within noise; the cheapest within a standard error" in said
-    assert "is that of trial 6: 54.0 %, 30.0 s" in " ".join(said.split())
+    assert "is that of trial 6: 54.0 %, 30 s" in " ".join(said.split())
     assert "schedules, by mean over seeds" in said
     assert "by lower bound of the mean" in printed(chosen(by=By.LCB))
     assert "20.0" not in printed(chosen(), top=2)
     assert "schedules, by" not in printed(chosen(), top=0)
-    assert "2 of 3 schedules are tied within noise; the cheapest as good: trial 6, 30.0 s" in said
+    assert "2 of 3 schedules are tied within noise; the cheapest as good: trial 6, 30 s" in said
     alone = chosen(schedules=(ranked(4),))
     assert "tied" not in printed(alone)
 
@@ -208,14 +208,15 @@ def test_one_photo_of_many_is_two_decimals() -> None:
     assert "accuracy 96.25 %" in printed(chosen(score=0.9625, n_valid=1001))
 
 
-def test_a_summary_is_three_lines() -> None:
-    """What was found, and what to expect; the file's name literally."""
+def test_a_summary_is_four_lines() -> None:
+    """What was found, what to expect, and what repeats came to; the file's name literally."""
     out, text = console()
     print_summary(out, chosen())
-    first, second, third = text.getvalue().splitlines()
+    first, second, third, fourth = text.getvalue().splitlines()
     assert first == f"best: runs/{HOSTILE}.safetensors"
     assert second == "accuracy 50.0 %: 1 error on 2 validation photos, log loss 0.6000"
     assert third.startswith("estimated accuracy on new photos: 42.0 % (95 % CI 30.0-61.0)")
+    assert fourth.startswith("a new run of this schedule: ")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_what_was_gained_over_the_probe_is_said(probe: ProbeFound, says: str) ->
     """In `best` and at the end of a search, be it a gain, a loss, or the probe itself."""
     out, text = console()
     print_summary(out, chosen(probe=probe))
-    assert says in text.getvalue().splitlines()[3]
+    assert says in text.getvalue().splitlines()[4]
     assert says in printed(chosen(probe=probe))
 
 

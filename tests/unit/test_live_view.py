@@ -274,11 +274,13 @@ def test_a_trial_moves_on_within_its_epoch() -> None:
         assert shares == ["0", "25", "50", "25"]
         view(EpochFinished(4, 1, epoch(), SPENT, 90.0))
         now = 30.0
+        (search,) = rows(view)  # whether it goes on is not known
+        assert search.endswith("1 between stages")
+        view(StageStarted(4, OF, 3, 1, 1))
         search, row = rows(view)
         assert "30 s so far  about 1.0 min left" in search
         assert re.fullmatch(
-            r". #4  \S+   50 %  epoch 2/2  stage 1/2  64 px  50.0 %  30 s  seed 3  99 images/s  "
-            r"lr 0.001",
+            r". #4  \S+   50 %  epoch 2/2  stage 2/2  96 px  30 s  seed 3",
             row,
         )
 
@@ -289,12 +291,12 @@ def test_no_row_is_wider_than_the_terminal(width: int) -> None:
     out, _ = console(width, force_terminal=True, color_system=None)
     with SearchView(out) as view:
         view(started(left_out=(), device_time=DeviceTime(60.0, 1200.0)))
-        view(StageStarted(4, OF, 3, 0, 0))
+        view(StageStarted(4, schedule(stage(64, epochs=2), stage(96)), 3, 0, 0))
         view(EpochFinished(4, 1, epoch(), SPENT, 3600.0))
         for row in rows(view):
             assert len(row) < width - 2
             assert "…" not in row
-        assert "epoch 2/2" in rows(view)[1]
+        assert "epoch 2/3" in rows(view)[1]
         assert ("seed 3" in rows(view)[1]) == (width > 80)
 
 
