@@ -15,6 +15,7 @@ PARTS = {
     "sharing": "sharing",
     "wall": "wall",
     "coordinator": "overhead",
+    "deciding": "deciding",
     "idle": "idle",
     "reading": "reading",
     "peers": "peers",
