@@ -71,6 +71,8 @@ VARIANTS: dict[str, Change] = {
     "8 views": last(views=8),
     "half as long": last(0.5),
     "twice as long": last(2),
+    "rates 5e-4 and 2e-4": last(lrs=(1e-4, 2e-4, 5e-4)),
+    "rates 5e-4 and 2e-4, no label smoothing": last(lrs=(1e-4, 2e-4, 5e-4), label_smoothing=0.0),
     "rates 1e-3 and 2e-4": last(lrs=(1e-4, 2e-4, 1e-3)),
     "rates 1e-3 and 5e-4": last(lrs=(2.5e-4, 5e-4, 1e-3)),
     "+ large crops": last(crop=CropType.GOOGLENET),
