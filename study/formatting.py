@@ -4,8 +4,10 @@ Weights files are called after the article: `acc98.70_<backbone>_<epochs>_<size>
 """
 
 import json
+import math
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,14 @@ _TAGS = {
 
 
 def percent(share: float, photos: int = 0) -> str:
-    """Return a share in per cent, without the sign, rounded once.
+    """Return a share in per cent, without the sign, rounded once, halves up as pages do it.
 
     It has one decimal, or two where it is of so many `photos` that one is less than 0.1 %.
     """
-    return f"{100 * share:.{2 if photos > 1000 else 1}f}"
+    if not math.isfinite(share):
+        return str(share)
+    places = Decimal("0.01" if photos > 1000 else "0.1")
+    return str(Decimal(100 * float(share)).quantize(places, ROUND_HALF_UP))
 
 
 def score_text(metric: Metric | Criterion, score: float | None, photos: int = 0) -> str:

@@ -7,7 +7,14 @@ import pytest
 
 from storage.records import Kind, Role, State, Trial
 from storage.vault import Vault
-from study.formatting import schedule_text, score_text, weights_name
+from study.formatting import (
+    percent,
+    schedule_text,
+    score_in_name,
+    score_phrase,
+    score_text,
+    weights_name,
+)
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 from trainers.schedule import CropType, Schedule
@@ -69,6 +76,7 @@ def test_no_two_files_of_a_study_share_a_name(tmp_path: Path) -> None:
 def test_a_score_is_read_in_per_cent_but_a_loss_as_it_is() -> None:
     """And what is not there is a dash."""
     assert score_text(Metric.ACCURACY, 0.98765) == "98.8"
+    assert score_text(Metric.ACCURACY, 0.98765, 1001) == "98.77"
     assert score_text(Metric.LOG_LOSS, 0.98765) == "0.9877"
     assert score_text(Metric.F1, None) == "-"
 
@@ -86,3 +94,27 @@ def test_a_schedule_in_a_few_words_joins_what_differs() -> None:
     assert schedule_text(schedule(stage())) == (
         "32 px, epochs 1, lr 0.001, bs 8, random crop, dropout 0"
     )
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "text"),
+    [
+        (111, 129, "86.0"),
+        (69, 80, "86.3"),
+        (1, 1000, "0.1"),
+        (1, 1001, "0.10"),
+        (3, 2000, "0.15"),
+        (0, 9, "0.0"),
+        (9, 9, "100.0"),
+    ],
+)
+def test_a_share_is_rounded_once_from_the_counts(right: int, of: int, text: str) -> None:
+    """Halves up, as a page's script does it; two decimals where one photo is less than 0.1 %."""
+    assert percent(right / of, of) == text
+    assert score_phrase(Metric.ACCURACY, right / of, of) == f"{text} %"
+
+
+def test_names_of_files_keep_two_decimals() -> None:
+    """They are as they were."""
+    assert score_in_name(Metric.ACCURACY, 0.98765) == "98.77"
+    assert score_in_name(Metric.LOG_LOSS, 0.5) == "0.5000"
