@@ -66,7 +66,7 @@ def main() -> None:
     log = logging.StreamHandler()
     log.setFormatter(LogLine(logging.BASIC_FORMAT))
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, handlers=[log])
-    # Odd tags in somebody's photos are no news to the person who searches.
+    # Odd tags in photos are of no interest during a search.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     sys.exit(run([argument for argument in arguments if argument != "--debug"], debug=debug))
 

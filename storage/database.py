@@ -87,7 +87,7 @@ def alone(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that writes, after all others of this kind: for what searches share.
 
     Of two that look for a row and find none, the second would fail to make it. SQLite has one
-    writer at a time anyway; on a server, whoever writes to one study does not wait for another's.
+    writer at a time anyway; on a server, writers of one study do not wait for those of another.
     """
     with writing(engine) as connection:
         if connection.dialect.name != "sqlite":
@@ -117,7 +117,7 @@ def settings(url: str) -> tuple[str, dict[str, Any]]:
 
 
 def adopt(engine: Engine) -> None:
-    """Have somebody else's engine do as ours: spare syncs, or say when the server is away.
+    """Have another library's engine do as ours: spare syncs, or say when the server is away.
 
     With SQLite's write-ahead log, a power cut can then undo the latest transactions, but not harm
     one.
@@ -132,13 +132,13 @@ def adopt(engine: Engine) -> None:
 
 @contextmanager
 def making_tables(url: str) -> Iterator[None]:
-    """Let somebody else make tables in a database, one process at a time."""
+    """Let another library make tables in a database, one process at a time."""
     parsed = _parse(url)
     if parsed.drivername != postgres.DRIVER:
         lock = Path(f"{parsed.database}.lock")
         with FileLock(lock):
             yield
-        # Whoever waits for it, or makes it anew, finds the tables.
+        # A process that waits for it, or makes it anew, finds the tables.
         lock.unlink(missing_ok=True)
         return
     engine = _engine(parsed)

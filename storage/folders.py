@@ -51,7 +51,7 @@ def owner_of(folder: Path) -> str | None:
 
 
 def _is_mine(store: Store, folder: Path, study: StudyRecord) -> bool:
-    """Whether a folder is the study's, which it becomes if it is nobody's.
+    """Whether a folder is the study's, which it becomes if it has no owner.
 
     Of two studies that an earlier Encore had in one folder, both stay there.
     """

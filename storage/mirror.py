@@ -1,6 +1,6 @@
 """A copy of what lies under a URL: fetched once, and again where it has changed there.
 
-Names are whoever's who may write there: one that would lead out of the copy is passed over.
+Anyone who may write there chooses the names: one that would lead out of the copy is skipped.
 """
 
 import json

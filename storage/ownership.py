@@ -38,7 +38,8 @@ def fence(engine: Engine, claim: Claim) -> None:
     """Have each transaction that writes end with the look at the owner: `StudyInUse` undoes it.
 
     At its end, as only then it surely has the lock (SQLite), or holds the owner's row for the
-    moment until it is over (PostgreSQL): nobody can take over between the look and the commit.
+    moment until it is over (PostgreSQL): no other process can take over between the look and the
+    commit.
     """
 
     def note(connection: Connection, *given: Any) -> None:
@@ -97,7 +98,7 @@ def refuse(
 
 
 def heartbeat(connection: Connection, claim: Claim) -> None:
-    """Say that the owner lives; StudyInUse if somebody else took over."""
+    """Say that the owner lives; StudyInUse if another process took over."""
     own = update(OwnerRow).where(*_own(claim))
     if not connection.execute(own.values(heartbeat_at=clock(connection))).rowcount:
         raise _lost(connection, claim.study_id)

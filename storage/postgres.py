@@ -62,8 +62,8 @@ def watch(engine: Engine, place: str) -> None:
     """Have an engine raise `DatabaseAway`, in a sentence about `place`, where waiting may help.
 
     It must be raised at the source: Optuna would turn the driver's error into one of its own, or
-    take it for another mistake and try something else. Whoever asks again finds what was lost
-    either done or undone: its session is ended before there is another one.
+    take it for another mistake and try something else. A retry finds what was lost either
+    done or undone: its session is ended before there is another one.
     """
     lost: list[_Session] = []
 

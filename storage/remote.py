@@ -96,7 +96,9 @@ def plain_url(url: str) -> str:
     from fsspec import available_protocols
 
     if scheme not in available_protocols():
-        raise ValueError(f"{shown}: nobody knows {scheme}://; write it like s3://bucket/prefix")
+        raise ValueError(
+            f"{shown}: {scheme}:// is not a known protocol; write it like s3://bucket/prefix"
+        )
     return url.rstrip("/")
 
 

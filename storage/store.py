@@ -140,12 +140,12 @@ class Store(Reader):
                 take(connection, claimant, stale_after, silent)
 
     def heartbeat(self, claim: Claim) -> None:
-        """Say that the owner lives; StudyInUse if somebody else took over."""
+        """Say that the owner lives; StudyInUse if another process took over."""
         with writing(self._engine) as connection:
             ownership.heartbeat(connection, claim)
 
     def release(self, claim: Claim) -> None:
-        """Give the study up; nothing happens if the owner is somebody else."""
+        """Give the study up; nothing happens if it has another owner."""
         with writing(self._engine) as connection:
             ownership.release(connection, claim)
 
@@ -304,7 +304,7 @@ class Store(Reader):
             connection.execute(insert(CheckRow).values(manifest_digest=manifest_digest, **values))
 
     def record_look(self, look: Look) -> None:
-        """Write down that somebody looked at the test photos."""
+        """Write down that the test photos were looked at."""
         with writing(self._engine) as connection:
             connection.execute(insert(LookRow).values(vars(look)))
 

@@ -2,9 +2,9 @@
 
 Under `root` lie the sealed files, each under its final name, and `stages/<owner>/<key[:16]>/`, one
 workspace per stage run, where a trainer keeps its files until they are sealed. Each search has an
-`owner` of its own: it takes over what an earlier one has left by renaming, so that whoever still
-writes there, or seals from there, no longer finds the place. Nothing is ever overwritten: users
-keep files here, too.
+`owner` of its own: it takes over what an earlier one has left by renaming, so that a process
+that still writes there, or seals from there, no longer finds the place. Nothing is ever
+overwritten: users keep files here, too.
 
 Where a `Remote` is given, the sealed files are kept there, and `root` holds copies of them: a file
 is sealed once it has arrived there, and one that is missing here, or damaged, is fetched.
@@ -152,14 +152,14 @@ class Vault:
         return [f.path for f in files if f.path not in there or there[f.path].size != f.size]
 
     def delete(self, relative: str, sha256: str) -> None:
-        """Remove a sealed file, if it is there; another content is somebody else's."""
+        """Remove a sealed file, if it is there; another content is not ours."""
         if self.has(relative, sha256):
             self.path(relative).unlink(missing_ok=True)
         if self.remote is not None and self._leads_in(relative):
             self.remote.delete(relative)
 
     def sweep(self, relative: str, sha256: str) -> None:
-        """Remove what a search that was killed had begun to seal; nobody may have it by now."""
+        """Remove what a search that was killed had begun to seal; no row can name it yet."""
         if self.has(relative, sha256):
             self.path(relative).unlink(missing_ok=True)
         if self.remote is None or not (self._leads_in(relative) and self.remote.has(relative)):
@@ -230,7 +230,7 @@ class Vault:
         """Rename an earlier owner's workspace; what was being written there stays unfinished."""
         mine = self._workspace(workspace.name)
         mine.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # somebody else was faster
+        with suppress(FileNotFoundError):  # another process was faster
             workspace.rename(mine)
         for unfinished in mine.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
@@ -279,7 +279,7 @@ def _is_desk(relative: str) -> bool:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is no plain file name: it is made of class names, which anybody may choose."""
+    """Refuse what is no plain file name: it is made of others' names."""
     if name.startswith(".") or any(mark in name for mark in "/\\") or not name.isprintable():
         raise ValueError(
             "name must be a plain file name, without separators, leading dots or control "

@@ -114,7 +114,7 @@ class Trainer(Protocol):
         costs some training.
 
         If `task.folder` holds a `LAST`, go on from it, and first yield again the epochs it knows:
-        so whoever missed them before a crash learns of them. Raises `TrainingDiverged` when the
+        so they are learned that a crash has withheld. Raises `TrainingDiverged` when the
         loss is no longer finite.
         """
         ...

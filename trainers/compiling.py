@@ -27,7 +27,7 @@ class Compiler:
         from torch._dynamo import config  # a second to import
 
         torch.compiler.reset()
-        config.fail_on_recompile_limit_hit = True  # by default, nobody would be told
+        config.fail_on_recompile_limit_hit = True  # by default, it would not be reported
         self.refused = ""
 
     def compiled(self, network: nn.Module) -> nn.Module:

@@ -49,7 +49,7 @@ class Cut:
         """Apply the front to squares, and return what is kept of each.
 
         Always `size` at a time, the last ones filled up: another number may change the last bit,
-        while the place among so many does not. So rows are the same whoever computes which.
+        while the place among so many does not. So rows do not depend on the process.
         """
         found = []
         for some in torch.split(squares, size):

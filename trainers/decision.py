@@ -19,7 +19,7 @@ class Decision:
     """A rule for C classes: the answer is what costs least on average.
 
     `costs` has C rows (the true class) of C prices (of naming each class instead), its diagonal
-    nought. Probabilities are first made honest by a `temperature`: above 1 they are less sure.
+    nought. Probabilities are first calibrated by a `temperature`: above 1 they are less sure.
     With a `reject_cost`, a photo on which every answer costs more than that is `REJECTED`.
     """
 
@@ -57,11 +57,11 @@ class Decision:
         return missed_second / total if total else 0.5
 
     def calibrated(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Return the honest probabilities, shape (n, C) as those given."""
+        """Return the calibrated probabilities, shape (n, C) as those given."""
         sharpened = np.log(np.maximum(probabilities, SMALLEST).astype(float)) / self.temperature
         sharpened = np.exp(sharpened - sharpened.max(axis=1, keepdims=True))
-        honest: NDArray[np.float64] = sharpened / sharpened.sum(axis=1, keepdims=True)
-        return honest
+        calibrated: NDArray[np.float64] = sharpened / sharpened.sum(axis=1, keepdims=True)
+        return calibrated
 
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """Return each photo's cheapest class, (n,), or `REJECTED`; from (n, C) uncalibrated."""

@@ -137,7 +137,7 @@ class Inputs:
         """Return what the front makes of the validation photos."""
         together = _together(micro_batch)
         shown = _Shown(self._photos, cut, stage, Split.VALID, together, mirrored=mirrored)
-        values = self._array(shown)  # here and now, in no mode of whoever reads the batches
+        values = self._array(shown)  # now, not in the mode of the batches' reader
         if values is None:
             return self._anew(shown, shown.batches())
         every = np.arange(shown.count)

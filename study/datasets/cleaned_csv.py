@@ -121,7 +121,7 @@ def _reasons(found: Inspection, kinds: Collection[Remove]) -> Iterator[tuple[str
 
 
 def _conflicts(found: Inspection) -> Iterator[tuple[str, str]]:
-    """Yield all photos with a duplicate of another label: nobody knows which one is right."""
+    """Yield all photos with a duplicate of another label: which one is right is not known."""
     for pair in found.conflicts:
         for photo, other in ((pair.first, pair.second), (pair.second, pair.first)):
             yield photo.path, f"has another label than its duplicate {other.path}"

@@ -265,7 +265,7 @@ def _origin(card: "WeightsCard", exported: "Exported") -> str:
 
 
 def _items(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    # A weights file is anybody's, and these of its fields are checked by nobody.
+    # A weights file may come from anywhere, and these of its fields are not checked.
     return list(mapping.items()) if isinstance(mapping, dict) else []
 
 

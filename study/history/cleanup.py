@@ -124,7 +124,7 @@ def clean_weights(
     max_disk: str | None = None,
     delete: bool = False,
 ) -> Cleaned:
-    """List the weights that nobody needs any more, by the study's settings or these; or delete.
+    """List the weights that are no longer needed, by the study's settings or these; or delete.
 
     Raises `ConfigError`, `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
     """

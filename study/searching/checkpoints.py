@@ -48,7 +48,7 @@ class WeightsFiles:
     def serve(self, run: StageRun, next_starts_from: Kind | None) -> bool:
         """Tell whether a stage run is complete and what a trial needs of it is there, whole.
 
-        Its best weights are needed, unless they were deleted on purpose: then nobody chooses them.
+        Its best weights are needed, unless they were deleted on purpose: then they are not chosen.
         But what the next stage starts from has to be there, whatever was deleted why.
         """
         if run.state is not State.COMPLETE:

@@ -33,7 +33,7 @@ def optuna_storage(
 ) -> RDBStorage:
     """Open Optuna's tables; `make` gets the URL and `engine_kwargs` of `RDBStorage`.
 
-    With `claim`, nothing is written any more once the study is somebody else's: `StudyInUse`.
+    With `claim`, nothing is written any more once another process has the study: `StudyInUse`.
     """
     plain, options = settings(url)
     plain = plain.replace("{", "{{").replace("}", "}}")  # for Optuna, a template
@@ -54,7 +54,7 @@ def optuna_storage(
 class PatientStorage(RDBStorage):
     """Optuna's storage, whose questions and changes are repeated while the server is away.
 
-    Nobody else must write to its study meanwhile. So what was read is known, and trials are read
+    No other process may write to its study meanwhile. So what was read is known, and trials are read
     again only if they have changed: Optuna asks for all that run whenever it suggests one.
     """
 
@@ -109,7 +109,7 @@ class PatientStorage(RDBStorage):
         changed = self._changed.setdefault(study_id, set())
         if not included_trial_ids and trial_id_greater_than < 0:  # for the first time, or by us
             return super()._get_trials(study_id, states, set(), trial_id_greater_than)
-        # Whoever asks again has kept what was given before.
+        # A caller that asks again has kept what was given before.
         found = super()._get_trials(study_id, states, changed, _LAST_ID) if changed else []
         changed.clear()
         return found

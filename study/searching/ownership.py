@@ -47,8 +47,8 @@ class DatabaseReplaced(DatabaseUnusable):
 class Ownership:
     """A context in which this process is a study's only searcher. Raises `StudyInUse` on entry.
 
-    `lost` is set to the reason if somebody else took the study over meanwhile, or if the database's
-    file was deleted or replaced: what is open leads to one that nobody finds again. Where the
+    `lost` is set to the reason if another process took the study over meanwhile, or if the database's
+    file was deleted or replaced: what is open leads to one that cannot be found again. Where the
     context is left by an error after that, the reason is raised in its place. `say` is told of
     waiting.
     """
@@ -90,7 +90,7 @@ class Ownership:
             if isinstance(error, Exception):
                 self.confirm()  # who lost the study stumbles over what the other one does
             self._store.release(self.claim)
-        except DatabaseAway:  # nobody is kept out for long by one who gives no heartbeat
+        except DatabaseAway:  # an owner without a heartbeat does not keep others out for long
             log.debug("the study was not given up", exc_info=True)
 
     def confirm(self) -> None:

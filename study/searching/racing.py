@@ -47,7 +47,7 @@ def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
     """
     of_seeds, freedom = spread_of_seeds(list(racing.values()))
     if not freedom:
-        return set()  # nobody has a second seed to tell how much seeds differ
+        return set()  # without a second seed it is not known how much seeds differ
     leader = max(racing, key=lambda name: racing[name].mean())
     return {
         name

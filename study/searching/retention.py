@@ -1,4 +1,4 @@
-"""Which weights files stay. What goes is what nobody will choose and nobody goes on from."""
+"""Which weights files stay. What goes will not be chosen, and no trial goes on from it."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -177,7 +177,7 @@ def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
     """Return what later trials may begin with, best first.
 
     That is every first stage, of which a space has few and any suggestion may take one, and of the
-    others but the last, which nobody goes on from, as many as trials keep their weights.
+    others but the last, which no trial goes on from, as many as trials keep their weights.
     """
     last = max(max(config.resolved_space.n_stages) - 1, *(node.position for node in tree), 0)
     ranked = sorted(tree, key=lambda node: node.rank or (math.inf,))

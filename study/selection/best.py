@@ -322,7 +322,7 @@ class Selector:
             return ""
         try:
             return shown(self._vault.path(kept.path))
-        except RowDamaged:  # a runner-up's, which nobody has looked at
+        except RowDamaged:  # a runner-up's, which was not looked at yet
             return kept.path
 
 

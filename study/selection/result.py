@@ -19,7 +19,7 @@ from trainers.metrics import ClassNumbers
 class Asked:
     """What `best` is asked to choose by; no criterion is the study's own metric.
 
-    What nobody asks for is chosen by the forecast, which knows of the study's metric alone; by
+    By default it is chosen by the forecast, which knows of the study's metric alone; by
     another criterion by its score. By the MEAN or LCB of schedules, the weights are the best file
     of the best schedule. `costs` are prices ("TRUE>PREDICTED=PRICE"), `recalls` least recalls
     ("CLASS>=SHARE"), over the study's own.

@@ -51,7 +51,7 @@ class ScheduleLine:
 def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[ScheduleLine]:
     """Rank the schedules that are in the running, the best first.
 
-    `seconds` says by trial what its stages took, whoever trained them.
+    `seconds` says by trial what its stages took, whichever trial trained them.
     """
     outcomes = {digest: _gains(same, pool) for digest, same in pool.seeds.items()}
     spread = spread_of_seeds(list(outcomes.values()))

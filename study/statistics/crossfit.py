@@ -1,6 +1,6 @@
 """Scores of many predictions at once, and what one gains over another on the same photos. Pure.
 
-Whoever chooses by the photos that score the choice is flattered; so what is chosen on the photos
+A choice made by the photos that score it flatters; so what is chosen on the photos
 outside of a fold is scored on those inside, and all folds are pooled (cross-fitting).
 """
 

@@ -265,7 +265,8 @@ class SearchView:
     def _search_cells(self, now: float) -> Iterator[Cell]:
         search = self._search
         yield from bar(search.share, 20, ascii_only=self._ascii)[:1]
-        yield Cell(f"best {search.score(search.best)}", 90, "bold")
+        if search.best is not None:
+            yield Cell(f"best {search.score(search.best)}", 90, "bold")
         yield Cell(f"{time_text(now - search.since)} so far", 70)
         if search.end is not None and search.end > now:
             yield Cell(f"about {time_text(search.end - now)} left", 80)

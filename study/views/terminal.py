@@ -19,8 +19,8 @@ UNBROKEN = 100_000
 class Terminal(Console):
     """Rich's console, for texts that may be anybody's.
 
-    Into a pipe or a file lines are never broken. Where nobody reads, the error goes on: Rich would
-    exit with a 1 of its own.
+    Into a pipe or a file lines are never broken. Where the reader of a pipe has gone, the
+    error goes on: Rich would exit with a 1 of its own.
     """
 
     @property

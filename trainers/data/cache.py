@@ -67,8 +67,8 @@ class Cache:
     def prepare(self, wanted: Wanted, progress: ProgressCallback = lambda *_: None) -> None:
         """Make sure of the maps of these splits and scales; `progress` gets (photos done, of).
 
-        Where there is no room for all, what comes first is kept. Whoever else asks for the same
-        meanwhile waits, and finds them.
+        Where there is no room for all, what comes first is kept. A process that
+        asks for the same meanwhile waits, and finds them.
         """
         views = [self._view(split, scale) for split, scale in dict.fromkeys(wanted)]
         try:
@@ -91,7 +91,7 @@ class Cache:
     def array(self, kind: ArrayKind, blocks: Callable[[], Iterator[Array]]) -> Array | None:
         """Return an array, writing what `blocks` yields if need be; None without room.
 
-        Whoever else asks for the same meanwhile waits, and finds it.
+        A process that asks for the same meanwhile waits, and finds it.
         """
         path = self._folder / kind.name
         if kind in self._unkept:

@@ -54,7 +54,7 @@ class Photo:
 class Manifest:
     """All photos by path, under sorted classes; what was left out does not count as data.
 
-    `drawn` are the paths of those whose split nobody gave: it was drawn.
+    `drawn` are the paths of those whose split was not given: it was drawn.
     """
 
     root: Path

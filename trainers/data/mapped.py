@@ -22,7 +22,7 @@ class BrokenMap(Exception):
 
 
 class MapWriter:
-    """Writes a file: parts one by one, then `finish`. Nobody sees it before it is whole.
+    """Writes a file: parts one by one, then `finish`. It appears once it is whole.
 
     The parts come first and what is known of them after, so that memory stays flat. `magic` ends
     the file, and tells its kind.

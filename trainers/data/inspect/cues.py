@@ -1,4 +1,4 @@
-"""Whether something trivial tells the classes apart, so that nobody need look at the photos."""
+"""Whether something trivial tells the classes apart, without a look at the photos themselves."""
 
 from collections.abc import Sequence
 
