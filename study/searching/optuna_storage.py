@@ -54,8 +54,8 @@ def optuna_storage(
 class PatientStorage(RDBStorage):
     """Optuna's storage, whose questions and changes are repeated while the server is away.
 
-    No other process may write to its study meanwhile. So what was read is known, and trials are read
-    again only if they have changed: Optuna asks for all that run whenever it suggests one.
+    No other process may write to its study meanwhile. So what was read is known, and trials are
+    read again only if they have changed: Optuna asks for all that run whenever it suggests one.
     """
 
     def __init__(self, patience: Patience, url: str, engine_kwargs: dict[str, Any]) -> None:

@@ -47,10 +47,10 @@ class DatabaseReplaced(DatabaseUnusable):
 class Ownership:
     """A context in which this process is a study's only searcher. Raises `StudyInUse` on entry.
 
-    `lost` is set to the reason if another process took the study over meanwhile, or if the database's
-    file was deleted or replaced: what is open leads to one that cannot be found again. Where the
-    context is left by an error after that, the reason is raised in its place. `say` is told of
-    waiting.
+    `lost` is set to the reason if another process took the study over meanwhile, or if the
+    database's file was deleted or replaced: what is open leads to one that cannot be found again.
+    Where the context is left by an error after that, the reason is raised in its place. `say` is
+    told of waiting.
     """
 
     def __init__(
