@@ -72,7 +72,7 @@ TINY = Extent(
     pixels=40,
     loaders=0,
     together=(1, 2),
-    search_seconds=60,
+    search_seconds=300,
     search=("--trials", "1", "--backbone", "test_resnet", "--no-portfolio"),
 )
 
