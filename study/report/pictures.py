@@ -10,7 +10,7 @@ from study.report.contents import Contents
 from study.report.thumbnails import thumbnails
 from study.report.worst_errors import worst_of
 
-MOST_IN_CELLS, MOST_PAIRS = 240, 24
+FIRST, MOST_IN_CELLS, MOST_PAIRS = 5, 240, 24
 """So many photos, at most, are shown of the confusion matrix, and so many pairs of duplicates."""
 
 
@@ -25,14 +25,16 @@ class Pictures:
 def pictures(contents: Contents, cells: Sequence[Mapping[str, Any]], top: int) -> Pictures:
     """Make the pictures of the `top` worst errors, of a matrix's cells, and of duplicates.
 
-    `cells` are those of the confusion matrix's panel. Where they have too many photos, each cell
-    has its first before any has its second.
+    `cells` are those of the confusion matrix's panel. Where they have too many photos, the `FIRST`
+    have all of theirs, and then each cell has its first before any has its second.
     """
     if contents.manifest is None:
         return Pictures()
-    turns = chain(*zip_longest(*(cell["photos"] for cell in cells)))
-    shown = [place for place in turns if place is not None][:MOST_IN_CELLS]
-    wanted = [contents.photos[place].path for place in (*worst_of(contents, top), *shown)]
+    whole = (cell["photos"] for cell in cells[:FIRST])
+    turns = zip_longest(*(cell["photos"] for cell in cells))
+    shown = list(dict.fromkeys(place for place in chain(*whole, *turns) if place is not None))
+    places = (*worst_of(contents, top), *shown[:MOST_IN_CELLS])
+    wanted = [contents.photos[place].path for place in places]
     wanted += [pair[side]["path"] for pair in pairs(contents) for side in ("first", "second")]
     drawn = thumbnails(Path(contents.manifest.root), wanted)
     return Pictures(drawn, len(set(wanted)) - len(drawn))

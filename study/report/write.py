@@ -1,10 +1,8 @@
 """Use case `report`: a study as one page, written once or for as long as a search goes on."""
 
-import os
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from study.config.schema import StudyConfig
 from study.errors import ConfigError
 from study.invocation import FROM_PYTHON
 from study.report.contents import Contents, read_contents
+from study.report.markup import write_page
 from study.report.page import Report, render
 from study.report.panels import panels
 from study.report.pictures import pictures
@@ -52,7 +51,7 @@ def report(
     """
     _check(to, top)
     composed = compose(study, storage, top)
-    write(composed, to)
+    write_page(render(composed), to)
     return Written(str(to), _write_csv(composed.contents, csv))
 
 
@@ -82,7 +81,7 @@ def watch(
             now = _pulse(store, name)
             if now != seen:
                 composed = replace(compose(name, storage, top, composed), reload=RELOAD)
-                write(composed, to)
+                write_page(render(composed), to)
                 seen = now
                 written(Written(str(to), _write_csv(composed.contents, csv)))
             time.sleep(POLL)
@@ -92,7 +91,7 @@ def watch(
     finally:
         store.close()
         if composed is not None:
-            write(replace(composed, reload=None), to)
+            write_page(render(replace(composed, reload=None)), to)
 
 
 def compose(study: str | None, storage: str, top: int, earlier: Report | None = None) -> Report:
@@ -115,24 +114,11 @@ def compose(study: str | None, storage: str, top: int, earlier: Report | None = 
         panels=drawn,
         pictures=seen,
         explanation=explanation,
+        next_commands=_next(contents, storage),
         commands=_commands(contents, explanation, storage),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         top=top,
     )
-
-
-def write(composed: Report, to: Path) -> None:
-    """Write a page, whole or not at all, whoever reads the one before it."""
-    text = render(composed)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    beside = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-    try:
-        # A browser reads any line's end as \n, and hashes scripts as it reads them.
-        beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        beside.replace(to)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _check(to: Path, top: int) -> None:
@@ -162,11 +148,25 @@ def _write_csv(contents: Contents, folder: Path | None) -> tuple[str, ...]:
     return tuple(str(file) for file in write_csvs(frames(contents), folder))
 
 
+def _where(contents: Contents, storage: str) -> list[str]:
+    where = ["--study", contents.study.name]
+    return where if storage == StudyConfig().storage else [*where, "--storage", redact(storage)]
+
+
+def _next(contents: Contents, storage: str) -> dict[str, str]:
+    """Return the commands that use the winner, by what they do."""
+    where = _where(contents, storage)
+    asked = {
+        "Predict photos with it": ["predict", "PHOTOS"],
+        "Export it for other programs": ["export", "--to", "exported"],
+        "Score it on the test photos, once all is decided": ["best", "--final-test"],
+    }
+    return {what: shlex.join(["encore", *words, *where]) for what, words in asked.items()}
+
+
 def _commands(contents: Contents, explanation: Explanation, storage: str) -> dict[str, str]:
     """Return the commands that lead here again, by what they do."""
-    where = ["--study", contents.study.name]
-    if storage != StudyConfig().storage:
-        where += ["--storage", redact(storage)]
+    where = _where(contents, storage)
     found = {}
     if (typed := explanation.made_by.get("command", FROM_PYTHON)) != FROM_PYTHON:
         found["The search that trained it"] = typed
@@ -176,6 +176,5 @@ def _commands(contents: Contents, explanation: Explanation, storage: str) -> dic
             ["encore", "reproduce", "--run", number, *where]
         )
         found["Choose again"] = shlex.join(["encore", "best", *where])
-        found["Name photos with it"] = shlex.join(["encore", "predict", "PHOTOS", *where])
     found["Write this page again"] = shlex.join(["encore", "report", *where])
     return found

@@ -29,8 +29,8 @@ __all__ = ["port"]
 pytestmark = needs_chromium
 
 SECTIONS = (
-    *("winner", "parameters", "curves", "tree", "seeds", "classes", "errors"),
-    *("duplicates", "compute", "trials", "again"),
+    *("winner", "schedules", "parameters", "curves", "tree", "seeds", "classes", "confidence"),
+    *("errors", "duplicates", "compute", "trials", "again"),
 )
 HOSTILE = "<img src=x onerror=globalThis.harmed=1>"
 
@@ -150,12 +150,13 @@ def test_the_slider_moves_the_numbers(opened: "Page") -> None:
 
 
 def test_a_box_of_the_tree_leads_to_its_trial(opened: "Page") -> None:
-    """A click on the tree names its trials and picks the best, whose curves are then drawn."""
-    boxes = opened.locator("[data-panel=tree] .slice path.surface")
+    """All boxes can be read; a click names a box's trials and picks the best, which is drawn."""
+    boxes = opened.locator("#stages button.stage")
     assert boxes.count() > 20
     opened.locator("#trial").select_option(index=opened.locator("#trial option").count() - 1)
     before = opened.locator("#detail-said").inner_text()
-    boxes.nth(boxes.count() - 3).click()
+    assert all("px" in text for text in boxes.all_inner_texts() if "more" not in text)
+    boxes.nth(0).click()
     picked = opened.locator("#tree-trials button").first
     picked.wait_for()
     assert picked.inner_text() == opened.locator("#trial").input_value()
@@ -187,13 +188,23 @@ def test_a_cell_shows_its_photos(opened: "Page") -> None:
     opened.wait_for_function("document.querySelector('#cell img').naturalWidth > 0")
 
 
+def test_the_most_frequent_confusions_come_first_with_their_photos(opened: "Page") -> None:
+    """Up to five, without a click, each with pictures of its photos."""
+    confused = opened.locator("#confusions .confused")
+    assert 0 < confused.count() <= 5
+    for each in confused.all():
+        assert "misclassified as" in each.inner_text()
+        assert each.locator("img").count() > 0
+
+
 def test_light_and_dark_can_be_chosen(opened: "Page") -> None:
-    """The button turns page and figures."""
+    """The button turns page and figures, the confusion matrix's colours too."""
 
     def colours() -> list[str]:
         found: list[str] = opened.evaluate(
             """[getComputedStyle(document.body).backgroundColor,
-                document.querySelector('.main-svg text').style.fill]"""
+                document.querySelector('.main-svg text').style.fill,
+                document.querySelector('.heatmaplayer image').href.baseVal]"""
         )
         return found
 
@@ -202,7 +213,9 @@ def test_light_and_dark_can_be_chosen(opened: "Page") -> None:
     opened.wait_for_function(
         "fill => document.querySelector('.main-svg text').style.fill !== fill", arg=light[1]
     )
-    assert colours()[0] != light[0]
+    after = colours()
+    assert after[0] != light[0]
+    assert after[2] != light[2]
 
 
 def test_the_report_prints(browser: "Browser", pages: dict[int, Path]) -> None:
@@ -217,14 +230,20 @@ def test_the_report_prints(browser: "Browser", pages: dict[int, Path]) -> None:
 def test_the_check_page_is_whole(
     browser: "Browser", checked: Path, size: tuple[int, int], dark: bool
 ) -> None:
-    """Pairs lie side by side with their pictures, hostile names are text, no script is there."""
+    """Pairs lie side by side with their pictures, hostile names are text, the theme switches."""
     with visit(browser, checked, size, dark=dark) as seen:
-        assert seen.page.locator(".pair").count() == 1
-        widths = seen.page.locator(".pair img").evaluate_all("all => all.map(i => i.naturalWidth)")
+        assert seen.page.locator(".card .two").count() == 1
+        widths = seen.page.locator(".card .two img").evaluate_all(
+            "all => all.map(i => i.naturalWidth)"
+        )
         assert len(widths) == 2
         assert min(widths) > 50
         assert seen.page.get_by_text(HOSTILE).count() > 0
         assert seen.page.evaluate("globalThis.harmed") is None
+        background = "getComputedStyle(document.body).backgroundColor"
+        before = seen.page.evaluate(background)
+        seen.page.locator("#theme").click()
+        assert seen.page.evaluate(background) != before
         assert seen.overflow <= 0
         assert seen.errors == []
         assert seen.requests == []

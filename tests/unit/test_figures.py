@@ -4,6 +4,7 @@ import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,21 @@ from storage.records import State
 from study.report.contents import Contents, read_contents
 from study.report.figures.confusion import class_table, confusion
 from study.report.figures.curves import curves, details_of
+from study.report.figures.estimate import estimate
 from study.report.figures.importance import importance
 from study.report.figures.parallel import parallel
 from study.report.figures.probabilities import answers_of, reliability_diagram
 from study.report.figures.progress import progress
-from study.report.figures.separation import separation
-from study.report.figures.style import LONGEST, Panel, shown
+from study.report.figures.seeds import seeds
+from study.report.figures.separation import precision_recall, roc
+from study.report.figures.style import LONGEST, Panel, colour_at, shown, time_unit
 from study.report.figures.trade_off import trade_off
 from study.report.figures.tree import MOST_NODES, boxes_of, stage_tree
 from study.report.panels import panels
 from study.selection.thresholds import Goal, operate
 from study.statistics.calibration import reliability
 from study.statistics.scoring import auroc
-from tests.contents import HOSTILE, SECONDS, make_contents
+from tests.contents import BEGAN, HOSTILE, SECONDS, make_contents
 from tests.lab import Lab, schedule, stage
 from trainers.data.manifest import Manifest
 from trainers.metrics import Metric, confusion_matrix
@@ -101,7 +104,7 @@ def test_parallel_coordinates_show_what_varies_best_trials_last() -> None:
     drawn = [number for trace in lines for number in trace["customdata"]]
     assert made.ranked[0].number in lines[-1]["customdata"]
     assert set(drawn) == {trial.number for trial in made.trials if trial.score is not None}
-    assert "nothing to compare" in parallel(make_contents(2)).said
+    assert "From the second trial" in parallel(make_contents(2)).said
 
 
 def test_a_lower_loss_is_drawn_higher() -> None:
@@ -131,7 +134,7 @@ def test_importance_claims_nothing_it_cannot_know(trials: int) -> None:
     ]
     found = importance(replace(made, trials=tuple(drawn)))
     assert found.figure is None
-    assert found.said.startswith("Nothing is claimed")
+    assert "mportance" in found.said
 
 
 def test_details_hold_each_stage_run_once_and_every_restart() -> None:
@@ -159,12 +162,12 @@ def test_curves_name_the_best_and_thin_the_others() -> None:
     assert named == [trial.number for trial in made.ranked[:20]]
     behind = next(trace for trace in loss if trace["name"] == "others")
     assert behind["x"].count(None) == 40
-    assert "No epoch" in curves(replace(make_contents(1), epochs={})).said
+    assert "Once an epoch" in curves(replace(make_contents(1), epochs={})).said
 
 
 def test_the_tree_keeps_all_time_when_it_merges() -> None:
     """Of too many stage runs the weak become one box a parent: none of their time is lost."""
-    small, big = make_contents(20), make_contents(1400)
+    small, big = make_contents(20), make_contents(400)
     assert len(boxes_of(small)) == len(small.runs)
     boxes = boxes_of(big)
     assert MOST_NODES <= len(boxes) < len(big.runs)
@@ -176,16 +179,23 @@ def test_the_tree_keeps_all_time_when_it_merges() -> None:
     assert max(box.score or 0 for box in boxes if box.merged == 1) == best
 
 
-def test_a_box_of_the_tree_leads_to_its_trials() -> None:
-    """A stage run's box is found by its key; it knows who shares it and where trials stopped."""
-    panel = stage_tree(make_contents(20))
-    trace = _told(panel)["data"][0]
-    place = trace["ids"].index(f"{9:064x}")
-    assert trace["customdata"][place][:2] == [[4, 5], 2]
-    assert trace["marker"]["pattern"]["shape"][place] == "/"
-    assert trace["marker"]["pattern"]["shape"][trace["ids"].index(f"{8:064x}")] == "x"
-    assert [row["id"] for row in panel.data] == trace["ids"][1:]
-    assert trace["labels"][0] == shown(HOSTILE[0])
+def test_a_box_of_the_tree_says_all_and_leads_to_its_trials() -> None:
+    """A stage run's box has its settings, score, time and trials, and how many were pruned there.
+
+    A box comes after its parent, and the better its score the more orange it is.
+    """
+    made = make_contents(20)
+    boxes = {box["id"]: box for box in stage_tree(made).data}
+    shared, failed = boxes[f"{9:064x}"], boxes[f"{8:064x}"]
+    assert (shared["trials"], shared["n_trials"], shared["stopped"]) == ([4, 5], 2, 1)
+    assert shared["label"] == "64 px · 4 ep · lr 0.001002"
+    assert (shared["time_text"], failed["state"]) == ("10.0 s", "failed")
+    seen = {"study"}
+    for box in boxes.values():
+        assert box["parent"] in seen
+        seen.add(box["id"])
+    best = max(made.trials, key=lambda trial: trial.score or 0)
+    assert boxes[f"{2 * best.number + 2:064x}"]["colour"] == colour_at(1)
 
 
 def test_cells_of_the_confusion_lead_to_their_photos() -> None:
@@ -195,7 +205,11 @@ def test_cells_of_the_confusion_lead_to_their_photos() -> None:
     assert found is not None
     panel = confusion(made)
     counts = confusion_matrix(labels, found.predicted, 3)
-    assert _told(panel)["data"][0]["text"] == counts.tolist()
+    drawn = _told(panel)
+    assert drawn["data"][0]["text"] == [[n or "" for n in row] for row in counts.tolist()]
+    # A row's shares add up to one, and on a dark page an empty cell is dark.
+    assert np.sum(drawn["data"][0]["z"], axis=1) == pytest.approx(1, abs=0.01)
+    assert drawn["layout"]["meta"]["dark_scale"][0] == [0, "#1F2226"]
     for cell in panel.data:
         places = cell["photos"]
         assert {(int(labels[p]), int(found.predicted[p])) for p in places} == {
@@ -228,7 +242,7 @@ def test_the_reliability_diagram_says_what_calibration_says() -> None:
     found, _ = answers_of(made)
     assert found is not None
     before, after = reliability(found.labels, found.plain)
-    errors = reliability_diagram(found).data
+    errors = reliability_diagram(made, found).data
     assert errors["before"] == pytest.approx(before, rel=1e-3)
     assert errors["after"] == pytest.approx(after, rel=1e-3)
     assert before > after
@@ -243,17 +257,17 @@ def test_areas_are_those_that_others_find(classes: int) -> None:
     found, _ = answers_of(made)
     assert found is not None
     found = replace(found, plain=np.round(found.plain, 1))
-    roc, precise = separation(made, found)
+    area_under, precise = roc(made, found), precision_recall(made, found)
     labels = [1] if classes == 2 else list(range(classes))
-    assert list(roc.data) == [str(label) for label in labels]
+    assert list(area_under.data) == [str(label) for label in labels]
     for label in labels:
         one = found.plain[:, label]
         positive = found.labels == label
         area = auroc(positive.astype(np.int64), np.stack([1 - one, one], axis=1))
-        assert roc.data[str(label)] == pytest.approx(area, abs=1e-3)
+        assert area_under.data[str(label)] == pytest.approx(area, abs=1e-3)
         wanted = average_precision_score(positive, one)
         assert precise.data[str(label)] == pytest.approx(wanted, abs=1e-3)
-    curves_drawn = len(_told(roc)["data"])
+    curves_drawn = len(_told(area_under)["data"])
     assert curves_drawn == (2 if classes == 2 else 1 + 1 + 12)
 
 
@@ -266,8 +280,8 @@ def test_the_thresholds_trade_one_recall_for_the_other() -> None:
     assert (data["kind"], data["own"], data["priced"]) == ("threshold", 0.5, False)
     for point in data["points"]:
         # The point is rounded for the page, so the photo at it may lie on either side.
-        near = np.abs(found.honest[:, 0] - point["at"]) < 1e-3
-        named = np.where(found.honest[:, 0] >= point["at"], 0, 1)
+        near = np.abs(found.calibrated[:, 0] - point["at"]) < 1e-3
+        named = np.where(found.calibrated[:, 0] >= point["at"], 0, 1)
         counts = confusion_matrix(found.labels, named, 2)
         assert np.abs(counts - point["confusion"]).max() <= near.sum()
         wrong = point["confusion"][0][1] + point["confusion"][1][0]
@@ -285,7 +299,7 @@ def test_of_more_classes_doubt_is_left_to_a_person() -> None:
     shares = [point["answered"] for point in points]
     assert shares == sorted(shares)
     assert points[-1]["answered"] == 1
-    assert points[-1]["wrong"] == int((found.honest.argmax(axis=1) != found.labels).sum())
+    assert points[-1]["wrong"] == int((found.calibrated.argmax(axis=1) != found.labels).sum())
     assert points[0]["cost"] <= points[-1]["cost"]
 
 
@@ -326,7 +340,7 @@ def test_without_all_probabilities_the_reason_is_told() -> None:
     found = panels(make_contents(compact=True))
     for name in ("reliability", "roc", "precision_recall", "trade_off"):
         assert found[name].figure is None
-        assert "all of them" in found[name].said
+        assert "all classes" in found[name].said
     assert found["confusion"].figure is not None
 
 
@@ -346,6 +360,60 @@ def test_sharing_saves_what_it_did_not_train() -> None:
         {"stage": 1, "image_size": 64, "spent": 50.0, "saved": 50.0},
         {"stage": 2, "image_size": 96, "spent": 90.0, "saved": 0.0},
     ]
+
+
+def test_the_estimate_is_drawn_beside_what_was_observed(finished: Lab) -> None:
+    """On one axis: the estimate with its interval, the observed score, the mean and its seeds."""
+    found = read_contents(storage=finished.url)
+    chosen = found.selection
+    assert chosen is not None
+    assert chosen.honest is not None
+    seen = replace(chosen, seed_scores={0: 0.8, 1: 0.9}, schedule_mean=0.85, schedule_spread=0.07)
+    drawn = _told(estimate(replace(found, selection=seen)))
+    rows = {trace["name"]: trace for trace in reversed(drawn["data"])}
+    guess = rows["estimated on new photos"]
+    assert guess["x"] == [pytest.approx(chosen.honest.estimate)]
+    assert chosen.honest.high is not None
+    reach = guess["x"][0] + guess["error_x"]["array"][0]
+    assert reach == pytest.approx(chosen.honest.high, abs=1e-3)
+    assert rows["observed"]["x"] == [pytest.approx(chosen.score)]
+    assert rows["mean of 2 seeds"]["x"] == [0.85]
+    assert [0.8, 0.9] in [trace["x"] for trace in drawn["data"]]
+    labels = drawn["layout"]["yaxis"]["ticktext"]
+    assert labels[:3] == ["estimated on new photos", "observed", "mean of 2 seeds"]
+    assert {trace["xaxis"] for trace in drawn["data"] if "xaxis" in trace} == set()
+    nothing = estimate(make_contents(1))
+    assert (nothing.figure, "Once a trial has finished" in nothing.said) == (None, True)
+
+
+def test_without_a_second_seed_no_seeds_are_drawn(finished: Lab) -> None:
+    """An exhibit of single dots would say nothing: a line says what would fill it."""
+    found = read_contents(storage=finished.url)
+    assert found.selection is not None
+    alone = [replace(line, scores={0: line.mean}) for line in found.schedules]
+    panel = seeds(replace(found, selection=replace(found.selection, schedules=tuple(alone))))
+    assert panel.figure is None
+    assert "--repeats 3" in panel.said
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(2, 1), (4, 1), (50, None)])
+def test_epochs_are_whole_numbers(epochs: int, step: int | None) -> None:
+    """Of few epochs each has its tick; of many plotly's own steps are whole anyway."""
+    layout = _told(curves(make_contents(10, epochs=epochs)))["layout"]
+    assert layout["xaxis2"].get("dtick") == step
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"), [(40, "seconds"), (600, "minutes"), (7000, "minutes"), (9000, "hours")]
+)
+def test_time_is_in_the_unit_that_fits(seconds: float, unit: str) -> None:
+    """Where there are no hours, the axis has minutes, and where there are none, seconds."""
+    assert time_unit(seconds)[0] == unit
+    made = make_contents(2)
+    end = BEGAN + timedelta(seconds=seconds)
+    trials = tuple(replace(made.trials[0], id=n, number=n, finished_at=end) for n in (0, 1))
+    title = _told(progress(replace(made, trials=trials)))["layout"]["xaxis"]["title"]["text"]
+    assert title == f"{unit} since the first trial began"
 
 
 def test_contents_are_those_of_the_selection(finished: Lab) -> None:
@@ -379,4 +447,5 @@ def test_a_study_that_has_just_begun_can_be_read(
     assert (found.selection, found.winner, found.predictions) == (None, None, None)
     assert "no trial" in found.unselected
     drawn = panels(found)
-    assert {name for name, panel in drawn.items() if panel.figure} == {"curves", "tree", "compute"}
+    assert {name for name, panel in drawn.items() if panel.figure} == {"curves", "compute"}
+    assert len(drawn["tree"].data) == 1

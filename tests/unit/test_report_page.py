@@ -13,18 +13,35 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from study.report.contents import Contents
-from study.report.page import Report, policy, render, to_json
-from study.report.panels import panels
+from study.datasets.check import Checked
+from study.formatting import score_text
+from study.report import figures
+from study.report.cautions import cautions
+from study.report.check_page import check_page
+from study.report.contents import Contents, read_contents
+from study.report.markup import policy, to_json
+from study.report.page import Report, render
+from study.report.panels import drawings, panels
 from study.report.pictures import MOST_IN_CELLS, pictures
 from study.report.thumbnails import SIDE, thumbnails
 from study.report.worst_errors import Explainer, Explanation, explain_all, worst_of
-from study.report.write import _commands
+from study.report.write import _commands, _next
+from study.selection.leaks import Leaks
 from tests.contents import HOSTILE, make_contents
+from tests.lab import Lab
+from trainers.data.inspect.findings import (
+    Doubt,
+    Flaw,
+    FlawedPhoto,
+    Inspection,
+    Likeness,
+    Pair,
+)
+from trainers.data.manifest import Split
 
 SECTIONS = (
-    *("winner", "parameters", "curves", "tree", "seeds", "classes", "errors", "duplicates"),
-    *("compute", "trials", "again"),
+    *("winner", "schedules", "parameters", "curves", "tree", "seeds", "classes", "confidence"),
+    *("errors", "duplicates", "compute", "trials", "again"),
 )
 PAIR = {
     "likeness": "near",
@@ -83,6 +100,7 @@ def made(contents: Contents, **others: Any) -> str:
         "panels": drawn,
         "pictures": pictures(contents, drawn["confusion"].data or (), 12),
         "explanation": Explanation(reason=HOSTILE[0], made_by={HOSTILE[1]: HOSTILE[2]}),
+        "next_commands": {"Next": HOSTILE[1]},
         "commands": {"Again": HOSTILE[2]},
         "made": "today",
         "top": 12,
@@ -112,6 +130,45 @@ def test_all_sections_are_there_in_order(trials: int) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert len(text.encode()) < 20_000_000
+
+
+@pytest.mark.parametrize("trials", [1, 50])
+def test_every_figure_has_its_place(trials: int) -> None:
+    """Each is once in a section that the page has; an empty one is a line on what fills it."""
+    page = Page(page_of(trials))
+    places = [a["data-panel"] for a in page.all("figure") if "data-panel" in a]
+    wanted = {each.name for each in drawings() if each.section}
+    assert len(places) == len(set(places))
+    # What probabilities are needed for says why it is missing once, and nothing is selected here.
+    probable = {each.name for each in drawings() if each.section == "confidence"}
+    assert set(places) == wanted - {"estimate"} - (probable if trials == 1 else set())
+    assert {each.section for each in drawings()} <= {"", *SECTIONS}
+
+
+EXAMPLE = """
+from study.report.figures.style import Drawing, Panel, figure
+
+
+def counted(contents):
+    return Panel(figure([], 100), f"{len(contents.trials)} trials were counted.")
+
+
+FIGURES = (Drawing("counted", "compute", "Counted", counted),)
+"""
+
+
+def test_a_new_figure_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module beside the others is on the page, in the section that it names."""
+    (tmp_path / "of_a_test.py").write_text(EXAMPLE)
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    drawings.cache_clear()
+    try:
+        text = made(make_contents(3))
+    finally:
+        drawings.cache_clear()
+    section = text[text.index('id="compute"') : text.index('id="trials"')]
+    assert "3 trials were counted." in section
+    assert 'data-panel="counted"' in section
 
 
 @pytest.mark.parametrize("trials", [1, 50])
@@ -251,3 +308,78 @@ def test_commands_hold_no_password() -> None:
     found = _commands(make_contents(1), Explanation(), "postgresql://me:secret@host/db")
     assert "postgresql://me:***@host/db" in found["Write this page again"]
     assert "secret" not in str(found)
+    after = _next(make_contents(1), "postgresql://me:secret@host/db")
+    assert any(command.startswith("encore predict PHOTOS --study") for command in after.values())
+    assert "secret" not in str(after)
+
+
+def test_the_first_screen_has_estimate_warnings_file_and_next_commands(finished: Lab) -> None:
+    """Before any other section: number and interval, what to doubt, the file, and where to go."""
+    contents = read_contents(storage=finished.url)
+    chosen = contents.selection
+    assert chosen is not None
+    assert chosen.honest is not None
+    text = made(contents)
+    first = text[text.index('id="winner"') : text.index('id="schedules"')]
+    words = "".join(Page(first).words)
+    assert score_text(chosen.metric, chosen.honest.estimate) in words
+    assert chosen.interval in words
+    assert "Few photos: " in words
+    assert Path(chosen.file).name in words
+    assert HOSTILE[1] in words
+    assert 'data-panel="estimate"' in first
+
+
+def test_what_to_doubt_is_said(finished: Lab) -> None:
+    """A single seed, few photos and leaks each have their sentence, and nothing else has."""
+    chosen = read_contents(storage=finished.url).selection
+    assert chosen is not None
+    many = tuple(replace(each, photos=500) for each in chosen.per_class)
+    sure = replace(chosen, n_valid=1000, per_class=many, seed_scores={0: 0.9, 1: 0.91}, leaks=None)
+    assert list(cautions(sure)) == []
+    leaks = Leaks(3, at_least=False, n_valid=997, errors=1, score=0.9, honest=None)
+    [leaking] = cautions(replace(sure, leaks=leaks))
+    assert leaking.startswith("3 of 1,000 validation photos are in train, too")
+    assert "without them" in leaking
+    [alone] = cautions(replace(sure, seed_scores={0: 0.9}))
+    assert alone.startswith("One seed only")
+    [few] = cautions(replace(sure, n_valid=50))
+    assert "2.0 points" in few
+    [rare] = cautions(replace(sure, per_class=(*many[:-1], replace(many[-1], photos=3))))
+    assert f"The class {chosen.classes[-1]} has 3 validation photos" in rare
+
+
+def checked_page() -> str:
+    """Return the check page of photos in a class with a hostile name: a leak, and a wrong label."""
+    manifest = make_contents(1).manifest
+    assert manifest is not None
+    first, second = (
+        next(photo for photo in manifest.photos if photo.split is split)
+        for split in (Split.TRAIN, Split.VALID)
+    )
+    found = Inspection(
+        manifest.digest,
+        manifest.classes,
+        len(manifest.photos),
+        dict.fromkeys((Split.TRAIN, Split.VALID), (20,) * 3),
+        pairs=(Pair(first, second, Likeness.EXACT, 1.0, 1.0),),
+        groups=((first, second),),
+        flaws=(FlawedPhoto(first, Flaw.TINY, "8 x 8 pixels"),),
+        uncompared=0,
+        doubts=(Doubt(second, 1, 0.9, 0.05),),
+        cues=(),
+    )
+    return check_page(Checked("photos", manifest, found, (), None))
+
+
+def test_both_pages_have_one_look_and_the_theme_switch() -> None:
+    """The check page has the report's style and button; names stay text, one script runs."""
+    page, other = Page(checked_page()), Page(page_of(1))
+    assert page.styles[0] == other.styles[0]
+    for each in (page, other):
+        assert [a["id"] for a in each.all("button") if a.get("id")][:1] == ["theme"]
+        assert not any(name.startswith("on") for _, a in each.elements for name in a)
+    [allowed] = [a["content"] for a in page.all("meta") if "http-equiv" in a]
+    [(_, script)] = page.scripts
+    assert f"script-src {hashed(script)};" in allowed
+    assert HOSTILE[0] in "".join(page.words)

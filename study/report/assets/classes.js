@@ -6,22 +6,35 @@ const cells = panel("confusion").data ?? [];
 const photos = panel("photos") ?? {};
 let cellShown = null;
 
+const MOST_CONFUSED = 5;
+
+/** Say what a cell counts, with pictures of its photos. */
+function cellOf(truth, predicted) {
+  const cell = cells.find((each) => each.true === truth && each.predicted === predicted);
+  const head = make("p", {}, named(classNames.get(truth)),
+    ...(truth === predicted ? [", predicted correctly"] : [" misclassified as ", named(classNames.get(predicted))]),
+    `: ${cell?.count ?? 0} ${cell?.count === 1 ? "photo" : "photos"}`);
+  const shown = (cell?.photos ?? []).map((place) => photos[place]).filter(Boolean);
+  if (cell && shown.length < cell.count) head.append(`, ${shown.length} shown, the most confident first`);
+  return [head, make("div", { className: "thumbs" }, ...shown.map(thumb))];
+}
+
+const mistakes = cells.filter((cell) => cell.true !== cell.predicted).slice(0, MOST_CONFUSED);
+$("#confusions")?.append(...(mistakes.length
+  ? mistakes.map((cell) => make("div", { className: "confused" }, ...cellOf(cell.true, cell.predicted)))
+  : [make("p", {}, "No validation photo is misclassified.")]));
+
 function openCell(truth, predicted) {
   const key = `${truth}>${predicted}`;
   if (key === cellShown) return;
   cellShown = key;
-  const cell = cells.find((each) => each.true === truth && each.predicted === predicted);
-  const head = make("p", {}, named(classNames.get(truth)),
-    ...(truth === predicted ? [", rightly named"] : [" misclassified as ", named(classNames.get(predicted))]),
-    `: ${cell?.count ?? 0} ${cell?.count === 1 ? "photo" : "photos"}`);
-  const shown = (cell?.photos ?? []).map((place) => photos[place]).filter(Boolean);
-  if (cell && shown.length < cell.count) head.append(`, ${shown.length} shown`);
-  $("#cell").replaceChildren(head, make("div", { className: "thumbs" }, ...shown.map(thumb)));
+  $("#cell").replaceChildren(...cellOf(truth, predicted));
 }
 
-const thumb = ({ src, path, probability }) =>
-  make("figure", {}, make("img", { src, alt: "", title: visible(path) }),
-    make("figcaption", {}, share(probability), make("br"), named(path.split("/").at(-1))));
+function thumb({ src, path, probability }) {
+  return make("figure", {}, make("img", { src, alt: "", title: visible(path) }),
+    make("figcaption", {}, `confidence ${share(probability)}`, make("br"), named(path.split("/").at(-1))));
+}
 
 whenDrawn("confusion", (host) => {
   const open = ({ points }) => openCell(points[0].customdata[0], points[0].customdata[1]);
@@ -81,8 +94,8 @@ function setTo(index) {
   const two = tradeOff.kind === "threshold";
   const cost = `${tradeOff.priced ? "cost" : "mistakes"} per ${two ? "photo" : "answered photo"} ${point.cost?.toFixed(4) ?? "–"}`;
   const said = two
-    ? [named(tradeOff.classes[0]), ` is named from a probability of ${share(point.at)} on: ${cost}.`]
-    : [`${share(point.answered)} of the photos are answered, with ${point.wrong} mistakes among them: ${cost}.`];
+    ? [named(tradeOff.classes[0]), ` is predicted from a threshold of ${share(point.at)} on: ${cost}.`]
+    : [`Coverage ${share(point.answered)}: ${point.wrong} mistakes among the photos answered, the others rejected; ${cost}.`];
   $("#at-said").replaceChildren(...said.map((each) => (each instanceof Node ? each : visible(each))));
   slider.setAttribute("aria-valuetext", $("#at-said").textContent);
   $("#at-numbers").replaceChildren(...(two ? [confusionOf(point)] : []));
@@ -93,7 +106,7 @@ function setTo(index) {
 
 function confusionOf(point) {
   const head = make("tr", {}, make("th", {}, "true"),
-    ...tradeOff.classes.map((name) => make("th", { scope: "col", className: "n" }, "as ", named(name))),
+    ...tradeOff.classes.map((name) => make("th", { scope: "col", className: "n" }, "predicted ", named(name))),
     make("th", { scope: "col", className: "n" }, "recall"));
   const rows = tradeOff.classes.map((name, label) =>
     make("tr", {}, make("th", { scope: "row" }, named(name)),

@@ -1,7 +1,4 @@
-// What all parts stand on: the data inside the page, elements, the theme, and figures.
-
-const $ = (selector, within = document) => within.querySelector(selector);
-const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+// What the report's parts stand on: the data inside the page, elements, and figures.
 
 /** Show what cannot be seen, such as a sign that turns the reading direction. */
 const visible = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}]/gu, "\u{FFFD}");
@@ -62,8 +59,13 @@ const ink = () => getComputedStyle(document.body).color;
 const isNarrow = () => innerWidth < 600;
 const plots = new Map();
 
+/** Give the colour scale of a figure that has one for the dark. */
+const scaleOf = ({ data, layout }, dark) => layout.meta?.dark_scale && (dark ? layout.meta.dark_scale : data[0].colorscale);
+
 function draw(host, figure) {
-  const { data, layout } = figure;
+  const { layout } = figure;
+  const scale = scaleOf(figure, isDark());
+  const data = scale ? [{ ...figure.data[0], colorscale: scale }] : figure.data;
   const styled = { ...layout, autosize: true, font: { ...layout.font, color: ink() } };
   styled.font.family = "system-ui, sans-serif";
   // A long legend would take all of a phone.
@@ -119,72 +121,22 @@ addEventListener("load", () => idle(drawRest));
 
 // Paper is narrow and white, whatever the screen is.
 
+function tint(host, dark, layout) {
+  const scale = scaleOf(plots.get(host), dark);
+  Plotly.update(host, scale ? { colorscale: [scale] } : {}, layout);
+}
+
 const PAPER = { width: 680, autosize: false, "font.color": "#1d1f21" };
 
 addEventListener("beforeprint", () => {
   for (const host of [...waiting.keys()]) drawNow(host);
-  for (const host of plots.keys()) Plotly.relayout(host, PAPER);
+  for (const host of plots.keys()) tint(host, false, PAPER);
 });
 
 addEventListener("afterprint", () => {
-  for (const host of plots.keys()) Plotly.relayout(host, { width: null, autosize: true, "font.color": ink() });
+  for (const host of plots.keys()) tint(host, isDark(), { width: null, autosize: true, "font.color": ink() });
 });
 
-// Light or dark: as the system has it, until somebody chooses.
-
-const KEY = "encore-theme";
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
-
-/** Do something with the browser's memory, which a page may be denied. */
-function remembering(action) {
-  try {
-    return action();
-  } catch {
-    return null;
-  }
-}
-
-function retint() {
-  const button = $("#theme");
-  button.textContent = isDark() ? "light" : "dark";
-  button.setAttribute("aria-pressed", String(isDark()));
-  button.setAttribute("aria-label", `${button.textContent} colours`);
-  for (const host of plots.keys()) Plotly.relayout(host, { "font.color": ink() });
-}
-
-const before = remembering(() => localStorage.getItem(KEY));
-if (before === "light" || before === "dark") document.documentElement.dataset.theme = before;
-dark.addEventListener("change", retint);
-$("#theme").addEventListener("click", () => {
-  const theme = isDark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
-  remembering(() => localStorage.setItem(KEY, theme));
-  retint();
+themes.addEventListener("change", () => {
+  for (const host of plots.keys()) tint(host, isDark(), { "font.color": ink() });
 });
-retint();
-
-for (const button of $$("button.copy")) {
-  button.hidden = !navigator.clipboard;
-  button.addEventListener("click", async () => {
-    const said = await navigator.clipboard.writeText($("code", button.parentNode).textContent)
-      .then(() => "copied", () => "denied");
-    button.textContent = said;
-  });
-}
-
-// The section that is being read is marked in the contents.
-
-const reading = new IntersectionObserver(
-  (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (!isIntersecting) continue;
-      for (const link of $$("nav a")) {
-        if (link.hash === `#${target.id}`) link.setAttribute("aria-current", "true");
-        else link.removeAttribute("aria-current");
-      }
-    }
-  },
-  { rootMargin: "-20% 0px -75% 0px" },
-);
-for (const section of $$("main > section")) reading.observe(section);

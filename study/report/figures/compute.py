@@ -6,7 +6,15 @@ from typing import Any
 
 from study.formatting import time_text
 from study.report.contents import Contents
-from study.report.figures.style import PALETTE, Panel, axis, figure, number
+from study.report.figures.style import (
+    PALETTE,
+    Drawing,
+    Panel,
+    axis,
+    figure,
+    number,
+    time_unit,
+)
 
 Group = tuple[int, int]
 """A stage, counted from 1, and an image size."""
@@ -22,13 +30,14 @@ def compute(contents: Contents) -> Panel:
     groups = sorted(spent)
     total, less = sum(spent.values()), sum(saved.values())
     if not total:
-        return Panel(None, "No stage run has taken any time yet.")
+        return Panel(None, "Once a stage has been trained, the time it took is drawn here.")
+    unit, each = time_unit(max(spent[group] + saved[group] for group in groups))
     drawn = figure(
-        [_bars("spent", spent, PALETTE[0]), _bars("saved", saved, PALETTE[1])],
+        [_bars("spent", spent, each, PALETTE[0]), _bars("saved", saved, each, PALETTE[1])],
         160 + 34 * len(groups),
         barmode="stack",
         uniformtext={"minsize": 9, "mode": "hide"},
-        xaxis=axis("minutes"),
+        xaxis=axis(unit),
         yaxis=axis(
             tickvals=list(range(len(groups))),
             ticktext=[f"stage {stage}, {size} px" for stage, size in groups],
@@ -62,17 +71,20 @@ def _seconds(contents: Contents) -> tuple[dict[Group, float], dict[Group, float]
     return spent, saved
 
 
-def _bars(name: str, seconds: Mapping[Group, float], colour: str) -> dict[str, Any]:
+def _bars(name: str, seconds: Mapping[Group, float], unit: float, colour: str) -> dict[str, Any]:
     groups = sorted(seconds)
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
         "y": list(range(len(groups))),
-        "x": [number(seconds[group] / 60) for group in groups],
+        "x": [number(seconds[group] / unit) for group in groups],
         "text": [time_text(seconds[group]) for group in groups],
         "textposition": "inside",
         "textangle": 0,
         "marker": {"color": colour},
         "hovertemplate": name + " %{text}<extra></extra>",
     }
+
+
+FIGURES = (Drawing("compute", "compute", "Spent and saved", compute, place=1),)

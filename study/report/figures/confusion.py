@@ -1,4 +1,4 @@
-"""Which classes are taken for which, by the winner's best epoch."""
+"""Which classes are misclassified as which, by the winner's best epoch."""
 
 from typing import Any
 
@@ -7,17 +7,20 @@ from numpy.typing import NDArray
 
 from storage.predictions import StoredPredictions
 from study.report.contents import Contents
-from study.report.figures.style import Panel, axis, figure, number, shown
+from study.report.figures.style import Drawing, Panel, axis, figure, number, shown
 from trainers.metrics import confusion_matrix, per_class
 
 MOST_CLASSES, WITH_COUNTS, PHOTOS = 40, 25, 12
-UNPREDICTED = "No trial has ended yet whose predictions could be shown."
+UNPREDICTED = "Once a trial has ended, its predictions are shown here."
 
-_DARKER = [[0, "#F2F5F7"], [0.02, "#DCE9F3"], [0.5, "#56A0D3"], [1, "#004B78"]]
+_LIGHT = [[0, "#F2F5F7"], [0.02, "#DCE9F3"], [0.5, "#56A0D3"], [1, "#004B78"]]
+_DARK = [[0, "#1F2226"], [0.02, "#22384A"], [0.5, "#2F78AD"], [1, "#A9D8F8"]]
 
 
 def confusion(contents: Contents) -> Panel:
     """Draw the confusion matrix, a row for each true class; of many classes the most confused.
+
+    Its colours are shares of a row; the layout's `meta.dark_scale` has those for a dark page.
 
     A cell's `customdata` is [true class, predicted class, photos], classes by index. `data` are the
     cells that have photos, mistakes first, the most frequent first: {true, predicted, count,
@@ -40,17 +43,17 @@ def confusion(contents: Contents) -> Panel:
         "x": places,
         "y": places,
         "z": [[number(share, 3) for share in row] for row in shares.tolist()],
-        "text": part.tolist(),
+        "text": [[count or "" for count in row] for row in part.tolist()],
         "customdata": [
             [[true, predicted, int(counts[true, predicted])] for predicted in some] for true in some
         ],
         "hovertext": [
             [f"{true}, misclassified as {predicted}" for predicted in names] for true in names
         ],
-        "hovertemplate": "%{hovertext}<br>%{text} photos, %{z:.1%}<extra></extra>",
+        "hovertemplate": "%{hovertext}<br>%{customdata[2]} photos, %{z:.1%}<extra></extra>",
         "zmin": 0,
         "zmax": 1,
-        "colorscale": _DARKER,
+        "colorscale": _LIGHT,
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
@@ -64,10 +67,11 @@ def confusion(contents: Contents) -> Panel:
         xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) * widest > 40 else 0),
         yaxis=axis("true", **ticks, autorange="reversed"),
         # Long names must leave room for the matrix: with none, plotly fails.
-        meta={"min_width": 22 * len(some) + 7 * widest + 60},
+        meta={"min_width": 22 * len(some) + 7 * widest + 60, "dark_scale": _DARK},
     )
     wrong = int(counts.sum() - np.trace(counts))
-    said = f"{wrong} of {counts.sum()} validation photos are misclassified"
+    said = f"{wrong} of {counts.sum()} validation photos are misclassified; a cell is the darker, "
+    said += "the larger its share of the true class"
     if len(some) < len(counts):
         said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
     return Panel(drawn, said + ".", _cells(contents, found, some))
@@ -129,3 +133,9 @@ def _cells(contents: Contents, found: StoredPredictions, some: list[int]) -> lis
             {"true": true, "predicted": answer, "count": len(mine), "photos": mine[:PHOTOS]}
         )
     return sorted(cells, key=lambda c: (c["true"] == c["predicted"], -c["count"], c["true"]))
+
+
+FIGURES = (
+    Drawing("confusion", "classes", "Confusion matrix", confusion),
+    Drawing("classes", "", "", class_table),
+)

@@ -10,8 +10,10 @@ from study.report.contents import Contents
 from study.report.figures.style import (
     FAINT,
     PALETTE,
+    Drawing,
     Panel,
     axis,
+    count_axis,
     figure,
     number,
     numbers,
@@ -40,7 +42,7 @@ def curves(contents: Contents) -> Panel:
     """
     trials = [trial for trial in contents.ranked if contents.epochs_of(trial.number)]
     if not trials:
-        return Panel(None, "No epoch has ended yet.", details_of(contents))
+        return Panel(None, "Once an epoch has ended, curves are drawn here.", details_of(contents))
     metric = contents.study.metric
     behind = _evenly(trials[NAMED:], BEHIND)
     traces = [
@@ -51,12 +53,13 @@ def curves(contents: Contents) -> Panel:
             *_named(trials[:NAMED], contents, panel),
         )
     ]
+    last = max(len(contents.epochs_of(trial.number)) for trial in trials)
     losses = [epoch.valid_loss for trial in trials for epoch in contents.epochs_of(trial.number)]
     drawn = figure(
         traces,
         680,
-        xaxis=axis(anchor="y", matches="x2", showticklabels=False),
-        xaxis2=axis("epoch", anchor="y2"),
+        xaxis=count_axis("", last, anchor="y", matches="x2", showticklabels=False),
+        xaxis2=count_axis("epoch", last, anchor="y2"),
         yaxis=axis("validation loss", domain=[0.53, 1], **_bounded(losses)),
         yaxis2=score_axis(metric, domain=[0, 0.47], anchor="x2"),
     )
@@ -239,3 +242,6 @@ def _bounded(losses: Sequence[float]) -> dict[str, Any]:
         return {}
     usual = finite[int(0.95 * (len(finite) - 1))]
     return {} if finite[-1] <= 3 * usual else {"range": [0.9 * finite[0], 1.3 * usual]}
+
+
+FIGURES = (Drawing("curves", "curves", "All trials", curves),)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -10,7 +11,17 @@ from numpy.typing import NDArray
 from storage.records import State, Trial
 from study.report.contents import Contents
 from study.report.figures.parameters import Table, is_numeric, levels_of, table_of
-from study.report.figures.style import GREY, PALETTE, Panel, axis, figure, number, numbers, shown
+from study.report.figures.style import (
+    GREY,
+    PALETTE,
+    Drawing,
+    Panel,
+    axis,
+    figure,
+    number,
+    numbers,
+    shown,
+)
 
 FEWEST = 20
 """Of fewer schedules a forest learns nothing that another search would confirm."""
@@ -18,6 +29,7 @@ FEWEST = 20
 MOST_BARS, TREES, SAMPLES = 15, 100, 512
 
 
+@lru_cache(maxsize=1)  # a forest takes seconds, and two figures ask
 def importance(contents: Contents) -> Panel:
     """Draw each parameter's share in what a random forest makes of the scores.
 
@@ -30,18 +42,18 @@ def importance(contents: Contents) -> Panel:
     if len(scores) < FEWEST:
         return Panel(
             None,
-            f"Nothing is claimed about importance: that takes at least {FEWEST} schedules trained "
-            f"to their end, and there are {len(scores)}.",
+            f"Importance is estimated from {FEWEST} schedules trained to their end on; "
+            f"there are {len(scores)}.",
         )
     table = table_of([trial.schedule for trial in schedules])
     if not table or np.ptp(scores) == 0:
-        return Panel(None, "Nothing is claimed about importance: nothing varies.")
+        return Panel(None, "No importance can be estimated: scores or parameters do not vary.")
     explained, shares, spreads = _forest(table, np.array(scores))
     if explained <= 0:
         return Panel(
             None,
-            "Nothing is claimed about importance: of schedules it had not seen, a random forest "
-            f"foretells no more than their mean does (out-of-bag R² {explained:.2f}).",
+            "No importance can be estimated: a random forest predicts the scores of schedules that "
+            f"it has not seen no better than their mean (out-of-bag R² {explained:.2f}).",
         )
     order = sorted(table, key=lambda name: -shares[name])
     names = order[:MOST_BARS][::-1]
@@ -130,3 +142,6 @@ def _encoded(table: Table) -> tuple[NDArray[np.float64], list[str]]:
             columns.append([float(value == level) for value in values])
             owners.append(name)
     return np.array(columns).T, owners
+
+
+FIGURES = (Drawing("importance", "parameters", "Importance", importance, place=1),)

@@ -11,6 +11,7 @@ from typing import Any
 from storage.records import Trial
 from study.formatting import count_text, score_text
 from study.report.contents import Contents
+from study.report.figures.importance import importance
 from study.report.figures.parameters import (
     Table,
     Value,
@@ -22,6 +23,7 @@ from study.report.figures.parameters import (
 )
 from study.report.figures.style import (
     GREY,
+    Drawing,
     Panel,
     axis,
     colour_at,
@@ -36,19 +38,19 @@ JITTER = 0.03
 """Equal values are spread by so much of the axis, the better trials on top, to be seen apart."""
 
 
-def parallel(contents: Contents, weighty: Sequence[str] = ()) -> Panel:
+def parallel(contents: Contents) -> Panel:
     """Draw the trials that have a score; a point's `customdata` is its trial's number.
 
-    Of many parameters the `weighty` ones are shown, those first in it.
+    Of many parameters the most important ones are shown.
     """
     scored = [t for t in contents.ranked if number(t.score) is not None]
     if len(scored) < 2:
-        return Panel(None, "There is nothing to compare before two trials have a score.")
+        return Panel(None, "From the second trial with a score on, parameters are compared here.")
     some = _thinned(scored)
     table = table_of([trial.schedule for trial in some])
     if not table:
         return Panel(None, "All trials with a score have the same parameters.")
-    order = [*weighty, *table]
+    order = [*(name for name, _ in importance(contents).data or ()), *table]
     axes = sorted(table, key=order.index)[:MOST_AXES]
     left_out = len(table) - len(axes)
     table = {name: values for name, values in table.items() if name in axes}
@@ -203,3 +205,6 @@ def _labels(labels: Sequence[Sequence[tuple[float, str]]]) -> dict[str, Any]:
         "textfont": {"size": 11},
         "hoverinfo": "skip",
     }
+
+
+FIGURES = (Drawing("parameters", "parameters", "Parallel coordinates", parallel),)

@@ -1,6 +1,8 @@
-"""The winner's probabilities, as they come and made honest, and how far off they are."""
+"""The winner's probabilities, as they come and calibrated, and how far off they are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from study.report.contents import Contents
 from study.report.figures.confusion import UNPREDICTED
-from study.report.figures.style import GREY, PALETTE, Panel, figure, numbers, share_axis
+from study.report.figures.style import GREY, PALETTE, Drawing, Panel, figure, numbers, share_axis
 from study.statistics.calibration import Labels, deal
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
@@ -26,14 +28,15 @@ would take seconds, and so many photos tell it well enough."""
 class Answers:
     """What the winner says of the validation photos: as it comes, and after a temperature.
 
-    `labels` (n,); `plain` and `honest` (n, C): each photo's temperature was fitted without it.
+    `labels` (n,); `plain` and `calibrated` (n, C): each photo's temperature was fitted without it.
     """
 
     labels: Labels
     plain: Probabilities
-    honest: Probabilities
+    calibrated: Probabilities
 
 
+@lru_cache(maxsize=1)  # several figures are of them
 def answers_of(contents: Contents) -> tuple[Answers | None, str]:
     """Return the winner's answers, or None and the reason why there are none."""
     found = contents.predictions
@@ -41,59 +44,69 @@ def answers_of(contents: Contents) -> tuple[Answers | None, str]:
         return None, UNPREDICTED
     if found.probabilities is None:
         return None, (
-            "Of so many photos and classes, only the probabilities of the true and of the "
-            "predicted class are kept: this would need all of them."
+            "This would need the probabilities of all classes; of so many photos and classes only "
+            "those of the true and of the predicted class are stored."
         )
     if len(contents.labels) < 2:
-        return None, "This would need at least 2 validation photos."
+        return None, "This needs at least 2 validation photos."
     if not np.isfinite(found.probabilities).all():
-        return None, "Some of the winner's probabilities are no numbers."
+        return None, "Some of the winner's probabilities are no numbers: its training diverged."
     plain = found.probabilities.astype(np.float64)
     return Answers(contents.labels, plain, _cross_fitted(contents.labels, plain)), ""
 
 
-def reliability_diagram(answers: Answers) -> Panel:
-    """Draw how often the named class is right by how sure the winner is of it.
+def of_answers(draw: Callable[[Contents, Answers], Panel]) -> Callable[[Contents], Panel]:
+    """Return what draws a figure of the winner's answers, or says why there are none."""
+
+    def drawn(contents: Contents) -> Panel:
+        answers, why = answers_of(contents)
+        return Panel(None, why) if answers is None else draw(contents, answers)
+
+    return drawn
+
+
+def reliability_diagram(_: Contents, answers: Answers) -> Panel:
+    """Draw accuracy by confidence: the winner's answers in bins of the predicted probability.
 
     Before and after a cross-fitted temperature (Guo et al. 2017). `data` are the expected
     calibration errors {before, after} (Naeini et al. 2015), as `study.calibration.reliability`.
     """
-    before, after = (_bins(answers.labels, table) for table in (answers.plain, answers.honest))
+    before, after = (_bins(answers.labels, table) for table in (answers.plain, answers.calibrated))
     traces = [
         {
             "type": "scatter",
             "mode": "lines",
-            "name": "honest",
+            "name": "perfect",
             "x": [0, 1],
             "y": [0, 1],
             "line": {"color": GREY, "dash": "dot", "width": 1},
             "hoverinfo": "skip",
         },
-        _curve("as they come", before, PALETTE[0]),
-        _curve("after a temperature", after, PALETTE[1]),
+        _curve("uncalibrated", before, PALETTE[0]),
+        _curve("calibrated", after, PALETTE[1]),
     ]
-    drawn = figure(traces, 420, xaxis=share_axis("how sure"), yaxis=share_axis("how often right"))
+    drawn = figure(traces, 420, xaxis=share_axis("confidence"), yaxis=share_axis("accuracy"))
     errors = {"before": _error(before), "after": _error(after)}
     said = (
-        f"Probabilities are off by {errors['before']:.1%} on average, by {errors['after']:.1%} "
-        "after a temperature that was fitted on other photos."
+        f"Expected calibration error {errors['before']:.1%}, after temperature scaling (fitted on "
+        f"other photos) {errors['after']:.1%}; the larger a point, the more photos."
     )
     return Panel(drawn, said, {name: float(f"{e:.4g}") for name, e in errors.items()})
 
 
 def _cross_fitted(labels: Labels, plain: Probabilities) -> Probabilities:
-    honest = np.empty(plain.shape)
+    calibrated = np.empty(plain.shape)
     dealt = deal(labels, 2 if plain.size > BIG else FOLDS, 0)
     costs = Decision.plain(plain.shape[1]).costs
     for fold in np.unique(dealt):
         own = dealt == fold
         temperature = fit_temperature(labels[~own], plain[~own])
-        honest[own] = Decision(costs, temperature).calibrated(plain[own])
-    return honest
+        calibrated[own] = Decision(costs, temperature).calibrated(plain[own])
+    return calibrated
 
 
 def _bins(labels: Labels, table: Probabilities) -> NDArray[np.float64]:
-    """Return (photos, how sure, how often right) of each bin that has photos, shape (b, 3)."""
+    """Return (photos, confidence, accuracy) of each bin that has photos, shape (b, 3)."""
     sure = table.max(axis=1)
     right = table.argmax(axis=1) == labels
     span = np.minimum((sure * BINS).astype(int), BINS - 1)
@@ -123,5 +136,11 @@ def _curve(name: str, bins: NDArray[np.float64], colour: str) -> dict[str, Any]:
             "size": np.round(6 + 14 * np.sqrt(photos / photos.sum()), 1).tolist(),
         },
         "line": {"color": colour},
-        "hovertemplate": "%{x:.1%} sure, %{y:.1%} right, %{customdata} photos<extra></extra>",
+        "hovertemplate": "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata} photos"
+        "<extra></extra>",
     }
+
+
+FIGURES = (
+    Drawing("reliability", "confidence", "Reliability", of_answers(reliability_diagram), place=1),
+)

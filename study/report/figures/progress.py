@@ -9,6 +9,7 @@ from study.formatting import count_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     PALETTE,
+    Drawing,
     Panel,
     axis,
     figure,
@@ -16,6 +17,7 @@ from study.report.figures.style import (
     numbers,
     score_axis,
     score_format,
+    time_unit,
 )
 
 _MARKS = {
@@ -32,24 +34,25 @@ def progress(contents: Contents) -> Panel:
         (t for t in contents.trials if t.finished_at and number(t.score) is not None),
         key=lambda trial: (trial.finished_at, trial.number),
     )
-    if not ended:
-        return Panel(None, "No trial has ended with a score yet.")
+    if len(ended) < 2:
+        return Panel(None, "From the second trial with a score on, the best so far is drawn here.")
     metric = contents.study.metric
-    hours, form = _hours(contents, ended), score_format(metric)
+    unit, times = _times(contents, ended)
+    form = score_format(metric)
     scores = [float(trial.score or 0.0) for trial in ended]
     best = list(accumulate(scores, max if metric.higher_is_better else min))
     line = {
         "type": "scatter",
         "mode": "lines",
         "name": "best so far",
-        "x": hours,
+        "x": times,
         "y": numbers(best, 6),
         "line": {"shape": "hv", "color": PALETTE[0], "width": 2},
         "hovertemplate": "best so far %{y:" + form + "}<extra></extra>",
     }
     points = [
         _points(
-            state, [(h, t) for h, t in zip(hours, ended, strict=True) if t.state is state], form
+            state, [(at, t) for at, t in zip(times, ended, strict=True) if t.state is state], form
         )
         for state in _MARKS
         if any(trial.state is state for trial in ended)
@@ -57,14 +60,13 @@ def progress(contents: Contents) -> Panel:
     drawn = figure(
         [*points, line],
         360,
-        xaxis=axis("hours since the first trial began"),
+        xaxis=axis(f"{unit} since the first trial began"),
         yaxis=score_axis(metric),
     )
     gains = sum(after != before for before, after in pairwise(best))
-    times = "once" if gains == 1 else f"{gains} times"
-    return Panel(
-        drawn, f"Of {count_text(len(ended), 'trial')} with a score, the best was bettered {times}."
-    )
+    often = "once" if gains == 1 else f"{gains} times"
+    said = f"{count_text(len(ended), 'trial')} with a score; the best was improved {often}."
+    return Panel(drawn, said)
 
 
 def _points(state: State, mine: Sequence[tuple[float | None, Trial]], form: str) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def _points(state: State, mine: Sequence[tuple[float | None, Trial]], form: str)
         "type": "scatter",
         "mode": "markers",
         "name": state.value,
-        "x": [hour for hour, _ in mine],
+        "x": [at for at, _ in mine],
         "y": numbers((trial.score for _, trial in mine), 6),
         "customdata": [trial.number for _, trial in mine],
         "marker": {
@@ -87,7 +89,12 @@ def _points(state: State, mine: Sequence[tuple[float | None, Trial]], form: str)
     }
 
 
-def _hours(contents: Contents, ended: Sequence[Trial]) -> list[float | None]:
+def _times(contents: Contents, ended: Sequence[Trial]) -> tuple[str, list[float | None]]:
+    """Return the unit of time, and when each trial ended."""
     first = min(trial.started_at for trial in contents.trials)
-    ends = (trial.finished_at or first for trial in ended)
-    return numbers(((end - first).total_seconds() / 3600 for end in ends), 6)
+    ends = [((trial.finished_at or first) - first).total_seconds() for trial in ended]
+    unit, each = time_unit(max(ends))
+    return unit, numbers((end / each for end in ends), 6)
+
+
+FIGURES = (Drawing("progress", "compute", "Best so far", progress),)

@@ -8,6 +8,7 @@ from study.report.figures.style import (
     FAINT,
     GREY,
     PALETTE,
+    Drawing,
     Panel,
     axis,
     figure,
@@ -29,7 +30,16 @@ def seeds(contents: Contents) -> Panel:
     """
     lines = contents.schedules[:MOST]
     if not lines:
-        return Panel(None, contents.unselected or "No schedule has been trained yet.")
+        return Panel(
+            None,
+            contents.unselected or "Once a schedule has been trained, its seeds are drawn here.",
+        )
+    if all(len(line.scores) < 2 for line in lines):
+        return Panel(
+            None,
+            "No schedule has a second seed yet: `search --repeats 3` trains the best ones again "
+            "under other seeds, and their means and intervals are drawn here.",
+        )
     metric = contents.study.metric
     form = score_format(metric)
     drawn = figure(
@@ -45,12 +55,10 @@ def seeds(contents: Contents) -> Panel:
     )
     tied = sum(line.tied for line in contents.schedules[1:])
     said = f"The first {len(lines)} of {len(contents.schedules)} schedules"
-    if all(line.low is None for line in lines):
-        said += "; none has a second seed yet, so that nothing is known of luck"
-    elif tied:
-        said += f"; {tied} may be as good as the first"
+    if tied:
+        said += f"; {tied} of the others are tied with the first"
     if not all(line.tied for line in lines):
-        said += "; those in vermilion are worse than it"
+        said += "; those in vermilion are significantly worse"
     return Panel(drawn, said + ".")
 
 
@@ -102,3 +110,6 @@ def _means(lines: Sequence[ScheduleLine], form: str) -> dict[str, Any]:
         },
         "hovertemplate": "mean %{x:" + form + "}<br>%{text}<extra></extra>",
     }
+
+
+FIGURES = (Drawing("seeds", "seeds", "", seeds),)

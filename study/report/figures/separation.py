@@ -1,16 +1,18 @@
 """How well a class is told from the others, at any threshold: ROC, and precision by recall."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.report.contents import Contents
-from study.report.figures.probabilities import Answers
+from study.report.figures.probabilities import Answers, of_answers
 from study.report.figures.style import (
     GREY,
     PALETTE,
+    Drawing,
     Panel,
     figure,
     number,
@@ -32,84 +34,91 @@ _DASHES = ("solid", "dash")
 class Sweep:
     """What one class's threshold gives, from the strictest on: three arrays of one length.
 
-    `area` is that under the ROC curve, `precise` the average precision.
+    `false` are false positive rates, `recall` recalls. `area` is that under the ROC curve,
+    `precise` the average precision.
     """
 
     false: Floats
-    caught: Floats
+    recall: Floats
     precision: Floats
     area: float
     precise: float
 
 
 def sweep(positive: NDArray[np.bool_], scores: Floats) -> Sweep:
-    """Count, at each threshold, what is caught rightly and wrongly; photos of both kinds needed."""
+    """Count true and false positives at each threshold; photos of both kinds are needed."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     hits = np.cumsum(positive[order])[ends].astype(float)
     named = ends + 1.0
     false = (named - hits) / max(int((~positive).sum()), 1)
-    caught, precision = hits / max(int(positive.sum()), 1), hits / named
+    recall, precision = hits / max(int(positive.sum()), 1), hits / named
     # Each point begins a step: nothing is named at a threshold that no photo reaches.
-    false, caught = np.append(0.0, false), np.append(0.0, caught)
+    false, recall = np.append(0.0, false), np.append(0.0, recall)
     precision = np.append(precision[0], precision)
-    area = float((np.diff(false) * (caught[1:] + caught[:-1]) / 2).sum())
-    precise = float((np.diff(caught) * precision[1:]).sum())
-    return Sweep(false, caught, precision, area, precise)
+    area = float((np.diff(false) * (recall[1:] + recall[:-1]) / 2).sum())
+    precise = float((np.diff(recall) * precision[1:]).sum())
+    return Sweep(false, recall, precision, area, precise)
 
 
-def separation(contents: Contents, answers: Answers) -> tuple[Panel, Panel]:
-    """Draw ROC and precision by recall: of two classes one curve, of more one against all others.
+def roc(contents: Contents, answers: Answers) -> Panel:
+    """Draw ROC curves: of two classes one, of more one for each class against all others.
 
-    Shown are the `WEAKEST` by area and the mean over all classes. `data` are {class's index: area
-    or average precision} of all classes that can be told.
+    Shown are the `WEAKEST` by area and the mean over all classes. `data` are {class's index: area}
+    of all classes that can be told.
     """
+    return _curves(contents, answers, Curve.ROC)
+
+
+def precision_recall(contents: Contents, answers: Answers) -> Panel:
+    """Draw precision by recall, of the same classes as `roc`; `data` are average precisions."""
+    return _curves(contents, answers, Curve.PRECISION)
+
+
+class Curve(Enum):
+    """A kind of curve over all thresholds: its axes, and what sums it up."""
+
+    ROC = ("false positive rate", "recall", "the area under each curve")
+    PRECISION = ("recall", "precision", "each one's average precision")
+
+    def of(self, one: Sweep) -> tuple[Floats, Floats, float]:
+        """Return a class's x and y, and what sums them up."""
+        if self is Curve.ROC:
+            return one.false, one.recall, one.area
+        return one.recall, one.precision, one.precise
+
+    def mean(self, sweeps: list[Sweep]) -> Floats:
+        """Return the mean of y over `_GRID`."""
+        return _mean_roc(sweeps) if self is Curve.ROC else _mean_precision(sweeps)
+
+
+def _curves(contents: Contents, answers: Answers, kind: Curve) -> Panel:
     sweeps = _sweeps(answers.labels, answers.plain)
     if not sweeps:
-        why = "There are no validation photos of two classes to be told apart."
-        return Panel(None, why), Panel(None, why)
+        return Panel(None, "This needs validation photos of two classes to be told apart.")
     weakest = sorted(sweeps, key=lambda label: sweeps[label].area)[:WEAKEST]
-    names = {label: shown(contents.classes[label], 30) for label in weakest}
-    roc = [_diagonal()]
-    precise = []
+    traces = [_diagonal()] if kind is Curve.ROC else []
     if len(sweeps) > 1:
-        roc.append(_mean("mean of all classes", _GRID, _mean_roc(list(sweeps.values()))))
-        precise.append(_mean("mean of all classes", _GRID, _mean_precision(list(sweeps.values()))))
+        mean = kind.mean(list(sweeps.values()))
+        traces.append(_line("mean of all classes", _GRID, mean, {"color": GREY, "width": 3}))
     for place, label in enumerate(weakest):
-        one = sweeps[label]
+        x, y, sum_of = kind.of(sweeps[label])
         line = {
             "color": PALETTE[place % len(PALETTE)],
             "dash": _DASHES[place // len(PALETTE) % 2],
             "width": 1.5,
         }
-        roc.append(_line(f"{names[label]} · {one.area:.4f}", one.false, one.caught, line))
-        name = f"{names[label]} · {one.precise:.4f}"
-        precise.append(_line(name, one.caught, one.precision, line))
-    said = _said(contents, len(sweeps), len(weakest))
-    return (
-        Panel(
-            figure(
-                roc,
-                360 + 14 * len(roc),
-                xaxis=share_axis("false alarms"),
-                yaxis=share_axis("caught (recall)"),
-                showlegend=True,
-            ),
-            f"{said} with the area under each curve.",
-            {str(label): number(each.area) for label, each in sweeps.items()},
-        ),
-        Panel(
-            figure(
-                precise,
-                360 + 14 * len(precise),
-                xaxis=share_axis("caught (recall)"),
-                yaxis=share_axis("right, where named (precision)"),
-                showlegend=True,
-            ),
-            f"{said} with each one's average precision.",
-            {str(label): number(each.precise) for label, each in sweeps.items()},
-        ),
+        traces.append(_line(f"{shown(contents.classes[label], 30)} · {sum_of:.4f}", x, y, line))
+    x_title, y_title, what = kind.value
+    drawn = figure(
+        traces,
+        360 + 14 * len(traces),
+        xaxis=share_axis(x_title),
+        yaxis=share_axis(y_title),
+        showlegend=True,
     )
+    data = {str(label): number(kind.of(each)[2]) for label, each in sweeps.items()}
+    return Panel(drawn, f"{_said(contents, len(sweeps), len(weakest))} with {what}.", data)
 
 
 def _said(contents: Contents, told: int, drawn: int) -> str:
@@ -131,7 +140,7 @@ def _sweeps(labels: Labels, table: Floats) -> dict[int, Sweep]:
 
 
 def _mean_roc(sweeps: list[Sweep]) -> Floats:
-    curves = [np.interp(_GRID, each.false, each.caught) for each in sweeps]
+    curves = [np.interp(_GRID, each.false, each.recall) for each in sweeps]
     mean: Floats = np.mean(curves, axis=0)
     return mean
 
@@ -141,7 +150,7 @@ def _mean_precision(sweeps: list[Sweep]) -> Floats:
     curves = []
     for each in sweeps:
         best = np.maximum.accumulate(each.precision[::-1])[::-1]
-        places = np.minimum(np.searchsorted(each.caught, _GRID), len(best) - 1)
+        places = np.minimum(np.searchsorted(each.recall, _GRID), len(best) - 1)
         curves.append(best[places])
     mean: Floats = np.mean(curves, axis=0)
     return mean
@@ -160,17 +169,25 @@ def _line(name: str, x: Floats, y: Floats, line: dict[str, Any]) -> dict[str, An
     }
 
 
-def _mean(name: str, x: Floats, y: Floats) -> dict[str, Any]:
-    return _line(name, x, y, {"color": GREY, "width": 3})
-
-
 def _diagonal() -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": "by chance",
+        "name": "chance",
         "x": [0, 1],
         "y": [0, 1],
         "line": {"color": GREY, "dash": "dot", "width": 1},
         "hoverinfo": "skip",
     }
+
+
+FIGURES = (
+    Drawing("roc", "confidence", "ROC", of_answers(roc), place=2),
+    Drawing(
+        "precision_recall",
+        "confidence",
+        "Precision and recall",
+        of_answers(precision_recall),
+        place=3,
+    ),
+)

@@ -3,10 +3,11 @@
 import html
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from study.report.contents import Contents
 from trainers.metrics import Metric
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800")
@@ -43,6 +44,21 @@ class Panel:
     figure: Figure | None
     said: str = ""
     data: Any = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report. Each module of this package lists its own in `FIGURES`.
+
+    `section` is the id of the section that shows it, "" for data that only the page's script uses;
+    within a section the figures are in the order of `place`.
+    """
+
+    name: str
+    section: str
+    title: str
+    draw: Callable[[Contents], Panel]
+    place: int = 0
 
 
 def shown(text: object, longest: int = LONGEST) -> str:
@@ -100,6 +116,18 @@ def axis(title: str = "", **others: Any) -> dict[str, Any]:
         "tickcolor": "rgba(0,0,0,0)",
         "zeroline": False,
     } | others
+
+
+def count_axis(title: str, last: int, **others: Any) -> dict[str, Any]:
+    """Return an axis of whole numbers from 1 to `last`: few of them would get ticks between."""
+    return axis(title, **({"dtick": 1} if last <= 10 else {}), **others)
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit in which a span of time is read, and its seconds."""
+    if seconds < 120:
+        return "seconds", 1
+    return ("minutes", 60) if seconds < 2 * 3600 else ("hours", 3600)
 
 
 def share_axis(title: str, **others: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What another threshold would cost, or leaving more photos to a person: for the page's slider."""
+"""What another threshold would cost, or rejecting more photos: for the page's slider."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from study.report.contents import Contents
-from study.report.figures.probabilities import Answers
+from study.report.figures.probabilities import Answers, of_answers
 from study.report.figures.style import (
     GREY,
     PALETTE,
+    Drawing,
     Figure,
     Panel,
     axis,
@@ -36,8 +37,8 @@ def trade_off(contents: Contents, answers: Answers) -> Panel:
     {kind, classes (of two), photos (of each of the two), costs (C rows; None of many classes),
     priced (whether the study set prices), own (the rule's setting, or None), points}. Of kind
     "threshold" (two classes), a point is {at, recalls, cost, confusion}: from the probability `at`
-    on the first class is named. Of kind "doubt", it is {at, answered (a share), cost, wrong}:
-    photos whose expected cost is above `at` are left to a person, `cost` is per answered photo, and
+    on the first class is predicted. Of kind "doubt", it is {at, answered (a share), cost, wrong}:
+    photos whose expected cost is above `at` are rejected, `cost` is per answered photo, and
     `wrong` counts the mistakes among these.
     """
     two = len(contents.classes) == 2
@@ -56,8 +57,8 @@ def trade_off(contents: Contents, answers: Answers) -> Panel:
     }
     start = min(points, key=lambda p: abs(p["at"] - own)) if own is not None else points[-1]
     drawn["layout"]["shapes"] = [_mark(start["at" if two else "answered"])]
-    prices = "the study's prices" if operation else "each mistake at 1, as no prices were set"
-    return Panel(drawn, f"With {prices}; each photo is judged by what the others tell.", data)
+    prices = "The study's costs" if operation else "Every mistake costs 1, as no costs were set"
+    return Panel(drawn, f"{prices}; probabilities are calibrated on other photos.", data)
 
 
 def _goal(contents: Contents) -> Goal:
@@ -78,7 +79,7 @@ def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], floa
     curve = (
         operation.trade_off
         if operation
-        else by_threshold(answers.labels, answers.honest[:, 0], goal, rule)
+        else by_threshold(answers.labels, answers.calibrated[:, 0], goal, rule)
     )
     photos = np.bincount(answers.labels, minlength=2).tolist()
     points = [_threshold(point, photos) for point in curve]
@@ -94,7 +95,7 @@ def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], floa
             _line(cost, x, [p["cost"] for p in points], 5) | {"yaxis": "y2"},
         ],
         400,
-        xaxis=axis(f"probability from which {names[0]} is named"),
+        xaxis=axis(f"threshold: predicted as {names[0]} from this probability on"),
         yaxis=axis("recall", tickformat=".0%"),
         yaxis2=axis(
             cost,
@@ -110,7 +111,7 @@ def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], floa
 
 
 def _threshold(point: TradeOff, photos: Sequence[int]) -> Point:
-    # Of two classes a recall says all: the class's other photos are taken for the other class.
+    # Of two classes a recall says all: a class's other photos are misclassified as the other.
     first, second = (round(r * n) for r, n in zip(point.recalls, photos, strict=True))
     return {
         "at": number(point.at),
@@ -132,14 +133,14 @@ def _doubts(contents: Contents, answers: Answers) -> tuple[list[Point], float | 
     drawn = figure(
         [_line(cost, [p["answered"] for p in points], [p["cost"] for p in points], 5)],
         360,
-        xaxis=axis("photos answered, the others left to a person", tickformat=".0%"),
+        xaxis=axis("coverage: photos answered, the others rejected", tickformat=".0%"),
         yaxis=axis(f"{cost} answered", rangemode="tozero"),
     )
     return points, own, drawn
 
 
 def _doubt(point: TradeOff, photos: Sequence[int]) -> Point:
-    # A recall counts what is left to a person as seen: what it lacks are mistakes.
+    # A recall counts what is rejected as right: what it lacks are mistakes.
     wrong = sum(n * (1 - recall) for recall, n in zip(point.recalls, photos, strict=True))
     return {
         "at": number(point.at),
@@ -155,8 +156,8 @@ def _by_doubt(answers: Answers) -> list[Point]:
     As `study.tradeoff.by_doubt`, which weighs prices, and would take seconds for a thousand
     classes.
     """
-    doubt = 1 - answers.honest.max(axis=1)
-    wrong = answers.honest.argmax(axis=1) != answers.labels
+    doubt = 1 - answers.calibrated.max(axis=1)
+    wrong = answers.calibrated.argmax(axis=1) != answers.labels
     order = np.argsort(doubt, kind="stable")
     some = np.linspace(0, len(order) - 1, min(len(order), POINTS)).round().astype(int)
     levels = np.unique(doubt[order][some])
@@ -198,3 +199,6 @@ def _mark(at: float | None) -> Point:
         "yref": "paper",
         "line": {"color": GREY, "dash": "dash", "width": 1.5},
     }
+
+
+FIGURES = (Drawing("trade_off", "confidence", "Trade-off", of_answers(trade_off)),)
