@@ -15,13 +15,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.errors import RemoteUnusable
 from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import Checkpoint, Kind, State, StudyRecord, Trial
 from storage.store import Store
-from study.dashboard.notes import Predicted, note_on
+from study.dashboard.notes import Predicted, note_on, plain, winner_note
 from study.dashboard.pictures import draw_confusion, draw_curves, draw_words
+from study.errors import NothingToSelect
+from study.selection.best import Selector
+from study.selection.result import Asked
 from study.studies import manifest_of
 from trainers.data.manifest import Split
+from trainers.schedule import Schedule
 
 PHOTOS = 12
 """So many photos are on a sheet of heat maps."""
@@ -68,7 +73,8 @@ class Exhibits:
         self._data: dict[str, _Data] = {}
         self._notes: dict[tuple[str, int], str] = {}
         self._keys: dict[str, Key] = {}
-        self._heating = Lock()
+        self._winners: dict[str, tuple[object, str]] = {}
+        self._heating, self._choosing = Lock(), Lock()
 
     def known(self, study: str) -> StudyRecord | None:
         """Return a study of ours; None where Optuna knows one that we do not."""
@@ -99,6 +105,28 @@ class Exhibits:
                     trial, study.metric, study.name, self._predicted(study, trial), file
                 )
         return {trial.number: self._notes[study.name, trial.number] for trial in ended}
+
+    def winners(self) -> dict[str, str]:
+        """Return by study a note on its winner; at most one is found anew, which takes seconds."""
+        with self._choosing:
+            for study in self._store.studies():
+                running = tuple(trial.number for trial in self._store.running_trials(study.id))
+                state = self._store.count_trials(study.id), running
+                if self._winners.get(study.name, (None, ""))[0] != state:
+                    self._winners[study.name] = state, self._winner(study)
+                    break
+            return {name: note for name, (_, note) in self._winners.items()}
+
+    def schedules(self, study: StudyRecord) -> dict[int, Schedule]:
+        """Return the schedule of each trial by its number."""
+        return {trial.number: trial.schedule for trial in self._store.trials(study.id)}
+
+    def _winner(self, study: StudyRecord) -> str:
+        try:
+            selector = Selector(self._store, open_vault(self._storage, study), study, Asked())
+            return winner_note(selector.select(0))
+        except (NothingToSelect, LookupError, RemoteUnusable, OSError) as error:
+            return f"Nothing can be selected yet: {plain(str(error))}"
 
     def name(self, study: str, number: int, exhibit: Exhibit) -> str:
         """Return what an exhibit is asked for by: always the same."""

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.records import Trial
-from study.formatting import schedule_text, score_text, time_text
+from study.formatting import count_text, schedule_text, score_text, time_text
 from study.invocation import hint
+from study.selection.result import Selection
 from trainers.metrics import Metric, confusion_matrix
+from trainers.schedule import Schedule
 
 CLASSES = 10
 """With more classes, the note has the worst confusions instead of a table."""
@@ -54,6 +56,34 @@ def note_on(
     parts.append(f"[The weights]({weights})" if weights else "Its weights are not kept.")
     parts.append(f"`{hint('show', trial.number, '--study', study)}`")
     return "\n\n".join(part for part in parts if part)
+
+
+def winner_note(chosen: Selection) -> str:
+    """Say which trial won, what to expect of its weights on new photos, and how to go on."""
+    metric, score = chosen.metric, score_text(chosen.metric, chosen.score)
+    seen = f"{score} with {count_text(chosen.errors, 'error')} on {chosen.n_valid} photos"
+    if chosen.honest is None:
+        head = f"{metric} {seen}; too few photos to estimate anything of new ones"
+    else:
+        head = (
+            f"estimated {metric} on new photos "
+            f"{score_text(metric, chosen.honest.estimate)} ({chosen.interval}); the observed "
+            f"{seen} was chosen from {count_text(chosen.honest.candidates, 'epoch')} and is "
+            "therefore optimistic"
+        )
+    parts = [f"**Winner: trial {chosen.trial}, seed {chosen.seed}**", plain(head)]
+    if chosen.leak_text:
+        parts.append(f"**{plain(chosen.leak_text)}**")
+    if chosen.schedule_spread is not None:
+        mean, spread = (
+            score_text(metric, each) for each in (chosen.schedule_mean, chosen.schedule_spread)
+        )
+        seeds = len(chosen.seed_scores)
+        parts.append(plain(f"mean over {seeds} seeds of its schedule {mean}, sd {spread}"))
+    parts.append(plain(schedule_text(Schedule.from_dict(chosen.schedule))))
+    parts.append(plain(chosen.file))
+    parts.append(f"`{hint('best', '--study', chosen.study)}`")
+    return "\n\n".join(parts)
 
 
 def plain(text: str, longest: int = 1000) -> str:

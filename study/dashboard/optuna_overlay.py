@@ -5,7 +5,7 @@ search which is running never waits for them. What people write themselves is ke
 """
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.errors import RemoteUnusable
 from study.dashboard.artifacts import Addresses, Exhibit, Exhibits
+from study.dashboard.parameters import lay_over
 
 _ARTIFACT = "artifacts:"  # optuna.artifacts keeps a trial's under that prefix
+
+_NOTE = "dashboard:note_"
+_VERSION = f"{_NOTE}ver"
 
 Attributes = dict[str, Any]
 
@@ -32,16 +36,17 @@ class DecoratedStorage(RDBStorage):
         super().__init__(url, engine_kwargs=engine_kwargs)
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """Return the studies, with the notes on their trials."""
+        """Return the studies, with the notes on their winners and trials."""
         studies = super().get_all_studies()
+        winners = self._exhibits.winners()
         for study in studies:
-            study.system_attrs.update(self._notes(study._study_id, study.system_attrs))
+            study.system_attrs.update(self._notes(study._study_id, study.system_attrs, winners))
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> Attributes:
-        """Return what Optuna has, and the notes on a study's trials."""
+        """Return what Optuna has, and the notes on a study's winner and trials."""
         own = super().get_study_system_attrs(study_id)
-        return own | self._notes(study_id, own)
+        return own | self._notes(study_id, own, self._exhibits.winners())
 
     def get_all_trials(
         self,
@@ -49,13 +54,21 @@ class DecoratedStorage(RDBStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials, with their exhibits."""
+        """Return the trials, with their exhibits, and their schedules as parameters."""
         trials = super().get_all_trials(study_id, deepcopy, states)
         study = self._exhibits.known(self.get_study_name_from_id(study_id))
         found = self._exhibits.of(study) if study else {}
+        if study:
+            lay_over(trials, self._exhibits.schedules(study))
         for trial in trials:
             trial.system_attrs.update(_artifacts(found.get(trial.number, {})))
         return trials
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the trial with the best value, as `get_all_trials` shows it."""
+        best = super().get_best_trial(study_id)
+        shown = self.get_all_trials(study_id, deepcopy=False)
+        return next((each for each in shown if each.number == best.number), best)
 
     def get_trial_system_attrs(self, trial_id: int) -> Attributes:
         """Return what Optuna has, and a trial's exhibits."""
@@ -64,18 +77,20 @@ class DecoratedStorage(RDBStorage):
         study = self._exhibits.known(self.get_study_name_from_id(self._study_of(trial_id)))
         return own | _artifacts(self._exhibits.of(study).get(number, {}) if study else {})
 
-    def _notes(self, study_id: int, own: Attributes) -> Attributes:
-        """Return a note on each trial that nobody has written one on."""
+    def _notes(self, study_id: int, own: Attributes, winners: Mapping[str, str]) -> Attributes:
+        """Return notes on a study and its trials, but on those that a user has written on."""
         study = self._exhibits.known(self.get_study_name_from_id(study_id))
         if study is None:
             return {}
         trials = super().get_all_trials(study_id, deepcopy=False)
         ids = {trial.number: trial._trial_id for trial in trials}
         notes: Attributes = {}
+        if study.name in winners and _VERSION not in own:
+            notes |= _note(winners[study.name])
         for number, text in self._exhibits.notes(study, Addresses(study_id, ids)).items():
             place = f"dashboard:{ids.get(number)}:note_"
             if number in ids and f"{place}ver" not in own:
-                notes |= {f"{place}ver": 1, f"{place}str:0": text}
+                notes |= _note(text, place)
         return notes
 
     def _study_of(self, trial_id: int) -> int:
@@ -111,6 +126,10 @@ class DecoratedArtifacts(FileSystemArtifactStore):
             return super().open_reader(artifact_id)
         except OSError:
             raise ArtifactNotFound(f"there is no artifact {artifact_id}") from None
+
+
+def _note(text: str, place: str = _NOTE) -> Attributes:
+    return {f"{place}ver": 1, f"{place}str:0": text}
 
 
 def _artifacts(exhibits: dict[str, Exhibit]) -> Attributes:

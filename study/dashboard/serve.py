@@ -1,6 +1,9 @@
 """Use case `dashboard`: Optuna's own, with notes and pictures, for this machine alone."""
 
+import logging
 import socket
+import sys
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -37,6 +40,7 @@ def dashboard(
             raise ConfigError(
                 f"port {port} cannot be used ({error.strerror}); give another with --port"
             ) from None
+    _quiet()
     import optuna_dashboard  # seconds, which a mistake need not wait for
 
     from study.dashboard.artifacts import Exhibits
@@ -55,10 +59,22 @@ def dashboard(
             server.serve_forever()
 
 
+def _quiet() -> None:
+    """Keep libraries' warnings out of the terminal: nothing can be done about them there."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     """Answers each request in a thread: a heat map takes seconds, and others need not wait."""
 
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a browser that has left; all else is told as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Quiet(WSGIRequestHandler):

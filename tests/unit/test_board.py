@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from storage.records import Trial
 from study.dashboard import artifacts
 from study.dashboard.artifacts import Exhibit, Exhibits
 from study.dashboard.guard import Guard
-from study.dashboard.notes import Predicted, note_on, plain
+from study.dashboard.notes import Predicted, note_on, plain, winner_note
+from study.dashboard.parameters import lay_over, parameters_of
 from study.dashboard.pictures import CLASSES, draw_confusion, draw_curves, draw_words
-from tests.lab import Lab
+from study.formatting import score_text
+from study.selection.best import best
+from tests.lab import Lab, schedule, stage
+from trainers.schedule import Schedule, Train
 
 HOSTILE = ("<script>alert(1)</script>", "a|b", "`x` [y](javascript:z)\n# big")
 
@@ -44,6 +50,83 @@ def test_a_note_tells_the_story(finished: Lab) -> None:
     assert "| a | 3 | 1 |\n| b | 1 | 3 |" in note
     assert "[The weights](/artifacts/1/2/3)" in note
     assert note.endswith(f"`encore show {trial.number} --study lab`")
+
+
+def test_the_study_s_note_tells_the_winner_and_its_estimate(finished: Lab) -> None:
+    """Which trial, what to expect on new photos with its interval, and the command that says more.
+
+    It is found once for as long as no trial is begun or ends.
+    """
+    chosen = best(storage=finished.url)
+    assert chosen.honest is not None
+    shown = Exhibits(finished.url)
+    try:
+        [note] = shown.winners().values()
+        assert note == winner_note(chosen)
+        assert f"**Winner: trial {chosen.trial}, seed {chosen.seed}**" in note
+        assert plain(score_text(chosen.metric, chosen.honest.estimate)) in note
+        assert plain(chosen.interval) in note
+        assert note.endswith("`encore best --study lab`")
+        shown._winner = None  # type: ignore[method-assign,assignment] # not asked again
+        assert shown.winners() == {"lab": note}
+    finally:
+        shown.close()
+
+
+def test_trials_without_parameters_show_their_schedules() -> None:
+    """A probe and a preset get the names of the space, and each name one distribution for all."""
+    given = stage(64, 1e-3)
+    suggested = create_trial(
+        state=TrialState.COMPLETE,
+        value=0.9,
+        params={"n_stages": 1, "s0_lrs": 1e-3, "s0_crop": "random"},
+        distributions={
+            "n_stages": IntDistribution(1, 2),
+            "s0_lrs": FloatDistribution(1e-4, 1e-3, log=True),
+            "s0_crop": CategoricalDistribution(["random", "no"]),
+        },
+    )
+    probe = create_trial(state=TrialState.COMPLETE, value=0.5)
+    preset = create_trial(state=TrialState.COMPLETE, value=0.8)
+    unknown = create_trial(state=TrialState.FAIL)
+    trials = [suggested, probe, preset, unknown]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    first = stage(64, train=Train.PROBE)
+    probed = Schedule(backbone="net", hidden=(), stages=(first,), weights="random")
+    known = {0: schedule(given), 1: probed}
+    known[2] = schedule(given, stage(96, 1e-2), stage(128, 3e-3))
+    lay_over(trials, known)
+    assert suggested.params == {"n_stages": 1, "s0_lrs": 1e-3, "s0_crop": "random"}
+    assert probe.params["s0_train"] == "probe"
+    assert probe.params["s0_image_size"] == 64
+    assert "s0_lrs" not in probe.params
+    assert (preset.params["n_stages"], preset.params["s2_image_size"]) == (3, 128)
+    assert preset.params["s1_lrs"] == 1e-2
+    assert unknown.params == {}
+    spans: dict[str, Any] = {}
+    for trial in trials:
+        for name, span in trial.distributions.items():
+            assert spans.setdefault(name, span) == span
+            assert span._contains(span.to_internal_repr(trial.params[name]))
+    assert spans["n_stages"] == IntDistribution(1, 3)
+    assert spans["s0_crop"] == CategoricalDistribution(["random", "no"])
+
+
+def test_a_value_of_another_kind_is_left_out() -> None:
+    """Where a space has numbers and a schedule a list, no distribution could hold both."""
+    found = parameters_of(schedule(stage(64, 1e-3, dropout=(0.25, 0.5))))
+    assert found["s0_dropout"] == "[0.25, 0.5]"
+    known = create_trial(
+        state=TrialState.RUNNING,
+        params={"s0_dropout": 0.1},
+        distributions={"s0_dropout": FloatDistribution(0.1, 0.5)},
+    )
+    other = create_trial(state=TrialState.RUNNING)
+    other.number = 1
+    lay_over([known, other], {1: schedule(stage(64, 1e-3, dropout=(0.25, 0.5)))})
+    assert "s0_dropout" not in other.params
+    assert other.params["s0_image_size"] == 64
 
 
 def test_names_are_only_text(finished: Lab) -> None:

@@ -50,18 +50,24 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, port: int) -> 
 
 
 @pytest.fixture
-def served(finished: Lab, port: int) -> Iterator[int]:
-    """Start the command and return its port once it answers."""
+def server(finished: Lab, port: int) -> Iterator["subprocess.Popen[Any]"]:
+    """Start the command and return it once it answers."""
     command = [sys.executable, str(ROOT / "cli.py"), "dashboard"]
     command += ["--storage", finished.url, "--port", str(port)]
     with subprocess.Popen(
         command, cwd=finished.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as server:
+    ) as started:
         try:
-            wait_for(server, port)
-            yield port
+            wait_for(started, port)
+            yield started
         finally:
-            server.kill()
+            started.kill()
+
+
+@pytest.fixture
+def served(server: object, port: int) -> int:  # noqa: ARG001
+    """Return the port of a dashboard that answers."""
+    return port
 
 
 def wait_for(server: "subprocess.Popen[Any]", port: int) -> None:
@@ -111,3 +117,20 @@ def test_the_dashboard_answers_this_machine_alone(served: int) -> None:
     assert (status, kind) == (200, "application/json")
     assert [study["study_name"] for study in json.loads(text)["study_summaries"]] == ["lab"]
     assert [host for host in own_addresses() if can_connect(host, served)] == []
+
+
+def test_a_study_tells_its_winner_and_every_trial_its_parameters(
+    server: "subprocess.Popen[Any]", port: int
+) -> None:
+    """The study's note has the estimate, each trial has parameters, the terminal stays calm."""
+    [study] = json.loads(get(port, "/api/studies")[2])["study_summaries"]
+    found = json.loads(get(port, f"/api/studies/{study['study_id']}?after=0")[2])
+    assert "**Winner: trial" in found["note"]["body"]
+    assert "estimated accuracy on new photos" in found["note"]["body"].replace("\\", "")
+    assert all(trial["params"] for trial in found["trials"])
+    assert get(port, f"/api/studies/{study['study_id']}/param_importances")[0] == 200
+    server.kill()
+    assert server.stdout is not None
+    said = server.stdout.read().decode()
+    assert "Warning" not in said
+    assert len(said.splitlines()) <= 2
