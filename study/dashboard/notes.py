@@ -44,7 +44,9 @@ def note_on(
 
     `weights` is the address of its file; None where none is kept.
     """
-    head = f"**{score_text(metric, trial.score)} {metric}**" if trial.score is not None else "**-**"
+    photos = len(predicted.labels) if predicted else 0
+    score = score_text(metric, trial.score, photos)
+    head = f"**{score} {metric}**" if trial.score is not None else "**-**"
     about = f"{trial.state}, {trial.role}, seed {trial.seed}, {time_text(trial.seconds)}"
     parts = [f"{head} ({about})", plain(schedule_text(trial.schedule))]
     if trial.failure:
@@ -60,14 +62,15 @@ def note_on(
 
 def winner_note(chosen: Selection) -> str:
     """Say which trial won, what to expect of its weights on new photos, and how to go on."""
-    metric, score = chosen.metric, score_text(chosen.metric, chosen.score)
-    seen = f"{score} with {count_text(chosen.errors, 'error')} on {chosen.n_valid} photos"
+    metric = chosen.metric
+    wrong = f"{count_text(chosen.errors, 'error')} on {chosen.n_valid} photos"
+    seen = f"{chosen.phrase(chosen.score)} with {wrong}"
     if chosen.honest is None:
         head = f"{metric} {seen}; too few photos to estimate anything of new ones"
     else:
         head = (
             f"estimated {metric} on new photos "
-            f"{score_text(metric, chosen.honest.estimate)} ({chosen.interval}); the observed "
+            f"{chosen.phrase(chosen.honest.estimate)} ({chosen.interval}); the observed "
             f"{seen} was chosen from {count_text(chosen.honest.candidates, 'epoch')} and is "
             "therefore optimistic"
         )
@@ -75,9 +78,7 @@ def winner_note(chosen: Selection) -> str:
     if chosen.leak_text:
         parts.append(f"**{plain(chosen.leak_text)}**")
     if chosen.schedule_spread is not None:
-        mean, spread = (
-            score_text(metric, each) for each in (chosen.schedule_mean, chosen.schedule_spread)
-        )
+        mean, spread = map(chosen.text, (chosen.schedule_mean, chosen.schedule_spread))
         seeds = len(chosen.seed_scores)
         parts.append(plain(f"mean over {seeds} seeds of its schedule {mean}, sd {spread}"))
     parts.append(plain(schedule_text(Schedule.from_dict(chosen.schedule))))

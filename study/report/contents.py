@@ -17,6 +17,7 @@ from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.errors import NothingToSelect
+from study.formatting import score_text
 from study.history.tree import ShownTree, show_tree
 from study.selection.best import Selector
 from study.selection.result import Asked, Selection
@@ -79,6 +80,10 @@ class Contents:
         """The trials by score and loss, the best first; those without a score come last."""
         metric = self.study.metric
         return tuple(sorted(self.trials, key=lambda t: (*metric.rank(*_numbers(t)), t.number)))
+
+    def text(self, score: float | None) -> str:
+        """Return a score by the study's metric as people read it."""
+        return score_text(self.study.metric, score, len(self.photos))
 
     def epochs_of(self, number: int) -> list[EpochRecord]:
         """Return the epochs of a trial, all its stages in training order."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from study.formatting import count_text, score_text, time_text
+from study.formatting import count_text, time_text
 from study.printable import visible
 from study.wording import stage_table
 
@@ -68,7 +68,6 @@ def environment() -> jinja2.Environment:
     }
     made.filters |= filters
     made.globals["count_text"] = count_text
-    made.globals["score_text"] = score_text
     return made
 
 

@@ -50,7 +50,9 @@ def test_the_page_shows_the_winner_and_says_what_is_missing(finished: Lab, tmp_p
     assert chosen.sha256 in text
     assert f"encore reproduce --run {chosen.trial} " in text
     assert f"{len(chosen.schedules)} of {len(chosen.schedules)} schedules" in text
-    assert re.search(r"There are no heat maps: [^<]*holds no Encore metadata[^<]*[^.]\.<", text)
+    assert re.search(
+        r"There are no Grad-CAM heat maps: [^<]*holds no Encore metadata[^<]*[^.]\.<", text
+    )
     assert written.csv == ()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 

@@ -18,7 +18,6 @@ from study.dashboard.guard import Guard
 from study.dashboard.notes import Predicted, note_on, plain, winner_note
 from study.dashboard.parameters import lay_over, parameters_of
 from study.dashboard.pictures import CLASSES, draw_confusion, draw_curves, draw_words
-from study.formatting import score_text
 from study.selection.best import best
 from tests.lab import Lab, schedule, stage
 from trainers.schedule import Schedule, Train
@@ -44,7 +43,7 @@ def test_a_note_tells_the_story(finished: Lab) -> None:
     """Score, schedule, errors, matrix, weights and the way on are in it."""
     trial = max(trials(finished), key=lambda each: each.score or 0)
     note = note_on(trial, finished.config.metric, "lab", predicted(("a", "b")), "/artifacts/1/2/3")
-    assert note.startswith(f"**{100 * (trial.score or 0):.2f} accuracy**")
+    assert note.startswith(f"**{100 * (trial.score or 0):.1f} accuracy**")
     assert f"seed {trial.seed}" in note
     assert "2 errors on 8 validation photos" in note
     assert "| a | 3 | 1 |\n| b | 1 | 3 |" in note
@@ -64,7 +63,7 @@ def test_the_study_s_note_tells_the_winner_and_its_estimate(finished: Lab) -> No
         [note] = shown.winners().values()
         assert note == winner_note(chosen)
         assert f"**Winner: trial {chosen.trial}, seed {chosen.seed}**" in note
-        assert plain(score_text(chosen.metric, chosen.honest.estimate)) in note
+        assert plain(chosen.phrase(chosen.honest.estimate)) in note
         assert plain(chosen.interval) in note
         assert note.endswith("`encore best --study lab`")
         shown._winner = None  # type: ignore[method-assign,assignment] # not asked again

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from study.datasets.check import Checked
-from study.formatting import score_text
 from study.report import figures
 from study.report.cautions import cautions
 from study.report.check_page import check_page
@@ -322,7 +321,7 @@ def test_the_first_screen_has_estimate_warnings_file_and_next_commands(finished:
     text = made(contents)
     first = text[text.index('id="winner"') : text.index('id="schedules"')]
     words = "".join(Page(first).words)
-    assert score_text(chosen.metric, chosen.honest.estimate) in words
+    assert chosen.phrase(chosen.honest.estimate) in words
     assert chosen.interval in words
     assert "Few photos: " in words
     assert Path(chosen.file).name in words

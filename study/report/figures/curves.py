@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from storage.records import EpochRecord, StageRun, Trial
-from study.formatting import count_text, schedule_text, score_text
+from study.formatting import count_text, schedule_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     FAINT,
@@ -115,7 +115,7 @@ def _trial(trial: Trial, contents: Contents) -> dict[str, Any]:
         "role": trial.role.value,
         "state": trial.state.value,
         "score": number(trial.score, 6),
-        "score_text": score_text(contents.study.metric, trial.score),
+        "score_text": contents.text(trial.score),
         "loss": number(trial.loss),
         "schedule": schedule_text(trial.schedule),
         "runs": [run for run in contents.links.get(trial.number, ()) if run in contents.runs],
@@ -162,7 +162,7 @@ def _named(trials: Sequence[Trial], contents: Contents, panel: str) -> Iterator[
     for place, trial in enumerate(trials):
         epochs = contents.epochs_of(trial.number)
         x, y = _points(epochs, contents, panel, LONGEST)
-        score = score_text(contents.study.metric, trial.score)
+        score = contents.text(trial.score)
         yield {
             "type": "scatter",
             "mode": "lines+markers" if len(x) == 1 else "lines",
@@ -232,7 +232,7 @@ def _points(
 
 
 def _form(contents: Contents, panel: str) -> str:
-    return ".4f" if panel == "y" else score_format(contents.study.metric)
+    return ".4f" if panel == "y" else score_format(contents)
 
 
 def _bounded(losses: Sequence[float]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from study.formatting import count_text, score_text
+from study.formatting import count_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     GREY,
@@ -31,14 +31,14 @@ def estimate(contents: Contents) -> Panel:
         return Panel(None, "Once a trial has finished, its score and its interval are drawn here.")
     traces = _traces(chosen)
     names = list(dict.fromkeys(trace["name"] for trace in traces))
-    form = score_format(contents.study.metric)
+    form = score_format(contents)
     for trace in traces:
         trace |= {"hovertemplate": f"{trace['name']}: %{{x:{form}}}<extra></extra>"}
         trace |= {"y": [names.index(trace["name"])] * len(trace["x"])}
     drawn = figure(
         traces,
         64 + 26 * len(names),
-        xaxis=score_axis(contents.study.metric, title={"text": ""}),
+        xaxis=score_axis(contents.study.metric) | {"title": {"text": ""}},
         yaxis=axis(
             tickvals=list(range(len(names))),
             ticktext=names,
@@ -102,7 +102,7 @@ def _said(chosen: Selection) -> str:
     if chosen.honest is not None and chosen.honest.low is not None:
         parts.append("The bar is the 95 % confidence interval of the estimate")
     if chosen.schedule_spread is not None:
-        spread = score_text(chosen.metric, chosen.schedule_spread)
+        spread = chosen.text(chosen.schedule_spread)
         seeds = count_text(len(chosen.seed_scores), "seed")
         parts.append(f"over {seeds} of its schedule the standard deviation is {spread}")
     return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else ""

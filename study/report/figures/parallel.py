@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from storage.records import Trial
-from study.formatting import count_text, score_text
+from study.formatting import count_text
 from study.report.contents import Contents
 from study.report.figures.importance import importance
 from study.report.figures.parameters import (
@@ -104,7 +104,7 @@ def _places(
     if not metric.higher_is_better:
         spots = [1 - spot for spot in spots]
     ends = sorted({min(scores), max(scores)})
-    labels = [(spots[scores.index(end)], score_text(metric, end)) for end in ends]
+    labels = [(spots[scores.index(end)], contents.text(end)) for end in ends]
     places = [_spread(spots) if few else spots for spots, _, few in found]
     return [*places, spots], [*(labels for _, labels, _ in found), labels]
 
@@ -142,7 +142,7 @@ def _lines(
     places: Sequence[Sequence[float]], table: Table, trials: Sequence[Trial], contents: Contents
 ) -> list[dict[str, Any]]:
     """Draw the trials in some shades, the best last and so on top."""
-    metric, columns = contents.study.metric, list(table.values())
+    columns = list(table.values())
     count = len(trials)
     shades = min(SHADES, count)
     traces = []
@@ -157,7 +157,7 @@ def _lines(
             x += [*range(len(places)), None]
             y += [*(number(spots[place]) for spots in places), None]
             text += [*(shown(value_text(column[place]), 30) for column in columns)]
-            text += [score_text(metric, trial.score), ""]
+            text += [contents.text(trial.score), ""]
             picked += [trial.number] * (len(places) + 1)
         traces.append(
             {

@@ -38,7 +38,7 @@ def progress(contents: Contents) -> Panel:
         return Panel(None, "From the second trial with a score on, the best so far is drawn here.")
     metric = contents.study.metric
     unit, times = _times(contents, ended)
-    form = score_format(metric)
+    form = score_format(contents)
     scores = [float(trial.score or 0.0) for trial in ended]
     best = list(accumulate(scores, max if metric.higher_is_better else min))
     line = {

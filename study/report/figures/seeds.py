@@ -41,7 +41,7 @@ def seeds(contents: Contents) -> Panel:
             "under other seeds, and their means and intervals are drawn here.",
         )
     metric = contents.study.metric
-    form = score_format(metric)
+    form = score_format(contents)
     drawn = figure(
         [_seeds(lines, contents, form), _means(lines, form)],
         140 + 22 * len(lines),

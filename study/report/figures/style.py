@@ -141,9 +141,10 @@ def score_axis(metric: Metric, **others: Any) -> dict[str, Any]:
     return axis(metric_text(metric), **form, **others)
 
 
-def score_format(metric: Metric) -> str:
-    """Return how hover texts show a score."""
-    return ".2%" if metric.higher_is_better else ".4f"
+def score_format(contents: Contents) -> str:
+    """Return how hover texts show a score: as `Contents.text` does."""
+    decimals = len(contents.text(0.5).partition(".")[2])
+    return f".{decimals}{'%' if contents.study.metric.higher_is_better else 'f'}"
 
 
 def metric_text(metric: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.records import State
-from study.formatting import count_text, score_text, time_text
+from study.formatting import count_text, time_text
 from study.history.tree import StageNode
 from study.report.contents import Contents
 from study.report.figures.style import Drawing, Panel, colour_at, ranks_of
@@ -141,7 +141,7 @@ def _listed(box: Box, rank: float | None, contents: Contents) -> dict[str, Any]:
         "depth": box.depth,
         "label": box.label,
         "state": box.state.value,
-        "score_text": score_text(contents.study.metric, box.score),
+        "score_text": contents.text(box.score),
         "time_text": time_text(box.seconds),
         "colour": None if rank is None else colour_at(rank),
         "trials": list(box.trials[:MOST_TRIALS]),
