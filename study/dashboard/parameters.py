@@ -69,7 +69,7 @@ def _plain(value: Any) -> Value:
     """Return a value as Optuna keeps it: of a list its JSON."""
     if isinstance(value, Enum):
         return str(value.value)
-    return json.dumps(value) if isinstance(value, tuple) else value  # type: ignore[no-any-return]
+    return json.dumps(value) if isinstance(value, tuple) else value
 
 
 def _is_number(value: object) -> bool:

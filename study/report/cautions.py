@@ -22,7 +22,7 @@ def cautions(chosen: Selection) -> Iterator[str]:
             f"less is {100 / chosen.n_valid:.1f} points of accuracy."
         )
     smallest = min(chosen.per_class, key=lambda numbers: numbers.photos)
-    if smallest.photos < FEW_OF_CLASS:
+    if smallest.photos < FEW_OF_CLASS and chosen.n_valid >= FEW:
         name = chosen.classes[chosen.per_class.index(smallest)]
         yield (
             f"The class {name} has {count_text(smallest.photos, 'validation photo')}: its recall "
@@ -30,6 +30,6 @@ def cautions(chosen: Selection) -> Iterator[str]:
         )
     if len(chosen.seed_scores) < 2:
         yield (
-            "One seed only: how much of this is chance is not known. `search --repeats 3` trains "
-            "the best schedules again under other seeds."
+            "One seed only: how much of this is chance is not known. The same search with "
+            "--repeats 3 trains the best schedules again under other seeds."
         )
