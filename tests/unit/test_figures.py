@@ -162,7 +162,7 @@ def test_curves_name_the_best_and_thin_the_others() -> None:
     assert named == [trial.number for trial in made.ranked[:20]]
     behind = next(trace for trace in loss if trace["name"] == "others")
     assert behind["x"].count(None) == 40
-    assert "Once an epoch" in curves(replace(make_contents(1), epochs={})).said
+    assert "From the second epoch" in curves(replace(make_contents(1), epochs={})).said
 
 
 def test_the_tree_keeps_all_time_when_it_merges() -> None:
@@ -447,5 +447,5 @@ def test_a_study_that_has_just_begun_can_be_read(
     assert (found.selection, found.winner, found.predictions) == (None, None, None)
     assert "no trial" in found.unselected
     drawn = panels(found)
-    assert {name for name, panel in drawn.items() if panel.figure} == {"curves", "compute"}
+    assert {name for name, panel in drawn.items() if panel.figure} == {"compute"}
     assert len(drawn["tree"].data) == 1

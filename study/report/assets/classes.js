@@ -7,21 +7,23 @@ const photos = panel("photos") ?? {};
 let cellShown = null;
 
 const MOST_CONFUSED = 5;
+const MOST_SHOWN = 6;
 
-/** Say what a cell counts, with pictures of its photos. */
-function cellOf(truth, predicted) {
+/** Say what a cell counts, with pictures of at most so many of its photos. */
+function cellOf(truth, predicted, most) {
   const cell = cells.find((each) => each.true === truth && each.predicted === predicted);
   const head = make("p", {}, named(classNames.get(truth)),
     ...(truth === predicted ? [", predicted correctly"] : [" misclassified as ", named(classNames.get(predicted))]),
     `: ${cell?.count ?? 0} ${cell?.count === 1 ? "photo" : "photos"}`);
-  const shown = (cell?.photos ?? []).map((place) => photos[place]).filter(Boolean);
-  if (cell && shown.length < cell.count) head.append(`, ${shown.length} shown, the most confident first`);
+  const shown = (cell?.photos ?? []).map((place) => photos[place]).filter(Boolean).slice(0, most);
+  const order = `the ${truth === predicted ? "least" : "most"} confident first`;
+  if (shown.length) head.append(shown.length < (cell?.count ?? 0) ? `, ${shown.length} shown, ${order}` : `, ${order}`);
   return [head, make("div", { className: "thumbs" }, ...shown.map(thumb))];
 }
 
 const mistakes = cells.filter((cell) => cell.true !== cell.predicted).slice(0, MOST_CONFUSED);
 $("#confusions")?.append(...(mistakes.length
-  ? mistakes.map((cell) => make("div", { className: "confused" }, ...cellOf(cell.true, cell.predicted)))
+  ? mistakes.map((cell) => make("div", { className: "confused" }, ...cellOf(cell.true, cell.predicted, MOST_SHOWN)))
   : [make("p", {}, "No validation photo is misclassified.")]));
 
 function openCell(truth, predicted) {
@@ -33,7 +35,7 @@ function openCell(truth, predicted) {
 
 function thumb({ src, path, probability }) {
   return make("figure", {}, make("img", { src, alt: "", title: visible(path) }),
-    make("figcaption", {}, `confidence ${share(probability)}`, make("br"), named(path.split("/").at(-1))));
+    make("figcaption", {}, share(probability), named(path.split("/").at(-1))));
 }
 
 whenDrawn("confusion", (host) => {
@@ -54,7 +56,9 @@ if (cells.length) {
       { title: "photos", value: (cell) => cell.count, cell: photosButton, numeric: true, down: true },
     ],
   });
-  openCell(cells[0].true, cells[0].predicted);
+  // What the five do not show already.
+  const next = cells[mistakes.length] ?? cells[0];
+  openCell(next.true, next.predicted);
 }
 
 function photosButton(cell) {

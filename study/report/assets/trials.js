@@ -44,8 +44,10 @@ function showDetail(trial) {
   if (shared) said.push(` ${shared} of its stages ${shared === 1 ? "is" : "are"} shared with other trials.`);
   $("#detail-said").replaceChildren(visible(said.join("")));
   const host = $("#detail .plot");
-  host.hidden = !runs.length;
-  if (runs.length) draw(host, detailFigure(runs));
+  const epochs = runs.reduce((sum, run) => sum + run.epoch.length, 0);
+  host.hidden = epochs < 2;
+  if (epochs >= 2) draw(host, detailFigure(runs));
+  else $("#detail-said").append(" From its second epoch on, its curves are drawn here.");
 }
 
 /** Put a trial's stages beside each other: loss, score, and below them rate and size. */
@@ -107,7 +109,7 @@ function detailLayout(runs, bounds, shapes) {
     margin: { l: 56, r: 48, t: 44, b: 48 },
     hovermode: "x",
     legend: { orientation: "h", y: -0.12, yanchor: "top" },
-    xaxis: { ...title("epoch"), range: [0.5, last + 0.5], anchor: "y3" },
+    xaxis: { ...title("epoch"), range: [0.5, last + 0.5], anchor: "y3", ...(last <= 10 ? { dtick: 1 } : {}) },
     yaxis: { ...title("loss"), domain: [0.68, 1] },
     yaxis2: { ...title(metric), domain: [0.34, 0.62], ...(details.higher_is_better ? { tickformat: ".1%" } : {}) },
     yaxis3: { ...title("learning rate"), domain: [0, 0.28], rangemode: "tozero", exponentformat: "power" },

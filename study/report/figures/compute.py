@@ -45,10 +45,12 @@ def compute(contents: Contents) -> Panel:
             showgrid=False,
         ),
     )
-    said = (
-        f"{time_text(total)} were spent; without sharing it would have been "
-        f"{time_text(total + less)}: {less / (total + less):.0%} saved."
-    )
+    said = f"{time_text(total)} spent; trials share no stage yet, so that nothing is saved."
+    if less:
+        said = (
+            f"{time_text(total)} spent; without shared stages it would have been "
+            f"{time_text(total + less)}: {100 * less / (total + less):.0f} % saved."
+        )
     data = [
         {"stage": stage, "image_size": size, "spent": number(spent[stage, size])}
         | {"saved": number(saved[stage, size])}

@@ -41,8 +41,9 @@ def curves(contents: Contents) -> Panel:
     A point's `customdata` is its trial's number. `data` are the details of `details_of`.
     """
     trials = [trial for trial in contents.ranked if contents.epochs_of(trial.number)]
-    if not trials:
-        return Panel(None, "Once an epoch has ended, curves are drawn here.", details_of(contents))
+    if all(len(contents.epochs_of(trial.number)) < 2 for trial in trials):
+        why = "From the second epoch of a trial on, curves are drawn here."
+        return Panel(None, why, details_of(contents))
     metric = contents.study.metric
     behind = _evenly(trials[NAMED:], BEHIND)
     traces = [

@@ -87,9 +87,10 @@ def reliability_diagram(_: Contents, answers: Answers) -> Panel:
     ]
     drawn = figure(traces, 420, xaxis=share_axis("confidence"), yaxis=share_axis("accuracy"))
     errors = {"before": _error(before), "after": _error(after)}
+    was, now = (f"{100 * errors[when]:.1f} %" for when in ("before", "after"))
     said = (
-        f"Expected calibration error {errors['before']:.1%}, after temperature scaling (fitted on "
-        f"other photos) {errors['after']:.1%}; the larger a point, the more photos."
+        f"Expected calibration error {was}, after temperature scaling (fitted on other photos) "
+        f"{now}; the larger a point, the more photos."
     )
     return Panel(drawn, said, {name: float(f"{e:.4g}") for name, e in errors.items()})
 

@@ -37,8 +37,8 @@ def seeds(contents: Contents) -> Panel:
     if all(len(line.scores) < 2 for line in lines):
         return Panel(
             None,
-            "No schedule has a second seed yet: `search --repeats 3` trains the best ones again "
-            "under other seeds, and their means and intervals are drawn here.",
+            "No schedule has a second seed yet: the same search with --repeats 3 trains the best "
+            "again under other seeds, and their means and intervals are drawn here.",
         )
     metric = contents.study.metric
     form = score_format(contents)

@@ -78,8 +78,8 @@ def precision_recall(contents: Contents, answers: Answers) -> Panel:
 class Curve(Enum):
     """A kind of curve over all thresholds: its axes, and what sums it up."""
 
-    ROC = ("false positive rate", "recall", "the area under each curve")
-    PRECISION = ("recall", "precision", "each one's average precision")
+    ROC = ("false positive rate", "recall", "the area under the curve")
+    PRECISION = ("recall", "precision", "the average precision")
 
     def of(self, one: Sweep) -> tuple[Floats, Floats, float]:
         """Return a class's x and y, and what sums them up."""
@@ -124,7 +124,7 @@ def _curves(contents: Contents, answers: Answers, kind: Curve) -> Panel:
 def _said(contents: Contents, told: int, drawn: int) -> str:
     if len(contents.classes) == 2:
         # A name is no markup here: the page escapes what is said.
-        return f"How {contents.classes[1]} is told from {contents.classes[0]},"
+        return f"{contents.classes[1]} against {contents.classes[0]},"
     some = f"the {drawn} weakest of {told} classes" if drawn < told else f"all {told} classes"
     return f"Each class against all others, {some},"
 

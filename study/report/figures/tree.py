@@ -10,6 +10,7 @@ from study.formatting import count_text, time_text
 from study.history.tree import StageNode
 from study.report.contents import Contents
 from study.report.figures.style import Drawing, Panel, colour_at, ranks_of
+from trainers.schedule import Train
 
 MOST_NODES = 150
 """So many stage runs are shown by themselves; the others of a parent are one box."""
@@ -90,7 +91,7 @@ def _boxes(
     for node in nodes:
         # A single one is no more to show than its count.
         if node.key in kept or len(below) == 1:
-            yield _box(node, parent, depth)
+            yield _box(node, parent, depth, contents)
             yield from _boxes(node.children, node.key, depth + 1, kept, contents)
     if len(below) > 1:
         yield _merged(below, parent, depth, contents)
@@ -120,18 +121,26 @@ def _below(nodes: Sequence[StageNode]) -> Iterator[StageNode]:
         yield from _below(node.children)
 
 
-def _box(node: StageNode, parent: str, depth: int) -> Box:
+def _box(node: StageNode, parent: str, depth: int, contents: Contents) -> Box:
     return Box(
         id=node.key,
         parent=parent,
         depth=depth,
-        label=f"{node.image_size} px · {node.epochs} ep · lr {node.lrs[-1]:g}",
+        label=_label(node, contents),
         state=node.state,
         score=node.score,
         seconds=node.seconds,
         trials=node.trials,
         stopped=len(node.stopped),
     )
+
+
+def _label(node: StageNode, contents: Contents) -> str:
+    size = f"{node.image_size} px"
+    trial = next(trial for trial in contents.trials if trial.number == node.trials[0])
+    if trial.schedule.stages[node.stage - 1].train is Train.PROBE:
+        return f"{size} · probe"
+    return f"{size} · {node.epochs} ep · lr {node.lrs[-1]:g}"
 
 
 def _listed(box: Box, rank: float | None, contents: Contents) -> dict[str, Any]:
