@@ -3,6 +3,7 @@
 Times are the database's, so that machines whose clocks differ agree on how old a heartbeat is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,9 @@ from storage.records import Owner
 from storage.tables import OwnerRow, StudyRow
 
 _WRITES = "writes"
+
+Step = Callable[[Connection, Owner, timedelta, datetime | None], None]
+"""`refuse` or `claim`."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, ParamSpec, TypeVar
-
-from sqlalchemy import Engine
+from typing import NoReturn, ParamSpec, TypeVar
 
 from storage.errors import DatabaseAway, DatabaseUnusable
-from storage.store import Store
 
 GIVE_UP_AFTER = 600.0
 """Seconds without an answer after which a search ends; a restart takes a tenth of that."""
@@ -83,17 +80,3 @@ class Patience:
             f"the database has not answered for {self._give_up_after / 60:.0f} minutes ({error}); "
             "run the same command again once it does: the search goes on where it was"
         ) from None
-
-
-class PatientStore(Store):
-    """A store that outlasts a server's absence: each of its methods is a whole transaction."""
-
-    def __init__(self, engine: Engine, patience: Patience) -> None:
-        super().__init__(engine)
-        self._patience = patience
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name.startswith("_") or name == "close" or not callable(found):
-            return found
-        return partial(self._patience, found)

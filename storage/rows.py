@@ -7,10 +7,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from storage.errors import RowDamaged
+from storage.predictions import Form
 from storage.records import (
     Checkpoint,
     Deletion,
     EpochRecord,
+    KeptPredictions,
     Kind,
     Look,
     ManifestRecord,
@@ -164,6 +166,17 @@ def owner(row: Row[Any]) -> Owner:
 def pending(row: Row[Any]) -> Pending:
     """Read a row of encore_names."""
     return Pending(row.path, row.sha256)
+
+
+def kept_predictions(row: Row[Any]) -> KeptPredictions:
+    """Read a row of encore_predictions, with its `size` and whether it `leads`."""
+    return KeptPredictions(
+        stage_run_id=row.stage_run_id,
+        epoch=row.epoch,
+        full=row.form == Form.FULL,
+        leads=bool(row.leads),
+        size=row.size,
+    )
 
 
 def _number(value: float | None) -> float:

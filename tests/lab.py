@@ -17,8 +17,9 @@ from storage.folders import settle
 from storage.ownership import Claim, fenced
 from storage.paths import open_vault
 from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
-from storage.retry import Patience, PatientStore
+from storage.retry import Patience
 from storage.store import Store
+from storage.transactions import once
 from storage.vault import Vault
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
@@ -165,7 +166,7 @@ class Lab:
         study = self._study(Store(database))
         with Ownership(Store(database), study.id) as mine:
             own = fenced(database, mine.claim)
-            store = PatientStore(own, self.patience) if self.patience else Store(own)
+            store = Store(own, self.patience or once)
             study = settle(store, self.url, study, self.said.append)
             yield from self._bench(store, study, mine.claim, stop)
         database.dispose()

@@ -15,7 +15,7 @@ from storage.ownership import Claim, fenced
 from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
-from storage.retry import Patience, PatientStore
+from storage.retry import Patience
 from storage.store import Store, open_store
 from study.budget import DeviceTime
 from study.config.loading import load_config, settings_of
@@ -139,7 +139,7 @@ def run_search(
         ):
             interrupted = threading.Event()
             patience = Patience(say, interrupted, ownership.confirm)
-            store = PatientStore(fenced(database, ownership.claim), patience)
+            store = Store(fenced(database, ownership.claim), patience)
             study = settle(store, config.storage, study, say)
             store.update_config(study.id, {**study.config, **plain_config(config)})
             keep_manifest(store, manifest)

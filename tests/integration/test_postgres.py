@@ -20,7 +20,7 @@ from storage.errors import DatabaseAway, DatabaseUnusable, StudyInUse
 from storage.liveness import Life
 from storage.ownership import Claim
 from storage.records import Role
-from storage.retry import Patience, PatientStore
+from storage.retry import Patience
 from storage.store import Store
 from storage.tables import Base, is_ours
 from study.events import EpochFinished, Progress
@@ -158,7 +158,7 @@ def test_a_server_that_crashes_in_the_middle_is_waited_for(
 
 def test_patience_has_an_end(postgres: Server, store: Store) -> None:
     """Who has waited too long is told how to go on, in a sentence."""
-    patient = PatientStore(store._engine, patience(give_up_after=0.2))
+    patient = Store(store._engine, patience(give_up_after=0.2))
     assert patient.study("planes").id == 1
     postgres.stop()
     try:
@@ -175,7 +175,7 @@ def test_who_waits_can_be_interrupted(postgres: Server, store: Store) -> None:
     """The first Ctrl-C ends the waiting, though it only sets an event."""
     interrupted = threading.Event()
     waiting = Patience(lambda _: interrupted.set(), interrupted, lambda: None)
-    patient = PatientStore(store._engine, waiting)
+    patient = Store(store._engine, waiting)
     postgres.stop()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -206,7 +206,7 @@ def test_a_study_that_was_taken_over_meanwhile_is_left_alone(
                     silent=owner.heartbeat_at,
                 )
 
-        patient = PatientStore(store._engine, Patience(say, threading.Event(), mine.confirm))
+        patient = Store(store._engine, Patience(say, threading.Event(), mine.confirm))
         postgres.stop()
         with pytest.raises(StudyInUse, match="process 1 on far"):
             patient.add_trial(1, 0, SCRIPT[0], 0, Role.EXPLORE)

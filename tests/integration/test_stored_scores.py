@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from storage import rankings
 from storage.records import Look
 from tests.lab import Lab
 from trainers.metrics import Metric
@@ -31,7 +30,7 @@ def test_predictions_come_as_they_were_asked_for(
     finished: Lab, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     """Whatever goes into one query: in order, each the same as alone; a missing one is named."""
-    monkeypatch.setattr(rankings, "CHUNK", chunk)
+    monkeypatch.setattr("storage.store.CHUNK", chunk)
     labels = finished.trainer.labels
     with finished.reading() as (store, study, _):
         wanted = store.leading_epochs(study, 7)[::-1]
