@@ -4,6 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
 from storage.records import Role, State, Trial
 from study.budget import DeviceTime
@@ -55,7 +56,8 @@ class TimeLeft:
     def _work(self, standing: Standing, to_go: int) -> float | None:
         """Return the seconds of training that `to_go` trials still take.
 
-        A trial to come takes what those begun take on average, and those that are given first.
+        A trial to come takes what those begun take on average, and those that are given first; a
+        repeat takes what a whole schedule does.
         """
         nodes = list(standing.tree)
         known = [(node.prefix, node.trained.seconds) for node in nodes if node.trained]
@@ -72,9 +74,19 @@ class TimeLeft:
         rest = sum(self._rest(trial, standing, costs) for trial in running)
         begun = {trial.schedule_digest for trial in standing.trials}
         given = [schedule for schedule in self._given if schedule.digest not in begun]
-        full = sum(sum(map(costs.rough, schedule.prefixes())) for schedule in given)
-        each = (spent + rest + full) / (len(standing.trials) + len(given))
-        return rest + max(to_go - len(running), 0) * each
+        full = [sum(map(costs.rough, schedule.prefixes())) for schedule in given]
+        each = (spent + rest + sum(full)) / (len(standing.trials) + len(given))
+        coming = max(to_go - len(running), 0)
+        repeats = min(coming, self._repeats(standing))
+        ended = [trial.schedule for trial in standing.trials if trial.state is State.COMPLETE]
+        whole = [sum(map(costs.rough, schedule.prefixes())) for schedule in ended] or full or [each]
+        return rest + (coming - repeats) * each + repeats * fmean(whole)
+
+    def _repeats(self, standing: Standing) -> int:
+        """Return how many trials, beyond those that explore, are repeats of finalists."""
+        seeds = self._config.seeds
+        begun = sum(trial.role is Role.REPEAT for trial in standing.trials)
+        return max(seeds.repeats * seeds.finalists - begun, 0)
 
     def _rest(self, trial: Trial, standing: Standing, costs: StageCosts) -> float:
         """Return what a trial that has begun still takes by itself.

@@ -52,9 +52,13 @@ class Ran:
         return Standing(self.trials, self.tree, {}, self.waiting)
 
 
-def left(strategy: str = "independent", slots: int = 1, **others: Any) -> TimeLeft:
+def left(
+    strategy: str = "independent", slots: int = 1, repeats: int = 0, **others: Any
+) -> TimeLeft:
     """Make what estimates."""
-    return TimeLeft(load_config({"strategy": strategy, "weights": "random"}), 100, slots, **others)
+    seeds = {"repeats": repeats, "finalists": 1}
+    config = load_config({"strategy": strategy, "weights": "random", "seeds": seeds})
+    return TimeLeft(config, 100, slots, **others)
 
 
 def test_nothing_is_said_before_the_first_epoch() -> None:
@@ -88,6 +92,15 @@ def test_under_the_forecast_trials_to_come_take_what_those_begun_have_taken() ->
     ran.waiting = [0, 1, 2]
     found.learn(ran.begin(TWO), 10.0)
     assert found.seconds(ran.standing, 6, SPENT) == pytest.approx(10.0 + 2 * 20.0)
+
+
+def test_repeats_are_of_whole_schedules() -> None:
+    """However few stages the trials that explore have come through."""
+    ran, found = Ran(), left("forecast", repeats=2)
+    ran.begin(TWO, state=State.COMPLETE, trained=20.0)
+    ran.begin(TWO, trained=20.0)
+    ran.waiting = [1]
+    assert found.seconds(ran.standing, 1 + 3, SPENT) == pytest.approx(20.0 + 2 * 60.0)
 
 
 def test_what_is_given_is_expected_to_be_trained() -> None:
