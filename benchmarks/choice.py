@@ -42,7 +42,7 @@ from study.selection.soup_choice import FOLDS, choose_soup, corrected, held_out,
 from study.selection.thresholds import operate
 from study.statistics.crossfit import compare, folds_of, score
 from study.statistics.scoring import Candidates, Scorer
-from study.statistics.selection_bias import By, Trials, choose, chooser, honest_number
+from study.statistics.selection_bias import By, Trials, bias_corrected, choose, chooser
 from study.studies import find_study, manifest_of
 from trainers.classifier import load
 from trainers.data.manifest import Split
@@ -240,7 +240,7 @@ def _summed(found: Sequence[tuple[float, ...]], unit: float) -> list[str]:
 
 
 def speed(given: argparse.Namespace) -> str:
-    """Time the honest number by each criterion; the median of `TIMES`."""
+    """Time the bias correction by each criterion; the median of `TIMES`."""
     m, n, c = given.candidates, given.photos, given.classes
     rng = np.random.default_rng(0)
     labels = rng.integers(0, c, n)
@@ -266,7 +266,7 @@ def speed(given: argparse.Namespace) -> str:
 
 def _timed(scorer: Scorer, trials: Trials) -> float:
     began = time.perf_counter()
-    honest_number(scorer, chooser(scorer, trials, By.MAX), 0)
+    bias_corrected(scorer, chooser(scorer, trials, By.MAX), 0)
     return time.perf_counter() - began
 
 

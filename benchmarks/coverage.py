@@ -25,7 +25,7 @@ from scipy.special import expit, ndtr, ndtri
 from study.criterion import Criterion
 from study.statistics import selection_bias
 from study.statistics.scoring import Candidates, Scorer
-from study.statistics.selection_bias import By, Trials, choose, chooser, honest_number
+from study.statistics.selection_bias import By, Trials, bias_corrected, choose, chooser
 
 PHOTOS, SHARES, CANDIDATES, ACCURACIES = (
     (60, 309, 2000),
@@ -89,7 +89,7 @@ def simulate(cell: Cell, worlds: int) -> dict[str, float]:
         quality = ndtri(cell.accuracy) * np.hypot(HARD, 1) + rng.normal(0, SPREAD, len(each))
         scorer = _scorer(cell, labels, quality, rng)
         chosen = int(choose(scorer.within(whole), trials, By.MAX)[0])
-        told = honest_number(scorer, chooser(scorer, trials, By.MAX), chosen)
+        told = bias_corrected(scorer, chooser(scorer, trials, By.MAX), chosen)
         truth = _truth(cell, float(quality[chosen]))
         if told.low is None or told.high is None:
             raise ValueError(f"each cell must have enough photos for an interval, got {cell}")

@@ -189,8 +189,8 @@ def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
     rows = classifier.predict(photo.path for photo in photos)
     numbers = classifier.card.rule.calibrated(rows).tolist()
     return [
-        _Seen(photo, answer, dict(zip(classifier.classes, honest, strict=True)))
-        for photo, answer, honest in zip(photos, classifier.decide(rows), numbers, strict=True)
+        _Seen(photo, answer, dict(zip(classifier.classes, shares, strict=True)))
+        for photo, answer, shares in zip(photos, classifier.decide(rows), numbers, strict=True)
     ]
 
 

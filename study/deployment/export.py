@@ -55,12 +55,12 @@ def export(
     study: str | None = None,
     storage: str = StudyConfig().storage,
     verify_on: Path | None = None,
-    honest: str | None = None,
+    expected: str | None = None,
 ) -> Exported:
     """Write a folder with a network in each format, its description and its model card.
 
     Without `weights` they are those that `best` names. Each file is read back and shown photos
-    first: those in the folder `verify_on`, else the study's for validation, else noise. `honest`
+    first: those in the folder `verify_on`, else the study's for validation, else noise. `expected`
     is what the card says of how good the weights will be on photos to come.
     A folder that `export` has made is replaced file by file. Raises `ConfigError`, the errors of
     `best` and of `load`, FileExistsError for another folder that is not empty, and `ExportRefused`
@@ -94,7 +94,7 @@ def export(
         _put_text(made / SPEC, json_text({**about, **found}) + "\n")
         _put_text(
             made / CARD,
-            model_card(card, done, source.chosen, source.manifest, honest),
+            model_card(card, done, source.chosen, source.manifest, expected),
         )
         _move(made, folder)
     return done

@@ -33,17 +33,17 @@ def model_card(
     exported: "Exported",
     chosen: Selection | None = None,
     manifest: Manifest | None = None,
-    honest: str | None = None,
+    expected: str | None = None,
 ) -> str:
     """Write the card of weights; what only a study knows is said of its `chosen` ones.
 
-    `honest` is what is to be expected on photos to come.
+    `expected` is what is to be expected on photos to come.
     """
     sections = [
         _title(card),
         _data(card, manifest),
         _training(card, chosen),
-        _score(card, chosen, honest),
+        _score(card, chosen, expected),
         _confusion(chosen) if chosen else "",
         _decision(card, chosen),
         _use(card, chosen),
@@ -129,7 +129,7 @@ def _training(card: "WeightsCard", chosen: Selection | None) -> str:
     return f"## Training\n\n{came_from}\n\n{_table(head, rows)}"
 
 
-def _score(card: "WeightsCard", chosen: Selection | None, honest: str | None) -> str:
+def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) -> str:
     if chosen is None:
         rows = [(plain(k), plain(_rounded(v))) for k, v in _items(card.metrics)]
         said = _table(["metric", "on the validation photos"], rows) if rows else "Unknown."
@@ -143,7 +143,7 @@ def _score(card: "WeightsCard", chosen: Selection | None, honest: str | None) ->
             f"best of {chosen.trials} trials on these very photos, so the number flatters them."
         ),
         f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
-        plain_lines(honest) or _expected(chosen),
+        plain_lines(expected) or _expected(chosen),
         (
             f"A new run of this schedule: {chosen.phrase(chosen.schedule_mean)}{spread}, the mean "
             f"over {count_text(len(scores), 'seed')}."

@@ -39,7 +39,7 @@ _Outcome = tuple[str | None, float, dict[str, float]]
 class Prediction:
     """What is seen on a photo. `label` is None where the rule of the weights rejects it.
 
-    Probabilities are as honest as the rule makes them; `probability` is that of the label, or,
+    Probabilities are calibrated by the rule; `probability` is that of the label, or,
     of a rejected photo, that of its most probable class.
     """
 
@@ -196,8 +196,8 @@ def _answers(
 
 def _outcomes(classifier: "Classifier", rows: NDArray[np.float32]) -> Iterator[_Outcome]:
     # For all at once: of a thousand classes, a rule has a million prices.
-    labels, honest = classifier.decide(rows), classifier.card.rule.calibrated(rows)
-    for label, numbers in zip(labels, honest.tolist(), strict=True):
+    labels, calibrated = classifier.decide(rows), classifier.card.rule.calibrated(rows)
+    for label, numbers in zip(labels, calibrated.tolist(), strict=True):
         probabilities = dict(zip(classifier.classes, numbers, strict=True))
         yield label, max(numbers) if label is None else probabilities[label], probabilities
 

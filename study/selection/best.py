@@ -32,7 +32,7 @@ from study.selection.leaks import Leaks, shared_with_train
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
 from study.selection.thresholds import Operation, operate
-from study.statistics.selection_bias import By, Chooser, Honest, chooser, honest_number
+from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import confusion_matrix, per_class
@@ -284,10 +284,10 @@ class Selector:
 
     def _honest(
         self, pool: Pool, column: int, judged: NDArray[np.int64] | None = None
-    ) -> Honest | None:
+    ) -> BiasCorrected | None:
         if len(self._labels if judged is None else judged) < FEWEST:
             return None
-        return honest_number(pool.scorer, self._chooser(pool), column, judged=judged)
+        return bias_corrected(pool.scorer, self._chooser(pool), column, judged=judged)
 
     def _leaks(self, pool: Pool, column: int, wrong: NDArray[np.bool_]) -> Leaks | None:
         """Score the chosen weights without the photos that are in train, too."""

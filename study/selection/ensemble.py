@@ -1,4 +1,4 @@
-"""Greedy ensembles over stored predictions, and an honest word on what they gain.
+"""Greedy ensembles over stored predictions, and an unbiased estimate of what they gain.
 
 Reads rows alone, so it answers at once: no torch, no photo. What an ensemble gains is told by
 cross-fitting (see `study.crossfit`): the files, the ensemble of them and the single file that it is

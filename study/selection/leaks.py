@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from storage.records import StudyRecord
 from storage.store import Store
-from study.statistics.selection_bias import Honest
+from study.statistics.selection_bias import BiasCorrected
 from study.studies import manifest_of
 from trainers.data.manifest import Manifest, Split
 
@@ -26,7 +26,7 @@ class Leaks:
     n_valid: int
     errors: int
     score: float | None
-    honest: Honest | None
+    honest: BiasCorrected | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Operation
 from study.statistics.intervals import FEWEST_OF_CLASS
-from study.statistics.selection_bias import By, Honest
+from study.statistics.selection_bias import BiasCorrected, By
 from trainers.metrics import ClassNumbers
 
 
@@ -88,7 +88,7 @@ class Selection:
     metric: Criterion
     by: By
     score: float
-    honest: Honest | None
+    honest: BiasCorrected | None
     loss: float
     errors: int
     n_valid: int
@@ -151,5 +151,5 @@ class Selection:
         """Return a score by the metric as sentences have it."""
         return score_phrase(self.metric, score, self.n_valid)
 
-    def _interval(self, found: Honest) -> str:
+    def _interval(self, found: BiasCorrected) -> str:
         return f"95 % CI {self.text(found.low)}-{self.text(found.high)}"

@@ -1,8 +1,8 @@
-"""From validation predictions to a decision rule, and what it honestly costs. Pure.
+"""From validation predictions to a decision rule, and what it costs. Pure.
 
 The rule is fitted on the very photos that should judge it, and so are the weights chosen, which
 flatters. So each photo is also decided by weights that were chosen and a rule that was fitted
-without it (cross-fitting): those answers make the honest numbers.
+without it (cross-fitting): those answers make the unbiased numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ these photos choose."""
 
 @dataclass(frozen=True)
 class Operation:
-    """A rule fitted on all photos, with its honest and its flattering numbers.
+    """A rule fitted on all photos, with its cross-fitted and its optimistic numbers.
 
     Cross-fitted, each photo decided by weights chosen and a rule fitted without it: `cost`, the
     mean price per photo in the goal's prices, with a 95 % interval; `plain_cost`, what naming the
@@ -86,8 +86,8 @@ def fit_decision(labels: Labels, probabilities: Table, goal: Goal) -> Decision:
     temperature = fit_temperature(labels, probabilities)
     if not goal.recalls:
         return Decision(goal.costs, temperature, goal.reject_cost)
-    honest = Decision(goal.costs, temperature).calibrated(probabilities)
-    raised = _raised(labels, honest, goal)
+    calibrated = Decision(goal.costs, temperature).calibrated(probabilities)
+    raised = _raised(labels, calibrated, goal)
     return Decision(tuple(map(tuple, raised.tolist())), temperature, goal.reject_cost)
 
 
@@ -96,22 +96,22 @@ def photos_needed(least: float) -> int:
     return 0 if least == 1 else int(np.ceil(np.log(1 - CONFIDENCE) / np.log(least)))
 
 
-def _raised(labels: Labels, honest: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
+def _raised(labels: Labels, calibrated: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
     """Return the costs with the rows of constrained classes raised, shape (C, C).
 
     Recalls that cannot hold together are tried without a margin, then without the one named last.
     """
     for kept in range(len(goal.recalls), 0, -1):
         for sure in (True, False):
-            caught = _to_catch(labels, honest, goal, kept, sure=sure)
-            raised = _together(labels, honest, goal, caught)
+            caught = _to_catch(labels, calibrated, goal, kept, sure=sure)
+            raised = _together(labels, calibrated, goal, caught)
             if raised is not None:
                 return raised
     return np.array(goal.costs)
 
 
 def _to_catch(
-    labels: Labels, honest: NDArray[np.float64], goal: Goal, kept: int, *, sure: bool
+    labels: Labels, calibrated: NDArray[np.float64], goal: Goal, kept: int, *, sure: bool
 ) -> dict[int, int]:
     """Return how many photos of each constrained class must not be missed.
 
@@ -119,7 +119,7 @@ def _to_catch(
     """
     caught = {}
     for label, least in goal.recalls[:kept]:
-        own = honest[labels == label]
+        own = calibrated[labels == label]
         needed = _factors(own, np.array(goal.costs), label, goal.reject_cost)
         enough = len(own) - _misses(len(own), least) if sure else ceil(least * len(own) - 1e-9)
         caught[label] = min(enough, int((needed <= DEAREST).sum()))
@@ -127,7 +127,7 @@ def _to_catch(
 
 
 def _together(
-    labels: Labels, honest: NDArray[np.float64], goal: Goal, caught: dict[int, int]
+    labels: Labels, calibrated: NDArray[np.float64], goal: Goal, caught: dict[int, int]
 ) -> NDArray[np.float64] | None:
     """Return the costs, shape (C, C), under which all those are caught; None if none are found.
 
@@ -141,7 +141,7 @@ def _together(
         for label, enough in caught.items():
             scaled = costs * factors[:, None]
             scaled[label] = costs[label]
-            needed = np.sort(_factors(honest[labels == label], scaled, label, goal.reject_cost))
+            needed = np.sort(_factors(calibrated[labels == label], scaled, label, goal.reject_cost))
             factors[label] = max([factors[label], *needed[enough - 1 : enough]])
         if factors.max() > DEAREST:
             return None

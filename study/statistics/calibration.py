@@ -1,4 +1,4 @@
-"""Honest probabilities: how far off they are, folds to judge by. Pure."""
+"""Calibration of probabilities: how far off they are, folds to judge by. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ def reliability(
     """
     classes = probabilities.shape[1]
     check_predictions(labels, probabilities, classes)
-    honest, dealt = np.empty(probabilities.shape), deal(labels, folds, seed)
+    calibrated, dealt = np.empty(probabilities.shape), deal(labels, folds, seed)
     for fold in np.unique(dealt):
         own = dealt == fold
         temperature = fit_temperature(labels[~own], probabilities[~own])
         rule = Decision(Decision.plain(classes).costs, temperature)
-        honest[own] = rule.calibrated(probabilities[own])
-    return _error(labels, probabilities, bins), _error(labels, honest, bins)
+        calibrated[own] = rule.calibrated(probabilities[own])
+    return _error(labels, probabilities, bins), _error(labels, calibrated, bins)
 
 
 def _error(labels: Labels, probabilities: Table, bins: int) -> float:

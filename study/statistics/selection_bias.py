@@ -49,7 +49,7 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Honest:
+class BiasCorrected:
     """A chosen file's score as found (`naive`), and what to expect of it on new photos.
 
     `low` and `high` are the ends of a 95 % interval, None where the class `few` has too few photos
@@ -85,14 +85,14 @@ def chooser(scorer: Scorer, trials: Trials, by: By) -> Chooser:
     return lambda inside: choose(scorer.within(inside), trials, by)
 
 
-def honest_number(
+def bias_corrected(
     scorer: Scorer,
     choose: Chooser,
     chosen: int,
     *,
     judged: NDArray[np.int64] | None = None,
     seed: int = 0,
-) -> Honest:
+) -> BiasCorrected:
     """Estimate what the chosen column is worth on new photos.
 
     In each of `REPEATS` rounds, the photos are dealt into `FOLDS` parts; for each part the choice
@@ -117,7 +117,7 @@ def honest_number(
         (None, None) if scorer.few is not None else _interval(scorer, estimate, picked, here)
     )
     candidates = len(scorer.candidates.predicted)
-    return Honest(naive, estimate, low, high, candidates, FOLDS * REPEATS, scorer.few)
+    return BiasCorrected(naive, estimate, low, high, candidates, FOLDS * REPEATS, scorer.few)
 
 
 def choose(scores: Scores, trials: Trials, by: By) -> NDArray[np.int64]:

@@ -187,9 +187,9 @@ def test_the_rule_in_the_weights_is_applied(capsys: pytest.CaptureFixture[str]) 
     told = json.loads(said.out)
     assert told["rule"]["temperature"] == 2
     assert [each["label"] for each in told["predictions"]] == [None] * 3
-    honest = rule.calibrated(load(WEIGHTS).predict(PHOTOS)).max(axis=1)
+    calibrated = rule.calibrated(load(WEIGHTS).predict(PHOTOS)).max(axis=1)
     found = [each["probability"] for each in told["predictions"]]
-    assert found == pytest.approx(honest.tolist(), abs=1e-6)
+    assert found == pytest.approx(calibrated.tolist(), abs=1e-6)
     assert "their rule was applied: all mistakes cost the same" in said.err
     assert "temperature 2; rejected where any answer costs more than 0 on average" in said.err
     assert said.err.splitlines()[-1] == "3 photos: 0 roses, 0 tulips \u2740, 3 rejected"

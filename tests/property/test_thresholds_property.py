@@ -87,10 +87,10 @@ def test_of_two_classes_the_rule_is_a_threshold(
     labels, table = found
     rule = fit_decision(labels, table, Goal(((0, missed_first), (missed_second, 0))))
     threshold = missed_second / (missed_first + missed_second)
-    honest = rule.calibrated(table)[:, 0]
-    assume((np.abs(honest - threshold) > 1e-9).all())
+    calibrated = rule.calibrated(table)[:, 0]
+    assume((np.abs(calibrated - threshold) > 1e-9).all())
     assert rule.threshold == pytest.approx(threshold)
-    np.testing.assert_array_equal(rule.decide(table) == 0, honest > threshold)
+    np.testing.assert_array_equal(rule.decide(table) == 0, calibrated > threshold)
 
 
 @FEW

@@ -17,7 +17,7 @@ from study.selection.leaks import Leaks
 from study.selection.result import Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Goal, operate
-from study.statistics.selection_bias import By, Honest
+from study.statistics.selection_bias import BiasCorrected, By
 from study.views.selection import (
     print_best,
     print_comparison,
@@ -71,7 +71,7 @@ def chosen(**others: Any) -> Selection:
         "metric": Criterion.ACCURACY,
         "by": By.MAX,
         "score": 0.5,
-        "honest": Honest(0.5, 0.42, 0.3, 0.61, 77, 2000),
+        "honest": BiasCorrected(0.5, 0.42, 0.3, 0.61, 77, 2000),
         "loss": 0.6,
         "errors": 1,
         "n_valid": 2,
@@ -188,7 +188,7 @@ def test_the_answer_is_ten_lines() -> None:
 
 def test_leaks_stand_beside_every_score() -> None:
     """Two photos of a hundred: how many, and the score without them."""
-    leaks = Leaks(2, False, 98, 10, 88 / 98, Honest(0.9, 0.87, 0.8, 0.93, 7, 2000))
+    leaks = Leaks(2, False, 98, 10, 88 / 98, BiasCorrected(0.9, 0.87, 0.8, 0.93, 7, 2000))
     says = (
         "2 of 100 validation photos are in train, too: scores flatter; without them accuracy "
         "89.8 % (10 errors on 98), on new photos 87.0 % (95 % CI 80.0-93.0)"
@@ -319,7 +319,7 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
 
 def test_a_missing_interval_is_said_in_one_sentence() -> None:
     """Instead of limits: the class with too few photos, how many, and how many are needed."""
-    said = printed(chosen(honest=Honest(0.5, 0.42, None, None, 77, 2000, few=1)))
+    said = printed(chosen(honest=BiasCorrected(0.5, 0.42, None, None, 77, 2000, few=1)))
     assert (
         "estimated accuracy on new photos: 42.0 % (too few photos of class b for an interval: 1, "
         in said

@@ -43,7 +43,7 @@ def said(found: Operation, *classes: str, goal: Goal | None = None, width: int =
     return text.getvalue()
 
 
-def test_a_rule_is_printed_with_its_honest_and_its_flattering_cost() -> None:
+def test_a_rule_is_printed_with_its_cross_fitted_and_its_optimistic_cost() -> None:
     """The cost with its interval, what one pays without, and what the rule seems to cost."""
     text = said(operation(), "A380", "B747")
     assert "cost 0.2500 per photo (95 % CI 0.2000-0.3100)" in text
@@ -110,7 +110,7 @@ def test_of_more_classes_the_curve_is_about_what_is_answered() -> None:
 def test_nothing_is_divided_by_a_cost_of_nought(plain: float) -> None:
     """Where the most probable class costs nothing, no share of it is told; nor is a curve of none.
 
-    The probabilities of a temperature of 1 are called honest.
+    The probabilities of a temperature of 1 are called calibrated.
     """
     found = operation(plain_cost=plain, trade_off=(), decision=Decision(((0, 1), (1, 0))))
     text = said(found, "A380", "B747")

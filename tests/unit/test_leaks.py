@@ -9,7 +9,7 @@ import pytest
 from study.criterion import Criterion
 from study.selection.leaks import leak_warning, shared_with_train
 from study.statistics.scoring import Candidates, Scorer
-from study.statistics.selection_bias import honest_number
+from study.statistics.selection_bias import bias_corrected
 from study.statistics.tables import Tables
 from trainers.data.manifest import Manifest, Photo, Split
 
@@ -99,6 +99,6 @@ def test_scores_on_some_photos_are_of_these_alone(lazily: bool) -> None:
     def first(inside: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.zeros(inside.shape[1], np.int64)
 
-    whole, without = (honest_number(scorer, first, 0, judged=j) for j in (None, clean))
+    whole, without = (bias_corrected(scorer, first, 0, judged=j) for j in (None, clean))
     assert whole.naive > 0.8
     assert without.naive == without.estimate == pytest.approx(0.5, abs=0.15)

@@ -65,9 +65,9 @@ def priced_by_hand(labels: NDArray[Any], table: NDArray[Any]) -> float:
     """Pay for each photo what its cheapest answer costs, or 0.7 where all cost more than that."""
     prices, paid = PRICES[table.shape[1]], 0.0
     for label, row in zip(labels, table, strict=True):
-        honest = row.astype(float) ** (1 / 1.3)
-        honest /= honest.sum()
-        expected = [sum(p * price for p, price in zip(honest, column, strict=True))
+        calibrated = row.astype(float) ** (1 / 1.3)
+        calibrated /= calibrated.sum()
+        expected = [sum(p * price for p, price in zip(calibrated, column, strict=True))
                     for column in zip(*prices, strict=True)]  # fmt: skip
         answer = REJECTED if min(expected) > 0.7 else int(np.argmin(expected))
         paid += 0.7 if answer == REJECTED else prices[label][answer]

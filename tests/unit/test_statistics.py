@@ -19,10 +19,10 @@ from study.statistics.selection_bias import (
     ONE_SIDED,
     By,
     Trials,
+    bias_corrected,
     choose,
     chooser,
     deal,
-    honest_number,
     mcnemar,
     schedule_ranks,
 )
@@ -145,7 +145,7 @@ def off(
     for true in quality + norm.ppf(accuracy) * np.hypot(tau, 1):
         scorer = world(true, 309, tau, rng)
         chosen = int(choose(scorer.within(np.ones((309, 1), np.float32)), trials, by)[0])
-        found = honest_number(scorer, chooser(scorer, trials, by), chosen)
+        found = bias_corrected(scorer, chooser(scorer, trials, by), chosen)
         truth = norm.cdf(true[chosen] / np.hypot(tau, 1))
         assert found.low is not None
         assert found.high is not None
@@ -221,7 +221,7 @@ def test_the_same_seed_gives_the_same_number() -> None:
     """Whoever asks again is told the same; another seed moves it by little."""
     scorer = world(np.full(50, 2.0), 309, 1.0, np.random.default_rng(0))
     once, again, other = (
-        honest_number(scorer, chooser(scorer, alone(50), By.MAX), 3, seed=seed)
+        bias_corrected(scorer, chooser(scorer, alone(50), By.MAX), 3, seed=seed)
         for seed in (0, 0, 1)
     )
     assert once == again
@@ -232,7 +232,7 @@ def test_the_same_seed_gives_the_same_number() -> None:
 def test_a_single_candidate_flatters_nobody() -> None:
     """With nothing to choose from, the estimate is the score itself, and the interval Wilson's."""
     scorer = world(np.array([2.0]), 309, 1.0, np.random.default_rng(0))
-    found = honest_number(scorer, chooser(scorer, alone(1), By.MAX), 0)
+    found = bias_corrected(scorer, chooser(scorer, alone(1), By.MAX), 0)
     assert found.estimate == pytest.approx(found.naive)
     assert (found.low, found.high) == pytest.approx(wilson(found.naive * 309, 309))
 
@@ -246,7 +246,7 @@ def test_every_criterion_gets_numbers(criterion: Criterion) -> None:
     p_true = table[:, np.arange(60), labels]
     scorer = Scorer(Candidates(labels, 2, table.argmax(2), p_true, table), criterion)
     chosen = int(choose(scorer.within(np.ones((60, 1), np.float32)), alone(6), By.MAX)[0])
-    found = honest_number(scorer, chooser(scorer, alone(6), By.MAX), chosen)
+    found = bias_corrected(scorer, chooser(scorer, alone(6), By.MAX), chosen)
     assert found.low is not None
     assert found.high is not None
     assert np.isfinite([found.naive, found.estimate, found.low, found.high]).all()
@@ -276,7 +276,7 @@ def test_an_interval_holds_the_truth_where_a_small_class_is_all_right(
         table = np.stack([1 - second, second], axis=1).astype(np.float32)[None]
         p_true = table[:, np.arange(photos), labels]
         scorer = Scorer(Candidates(labels, 2, table.argmax(2), p_true, table), criterion)
-        found = honest_number(scorer, chooser(scorer, alone(1), By.MAX), 0)
+        found = bias_corrected(scorer, chooser(scorer, alone(1), By.MAX), 0)
         held += found.low is not None and found.low <= truth <= (found.high or 0)
     assert held / WORLDS >= 0.92
 
@@ -301,7 +301,7 @@ def test_of_a_class_with_too_few_photos_no_interval_is_made(
     table = rng.dirichlet([1, 1], (1, n)).astype(np.float32)
     p_true = table[:, np.arange(n), labels]
     scorer = Scorer(Candidates(labels, 2, table.argmax(2), p_true, table), criterion)
-    found = honest_number(scorer, chooser(scorer, alone(1), By.MAX), 0)
+    found = bias_corrected(scorer, chooser(scorer, alone(1), By.MAX), 0)
     assert np.isfinite(found.estimate)
     assert (found.low is not None, found.high is not None) == (told, told)
     assert found.few == (None if told else 1)

@@ -85,8 +85,8 @@ def test_calibration_is_better_after_the_temperature(world: World) -> None:
     assert reliability(labels, true)[0] < 0.03
 
 
-def test_cross_fitted_costs_are_honest_and_apparent_ones_flatter() -> None:
-    """On 20 photos the honest cost is right on average, and the apparent one clearly too low.
+def test_cross_fitted_costs_are_unbiased_and_apparent_ones_optimistic() -> None:
+    """On 20 photos the cross-fitted cost is right on average, and the apparent one clearly too low.
 
     What the best rule of all pays on the same photos says how lucky they are, and is taken off.
     """
@@ -97,14 +97,14 @@ def test_cross_fitted_costs_are_honest_and_apparent_ones_flatter() -> None:
     def in_truth(rule: Decision) -> float:
         return float((true @ np.array(goal.costs))[np.arange(5_000), rule.decide(given)].mean())
 
-    honest, apparent = [], []
+    fitted, apparent = [], []
     for seed in range(100):
         labels, own, _ = world.photos(20)
         found = operate(labels, own, goal, folds=4, seed=seed)
         luck = oracle.prices(labels, oracle.decide(own)).mean() - in_truth(oracle)
-        honest.append(found.cost - luck - in_truth(found.decision))
+        fitted.append(found.cost - luck - in_truth(found.decision))
         apparent.append(found.apparent_cost - luck - in_truth(found.decision))
-    assert np.mean(honest) == pytest.approx(0, abs=0.03)
+    assert np.mean(fitted) == pytest.approx(0, abs=0.03)
     assert np.mean(apparent) < -0.02
 
 
