@@ -305,7 +305,7 @@ def holdout(given: argparse.Namespace) -> str:
 
 
 def _said(chosen: Selection) -> list[str]:
-    told = chosen.honest
+    told = chosen.bias_corrected
     if told is None:
         return [score_text(chosen.metric, chosen.score), "-"]
     naive, estimate = (score_text(chosen.metric, s) for s in (chosen.score, told.estimate))

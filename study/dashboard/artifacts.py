@@ -1,4 +1,4 @@
-"""What there is to see of each trial, found or drawn when somebody asks for it. Changes no row."""
+"""What there is to see of each trial, found or drawn when it is asked for. Changes no row."""
 
 import json
 import os

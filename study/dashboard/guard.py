@@ -19,13 +19,13 @@ _INERT = [
         "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'",
     ),
 ]
-"""A page or drawing that somebody uploaded is shown, but runs nothing in the dashboard's name."""
+"""A page or drawing that was uploaded is shown, but runs nothing in the dashboard's name."""
 
 
 class Guard:
     """Lets through what comes from this server's own pages, and changes notes and uploads only.
 
-    A page of somebody else's that names 127.0.0.1 by a name of its own (DNS rebinding), or has
+    Another site's page that names 127.0.0.1 by a name of its own (DNS rebinding), or has
     the browser send something here, is refused. So is what would end trials of a search or delete
     them behind its back, be it a click in good faith.
     """

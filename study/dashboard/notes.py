@@ -65,13 +65,14 @@ def winner_note(chosen: Selection) -> str:
     metric = chosen.metric
     wrong = f"{count_text(chosen.errors, 'error')} on {chosen.n_valid} photos"
     seen = f"{chosen.phrase(chosen.score)} with {wrong}"
-    if chosen.honest is None:
+    found = chosen.bias_corrected
+    if found is None:
         head = f"{metric} {seen}; too few photos to estimate anything of new ones"
     else:
         head = (
             f"estimated {metric} on new photos "
-            f"{chosen.phrase(chosen.honest.estimate)} ({chosen.interval}); the observed "
-            f"{seen} was chosen from {count_text(chosen.honest.candidates, 'epoch')} and is "
+            f"{chosen.phrase(found.estimate)} ({chosen.interval}); the observed "
+            f"{seen} was chosen from {count_text(found.candidates, 'epoch')} and is "
             "therefore optimistic"
         )
     parts = [f"**Winner: trial {chosen.trial}, seed {chosen.seed}**", plain(head)]

@@ -113,7 +113,7 @@ class DecoratedArtifacts(FileSystemArtifactStore):
         self._exhibits = exhibits
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Open an exhibit, or what somebody has uploaded."""
+        """Open an exhibit, or what was uploaded."""
         try:
             shown = self._exhibits.show(artifact_id)
         except RemoteUnusable as error:

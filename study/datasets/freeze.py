@@ -134,7 +134,7 @@ def _decoded(
 
 
 def keep_check(store: Store, found: Inspection) -> None:
-    """Keep what was found, for whoever wants to see it later."""
+    """Keep what was found: it can be looked at later."""
     store.save_check(found.manifest_digest, json.dumps(document_of(found), ensure_ascii=True))
 
 

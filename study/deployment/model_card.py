@@ -154,7 +154,7 @@ def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) 
 
 
 def _expected(chosen: Selection) -> str:
-    found, metric = chosen.honest, chosen.metric
+    found, metric = chosen.bias_corrected, chosen.metric
     if found is None:
         return f"{chosen.n_valid} photos are too few to estimate anything of new ones."
     return (

@@ -220,7 +220,7 @@ class ClusterEngine:
                 worker.epochs = said.metrics.epoch
                 yield said
                 if self._busy.get(key) is worker:
-                    self._busy[key] = self._busy.pop(key)  # to the end: nobody waits for long
+                    self._busy[key] = self._busy.pop(key)  # to the end: none waits for long
                     worker.go_on()
             case StageEnded() | StageFailed():
                 self._idle.append(self._busy.pop(key))

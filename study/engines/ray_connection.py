@@ -51,7 +51,7 @@ def check_reachable(address: str) -> None:
         except (OSError, ValueError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise ConnectionError(
-                f"nobody answers at {address} ({why.lower()}); "
+                f"there is no answer at {address} ({why.lower()}); "
                 "start a Ray cluster there, or check --address"
             ) from None
     asked = [] if address == "auto" else ["--address", address]
@@ -124,7 +124,7 @@ def _ends_with_us(others: frozenset[int]) -> Iterator[None]:
     """Have the processes of our cluster end when this one does, however that comes about.
 
     After kill -9, Ray's head and its workers end by themselves, and their agents much later. So a
-    process waits for its input to end, as it does when whoever holds the other side is gone.
+    process waits for its input to end, as it does when the process at the other side is gone.
     """
     pids = [str(pid) for pid in _descendants(os.getpid()) if pid not in others]
     command = [sys.executable, "-I", "-S", "-c", _WATCH, *pids]

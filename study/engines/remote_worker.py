@@ -154,7 +154,7 @@ def _ours() -> Path:
     folder = Path(tempfile.gettempdir()) / f"encore-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; remove it, or set TMPDIR")
+        raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR")
     return folder
 
 

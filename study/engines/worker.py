@@ -64,7 +64,7 @@ def work(connection: "Connection[object, object]", lifeline: "Connection[object,
     """Train what comes through `connection` until that says None; die when `lifeline` breaks.
 
     First comes what makes the trainer. It is too long for an argument of the process: who starts
-    one that dies at once would wait for ever for somebody to read that.
+    one that dies at once would wait for ever for that to be read.
     """
     _die_with_the_coordinator(lifeline)
     signals.ignore()  # the coordinator says when to leave

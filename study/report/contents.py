@@ -57,7 +57,7 @@ class Contents:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes as they are: whoever shows them escapes them."""
+        """The names of the classes as they are: they are escaped where they are shown."""
         return self.manifest.classes if self.manifest else ()
 
     @cached_property

@@ -387,7 +387,7 @@ class Coordinator:
         return None if node is None or node.rank is None else self.config.metric.score_of(node.rank)
 
     def _tidy(self) -> None:
-        """Delete weights that nobody will choose and nobody goes on from.
+        """Delete weights that will not be chosen and that no trial goes on from.
 
         Even at the end, beginnings stay: the same command may be given more trials.
         """

@@ -115,7 +115,7 @@ class Suggestions:
 
         `ours` are those, by number. Optuna's sampler would avoid a RUNNING trial for ever.
         """
-        # Enqueued, but not asked for any more: whoever asks next would be given it.
+        # Enqueued, but not asked for any more: the next to ask would be given it.
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.tell(self._study.ask(), state=TrialState.FAIL)
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

@@ -225,7 +225,7 @@ class Selector:
             metric=self._criterion,
             by=self._by,
             score=winner.score,
-            honest=self._honest(pool, winner.column),
+            bias_corrected=self._corrected(pool, winner.column),
             loss=trial.loss,
             errors=len(wrong),
             n_valid=len(labels),
@@ -282,7 +282,7 @@ class Selector:
             errors=int(np.count_nonzero(predictions.predicted != self._labels)),
         )
 
-    def _honest(
+    def _corrected(
         self, pool: Pool, column: int, judged: NDArray[np.int64] | None = None
     ) -> BiasCorrected | None:
         if len(self._labels if judged is None else judged) < FEWEST:
@@ -303,7 +303,7 @@ class Selector:
             n_valid=len(clean),
             errors=int(wrong[clean].sum()),
             score=score if told else None,
-            honest=self._honest(pool, column, clean) if told else None,
+            bias_corrected=self._corrected(pool, column, clean) if told else None,
         )
 
     def _operation(self, predictions: StoredPredictions, pool: Pool) -> Operation | None:

@@ -1,4 +1,4 @@
-"""Use case `best --final-test`: the chosen weights on photos that nobody chose by."""
+"""Use case `best --final-test`: the chosen weights on photos that no choice was made by."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

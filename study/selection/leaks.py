@@ -17,8 +17,8 @@ class Leaks:
     """How many validation `photos` are in train, too, and what the chosen weights are without them.
 
     `score` is theirs on the `n_valid` photos that are left, with `errors` on these; None where
-    these are too few to tell. `honest` is what to expect of them on new photos, by these alone.
-    With `at_least`, more photos leak than were written down.
+    these are too few to tell. `bias_corrected` is what to expect of them on
+    new photos, by these alone. With `at_least`, more photos leak than were written down.
     """
 
     photos: int
@@ -26,7 +26,7 @@ class Leaks:
     n_valid: int
     errors: int
     score: float | None
-    honest: BiasCorrected | None
+    bias_corrected: BiasCorrected | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,9 +70,9 @@ class ProbeFound:
 class Selection:
     """The answer of `best`: which weights, which schedule, and how sure.
 
-    `confusion` counts validation photos: row true, column predicted. `honest` is what to expect of
-    the weights on new photos; None where there are too few to tell. `schedules` are all of them,
-    ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are
+    `confusion` counts validation photos: row true, column predicted. `bias_corrected` is what to
+    expect of the weights on new photos; None where there are too few to tell. `schedules` are all
+    of them, ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are
     over the complete trials of the winner's schedule, whose scores `seed_scores` gives by seed.
     `probe` is the best of those that the search began with, None where it had none. `operation` is
     the decision rule for the `goal` that was set, if any. `damaged` names better files that were
@@ -88,7 +88,7 @@ class Selection:
     metric: Criterion
     by: By
     score: float
-    honest: BiasCorrected | None
+    bias_corrected: BiasCorrected | None
     loss: float
     errors: int
     n_valid: int
@@ -115,7 +115,7 @@ class Selection:
     @property
     def interval(self) -> str:
         """The interval of what to expect on new photos, or why there is none."""
-        found = self.honest
+        found = self.bias_corrected
         if found is None:
             return f"too few photos for an interval: {self.n_valid}"
         if found.few is not None:
@@ -138,10 +138,11 @@ class Selection:
             f"{warning}; without them {self.metric} {self.phrase(left.score)} "
             f"({count_text(left.errors, 'error')} on {left.n_valid:,})"
         )
-        if left.honest is None:
+        found = left.bias_corrected
+        if found is None:
             return text
-        limits = "" if left.honest.few is not None else f" ({self._interval(left.honest)})"
-        return f"{text}, on new photos {self.phrase(left.honest.estimate)}{limits}"
+        limits = "" if found.few is not None else f" ({self._interval(found)})"
+        return f"{text}, on new photos {self.phrase(found.estimate)}{limits}"
 
     def text(self, score: float | None) -> str:
         """Return a score by the metric as tables have it."""

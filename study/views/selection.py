@@ -114,10 +114,11 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     )
     if found.cost is not None:
         console.print(f"  cost {found.cost:.4f} per photo, by the rule of --cost", highlight=False)
-    if chosen.honest is not None:
+    expected = chosen.bias_corrected
+    if expected is not None:
         console.print(
             f"  validation had them at {chosen.metric} {chosen.phrase(chosen.score)}, estimated "
-            f"{chosen.phrase(chosen.honest.estimate)} on new photos ({escape(chosen.interval)})",
+            f"{chosen.phrase(expected.estimate)} on new photos ({escape(chosen.interval)})",
             highlight=False,
         )
     for line in _leaks(chosen):
@@ -145,7 +146,7 @@ def _observed(chosen: Selection) -> str:
 
 
 def _estimated(chosen: Selection) -> str:
-    found, metric = chosen.honest, chosen.metric
+    found, metric = chosen.bias_corrected, chosen.metric
     if found is None:
         return f"too few photos to estimate anything of new ones: {chosen.n_valid}"
     return (

@@ -86,9 +86,9 @@ def test_the_choice_by_forecast_can_be_made_by_any_photos(searched: Search) -> N
         inside[::2, 1] = 0
         whole, _half = expected.choose(gathered, inside)
         assert whole == gathered.epochs[trial.best_stage_run, trial.best_epoch]
-    assert chosen.honest is not None
-    assert chosen.honest.naive == chosen.score
-    assert chosen.honest.estimate <= chosen.score
+    assert chosen.bias_corrected is not None
+    assert chosen.bias_corrected.naive == chosen.score
+    assert chosen.bias_corrected.estimate <= chosen.score
 
 
 def test_the_forecast_knows_of_the_study_s_metric_alone(searched: Search) -> None:
@@ -122,10 +122,14 @@ def test_the_best_mean_beats_the_best_run_if_asked(searched: Search) -> None:
         [1 - errors / 30 for errors in (3, 4, 1, 9, 9)]
     )
     for chosen in (lucky, steady):
-        assert chosen.honest is not None
-        assert chosen.honest.naive == pytest.approx(chosen.score)
-        assert chosen.honest.low <= chosen.honest.estimate <= chosen.honest.high
-        assert chosen.honest.candidates == 6
+        assert chosen.bias_corrected is not None
+        assert chosen.bias_corrected.naive == pytest.approx(chosen.score)
+        assert (
+            chosen.bias_corrected.low
+            <= chosen.bias_corrected.estimate
+            <= chosen.bias_corrected.high
+        )
+        assert chosen.bias_corrected.candidates == 6
 
 
 def test_more_seeds_win_at_equal_means_by_the_lower_bound(searched: Search) -> None:
@@ -209,7 +213,9 @@ def test_without_all_probabilities_some_choices_cannot_be_made(
     lab = searched({32: [Run(1)], 64: [Run(2)]})
     assert lab.manifest is not None
     roses, tulips, _ = lab.manifest.classes
-    assert best(storage=lab.url, asked=Asked(criterion=Criterion.LOG_LOSS)).honest is not None
+    assert (
+        best(storage=lab.url, asked=Asked(criterion=Criterion.LOG_LOSS)).bias_corrected is not None
+    )
     with pytest.raises(NothingToSelect, match="auroc needs the probabilities of all classes, whi"):
         best(storage=lab.url, asked=Asked(criterion=Criterion.AUROC))
     with pytest.raises(NothingToSelect, match=r"rule needs .+; leave --cost, --recall and --rej"):
@@ -234,8 +240,10 @@ def test_a_run_that_gave_no_numbers_is_never_chosen(
     costs = (f"{roses}>{tulips}=2",) if criterion is Criterion.COST else ()
     chosen = best(storage=lab.url, asked=Asked(criterion=criterion, costs=costs))
     assert size_of(chosen) == 64
-    assert chosen.honest is not None
-    assert np.isfinite([chosen.honest.estimate, chosen.honest.low, chosen.honest.high]).all()
+    assert chosen.bias_corrected is not None
+    assert np.isfinite(
+        [chosen.bias_corrected.estimate, chosen.bias_corrected.low, chosen.bias_corrected.high]
+    ).all()
 
 
 def test_a_handful_of_photos_says_nothing_of_new_ones(searched: Search, tmp_path: Path) -> None:
@@ -243,7 +251,7 @@ def test_a_handful_of_photos_says_nothing_of_new_ones(searched: Search, tmp_path
     few = build_manifest(fill(tmp_path / "few", ("a", "b", "c"), 10))
     assert len(few.labels(Split.VALID)) < 10
     lab = searched({32: [Run(1)], 64: [Run(0)]}, manifest=few)
-    assert best(storage=lab.url).honest is None
+    assert best(storage=lab.url).bias_corrected is None
 
 
 def test_what_counts_in_a_mean(finished: Lab) -> None:

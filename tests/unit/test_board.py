@@ -57,13 +57,13 @@ def test_the_study_s_note_tells_the_winner_and_its_estimate(finished: Lab) -> No
     It is found once for as long as no trial is begun or ends.
     """
     chosen = best(storage=finished.url)
-    assert chosen.honest is not None
+    assert chosen.bias_corrected is not None
     shown = Exhibits(finished.url)
     try:
         [note] = shown.winners().values()
         assert note == winner_note(chosen)
         assert f"**Winner: trial {chosen.trial}, seed {chosen.seed}**" in note
-        assert plain(chosen.phrase(chosen.honest.estimate)) in note
+        assert plain(chosen.phrase(chosen.bias_corrected.estimate)) in note
         assert plain(chosen.interval) in note
         assert note.endswith("`encore best --study lab`")
         shown._winner = None  # type: ignore[method-assign,assignment] # not asked again

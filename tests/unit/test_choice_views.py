@@ -71,7 +71,7 @@ def chosen(**others: Any) -> Selection:
         "metric": Criterion.ACCURACY,
         "by": By.MAX,
         "score": 0.5,
-        "honest": BiasCorrected(0.5, 0.42, 0.3, 0.61, 77, 2000),
+        "bias_corrected": BiasCorrected(0.5, 0.42, 0.3, 0.61, 77, 2000),
         "loss": 0.6,
         "errors": 1,
         "n_valid": 2,
@@ -154,7 +154,9 @@ def test_schedules_are_listed_with_what_is_as_good() -> None:
 
 def test_best_of_one_seed_says_what_would_tell_more() -> None:
     """No spread is invented where there is one seed, and no expectation from two photos."""
-    one = chosen(schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=(), honest=None)
+    one = chosen(
+        schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=(), bias_corrected=None
+    )
     said = printed(one)
     assert "a new run of this schedule: not known from one seed; `encore repeat 4` tells" in said
     assert "runners-up" not in said
@@ -319,7 +321,7 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
 
 def test_a_missing_interval_is_said_in_one_sentence() -> None:
     """Instead of limits: the class with too few photos, how many, and how many are needed."""
-    said = printed(chosen(honest=BiasCorrected(0.5, 0.42, None, None, 77, 2000, few=1)))
+    said = printed(chosen(bias_corrected=BiasCorrected(0.5, 0.42, None, None, 77, 2000, few=1)))
     assert (
         "estimated accuracy on new photos: 42.0 % (too few photos of class b for an interval: 1, "
         in said

@@ -367,15 +367,15 @@ def test_the_estimate_is_drawn_beside_what_was_observed(finished: Lab) -> None:
     found = read_contents(storage=finished.url)
     chosen = found.selection
     assert chosen is not None
-    assert chosen.honest is not None
+    assert chosen.bias_corrected is not None
     seen = replace(chosen, seed_scores={0: 0.8, 1: 0.9}, schedule_mean=0.85, schedule_spread=0.07)
     drawn = _told(estimate(replace(found, selection=seen)))
     rows = {trace["name"]: trace for trace in reversed(drawn["data"])}
     guess = rows["estimated on new photos"]
-    assert guess["x"] == [pytest.approx(chosen.honest.estimate)]
-    assert chosen.honest.high is not None
+    assert guess["x"] == [pytest.approx(chosen.bias_corrected.estimate)]
+    assert chosen.bias_corrected.high is not None
     reach = guess["x"][0] + guess["error_x"]["array"][0]
-    assert reach == pytest.approx(chosen.honest.high, abs=1e-3)
+    assert reach == pytest.approx(chosen.bias_corrected.high, abs=1e-3)
     assert rows["observed"]["x"] == [pytest.approx(chosen.score)]
     assert rows["mean of 2 seeds"]["x"] == [0.85]
     assert [0.8, 0.9] in [trace["x"] for trace in drawn["data"]]

@@ -317,11 +317,11 @@ def test_the_first_screen_has_estimate_warnings_file_and_next_commands(finished:
     contents = read_contents(storage=finished.url)
     chosen = contents.selection
     assert chosen is not None
-    assert chosen.honest is not None
+    assert chosen.bias_corrected is not None
     text = made(contents)
     first = text[text.index('id="winner"') : text.index('id="schedules"')]
     words = "".join(Page(first).words)
-    assert chosen.phrase(chosen.honest.estimate) in words
+    assert chosen.phrase(chosen.bias_corrected.estimate) in words
     assert chosen.interval in words
     assert "Few photos: " in words
     assert Path(chosen.file).name in words
@@ -336,7 +336,7 @@ def test_what_to_doubt_is_said(finished: Lab) -> None:
     many = tuple(replace(each, photos=500) for each in chosen.per_class)
     sure = replace(chosen, n_valid=1000, per_class=many, seed_scores={0: 0.9, 1: 0.91}, leaks=None)
     assert list(cautions(sure)) == []
-    leaks = Leaks(3, at_least=False, n_valid=997, errors=1, score=0.9, honest=None)
+    leaks = Leaks(3, at_least=False, n_valid=997, errors=1, score=0.9, bias_corrected=None)
     [leaking] = cautions(replace(sure, leaks=leaks))
     assert leaking.startswith("3 of 1,000 validation photos are in train, too")
     assert "without them" in leaking

@@ -152,7 +152,7 @@ picks.addEventListener("pick", ({ detail }) => trialTable.show((trial) => trial.
 const asked = /^#trial-(\d+)$/.exec(location.hash);
 const first = asked && byNumber.has(Number(asked[1])) ? Number(asked[1]) : ranked[0]?.n;
 if (!asked) {
-  // The address says only what somebody chose.
+  // The address says only what was chosen.
   const trial = byNumber.get(first);
   if (trial) {
     picked = first;

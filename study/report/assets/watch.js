@@ -1,4 +1,4 @@
-// A page that is being watched loads itself again, while it is looked at and nobody is busy in it.
+// A page that is being watched loads itself again, while it is looked at and not being used.
 
 const PLACE = "encore-place";
 const QUIET = 4000;

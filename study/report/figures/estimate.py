@@ -17,7 +17,7 @@ from study.report.figures.style import (
     score_format,
 )
 from study.selection.result import Selection
-from study.statistics.selection_bias import Honest
+from study.statistics.selection_bias import BiasCorrected
 
 
 def estimate(contents: Contents) -> Panel:
@@ -54,10 +54,10 @@ def estimate(contents: Contents) -> Panel:
 
 def _traces(chosen: Selection) -> list[dict[str, Any]]:
     rows = []
-    if chosen.honest is not None:
-        rows.append(_estimated("estimated on new photos", chosen.honest, PALETTE[0]))
-    if chosen.leaks is not None and chosen.leaks.honest is not None:
-        rows.append(_estimated("estimated without leaks", chosen.leaks.honest, PALETTE[5]))
+    if chosen.bias_corrected is not None:
+        rows.append(_estimated("estimated on new photos", chosen.bias_corrected, PALETTE[0]))
+    if chosen.leaks is not None and chosen.leaks.bias_corrected is not None:
+        rows.append(_estimated("estimated without leaks", chosen.leaks.bias_corrected, PALETTE[5]))
     rows.append(_points("observed", [chosen.score], PALETTE[1], symbol="circle-open"))
     seeds = list(chosen.seed_scores.values())
     if len(seeds) > 1:
@@ -70,7 +70,7 @@ def _traces(chosen: Selection) -> list[dict[str, Any]]:
     return rows
 
 
-def _estimated(name: str, found: Honest, colour: str) -> dict[str, Any]:
+def _estimated(name: str, found: BiasCorrected, colour: str) -> dict[str, Any]:
     row = _points(name, [found.estimate], colour, symbol="circle")
     if found.low is None or found.high is None:
         return row
@@ -99,7 +99,7 @@ def _points(name: str, scores: list[float], colour: str, symbol: str) -> dict[st
 
 def _said(chosen: Selection) -> str:
     parts = []
-    if chosen.honest is not None and chosen.honest.low is not None:
+    if chosen.bias_corrected is not None and chosen.bias_corrected.low is not None:
         parts.append("The bar is the 95 % confidence interval of the estimate")
     if chosen.schedule_spread is not None:
         spread = chosen.text(chosen.schedule_spread)
