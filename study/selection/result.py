@@ -72,8 +72,8 @@ class Selection:
 
     `confusion` counts validation photos: row true, column predicted. `bias_corrected` is what to
     expect of the weights on new photos; None where there are too few to tell. `schedules` are all
-    of them, ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are
-    over the complete trials of the winner's schedule, whose scores `seed_scores` gives by seed.
+    of them, ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one
+    seed) are over the complete trials of the winner's schedule, whose scores `seed_scores` gives.
     `probe` is the best of those that the search began with, None where it had none. `operation` is
     the decision rule for the `goal` that was set, if any. `damaged` names better files that were
     passed over, since they are missing or changed. `leaks` says what validation photos that are in
