@@ -64,6 +64,11 @@ def time_text(seconds: float) -> str:
     return f"{span:.1f} {unit}" if span < 9.95 else f"{span:.0f} {unit}"
 
 
+def size_text(size: int) -> str:
+    """Return a number of bytes as people say it: "84.3 MB", "1.2 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def weights_name(
     kind: Kind, trial: Trial, position: int, epochs: int, metric: Metric, score: float
 ) -> str:

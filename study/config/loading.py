@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ByteSize, ValidationError
 
 from study.config.flags import settings_in
 from study.config.schema import StudyConfig
@@ -24,7 +24,7 @@ def load_config(
 
     `stored` settings of a study take the place of a file. Raises `ConfigError`.
     """
-    settings: dict[str, Any] = copy.deepcopy(dict(stored or {}))
+    settings: dict[str, Any] = _with_units(copy.deepcopy(dict(stored or {})))
     if file is not None:
         settings = read_toml(file, "config")
     _overlay(settings, flags or {})
@@ -65,6 +65,19 @@ def settings_of(**flags: Any) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[field] = str(value) if isinstance(value, Path) else value
     return nested
+
+
+def _with_units(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return stored settings whose sizes an earlier Encore kept as numbers of bytes."""
+    for section, name in (
+        ("data", "cache_limit"),
+        ("keep", "max_disk"),
+        ("keep", "max_predictions"),
+    ):
+        place = stored.get(section)
+        if isinstance(place, dict) and isinstance(place.get(name), int):
+            place[name] = ByteSize(place[name])
+    return stored
 
 
 def _overlay(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:

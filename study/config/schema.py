@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ByteSize,
     Field,
+    PlainSerializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -92,6 +93,23 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=
 """A span of time, written as "8h"; a bare number is seconds."""
 
 
+def _size(value: Any) -> Any:
+    """Refuse a size without a unit: 5 would be five bytes. What is ours already has one."""
+    if isinstance(value, ByteSize) or str(value).strip() == "0":
+        return value
+    if isinstance(value, int | float) or not value.strip(" 0123456789."):
+        raise PydanticCustomError("size", "must be a size with a unit, as 20GB")
+    return value
+
+
+Size = Annotated[
+    ByteSize,
+    BeforeValidator(_size),
+    PlainSerializer(lambda size: f"{int(size)}B", return_type=str, when_used="json"),
+]
+"""A size on the disk, written as "20GB"; a bare number is refused, but for 0."""
+
+
 Place = Annotated[str, AfterValidator(lambda text: plain_url(text) if is_url(text) else text)]
 """A path on this machine, or a URL."""
 
@@ -124,7 +142,7 @@ class Data(Section):
         ),
     ] = None
     cache_limit: Annotated[
-        ByteSize | None,
+        Size | None,
         Flag(
             Group.STORAGE,
             "Disk for decoded photos, as 20GB.",
@@ -219,7 +237,7 @@ class Keeping(Section):
         Flag(Group.STORAGE, "Trials whose weights are kept.", name="keep", metavar="N"),
     ] = 10
     max_disk: Annotated[
-        ByteSize | None,
+        Size | None,
         Flag(
             Group.STORAGE,
             "Disk for all weights of the study, as 20GB.",
@@ -227,7 +245,7 @@ class Keeping(Section):
             default="unlimited",
         ),
     ] = None
-    max_predictions: ByteSize = ByteSize(10**9)
+    max_predictions: Size = ByteSize(10**9)
 
 
 class Seeds(Section):

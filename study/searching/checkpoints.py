@@ -1,12 +1,13 @@
 """The weights files of stage runs: which of them are whole, and how they are sealed."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from storage.records import Checkpoint, EpochRecord, Kind, StageRun, State, Trial
 from storage.store import Store
 from storage.vault import StoredFile, Vault
-from study.formatting import weights_name
+from study.formatting import size_text, weights_name
 from study.stage_tree import Trained
 from trainers.base import BEST, LAST
 from trainers.handover import network_alone
@@ -19,8 +20,15 @@ _SOURCES = {Kind.BEST: BEST, Kind.LAST: LAST}
 class WeightsFiles:
     """Keeps the store's rows and the vault's files of one study in step: files first, then rows."""
 
-    def __init__(self, store: Store, vault: Vault, metric: Metric) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        metric: Metric,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._store = store
+        self._say = say
         self._vault = vault
         self._metric = metric
 
@@ -96,6 +104,8 @@ class WeightsFiles:
         self._store.seal_stage_run(run.id, State.COMPLETE, seconds, sealed)
         for old in before.values():
             if old not in sealed:
+                size = size_text(old.size)
+                self._say(f"deleting {old.path} ({size}): its stage was trained again")
                 self._vault.delete(old.path, old.sha256)
         self._vault.discard(run.key)
         best = chosen[Kind.BEST]

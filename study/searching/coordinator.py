@@ -23,15 +23,17 @@ from study.events import (
     EpochFinished,
     EpochProgress,
     Listener,
+    Notice,
     StageStarted,
     TrialFinished,
+    noticing,
     working,
 )
 from study.searching.checkpoints import WeightsFiles
 from study.searching.failures import Failures
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.searching.race_scores import Outcomes
-from study.searching.retention import Kept, discard, shorten, spare, too_many
+from study.searching.retention import Kept, deletion_text, discard, shorten, spare, too_many
 from study.searching.running_trial import Course
 from study.searching.suggest import params_of
 from study.searching.time_left import TimeLeft
@@ -75,7 +77,7 @@ class Coordinator:
         self.policy = policy
         self.store = store
         self.vault = vault
-        self.weights_files = WeightsFiles(store, vault, config.metric)
+        self.weights_files = WeightsFiles(store, vault, config.metric, noticing(listener))
         self.suggestions = suggestions
         self.weights = weights
         self.engine = engine
@@ -393,6 +395,8 @@ class Coordinator:
         """
         kept = Kept.of(self.store, self.study)
         spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)
+        if spares:
+            self.listener(Notice(deletion_text(spares)))
         discard(spares, self.study.id, self.store, self.vault)
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
         shorten(too_many(known, limit, len(self.labels)), self.store, self.labels)

@@ -1,6 +1,7 @@
 """Which weights files stay. What goes will not be chosen, and no trial goes on from it."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from storage.records import (
 from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
+from study.formatting import count_text, size_text
+from study.searching.policy import finalists
 from study.selection.expected import expected_of
 from study.stage_tree import Node, StageTree
 
@@ -40,12 +43,13 @@ class Kept:
     """What there is to choose from: weights files, their stage runs' keys, trials, the best first.
 
     First comes the one that is expected to be the best, then the one with the best score, and then
-    all by what is expected of them.
+    all by what is expected of them. The first `best` of them are never deleted.
     """
 
     checkpoints: Sequence[Checkpoint]
     keys: dict[int, str]
     ranking: Sequence[RankedTrial]
+    best: int = 1
 
     @classmethod
     def of(cls, store: Store, study: StudyRecord) -> "Kept":
@@ -54,7 +58,7 @@ class Kept:
         ranking = store.ranking(study)
         if ranking and (expected := expected_of(store, study)):
             first, *others = sorted(ranking, key=lambda r: expected.of(r.trial.best_stage_run))
-            ranking = [first, ranking[0], *others]
+            return cls(store.checkpoints(study.id), keys, [first, ranking[0], *others], best=2)
         return cls(store.checkpoints(study.id), keys, ranking)
 
 
@@ -65,12 +69,14 @@ def spare(
 
     The best of the first `keep.trials` trials and of all trials of repeated schedules stay, and
     what a running trial may need. While the search goes on, so do the beginnings that it may go on
-    from. If `keep.max_disk` is exceeded, the least of those goes too, but never the best of all.
+    from. If `keep.max_disk` is exceeded, the least of those goes too, but never the best of all,
+    nor a finalist.
     """
     nodes = {run: tree.find(key) for run, key in kept.keys.items()}
     running = {trial.number for trial in trials if trial.state is State.RUNNING}
     chosen = _chosen(kept.ranking, trials, config.keep.trials)
     starts = _starts(trials, tree, config) if ongoing else {}
+    staying = _staying(kept, trials, config)
     spares, dispensable, size = [], [], 0
     for checkpoint in kept.checkpoints:
         node = nodes[checkpoint.stage_run_id]
@@ -79,7 +85,8 @@ def spare(
             size += checkpoint.size
         elif checkpoint.kind is Kind.BEST and place is not None:
             size += checkpoint.size
-            dispensable.append((0, place, checkpoint))
+            if (checkpoint.stage_run_id, checkpoint.epoch) not in staying:
+                dispensable.append((0, place, checkpoint))
         elif node is not None and (start := starts.get((node.key, checkpoint.kind))) is not None:
             size += checkpoint.size
             dispensable.append((1, start, checkpoint))
@@ -87,12 +94,22 @@ def spare(
             spares.append(Spare(checkpoint, _why(checkpoint, config)))
     if config.keep.max_disk is not None:
         reason = f"the weights exceed {config.keep.max_disk.human_readable(decimal=True)}"
-        for kind, place, checkpoint in sorted(dispensable, key=lambda each: each[:2], reverse=True):
-            if size <= config.keep.max_disk or (kind, place) == (0, 0):
+        for _, _, checkpoint in sorted(dispensable, key=lambda each: each[:2], reverse=True):
+            if size <= config.keep.max_disk:
                 break
             size -= checkpoint.size
             spares.append(Spare(checkpoint, reason))
     return spares
+
+
+def deletion_text(spares: Sequence[Spare]) -> str:
+    """Say in a line how much is deleted, and why."""
+    counts = Counter(each.reason for each in spares)
+    size = sum(each.checkpoint.size for each in spares)
+    why = ", ".join(
+        f"{count} {reason}" if len(counts) > 1 else reason for reason, count in counts.items()
+    )
+    return f"deleting {count_text(len(spares), 'weights file')} ({size_text(size)}): {why}"
 
 
 def discard(spares: Iterable[Spare], study_id: int, store: Store, vault: Vault) -> None:
@@ -142,6 +159,22 @@ def _chosen(
         if len(chosen) < count or ranked.trial.schedule_digest in repeated:
             chosen.setdefault((file.stage_run_id, file.epoch), len(chosen))
     return chosen
+
+
+def _staying(kept: Kept, trials: Sequence[Trial], config: StudyConfig) -> set[tuple[int, int]]:
+    """Return the (stage run, epoch) of the best weights and of the finalists'."""
+    files = [(each.checkpoint, each.trial) for each in kept.ranking if each.checkpoint is not None]
+    digests = {trial.schedule_digest for trial in trials if trial.role is Role.REPEAT}
+    if not digests and config.seeds.repeats:
+        digests = {
+            trial.schedule_digest
+            for trial in finalists(trials, config.metric, config.seeds.finalists)
+        }
+    return {
+        (file.stage_run_id, file.epoch)
+        for place, (file, trial) in enumerate(files)
+        if place < kept.best or trial.schedule_digest in digests
+    }
 
 
 def _starts(

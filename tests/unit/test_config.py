@@ -92,10 +92,19 @@ def test_how_to_compute_is_set_in_the_file_too(tmp_path: Path) -> None:
 
 
 def test_a_size_may_have_a_unit() -> None:
-    """As a flag, which is text, and as a number of bytes in a file."""
+    """As a flag, which is text, and as bytes in a study of an earlier Encore."""
     sizes: dict[object, int] = {"20GB": 20 * 10**9, "500MB": 5 * 10**8, "1.5TB": 15 * 10**11}
-    for limit, size in (sizes | {"20 gib": 20 * 2**30, "0": 0, 0: 0, 4096: 4096}).items():
+    for limit, size in (sizes | {"20 gib": 20 * 2**30, "0": 0, 0: 0}).items():
         assert load_config(settings_of(cache_limit=limit)).data.cache_limit == size
+    assert load_config(stored={"keep": {"max_disk": 4096}}).keep.max_disk == 4096
+
+
+@pytest.mark.parametrize("size", ["5", " 5 ", "1.5", 5, 5.0])
+def test_a_size_without_a_unit_is_refused(size: object) -> None:
+    """`--max-disk 5` was 5 bytes, and all weights but one were deleted."""
+    assert refused(settings_of(max_disk=size)).startswith(
+        "--max-disk must be a size with a unit, as 20GB, got "
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,6 +193,7 @@ def test_unknown_settings_are_refused_with_the_nearest_name(
         ("[keep]\ntrials = 0", ("keep.trials", "at least 1", "0")),
         ('[keep]\nmax_disk = "much"', ("keep.max_disk", "size with a unit", "'much'")),
         ("[keep]\nmax_disk = -1", ("keep.max_disk", "size with a unit", "-1")),
+        ("[keep]\nmax_disk = 20", ("keep.max_disk", "size with a unit", "20")),
         (
             'strategy = "forest"',
             ("strategy", "'forecast', 'independent', 'asha' or 'grid'", "'forest'"),

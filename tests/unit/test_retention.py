@@ -12,7 +12,7 @@ import pytest
 from storage.records import Checkpoint, KeptPredictions, Kind, RankedTrial, Role, State, Trial
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
-from study.searching.retention import Kept, Spare, spare, too_many
+from study.searching.retention import Kept, Spare, deletion_text, spare, too_many
 from study.stage_tree import StageTree, Trained
 from tests.lab import schedule, stage
 
@@ -222,15 +222,43 @@ def test_what_is_expected_to_be_best_comes_first(
     assert staying == {"11-best", "21-best"}
 
 
-def test_of_two_that_stay_the_expected_one_is_last_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk leaves the weights that would be chosen, not those of the luckiest score."""
+def test_a_full_disk_leaves_the_best_by_either_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both the weights that would be chosen and those of the best score stay, nothing else."""
     expected = SimpleNamespace(of=lambda run: -run)
     monkeypatch.setattr("study.searching.retention.expected_of", lambda *_: expected)
-    world, asked = Imagined(None, None), config(max_disk="1B")
+    world, asked = Imagined(None, None, None), config(max_disk="1B")
     kept = Kept.of(Stored(world), SimpleNamespace(id=1))  # type: ignore[arg-type]
     going = spare(kept, world.trials, world.tree, asked, ongoing=False)
     staying = {each.path for each in world.checkpoints} - {each.checkpoint.path for each in going}
-    assert staying == {"21-best"}
+    assert staying == {"11-best", "31-best"}
+
+
+def test_a_full_disk_leaves_the_finalists() -> None:
+    """Files of repeated schedules stay however little room there is, the second best goes."""
+    world = Imagined(None, None, None)
+    again = {**vars(world.trials[2]), "number": 4, "role": Role.REPEAT, "seed": 1}
+    world.trials.append(Trial(**again))
+    world.checkpoints.append(file(41, Kind.BEST))
+    world.keys[41] = "key41"
+    assert world.staying(config(max_disk="1B")) == ["11-best", "31-best", "41-best"]
+
+
+def test_finalists_that_wait_for_their_race_stay() -> None:
+    """Before the first repeat they are the best schedules of all that are complete."""
+    world = Imagined(None, None, None)
+    world.trials = [replace(each, score=1 / each.number, loss=1.0) for each in world.trials]
+    asked = config(max_disk="1B", trials=3, repeats=1, finalists=2)
+    assert world.staying(asked) == ["11-best", "21-best"]
+
+
+def test_deletions_are_told_in_a_line() -> None:
+    """How many files, how much of the disk, and why; each reason with its count."""
+    going = Imagined(None, None, None).spare(config(keep=2))
+    assert deletion_text(going) == (
+        "deleting 10 weights files (0.0 MB): 6 no trial will go on from it, "
+        "4 not among the best of 2 trials"
+    )
+    assert deletion_text(going[:1]).endswith("(0.0 MB): no trial will go on from it")
 
 
 @pytest.mark.parametrize(
