@@ -107,7 +107,7 @@ def deletion_text(spares: Sequence[Spare]) -> str:
     counts = Counter(each.reason for each in spares)
     size = sum(each.checkpoint.size for each in spares)
     why = ", ".join(
-        f"{count} {reason}" if len(counts) > 1 else reason for reason, count in counts.items()
+        f"{count} {reason}" if len(counts) > 1 else reason for reason, count in counts.most_common()
     )
     return f"deleting {count_text(len(spares), 'weights file')} ({size_text(size)}): {why}"
 
