@@ -12,7 +12,6 @@ from study.commands.console import err, out, print_json
 from study.commands.parsing import OneOf, argument, command, option
 from study.config.flags import Group
 from study.criterion import Criterion
-from study.selection.result import Asked
 from study.statistics.selection_bias import By
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ def best(
     found: dict[str, Any] = {}
     with err.waiting("choosing the best weights"):
         from study.selection.best import best as choose
+        from study.selection.result import Asked
 
         chosen = choose(
             study,

@@ -94,7 +94,13 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read `name=value`, as some tools are told, as `--name=value`."""
-        return super().parse_args(ctx, [self._as_option(word) for word in args])
+        try:
+            return super().parse_args(ctx, [self._as_option(word) for word in args])
+        except click.BadOptionUsage as error:
+            error.ctx = (
+                ctx  # click's parser leaves it out: what the option is for could not be said
+            )
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, then the options by group."""

@@ -235,7 +235,7 @@ def test_the_weights_are_those_that_best_names(
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ((), 2, "Missing argument"),
+        ((), 2, "predict needs PHOTO"),
         (("photos", "--json", "--csv"), 2, "--json or --csv, not both"),
         (("photos", "--study", "x"), 2, "--weights or --study, not both"),
         (("photos", "--device", "warp"), 2, "device 'warp' cannot be used here"),

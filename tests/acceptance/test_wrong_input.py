@@ -43,7 +43,11 @@ ROOT = Path(__file__).parents[2]
         (("search", "--config", "none.toml"), 2, "none.toml"),
         (("search", "--cache-limit", "20 apples"), 2, "--cache-limit must be a size with"),
         (("search", "--cache-limit", "-1"), 2, "--cache-limit must be a size with"),
-        (("search", "--precision", "fp8"), 2, "'auto', 'bf16', 'fp16', 'tf32', 'fp32'"),
+        (
+            ("search", "--precision", "fp8"),
+            2,
+            "--precision must be 'auto', 'bf16', 'fp16', 'tf32' or 'fp32'",
+        ),
         (("search", "--study", ".cache"), 2, "--study must be at most 100 letters"),
         (("search", "--strategy", "grid"), 2, "give --strategy grid FILE"),
         (("search", "grid.toml"), 2, "give --strategy grid FILE"),
