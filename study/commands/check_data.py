@@ -67,10 +67,11 @@ def check_data(
     if remove and not write_csv:
         raise click.UsageError("--remove belongs to --write-csv; give both, or neither")
 
-    from study.datasets.check import REMOVED, refuse_inside
-    from study.datasets.check import check_data as check
-    from study.views.data_check import plain, print_checked
-    from study.views.progress import SearchView
+    with err.waiting("loading"):
+        from study.datasets.check import REMOVED, refuse_inside
+        from study.datasets.check import check_data as check
+        from study.views.data_check import plain, print_checked
+        from study.views.progress import SearchView
 
     for file in (html, write_csv):
         if file is not None:

@@ -41,10 +41,11 @@ def reproduce(
 
     Exit code 1 if other predictions come, or other weights though nothing has changed.
     """
-    from study.provenance.reproduce import reproduce as make_again
-    from study.provenance.reproduce import what_made
-    from study.views.progress import SearchView
-    from study.views.provenance import print_provenance, print_reproduction
+    with err.waiting("loading"):
+        from study.provenance.reproduce import reproduce as make_again
+        from study.provenance.reproduce import what_made
+        from study.views.progress import SearchView
+        from study.views.provenance import print_provenance, print_reproduction
 
     with SearchView(err) as view:
         if not run:

@@ -53,11 +53,11 @@ def search(**given: Any) -> None:
     """
     settings = _settings(given)
 
-    from study.views.progress import SearchView
+    with err.waiting("loading"):  # takes seconds
+        from study.searching.search import search as run
+        from study.views.progress import SearchView
 
     with SearchView(err) as view:
-        from study.searching.search import search as run  # seconds to import
-
         outcome = run(settings, listener=view)
     _conclude(outcome, settings.storage)
 
@@ -74,12 +74,12 @@ def plan(*, as_json: bool, **given: Any) -> None:
     """Estimate what a search would cost, without spending it."""
     settings = _settings(given)
 
-    from study.views.history import print_plan
-    from study.views.progress import SearchView
+    with err.waiting("loading"):
+        from study.searching.plan import plan as estimate
+        from study.views.history import print_plan
+        from study.views.progress import SearchView
 
     with SearchView(err) as view:
-        from study.searching.plan import plan as estimate  # seconds to import
-
         found = estimate(settings, listener=view)
     if as_json:
         print_json({**asdict(found), "wall_seconds": found.wall_seconds})
@@ -110,11 +110,11 @@ def _settings(given: dict[str, Any]) -> StudyConfig:
 @console.storage
 def repeat(trial: int, seeds: int, study: str | None, storage: str) -> None:
     """Train a schedule under more seeds, to see what luck does."""
-    from study.views.progress import SearchView
+    with err.waiting("loading"):
+        from study.searching.search import repeat as run
+        from study.views.progress import SearchView
 
     with SearchView(err) as view:
-        from study.searching.search import repeat as run  # seconds to import
-
         outcome = run(trial, seeds, study, storage=storage, listener=view)
     _conclude(outcome, storage)
 

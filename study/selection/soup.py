@@ -21,6 +21,7 @@ from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.errors import ConfigError, NothingToSelect, UnrelatedWeights
 from study.formatting import score_in_name, score_phrase, shown
+from study.invocation import hint
 from study.selection.choosable import choosable
 from study.selection.ensemble import kept_weights
 from study.selection.soup_choice import (
@@ -165,7 +166,7 @@ def _ingredients(
             why = why_strangers(first.schedule, other.schedule, (first.seed, other.seed))
             raise UnrelatedWeights(
                 f"trials {first.number} and {other.number} share no beginning: {why}; "
-                "give trials that `tree` shows under one first stage"
+                f"give trials that `{hint('tree', '--study', study.name)}` shows under one first stage"
             )
     numbers = {trial.number for trial in wanted} or None
     kept, damaged = kept_weights(store, vault, study, numbers)
@@ -177,7 +178,7 @@ def _ingredients(
     if len(kept) < 2:
         which = "of these trials" if wanted else "that began as the best trial did"
         needs = f"a soup needs at least 2 weights files {which}, study {study.name!r} has"
-        raise NothingToSelect(f"{needs} {len(kept)}; let `search` run on, or raise --keep")
+        raise NothingToSelect(f"{needs} {len(kept)}; let the search run on, or raise --keep")
     return kept[:MOST], siblings, damaged
 
 
@@ -212,7 +213,7 @@ def _averager(manifest: Manifest, files: Sequence[Path], device: str) -> Iterato
     except NotOurWeights as error:
         # A search that runs meanwhile keeps the best alone.
         gone = [path.name for path in files if not path.exists()]
-        why = f"{sample(gone)} went meanwhile; let `search` end first" if gone else str(error)
+        why = f"{sample(gone)} went meanwhile; let the search end first" if gone else str(error)
         raise NothingToSelect(
             f"a soup needs whole weights of Encore's own trainer: {why}"
         ) from None
