@@ -166,7 +166,8 @@ def _ingredients(
             why = why_strangers(first.schedule, other.schedule, (first.seed, other.seed))
             raise UnrelatedWeights(
                 f"trials {first.number} and {other.number} share no beginning: {why}; "
-                f"give trials that `{hint('tree', '--study', study.name)}` shows under one first stage"
+                f"give trials that `{hint('tree', '--study', study.name)}` shows under one first "
+                "stage"
             )
     numbers = {trial.number for trial in wanted} or None
     kept, damaged = kept_weights(store, vault, study, numbers)
