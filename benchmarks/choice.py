@@ -40,7 +40,8 @@ from study.selection.result import Asked, Selection
 from study.selection.soup import soup
 from study.selection.soup_choice import FOLDS, choose_soup, corrected, held_out, of_predictions
 from study.selection.thresholds import operate
-from study.statistics.crossfit import compare, folds_of, score
+from study.statistics.crossfit import compare, score
+from study.statistics.folds import folds_of
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import By, Trials, bias_corrected, choose, chooser
 from study.studies import find_study, manifest_of

@@ -26,6 +26,7 @@ from study.criterion import Criterion
 from study.statistics import selection_bias
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import By, Trials, bias_corrected, choose, chooser
+from trainers.metrics import Metric
 
 PHOTOS, SHARES, CANDIDATES, ACCURACIES = (
     (60, 309, 2000),
@@ -131,6 +132,11 @@ def _truth(cell: Cell, quality: float) -> float:
         case Criterion.LOG_LOSS:
             losses = np.logaddexp(0, -2 * (quality + spread * POINTS))
             return float((losses @ WEIGHTS) / WEIGHTS.sum())
+        case Criterion.MATTHEWS:
+            photos = np.array([cell.few, cell.photos - cell.few])
+            hits = right * photos
+            counts = (hits, photos, hits + (photos - hits)[::-1])
+            return float(Metric.MATTHEWS.of_counts(*counts))
         case Criterion.F1:
             few, many = cell.few, cell.photos - cell.few
             wrong = (1 - right) * cell.photos

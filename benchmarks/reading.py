@@ -36,7 +36,7 @@ from study.history.trials import list_trials
 from study.searching.suggest import suggest_schedule
 from study.selection.best import best
 from trainers.data.manifest import Manifest, Photo, Split
-from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy, macro_f1
+from trainers.metrics import Evaluation, Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS, KEPT, STAGES = 100, 10, 2
@@ -135,9 +135,9 @@ class Builder:
         form, blob = encode(evaluation)
         here = {"stage_run_id": self._runs, "epoch": epoch}
         numbers = {
-            "accuracy": accuracy(evaluation.confusion),
-            "balanced_accuracy": balanced_accuracy(evaluation.confusion),
-            "f1": macro_f1(evaluation.confusion),
+            "accuracy": Metric.ACCURACY.of(evaluation),
+            "balanced_accuracy": Metric.BALANCED_ACCURACY.of(evaluation),
+            "f1": Metric.F1.of(evaluation),
         }
         rest = {"cycle": 1, "lrs": [1e-4, 2e-4, 1e-3], "train_loss": 0.5, "valid_loss": 1 - score}
         times = {"seconds": 1.0, "images_per_second": 1.0, "data_wait": 0.0, "micro_batch": None}

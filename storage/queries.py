@@ -186,6 +186,4 @@ def deletions(study_id: int) -> Select[Any]:
 
 def score_column(metric: Metric) -> Any:
     """Return the column of an epoch's score."""
-    if metric is Metric.LOG_LOSS:
-        return EpochRow.valid_loss
-    return getattr(EpochRow, metric.value)
+    return getattr(EpochRow, metric.field or "own_score")

@@ -112,6 +112,7 @@ def epoch(row: Row[Any]) -> EpochRecord:
         data_wait=row.data_wait,
         micro_batch=row.micro_batch,
         calibrated_loss=row.calibrated_loss,
+        own_score=row.own_score,
     )
 
 

@@ -184,6 +184,7 @@ class EpochRow(Base):
     data_wait: Mapped[float | None]
     micro_batch: Mapped[int | None]
     calibrated_loss: Mapped[float | None]
+    own_score: Mapped[float | None]
 
 
 class PredictionsRow(Base):

@@ -1,24 +1,27 @@
-"""What weights can be chosen by."""
+"""What weights can be chosen by: the metrics of a search, and two that predictions add."""
 
-from enum import StrEnum
+from trainers.metrics import Criterion, register
+
+__all__ = ["Area", "Cost", "Criterion"]
 
 
-class Criterion(StrEnum):
-    """What weights can be chosen by: the metrics of a search, and two that predictions add."""
+class Area(Criterion):
+    """The area under the ROC curve."""
 
-    ACCURACY = "accuracy"
-    BALANCED_ACCURACY = "balanced_accuracy"
-    F1 = "f1"
-    AUROC = "auroc"
-    LOG_LOSS = "log_loss"
-    COST = "cost"
+    name = "auroc"
+    tag = "auroc"
+    needs_probabilities = True
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a greater score wins."""
-        return self not in (Criterion.LOG_LOSS, Criterion.COST)
 
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether the predicted class and the true one's probability do not suffice."""
-        return self in (Criterion.AUROC, Criterion.COST)
+class Cost(Criterion):
+    """What a photo's answer costs, by the prices of a `Decision`."""
+
+    name = "cost"
+    tag = "cost"
+    higher_is_better = False
+    is_share = False
+    needs_probabilities = True
+
+
+register(Area())
+register(Cost())

@@ -141,13 +141,13 @@ class Point:
 def shortfall(metric: Metric, score: Array, loss: Array) -> Array:
     """Return how far stage runs fall short, on a log scale.
 
-    That is the mean logarithm of the calibrated loss and of 1 - score; under log loss the former
-    alone.
+    That is the mean logarithm of the calibrated loss and of what the score is short of a perfect
+    one; under log loss the former alone.
     """
     of_loss = np.log(np.maximum(loss, LEAST_LOSS))
-    if metric is Metric.LOG_LOSS:
+    if metric.is_loss:
         return np.asarray(of_loss)
-    return np.asarray((of_loss + np.log(1 - score + LEAST_SHARE)) / 2)
+    return np.asarray((of_loss + np.log(metric.missing(score) + LEAST_SHARE)) / 2)
 
 
 def shortfall_of(metric: Metric, node: Node) -> float:

@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.records import Kind, Trial
-from study.criterion import Criterion
 from study.wording import stages_text
-from trainers.metrics import Metric
+from trainers.metrics import Criterion, Metric
 from trainers.schedule import Schedule
-
-_TAGS = {
-    Metric.ACCURACY: "acc",
-    Metric.BALANCED_ACCURACY: "bacc",
-    Metric.F1: "f1-",
-    Metric.LOG_LOSS: "loss",
-}
 
 
 def percent(share: float, photos: int = 0) -> str:
@@ -37,22 +29,22 @@ def percent(share: float, photos: int = 0) -> str:
     return str(Decimal(100 * float(share)).quantize(places, ROUND_HALF_UP))
 
 
-def score_text(metric: Metric | Criterion, score: float | None, photos: int = 0) -> str:
-    """Return a score as tables have it: shares in per cent, losses and costs as they are."""
+def score_text(metric: Criterion, score: float | None, photos: int = 0) -> str:
+    """Return a score as tables have it: shares in per cent, all else as it is."""
     if score is None:
         return "-"
-    return percent(score, photos) if metric.higher_is_better else f"{score:.4f}"
+    return percent(score, photos) if metric.is_share else f"{score:.4f}"
 
 
-def score_phrase(metric: Metric | Criterion, score: float | None, photos: int = 0) -> str:
+def score_phrase(metric: Criterion, score: float | None, photos: int = 0) -> str:
     """Return a score as sentences have it, shares with the sign of per cent."""
-    unit = " %" if metric.higher_is_better and score is not None else ""
+    unit = " %" if metric.is_share and score is not None else ""
     return score_text(metric, score, photos) + unit
 
 
-def score_in_name(metric: Metric | Criterion, score: float) -> str:
+def score_in_name(metric: Criterion, score: float) -> str:
     """Return a score as names of files have it, with two decimals whatever the photos."""
-    return f"{100 * score:.2f}" if metric.higher_is_better else f"{score:.4f}"
+    return f"{100 * score:.2f}" if metric.is_share else f"{score:.4f}"
 
 
 def time_text(seconds: float) -> str:
@@ -76,7 +68,7 @@ def weights_name(
 
     No two files of a study share a name: trial, seed and epochs are in it.
     """
-    what = f"{_TAGS[metric]}{score_in_name(metric, score)}" if kind is Kind.BEST else "last"
+    what = f"{metric.tag}{score_in_name(metric, score)}" if kind is Kind.BEST else "last"
     size = trial.schedule.stages[position].image_size
     backbone = trial.schedule.backbone
     return f"{what}_{backbone}_{epochs}_{size}_t{trial.number:04d}_s{trial.seed}.safetensors"

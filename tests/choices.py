@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.selection.choosable import Choosable
-from study.statistics.scoring import Candidates, Scorer, criterion_of
+from study.statistics.scoring import Candidates, Scorer
 from trainers.metrics import Metric
 
 
@@ -24,7 +24,7 @@ def could_be(
     trials = len(tables) // epochs
     candidates = Candidates(labels, tables.shape[2], tables.argmax(2), tables[:, rows, labels])
     return Choosable(
-        scorer=Scorer(candidates, criterion_of(metric)),
+        scorer=Scorer(candidates, metric),
         epochs=[(column, 0) for column in columns],
         columns=columns,
         starts=np.arange(0, len(tables) + 1, epochs),

@@ -8,7 +8,7 @@ import numpy as np
 from tests.lab import Lab, Noting, schedule, stage
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split
-from trainers.metrics import EpochMetrics, Evaluation, log_loss
+from trainers.metrics import EpochMetrics, Evaluation, Metric
 
 
 class Run(NamedTuple):
@@ -49,7 +49,7 @@ class Told(Noting):
             cycle=1,
             lrs=task.stage.lrs,
             train_loss=1.0,
-            valid_loss=log_loss(found),
+            valid_loss=Metric.LOG_LOSS.of(found),
             seconds=1.0,
             images_per_second=1.0,
         )

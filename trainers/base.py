@@ -9,7 +9,7 @@ from typing import Protocol
 from trainers.annealing import cycle_of
 from trainers.errors import TrainingDiverged as TrainingDiverged  # raised by trainers of one's own
 from trainers.errors import WeightsUnavailable as WeightsUnavailable
-from trainers.metrics import EpochMetrics, Evaluation, log_loss
+from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
 
 LAST = "last.safetensors"
@@ -97,7 +97,7 @@ class StageTask:
             cycle=cycle_of(epoch - 1, lengths)[0] + 1,
             lrs=self.stage.lrs,
             train_loss=train_loss,
-            valid_loss=log_loss(evaluation),
+            valid_loss=Metric.LOG_LOSS.of(evaluation),
             seconds=seconds,
             images_per_second=images / seconds,
         )

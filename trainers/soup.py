@@ -25,7 +25,7 @@ from trainers.data.manifest import Manifest, Split
 from trainers.data.scale import validation_scale
 from trainers.device import Compute, choose_compute
 from trainers.loop import evaluate
-from trainers.metrics import Evaluation, accuracy, balanced_accuracy, macro_f1
+from trainers.metrics import Evaluation, Metric
 from trainers.mirrored import judging
 from trainers.schedule import CropType, Stage
 
@@ -130,9 +130,9 @@ class Averager:
         evaluation, loss = self._evaluate(network, card)
         metrics = {
             "valid_loss": loss,
-            "accuracy": accuracy(evaluation.confusion),
-            "balanced_accuracy": balanced_accuracy(evaluation.confusion),
-            "f1": macro_f1(evaluation.confusion),
+            "accuracy": Metric.ACCURACY.of(evaluation),
+            "balanced_accuracy": Metric.BALANCED_ACCURACY.of(evaluation),
+            "f1": Metric.F1.of(evaluation),
         }
         made = replace(
             card,

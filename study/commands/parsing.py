@@ -12,6 +12,7 @@ import click
 from study.config.flags import Group, Setting, settings_in
 from study.config.schema import StudyConfig
 from study.invocation import hint
+from trainers.metrics import Criterion
 
 _CHOSEN = "a search chooses it, stage by stage; to bound it, give [space] {} in study.toml"
 _SLOTS = "give --devices cpu:2, a worker for each slot, or --workers-per-device 2"
@@ -172,9 +173,9 @@ class Commands(click.Group):
 
 
 class OneOf(click.Choice[Any]):
-    """The values of an enumeration."""
+    """The values of an enumeration, or the registered criteria."""
 
-    def __init__(self, kind: type[StrEnum]) -> None:
+    def __init__(self, kind: type[StrEnum] | type[Criterion]) -> None:
         super().__init__([each.value for each in kind])
         self._kind = kind
 

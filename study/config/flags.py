@@ -8,6 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from trainers.metrics import Criterion
+
 
 class Group(StrEnum):
     """The groups of `--help`, in their order."""
@@ -61,7 +63,7 @@ class Setting:
     def choices(self) -> tuple[str, ...]:
         """The values that can be given, where they can be listed."""
         kinds = (self.field.annotation, *get_args(self.field.annotation))
-        named = [k for k in kinds if isinstance(k, type) and issubclass(k, StrEnum)]
+        named = [k for k in kinds if isinstance(k, type) and issubclass(k, StrEnum | Criterion)]
         return tuple(each.value for kind in named for each in kind)
 
 

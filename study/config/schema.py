@@ -11,6 +11,7 @@ from pydantic import (
     ByteSize,
     Field,
     PlainSerializer,
+    PlainValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -265,6 +266,16 @@ class Seeds(Section):
     ] = 5
 
 
+def _registered(given: object) -> Metric:
+    """Return the metric of a name."""
+    found = next((metric for metric in Metric if metric == given), None)
+    if found is None:
+        *first, last = (repr(str(metric)) for metric in Metric)
+        expected = f"{', '.join(first)} or {last}"
+        raise PydanticCustomError("enum", "must be {expected}", {"expected": expected})
+    return found
+
+
 class StudyConfig(Section):
     """Everything a search is told, resolved.
 
@@ -279,7 +290,12 @@ class StudyConfig(Section):
     storage: Annotated[
         str, Flag(Group.STORAGE, "URL of the database that all studies are in.", metavar="URL")
     ] = "sqlite:///runs/encore.db"
-    metric: Annotated[Metric, Flag(Group.SEARCH, "What decides which is best.")] = Metric.ACCURACY
+    metric: Annotated[
+        Metric,
+        PlainValidator(_registered),
+        PlainSerializer(str),
+        Flag(Group.SEARCH, "What decides which is best."),
+    ] = Metric.ACCURACY
     vault: Annotated[
         Annotated[str, AfterValidator(plain_url)] | None,
         Flag(

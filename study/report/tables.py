@@ -176,6 +176,7 @@ def _epochs(contents: Contents) -> "pd.DataFrame":
             "accuracy": epoch.accuracy,
             "balanced_accuracy": epoch.balanced_accuracy,
             "f1": epoch.f1,
+            "own_score": epoch.own_score,
             "lr": epoch.lrs[-1] if epoch.lrs else None,
             "lrs": " ".join(f"{lr:g}" for lr in epoch.lrs),
             "seconds": epoch.seconds,
@@ -187,7 +188,7 @@ def _epochs(contents: Contents) -> "pd.DataFrame":
         for epochs in contents.epochs.values()
         for epoch in epochs
     ]
-    return _frame(rows, (*columns, "data_wait", "micro_batch", "calibrated_loss"))
+    return _frame(rows, (*columns, "data_wait", "micro_batch", "calibrated_loss", "own_score"))
 
 
 def _schedules(contents: Contents) -> "pd.DataFrame":

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from storage.store import Store
-from study.statistics.significance import Gains, gains
-from trainers.metrics import Metric
+from study.statistics.significance import Gains
+from trainers.metrics import Metric, negative_log
 
 
 class Outcomes:
@@ -34,6 +34,5 @@ class Outcomes:
         if trial.best_stage_run is None or trial.best_epoch is None:
             return None
         found = self._store.predictions(trial.best_stage_run, trial.best_epoch, self._labels)
-        right = (found.predicted == self._labels).astype(float)
-        p_true = found.true_probability.astype(float)
-        return gains(self._metric, self._labels, right, p_true)
+        losses = negative_log(found.true_probability.astype(float))
+        return self._metric.gains(self._labels, found.predicted, losses)

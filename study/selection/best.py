@@ -22,7 +22,6 @@ from storage.store import Store, open_store
 from storage.vault import Vault
 from study.config.costs import Costs
 from study.config.schema import StudyConfig
-from study.criterion import Criterion
 from study.errors import ConfigError, NothingToSelect
 from study.formatting import shown
 from study.selection.candidates import Pool, best_epoch, gather
@@ -102,7 +101,7 @@ class Selector:
         self._store = store
         self._vault = vault
         self._study = study
-        self._criterion = asked.criterion or Criterion(study.metric.value)
+        self._criterion = asked.criterion or study.metric
         self._manifest = manifest_of(store, study)
         self._labels = self._manifest.labels(Split.VALID)
         classes = self._manifest.classes

@@ -19,7 +19,7 @@ from storage.records import Checkpoint, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.errors import NothingToSelect
 from study.invocation import hint
-from study.statistics.scoring import Candidates, Inside, Scorer, criterion_of
+from study.statistics.scoring import Candidates, Inside, Scorer
 from trainers.data.manifest import Manifest, Split
 
 EPOCHS, NUMBERS = 3000, 500_000_000
@@ -113,7 +113,7 @@ def choosable(
     anyhow = [trials[number].schedule_digest in repeated for number in members]
     others = [i for i, (trial, _) in enumerate(kept, 1) if trial.schedule_digest not in repeated]
     return Choosable(
-        scorer=Scorer(candidates, criterion_of(study.metric)),
+        scorer=Scorer(candidates, study.metric),
         epochs=epochs,
         columns=np.array(list(chain(*members.values())), np.int64),
         starts=np.cumsum([0, *map(len, members.values())]),

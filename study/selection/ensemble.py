@@ -18,16 +18,9 @@ from study.config.schema import StudyConfig
 from study.errors import NothingToSelect
 from study.formatting import shown
 from study.selection.choosable import Choosable, choosable
-from study.statistics.crossfit import (
-    ENTRIES,
-    CrossFit,
-    Judge,
-    Labels,
-    Table,
-    compare,
-    folds_of,
-    score,
-)
+from study.statistics.crossfit import ENTRIES, CrossFit, Labels, Table, compare, score
+from study.statistics.folds import folds_of
+from study.statistics.scoring import Candidates, Scorer
 from study.studies import find_study, manifest_of
 from trainers.metrics import Metric
 
@@ -126,15 +119,14 @@ def greedy(
     """
     if size < 1:
         raise ValueError(f"size must be at least 1 member, got {size}")
-    judge = Judge(metric, labels, probabilities.shape[2])
-    true = probabilities[:, np.arange(len(labels)), labels]
+    n_classes, true = probabilities.shape[2], probabilities[:, np.arange(len(labels)), labels]
     total, total_true = np.zeros_like(probabilities[0]), np.zeros_like(true[0])
     members: list[int] = []
     ranks: list[tuple[float, float]] = []
     for count in range(1, size + 1):
         predicted = _predicted(total, probabilities)
-        scores, losses = judge.scores(predicted, (total_true + true) / count)
-        best, rank = judge.first(scores, losses)
+        p_true = ((total_true + true) / count).astype(np.float64)
+        best, rank = Scorer(Candidates(labels, n_classes, predicted, p_true), metric).first()
         members.append(best)
         ranks.append(rank)
         total, total_true = total + probabilities[best], total_true + true[best]

@@ -49,7 +49,7 @@ class Expected:
         photos, losses = inside.sum(axis=0), pool.scorer.candidates.losses[columns]
         # The temperatures stay: the loss is taken to change as it does without them.
         change = losses @ inside / photos / losses.mean(axis=1, keepdims=True)
-        scores = np.minimum(pool.scorer.within(inside)[columns], 1)
+        scores = pool.scorer.within(inside)[columns] * (1 if self.metric.higher_is_better else -1)
         told = np.repeat(self.shortfalls[:, None], inside.shape[1], axis=1)
         told[places] = shortfall(self.metric, scores, self.losses[places, None] * change)
         expected = self.forecast.smoothed(told)[places]

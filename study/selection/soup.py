@@ -32,7 +32,8 @@ from study.selection.soup_choice import (
     held_out,
     of_predictions,
 )
-from study.statistics.crossfit import CrossFit, Table, compare, folds_of, paired_p, score
+from study.statistics.crossfit import CrossFit, Table, compare, paired_p, score
+from study.statistics.folds import folds_of
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.data.sources import sample

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from study.selection.choosable import Choosable, Epoch
-from study.statistics.crossfit import CrossFit, Labels, Mask, Table, compare, folds_of, score
+from study.statistics.crossfit import CrossFit, Labels, Table, compare, score
+from study.statistics.folds import Mask, folds_of
 from trainers.metrics import Metric
 
 MOST = 10

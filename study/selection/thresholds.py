@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from study.selection.goals import Goal, goal_of, parse_recalls
 from study.selection.tradeoff import TradeOff, by_doubt, by_threshold, recalls_of
-from study.statistics.calibration import Labels, Table, check_predictions, deal, reliability
+from study.statistics.calibration import Labels, Table, check_predictions, reliability
+from study.statistics.folds import deal
 from trainers.decision import REJECTED, Decision
 from trainers.metrics import confusion_matrix
 from trainers.temperature import fit_temperature

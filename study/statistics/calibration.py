@@ -1,8 +1,9 @@
-"""Calibration of probabilities: how far off they are, folds to judge by. Pure."""
+"""Calibration of probabilities: how far off are they? Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from study.statistics.folds import deal
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 
@@ -36,23 +37,6 @@ def _error(labels: Labels, probabilities: Table, bins: int) -> float:
     right = probabilities.argmax(axis=1) == labels
     span = np.minimum((sure * bins).astype(int), bins - 1)
     return float(np.abs(np.bincount(span, weights=sure - right)).sum() / len(labels))
-
-
-def deal(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
-    """Return each photo's fold, shape (n,): each class's photos are dealt out evenly, shuffled.
-
-    Classes take turns by who comes first in the shuffle, so that their order tells nothing.
-    """
-    counts = np.bincount(labels)
-    folds = min(folds, max(2, int(counts[counts > 0].min())))
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    names, first = np.unique(labels[shuffled], return_index=True)
-    turn = np.zeros(len(counts), np.int64)
-    turn[names] = first
-    order = shuffled[np.argsort(turn[labels[shuffled]], kind="stable")]
-    dealt = np.empty(len(labels), np.int64)
-    dealt[order] = np.arange(len(labels)) % folds
-    return dealt
 
 
 def check_predictions(labels: Labels, probabilities: Table, n_classes: int) -> None:

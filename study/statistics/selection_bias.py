@@ -15,6 +15,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from study.statistics.folds import deal_rounds
 from study.statistics.scoring import Inside, Scorer, Scores
 
 ONE_SIDED = 1.644854
@@ -102,7 +103,7 @@ def bias_corrected(
     """
     rng = np.random.default_rng(seed)
     labels = scorer.candidates.labels
-    folds, rows = deal(labels, rng), np.arange(len(labels))
+    folds, rows = deal_rounds(labels, REPEATS, FOLDS, rng), np.arange(len(labels))
     picked = np.empty(folds.shape, np.int64)  # (rounds, photos): the column that speaks there
     for fold in range(FOLDS):
         winners = choose((folds != fold).astype(np.float32).T)
@@ -145,18 +146,6 @@ def schedule_ranks(of_trials: Scores, schedules: NDArray[np.int64], by: By) -> S
     spread = np.sqrt(squares.sum(axis=0) / freedom)
     lower: Scores = means - ONE_SIDED * spread / np.sqrt(seeds)[:, None]
     return lower
-
-
-def deal(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deal the photos of each class evenly into folds, anew each round: shape (rounds, photos)."""
-    folds = np.empty((REPEATS, len(labels)), np.int64)
-    dealt = 0
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        places = rng.permuted(np.tile(np.arange(len(mine)), (REPEATS, 1)), axis=1)
-        folds[:, mine] = (places + dealt) % FOLDS
-        dealt += len(mine)
-    return folds
 
 
 def _interval(

@@ -7,24 +7,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.metrics import Metric
-
 Gains = NDArray[np.float64]
 """What each validation photo adds to the score under one seed, shape (n,): their mean is it."""
-
-
-def gains(metric: Metric, labels: NDArray[np.int64], right: Gains, p_true: Gains) -> Gains:
-    """Split a score into what each photo adds, shape (n,), so that more is better.
-
-    `right` is 1 where the prediction is the label, `p_true` the label's probability. F1 is no mean
-    over photos: each class counts alike in it, so it is raced as balanced accuracy is.
-    """
-    if metric is Metric.LOG_LOSS:
-        return np.log(np.maximum(p_true, 1e-7))
-    if metric is Metric.ACCURACY:
-        return right
-    counts = np.bincount(labels)
-    return right * len(labels) / (counts[labels] * np.count_nonzero(counts))
 
 
 def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:

@@ -299,7 +299,9 @@ class TestTrainerContract:
         assert [numbers(epoch) for epoch in bench.train(task)] == epochs
         assert outcome(task.folder) == expected
 
-    @pytest.mark.parametrize(("metric", "lr"), [*zip(Metric, (0.05, 0.1, 0.2, 0.5), strict=True)])
+    @pytest.mark.parametrize(
+        ("metric", "lr"), [*zip(Metric, (0.05, 0.1, 0.2, 0.5, 0.1), strict=True)]
+    )
     def test_best_is_of_the_best_epoch(self, bench: Bench, metric: Metric, lr: float) -> None:
         """By the metric, ties by loss: at the end, and wherever it is left on the way."""
         task = bench.task("a", mine := stage(cycle_len=4, lrs=lr, optimizer="sgd"))

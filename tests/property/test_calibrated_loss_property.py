@@ -38,7 +38,7 @@ def loss_of(evaluation: Evaluation, metric: Metric) -> float:
 
 
 @FEW
-@given(photos(), st.floats(0.5, 2), st.sampled_from(Metric))
+@given(photos(), st.floats(0.5, 2), st.sampled_from(list(Metric)))
 def test_a_change_of_temperature_changes_nothing(
     found: tuple[np.ndarray, np.ndarray], temperature: float, metric: Metric
 ) -> None:
@@ -50,7 +50,7 @@ def test_a_change_of_temperature_changes_nothing(
 
 
 @FEW
-@given(photos(), st.sampled_from(Metric))
+@given(photos(), st.sampled_from(list(Metric)))
 def test_it_is_not_above_the_raw_log_loss(
     found: tuple[np.ndarray, np.ndarray], metric: Metric
 ) -> None:
@@ -64,7 +64,7 @@ def test_it_is_not_above_the_raw_log_loss(
 
 
 @FEW
-@given(photos(), st.sampled_from(Metric), st.integers(0, 99))
+@given(photos(), st.sampled_from(list(Metric)), st.integers(0, 99))
 def test_neither_the_order_of_photos_nor_that_of_classes_matters(
     found: tuple[np.ndarray, np.ndarray], metric: Metric, seed: int
 ) -> None:

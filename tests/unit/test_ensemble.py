@@ -25,7 +25,8 @@ from study.selection.ensemble import (
     greedy,
     kept_weights,
 )
-from study.statistics.crossfit import CrossFit, compare, folds_of, paired_p, score
+from study.statistics.crossfit import CrossFit, compare, paired_p, score
+from study.statistics.folds import folds_of
 from study.views.ensembles import print_ensemble
 from tests.choices import could_be
 from tests.lab import Lab, schedule, stage
@@ -34,7 +35,7 @@ from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.manifest import Split
 from trainers.ensemble import load_ensemble
-from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy, log_loss, macro_f1
+from trainers.metrics import Evaluation, Metric
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -55,13 +56,9 @@ def tables_of(
 
 
 def plain(metric: Metric, labels: Labels, table: Tables) -> tuple[float, float]:
-    """Score a table with nothing of the code under test."""
+    """Score a table by itself."""
     found = Evaluation(labels, table)
-    by = {Metric.ACCURACY: accuracy, Metric.BALANCED_ACCURACY: balanced_accuracy}
-    loss = log_loss(found)
-    if metric is Metric.LOG_LOSS:
-        return loss, loss
-    return by.get(metric, macro_f1)(found.confusion), loss
+    return metric.of(found), Metric.LOG_LOSS.of(found)
 
 
 def by_hand(tables: Tables, labels: Labels, size: int, metric: Metric) -> list[int]:

@@ -26,8 +26,8 @@ from study.report.figures.trade_off import trade_off
 from study.report.figures.tree import MOST_NODES, boxes_of, stage_tree
 from study.report.panels import panels
 from study.selection.thresholds import Goal, operate
+from study.statistics.areas import auroc
 from study.statistics.calibration import reliability
-from study.statistics.scoring import auroc
 from tests.contents import BEGAN, HOSTILE, SECONDS, make_contents
 from tests.lab import Lab, schedule, stage
 from trainers.data.manifest import Manifest

@@ -15,10 +15,7 @@ from trainers.metrics import (
     EpochMetrics,
     Evaluation,
     Metric,
-    accuracy,
-    balanced_accuracy,
     confusion_matrix,
-    macro_f1,
     per_class,
 )
 
@@ -63,16 +60,19 @@ def test_confusion_matrix(case: tuple[Labels, Labels, int]) -> None:
 
 
 def test_scores(case: tuple[Labels, Labels, int]) -> None:
-    """Accuracy, balanced accuracy and macro F1 are scikit-learn's, also where classes lack."""
+    """Each metric of classes is scikit-learn's, also where classes lack."""
     truth, predicted, classes = case
-    confusion = confusion_matrix(truth, predicted, classes)
-    assert accuracy(confusion) == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
+    found = Evaluation(truth, np.eye(classes, dtype=np.float32)[predicted])
+    expected = sklearn_metrics.accuracy_score(truth, predicted)
+    assert Metric.ACCURACY.of(found) == pytest.approx(expected)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of predicted classes without photos
         expected = sklearn_metrics.balanced_accuracy_score(truth, predicted)
-    assert balanced_accuracy(confusion) == pytest.approx(expected)
+        correlation = sklearn_metrics.matthews_corrcoef(truth, predicted)
+    assert Metric.BALANCED_ACCURACY.of(found) == pytest.approx(expected)
+    assert Metric.MATTHEWS.of(found) == pytest.approx(correlation)
     expected = sklearn_metrics.f1_score(truth, predicted, average="macro", zero_division=0)
-    assert macro_f1(confusion) == pytest.approx(expected)
+    assert Metric.F1.of(found) == pytest.approx(expected)
 
 
 def test_numbers_of_each_class(case: tuple[Labels, Labels, int]) -> None:
@@ -90,9 +90,9 @@ def test_degenerate_scores_need_no_division() -> None:
     """A class that is absent from truth and predictions does not drag a perfect score down."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        confusion = confusion_matrix(np.array([0, 2]), np.array([0, 2]), 3)
-        assert [accuracy(confusion), balanced_accuracy(confusion), macro_f1(confusion)] == [1] * 3
-        assert per_class(confusion)[1].photos == 0
+        found = Evaluation(np.array([0, 2]), np.eye(3, dtype=np.float32)[[0, 2]])
+        assert [metric.of(found) for metric in Metric if metric.higher_is_better] == [1] * 4
+        assert per_class(found.confusion)[1].photos == 0
 
 
 def test_an_evaluation_predicts_the_most_probable_class() -> None:
@@ -165,9 +165,12 @@ def test_an_epoch_knows_its_scores() -> None:
         seconds=1.0,
         images_per_second=10.0,
     )
-    assert epoch.score(Metric.ACCURACY) == accuracy(evaluation.confusion)
-    assert epoch.score(Metric.BALANCED_ACCURACY) == balanced_accuracy(evaluation.confusion)
-    assert epoch.score(Metric.F1) == macro_f1(evaluation.confusion)
+    assert epoch.score(Metric.ACCURACY) == Metric.ACCURACY.of(evaluation)
+    assert epoch.score(Metric.BALANCED_ACCURACY) == Metric.BALANCED_ACCURACY.of(evaluation)
+    assert epoch.score(Metric.F1) == Metric.F1.of(evaluation)
     assert epoch.score(Metric.LOG_LOSS) == 0.6
+    assert epoch.score(Metric.MATTHEWS) == Metric.MATTHEWS.of(evaluation)
+    assert epoch.calibrated(Metric.MATTHEWS).own_score == Metric.MATTHEWS.of(evaluation)
+    assert epoch.calibrated(Metric.F1).own_score is None
     assert epoch.rank(Metric.ACCURACY) == (-epoch.accuracy, 0.6)
     assert epoch.rank(Metric.LOG_LOSS) == (0.6, 0.6)

@@ -41,6 +41,7 @@ def trial(of: Schedule, number: int = 7, seed: int = 3) -> Trial:
         (Metric.BALANCED_ACCURACY, 1.0, "bacc100.00_"),
         (Metric.F1, 0.5, "f1-50.00_"),
         (Metric.LOG_LOSS, 0.12345, "loss0.1235_"),
+        (Metric.MATTHEWS, 0.98765, "mcc0.9877_"),
     ],
 )
 def test_best_weights_are_named_by_their_score(metric: Metric, score: float, start: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from study.searching.racing import ALPHA, beaten
-from study.statistics.significance import Gains, gains
-from trainers.metrics import Evaluation, Metric, accuracy, balanced_accuracy
+from study.statistics.significance import Gains
+from trainers.metrics import Evaluation, Metric, negative_log
 
 RACES, PHOTOS = 400, 150
 SLACK = 3 * (ALPHA * (1 - ALPHA) / RACES) ** 0.5
@@ -164,16 +164,14 @@ def evaluation() -> Evaluation:
 
 def gained(metric: Metric, found: Evaluation) -> NDArray[np.float64]:
     """Split the score of an evaluation."""
-    right = (found.predicted == found.labels).astype(float)
-    p_true = found.probabilities[np.arange(len(found.labels)), found.labels].astype(float)
-    return gains(metric, found.labels, right, p_true)
+    return metric.gains(found.labels, found.predicted, found.losses())
 
 
 def test_gains_are_the_score_on_average(evaluation: Evaluation) -> None:
     """Accuracy, and balanced accuracy over the classes that have photos; F1 races as the latter."""
-    balanced = balanced_accuracy(evaluation.confusion)
+    balanced = Metric.BALANCED_ACCURACY.of(evaluation)
     assert gained(Metric.ACCURACY, evaluation).mean() == pytest.approx(
-        accuracy(evaluation.confusion)
+        Metric.ACCURACY.of(evaluation)
     )
     for metric in (Metric.BALANCED_ACCURACY, Metric.F1):
         assert gained(metric, evaluation).mean() == pytest.approx(balanced)
@@ -185,6 +183,6 @@ def test_more_is_better_for_the_loss_too(evaluation: Evaluation) -> None:
     mean = gained(Metric.LOG_LOSS, evaluation).mean()
     assert mean == pytest.approx(np.log(p_true).mean(), rel=1e-5)
     labels = np.array([0, 1])
-    lost = gains(Metric.LOG_LOSS, labels, np.array([1.0, 0.0]), np.array([1.0, 0.0]))
+    lost = Metric.LOG_LOSS.gains(labels, np.array([0, 0]), negative_log(np.array([1.0, 0.0])))
     assert lost[0] == 0
     assert np.isfinite(lost).all()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from study.criterion import Criterion
-from study.statistics.scoring import Candidates, Scorer, auroc, criterion_of
+from study.statistics.areas import auroc
+from study.statistics.scoring import Candidates, Scorer
 from trainers.decision import REJECTED, Decision
 from trainers.metrics import Metric
 
@@ -57,6 +58,7 @@ def sklearn_s(criterion: Criterion, labels: NDArray[Any], table: NDArray[Any]) -
         Criterion.ACCURACY: lambda: metrics.accuracy_score(labels, predicted),
         Criterion.BALANCED_ACCURACY: lambda: metrics.balanced_accuracy_score(labels, predicted),
         Criterion.F1: lambda: metrics.f1_score(labels, predicted, average="macro"),
+        Criterion.MATTHEWS: lambda: metrics.matthews_corrcoef(labels, predicted),
     }
     return float(scores[criterion]())
 
@@ -234,7 +236,7 @@ def test_an_area_needs_both_kinds() -> None:
 
 
 def test_every_metric_is_a_criterion() -> None:
-    """With the same name, and better in the same direction."""
+    """It is the same object, and what only predictions have is no metric."""
     for metric in Metric:
-        assert criterion_of(metric).value == metric.value
-        assert criterion_of(metric).higher_is_better == metric.higher_is_better
+        assert Criterion(metric.value) is metric
+    assert set(Criterion) - set(Metric) == {Criterion.AUROC, Criterion.COST}

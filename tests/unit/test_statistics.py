@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from study.criterion import Criterion
 from study.statistics import selection_bias
+from study.statistics.folds import deal_rounds
 from study.statistics.intervals import FEWEST_OF_CLASS, wilson
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import (
@@ -22,7 +23,6 @@ from study.statistics.selection_bias import (
     bias_corrected,
     choose,
     chooser,
-    deal,
     mcnemar,
     schedule_ranks,
 )
@@ -59,7 +59,7 @@ def test_mcnemar_is_a_binomial_test(first: int, second: int) -> None:
 def test_each_round_deals_every_photo_once_and_evenly(counts: tuple[int, ...]) -> None:
     """All folds, and each class's share of them, are equal but for one photo; rounds differ."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
-    folds = deal(labels, np.random.default_rng(1))
+    folds = deal_rounds(labels, selection_bias.REPEATS, FOLDS, np.random.default_rng(1))
     assert folds.shape == (selection_bias.REPEATS, len(labels))
     for one in folds[:50]:
         sizes = np.bincount(one, minlength=FOLDS)
@@ -253,6 +253,15 @@ def test_every_criterion_gets_numbers(criterion: Criterion) -> None:
     assert found.low < found.estimate < found.high or found.low < found.naive < found.high
 
 
+def _matthews_of(recall: float, photos: NDArray[np.int64]) -> float:
+    """Return the correlation that a recall alike of two classes amounts to."""
+    hits, total = recall * photos, photos.sum()
+    named = hits + (photos - hits)[::-1]
+    covariance = hits.sum() * total - (photos * named).sum()
+    squares = [total**2 - np.square(each).sum() for each in (photos, named)]
+    return float(covariance / np.sqrt(squares[0] * squares[1]))
+
+
 @pytest.mark.usefixtures("_fewer_rounds")
 @pytest.mark.parametrize("criterion", [each for each in Criterion if each is not Criterion.COST])
 @pytest.mark.parametrize(("photos", "few", "accuracy"), [(60, 6, 0.97), (309, 15, 0.97)])
@@ -267,6 +276,7 @@ def test_an_interval_holds_the_truth_where_a_small_class_is_all_right(
     truth = {
         Criterion.AUROC: norm.cdf(true),
         Criterion.LOG_LOSS: np.logaddexp(0, -2 * points).mean(),
+        Criterion.MATTHEWS: _matthews_of(accuracy, np.array([few, photos - few])),
         Criterion.F1: np.mean([1 / (1 + wrong / (2 * accuracy * n)) for n in (few, photos - few)]),
     }.get(criterion, accuracy)
     held = 0

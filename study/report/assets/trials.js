@@ -3,7 +3,7 @@
 const details = panel("curves").data;
 const byNumber = new Map(details.trials.map((trial) => [trial.n, trial]));
 const sign = details.higher_is_better ? -1 : 1;
-const metric = details.metric.replaceAll("_", " ");
+const metric = details.metric;
 
 /** The best first; what has no score comes last. */
 const ranked = [...details.trials].sort(
@@ -111,7 +111,7 @@ function detailLayout(runs, bounds, shapes) {
     legend: { orientation: "h", y: -0.12, yanchor: "top" },
     xaxis: { ...title("epoch"), range: [0.5, last + 0.5], anchor: "y3", ...(last <= 10 ? { dtick: 1 } : {}) },
     yaxis: { ...title("loss"), domain: [0.68, 1] },
-    yaxis2: { ...title(metric), domain: [0.34, 0.62], ...(details.higher_is_better ? { tickformat: ".1%" } : {}) },
+    yaxis2: { ...title(metric), domain: [0.34, 0.62], ...(details.share ? { tickformat: ".1%" } : {}) },
     yaxis3: { ...title("learning rate"), domain: [0, 0.28], rangemode: "tozero", exponentformat: "power" },
     yaxis4: { ...title("px"), overlaying: "y3", side: "right", showgrid: false, rangemode: "tozero" },
     shapes,

@@ -82,14 +82,16 @@ def details_of(contents: Contents) -> dict[str, Any]:
     score, lr (of the head, at the epoch's first step)}, the last seven columns of equal length.
     `epoch` counts from 1 in the stage: where the plan has more epochs, or the columns are thinned
     out, it says which there are. A cycle restarts at the first epoch that has a higher `cycle`.
-    `metric` is what `score` is; `higher_is_better` says which end of it wins.
+    `metric` is what `score` is; `higher_is_better` says which end of it wins, `share` whether it
+    reads as per cent.
     """
     stages = _stages(contents)
     metric = contents.study.metric
     most = max(8, min(LONGEST, DETAIL_POINTS // max(len(contents.runs), 1)))
     return {
-        "metric": metric.value,
+        "metric": metric.label,
         "higher_is_better": metric.higher_is_better,
+        "share": metric.is_share,
         "trials": [_trial(trial, contents) for trial in contents.trials],
         "runs": {
             str(run): _run(contents.runs[run], stage, shared, contents, most)

@@ -28,7 +28,6 @@ from study.report.figures.style import (
     axis,
     colour_at,
     figure,
-    metric_text,
     number,
     shown,
 )
@@ -56,7 +55,7 @@ def parallel(contents: Contents) -> Panel:
     table = {name: values for name, values in table.items() if name in axes}
     metric = contents.study.metric
     places, labels = _places(table, some, contents)
-    names = [*(shown(name, 24) for name in table), metric_text(metric)]
+    names = [*(shown(name, 24) for name in table), metric.label]
     said = (
         f"{len(some):,} of {count_text(len(contents.trials), 'trial')}, the better the more orange"
     )

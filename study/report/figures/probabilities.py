@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from study.report.contents import Contents
 from study.report.figures.confusion import UNPREDICTED
 from study.report.figures.style import GREY, PALETTE, Drawing, Panel, figure, numbers, share_axis
-from study.statistics.calibration import Labels, deal
+from study.statistics.calibration import Labels
+from study.statistics.folds import deal
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 

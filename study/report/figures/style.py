@@ -136,20 +136,15 @@ def share_axis(title: str, **others: Any) -> dict[str, Any]:
 
 
 def score_axis(metric: Metric, **others: Any) -> dict[str, Any]:
-    """Return the axis of a study's metric: shares in per cent, losses as they are."""
-    form = {"tickformat": ".1%"} if metric.higher_is_better else {}
-    return axis(metric_text(metric), **form, **others)
+    """Return the axis of a study's metric: shares in per cent, all else as it is."""
+    form = {"tickformat": ".1%"} if metric.is_share else {}
+    return axis(metric.label, **form, **others)
 
 
 def score_format(contents: Contents) -> str:
     """Return how hover texts show a score: as `Contents.text` does."""
     decimals = len(contents.text(0.5).partition(".")[2])
-    return f".{decimals}{'%' if contents.study.metric.higher_is_better else 'f'}"
-
-
-def metric_text(metric: str) -> str:
-    """Return a metric's name as people write it."""
-    return metric.replace("_", " ")
+    return f".{decimals}{'%' if contents.study.metric.is_share else 'f'}"
 
 
 def colour_at(share: float) -> str:

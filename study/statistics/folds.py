@@ -1,0 +1,46 @@
+"""Photos dealt into folds, each class evenly: what some choose is judged by the others. Pure."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+"""The true class of each photo, shape (n,)."""
+
+Mask = NDArray[np.bool_]
+
+
+def deal(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
+    """Return each photo's fold, shape (n,): each class's photos are dealt out evenly, shuffled.
+
+    Classes take turns by who comes first in the shuffle, so that their order tells nothing.
+    """
+    counts = np.bincount(labels)
+    folds = min(folds, max(2, int(counts[counts > 0].min())))
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    names, first = np.unique(labels[shuffled], return_index=True)
+    turn = np.zeros(len(counts), np.int64)
+    turn[names] = first
+    order = shuffled[np.argsort(turn[labels[shuffled]], kind="stable")]
+    dealt = np.empty(len(labels), np.int64)
+    dealt[order] = np.arange(len(labels)) % folds
+    return dealt
+
+
+def folds_of(labels: Labels, folds: int, seed: int) -> list[Mask]:
+    """Part the photos into folds, each a mask (n,); see `deal`."""
+    dealt = deal(labels, folds, seed)
+    return [dealt == fold for fold in np.unique(dealt)]
+
+
+def deal_rounds(
+    labels: Labels, rounds: int, folds: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return each photo's fold in each round, shape (rounds, n); all rounds are dealt at once."""
+    found = np.empty((rounds, len(labels)), np.int64)
+    dealt = 0
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        places = rng.permuted(np.tile(np.arange(len(mine)), (rounds, 1)), axis=1)
+        found[:, mine] = (places + dealt) % folds
+        dealt += len(mine)
+    return found

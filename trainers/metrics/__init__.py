@@ -1,0 +1,44 @@
+"""What an epoch reached: predictions on the validation photos, and the metrics made of them.
+
+A metric is one module beside this one, and one line of registration below.
+"""
+
+from trainers.metrics.accuracy import Accuracy
+from trainers.metrics.balanced_accuracy import BalancedAccuracy
+from trainers.metrics.criterion import Criterion, register
+from trainers.metrics.epochs import EpochMetrics, EpochNumbers, calibrated_loss
+from trainers.metrics.evaluation import (
+    ClassNumbers,
+    Evaluation,
+    class_counts,
+    confusion_matrix,
+    negative_log,
+    per_class,
+)
+from trainers.metrics.f1 import MacroF1
+from trainers.metrics.kinds import Metric, OfClasses, OfPhotos
+from trainers.metrics.log_loss import LogLoss
+from trainers.metrics.matthews import Matthews
+
+__all__ = [
+    "ClassNumbers",
+    "Criterion",
+    "EpochMetrics",
+    "EpochNumbers",
+    "Evaluation",
+    "Metric",
+    "OfClasses",
+    "OfPhotos",
+    "calibrated_loss",
+    "class_counts",
+    "confusion_matrix",
+    "negative_log",
+    "per_class",
+    "register",
+]
+
+register(Accuracy())
+register(BalancedAccuracy())
+register(MacroF1())
+register(LogLoss())
+register(Matthews())

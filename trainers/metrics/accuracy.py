@@ -1,0 +1,19 @@
+"""Accuracy."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.metrics.kinds import Floats, OfPhotos
+
+
+class Accuracy(OfPhotos):
+    """The share of photos that are right."""
+
+    name = field = "accuracy"
+    tag = "acc"
+
+    def worth(self, right: NDArray[np.bool_], losses: Floats) -> NDArray[Any]:  # noqa: ARG002
+        """Return whether each photo is right."""
+        return right

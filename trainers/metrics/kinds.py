@@ -1,0 +1,149 @@
+"""What a search can be ranked by: means over photos, and functions of each class's counts.
+
+A metric says what it is, its kind works out everything else: one table's score, many at once, what
+each photo adds to it. Intervals and sets of photos are `study.statistics.scoring`'s.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.metrics.criterion import Criterion
+from trainers.metrics.evaluation import Evaluation, class_counts
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
+Numbers = NDArray[np.float64]
+
+
+class Metric(Criterion):
+    """The number that a search is ranked by, worked out of an epoch's predictions.
+
+    `field` is the one of `EpochNumbers` that holds it; without one it is kept as `own_score`.
+    `is_loss` says that the forecast of a search models the calibrated log loss alone.
+    """
+
+    field: ClassVar[str | None] = None
+    is_loss: ClassVar[bool] = False
+
+    def of(self, evaluation: Evaluation, *, stored: bool = False) -> float:
+        """Return the score of predictions; if `stored`, of probabilities as files keep them."""
+        raise NotImplementedError
+
+    def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:
+        """Split the score into what each photo adds, (n,), so that more is better."""
+        raise NotImplementedError
+
+    def stakes(self, labels: Labels) -> Numbers:
+        """Return how much of n times the score hangs on each photo's answer, (n,).
+
+        0 where answers differ by degrees.
+        """
+        raise NotImplementedError
+
+    def missing(self, score: Floats) -> Floats:
+        """Return how far scores are from perfect ones, at least 0."""
+        return np.maximum(1 - score if self.higher_is_better else score, 0)
+
+
+class OfPhotos(Metric):
+    """A mean over photos."""
+
+    def worth(self, right: NDArray[np.bool_], losses: Floats) -> NDArray[Any]:
+        """Return what each photo counts, by whether it is right and by its log loss."""
+        raise NotImplementedError
+
+    def of(self, evaluation: Evaluation, *, stored: bool = False) -> float:
+        """Return the mean over all photos."""
+        right = evaluation.predicted == evaluation.labels
+        return float(self.worth(right, evaluation.losses(stored=stored)).mean())
+
+    def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:
+        """Return what each photo counts, negated where less is better."""
+        found = self.worth(predicted == labels, losses).astype(np.float64)
+        return found if self.higher_is_better else -found
+
+    def stakes(self, labels: Labels) -> Numbers:
+        """Return 1 for each photo of a share."""
+        return np.full(len(labels), float(self.is_share))
+
+
+class OfClasses(Metric):
+    """A function of how many photos of each class there are, are right and are predicted.
+
+    The best is 1, the worst `lowest`; `needs_predicted` says whether it looks at the last.
+    """
+
+    lowest: ClassVar[float] = 0.0
+    needs_predicted: ClassVar[bool] = True
+
+    def of_counts(self, hits: Floats, photos: Floats, predicted: Floats) -> Floats:
+        """Return scores, (...), of counts, (C, ...) each: photos may be the same for all, (C, 1).
+
+        Counts may be fractions.
+        """
+        raise NotImplementedError
+
+    def of(self, evaluation: Evaluation, *, stored: bool = False) -> float:  # noqa: ARG002
+        """Return the score of an evaluation's confusion."""
+        return self.of_confusion(evaluation.confusion)
+
+    def of_confusion(self, confusion: NDArray[np.int64]) -> float:
+        """Return the score of counts (C, C), row: true, column: predicted."""
+        sums = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+        return float(self.of_counts(*(each.astype(np.float64) for each in sums)))
+
+    def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:  # noqa: ARG002
+        """Return the jackknife's pseudo-values (Tukey 1958), moved so that their mean is the score.
+
+        A photo adds what the score loses without it, which is a question of its true and its
+        predicted class alone.
+        """
+        n, n_classes = len(labels), 1 + int(max(labels.max(), predicted.max()))
+        pairs, where = np.unique(labels * n_classes + predicted, return_inverse=True)
+        true, named = np.divmod(pairs, n_classes)
+        counts = class_counts(labels, predicted[None], n_classes)
+        without = [np.repeat(each, len(pairs), axis=1) for each in counts]
+        place = np.arange(len(pairs))
+        without[0][true, place] -= true == named
+        without[1][true, place] -= 1
+        without[2][named, place] -= 1
+        score = self.of_counts(*counts)[0]
+        pseudo = (n * score - (n - 1) * self.of_counts(*without))[where]
+        return np.asarray(pseudo - pseudo.mean() + score, np.float64)
+
+    def stakes(self, labels: Labels) -> Numbers:
+        """Return what one mistake takes from a perfect score, whatever class it names, times n."""
+        photos = np.bincount(labels).astype(np.float64)[:, None]
+        one = np.eye(len(photos))
+        spread = (1 - one) / max(len(photos) - 1, 1)
+        mistaken = self.of_counts(photos - one, photos, photos - one + spread)
+        return np.asarray(len(labels) * (1 - mistaken)[labels], np.float64)
+
+
+class MeanOverClasses(OfClasses):
+    """A mean over classes, each of which counts alike.
+
+    What a photo adds is its share of its class's recall: F1 is no mean over photos, and is split
+    as balanced accuracy is.
+    """
+
+    classes_alike = True
+
+    def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:  # noqa: ARG002
+        """Return each photo's share where it is right, else 0."""
+        return np.asarray(self.stakes(labels) * (predicted == labels), np.float64)
+
+    def stakes(self, labels: Labels) -> Numbers:
+        """Return what each photo counts of its class, times n."""
+        counts = np.bincount(labels)
+        return np.asarray(len(labels) / (counts[labels] * np.count_nonzero(counts)), np.float64)
+
+
+def mean_share(part: Floats, whole: Floats) -> Floats:
+    """Return the mean over the classes, (C, ...), of what there is anything of."""
+    there = whole > 0
+    shares = np.divide(part, whole, out=np.zeros(whole.shape, whole.dtype), where=there)
+    found: Floats = shares.sum(axis=0) / np.maximum(there.sum(axis=0), 1).astype(whole.dtype)
+    return found
