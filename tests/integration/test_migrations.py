@@ -91,9 +91,9 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     assert identity is folder is None
     assert before.pop("encore_version") == [("0001",)]
     assert after.pop("encore_version") == [(schema_version.REVISIONS[-1],)]
-    ((*first, data_wait, micro_batch, calibrated_loss),) = after.pop("encore_epochs")
+    ((*first, data_wait, micro_batch, calibrated_loss, own_score),) = after.pop("encore_epochs")
     assert [tuple(first)] == before.pop("encore_epochs")
-    assert data_wait is micro_batch is calibrated_loss is None
+    assert data_wait is micro_batch is calibrated_loss is own_score is None
     assert after == before
     assert len(before["encore_trials"]) == 1
 

@@ -57,7 +57,7 @@ def test_it_is_the_least_log_loss_that_a_temperature_gives(sharpened: float) -> 
 def test_a_network_that_is_too_sure_is_not_held_to_it() -> None:
     """Three times sharper, the same network has far more log loss, and the same calibrated one."""
     fair, sure = drawn(400), drawn(400, sharpened=3.0)
-    assert our_metrics.log_loss(sure) > 1.5 * our_metrics.log_loss(fair)
+    assert Metric.LOG_LOSS.of(sure) > 1.5 * Metric.LOG_LOSS.of(fair)
     assert loss_of(sure) == pytest.approx(loss_of(fair), abs=1e-3)
 
 

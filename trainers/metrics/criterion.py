@@ -17,6 +17,12 @@ class _Registry(type):
     def __iter__(cls: type[_C]) -> Iterator[_C]:
         return (each for each in _REGISTERED.values() if isinstance(each, cls))
 
+    def __len__(cls) -> int:
+        return sum(isinstance(each, cls) for each in _REGISTERED.values())
+
+    def __contains__(cls, value: object) -> bool:
+        return isinstance(_REGISTERED.get(str(value)), cls)
+
     def __getattr__(cls: type[_C], name: str) -> _C:
         found = _REGISTERED.get(name.lower()) if name.isupper() else None
         if not isinstance(found, cls):
