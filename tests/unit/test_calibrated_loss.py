@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss as sklearns
 
-from trainers import metrics as our_metrics
 from trainers.metrics import Evaluation, Metric, calibrated_loss
 
 Table = NDArray[np.float64]
