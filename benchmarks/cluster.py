@@ -25,7 +25,7 @@ from study.config.loading import load_config, settings_of
 from study.engines.base import Engine, EpochEnded, StageEnded, StageFailed
 from study.engines.processes import ProcessEngine
 from study.engines.ray_cluster import ClusterEngine
-from study.engines.setup import recipe
+from study.engines.recipe import Recipe
 from study.engines.slots import Slot, slots_of
 from trainers.allowance import usable_cpus
 from trainers.base import StageTask, Trainer
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif given.part == "real":
             config = load_config(settings_of(storage=f"sqlite:///{cache / 'encore.db'}"))
             manifest = build_manifest(digits_folder(cache))
-            made = recipe(config, manifest, cache / ".cache")
+            made = Recipe.of(config, manifest, cache / ".cache")
             stage = Stage(image_size=32, batch_size=32)
             made.prepare([stage], lambda *_: None, say)
             work = Work("digits", partial(made.trainer, alone=True), _schedule(stage))

@@ -21,7 +21,7 @@ from PIL import Image
 
 from study.engines.base import EpochEnded, StageFailed
 from study.engines.processes import ProcessEngine
-from study.engines.setup import Recipe
+from study.engines.recipe import Recipe
 from study.engines.slots import slots_of
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split, build_manifest

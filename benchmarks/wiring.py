@@ -19,7 +19,7 @@ from study.config.loading import load_config, settings_of
 from study.config.space import describe_space
 from study.engines.base import Engine
 from study.events import Listener
-from study.searching.coordinator import Coordinator
+from study.searching.coordinator import Coordinator, Searched
 from study.searching.forecasting import explorer_of
 from study.searching.optuna_study import Suggestions
 from study.searching.policy import SearchPolicy
@@ -60,11 +60,9 @@ def searching(
         patience=Patience(say, threading.Event(), lambda: None),
     )
     try:
+        study = store.create_study(STUDY, config.metric, digest, plain, space)
         yield Coordinator(
-            study=store.create_study(STUDY, config.metric, digest, plain, space),
-            labels=labels,
-            config=config,
-            weights=weights,
+            Searched(study, labels, config, weights),
             policy=SearchPolicy(config, explorer_of(config, weights, len(labels))),
             store=store,
             vault=Vault(folder / STUDY),

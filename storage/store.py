@@ -8,7 +8,7 @@ import json
 import math
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,9 +78,12 @@ class Store:
         """Close the database's connections."""
         self._engine.dispose()
 
-    def fenced(self, claim: Claim) -> "Store":
-        """Return the same store for who owns a study; it writes nothing once that is over."""
-        return Store(ownership.fenced(self._engine, claim), self._do.repeat)
+    def fenced(self, claim: Claim, repeat: Repeat | None = None) -> "Store":
+        """Return the same store for who owns a study; it writes nothing once that is over.
+
+        With `repeat`, that carries out its transactions.
+        """
+        return Store(ownership.fenced(self._engine, claim), repeat or self._do.repeat)
 
     def file_identity(self) -> tuple[int, int] | None:
         """Return device and inode of the file at the database's path; None on a server.
@@ -557,6 +560,17 @@ def _rank(study: StudyRecord, score: float | None, loss: float | None) -> tuple[
 
 def _or_none(number: float | None) -> float | None:
     return None if number is None or math.isnan(number) else number
+
+
+@contextmanager
+def existing_store(url: str) -> Iterator[Store | None]:
+    """Open the store behind a URL for as long as it is needed; None where there is none yet."""
+    with ExitStack() as opened:
+        try:
+            store = opened.enter_context(open_store(url, create=False))
+        except StudyNotFound:
+            store = None
+        yield store
 
 
 @contextmanager

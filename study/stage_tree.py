@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from storage.records import Role, StageRun, State, Trial
+from storage.records import Role, StageRun, State, StudyRecord, Trial
+from storage.store import Store
 from trainers.schedule import Schedule, Train
 
 Rank = tuple[float, float]
@@ -62,6 +63,17 @@ class StageTree:
         self._nodes: dict[str, Node] = {}
         self._at: dict[tuple[int, int], Node] = {}  # by trial and position
         self._reached: dict[int, list[Node]] = {}  # by position, in the order they ended
+
+    @classmethod
+    def of(cls, store: Store, study: StudyRecord) -> "StageTree":
+        """Return the tree of a study as its rows have it."""
+        return grow(
+            store.trials(study.id),
+            store.stage_runs(study.id),
+            store.links(study.id),
+            store.ranks(study),
+            store.calibrated_losses(study),
+        )
 
     def enter(self, trial: Trial, position: int, key: str) -> Node:
         """Put a trial on the stage run that it needs at `position`, below the one before it."""

@@ -14,7 +14,7 @@ import safetensors
 from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.folders import settle
-from storage.ownership import Claim, fenced
+from storage.ownership import Claim
 from storage.paths import open_vault
 from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
 from storage.retry import Patience
@@ -27,7 +27,7 @@ from study.config.space import describe_space
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.events import Progress
-from study.searching.coordinator import Coordinator
+from study.searching.coordinator import Coordinator, Searched
 from study.searching.drafts import Draft
 from study.searching.forecasting import explorer_of
 from study.searching.optuna_study import Suggestions
@@ -165,8 +165,7 @@ class Lab:
         database = open_database(self.url)
         study = self._study(Store(database))
         with Ownership(Store(database), study.id) as mine:
-            own = fenced(database, mine.claim)
-            store = Store(own, self.patience or once)
+            store = Store(database).fenced(mine.claim, self.patience or once)
             study = settle(store, self.url, study, self.said.append)
             yield from self._bench(store, study, mine.claim, stop)
         database.dispose()
@@ -189,10 +188,7 @@ class Lab:
         vault = open_vault(self.url, study, owner=claim.token)
         engine = self.make_engine(self.trainer)
         coordinator = Coordinator(
-            study=study,
-            labels=self.trainer.labels,
-            config=self.config,
-            weights="random",
+            Searched(study, self.trainer.labels, self.config, "random"),
             policy=self.policy,
             store=store,
             vault=vault,

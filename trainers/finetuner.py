@@ -12,6 +12,7 @@ from trainers.annealing import cycle_of, lr_multiplier
 from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
+from trainers.batch_count import BatchCount
 from trainers.card import WeightsCard, package_versions
 from trainers.checkpoint import TrainingState, load_network_weights
 from trainers.checkpointing import Keeper
@@ -159,9 +160,10 @@ class Finetuner:
             return lr_multiplier(step, steps, cycles, annealing, stage.warm_up)
 
         state.network.train()
-        model, batches = self._inputs.training(state.network, stage, micro_batch, **place)
-        total = steps + self._inputs.validation_steps(state.network, stage)
-        training = Waited(batches, lambda done: task.progress(done, total))
+        validation_steps = self._inputs.validation_steps(state.network, stage)
+        progress = BatchCount(task.progress, steps + validation_steps)
+        model, batches = self._inputs.training(state.network, stage, micro_batch, progress, **place)
+        training = Waited(progress.passing(batches))
         train_loss = train_epoch(
             model,
             training,
@@ -173,8 +175,8 @@ class Finetuner:
         )
         trained = time.perf_counter()
         state.network.eval()
-        model, batches = self._inputs.validation(state.judged, stage, micro_batch)
-        validation = Waited(batches, lambda done: task.progress(steps + done, total))
+        model, batches = self._inputs.validation(state.judged, stage, micro_batch, progress)
+        validation = Waited(progress.passing(batches))
         evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
         seconds = time.perf_counter() - started
         photos = len(self.manifest.of_split(Split.TRAIN))
@@ -221,11 +223,14 @@ class Finetuner:
     ) -> EpochMetrics:
         """Fit the head to the body's features of the training photos and their mirror images."""
         stage, network, started = task.stage, state.network.eval(), time.perf_counter()
-        photos, labels = self._inputs.features(network, stage, Split.TRAIN, micro_batch)
-        mirrored, _ = self._inputs.features(network, stage, Split.TRAIN, micro_batch, mirrored=True)
+        inputs, split = self._inputs, Split.TRAIN
+        ahead = 2 * inputs.blocks(split) + inputs.blocks(Split.VALID) * (1 + stage.tta)
+        progress = BatchCount(task.progress, ahead, ahead)
+        photos, labels = inputs.features(network, stage, split, micro_batch, progress)
+        mirrored, _ = inputs.features(network, stage, split, micro_batch, progress, mirrored=True)
         train_loss = fit_probe(network.head, photos, mirrored, labels, stage.balance)
         fitted = time.perf_counter()
-        model, batches = self._inputs.validation(network, stage, micro_batch)
+        model, batches = inputs.validation(network, stage, micro_batch, progress)
         evaluation, valid_loss = evaluate(model, batches, self.compute, micro_batch=micro_batch)
         return EpochMetrics.of(
             evaluation,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainers.allowance import usable_memory
 from trainers.backbone import Network
+from trainers.batch_count import BatchCount
 from trainers.compiling import Compiler
 from trainers.cut import Cut, cut_of
 from trainers.data.arrays import Array, ArrayKind, filled
@@ -88,17 +89,23 @@ class Inputs:
         self._on_device = kept
 
     def training(
-        self, network: Network, stage: Stage, micro_batch: int | None, **place: int
+        self,
+        network: Network,
+        stage: Stage,
+        micro_batch: int | None,
+        progress: BatchCount | None = None,
+        **place: int,
     ) -> tuple[Model, Iterable[Batch]]:
         """Return an epoch of training: see `training_batches`.
 
-        With a `micro_batch`, frozen layers are shown no more than that many photos at once.
+        With a `micro_batch`, frozen layers are shown no more than that many photos at once. What is
+        computed of an array first counts in `progress`, and no batch of what is returned.
         """
         cut = self._cut(network, stage)
         if cut is None or not (stage.views or _looks_the_same(stage)):
             return self._compiled(network), training_batches(self._photos, stage, **place)
         shown = _Shown(self._photos, cut, stage, Split.TRAIN, _together(micro_batch), windows=True)
-        values = self._array(shown)
+        values = self._array(shown, progress)
         if values is None:
             batches = training_batches(self._photos, stage, **place)
             return self._tail(cut), self._anew(shown, batches)
@@ -111,7 +118,11 @@ class Inputs:
         return self._tail(cut), self._read(shown, values, batch_rows)
 
     def validation(
-        self, network: Network, stage: Stage, micro_batch: int | None
+        self,
+        network: Network,
+        stage: Stage,
+        micro_batch: int | None,
+        progress: BatchCount | None = None,
     ) -> tuple[Model, Iterable[Batch]]:
         """Return a pass of validation: see `validation_batches`, and `training`.
 
@@ -121,10 +132,10 @@ class Inputs:
         if cut is None:
             model = judging(self._compiled(network), tta=stage.tta)
             return model, validation_batches(self._photos, stage)
-        plain = self._validated(cut, stage, micro_batch)
+        plain = self._validated(cut, stage, micro_batch, progress)
         if not stage.tta:
             return self._tail(cut), plain
-        mirrored = self._validated(cut, stage, micro_batch, mirrored=True)
+        mirrored = self._validated(cut, stage, micro_batch, progress, mirrored=True)
         pairs = (
             (torch.stack([values, other], 1), labels)
             for (values, labels), (other, _) in zip(plain, mirrored, strict=True)
@@ -132,12 +143,18 @@ class Inputs:
         return MirroredPairs(self._tail(cut)), pairs
 
     def _validated(
-        self, cut: Cut, stage: Stage, micro_batch: int | None, *, mirrored: bool = False
+        self,
+        cut: Cut,
+        stage: Stage,
+        micro_batch: int | None,
+        progress: BatchCount | None,
+        *,
+        mirrored: bool = False,
     ) -> Iterator[Batch]:
         """Return what the front makes of the validation photos."""
         together = _together(micro_batch)
         shown = _Shown(self._photos, cut, stage, Split.VALID, together, mirrored=mirrored)
-        values = self._array(shown)  # now, not in the mode of the batches' reader
+        values = self._array(shown, progress)  # now, not in the mode of the batches' reader
         if values is None:
             return self._anew(shown, shown.batches())
         every = np.arange(shown.count)
@@ -146,8 +163,14 @@ class Inputs:
 
     def validation_steps(self, network: Network, stage: Stage) -> int:
         """Count the batches of a pass of validation."""
+        if self._cut(network, stage):
+            return self.blocks(Split.VALID)
         photos = len(self._photos.manifest.of_split(Split.VALID))
-        return len(slices(photos, _READ if self._cut(network, stage) else judged_at_once(stage)))
+        return len(slices(photos, judged_at_once(stage)))
+
+    def blocks(self, split: Split) -> int:
+        """Count the batches in which frozen layers are shown a split."""
+        return len(slices(len(self._photos.manifest.of_split(split)), _READ))
 
     def features(
         self,
@@ -155,6 +178,7 @@ class Inputs:
         stage: Stage,
         split: Split,
         micro_batch: int | None,
+        progress: BatchCount | None = None,
         *,
         mirrored: bool = False,
     ) -> Batch:
@@ -167,9 +191,9 @@ class Inputs:
             raise ValueError("features are those of a body that is frozen as a whole")
         together, device = _together(micro_batch), self._photos.device
         shown = _Shown(self._photos, cut, stage, split, together, mirrored=mirrored)
-        values = self._array(shown)
+        values = self._array(shown, progress)
         if values is None:
-            batches = shown.batches()
+            batches = shown.counted(progress)
             values = torch.cat([shown.rows(squares, self._compute) for squares, _ in batches])
         return on_device(values, device), on_device(torch.from_numpy(shown.labels), device)
 
@@ -200,23 +224,23 @@ class Inputs:
         for squares, labels in batches:
             yield shown.cut.restored(shown.rows(squares, self._compute)), labels
 
-    def _array(self, shown: "_Shown") -> Tensor | None:
+    def _array(self, shown: "_Shown", progress: BatchCount | None) -> Tensor | None:
         """Return all rows of a split, from the latest ones at hand; None without room for them."""
         kind = shown.kind(self._compute)
         if kind not in self._kept:
             while len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[kind] = self._made(kind, shown)
+            self._kept[kind] = self._made(kind, shown, progress)
         return self._kept[kind]
 
-    def _made(self, kind: ArrayKind, shown: "_Shown") -> Tensor | None:
+    def _made(self, kind: ArrayKind, shown: "_Shown", progress: BatchCount | None) -> Tensor | None:
         cache = self._photos.cache
-        found = cache.array(kind, lambda: shown.blocks(self._compute)) if cache else None
+        found = cache.array(kind, lambda: shown.blocks(self._compute, progress)) if cache else None
         if found is None:
             self._held &= self._kept.keys()
             if kind.n_bytes + sum(held.n_bytes for held in self._held) > self._memory:
                 return None
-            found = filled(kind, shown.blocks(self._compute))
+            found = filled(kind, shown.blocks(self._compute, progress))
             self._held.add(kind)
         return self._on_gpu(torch.from_numpy(found))
 
@@ -281,11 +305,16 @@ class _Shown:
         shape = (self.views * self.count, *self.cut.shape)
         return ArrayKind.of(content, shape, self.cut.dtype)
 
-    def blocks(self, compute: Compute) -> Iterator[Array]:
+    def blocks(self, compute: Compute, progress: BatchCount | None) -> Iterator[Array]:
         """Yield the array's rows, view by view, in the manifest's order."""
         for view in range(self.views):
-            for squares, _ in self.batches(view):
+            for squares, _ in self.counted(progress, view):
                 yield self.rows(squares, compute).cpu().numpy()
+
+    def counted(self, progress: BatchCount | None, view: int = 0) -> Iterator[Batch]:
+        """Yield the squares of a view, each batch of which counts in `progress`."""
+        batches = self.batches(view)
+        return progress.more(batches, len(slices(self.count, _READ))) if progress else batches
 
     def batches(self, view: int = 0) -> Iterator[Batch]:
         """Yield the squares of a view."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, product
+from itertools import product
 
 import numpy as np
 import torch
@@ -143,23 +143,15 @@ def evaluate(
 
 
 class Waited:
-    """Passes batches on, and counts the `seconds` that were spent waiting for them.
+    """Passes batches on, and counts the `seconds` that were spent waiting for them."""
 
-    `tell` gets the number of those that are done. On a GPU they may still be in its queue: it is
-    not waited for.
-    """
-
-    def __init__(
-        self, batches: Iterable[Batch], tell: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = batches
-        self._tell = tell
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
         coming = iter(self._batches)
-        for done in count():
-            self._tell(done)
+        while True:
             began = time.perf_counter()
             batch = next(coming, None)
             self.seconds += time.perf_counter() - began

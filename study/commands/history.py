@@ -120,7 +120,8 @@ def gc(
     as_json: bool,
 ) -> None:
     """List weights that are no longer needed; --delete deletes."""
-    from study.history.cleanup import clean_strays, clean_weights, decoded, delete_cached, fetched
+    from study.history.caches import decoded, fetched
+    from study.history.cleanup import clean_strays, clean_weights, delete_cached
     from study.views.history import print_cached, print_spare
 
     if cache:

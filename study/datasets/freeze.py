@@ -8,7 +8,7 @@ from pathlib import Path
 from storage.errors import StudyNotFound
 from storage.paths import runs_folder
 from storage.records import StudyRecord
-from storage.store import Store, open_store
+from storage.store import Store
 from study.config.schema import StudyConfig
 from study.datasets.download import local_data
 from study.datasets.gate import look_over, refuse_leaks, summary
@@ -42,22 +42,26 @@ class Known:
 
 
 def freeze_data(
-    config: StudyConfig, listener: Listener, cache_folder: Path | None = None
+    config: StudyConfig,
+    store: Store | None,
+    listener: Listener,
+    cache_folder: Path | None = None,
 ) -> Frozen:
-    """Read the data and look them over; see `read_data` and `pass_gate`."""
-    known = known_data(config)
+    """Read the data and look them over; see `known_data`, `read_data` and `pass_gate`."""
+    known = known_data(config, store)
     return pass_gate(config, known, read_data(config, known, listener), listener, cache_folder)
 
 
-def known_data(config: StudyConfig) -> Known:
-    """Return what the study of these settings was begun with."""
+def known_data(config: StudyConfig, store: Store | None) -> Known:
+    """Return what the study of these settings was begun with; `store` is None before the first."""
     try:
-        with open_store(config.storage, create=False) as store:
-            study = store.study(config.study_name)
-            # The splits stay as they are, whatever seed explores from now on.
-            return Known(study, manifest_of(store, study), study.config["split_seed"])
+        study = store.study(config.study_name) if store else None
     except StudyNotFound:
+        study = None
+    if store is None or study is None:
         return Known(None, None, config.seeds.first)
+    # The splits stay as they are, whatever seed explores from now on.
+    return Known(study, manifest_of(store, study), study.config["split_seed"])
 
 
 def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest:

@@ -15,7 +15,7 @@ from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.deployment.contact_sheet import SIDE, Picture, draw_picture, draw_sheet
-from study.deployment.predict import find_photos
+from study.deployment.photos import find_photos
 from study.errors import ConfigError
 from study.selection.best import best
 from study.studies import manifest_of

@@ -4,21 +4,12 @@ import math
 import multiprocessing
 import signal
 import time
-from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from study.engines.base import (
-    BatchesDone,
-    EpochEnded,
-    Event,
-    FailureKind,
-    StageEnded,
-    StageFailed,
-    Watcher,
-    unwatched,
-)
+from study.engines.base import BatchesDone, EpochEnded, Event
+from study.engines.pool import WorkerPool
 from study.engines.slots import Slot
 from study.engines.worker import Broken, Build, Lost, Order, Word, work
 from trainers.base import StageTask
@@ -35,69 +26,29 @@ _TRIES = 3
 """Workers of a slot that may die in a row as they start: one may be killed by chance, not three."""
 
 
-class ProcessEngine:
-    """See `Engine`. A worker that dies costs its stage run a retry, from its `last`, and no other.
+class ProcessEngine(WorkerPool["_Worker"]):
+    """See `Engine` and `WorkerPool`. `build` makes the trainer in each worker.
 
-    So does one whose GPU has failed: it is ended, as all that it did from then on would fail, too.
-
-    `build` makes the trainer in each worker. After `max_retries` deaths over one stage run, that
-    has failed. A worker that dies before its trainer is made says nothing of the stage run, and
-    another one is started; where none will start, `events` raises ChildProcessError.
+    A worker that dies before its trainer is made says nothing of the stage run, and another one is
+    started; where none will start, `events` raises ChildProcessError.
     """
 
-    def __init__(self, build: Build, slots: Sequence[Slot], *, max_retries: int = 2) -> None:
-        self._idle = [_Worker(build, slot) for slot in slots]
-        self._busy: dict[str, _Worker] = {}
-        self._waiting: deque[tuple[str, StageTask]] = deque()
-        self._deaths: Counter[str] = Counter()
-        self._max_retries = max_retries
-        self._watcher: Watcher = unwatched
+    died = "its worker process died"
 
-    def watch(self, watcher: Watcher) -> None:
-        """Have `watcher` told of the batches that workers say are done."""
-        self._watcher = watcher
+    def __init__(self, build: Build, slots: Sequence[Slot], *, max_retries: int = 2) -> None:
+        super().__init__(max_retries=max_retries)
+        self._idle = [_Worker(build, slot) for slot in slots]
 
     @property
     def slots(self) -> int:
         """How many stage runs it can run at once."""
         return len(self._idle) + len(self._busy)
 
-    def submit(self, key: str, task: StageTask) -> None:
-        """Queue a stage run."""
-        self._deaths.pop(key, None)
-        self._waiting.append((key, task))
-
-    def events(self) -> Generator[Event, None, None]:
-        """Train what is queued, yielding what the workers say."""
-        try:
-            while self._waiting or self._busy:
-                self._assign()
-                for worker in self._ready():
-                    yield from self._listen(worker)
-                    self._assign()
-        except KeyboardInterrupt:  # now means now, not when the epochs have ended
-            self._abandon()
-            raise
-        finally:
-            self._leave(list(self._busy.values()))
-
-    def cancel(self, key: str) -> None:
-        """Leave a stage run, at the end of its epoch if it is in the middle of one."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
-        if key in self._busy:
-            self._leave([self._busy[key]])
-
     def close(self) -> None:
         """End the workers, at once if they train."""
         self._abandon()
         for worker in self._idle:
             worker.stop()
-
-    def _assign(self) -> None:
-        while self._waiting and self._idle:
-            key, task = self._waiting.popleft()
-            self._idle[0].begin(key, task)
-            self._busy[key] = self._idle.pop(0)
 
     def _ready(self) -> "list[_Worker]":
         """Wait for workers that have spoken, died or been silent for too long as they start."""
@@ -107,45 +58,22 @@ class ProcessEngine:
         return [worker for worker in busy if worker.connection in spoken or worker.is_overdue]
 
     def _listen(self, worker: "_Worker") -> Generator[Event, None, None]:
-        key = worker.key
-        if self._busy.get(key) is not worker or not worker.has_news():  # left meanwhile
+        if self._busy.get(worker.key) is not worker or not worker.has_news():  # left meanwhile
             return
         match said := worker.hear():
-            case (None | Lost()) as last if worker.is_ready:
-                yield from self._after_death(worker, last)
+            case None if worker.is_ready:
+                yield from self._after_death(worker, worker.kill())
             case None:
                 self._start_again(worker)
             case Word():
-                worker.go_on(said)
-            case Broken(error):
-                raise error
-            case BatchesDone():
-                self._watcher(said)
-            case EpochEnded():
-                yield said
-                if self._busy.get(key) is worker and worker.key == key:
-                    worker.say(Order.GO_ON)
-            case StageEnded() | StageFailed():
-                self._release(worker)
-                yield said
-
-    def _after_death(self, worker: "_Worker", said: Lost | None) -> Generator[Event, None, None]:
-        """Queue the stage run of a dead or useless worker again, or yield its failure."""
-        key, task, how = worker.key, worker.task, worker.kill()
-        self._release(worker)
-        self._deaths[key] += 1
-        if self._deaths[key] <= self._max_retries:
-            self._waiting.appendleft((key, task))
-            return
-        deaths = self._deaths.pop(key)
-        times = "once," if deaths == 1 else f"{deaths} times, at last"
-        reason = f"its worker process died {times} by {said.reason if said else how}"
-        yield StageFailed(key, FailureKind.KILLED, reason)
+                worker.prepare(said)
+            case _:
+                yield from self._heed(worker, said)
 
     def _start_again(self, worker: "_Worker") -> None:
         """Put off what a worker that has died as it started was to train."""
-        key, task, how = worker.key, worker.task, worker.kill()
-        self._release(worker)
+        how = worker.kill()
+        self._put_back(worker)
         worker.failed_starts += 1
         if worker.failed_starts == _TRIES:
             worker.failed_starts = 0
@@ -154,29 +82,6 @@ class ProcessEngine:
                 f"by {how}; see what they wrote to the terminal and, for SIGKILL, whether the "
                 "system's memory was full, and run the same command again: it goes on"
             )
-        self._waiting.appendleft((key, task))
-
-    def _release(self, worker: "_Worker") -> None:
-        del self._busy[worker.key]
-        self._idle.append(worker)
-
-    def _abandon(self) -> None:
-        """End at once whatever trains."""
-        for worker in list(self._busy.values()):
-            worker.kill()
-            self._release(worker)
-
-    def _leave(self, workers: "Sequence[_Worker]") -> None:
-        """Have workers leave what they train, all at once; what they still say is not heard."""
-        for worker in workers:
-            worker.leave()
-        errors = []
-        for worker in workers:
-            if error := worker.wait_until_left():
-                errors.append(error)
-            self._release(worker)
-        if errors:
-            raise errors[0]
 
 
 class _Worker:
@@ -184,6 +89,8 @@ class _Worker:
 
     `is_ready` once its trainer is made; until then, it is to say something before `deadline`.
     """
+
+    usable = True  # another process takes the place of a dead one
 
     def __init__(self, build: Build, slot: Slot) -> None:
         self.name = slot.device
@@ -204,7 +111,7 @@ class _Worker:
         else:
             self.say((key, task))
 
-    def go_on(self, said: Word) -> None:
+    def prepare(self, said: Word) -> None:
         """Tell the process what it needs as it starts."""
         self.deadline = math.inf
         if said is Word.AWAKE:
@@ -212,6 +119,10 @@ class _Worker:
         else:
             self.is_ready, self.failed_starts = True, 0
             self.say((self.key, self.task))
+
+    def go_on(self) -> None:
+        """Have the next epoch trained."""
+        self.say(Order.GO_ON)
 
     def say(self, order: object) -> None:
         """Send an order; a dead worker's silence is noticed when it is listened to."""

@@ -1,7 +1,7 @@
 """The engine that trains on a Ray cluster."""
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,16 +11,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.engines.base import (
-    EpochEnded,
-    Event,
-    FailureKind,
-    StageEnded,
-    StageFailed,
-    Watcher,
-    unwatched,
-)
+from study.engines.base import EpochEnded, Event, Watcher
 from study.engines.inline import TELL_EVERY
+from study.engines.pool import WorkerPool
 from study.engines.ray_connection import PATIENCE, join, living_nodes
 from study.engines.ray_progress import ProgressBoard
 from study.engines.remote_worker import (
@@ -44,14 +37,16 @@ _TRIES = 3
 """Workers in a row that may fail to start on a node before it gets none."""
 
 
-class ClusterEngine:
-    """See `Engine`. A worker for each slot of each node, which needs no disk or database of ours.
+class ClusterEngine(WorkerPool["_Worker"]):
+    """See `Engine` and `WorkerPool`. A worker for each slot of each node.
 
-    Nodes may join and leave. What trained on one that left goes on elsewhere from the last epoch
-    that came home; after `max_retries` of these, it has failed. The decoded photos under `cache`
-    named by `maps()` are sent to each node once, to those that lack them. `say` gets a sentence of
-    nodes that join or leave and of workers that are lost.
+    It needs no disk or database of ours. Nodes may join and leave: what trained on one that left
+    goes on elsewhere from the last epoch that came home. The decoded photos under `cache` named by
+    `maps()` are sent to each node once, to those that lack them. `say` gets a sentence of nodes
+    that join or leave and of workers that are lost.
     """
+
+    died = "its worker on the Ray cluster was lost"
 
     def __init__(
         self,
@@ -65,16 +60,12 @@ class ClusterEngine:
         max_retries: int = 2,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        super().__init__(max_retries=max_retries)
         self._build, self._cache, self._maps, self._say = build, cache.resolve(), maps, say
-        self._devices, self._per_device, self._max_retries = devices, per_device, max_retries
+        self._devices, self._per_device = devices, per_device
         self._arriving: list[_Worker] = []
-        self._idle: list[_Worker] = []
-        self._busy: dict[str, _Worker] = {}
-        self._waiting: deque[tuple[str, StageTask]] = deque()
-        self._deaths: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._stored: dict[str, Any] = {}
-        self._watcher: Watcher = unwatched
         self._board: ProgressBoard | None = None
         self._looked, self._leaving = 0.0, join(address)
         self._known = living_nodes()
@@ -86,44 +77,11 @@ class ClusterEngine:
                 "that have, or check --devices"
             )
 
-    def watch(self, watcher: Watcher) -> None:
-        """Have `watcher` told of the batches that workers say are done."""
-        self._watcher = watcher
-
     @property
     def slots(self) -> int:
         """How many stage runs it can run at once, as the cluster is now."""
         crew = len(self._idle) + len(self._busy) + len(self._arriving)
         return max(1, crew or self._count(living_nodes()))
-
-    def submit(self, key: str, task: StageTask) -> None:
-        """Queue a stage run."""
-        self._deaths.pop(key, None)
-        self._waiting.append((key, task))
-
-    def events(self) -> Generator[Event, None, None]:
-        """Train what is queued, yielding what the workers say.
-
-        They start now and not before: by now the coordinator has decoded the photos.
-        """
-        try:
-            while self._waiting or self._busy:
-                self._hire()
-                self._assign()
-                if worker := self._ready():
-                    yield from self._listen(worker)
-                self._read_board()
-        except KeyboardInterrupt:  # now means now, not when the epochs have ended
-            self._abandon()
-            raise
-        finally:
-            self._leave(list(self._busy.values()))
-
-    def cancel(self, key: str) -> None:
-        """Leave a stage run, at the end of its epoch if it is in the middle of one."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
-        if key in self._busy:
-            self._leave([self._busy[key]])
 
     def close(self) -> None:
         """End the workers, and Ray itself where this engine started it or joined it."""
@@ -185,46 +143,36 @@ class ClusterEngine:
         return [str(path.resolve().relative_to(self._cache)) for path in self._maps()]
 
     def _assign(self) -> None:
-        while self._waiting and self._idle:
-            key, task = self._waiting.popleft()
-            self._busy[key] = self._idle.pop(0)
-            self._busy[key].begin(key, task)
+        """Take workers on first. The earliest start with the first stage run, not with the engine.
 
-    def _ready(self) -> "_Worker | None":
-        """Return a worker that has spoken; None if none has for a while."""
+        By then the coordinator has decoded the photos.
+        """
+        self._hire()
+        super()._assign()
+
+    def _ready(self) -> "list[_Worker]":
+        """Return a worker that has spoken; none if none has for a while."""
+        self._read_board()
         by_word = {worker.word: worker for worker in (*self._busy.values(), *self._arriving)}
         if not by_word:
             time.sleep(_GLANCE / 10)
-            return None
+            return []
         ready, _ = ray.wait(list(by_word), timeout=TELL_EVERY)
-        return by_word[ready[0]] if ready else None
+        return [by_word[word] for word in ready]
 
     def _listen(self, worker: "_Worker") -> Generator[Event, None, None]:
         if worker in self._arriving:
             self._settle(worker)
             return
-        key = worker.key
         try:
-            said = worker.hear(worker.word)
+            said = worker.hear()
         except RayError as lost:
+            worker.kill()
             yield from self._after_death(worker, type(lost).__name__)
             return
-        match said:
-            case Lost(reason):
-                yield from self._after_death(worker, reason)
-            case Broken(error):
-                worker.kill()
-                del self._busy[key]
-                raise error
-            case EpochEnded():
-                worker.epochs = said.metrics.epoch
-                yield said
-                if self._busy.get(key) is worker:
-                    self._busy[key] = self._busy.pop(key)  # to the end: none waits for long
-                    worker.go_on()
-            case StageEnded() | StageFailed():
-                self._idle.append(self._busy.pop(key))
-                yield said
+        if isinstance(said, EpochEnded):
+            worker.epochs = said.metrics.epoch
+        yield from self._heed(worker, said)
 
     def _settle(self, worker: "_Worker") -> None:
         """Send a worker what its node lacks; then it can train."""
@@ -255,47 +203,9 @@ class ClusterEngine:
                 "install the same Encore on every node"
             )
 
-    def _after_death(self, worker: "_Worker", why: str) -> Generator[Event, None, None]:
-        """Queue the stage run of a lost worker again, or yield its failure."""
-        key = worker.key
-        worker.kill()
-        del self._busy[key]
-        self._deaths[key] += 1
-        if self._deaths[key] <= self._max_retries:
-            self._say("a worker on the Ray cluster was lost; its stage run goes on elsewhere")
-            self._waiting.appendleft((key, worker.task))
-            return
-        deaths = self._deaths.pop(key)
-        times = "once" if deaths == 1 else f"{deaths} times"
-        reason = f"its worker on the Ray cluster was lost {times} ({why})"
-        yield StageFailed(key, FailureKind.KILLED, reason)
-
-    def _abandon(self) -> None:
-        """End at once whatever trains."""
-        for worker in self._busy.values():
-            worker.kill()
-        self._busy.clear()
-
-    def _leave(self, workers: "Sequence[_Worker]") -> None:
-        """Have workers leave what they train, all at once; what they still say is not heard."""
-        errors: list[Exception] = []
-        words = [(worker, worker.actor.leave.remote()) for worker in workers]
-        for worker, word in words:
-            del self._busy[worker.key]
-            try:
-                for spoken in filter(None, (worker.word, word)):  # an epoch may have ended
-                    if isinstance(said := worker.hear(spoken), Broken):
-                        raise said.error
-                    if isinstance(said, Lost):
-                        raise DeviceLost(said.reason)
-                self._idle.append(worker)
-            except (RayError, DeviceLost):  # its files are those of the last epoch that came home
-                worker.kill()
-            except Exception as error:  # noqa: BLE001 - raised when all have left
-                worker.kill()
-                errors.append(error)
-        if errors:
-            raise errors[0]
+    def _put_back(self, worker: "_Worker") -> None:
+        self._say("a worker on the Ray cluster was lost; its stage run goes on elsewhere")
+        super()._put_back(worker)
 
 
 class _Worker:
@@ -308,7 +218,9 @@ class _Worker:
         self.key: str
         self.task: StageTask
         self.epochs = 0  # of the stage run that have ended
+        self.usable = True
         self.word: Any = None
+        self._left: Any = None
         place = NodeAffinitySchedulingStrategy(node, soft=False)
         made: Any = ray.remote(AwayWorker)
         self.actor = made.options(
@@ -331,15 +243,38 @@ class _Worker:
         """Have the next epoch trained."""
         self.word = self.actor.go_on.remote()
 
-    def hear(self, spoken: Any) -> object:
+    def leave(self) -> None:
+        """Have it leave what it trains, at the end of the epoch."""
+        self._left = self.actor.leave.remote()
+
+    def wait_until_left(self) -> Exception | None:
+        """Wait until what it trained is left; return what kept it from that.
+
+        Where it is lost, its files are those of the last epoch that came home.
+        """
+        try:
+            for word in filter(None, (self.word, self._left)):  # an epoch may have ended
+                self.word = word
+                said = self.hear()
+                if isinstance(said, Broken):
+                    raise said.error
+                if isinstance(said, Lost):
+                    raise DeviceLost(said.reason)
+        except Exception as error:  # noqa: BLE001 - raised when all have left
+            self.kill()
+            return None if isinstance(error, RayError | DeviceLost) else error
+        return None
+
+    def hear(self) -> object:
         """Return what it says, its files brought home before. Raises `RayError` if it is lost."""
-        word: Word = ray.get(spoken)
+        word: Word = ray.get(self.word)
         self.word = None
         for name, content in word.files.items():
             write_whole(self.task.folder / name, content)
         return word.said
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, for good."""
+        self.usable = False
         with suppress(RayError):
             ray.kill(self.actor)

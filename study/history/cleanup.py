@@ -6,54 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import StudyInUse, StudyNotFound
-from storage.paths import CACHE, open_vault, runs_folder
+from storage.paths import open_vault
 from storage.records import KeptPredictions, StudyRecord
 from storage.store import Store, open_store
-from storage.vault import folder_size
 from study.budget import device_time
 from study.config.loading import settings_of
 from study.config.schema import StudyConfig
-from study.datasets.download import MIRRORS
+from study.history.caches import CachedPhotos, fetched, maps
 from study.searching.ownership import Ownership, searcher
 from study.searching.policy import Independent, SearchPolicy, Standing
 from study.searching.retention import Kept, discard, shorten, spare, too_many
-from study.stage_tree import grow
+from study.stage_tree import StageTree
 from study.studies import find_study, manifest_of, stored_config
 from trainers.data.manifest import Split
-
-
-@dataclass(frozen=True)
-class CachedPhotos:
-    """A file of decoded photos, of what a network makes of them, or a folder of fetched ones.
-
-    `size` is in bytes; `trouble` says why a file is not whole.
-    """
-
-    path: str
-    size: int
-    trouble: str = ""
-
-
-def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
-    """List the decoded photos of all data sets, and the arrays made of them, each one checked."""
-    from trainers.data.cache import check_map
-    from trainers.data.mapped import BrokenMap
-
-    found = []
-    for path in _maps(storage):
-        trouble = ""
-        try:
-            check_map(path)
-        except BrokenMap as error:
-            trouble = str(error)
-        found.append(CachedPhotos(str(path), path.stat().st_size, trouble))
-    return found
-
-
-def fetched(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
-    """List the photos that were fetched from URLs, a folder for each."""
-    folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
-    return [CachedPhotos(str(folder), folder_size(folder)) for folder in folders]
 
 
 def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
@@ -65,18 +30,12 @@ def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     folders = fetched(storage)
     if folders:
         _check_idle(storage)
-    files = [CachedPhotos(str(path), path.stat().st_size) for path in _maps(storage)]
+    files = [CachedPhotos(str(path), path.stat().st_size) for path in maps(storage)]
     for file in files:
         Path(file.path).unlink()
     for folder in folders:
         shutil.rmtree(folder.path)
     return [*files, *folders]
-
-
-def _maps(storage: str) -> list[Path]:
-    from trainers.data.cache import map_files
-
-    return map_files(runs_folder(storage) / CACHE)
 
 
 def _check_idle(storage: str) -> None:
@@ -135,8 +94,7 @@ def clean_weights(
         with Ownership(store, record.id) if delete else nullcontext() as mine:
             writing = store.fenced(mine.claim) if mine else store
             trials = store.trials(record.id)
-            runs, links = store.stage_runs(record.id), store.links(record.id)
-            tree = grow(trials, runs, links, store.ranks(record), store.calibrated_losses(record))
+            tree = StageTree.of(store, record)
             found = Kept.of(store, record)
             ongoing = _is_ongoing(store, record, config, Standing(trials, tree, {}))
             spares = spare(found, trials, tree, config, ongoing=ongoing)

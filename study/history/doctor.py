@@ -21,7 +21,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.formatting import count_text, score_text
-from study.history.cleanup import decoded, fetched
+from study.history.caches import decoded, fetched
 from study.invocation import hint
 from study.searching.ownership import searcher
 from study.studies import manifest_of, stored_config

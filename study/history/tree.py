@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.records import StageRun, State, Trial
-from storage.store import Store, open_store
+from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.selection.leaks import Judged, judged_by
-from study.stage_tree import Node, Rank, grow
-from study.studies import find_study
+from study.stage_tree import Node, Rank, StageTree
+from study.studies import find_study, manifest_of
 from trainers.data.batches import passes_of
-from trainers.data.manifest import Manifest, Split
+from trainers.data.manifest import Split
 from trainers.metrics import Metric
 from trainers.schedule import Stage, Train
 
@@ -61,9 +60,9 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
         trials, runs = store.trials(record.id), store.stage_runs(record.id)
-        ranks = store.ranks(record)
-        tree = grow(trials, runs, store.links(record.id), ranks, store.calibrated_losses(record))
-        photos, judged = _n_train(store, record.manifest_digest), judged_by(store, record)
+        ranks, tree = store.ranks(record), StageTree.of(store, record)
+        photos = len(manifest_of(store, record).of_split(Split.TRAIN))
+        judged = judged_by(store, record)
     view = _View(
         record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
     )
@@ -119,11 +118,6 @@ class _View:
             children=tuple(self.node(child) for child in node.children),
             train=stage.train,
         )
-
-
-def _n_train(store: Store, digest: str) -> int:
-    record = store.manifest(digest)
-    return len(Manifest.from_json(record.document, Path(record.root)).of_split(Split.TRAIN))
 
 
 def _all(nodes: Sequence[StageNode]) -> Iterator[StageNode]:

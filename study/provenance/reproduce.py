@@ -16,7 +16,7 @@ from storage.redaction import redact
 from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.datasets.freeze import freeze_data
-from study.engines.setup import recipe
+from study.engines.setup import Setup
 from study.errors import ConfigError
 from study.events import Listener, noticing, telling
 from study.provenance.drift import Drift, circumstances_now, differing
@@ -26,7 +26,7 @@ from study.provenance.retrain import (
     compare_files,
     engine_as_made,
     settings_as_made,
-    slots_as_made,
+    setup_as_made,
     train_again,
     with_data,
 )
@@ -121,21 +121,25 @@ def reproduce(
         traced = _trace(store, target, study, storage, device, listener)
         if isinstance(traced.data, DatasetError):
             raise traced.data
-        if traced.found.origin is None or traced.config is None or traced.data is None:
+        if traced.found.origin is None or traced.data is None:
             raise LookupError(
                 f"{redact(storage)} knows no trial that made {target!r}, so it cannot be made "
                 "again; give the --storage of the search that did"
             )
-        return _compared(store, traced, traced.found.origin, traced.config, traced.data, listener)
+        return _compared(store, traced, traced.found.origin, traced.data, listener)
 
 
 @dataclass(frozen=True)
 class _Traced:
-    """What was found of some weights; `data` are those of their study, or what is wrong there."""
+    """What was found of some weights, and the settings that make them again.
+
+    `data` are those of their study, or what is wrong there.
+    """
 
     found: Found
     provenance: Provenance
-    config: StudyConfig | None = None
+    config: StudyConfig
+    setup: Setup
     data: Manifest | DatasetError | None = None
 
 
@@ -145,33 +149,36 @@ def _trace(
     found = find(target, study, store, storage)
     origin, made_by = found.origin, found.made_by
     if origin is None:
-        drift = _drift(found, settings_as_made(StudyConfig(), made_by, device))
-        return _Traced(found, of_card(found, drift, commands(found, storage)))
+        config = settings_as_made(StudyConfig(), made_by, device)
+        setup = setup_as_made(config)
+        card = of_card(found, _drift(found, setup), commands(found, storage))
+        return _Traced(found, card, config, setup)
     root = Path(store.manifest(origin.study.manifest_digest).root)
     stored = with_data(stored_config(origin.study, storage), root)
     config = settings_as_made(stored, made_by, device)
-    drift, data = _drift(found, config), _data(config, listener)
+    setup = setup_as_made(config)
+    drift, data = _drift(found, setup), _data(config, store, listener)
     if isinstance(data, DatasetError):
         drift = (Drift("data", "", str(data)), *drift)
     epoch = _epoch(store, origin)
     told = of_rows(found, origin, epoch, drift, commands(found, storage))
-    return _Traced(found, told, config, data)
+    return _Traced(found, told, config, setup, data)
 
 
-def _data(config: StudyConfig, listener: Listener) -> Manifest | DatasetError:
+def _data(config: StudyConfig, store: Store, listener: Listener) -> Manifest | DatasetError:
     try:
-        return freeze_data(config, listener).manifest
+        return freeze_data(config, store, listener).manifest
     except DatasetError as error:
         return error
 
 
-def _drift(found: Found, config: StudyConfig) -> tuple[Drift, ...]:
+def _drift(found: Found, setup: Setup) -> tuple[Drift, ...]:
     """Return what differs from what the card tells."""
     if found.card is None:
         return ()
     made_by = found.made_by
     then = found.card.packages | {k: v for k, v in made_by.items() if k in _COMPARED}
-    device = slots_as_made(config)[0].device
+    device = setup.slots[0].device
     try:
         return differing(then, circumstances_now(device, made_by))
     except ValueError as error:
@@ -183,23 +190,18 @@ def _epoch(store: Store, origin: Origin) -> EpochRecord:
 
 
 def _compared(
-    store: Store,
-    traced: _Traced,
-    origin: Origin,
-    config: StudyConfig,
-    data: Manifest,
-    listener: Listener,
+    store: Store, traced: _Traced, origin: Origin, data: Manifest, listener: Listener
 ) -> Reproduction:
     """Train the weights once more in a folder that goes when this ends, and compare."""
-    runs, began = runs_folder(config.storage), time.perf_counter()
-    made = recipe(config, data, runs / CACHE)
+    runs, began = runs_folder(traced.config.storage), time.perf_counter()
+    training = traced.setup.training(traced.config, data, runs / CACHE)
     told = telling(listener, "decoding photos")
-    made.prepare(origin.prefix.stages, told, noticing(listener))
+    training.recipe.prepare(origin.prefix.stages, told, noticing(listener))
     runs.mkdir(parents=True, exist_ok=True)
     sweep(runs)
     with (
         TemporaryDirectory(prefix=f"{AGAIN}{os.getpid()}-", dir=runs) as folder,
-        engine_as_made(config, made, traced.found.made_by) as engine,
+        engine_as_made(training, traced.found.made_by) as engine,
     ):
         trained = train_again(origin, engine, Path(folder), listener)
         old = traced.found.file if traced.found.sha256 else None

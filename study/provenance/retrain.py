@@ -12,8 +12,7 @@ from storage.remote import is_url
 from study.config.schema import EngineKind, StudyConfig
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
-from study.engines.setup import Recipe, choose_slots, make_engine
-from study.engines.slots import Slot
+from study.engines.setup import Setup, Training
 from study.events import Listener, Notice, Working
 from study.formatting import score_text
 from study.provenance.lookup import Origin, digest_of
@@ -66,24 +65,24 @@ def with_data(config: StudyConfig, root: Path) -> StudyConfig:
     return config.model_copy(update={"data": data})
 
 
-def slots_as_made(config: StudyConfig) -> list[Slot]:
-    """Return the slots of such settings; the first will do. Raises `ConfigError`."""
-    return choose_slots(config.model_copy(update={"engine": EngineKind.AUTO}))
+def setup_as_made(config: StudyConfig) -> Setup:
+    """Return the set-up of such settings; the first of its slots will do."""
+    return Setup(config.model_copy(update={"engine": EngineKind.AUTO}))
 
 
 @contextmanager
-def engine_as_made(
-    config: StudyConfig, made: Recipe, made_by: Mapping[str, str]
-) -> Iterator[Engine]:
+def engine_as_made(training: Training, made_by: Mapping[str, str]) -> Iterator[Engine]:
     """Return the engine to train in, with as many threads as made the weights."""
     import torch  # seconds to import
 
-    slots = slots_as_made(config)
-    alone = len(slots) > 1 or config.engine is EngineKind.PROCESSES
+    made, slots = training.recipe, training.setup.slots
+    alone = len(slots) > 1 or training.config.engine is EngineKind.PROCESSES
     slot, threads, before = slots[0], made_by.get("threads", ""), torch.get_num_threads()
-    if made.own is not None:  # what a worker may use of the machine, only a worker can tell
-        kind = EngineKind.PROCESSES if alone else EngineKind.INLINE
-        running = make_engine(config.model_copy(update={"engine": kind}), made, [slot])
+    running: Engine
+    if made.own is not None and alone:  # what a worker may use, only a worker can tell
+        running = training.processes([slot])
+    elif made.own is not None:
+        running = InlineEngine(made.trainer(slot, alone=False))
     else:
         known = threads.isdecimal() and 0 < int(threads) <= _MAX_THREADS
         slot = replace(slot, alone=slot.device)

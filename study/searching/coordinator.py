@@ -6,6 +6,7 @@ key is done, so a search that was killed goes on as if it had not been.
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,10 @@ from study.searching.failures import Failures
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.searching.race_scores import Outcomes
 from study.searching.retention import Kept, deletion_text, discard, shorten, spare, too_many
-from study.searching.running_trial import Course
+from study.searching.running_trial import RunningTrial
 from study.searching.suggest import params_of
 from study.searching.time_left import TimeLeft
-from study.stage_tree import StageTree, grow
+from study.stage_tree import StageTree
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, EpochNumbers
 from trainers.schedule import Schedule
@@ -50,19 +51,26 @@ TIDY_EVERY = 10
 """After so many trials, or a tenth of all, weights that are no longer needed are deleted."""
 
 
-class Coordinator:
-    """Drives one study. `stop` is asked after each epoch whether to leave off.
+@dataclass(frozen=True)
+class Searched:
+    """A study and what it is searched by: its settings, and the weights that schedules start from.
 
     `labels` are those of the validation photos, int64 (n,).
     """
 
+    study: StudyRecord
+    labels: NDArray[np.int64]
+    config: StudyConfig
+    weights: str
+
+
+class Coordinator:
+    """Drives one study. `stop` is asked after each epoch whether to leave off."""
+
     def __init__(
         self,
+        searched: Searched,
         *,
-        study: StudyRecord,
-        labels: NDArray[np.int64],
-        config: StudyConfig,
-        weights: str,
         policy: Policy,
         store: Store,
         vault: Vault,
@@ -71,15 +79,15 @@ class Coordinator:
         listener: Listener,
         stop: Callable[[], bool],
     ) -> None:
-        self.study = study
-        self.labels = labels
-        self.config = config
+        self.study = searched.study
+        self.labels = searched.labels
+        self.config = config = searched.config
         self.policy = policy
         self.store = store
         self.vault = vault
         self.weights_files = WeightsFiles(store, vault, config.metric, noticing(listener))
         self.suggestions = suggestions
-        self.weights = weights
+        self.weights = searched.weights
         self.engine = engine
         self.listener = listener
         self.stop = stop
@@ -87,9 +95,9 @@ class Coordinator:
         self.tree = StageTree()
         self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
-        self._outcomes = Outcomes(store, config.metric, labels)
-        self._training: dict[str, list[Course]] = {}  # whose stage run has that key
-        self._waiting: dict[int, Course] = {}  # by trial, until the policy lets it go on
+        self._outcomes = Outcomes(store, config.metric, self.labels)
+        self._training: dict[str, list[RunningTrial]] = {}  # whose stage run has that key
+        self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it go on
         self._draft: Draft | None = None  # what the sampler has suggested last
         self._failures = Failures(config.budget.max_failures)
         self._load()
@@ -102,7 +110,7 @@ class Coordinator:
         keys = keys_of(self.study.manifest_digest, unfinished)
         self.weights_files.take_over(self.study.id, keys)
         for trial in unfinished:
-            self._advance(Course(trial, resumed=True))
+            self._advance(RunningTrial(trial, resumed=True))
         self._fill()
         self.engine.watch(self._show)
         with closing(self.engine.events()) as events:
@@ -138,9 +146,7 @@ class Coordinator:
         """Learn what has been run."""
         trials = self.store.trials(self.study.id)
         self._trials = {trial.number: trial for trial in trials}
-        runs, links = self.store.stage_runs(self.study.id), self.store.links(self.study.id)
-        ranks, losses = self.store.ranks(self.study), self.store.calibrated_losses(self.study)
-        self.tree = grow(trials, runs, links, ranks, losses)
+        self.tree = StageTree.of(self.store, self.study)
         for trial in trials:
             self._outcomes.learn(trial)
 
@@ -153,7 +159,7 @@ class Coordinator:
                 case None:
                     return
                 case Begin():
-                    self._advance(Course(self._begin(action)))
+                    self._advance(RunningTrial(self._begin(action)))
                 case GoOn(number, notes):
                     self.suggestions.annotate(number, notes)
                     self._advance(self._waiting.pop(number), let_on=True)
@@ -162,7 +168,7 @@ class Coordinator:
 
     def _has_room(self) -> bool:
         """Whether a slot is idle, and not too many trials wait for what the others train."""
-        joined = sum(len(courses) for courses in self._training.values())
+        joined = sum(len(sharing) for sharing in self._training.values())
         return len(self._training) < self.engine.slots and joined < 2 * self.engine.slots
 
     def _begin(self, action: Begin) -> Trial:
@@ -188,37 +194,37 @@ class Coordinator:
 
     # through the stages
 
-    def _advance(self, course: Course, *, let_on: bool = False) -> None:
+    def _advance(self, running: RunningTrial, *, let_on: bool = False) -> None:
         """Walk over the stages that are done; have the first that is not trained, or finish.
 
         What has to be trained first is asked for, unless the trial is `let_on` or was before.
         """
-        trial = course.trial
+        trial = running.trial
         prefixes = trial.schedule.prefixes()
-        while course.position < len(prefixes):
-            prefix = prefixes[course.position]
+        while running.position < len(prefixes):
+            prefix = prefixes[running.position]
             key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
-            if not let_on and not self._may_enter(course, key):
+            if not let_on and not self._may_enter(running, key):
                 return
             if self._waits_for_budget(key):
                 return
-            start = self.weights_files.start(course.run, prefix.stages[-1])
-            course.run = run = self.store.begin_stage_run(trial, key, course.position)
-            self.tree.enter(trial, course.position, key)
+            start = self.weights_files.start(running.run, prefix.stages[-1])
+            running.run = run = self.store.begin_stage_run(trial, key, running.position)
+            self.tree.enter(trial, running.position, key)
             for epoch in self.store.epochs(run.id):
-                self._note(course, epoch)
-            if key in self._training or not self.weights_files.serve(run, course.next_starts_from):
-                self._train(course, run, prefix, start)
+                self._note(running, epoch)
+            if key in self._training or not self.weights_files.serve(run, running.next_starts_from):
+                self._train(running, run, prefix, start)
                 return
             self.vault.discard(key)  # a crash may have come between the seal and this
-            course.seconds += run.seconds
-            course.position += 1
+            running.seconds += run.seconds
+            running.position += 1
             let_on = False
-        self._finish(course, State.COMPLETE)
+        self._finish(running, State.COMPLETE)
 
-    def _may_enter(self, course: Course, key: str) -> bool:
+    def _may_enter(self, running: RunningTrial, key: str) -> bool:
         """Ask the policy where it costs something; have the trial wait or end as it says."""
-        trial, position, onward = course.trial, course.position, self.tree.find(key)
+        trial, position, onward = running.trial, running.position, self.tree.find(key)
         trained = onward is not None and onward.rank is not None
         if position == 0 or trained or self.tree.has_entered(trial.number, position):
             return True
@@ -227,25 +233,27 @@ class Coordinator:
             case Verdict.GO_ON:
                 return True
             case Verdict.WAIT:
-                self._waiting[trial.number] = course
+                self._waiting[trial.number] = running
             case Verdict.STOP:
-                self._finish(course, State.PRUNED)
+                self._finish(running, State.PRUNED)
         return False
 
     def _waits_for_budget(self, key: str) -> bool:
         """Whether a stage run is left for a larger budget: one that was begun is gone on with."""
         return self.tree.find(key) is None and self.device_time.spent
 
-    def _train(self, course: Course, run: StageRun, prefix: Schedule, start: Path | None) -> None:
+    def _train(
+        self, running: RunningTrial, run: StageRun, prefix: Schedule, start: Path | None
+    ) -> None:
         """Have a stage run trained, or wait for it with those that had it submitted."""
-        trial, before = course.trial, course.epochs_before
+        trial, before = running.trial, running.epochs_before
         self.listener(
-            StageStarted(trial.number, trial.schedule, trial.seed, course.position, before)
+            StageStarted(trial.number, trial.schedule, trial.seed, running.position, before)
         )
         if run.key in self._training:
-            self._training[run.key].append(course)
+            self._training[run.key].append(running)
             return
-        self._training[run.key] = [course]
+        self._training[run.key] = [running]
         folder = self.vault.workspace(run.key)
         task = StageTask(schedule=prefix, seed=trial.seed, folder=folder, start=start)
         self.engine.submit(run.key, task)
@@ -253,18 +261,18 @@ class Coordinator:
     # taking events
 
     def _take(self, event: Event) -> None:
-        courses = self._training[event.key]
-        run = courses[0].run
+        sharing = self._training[event.key]
+        run = sharing[0].run
         if run is None:
             raise ValueError(f"event must be of a stage run in training, got {event}")
         match event:
             case EpochEnded(_, metrics):
-                self._record(courses, run, metrics)
+                self._record(sharing, run, metrics)
             case StageEnded():
-                self._seal(courses, run)
-                for course in courses:
-                    course.position += 1
-                    self._advance(course)
+                self._seal(sharing, run)
+                for running in sharing:
+                    running.position += 1
+                    self._advance(running)
                 self._let_on(event.key)
             case StageFailed(_, kind, reason):
                 failure = redact_text(f"{kind}: {reason}")
@@ -273,37 +281,37 @@ class Coordinator:
                 self.store.fail_stage_run(run.id, seconds)
                 self.tree.fail(run.key)
                 self.vault.discard(run.key)
-                for course in courses:
-                    course.seconds += seconds
-                    self._finish(course, State.FAILED, failure)
+                for running in sharing:
+                    running.seconds += seconds
+                    self._finish(running, State.FAILED, failure)
                 self._failures.count(failure)
 
     def _show(self, said: BatchesDone) -> None:
         """Tell of an epoch in training, for each trial that waits for it."""
-        for course in self._training.get(said.key, ()):
-            step = course.epochs_before + said.epoch
-            self.listener(EpochProgress(course.trial.number, step, said.done, said.total))
+        for running in self._training.get(said.key, ()):
+            step = running.epochs_before + said.epoch
+            self.listener(EpochProgress(running.trial.number, step, said.done, said.total))
 
     def _let_on(self, key: str) -> None:
         """Take trials that wait over a stage run that is trained now, as after a restart."""
         ended = self.tree.find(key)
-        for number, course in [*self._waiting.items()]:
-            trial = course.trial
-            comes_next = trial.schedule.prefixes()[course.position], trial.seed
+        for number, running in [*self._waiting.items()]:
+            trial = running.trial
+            comes_next = trial.schedule.prefixes()[running.position], trial.seed
             if ended is not None and comes_next == (ended.prefix, ended.seed):
                 self._advance(self._waiting.pop(number))
 
-    def _record(self, courses: list[Course], run: StageRun, metrics: EpochMetrics) -> None:
+    def _record(self, sharing: list[RunningTrial], run: StageRun, metrics: EpochMetrics) -> None:
         metrics = metrics.calibrated(self.config.metric)
         self.store.record_epoch(run.id, metrics)
         self.device_time = self._add_up()
         if self.time_left is not None:
             self.time_left.learn(run.key, metrics.seconds)
         told, left = (metrics, self.device_time), self._seconds_left()
-        for course in courses:
-            step = course.epochs_before + metrics.epoch
-            self.listener(EpochFinished(course.trial.number, step, *told, left))
-            self._note(course, metrics)
+        for running in sharing:
+            step = running.epochs_before + metrics.epoch
+            self.listener(EpochFinished(running.trial.number, step, *told, left))
+            self._note(running, metrics)
 
     def _seconds_left(self) -> float | None:
         """Estimate how long the search goes on, where that was asked for."""
@@ -316,20 +324,20 @@ class Coordinator:
         """How long a stage run was trained so far."""
         return sum(epoch.seconds for epoch in self.store.epochs(run.id))
 
-    def _note(self, course: Course, epoch: EpochNumbers) -> None:
+    def _note(self, running: RunningTrial, epoch: EpochNumbers) -> None:
         """Report an epoch, be it new or taken over."""
         metric = self.config.metric
-        if course.best is None or epoch.rank(metric) < course.best.rank(metric):
-            course.best, course.best_run = epoch, course.run
-        step = course.epochs_before + epoch.epoch
-        course.steps = max(course.steps, step)
-        self.suggestions.report(course.trial.number, step, epoch.score(metric))
+        if running.best is None or epoch.rank(metric) < running.best.rank(metric):
+            running.best, running.best_run = epoch, running.run
+        step = running.epochs_before + epoch.epoch
+        running.steps = max(running.steps, step)
+        self.suggestions.report(running.trial.number, step, epoch.score(metric))
 
-    def _seal(self, courses: Sequence[Course], run: StageRun) -> None:
+    def _seal(self, sharing: Sequence[RunningTrial], run: StageRun) -> None:
         """End a stage run for all who share it; give its weights their names and hashes."""
         del self._training[run.key]
-        first = courses[0]
-        longer = any(course.next_starts_from for course in courses)
+        first = sharing[0]
+        longer = any(running.next_starts_from for running in sharing)
         # Another trial may go on from here, though this one does not.
         longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
         with working(self.listener, "saving weights"):
@@ -337,25 +345,25 @@ class Coordinator:
                 run, first.trial, first.epochs_before, with_last=longer
             )
         self.tree.finish(run.key, trained)
-        for course in courses:
-            course.seconds += trained.seconds
+        for running in sharing:
+            running.seconds += trained.seconds
 
-    def _finish(self, course: Course, state: State, failure: str | None = None) -> None:
+    def _finish(self, running: RunningTrial, state: State, failure: str | None = None) -> None:
         """End a trial, in our tables first: `reconcile` tells Optuna what a crash withheld."""
-        metric, best, best_run = self.config.metric, course.best, course.best_run
+        metric, best, best_run = self.config.metric, running.best, running.best_run
         kept = self.weights_files.kept(best_run) if best_run else {}
         file = kept[Kind.BEST].path if Kind.BEST in kept else None
         self.store.finish_trial(
-            course.trial.id,
+            running.trial.id,
             state,
             score=best.score(metric) if best else None,
             loss=best.valid_loss if best else None,
             best_stage_run=best_run.id if best_run else None,
             best_epoch=best.epoch if best else None,
             failure=failure,
-            seconds=course.seconds,
+            seconds=running.seconds,
         )
-        number = course.trial.number
+        number = running.trial.number
         trial = self._trials[number] = self.store.trial(self.study.id, number)
         self._outcomes.learn(trial)
         story = {"seconds": round(trial.seconds, 1), "weights": file, "failure": failure}
@@ -367,13 +375,13 @@ class Coordinator:
         self.listener(
             TrialFinished(
                 trial,
-                course.steps,
+                running.steps,
                 file,
                 self.policy.to_go(standing),
                 self.policy.outlook(standing),
                 repeats=first if first < number else None,
                 shared=self.tree.shared_with(number),
-                resumed=course.resumed,
+                resumed=running.resumed,
                 seconds_left=self._seconds_left(),
             )
         )

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.ownership import Claim
 from storage.records import State
 from storage.retry import Patience
-from study.config.schema import Sampler
+from study.config.schema import Sampler, StudyConfig
 from study.config.space import Space
 from study.searching.drafts import Draft, drafted, running
 from study.searching.optuna_storage import PatientStorage, optuna_storage
@@ -60,6 +60,21 @@ class Suggestions:
         self._study_id = self._storage.get_study_id_from_name(name)
         self._open: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}  # by trial, the steps
+
+    @classmethod
+    def of(
+        cls, config: StudyConfig, patience: Patience | None = None, claim: Claim | None = None
+    ) -> "Suggestions":
+        """Open the Optuna study that a search's settings name."""
+        return cls(
+            config.storage,
+            config.study_name,
+            metric=config.metric,
+            sampler=config.sampler,
+            seed=config.seeds.first,
+            patience=patience,
+            claim=claim,
+        )
 
     def draft(self, space: Space, weights: str, turn: int) -> Draft:
         """Let the sampler suggest a schedule. Nothing is written of it: many may be drafted.

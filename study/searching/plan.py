@@ -7,7 +7,7 @@ database that is thrown away. What it would have trained is paid at the measured
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -16,22 +16,17 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from storage.errors import StudyNotFound
-from storage.records import StageRun, Trial
-from storage.store import open_store
+from storage.store import Store, existing_store, open_store
 from storage.vault import Vault
 from study.config.schema import EngineKind, Sampler, Strategy, StudyConfig
-from study.datasets.freeze import known_data, pass_gate, read_data
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
-from study.engines.setup import check_backbones, choose_slots, choose_weights, make_engine, recipe
-from study.engines.slots import Slot
 from study.errors import ConfigError, TooManyFailures
 from study.events import Listener, noticing
-from study.searching.coordinator import Coordinator
-from study.searching.fitting import Fit, fit
-from study.searching.search import make_suggestions, search_policy
+from study.searching.coordinator import Coordinator, Searched
+from study.searching.prepare import Prepared, check_settings, prepare, search_policy
 from study.searching.work import Work, work_of
-from study.studies import open_study, refuse_old
+from study.studies import open_study
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import EpochMetrics
@@ -82,41 +77,40 @@ class Plan:
 
 def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     """Estimate what a search costs, without its repeats. Raises what `search` does."""
-    slots, weights = choose_slots(config), choose_weights(config)
-    search_policy(Fit(config), weights)  # a grid is read before anything is timed
-    begun = known_data(config)
-    if begun.study is not None:
-        refuse_old(begun.study)
-    read = read_data(config, begun, listener)
-    manifest = pass_gate(config, begun, read, listener).manifest
-    fitted = fit(config, manifest, slots, begun.study)
-    photos = len(manifest.of_split(Split.TRAIN))
-    config, known = fitted.config, _known_prices(config, photos)
-    runs, trials = _rehearse(fitted, manifest)
-    entered = {trial.number: trial.schedule for trial in trials}
-    works = [work_of(entered[run.trial_number], run.position, photos) for run in runs]
-    missing = sorted(set(works) - known.keys())
-    count, prices = len(slots), known
+    setup = check_settings(config, search_policy)  # before anything is timed
+    with existing_store(config.storage) as store:
+        ready = prepare(setup, search_policy, store, listener)
+        photos = len(ready.manifest.of_split(Split.TRAIN))
+        known = _known_prices(store, config.study_name, photos) if store else {}
+    would = _rehearse(ready, photos)
+    slots, prices = len(setup.slots), known
+    missing = sorted({work for work, _ in would.stage_runs} - known.keys())
     if missing or config.engine is EngineKind.RAY:
-        count, timed = _measure(config, manifest, slots, weights, missing, noticing(listener))
+        slots, timed = _measure(ready, missing, noticing(listener))
         prices = known | timed
-    costs = [prices[work] * run.epochs for work, run in zip(works, runs, strict=True)]
+    return _plan(ready.fit.config, would, slots, prices, set(known))
+
+
+def _plan(
+    config: StudyConfig,
+    would: "_Rehearsal",
+    slots: int,
+    prices: Mapping[Work, float],
+    known: Collection[Work],
+) -> Plan:
+    """Pay what would be trained at these prices, as far as the budget goes."""
+    costs = [prices[work] * epochs for work, epochs in would.stage_runs]
     paid, scale, bound = _affordable(config, costs)
-    if paid < len(runs):
-        trials = [trial for trial in trials if trial.number <= runs[paid - 1].trial_number]
+    trials = would.begun_with(paid)
     epochs: Counter[Work] = Counter()
-    for work, run in zip(works[:paid], runs[:paid], strict=True):
-        epochs[work] += run.epochs
+    for work, count in would.stage_runs[:paid]:
+        epochs[work] += count
     seconds = scale * sum(costs[:paid])
-    alone = sum(
-        stage.epochs * prices.get(work_of(trial.schedule, position, photos), 0.0)
-        for trial in trials
-        for position, stage in enumerate(trial.schedule.stages)
-    )
+    alone = sum(prices.get(work, 0.0) * count for each in trials for work, count in each)
     return Plan(
         study=config.study_name,
         trials=round(scale * len(trials)),
-        slots=count,
+        slots=slots,
         stages=tuple(
             StageCost(
                 *(str(work), work.image_size, prices[work], work in known, round(scale * n)),
@@ -146,9 +140,32 @@ def _affordable(config: StudyConfig, costs: Sequence[float]) -> tuple[int, float
     return paid, max(1.0, min(wanted, affordable)), bound
 
 
-def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Trial]]:
+_Epochs = tuple[Work, int]
+"""A kind of stage, and how many epochs of it."""
+
+
+@dataclass(frozen=True)
+class _Rehearsal:
+    """What a search would train: its `stage_runs` in order, each for the trial that began it.
+
+    `trials` are all stages of each trial by its number, `begun_by` the numbers of the stage runs.
+    """
+
+    stage_runs: list[_Epochs]
+    begun_by: list[int]
+    trials: dict[int, list[_Epochs]]
+
+    def begun_with(self, paid: int) -> list[list[_Epochs]]:
+        """Return the trials that so many of the stage runs lead to."""
+        last = self.begun_by[paid - 1] if paid < len(self.stage_runs) else math.inf
+        return [stages for number, stages in self.trials.items() if number <= last]
+
+
+def _rehearse(ready: Prepared, photos: int) -> _Rehearsal:
     """Run the search with a trainer that takes no time; return what it trained."""
-    config = fitted.config
+    from study.searching.optuna_study import Suggestions  # a second to import
+
+    config, manifest = ready.fit.config, ready.manifest
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'rehearsal.db'}"
         trials = min(config.budget.trials or REHEARSED, REHEARSED)
@@ -164,28 +181,36 @@ def _rehearse(fitted: Fit, manifest: Manifest) -> tuple[list[StageRun], list[Tri
             study = open_study(store, mine, manifest)
             labels = manifest.labels(Split.VALID)[:SAMPLE]
             trainer = SyntheticTrainer(labels, len(manifest.classes), metric=config.metric)
-            coordinator = Coordinator(
-                study=study,
-                labels=labels,
-                config=mine,
-                weights="random",
-                policy=search_policy(replace(fitted, config=mine), "random"),
+            Coordinator(
+                Searched(study, labels, mine, "random"),
+                policy=search_policy(replace(ready.fit, config=mine), "random"),
                 store=store,
                 vault=Vault(Path(folder) / "weights"),
-                suggestions=make_suggestions(mine),
+                suggestions=Suggestions.of(mine),
                 engine=InlineEngine(trainer),
                 listener=lambda _: None,
                 stop=lambda: False,
-            )
-            coordinator.run()
-            return store.stage_runs(study.id), store.trials(study.id)
+            ).run()
+            runs, entered = store.stage_runs(study.id), store.trials(study.id)
+    all_stages = {trial.number: _stages(trial.schedule, photos) for trial in entered}
+    works = [all_stages[run.trial_number][run.position][0] for run in runs]
+    return _Rehearsal(
+        stage_runs=[(work, run.epochs) for work, run in zip(works, runs, strict=True)],
+        begun_by=[run.trial_number for run in runs],
+        trials=all_stages,
+    )
 
 
-def _known_prices(config: StudyConfig, photos: int) -> dict[Work, float]:
-    """Return the seconds of an epoch of each kind that the study has trained."""
+def _stages(schedule: Schedule, photos: int) -> list[_Epochs]:
+    works = (work_of(schedule, position, photos) for position in range(len(schedule.stages)))
+    return [(work, stage.epochs) for work, stage in zip(works, schedule.stages, strict=True)]
+
+
+def _known_prices(store: Store, name: str, photos: int) -> dict[Work, float]:
+    """Return the seconds of an epoch of each kind that the study has trained, if there is one."""
     seconds: dict[Work, list[float]] = defaultdict(list)
-    with suppress(StudyNotFound), open_store(config.storage, create=False) as store:
-        study = store.study(config.study_name)
+    with suppress(StudyNotFound):
+        study = store.study(name)
         schedules = {trial.number: trial.schedule for trial in store.trials(study.id)}
         works = {
             run.id: work_of(schedules[run.trial_number], run.position, photos)
@@ -197,14 +222,10 @@ def _known_prices(config: StudyConfig, photos: int) -> dict[Work, float]:
 
 
 def _measure(
-    config: StudyConfig,
-    manifest: Manifest,
-    slots: Sequence[Slot],
-    weights: str,
-    works: Sequence[Work],
-    say: Callable[[str], None],
+    ready: Prepared, works: Sequence[Work], say: Callable[[str], None]
 ) -> tuple[int, dict[Work, float]]:
     """Return how many slots there are, and what an epoch of each kind takes in one of them."""
+    config, manifest, weights = ready.fit.config, ready.manifest, ready.setup.weights
     if works and config.trainer is not None:
         raise ConfigError(
             "plan cannot time a trainer of your own; search one trial with it first "
@@ -212,19 +233,19 @@ def _measure(
         )
     few = replace(manifest, photos=tuple(p for split in Split for p in _spread(manifest, split)))
     with TemporaryDirectory() as folder:
-        made = recipe(config, few, Path(folder) / "cache")
-        with closing(make_engine(config, made, slots)) as engine:
+        training = ready.setup.training(config, few, Path(folder) / "cache")
+        with closing(training.engine()) as engine:
             if not works:
                 return engine.slots, {}
             passes = dict.fromkeys(replace(work, passes=1) for work in works)
             say(f"timing epochs of {'; '.join(map(str, passes))}")
-            check_backbones(config, made, weights)
+            training.check_backbones()
             tasks = {
                 work: _task(config, weights, work, Path(folder) / str(number))
                 for number, work in enumerate(passes)
             }
             stages = [task.schedule.stages[0] for task in tasks.values()]
-            made.prepare(stages, lambda *_: None, say)
+            training.recipe.prepare(stages, lambda *_: None, say)
             epochs = {work: _time(engine, task, str(work)) for work, task in tasks.items()}
             return engine.slots, {
                 work: _price(epochs[replace(work, passes=1)], work, few, manifest) for work in works

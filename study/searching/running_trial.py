@@ -7,7 +7,7 @@ from trainers.metrics import EpochNumbers
 
 
 @dataclass(eq=False)
-class Course:
+class RunningTrial:
     """`best` is the trial's best epoch so far, in stage run `best_run`; `steps` are its epochs.
 
     `resumed` says that an earlier run of the search had begun it.

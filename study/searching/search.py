@@ -4,35 +4,38 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from storage.database import open_database
 from storage.folders import settle
-from storage.ownership import Claim, fenced
 from storage.paths import CACHE, open_vault, runs_folder
 from storage.records import StudyRecord
 from storage.remote import GIVE_UP_AFTER, Remote
 from storage.retry import Patience
-from storage.store import Store, open_store
+from storage.store import Store, existing_store, open_store
 from study.budget import DeviceTime
 from study.config.loading import load_config, settings_of
-from study.config.presets import grid_schedules
 from study.config.schema import Strategy, StudyConfig
-from study.datasets.freeze import describe_data, keep_check, known_data, pass_gate, read_data
-from study.engines.setup import check_backbones, choose_slots, choose_weights, make_engine, recipe
+from study.datasets.freeze import describe_data, keep_check
+from study.engines.base import Engine
 from study.events import Listener, SearchStarted, noticing, telling
 from study.formatting import count_text
 from study.invocation import searched_by
-from study.searching.coordinator import Coordinator
-from study.searching.fitting import Fit, fit, tried_first
-from study.searching.forecasting import explorer_of
+from study.searching.coordinator import Coordinator, Searched
+from study.searching.fitting import Fit
 from study.searching.ownership import Ownership
 from study.searching.policy import Policy, SearchPolicy, SeedsPolicy
+from study.searching.prepare import (
+    MakePolicy,
+    Prepared,
+    check_settings,
+    prepare,
+    search_policy,
+    views,
+)
 from study.searching.signals import interruption
-from study.searching.suggest import may_move_a_probe, moves_a_probe, views_of
+from study.searching.suggest import may_move_a_probe, moves_a_probe
 from study.searching.time_left import TimeLeft
 from study.studies import (
     find_study,
@@ -40,14 +43,9 @@ from study.studies import (
     keep_manifest,
     open_study,
     plain_config,
-    refuse_old,
     stored_config,
 )
 from trainers.data.manifest import Manifest, Split
-from trainers.schedule import Stage
-
-if TYPE_CHECKING:
-    from study.searching.optuna_study import Suggestions
 
 CHECK_WITHIN = 3.0
 """Seconds that a vault has to answer when a search begins: nothing would be lost yet."""
@@ -83,7 +81,7 @@ def search(
     database's errors; nothing is written before data and settings have been checked.
     """
     config = config or load_config(settings_of(**settings))
-    return run_search(config, listener, search_policy)
+    return _run(config, None, listener, search_policy)
 
 
 def repeat(
@@ -101,105 +99,147 @@ def repeat(
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
         of = find_trial(store, record, number)
-    config = stored_config(record, storage)
-    return run_search(config, listener, lambda *_: SeedsPolicy(of, seeds, config))
+        config = stored_config(record, storage)
+        return _run(config, store, listener, lambda *_: SeedsPolicy(of, seeds, config))
 
 
-def run_search(
-    config: StudyConfig, listener: Listener, policy: Callable[[Fit, str], Policy]
+def _run(
+    config: StudyConfig, store: Store | None, listener: Listener, make_policy: MakePolicy
 ) -> SearchOutcome:
-    """Wire the parts and run the coordinator. `policy` gets what fits the data, and weights."""
-    deadline = time.monotonic() + (config.budget.timeout or math.inf)
-    say = noticing(listener)
+    """Check everything, become the study's owner, search; in `store`, if it is open already."""
+    deadline, say = time.monotonic() + (config.budget.timeout or math.inf), noticing(listener)
     if config.vault is not None:
         Remote(config.vault, give_up_after=CHECK_WITHIN).check()
-    slots, weights = choose_slots(config), choose_weights(config)
-    policy(Fit(config), weights)  # a grid is read before the data are
-    known = known_data(config)
-    if known.study is not None:
-        refuse_old(known.study)
-    manifest, asked = read_data(config, known, listener), config
-    cache_folder = runs_folder(config.storage) / CACHE
-    looks = _views(policy(fit(asked, manifest, slots, known.study), weights))
-    frozen = pass_gate(config, known, manifest, listener, cache_folder, looks)
-    manifest = frozen.manifest  # copies may have been brought together
-    fitted = fit(asked, manifest, slots, known.study)
-    config, decide = fitted.config, policy(fitted, weights)
-    views = _views(decide)
-    made = recipe(config, manifest, cache_folder, searched_by())
-    _warn_of_moving(fitted, decide, check_backbones(config, made, weights), say)
-    database = open_database(config.storage)
-    try:
-        study = open_study(Store(database), config, manifest)
-        if frozen.check is not None:
-            keep_check(Store(database), frozen.check)
-        with (
-            Ownership(Store(database), study.id, say) as ownership,
-            closing(make_engine(config, made, slots, say)) as engine,
-        ):
-            interrupted = threading.Event()
-            patience = Patience(say, interrupted, ownership.confirm)
-            store = Store(fenced(database, ownership.claim), patience)
-            study = settle(store, config.storage, study, say)
-            store.update_config(study.id, {**study.config, **plain_config(config)})
-            keep_manifest(store, manifest)
-            coordinator = Coordinator(
-                study=study,
-                labels=manifest.labels(Split.VALID),
-                config=config,
-                weights=weights,
-                policy=decide,
-                store=store,
-                vault=open_vault(
-                    config.storage,
-                    study,
-                    owner=ownership.claim.token,
-                    give_up_after=GIVE_UP_AFTER,
-                    say=say,
-                ),
-                suggestions=make_suggestions(config, patience, ownership.claim),
-                engine=engine,
-                listener=listener,
-                stop=lambda: bool(
-                    interrupted.is_set() or ownership.lost or time.monotonic() >= deadline
-                ),
-            )
-            given = decide.given if isinstance(decide, SearchPolicy) else ()
-            training = len(manifest.of_split(Split.TRAIN))
-            coordinator.time_left = TimeLeft(config, training, engine.slots, given, deadline)
-            _started(store, study, config, manifest, coordinator, listener)
-            # Before there is a trial, there is nothing to finish: one signal stops at once.
-            made.prepare(views, telling(listener, "decoding photos"), say)
-            with interruption(interrupted, say):
-                coordinator.run()
-            if ownership.lost:
-                raise ownership.lost
-            standing, device_time = coordinator.standing, coordinator.device_time
-            to_go, spent = decide.to_go(standing), _spent(device_time, deadline)
-            if spent is None and not interrupted.is_set() and decide.is_flat(standing):
-                spent = "as much time again is expected to bring less than validation could show"
-            return SearchOutcome(
-                study=config.study_name,
-                ended=coordinator.ended,
-                to_go=to_go,
-                device_time=device_time,
-                stopped=interrupted.is_set(),
-                spent=spent if to_go != 0 else None,
-            )
-    finally:
-        database.dispose()
+    setup, cache_folder = check_settings(config, make_policy), runs_folder(config.storage) / CACHE
+    with ExitStack() as held:
+        store = store or held.enter_context(existing_store(config.storage))
+        ready = prepare(setup, make_policy, store, listener, cache_folder)
+        training = setup.training(ready.fit.config, ready.manifest, cache_folder, searched_by())
+        _warn_of_moving(ready.fit, ready.policy, training.check_backbones(), say)
+        store = store or held.enter_context(open_store(config.storage))
+        study = open_study(store, ready.fit.config, ready.manifest)
+        if ready.check is not None:
+            keep_check(store, ready.check)
+        ownership = held.enter_context(Ownership(store, study.id, say))
+        engine, interrupted = held.enter_context(closing(training.engine(say))), threading.Event()
+        own = _Own(store, ownership, Patience(say, interrupted, ownership.confirm))
+        coordinator = own.coordinator(
+            ready,
+            study,
+            engine,
+            listener,
+            lambda: bool(interrupted.is_set() or ownership.lost or time.monotonic() >= deadline),
+        )
+        coordinator.time_left = _time_left(ready, engine.slots, deadline)
+        _tell_start(coordinator, ready.manifest, listener)
+        # Before there is a trial, there is nothing to finish: one signal stops at once.
+        training.recipe.prepare(views(ready.policy), telling(listener, "decoding photos"), say)
+        with interruption(interrupted, say):
+            coordinator.run()
+        if ownership.lost:
+            raise ownership.lost
+        return _outcome(coordinator, deadline, stopped=interrupted.is_set())
 
 
-def search_policy(fit: Fit, weights: str) -> SearchPolicy:
-    """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
-    config = fit.config
-    if config.grid is not None:
-        backbone = config.resolved_space.backbone[0]
-        given = grid_schedules(Path(config.grid), backbone, weights)
-    else:
-        given = tried_first(fit, weights)
-    explorer = explorer_of(config, weights, fit.facts.training)
-    return SearchPolicy(config, explorer, given)
+@dataclass(frozen=True)
+class _Own:
+    """The database while the study is ours, and the coordinator that alone writes there."""
+
+    store: Store
+    ownership: Ownership
+    patience: Patience
+
+    def coordinator(
+        self,
+        ready: Prepared,
+        study: StudyRecord,
+        engine: Engine,
+        listener: Listener,
+        stop: Callable[[], bool],
+    ) -> Coordinator:
+        """Write down how the study is searched from now on; make who searches."""
+        from study.searching.optuna_study import Suggestions  # a second to import
+
+        config, say, claim = ready.fit.config, noticing(listener), self.ownership.claim
+        store = self.store.fenced(claim, self.patience)
+        study = settle(store, config.storage, study, say)
+        store.update_config(study.id, {**study.config, **plain_config(config)})
+        keep_manifest(store, ready.manifest)
+        labels = ready.manifest.labels(Split.VALID)
+        vault = open_vault(
+            config.storage, study, owner=claim.token, give_up_after=GIVE_UP_AFTER, say=say
+        )
+        return Coordinator(
+            Searched(study, labels, config, ready.setup.weights),
+            policy=ready.policy,
+            store=store,
+            vault=vault,
+            suggestions=Suggestions.of(config, self.patience, claim),
+            engine=engine,
+            listener=listener,
+            stop=stop,
+        )
+
+
+def _time_left(ready: Prepared, slots: int, deadline: float) -> TimeLeft:
+    given = ready.policy.given if isinstance(ready.policy, SearchPolicy) else ()
+    training = len(ready.manifest.of_split(Split.TRAIN))
+    return TimeLeft(ready.fit.config, training, slots, given, deadline)
+
+
+def _tell_start(coordinator: Coordinator, manifest: Manifest, listener: Listener) -> None:
+    study, ranking = coordinator.study, coordinator.store.ranking(coordinator.study)
+    listener(
+        SearchStarted(
+            study=study.name,
+            metric=study.metric,
+            data=describe_data(coordinator.config, manifest),
+            done=coordinator.ended,
+            to_go=coordinator.policy.to_go(coordinator.standing),
+            device_time=coordinator.device_time,
+            best_score=ranking[0].trial.score if ranking else None,
+            left_out=manifest.left_out,
+            goal=_goal(coordinator.policy),
+            photos=len(manifest.of_split(Split.VALID)),
+        )
+    )
+
+
+def _goal(policy: Policy) -> str:
+    """Say which trials are counted as those to go."""
+    if isinstance(policy, SeedsPolicy):
+        return f"those there are, and so many that #{policy.of.number} has {policy.seeds} seeds"
+    if not isinstance(policy, SearchPolicy) or policy.config.budget.trials is None:
+        return ""
+    seeds = policy.config.seeds
+    races = f"{count_text(seeds.repeats, 'repeat')} each of the best {seeds.finalists}"
+    grid = policy.config.strategy is Strategy.GRID
+    trials = len(policy.given) if grid else policy.config.budget.trials
+    return f"{trials:,}" + (f", and at most {races}" if seeds.repeats else "")
+
+
+def _outcome(coordinator: Coordinator, deadline: float, *, stopped: bool) -> SearchOutcome:
+    """Say what a search left, and what has ended it."""
+    standing, device_time, policy = (
+        coordinator.standing,
+        coordinator.device_time,
+        coordinator.policy,
+    )
+    to_go, spent = policy.to_go(standing), None
+    if device_time.spent:
+        spent = "the device time of --budget is spent"
+    elif time.monotonic() >= deadline:
+        spent = "the time of --timeout is over"
+    elif not stopped and policy.is_flat(standing):
+        spent = "as much time again is expected to bring less than validation could show"
+    return SearchOutcome(
+        study=coordinator.study.name,
+        ended=coordinator.ended,
+        to_go=to_go,
+        device_time=device_time,
+        stopped=stopped,
+        spent=spent if to_go != 0 else None,
+    )
 
 
 def _warn_of_moving(
@@ -217,77 +257,3 @@ def _warn_of_moving(
             f"stages start from a probe's head while BatchNorm moves the features it was fitted on "
             f'({", ".join(backbones)}): give the stages after a probe batch_norm = "frozen"'
         )
-
-
-def _spent(device_time: DeviceTime, deadline: float) -> str | None:
-    """Say which part of the budget is spent, if one is."""
-    if device_time.spent:
-        return "the device time of --budget is spent"
-    return "the time of --timeout is over" if time.monotonic() >= deadline else None
-
-
-def _views(policy: Policy) -> list[Stage]:
-    """Return stages that look at photos in every way that a search may, the first ones first."""
-    if isinstance(policy, SeedsPolicy):
-        return list(policy.of.schedule.stages)
-    if not isinstance(policy, SearchPolicy) or policy.config.trainer:
-        return []
-    given = [stage for schedule in policy.given for stage in schedule.stages]
-    if policy.config.strategy is Strategy.GRID:
-        return given
-    return given + views_of(policy.config.resolved_space)
-
-
-def _goal(policy: Policy) -> str:
-    """Say which trials are counted as those to go."""
-    if isinstance(policy, SeedsPolicy):
-        return f"those there are, and so many that #{policy.of.number} has {policy.seeds} seeds"
-    if not isinstance(policy, SearchPolicy) or policy.config.budget.trials is None:
-        return ""
-    seeds = policy.config.seeds
-    races = f"{count_text(seeds.repeats, 'repeat')} each of the best {seeds.finalists}"
-    grid = policy.config.strategy is Strategy.GRID
-    trials = len(policy.given) if grid else policy.config.budget.trials
-    return f"{trials:,}" + (f", and at most {races}" if seeds.repeats else "")
-
-
-def _started(
-    store: Store,
-    study: StudyRecord,
-    config: StudyConfig,
-    manifest: Manifest,
-    coordinator: Coordinator,
-    listener: Listener,
-) -> None:
-    ranking = store.ranking(study)
-    listener(
-        SearchStarted(
-            study=study.name,
-            metric=study.metric,
-            data=describe_data(config, manifest),
-            done=coordinator.ended,
-            to_go=coordinator.policy.to_go(coordinator.standing),
-            device_time=coordinator.device_time,
-            best_score=ranking[0].trial.score if ranking else None,
-            left_out=manifest.left_out,
-            goal=_goal(coordinator.policy),
-            photos=len(manifest.of_split(Split.VALID)),
-        )
-    )
-
-
-def make_suggestions(
-    config: StudyConfig, patience: Patience | None = None, claim: Claim | None = None
-) -> "Suggestions":
-    """Open the Optuna study of a search."""
-    from study.searching.optuna_study import Suggestions
-
-    return Suggestions(
-        config.storage,
-        config.study_name,
-        metric=config.metric,
-        sampler=config.sampler,
-        seed=config.seeds.first,
-        patience=patience,
-        claim=claim,
-    )

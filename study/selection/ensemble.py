@@ -1,23 +1,24 @@
-"""Greedy ensembles over stored predictions, and an unbiased estimate of what they gain.
+"""Use case `ensemble`: a greedy ensemble over stored predictions, and what it gains.
 
 Reads rows alone, so it answers at once: no torch, no photo. What an ensemble gains is told by
 cross-fitting (see `study.crossfit`): the files, the ensemble of them and the single file that it is
 compared with are all chosen without the photos that score them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from storage.paths import open_vault
 from storage.records import Checkpoint, StudyRecord, Trial
-from storage.store import Store, open_store
+from storage.store import open_store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.errors import NothingToSelect
 from study.formatting import shown
 from study.selection.choosable import Choosable, choosable
+from study.selection.kept_weights import kept_weights
 from study.statistics.crossfit import ENTRIES, CrossFit, Labels, Table, compare, score
 from study.statistics.folds import folds_of
 from study.statistics.scoring import Candidates, Scorer
@@ -82,30 +83,6 @@ def ensemble(
             )
         could = choosable(store, record, manifest_of(store, record), kept)
         return _result(vault, record, kept, damaged, could, size)
-
-
-def kept_weights(
-    store: Store, vault: Vault, study: StudyRecord, numbers: Collection[int] | None = None
-) -> tuple[list[tuple[Trial, Checkpoint]], list[str]]:
-    """Return the trials whose best weights are kept and whole, the best first, each file once.
-
-    With `numbers`, only those trials. The second list names the files that are missing or changed.
-    """
-    seen: set[str] = set()
-    kept: list[tuple[Trial, Checkpoint]] = []
-    damaged: list[str] = []
-    for ranked in store.ranking(study):
-        trial, file = ranked.trial, ranked.checkpoint
-        if file is None or file.path in seen or None in (trial.score, trial.loss):
-            continue
-        if numbers is not None and trial.number not in numbers:
-            continue
-        seen.add(file.path)  # trials may share a stage run
-        if vault.verify(file.path, file.sha256, file.size):
-            kept.append((trial, file))
-        else:
-            damaged.append(file.path)
-    return kept, damaged
 
 
 def greedy(

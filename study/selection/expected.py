@@ -14,7 +14,7 @@ from storage.records import StudyRecord
 from storage.store import Store
 from study.forecast import Forecast, point_of, shortfall, shortfall_of, telling
 from study.selection.candidates import Pool, best_epoch
-from study.stage_tree import grow
+from study.stage_tree import StageTree
 from study.statistics.scoring import Inside
 from trainers.metrics import Metric
 
@@ -58,10 +58,9 @@ class Expected:
 
 def expected_of(store: Store, study: StudyRecord) -> Expected | None:
     """Forecast a study's stage runs; None where none tells anything."""
-    runs, losses = store.stage_runs(study.id), store.calibrated_losses(study)
-    ids = {run.key: run.id for run in runs}
-    tree = grow(store.trials(study.id), runs, store.links(study.id), store.ranks(study), losses)
-    told = {node: shortfall_of(study.metric, node) for node in tree}
+    ids = {run.key: run.id for run in store.stage_runs(study.id)}
+    losses = store.calibrated_losses(study)
+    told = {node: shortfall_of(study.metric, node) for node in StageTree.of(store, study)}
     known = [node for node, found in told.items() if found < math.inf]
     if not known:
         return None

@@ -9,9 +9,9 @@ from storage.records import Look
 from storage.store import open_store
 from study.criterion import Criterion
 from study.datasets.download import at_hand
+from study.datasets.unchanged import check_photos
 from study.errors import NothingToSelect
 from study.selection.result import Selection
-from study.selection.soup import check_photos
 from study.statistics.intervals import wilson
 from study.statistics.scoring import Candidates, Scorer
 from study.studies import find_study, manifest_of

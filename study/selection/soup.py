@@ -19,11 +19,12 @@ from storage.store import Store, open_store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
+from study.datasets.unchanged import check_photos
 from study.errors import ConfigError, NothingToSelect, UnrelatedWeights
 from study.formatting import score_in_name, score_phrase, shown
 from study.invocation import hint
 from study.selection.choosable import choosable
-from study.selection.ensemble import kept_weights
+from study.selection.kept_weights import kept_weights
 from study.selection.soup_choice import (
     FOLDS,
     MOST,
@@ -35,9 +36,8 @@ from study.selection.soup_choice import (
 from study.statistics.crossfit import CrossFit, Table, compare, paired_p, score
 from study.statistics.folds import folds_of
 from study.studies import find_study, manifest_of
-from trainers.data.manifest import DatasetError, Manifest, Split
+from trainers.data.manifest import Manifest, Split
 from trainers.data.sources import sample
-from trainers.data.verify import read_all
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
@@ -118,20 +118,6 @@ def soup(
     with _averager(manifest, paths, device) as averager:
         greedy = _GreedySoup(record, vault, manifest, files, predicted, averager, say)
         return greedy.result(damaged, copy_to)
-
-
-def check_photos(
-    study: str, manifest: Manifest, splits: Sequence[Split] = (Split.TRAIN, Split.VALID)
-) -> None:
-    """Raise `DatasetError` if photos of these splits are gone or changed."""
-    photos = [photo for split in splits for photo in manifest.of_split(split)]
-    found = read_all([manifest.root / p.path for p in photos], {p.sha256 for p in photos})
-    odd = [p.path for p, f in zip(photos, found, strict=True) if p.sha256 != f.sha256]
-    if odd:
-        raise DatasetError(
-            f"{len(odd)} photos of study {study!r} are missing or changed in {manifest.root} "
-            f"({sample(odd)}); put them back as they were"
-        )
 
 
 def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> str:

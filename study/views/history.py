@@ -17,7 +17,8 @@ from study.selection.leaks import Judged
 from study.views.chart import chart
 
 if TYPE_CHECKING:  # what `best` and `ls` need not wait for
-    from study.history.cleanup import CachedPhotos, Cleaned
+    from study.history.caches import CachedPhotos
+    from study.history.cleanup import Cleaned
     from study.searching.plan import Plan
 
 _STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}

@@ -17,7 +17,7 @@ from study.config.loading import load_config, settings_of
 from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.engines.remote_worker import AwayWorker, BuildAway
-from study.engines.setup import make_engine
+from study.engines.setup import Setup, Training
 from study.engines.slots import Slot
 from study.errors import ConfigError
 from study.searching.plan import plan
@@ -290,20 +290,20 @@ def test_without_ray_the_engine_says_what_to_install(
     monkeypatch.setattr("study.engines.setup.find_spec", lambda _: None)
     config = load_config({"engine": "ray", "storage": f"sqlite:///{tmp_path / 'a.db'}"})
     with pytest.raises(ConfigError, match=r"\[ray\]"):
-        make_engine(config, None, [])  # type: ignore[arg-type]
+        Training(Setup(config), config, None).engine()  # type: ignore[arg-type]
 
 
 def test_ray_is_not_imported_by_the_other_engines() -> None:
     """Who does not ask for a cluster does not pay for it."""
     code = """
 import sys
-from study.engines import setup
+from study.engines.setup import Setup, Training
 from study.config.loading import load_config
 from tests.engines import watched
 for settings in ({}, {"engine": "processes"}, {"devices": "cpu:2"}):
     config = load_config({"devices": "cpu", **settings})
     made = type("Made", (), {"trainer": staticmethod(lambda slot, *, alone: watched(slot))})()
-    setup.make_engine(config, made, setup.choose_slots(config)).close()
+    Training(Setup(config), config, made).engine().close()
 assert "study.engines.processes" in sys.modules
 assert not [name for name in sys.modules if name.split(".")[0] == "ray"]
 """

@@ -9,7 +9,7 @@ import pytest
 from PIL import ImageOps
 
 from storage.database import open_database
-from storage.store import Store
+from storage.store import Store, existing_store
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
 from study.datasets.freeze import Frozen, freeze_data
@@ -58,7 +58,9 @@ def freeze(tmp_path: Path) -> Freeze:
 
     def run(data: Path, **settings: Any) -> tuple[Frozen, list[str]]:
         told: list[Progress] = []
-        frozen = freeze_data(config(tmp_path, data, **settings), told.append, tmp_path / "cache")
+        mine = config(tmp_path, data, **settings)
+        with existing_store(mine.storage) as store:
+            frozen = freeze_data(mine, store, told.append, tmp_path / "cache")
         return frozen, [each.text for each in told if isinstance(each, Notice)]
 
     return run
@@ -152,7 +154,8 @@ def test_a_search_keeps_what_was_found_and_does_not_ask_again(
     assert found is not None
     assert (found["n_pairs"], found["n_leaks"]) == (2, 0)
     assert {pair["likeness"] for pair in found["pairs"]} == {"exact", "near"}
-    again = freeze_data(settings, lambda _: None)
+    with existing_store(settings.storage) as store:
+        again = freeze_data(settings, store, lambda _: None)
     assert again.check is None
     assert again.manifest.digest == digest
 

@@ -19,7 +19,7 @@ from study.config.loading import load_config
 from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
-from study.engines.setup import recipe
+from study.engines.recipe import Recipe
 from study.engines.slots import Slot, slots_of
 from tests import lab
 from tests.contract.conftest import told
@@ -282,7 +282,7 @@ def test_each_worker_sees_its_own_device_and_threads(tmp_path: Path) -> None:
 def test_a_worker_is_told_its_recipe_without_torch(tmp_path: Path, photos: Manifest) -> None:
     """What a real search sends to a worker imports no torch before the environment is set."""
     config = load_config({"study": "lab"})
-    build = partial(recipe(config, photos, tmp_path).trainer, alone=True)
+    build = partial(Recipe.of(config, photos, tmp_path).trainer, alone=True)
     write(tmp_path / "program.py", "import pickle, sys; pickle.load(sys.stdin.buffer)\n"
           "import study.engines.worker; print('torch' in sys.modules)")  # fmt: skip
     done = subprocess.run(

@@ -19,7 +19,7 @@ from study.commands.exit_codes import exit_code, sentence
 from study.errors import UnrelatedWeights
 from study.searching.search import search
 from study.selection.best import NothingToSelect
-from study.selection.ensemble import kept_weights
+from study.selection.kept_weights import kept_weights
 from study.selection.soup import soup
 from tests.tiny_training import noise
 from trainers.card import read_card

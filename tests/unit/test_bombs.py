@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from study.config.loading import read_toml
-from study.deployment.predict import find_photos
+from study.deployment.photos import find_photos
 from study.errors import ConfigError
 from trainers.card import read_card
 from trainers.data import room as room_module

@@ -23,8 +23,8 @@ from study.selection.ensemble import (
     cross_fitted,
     ensemble,
     greedy,
-    kept_weights,
 )
+from study.selection.kept_weights import kept_weights
 from study.statistics.crossfit import CrossFit, compare, paired_p, score
 from study.statistics.folds import folds_of
 from study.views.ensembles import print_ensemble

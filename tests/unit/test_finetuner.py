@@ -19,7 +19,7 @@ from trainers.data.cache import Cache
 from trainers.data.manifest import Manifest, Split
 from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics
-from trainers.schedule import Schedule
+from trainers.schedule import Schedule, Train
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +54,33 @@ def test_a_stage_starts_from_its_parent_s_weights(manifest: Manifest, tmp_path: 
         assert all(torch.equal(found[key], given[key]) for key in given)
 
 
-@pytest.mark.parametrize("frozen", [0.0, 0.5, 1.0])
+PLAIN = [(1, 3), (2, 3), (3, 3)]
+"""Of batches of 6, 6 and 8 photos."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 2 * PLAIN),
+        ({"frozen": 0.5, "augmentation": "side-on"}, [*PLAIN[:2], (3, 4), (4, 4), *PLAIN]),
+        ({"frozen": 0.5}, [(1, 4), (2, 4), (3, 4), (4, 5), (5, 5), *PLAIN]),
+        ({"train": "probe", "cycle_len": 1}, PLAIN),
+    ],
+)
 def test_batches_are_told_while_an_epoch_trains(
-    manifest: Manifest, tmp_path: Path, frozen: float
+    manifest: Manifest, tmp_path: Path, fields: dict[str, Any], expected: list[tuple[int, int]]
 ) -> None:
-    """Those of training and of validation, one after the other, to the last."""
+    """Those of training and of validation, and those that frozen layers are shown before."""
     found: list[tuple[int, int]] = []
+    mine = stage(**{"cycle_len": 2, "crop": "no", "augmentation": "none", **fields})
     task = StageTask(
-        schedule=schedule(stage(frozen=frozen, crop="no")),
+        schedule=schedule(mine, hidden=() if mine.train is Train.PROBE else (8,)),
         seed=3,
         folder=tmp_path,
         progress=lambda done, total: found.append((done, total)),
     )
     list(Finetuner(manifest, compute=CPU).train(task))
-    assert found == [(done, 3) for done in (0, 1, 2, 2, 3)]  # of 6, 6 and 8 photos
+    assert found == expected
 
 
 def test_frozen_groups_keep_the_weights_they_start_from(manifest: Manifest, tmp_path: Path) -> None:

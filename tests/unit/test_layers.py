@@ -201,6 +201,25 @@ def _start(room: str) -> str:
     return room if room.endswith("_") else f"{room}."
 
 
+def test_no_use_case_imports_another_for_a_helper() -> None:
+    """A use case may call another one by its name, as `export` calls `best`, and take no more."""
+    cases = {
+        name: ast.parse(file.read_text(encoding="utf-8"))
+        for name, file in modules().items()
+        if file.read_text(encoding="utf-8").startswith('"""Use case')
+    }
+    taken = {
+        (name, f"{node.module}.{alias.name}")
+        for name, tree in cases.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in cases
+        for alias in node.names
+        if alias.name != str(node.module).split(".")[-1]
+    }
+    assert len(cases) > 10
+    assert taken == set()
+
+
 def run_light(code: str, folder: Path) -> None:
     """Run Python; `check(what)` in it fails if a heavy library has been loaded."""
     script = f"""

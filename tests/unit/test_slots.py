@@ -11,7 +11,7 @@ from study.engines import slots
 from study.engines.base import Engine
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
-from study.engines.setup import make_engine
+from study.engines.setup import Setup, Training
 from study.engines.slots import slots_of
 
 
@@ -98,7 +98,8 @@ def test_a_gpu_is_used_by_a_process_of_its_own(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     config = StudyConfig(**settings)
     made: Any = SimpleNamespace(trainer=lambda *_, **__: None)
-    assert type(make_engine(config, made, slots_of(config.devices))) is kind
+    monkeypatch.setattr(Setup, "slots", slots_of(config.devices))
+    assert type(Training(Setup(config), config, made).engine()) is kind
 
 
 def test_a_process_sees_its_own_device_alone() -> None:

@@ -13,8 +13,9 @@ from rich.console import Console
 from scipy.stats import norm
 from torch import Tensor
 
+from study.datasets.unchanged import check_photos
 from study.errors import UnrelatedWeights
-from study.selection.soup import Ingredient, SoupResult, check_photos, soup
+from study.selection.soup import Ingredient, SoupResult, soup
 from study.selection.soup import why_strangers as why
 from study.selection.soup_choice import corrected, greedy_soup, of_predictions
 from study.statistics.crossfit import CrossFit, paired_p

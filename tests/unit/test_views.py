@@ -10,7 +10,7 @@ from rich.console import Console
 
 from storage.records import Checkpoint, EpochRecord, Kind, Role, State
 from study.commands import console as consoles
-from study.history.cleanup import CachedPhotos
+from study.history.caches import CachedPhotos
 from study.history.doctor import Finding, Level
 from study.history.trials import StageView, TrialLine, TrialList, TrialView
 from study.selection.leaks import Judged

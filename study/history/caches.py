@@ -1,0 +1,50 @@
+"""What the cache beside a database holds: decoded photos, arrays made of them, fetched photos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.paths import CACHE, runs_folder
+from storage.vault import folder_size
+from study.config.schema import StudyConfig
+from study.datasets.download import MIRRORS
+
+
+@dataclass(frozen=True)
+class CachedPhotos:
+    """A file of decoded photos, of what a network makes of them, or a folder of fetched ones.
+
+    `size` is in bytes; `trouble` says why a file is not whole.
+    """
+
+    path: str
+    size: int
+    trouble: str = ""
+
+
+def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """List the decoded photos of all data sets, and the arrays made of them, each one checked."""
+    from trainers.data.cache import check_map
+    from trainers.data.mapped import BrokenMap
+
+    found = []
+    for path in maps(storage):
+        trouble = ""
+        try:
+            check_map(path)
+        except BrokenMap as error:
+            trouble = str(error)
+        found.append(CachedPhotos(str(path), path.stat().st_size, trouble))
+    return found
+
+
+def fetched(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """List the photos that were fetched from URLs, a folder for each."""
+    folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
+    return [CachedPhotos(str(folder), folder_size(folder)) for folder in folders]
+
+
+def maps(storage: str) -> list[Path]:
+    """Return the files of decoded photos and of the arrays made of them."""
+    from trainers.data.cache import map_files
+
+    return map_files(runs_folder(storage) / CACHE)

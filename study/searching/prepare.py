@@ -1,0 +1,91 @@
+"""What a search and its plan set up alike, before anything is written or trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.store import Store
+from study.config.presets import grid_schedules
+from study.config.schema import Strategy, StudyConfig
+from study.datasets.freeze import known_data, pass_gate, read_data
+from study.engines.setup import Setup
+from study.events import Listener
+from study.searching.fitting import Fit, fit, tried_first
+from study.searching.forecasting import explorer_of
+from study.searching.policy import Policy, SearchPolicy, SeedsPolicy
+from study.searching.suggest import views_of
+from study.studies import refuse_old
+from trainers.data.inspect.findings import Inspection
+from trainers.data.manifest import Manifest
+from trainers.schedule import Stage
+
+MakePolicy = Callable[[Fit, str], Policy]
+"""Makes what decides, of what fits the data and of the weights that schedules start from."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data that may be searched on and settings that fit them, what trains and what decides.
+
+    `check` is what was found in the data; None where they had been looked over before.
+    """
+
+    setup: Setup
+    fit: Fit
+    manifest: Manifest
+    check: Inspection | None
+    policy: Policy
+
+
+def check_settings(config: StudyConfig, make_policy: MakePolicy) -> Setup:
+    """Check devices, weights and grid before a database is opened. Raises `ConfigError`."""
+    setup = Setup(config)
+    if setup.slots:  # devices first: they are what is mistaken most
+        make_policy(Fit(config), setup.weights)
+    return setup
+
+
+def prepare(
+    setup: Setup,
+    make_policy: MakePolicy,
+    store: Store | None,
+    listener: Listener,
+    cache_folder: Path | None = None,
+) -> Prepared:
+    """Read the data, fit the settings to them, look the data over; see `known_data`, `pass_gate`.
+
+    Raises `DatasetError`, `StudyTooOld`.
+    """
+    config, slots, weights = setup.config, setup.slots, setup.weights
+    known = known_data(config, store)
+    if known.study is not None:
+        refuse_old(known.study)
+    manifest = read_data(config, known, listener)
+    looks = views(make_policy(fit(config, manifest, slots, known.study), weights))
+    frozen = pass_gate(config, known, manifest, listener, cache_folder, looks)
+    fitted = fit(config, frozen.manifest, slots, known.study)  # copies may be together now
+    return Prepared(setup, fitted, frozen.manifest, frozen.check, make_policy(fitted, weights))
+
+
+def search_policy(fit: Fit, weights: str) -> SearchPolicy:
+    """Return the policy of a search: with the schedules of its grid, or those that fit the data."""
+    config = fit.config
+    if config.grid is not None:
+        backbone = config.resolved_space.backbone[0]
+        given = grid_schedules(Path(config.grid), backbone, weights)
+    else:
+        given = tried_first(fit, weights)
+    explorer = explorer_of(config, weights, fit.facts.training)
+    return SearchPolicy(config, explorer, given)
+
+
+def views(policy: Policy) -> list[Stage]:
+    """Return stages that look at photos in every way that a search may, the first ones first."""
+    if isinstance(policy, SeedsPolicy):
+        return list(policy.of.schedule.stages)
+    if not isinstance(policy, SearchPolicy) or policy.config.trainer:
+        return []
+    given = [stage for schedule in policy.given for stage in schedule.stages]
+    if policy.config.strategy is Strategy.GRID:
+        return given
+    return given + views_of(policy.config.resolved_space)
