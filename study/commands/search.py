@@ -128,7 +128,8 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
         err.print(f"stopped: {done}; run the same command again to go on", soft_wrap=True)
         raise click.exceptions.Exit(INTERRUPTED)
     if outcome.spent:
-        err.print(f"{outcome.spent}: {done}; the same command with more goes on", soft_wrap=True)
+        more = "to go on, run the same command with more"
+        err.print(f"{outcome.spent}: {done}; {more}", soft_wrap=True)
         if not outcome.ended:  # nothing has failed, and there is nothing yet to choose from
             return
     else:

@@ -16,7 +16,7 @@ from trainers.decision import Decision, named_costs
 class Goal:
     """What is asked for: `costs` (C, C), row true, column predicted, and a price of not answering.
 
-    `recalls` are (class, least recall): so many of the class's photos may not be taken for another.
+    `recalls` are (class, least recall): so many of the class's photos may not be misclassified.
     """
 
     costs: tuple[tuple[float, ...], ...]

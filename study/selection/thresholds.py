@@ -53,7 +53,7 @@ class Operation:
     Cross-fitted, each photo decided by weights chosen and a rule fitted without it: `cost`, the
     mean price per photo in the goal's prices, with a 95 % interval; `plain_cost`, what naming the
     most probable class costs; `confusion` (C, C), row true, column predicted, and `rejected` beside
-    it; `recalls`, the share of each class's photos that are not taken for another class (a rejected
+    it; `recalls`, the share of each class's photos that are not misclassified (a rejected
     one is seen by a person; 0 where there are no photos); and `feasible`, whether the goal's
     recalls held. `apparent_cost` is the rule's on the photos it was fitted on, `photos` the count
     per class.

@@ -72,7 +72,7 @@ def _thinned(values: NDArray[np.float64], most: int) -> NDArray[np.float64]:
 
 
 def recalls_of(labels: Labels, answers: NDArray[np.int64], n_classes: int) -> tuple[float, ...]:
-    """Return the share of each class's photos not taken for another, or 0 where there is none."""
+    """Return the share of each class's photos not misclassified, or 0 where there is none."""
     seen = (answers == labels) | (answers == REJECTED)
     photos = np.bincount(labels, minlength=n_classes)
     caught = np.bincount(labels[seen], minlength=n_classes)

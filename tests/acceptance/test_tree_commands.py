@@ -164,7 +164,7 @@ def test_time_ends_a_search(capsys: pytest.CaptureFixture[str], run: Run) -> Non
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(
         r"the device time of --budget is spent: \d+ trials? done, device time \d+\.\d s of 0\.0 s; "
-        "the same command with more goes on",
+        "to go on, run the same command with more",
         said,
     )
     listed = json.loads(run("ls", "--json"))["trials"]
