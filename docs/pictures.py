@@ -14,25 +14,16 @@ import shlex
 import subprocess
 import sys
 import time
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser
-from rich.console import Console
-from rich.terminal_theme import TerminalTheme
-from rich.text import Text
 
 from tests.browser import chromium, visit
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 1100
-COLUMNS = 112
-"""Of the terminal whose output is shown."""
-
-_DARK = [(40, 42, 48), (255, 110, 103), (120, 200, 130), (224, 190, 110)]
-_DARK += [(110, 170, 240), (200, 140, 220), (100, 200, 205), (225, 226, 230)]
-THEME = TerminalTheme((23, 24, 28), (225, 226, 230), _DARK)
 
 
 def main() -> None:
@@ -53,7 +44,6 @@ def main() -> None:
         keep(beginning_of(browser, "report.html", "header", 860), to / "report.webp")
         keep(beginning_of(browser, "report.html", "#errors", 560), to / "errors.webp")
         keep(beginning_of(browser, "check.html", "#kind1", 560), to / "check.webp")
-        keep(terminal(browser, "best", "--top", "4"), to / "best.webp")
 
 
 def encore(*arguments: str, **environment: str) -> str:
@@ -80,20 +70,6 @@ def beginning_of(browser: Browser, file: str, section: str, height: int) -> byte
         top = place.evaluate("each => each.getBoundingClientRect().top + scrollY")
         clip = {"x": 0, "y": max(0, top - 12), "width": WIDTH, "height": height}
         return seen.page.screenshot(full_page=True, clip=clip)
-
-
-def terminal(browser: Browser, *arguments: str) -> bytes:
-    """Show what a command prints, in the colours of a terminal."""
-    printed = encore(*arguments, FORCE_COLOR="1", COLUMNS=str(COLUMNS))
-    console = Console(record=True, width=COLUMNS, file=StringIO())
-    console.print(f"[bold]$ python cli.py {shlex.join(arguments)}[/]", highlight=False)
-    console.print(Text.from_ansi(printed))
-    Path("terminal.html").write_text(console.export_html(theme=THEME, inline_styles=True))
-    with visit(browser, Path("terminal.html").resolve(), (WIDTH, 900), dark=True) as seen:
-        seen.page.add_style_tag(
-            content="body { background: #17181c; color: #e1e2e6; margin: 0; padding: 16px }"
-        )
-        return seen.page.locator("body").screenshot()
 
 
 def keep(picture: bytes, file: Path) -> None:
