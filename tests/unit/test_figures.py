@@ -189,7 +189,7 @@ def test_a_box_of_the_tree_says_all_and_leads_to_its_trials() -> None:
     shared, failed = boxes[f"{9:064x}"], boxes[f"{8:064x}"]
     assert (shared["trials"], shared["n_trials"], shared["stopped"]) == ([4, 5], 2, 1)
     assert shared["label"] == "64 px · 4 ep · lr 0.001002"
-    assert (shared["time_text"], failed["state"]) == ("10.0 s", "failed")
+    assert (shared["time_text"], failed["state"]) == ("10 s", "failed")
     seen = {"study"}
     for box in boxes.values():
         assert box["parent"] in seen

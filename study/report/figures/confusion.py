@@ -70,8 +70,9 @@ def confusion(contents: Contents) -> Panel:
         meta={"min_width": 22 * len(some) + 7 * widest + 60, "dark_scale": _DARK},
     )
     wrong = int(counts.sum() - np.trace(counts))
-    said = f"{wrong} of {counts.sum()} validation photos are misclassified; a cell is the darker, "
-    said += "the larger its share of the true class"
+    said = (
+        f"{wrong} of {counts.sum()} validation photos are misclassified; colours are by row share"
+    )
     if len(some) < len(counts):
         said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
     return Panel(drawn, said + ".", _cells(contents, found, some))
