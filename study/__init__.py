@@ -1,6 +1,6 @@
 """DECIDE: what to train next and what to choose. The only package that knows Optuna.
 
-The public face: `search` and `best`, what they take, give and raise.
+The public face: `search`, `best` and their like, what they take, return and raise.
 """
 
 from importlib import import_module
@@ -10,37 +10,49 @@ if TYPE_CHECKING:
     from study.config.loading import load_config
     from study.config.schema import StudyConfig
     from study.errors import ConfigError, NothingToSelect, TooManyFailures
-    from study.searching.search import SearchOutcome, search
+    from study.face import Study, check_data, load, search
+    from study.searching.search import SearchOutcome
     from study.selection.best import best
     from study.selection.result import Selection
-
-__all__ = [
-    "ConfigError",
-    "NothingToSelect",
-    "SearchOutcome",
-    "Selection",
-    "StudyConfig",
-    "TooManyFailures",
-    "best",
-    "load_config",
-    "search",
-]
 
 _HOME = {
     "ConfigError": "errors",
     "NothingToSelect": "errors",
     "SearchOutcome": "searching.search",
     "Selection": "selection.result",
+    "Study": "face",
     "StudyConfig": "config.schema",
     "TooManyFailures": "errors",
     "best": "selection.best",
+    "check_data": "face",
+    "load": "face",
     "load_config": "config.loading",
-    "search": "searching.search",
+    "search": "face",
 }
+
+__all__ = [
+    "ConfigError",
+    "NothingToSelect",
+    "SearchOutcome",
+    "Selection",
+    "Study",
+    "StudyConfig",
+    "TooManyFailures",
+    "best",
+    "check_data",
+    "load",
+    "load_config",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, and no more: `--help` need not wait for a database's library."""
     if name not in _HOME:
         raise AttributeError(f"module 'study' has no attribute {name!r}")
-    return getattr(import_module(f"study.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List what is meant to be used."""
+    return __all__

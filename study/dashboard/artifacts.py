@@ -236,9 +236,10 @@ def _run_aside(words: list[str]) -> str:
 
     It reads the words from its input: what stands in its command line, everybody here can list.
     """
+    cli = __name__.removesuffix("study.dashboard.artifacts") + "cli"  # installed, below `encore`
     program = (
         "import json, os, sys; getattr(os, 'nice', lambda _: 0)(19); "
-        "from cli import run; sys.exit(run(json.load(sys.stdin)))"
+        f"from {cli} import run; sys.exit(run(json.load(sys.stdin)))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(  # noqa: S603 - our own program, and no shell

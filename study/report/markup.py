@@ -45,7 +45,7 @@ def to_json(value: Any) -> str:
 @cache
 def asset(*names: str) -> str:
     """Return scripts or styles of ours, one after the other."""
-    folder = files("study.report") / "assets"
+    folder = files(__package__) / "assets"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -53,7 +53,7 @@ def asset(*names: str) -> str:
 def environment() -> jinja2.Environment:
     """Return what renders our templates: every value is escaped, a missing one is an error."""
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("study.report"),
+        loader=jinja2.PackageLoader(__package__),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -127,8 +127,7 @@ class Explainer:
 def _work(line: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     with suppress(Exception):  # the page says what is missing
-        import trainers.attribution
-        import trainers.classifier  # noqa: F401
+        from trainers import attribution, classifier  # noqa: F401
     with suppress(EOFError):
         line.send(explain_all(*line.recv()))
 

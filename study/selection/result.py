@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+from pathlib import PurePath
 from typing import Any
 
 from study.criterion import Criterion
 from study.formatting import count_text, score_phrase, score_text
+from study.printable import fit, visible
 from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
@@ -66,7 +69,7 @@ class ProbeFound:
     errors: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """The answer of `best`: which weights, which schedule, and how sure.
 
@@ -111,6 +114,40 @@ class Selection:
     operation: Operation | None
     damaged: tuple[str, ...]
     leaks: Leaks | None = None
+
+    def __repr__(self) -> str:
+        """Return it in a line, as a prompt shows it."""
+        expected = f", expected on new photos {self._expected}" if self.bias_corrected else ""
+        name = PurePath(self.file).name
+        return fit(f"<Selection: trial {self.trial}, {self._observed}{expected}, {name}>")
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it; names are others' to choose, and escaped."""
+        facts = {
+            f"{self.metric}": self._observed.removeprefix(f"{self.metric} "),
+            "expected on new photos": self._expected,
+            "warning": self.leak_text,
+            "study": self.study,
+            "trial": f"{self.trial}, seed {self.seed}",
+            "weights": self.file,
+        }
+        rows = "".join(
+            f'<tr><th style="text-align: left">{escape(name)}</th>'
+            f'<td style="text-align: left">{escape(visible(fact))}</td></tr>'
+            for name, fact in facts.items()
+            if fact
+        )
+        return f"<table>{rows}</table>"
+
+    @property
+    def _observed(self) -> str:
+        errors = f"{count_text(self.errors, 'error')} on {self.n_valid:,} validation photos"
+        return f"{self.metric} {self.phrase(self.score)} ({errors})"
+
+    @property
+    def _expected(self) -> str:
+        estimate = f"{self.phrase(self.bias_corrected.estimate)}, " if self.bias_corrected else ""
+        return f"{estimate}{self.interval}"
 
     @property
     def interval(self) -> str:

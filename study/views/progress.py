@@ -243,11 +243,14 @@ class SearchView:
     # what is drawn
 
     def _render(self) -> Group:
-        width, now = self._console.width - MARGIN, self._clock()
+        return Group(*self.rows(self._console.width - MARGIN))
+
+    def rows(self, width: int) -> list[Text]:
+        """Return what the live view shows now, in rows of at most `width` columns."""
+        now = self._clock()
         self._spinner.text = ""
         sign = str(self._spinner.render(now))
-        rows = [fitted(cells, width) for cells in self._cells(sign, now)]
-        return Group(*rows)
+        return [fitted(cells, width) for cells in self._cells(sign, now)]
 
     def _cells(self, sign: str, now: float) -> Iterator[list[Cell]]:
         """Yield the rows of the live view: the search, its trials, other work."""

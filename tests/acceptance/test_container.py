@@ -94,10 +94,14 @@ def test_what_reaches_the_engine_is_enough_to_install(context: Path, tmp_path: P
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry,) = (name for name in names if name.endswith("entry_points.txt"))
-        assert f"{arguments_of('ENTRYPOINT')[0][2:-2]} = cli:main" in archive.read(entry).decode()
+        assert (
+            f"{arguments_of('ENTRYPOINT')[0][2:-2]} = encore.__main__:main"
+            in archive.read(entry).decode()
+        )
     for floor in ("storage", "study", "trainers"):
         ours = {
-            path.relative_to(ROOT).as_posix() for path in (ROOT / floor).rglob("*")
+            f"encore/_packages/{path.relative_to(ROOT).as_posix()}"
+            for path in (ROOT / floor).rglob("*")
             if path.is_file() and "__pycache__" not in path.parts
         }  # fmt: skip
         assert ours <= names

@@ -1,11 +1,9 @@
 """What a newcomer installs and reads: the wheel, the README's commands, its Python example."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -86,7 +84,7 @@ def test_the_commands_for_more_machines_work(
 
 def test_the_python_example_of_the_readme_works(photos: Path) -> None:
     """The README's Python example runs as it stands."""
-    (example,) = (block for block in blocks("python") if "from study import" in block)
+    (example,) = (block for block in blocks("python") if "import encore" in block)
     done = subprocess.run(
         [sys.executable, "-c", example.replace("trials=50", "trials=1")],
         cwd=photos,
@@ -126,48 +124,6 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
     default = StudyConfig(data=told.data.model_copy(update={"source": "PHOTOS"}))
     assert told.model_copy(update={"space": None}) == StudyConfig()
     assert told.space == default.resolved_space
-
-
-def test_an_installed_wheel_offers_the_same_commands(tmp_path: Path) -> None:
-    """`encore` from the wheel searches nothing yet, but opens and migrates a database."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    wheels = tmp_path / "wheels"
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)], check=True, timeout=300
-    )
-    # The environment of the tests lends its packages, so that torch is not installed again.
-    venv.create(tmp_path / "venv", with_pip=False)
-    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    (wheel,) = wheels.glob("encore_search-*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
-    lent = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "lent.pth").write_text(lent + "\n")
-    program = tmp_path / "venv" / "bin" / "python"
-    open_it = (
-        "import cli, storage.database as d, sys; d.open_database('sqlite:///runs/encore.db');"
-        f"assert {str(site)!r} in cli.__file__, cli.__file__;"
-        "sys.exit(cli.run(['doctor','--json']))"
-    )
-    done = subprocess.run(
-        [str(program), "-E", "-c", open_it],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    findings = {finding["what"]: finding["level"] for finding in json.loads(done.stdout)}
-    assert findings["database"] == "good"
-    assert "encore" in (wheel_entry_points(wheel))
-
-
-def wheel_entry_points(wheel: Path) -> str:
-    """Return the wheel's entry points."""
-    import zipfile
-
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
-        return archive.read(name).decode()
 
 
 def test_help_names_every_flag_and_the_choices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ ROOMS = (
     ("dashboard", "history"),
     ("views",),
     ("report",),
-    ("commands",),
+    ("commands", "face"),
 )
 """The rooms of `study`, from the ground up: each may import those of the floors below it alone."""
 
@@ -52,8 +52,9 @@ LIBRARIES = {
     "ray": ("study.engines.ray_",),
     "rich": ("study.commands", "study.views"),
     "click": ("cli", "study.commands"),
-    "pandas": ("study.report.tables",),
-    "plotly": ("study.report",),
+    "pandas": ("study.report.tables", "study.face"),
+    "plotly": ("study.report", "study.face"),
+    "IPython": ("study.views.notebook",),
     "jinja2": ("study.report",),
     "matplotlib": ("study.dashboard.pictures",),
     "cleanlab": ("trainers.data.inspect.labels",),
