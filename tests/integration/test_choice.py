@@ -159,6 +159,31 @@ def test_another_criterion_ranks_anew(searched: Search) -> None:
     assert [line.mean for line in chosen.schedules] == sorted(ln.mean for ln in chosen.schedules)
 
 
+def test_a_search_may_be_ranked_by_a_metric_that_has_no_column(
+    searched: Search, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """By Matthews correlation all commands answer, and none prints it as per cent."""
+    lab = searched({32: [Run(3, 0.9, 0), Run(2, 0.7, 2)], 64: [Run(4, 0.6, 1)]}, metric="matthews")
+    chosen = best(storage=lab.url)
+    assert (chosen.metric, chosen.errors) == (Criterion.MATTHEWS, 2)
+    assert Path(chosen.file).name.startswith(f"mcc{chosen.score:.4f}_")
+    found = chosen.bias_corrected
+    assert found is not None
+    assert found.low is not None
+    assert -1 < found.low < found.estimate <= 1
+    report = tmp_path / "report.html"
+    for command in (
+        ["best"],
+        ["ls"],
+        ["best", "--ensemble", "2"],
+        ["report", "--to", str(report)],
+    ):
+        assert cli.run([*command, "--storage", lab.url]) == 0
+        if command[0] != "report":
+            assert f"{chosen.score:.4f}" in capsys.readouterr().out
+    assert "Matthews correlation" in report.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("criterion", [c for c in Criterion if c is not Criterion.COST])
 def test_the_winner_is_the_best_by_each_criterion(searched: Search, criterion: Criterion) -> None:
     """No other trial scores better; without a criterion the study's own metric counts."""
