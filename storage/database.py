@@ -32,6 +32,7 @@ from sqlalchemy.exc import (
 
 from storage import postgres, schema_version
 from storage.errors import DatabaseFull, DatabaseTooNew, DatabaseUnusable, RowDamaged, StudyNotFound
+from storage.read_only import Source, copied, copy_of, is_read_only, source_of
 from storage.redaction import redact
 
 BUSY_SECONDS = 30
@@ -46,18 +47,51 @@ _SQLITE = ("sqlite", "sqlite+pysqlite")
 def open_database(url: str, *, create: bool = True) -> Engine:
     """Connect to a database and bring its tables to this Encore's revision.
 
-    With `create=False` nothing is made where no Encore database is: that is StudyNotFound.
+    With `create=False` nothing is made where no Encore database is: that is StudyNotFound. A file
+    that cannot be written is then read as it is; of an earlier Encore's, a copy is brought up to
+    date.
     Raises DatabaseUnusable, or DatabaseTooNew if a newer Encore wrote it.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         _prepare_file(parsed, create=create)
+        if not create and is_read_only(Path(parsed.database or "")):
+            return _open_read_only(parsed)
     engine = _engine(parsed)
     try:
         _bring_up_to_date(engine, create=create)
     except BaseException:
         engine.dispose()
         raise
+    return engine
+
+
+def is_written(engine: Engine) -> bool:
+    """Tell whether the database can be written, as far as `open_database` could see."""
+    return not engine.get_execution_options().get("read_only", False)
+
+
+def _open_read_only(url: URL) -> Engine:
+    try:
+        source = source_of(Path(url.database or ""))
+    except (sqlite3.Error, OSError) as error:
+        raise DatabaseUnusable(f"{shown(url)} cannot be read: {error}") from None
+    engine = _reading_engine(url, source)
+    with reading(engine) as connection:
+        revision = schema_version.current(connection)
+    if revision is None:
+        raise _nothing_there(url)
+    if _is_current(revision, url):
+        return engine
+    engine.dispose()
+    file, folder = copy_of(source)
+    open_database(f"sqlite:///{file}").dispose()
+    return _reading_engine(url, copied(file, folder))
+
+
+def _reading_engine(url: URL, source: Source) -> Engine:
+    engine = create_engine(url, creator=source.connect, execution_options={"read_only": True})
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

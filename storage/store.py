@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, func, select, tuple_, update
 
 from storage import changes, liveness, names, ownership, queries, rows, stage_runs
-from storage.database import clock, open_database, shown
+from storage.database import clock, is_written, open_database, shown
 from storage.errors import DatabaseAway, DatabaseUnusable, NoSuchStudy, StudyNotFound
 from storage.ownership import Claim
 from storage.predictions import StoredPredictions, decode, encode
@@ -84,6 +84,11 @@ class Store:
         With `repeat`, that carries out its transactions.
         """
         return Store(ownership.fenced(self._engine, claim), repeat or self._do.repeat)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the database can be written, as far as is known."""
+        return is_written(self._engine)
 
     def file_identity(self) -> tuple[int, int] | None:
         """Return device and inode of the file at the database's path; None on a server.

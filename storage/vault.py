@@ -23,7 +23,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from storage.errors import RowDamaged
+from storage.errors import RemoteUnusable, RowDamaged
 from storage.records import Checkpoint
 from storage.remote import Remote
 
@@ -205,9 +205,9 @@ class Vault:
         """Have a file's remote content take its place here, if it is what it should be."""
         if self.remote is None:
             return False
-        self.root.mkdir(parents=True, exist_ok=True)
         temporary = self.root / f".sealing-{uuid.uuid4().hex}"
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             # Twice: what was changed on its way is not what was lost.
             for _ in range(2):
                 if not self.remote.fetch(relative, temporary):
@@ -216,8 +216,16 @@ class Vault:
                     temporary.replace(self.path(relative))
                     return True
             return False
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise RemoteUnusable(
+                f"{relative} lies under {self.remote.url} and cannot be fetched: {self.root} "
+                "cannot be written; copy the database to a folder of yours and read it there"
+            ) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _put(self, temporary: Path, file: StoredFile, note: Callable[[StoredFile], bool]) -> bool:
         """Have a file appear under its name, unless that is, or was, another's."""

@@ -129,6 +129,13 @@ def _database(url: str) -> Iterator[Finding]:
         studies = store.studies()
         found = f"{redact(url)}, up to date, {_count(len(studies), 'study', 'studies')}"
         yield Finding("database", Level.GOOD, found)
+        if not store.is_written:
+            yield Finding(
+                "database",
+                Level.NOTICE,
+                "read-only: it is read as it is, and nothing in its folder is refreshed",
+                "harmless to `best`, `ls`, `show` and `report --to`; a search needs to write there",
+            )
         for study in studies:
             yield from _readable(store, study, url)
     except DAMAGE as error:
