@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from storage.errors import RemoteUnusable, RowDamaged
 from storage.records import Checkpoint
 from storage.remote import Remote
+from trainers.files import sha256_of
 
 SUFFIX = ".safetensors"
 """What every sealed file's name ends with."""
@@ -318,8 +319,7 @@ def _has(path: Path, sha256: str, size: int | None = None) -> bool:
             return False
         if size is not None and path.stat().st_size != size:  # it may be a sparse terabyte
             return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return sha256_of(path) == sha256
     except (FileNotFoundError, IsADirectoryError):
         return False
 

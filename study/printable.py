@@ -22,6 +22,11 @@ def visible(text: str, spared: str = "") -> str:
     )
 
 
+def masked(text: str, mark: str = "?") -> str:
+    """Return text of the same length with `mark` in the place of each control character."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else mark for c in text)
+
+
 def harmless(cell: str) -> str:
     """Return a cell of a CSV that steers no terminal and is no formula to a spreadsheet program.
 

@@ -5,7 +5,6 @@ imports this.
 """
 
 import difflib
-import hashlib
 import importlib
 import logging
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from trainers.errors import WeightsUnavailable
+from trainers.files import sha256_of
 from trainers.packaged import PACKAGED_WEIGHTS
 from trainers.schedule import BatchNorm, Schedule
 
@@ -175,8 +175,7 @@ def native_size(name: str) -> int:
 
 def file_digest(path: Path) -> str:
     """Return what stands for a weights file in `Schedule.weights`."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"sha256:{sha256_of(path)}"
 
 
 def _build_head(features: int, hidden: Sequence[int], n_classes: int) -> nn.Sequential:

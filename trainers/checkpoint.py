@@ -4,7 +4,6 @@ Nothing is pickled: tensors are safetensors, the rest is JSON in the file's meta
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from trainers.averaging import Average
 from trainers.backbone import Network
 from trainers.card import CARD, WeightsCard, opened
 from trainers.errors import NotOurWeights
+from trainers.files import replacing
 from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Evaluation
 
@@ -213,11 +213,5 @@ def _cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path, synced=True) as temporary:
         save_file(tensors, temporary, metadata)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from trainers.annealing import cycle_of, lr_multiplier
 from trainers.base import BEST, LAST, StageTask
 from trainers.errors import TrainingDiverged
+from trainers.files import replacing
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
 
@@ -96,10 +97,9 @@ def _gain(stage: Stage, epochs: int) -> float:
 
 
 def _save(path: Path, task: StageTask, epoch: int) -> None:
-    temporary = path.with_suffix(".tmp")
     metadata = {"epochs": str(epoch), "schedule": json.dumps(task.schedule.digest)}
-    save_file({"skill": np.array([_skill(task.schedule, epoch)])}, temporary, metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({"skill": np.array([_skill(task.schedule, epoch)])}, temporary, metadata)
 
 
 def _epochs_in(path: Path) -> int:

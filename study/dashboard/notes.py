@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from storage.records import Trial
 from study.formatting import count_text, schedule_text, score_text, time_text
 from study.invocation import hint
+from study.printable import masked
 from study.selection.result import Selection
 from trainers.metrics import Metric, confusion_matrix
 from trainers.schedule import Schedule
@@ -95,9 +96,7 @@ def plain(text: str, longest: int = 1000) -> str:
 
 
 def _harmless(c: str) -> str:
-    if not c.isprintable():
-        return "?"
-    return _ENTITIES.get(c) or (f"\\{c}" if c in _MARKS else c)
+    return _ENTITIES.get(c) or (f"\\{c}" if c in _MARKS else masked(c))
 
 
 def _confusion(predicted: Predicted) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from storage.records import EpochRecord
 from study.dashboard.notes import Predicted
+from study.printable import masked
 from trainers.metrics import Metric
 
 if TYPE_CHECKING:
@@ -87,19 +88,15 @@ def draw_words(text: str) -> bytes:
 
     with _DRAWING:
         figure = Figure(figsize=(8, 2), dpi=_DPI)
-        figure.text(0.5, 0.5, _printable(text), ha="center", va="center", wrap=True).set_parse_math(
+        figure.text(0.5, 0.5, masked(text), ha="center", va="center", wrap=True).set_parse_math(
             False
         )
         return _png(figure)
 
 
 def _name(text: str) -> str:
-    clean = _printable(text)
+    clean = masked(text)
     return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "\u2026"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _png(figure: "Figure") -> bytes:

@@ -1,7 +1,6 @@
 """A list of photos that is put right: what is left out, and a CSV that `search --data` takes."""
 
 import csv
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,6 +11,7 @@ from trainers.data.inspect.findings import Flaw, Inspection
 from trainers.data.manifest import Manifest, Photo, without
 from trainers.data.sources import Split
 from trainers.errors import DatasetError
+from trainers.files import replacing
 
 
 class Remove(StrEnum):
@@ -86,24 +86,21 @@ def write_list(manifest: Manifest, file: Path) -> None:
     Raises DatasetError for a name that a CSV cannot hold.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.csv")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            rows = csv.writer(stream)
-            rows.writerow(("path", "label", "split"))
-            rows.writerows(
-                (photo.path, manifest.classes[photo.label], photo.split.value)
-                for photo in manifest.photos
-            )
-        _check_round_trip(manifest, temporary)
-        temporary.replace(file)
+        with replacing(file, ".csv") as temporary:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                rows = csv.writer(stream)
+                rows.writerow(("path", "label", "split"))
+                rows.writerows(
+                    (photo.path, manifest.classes[photo.label], photo.split.value)
+                    for photo in manifest.photos
+                )
+            _check_round_trip(manifest, temporary)
     except UnicodeEncodeError as error:
         raise DatasetError(
             f"a name among the photos is not UTF-8 ({error.object[:80]!r}), and a CSV cannot list "
             "it; rename that file"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reasons(found: Inspection, kinds: Collection[Remove]) -> Iterator[tuple[str, str]]:

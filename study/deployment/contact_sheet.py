@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from study.printable import masked
+
 SIDE = 320
 """Pixels a side of a photo in a picture of its own."""
 
@@ -126,7 +128,7 @@ def heated(photo: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
 
 def _wrapped(text: str, size: int, room: int) -> list[str]:
     """Break a text into two lines where it is too long for one."""
-    words, first, font = _legible(text)[: 2 * _MAX_TEXT].split(" "), 1, _font(size)
+    words, first, font = masked(text)[: 2 * _MAX_TEXT].split(" "), 1, _font(size)
     while first < len(words) and font.getlength(" ".join(words[: first + 1])) <= room:
         first += 1
     lines = [" ".join(words[:first]), " ".join(words[first:])]
@@ -147,17 +149,13 @@ def _cut(text: str, size: int, room: int) -> str:
 
 def _shortened(text: str, size: int, room: int) -> str:
     """Leave out the beginning of a text that is too long: the end of a path tells more."""
-    text = _legible(text)[-_MAX_TEXT:]
+    text = masked(text)[-_MAX_TEXT:]
     if _font(size).getlength(text) <= room:
         return text
     fits = bisect_left(
         range(len(text)), True, key=lambda n: _font(size).getlength("..." + text[n:]) <= room
     )
     return "..." + text[fits:]
-
-
-def _legible(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @cache

@@ -1,6 +1,5 @@
 """Use case `export`: the chosen weights as a folder that works without this project."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from study.selection.result import Selection
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
+from trainers.files import sha256_of
 from trainers.formats import Format, describe
 
 if TYPE_CHECKING:  # seconds, for which a mistake in the flags need not wait
@@ -190,7 +190,7 @@ def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[s
         **describe(card),
         "weights": {
             "file": file.name,
-            "sha256": _sha256(file),
+            "sha256": sha256_of(file),
             "backbone": card.backbone,
             "schedule_digest": card.schedule_digest,
             "manifest_digest": card.manifest_digest,
@@ -214,7 +214,7 @@ def _write(
     path = made / kind.file_name
     # With no letter beyond ASCII: not every reader of these files takes the same encoding.
     difference = export_network(classifier, path, kind, squares, json.dumps(about))
-    return ExportedFile(path.name, kind, _sha256(path), path.stat().st_size, difference)
+    return ExportedFile(path.name, kind, sha256_of(path), path.stat().st_size, difference)
 
 
 def _move(made: Path, folder: Path) -> None:
@@ -229,8 +229,3 @@ def _move(made: Path, folder: Path) -> None:
 def _put_text(path: Path, text: str) -> None:
     # Half a surrogate pair in a class's name is no UTF-8; as an escape it is JSON all the same.
     path.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from study.formatting import count_text, schedule_text
+from study.printable import masked
 from study.selection.result import Selection
 from study.wording import stage_table
 from trainers.data.manifest import Manifest, Split
@@ -54,7 +55,7 @@ def model_card(
 
 def plain(text: object) -> str:
     """Return any text as Markdown that shows it, on one line, and does nothing else."""
-    shown = "".join(c if c.isprintable() else "?" for c in str(text)).strip() or "(blank)"
+    shown = masked(str(text)).strip() or "(blank)"
     if len(shown) > LONGEST:
         shown = shown[: LONGEST - 1] + "…"
     return _harmless(shown)

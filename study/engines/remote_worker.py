@@ -18,6 +18,7 @@ from study.engines.slots import Slot
 from study.engines.worker import Broken, Left, Lost, sendable
 from trainers.base import BEST, LAST, StageTask, Trainer
 from trainers.errors import DeviceLost
+from trainers.files import replacing
 
 Content = NDArray[np.uint8]
 Files = Mapping[str, Content]
@@ -129,15 +130,8 @@ class AwayWorker:
 
 def write_whole(path: Path, content: Content) -> None:
     """Write a file that appears under its name when it is safely on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            content.tofile(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, synced=True) as temporary, temporary.open("wb") as stream:
+        content.tofile(stream)
 
 
 def read_whole(path: Path) -> Content:

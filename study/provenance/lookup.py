@@ -1,6 +1,5 @@
 """Where weights come from: the trial, stage run and epoch behind a number or a file."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,13 +103,13 @@ def find(target: str, study: str | None, store: Store, storage: str) -> Found:
             f"trials, and `{hint('show')} TRIAL` the files of one"
         )
     card = read_card_of(file)
-    return Found(_of_card(store, studies, card), file, digest_of(file), card)
+    return Found(_of_card(store, studies, card), file, sha256_of(file), card)
 
 
 def _with_file(origin: Origin, file: Path | None) -> Found:
     if file is None or not file.is_file():
         return Found(origin, file, None, None)
-    return Found(origin, file, digest_of(file), _card_if_any(file))
+    return Found(origin, file, sha256_of(file), _card_if_any(file))
 
 
 def of_trial(store: Store, study: StudyRecord, number: int) -> Origin:
@@ -150,12 +149,6 @@ def read_card_of(file: Path) -> "WeightsCard":
     return card
 
 
-def digest_of(file: Path) -> str:
-    """Return a file's SHA-256, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _card_if_any(file: Path) -> "WeightsCard | None":
     """Read a card where there may be none: a `last` and a user's own trainer write none."""
     from trainers.errors import NotOurWeights
@@ -180,7 +173,7 @@ def _of_content(store: Store, studies: Iterable[StudyRecord], file: Path) -> Ori
     """Find whose bytes a file has, wherever it lies."""
     if not file.is_file():
         return None
-    sha256 = digest_of(file)
+    sha256 = sha256_of(file)
     return _of_row(store, studies, lambda _, row: row.sha256 == sha256)
 
 

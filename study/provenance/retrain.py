@@ -15,8 +15,9 @@ from study.engines.inline import InlineEngine
 from study.engines.setup import Setup, Training
 from study.events import Listener, Notice, Working
 from study.formatting import score_text
-from study.provenance.lookup import Origin, digest_of
+from study.provenance.lookup import Origin
 from trainers.base import BEST, LAST, Precision, StageTask
+from trainers.files import sha256_of
 from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics
 
@@ -170,7 +171,7 @@ def compare_files(old: Path, new: Path) -> Compared | None:
     try:
         again = load_file(new)
     except SafetensorError:
-        same = digest_of(old) == digest_of(new)
+        same = sha256_of(old) == sha256_of(new)
         return Compared(same, 0.0 if same else None)
     try:
         before = load_file(old)

@@ -1,10 +1,8 @@
 """What all pages share: one look, escaped names, scripts and styles listed by hash, whole files."""
 
 import json
-import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -16,6 +14,7 @@ import jinja2
 from study.formatting import count_text, time_text
 from study.printable import visible
 from study.wording import stage_table
+from trainers.files import replacing
 
 
 def policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
@@ -74,15 +73,10 @@ def environment() -> jinja2.Environment:
 def write_page(text: str, to: Path) -> None:
     """Write a page, whole or not at all: until it is whole, the one before it can be read."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    beside = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(to) as beside:
         # A browser reads any line's end as \n, and hashes scripts as it reads them. A file's name
         # may hold bytes that are no text.
         beside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        beside.replace(to)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _hash(text: str) -> str:

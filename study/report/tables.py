@@ -1,6 +1,5 @@
 """A study as pandas frames, for a notebook or a spreadsheet. The only maker of them."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ from study.printable import defused
 from study.report.contents import Contents
 from study.report.figures.confusion import class_table
 from study.report.figures.parameters import flattened
+from trainers.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,9 +49,8 @@ def write_csvs(made: dict[str, "pd.DataFrame"], folder: Path) -> list[Path]:
 
 
 def _write(frame: "pd.DataFrame", path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     safe = frame.map(_defused).rename(columns=_defused)
-    try:
+    with replacing(path) as temporary:
         # A file name may hold bytes that are no UTF-8, or the half of a line's end: Python quotes
         # what is in the line's end that it is told.
         safe.to_csv(
@@ -61,9 +60,6 @@ def _write(frame: "pd.DataFrame", path: Path) -> Path:
             errors="backslashreplace",
             lineterminator="\r\n",
         )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -4,7 +4,6 @@ Reads rows alone, so it answers at once: no torch, no Optuna.
 """
 
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from study.selection.thresholds import Operation, operate
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
+from trainers.files import replacing
 from trainers.metrics import confusion_matrix, per_class
 from trainers.schedule import Train
 
@@ -75,22 +75,19 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(selection.file)
-    target, temporary = folder / source.name, folder / f".{source.name}.{os.getpid()}.tmp"
+    target = folder / source.name
     if target.resolve() == source.resolve():
         raise ConfigError(f"--copy-to must be another folder than that of {source}, got {folder}")
     try:
-        if selection.operation:
-            from trainers.card import copy_with_decision
+        with replacing(target) as temporary:
+            if selection.operation:
+                from trainers.card import copy_with_decision
 
-            copy_with_decision(source, temporary, selection.operation.decision)
-        else:
-            shutil.copyfile(source, temporary)
+                copy_with_decision(source, temporary, selection.operation.decision)
+            else:
+                shutil.copyfile(source, temporary)
     except ValueError as error:
         raise ConfigError(f"{error}, to be copied with prices; leave --cost away") from None
-    else:
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

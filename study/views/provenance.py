@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from study.formatting import score_text
+from study.printable import masked
 from study.provenance.drift import Drift
 from study.provenance.lookup import FileState
 from study.provenance.record import Provenance
@@ -100,7 +101,7 @@ def _drift(drift: Drift) -> str:
 
 def _literal(text: str) -> str:
     """Return what a file says as plain text: neither markup nor a terminal's own commands."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return escape(masked(text, "\N{REPLACEMENT CHARACTER}"))
 
 
 def _line(console: Console, text: str) -> None:

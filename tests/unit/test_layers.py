@@ -64,7 +64,7 @@ LIBRARIES = {
 }
 """Where a library may be known, by the start of the module's name."""
 
-GROUND = ("trainers.schedule", "trainers.metrics", "trainers.errors")
+GROUND = ("trainers.schedule", "trainers.metrics", "trainers.errors", "trainers.files")
 """What the store may take from the trainers: free of torch."""
 
 LIGHT = (

@@ -1,6 +1,5 @@
 """Decode the photos of a manifest at the scales that are wanted, on many CPUs. Free of torch."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from trainers.data.photo import check_file, photo_size
 from trainers.data.scale import Scale, read_at
 from trainers.data.sources import Split
 from trainers.errors import DatasetError, UnreadablePhoto
+from trainers.files import sha256_of
 
 _AHEAD = 64  # photos that are decoded before the first of them is taken
 _SAMPLED = 64  # photos whose sizes stand for all
@@ -55,9 +55,8 @@ def read_known(
     path = manifest.root / photo.path
     with _readable(path):
         check_file(path)
-        with path.open("rb") as stream:  # not at once: it may be of any size by now
-            if hashlib.file_digest(stream, "sha256").hexdigest() != photo.sha256:
-                raise UnreadablePhoto("other contents")
+        if sha256_of(path) != photo.sha256:  # not read at once: it may be of any size by now
+            raise UnreadablePhoto("other contents")
         return read_at(path, scales)
 
 

@@ -1,0 +1,32 @@
+"""Files that appear whole, and what their content is known by."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = ".tmp", *, synced: bool = False) -> Iterator[Path]:
+    """Yield a hidden path beside `path`: what is written there takes its place as a whole.
+
+    On any exception nothing is left and `path` stays as it was. If `synced`, the content is safely
+    on the disk before it has the name.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    try:
+        yield temporary
+        if synced:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
