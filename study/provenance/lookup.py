@@ -12,6 +12,7 @@ from storage.store import Store
 from study.errors import NotInStudy
 from study.invocation import hint
 from study.studies import find_study, find_trial
+from trainers.files import sha256_of
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:

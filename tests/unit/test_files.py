@@ -26,9 +26,14 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     """The half-written file is removed and the exception goes on."""
     path = tmp_path / "page.html"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
     assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
     assert path.read_text() == "old"
 
