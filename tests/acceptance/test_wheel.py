@@ -59,10 +59,15 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def encore(site: Path, folder: Path, *words: str) -> str:
     """Run a command of the installed Encore in a user's folder, which is first on its path."""
-    python = site.parents[2] / "bin" / "python"
+    return python(site, folder, "-m", "encore", *words)
+
+
+def python(site: Path, folder: Path, *words: str) -> str:
+    """Run the Python that Encore is installed in, with no path to this checkout."""
+    program = site.parents[2] / "bin" / "python"
     kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(python), "-m", "encore", *words],
+        [str(program), *words],
         cwd=folder,
         env={**kept, "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
@@ -104,9 +109,4 @@ def test_a_program_among_strangers(site: Path, folder: Path) -> None:
         "    print(found.best())\n"
     )
     (folder / "storage_of_mine.py").write_text("")
-    python = site.parents[2] / "bin" / "python"
-    done = subprocess.run(
-        [str(python), "program.py"], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("<Selection: trial ")
+    assert python(site, folder, "program.py").startswith("<Selection: trial ")
