@@ -222,4 +222,4 @@ def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
 def _why(checkpoint: Checkpoint, config: StudyConfig) -> str:
     if checkpoint.kind is Kind.LAST:
         return "no trial will go on from it"
-    return f"not among the best of {config.keep.trials} trials"
+    return f"not the best weights of one of the best {config.keep.trials} trials"
