@@ -31,7 +31,14 @@ from sqlalchemy.exc import (
 )
 
 from storage import postgres, schema_version
-from storage.errors import DatabaseFull, DatabaseTooNew, DatabaseUnusable, RowDamaged, StudyNotFound
+from storage.errors import (
+    DatabaseFull,
+    DatabaseTooNew,
+    DatabaseUnusable,
+    NotADatabase,
+    RowDamaged,
+    StudyNotFound,
+)
 from storage.read_only import Source, copied, copy_of, is_read_only, source_of
 from storage.redaction import redact
 
@@ -197,14 +204,14 @@ def _parse(url: str) -> URL:
         if "@" in (parsed.host or ""):  # of a password, which a driver would quote as a host
             raise ValueError("an @ in a password must be written %40")
     except (ArgumentError, ValueError):
-        raise DatabaseUnusable(
+        raise NotADatabase(
             f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db or "
             f"{postgres.DRIVER}://user@host/database"
         ) from None
     # SQLAlchemy 2.0 would take another driver than 2.1 does.
     known = (postgres.BACKEND, postgres.DRIVER, *_SQLITE)
     if parsed.drivername not in known:
-        raise DatabaseUnusable(
+        raise NotADatabase(
             f"{redact(url)} needs the driver {parsed.drivername}, which Encore does not know; give "
             f"a file as sqlite:///encore.db, or a server as {postgres.DRIVER}://user@host/database"
         )
@@ -216,11 +223,11 @@ def _parse(url: str) -> URL:
 def _prepare_file(url: URL, *, create: bool) -> None:
     name = url.database or ":memory:"
     if name == ":memory:" or name.startswith("file:"):
-        raise DatabaseUnusable(f"{shown(url)} must name a file, as in sqlite:///encore.db")
+        raise NotADatabase(f"{shown(url)} must name a file, as in sqlite:///encore.db")
     path = Path(name)
     try:
         if path.is_dir():
-            raise DatabaseUnusable(f"{shown(url)} is a folder, not a database file")
+            raise NotADatabase(f"{shown(url)} is a folder, not a database file")
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.exists():

@@ -27,6 +27,12 @@ class DatabaseUnusable(EncoreError):
     """The database cannot be opened, read or written."""
 
 
+class NotADatabase(DatabaseUnusable):
+    """What was given as a database's URL cannot be one."""
+
+    exit_code = 2
+
+
 class DatabaseFull(DatabaseUnusable):
     """There is no room to write; with more, the same command goes on."""
 

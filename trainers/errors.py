@@ -14,7 +14,8 @@
     │   │   └── NoSuchStudy    2: there are studies, but none of that name
     │   ├── StudyInUse         another process is searching the study
     │   ├── StudyTooOld        an earlier Encore began the study: it can be read, not gone on with
-    │   ├── DatabaseUnusable   the URL, the file or the server cannot be used
+    │   ├── DatabaseUnusable   the file or the server cannot be used
+    │   │   ├── NotADatabase   2: what was given as a database's URL cannot be one
     │   │   ├── DatabaseFull   there is no room to write
     │   │   ├── RowDamaged     what is written there cannot be, such as a path out of the vault
     │   │   └── DatabaseAway   the server cannot be reached, or stopped answering

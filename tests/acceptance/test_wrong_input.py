@@ -81,7 +81,7 @@ ROOT = Path(__file__).parents[2]
         (("search", "--data", "empty"), 4, "empty"),
         (("search", "--data", "one"), 4, "only 'roses'"),
         (("search", "--data", "list.csv"), 4, "gone.jpg"),
-        (("search", "--storage", "nonsense"), 1, "nonsense"),
+        (("search", "--storage", "nonsense"), 2, "nonsense"),
         (("best",), 5, "search"),
         (("best", "--study", "x"), 5, "search"),
         (("ls",), 5, "search"),
@@ -89,7 +89,7 @@ ROOT = Path(__file__).parents[2]
         (("show", "three"), 2, "trial must be a whole number, got 'three'"),
         (("dashboard",), 5, "search"),
         (("dashboard", "--port", "0"), 2, "port"),
-        (("best", "--storage", "mysql+pymysql://me:secret@/x"), 1, "driver"),
+        (("best", "--storage", "mysql+pymysql://me:secret@/x"), 2, "driver"),
         (("best", "--storage", "postgresql://me:secret@127.0.0.1:1/x"), 1, "127.0.0.1:1/x"),
     ],
 )
