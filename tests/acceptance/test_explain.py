@@ -100,12 +100,12 @@ def test_photos_that_cannot_be_used(
     """A missing photo, text called .jpg, an empty folder: named, and nothing is written."""
     (place / "text.jpg").write_text("not a photo")
     (place / "empty").mkdir()
-    assert "gone.jpg" in refused(1, "gone.jpg")
+    assert "gone.jpg" in refused(2, "gone.jpg")
     assert "text.jpg: not an image" in refused(1, "text.jpg")
-    assert "empty" in refused(1, "empty")
+    assert "empty" in refused(2, "empty")
     (searched / "photos").rename(searched / "elsewhere")
     try:
-        assert "photos/valid" in refused(1)
+        assert "photos/valid" in refused(2)
     finally:
         (searched / "elsewhere").rename(searched / "photos")
 
@@ -114,11 +114,11 @@ def test_weights_that_cannot_be_used(place: Path, refused: Callable[..., str]) -
     """Text, weights that are not there, and those of data that no study here knows."""
     (place / "text.safetensors").write_text("weights")
     assert "text.safetensors" in refused(1, "photos", "--weights", "text.safetensors")
-    assert "gone.safetensors" in refused(1, "photos", "--weights", "gone.safetensors")
+    assert "gone.safetensors" in refused(2, "photos", "--weights", "gone.safetensors")
     shutil.copy(best().file, place / "theirs.safetensors")
     other = f"sqlite:///{place / 'other' / 'encore.db'}"
-    assert "search" in refused(1, "--storage", other)
-    assert "search" in refused(1, "--weights", "theirs.safetensors", "--storage", other)
+    assert "search" in refused(5, "--storage", other)
+    assert "search" in refused(5, "--weights", "theirs.safetensors", "--storage", other)
 
 
 def test_flags_that_cannot_be(refused: Callable[..., str]) -> None:
@@ -127,7 +127,7 @@ def test_flags_that_cannot_be(refused: Callable[..., str]) -> None:
     assert "lilies" in said
     assert all(name in said for name in CLASSES)
     assert "try cpu" in refused(2, "photos/valid", "--device", "warp")
-    assert "'study.toml' is a file" in refused(1, "--to", "study.toml")
+    assert "'study.toml' is a file" in refused(2, "--to", "study.toml")
     assert "--top" in refused(2, "--top", "0")
     assert "--weights or --study" in refused(2, "--weights", "x", "--study", "photos")
 

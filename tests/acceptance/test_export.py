@@ -276,7 +276,7 @@ def test_the_best_of_a_study_is_exported(
     assert ["<b>reds|", "9", "3", "3"] in rows  # 60/20/20 of 15
     for name, row in zip(chosen.classes, chosen.confusion, strict=True):
         assert [name, *map(str, row)] in rows
-    assert [str(chosen.seed), f"{100 * chosen.score:.2f}"] in rows
+    assert [str(chosen.seed), f"{100 * chosen.score:.1f}"] in rows
     assert f"{chosen.errors} errors on {chosen.n_valid} validation photos" in card
     assert chosen.operation is not None
     about = json.loads((searched / "exported" / "model.json").read_bytes())

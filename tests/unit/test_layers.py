@@ -331,6 +331,7 @@ def test_each_error_has_its_exit_code() -> None:
         "ConfigError": 2,
         "NoSuchData": 2,
         "NoSuchStudy": 2,
+        "NotADatabase": 2,
         "NotInStudy": 2,
         "TooManyFailures": 3,
         "DatasetError": 4,
