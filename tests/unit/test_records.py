@@ -83,7 +83,7 @@ def test_epoch_record_scores_as_the_metrics_it_was_made_of(metric: Metric, loss:
         valid_loss=loss,
         seconds=1.0,
         images_per_second=2.0,
-    )
+    ).calibrated(metric)
     fields = {name: value for name, value in vars(metrics).items() if name != "evaluation"}
     record = EpochRecord(stage_run_id=1, **fields)
     np.testing.assert_equal(record.score(metric), metrics.score(metric))

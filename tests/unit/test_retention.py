@@ -258,7 +258,9 @@ def test_deletions_are_told_in_a_line() -> None:
         "deleting 10 weights files (0.0 MB): 6 no trial will go on from it, "
         "4 not the best weights of one of the best 2 trials"
     )
-    assert deletion_text(going[:1]).endswith("(0.0 MB): no trial will go on from it")
+    assert deletion_text(going[:1]).endswith(
+        "(0.0 MB): not the best weights of one of the best 2 trials"
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_device_that_is_asked_for_counts_most() -> None:
 def test_a_card_may_tell_anything(device: str) -> None:
     """A device or precision that is none leads to settings that are valid."""
     made = settings_as_made(StudyConfig(), {"device": device})
-    assert StudyConfig.model_validate(made.model_dump()) == made
+    assert StudyConfig.model_validate(made.model_dump(mode="json")) == made
 
 
 def test_data_are_found_from_any_folder(tmp_path: Path) -> None:
