@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from study.criterion import Criterion
-from study.statistics import scoring, tables
+from study.statistics import areas, tables
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.tables import Tables
 from trainers.decision import Decision
@@ -61,7 +61,7 @@ def test_what_is_read_when_asked_for_scores_alike(
     rng = np.random.default_rng(0)
     inside = (rng.random((PHOTOS, 7)) < 0.8).astype(np.float32)
     expected = held.within(inside)
-    for module in (tables, scoring):
+    for module in (tables, areas):
         monkeypatch.setattr(module, "HELD", 3 * PHOTOS * CLASSES)
     lazy = scorer_of(criterion, Tables(table_of, CANDIDATES))
     np.testing.assert_allclose(lazy.within(inside), expected, atol=1e-6)
@@ -72,7 +72,7 @@ def test_what_is_read_when_asked_for_scores_alike(
 
 def test_memory_is_bounded_by_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of forty candidates, two are held: the areas of all take less than half of all tables."""
-    for module in (tables, scoring):
+    for module in (tables, areas):
         monkeypatch.setattr(module, "HELD", 2 * PHOTOS * CLASSES)
     lazy = scorer_of(Criterion.AUROC, Tables(table_of, CANDIDATES))
     inside = np.ones((PHOTOS, 7), np.float32)
