@@ -323,7 +323,7 @@ def test_a_stage_run_whose_gpu_fails_each_time_has_failed(
     found = list(engine.events())
     (failed,) = [event for event in found if isinstance(event, StageFailed)]
     assert (failed.key, failed.kind) == ("a", FailureKind.KILLED)
-    assert failed.reason.endswith("3 times, at last by CUDA error: device-side assert triggered")
+    assert failed.reason.endswith("3 times, at last (CUDA error: device-side assert triggered)")
     assert told(found, "b") == [1, 2, 3, 4, StageEnded]
 
 
