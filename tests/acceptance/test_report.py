@@ -73,8 +73,8 @@ def test_photos_and_weights_that_are_gone(
 @pytest.mark.parametrize(
     ("code", "arguments", "said"),
     [
-        (1, ["--study", "nobody's"], "nobody's"),
-        (1, ["--storage", "sqlite:///gone/encore.db"], "search"),
+        (2, ["--study", "nobody's"], "nobody's"),
+        (5, ["--storage", "sqlite:///gone/encore.db"], "search"),
         (1, ["--to", "photos"], "name a file"),
         (2, ["--watch", "--json"], "--watch or --json"),
         (2, ["--top", "101"], "--top"),

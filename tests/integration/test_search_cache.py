@@ -92,9 +92,9 @@ def works(told: list[Progress], what: str) -> list[tuple[int, int]]:
 
 
 def notices(told: list[Progress]) -> list[str]:
-    """Return the sentences told, but for what the gate says of photos as tiny as these."""
+    """Return the sentences told, but for the gate's of photos as tiny as these, and deletions."""
     found = [news.text for news in told if isinstance(news, Notice)]
-    return [text for text in found if not text.startswith("the data: ")]
+    return [text for text in found if not text.startswith(("the data: ", "deleting "))]
 
 
 def results(folder: Path, study: str) -> tuple[list[Any], dict[str, dict[str, bytes]]]:
