@@ -214,7 +214,7 @@ def test_a_file_that_goes_meanwhile_is_told(place: Place) -> None:
         for _, file in place.kept():
             place.vault.path(file.path).unlink()
 
-    with pytest.raises(NothingToSelect, match="went meanwhile; let `search` end first"):
+    with pytest.raises(NothingToSelect, match="went meanwhile; let the search end first"):
         soup(storage=place.url, say=gone, device="cpu")
 
 
