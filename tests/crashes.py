@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 from storage.records import State
-from study.events import Progress
+from study.events import Notice, Progress, Working
 from tests.lab import Bench, Lab, Noting
 from trainers.base import BEST, LAST, StageTask
 from trainers.metrics import EpochMetrics
@@ -95,15 +95,20 @@ def check_end(lab: Lab, expected: dict[str, Any], where: str) -> None:
     assert {trial.state for trial in theirs.values()} <= {"FAIL"}, where
 
 
+def is_step(news: Progress) -> bool:
+    """Tell whether this says how far the search is, and not what it does meanwhile."""
+    return not isinstance(news, Working | Notice)
+
+
 def dies_at(event: int) -> Callable[[Bench], None]:
-    """Have the listener die at an event."""
+    """Have the listener die at an event that tells how far the search is."""
 
     def prepare(bench: Bench) -> None:
         told = 0
 
-        def listen(_: Progress) -> None:
+        def listen(news: Progress) -> None:
             nonlocal told
-            told += 1
+            told += is_step(news)
             if told > event:
                 die(bench)
 

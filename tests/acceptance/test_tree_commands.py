@@ -137,7 +137,7 @@ def test_a_plan_spends_nothing_and_a_repeat_counts_all_seeds(folder: Path, run: 
             (0, "explore"),
             (1, "repeat"),
         ]
-    assert "no trial 7" in run("repeat", "7", code=1)
+    assert "no trial 7" in run("repeat", "7", code=2)
 
 
 def test_a_grid_is_trained_as_it_stands(folder: Path, run: Run) -> None:

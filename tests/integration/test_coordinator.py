@@ -10,9 +10,10 @@ from storage.records import Role, State
 from study.config.portfolio import TYPICAL, portfolio, probes, space_for
 from study.config.schema import Sampler
 from study.errors import TooManyFailures
-from study.events import EpochFinished, Notice, Progress, StageStarted, TrialFinished, Working
+from study.events import EpochFinished, Progress, StageStarted, TrialFinished
 from study.formatting import weights_name
 from study.searching.optuna_study import _sampler
+from tests.crashes import is_step
 from tests.lab import LABELS, SECONDS, Lab, Noting, optuna_study, schedule, stage
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, Metric
@@ -152,7 +153,7 @@ def test_files_are_in_order_after_every_event(make_lab: MakeLab) -> None:
 
         bench.coordinator.listener = look
         bench.coordinator.run()
-    assert len([news for news in seen if not isinstance(news, Working | Notice)]) == 17
+    assert sum(map(is_step, seen)) == 17
     lab.check_order()
     with lab.reading() as (store, study, vault):
         names: set[str] = set()
