@@ -239,7 +239,9 @@ def test_message_shows_the_path_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "Müller & Söhne #1" / "50%.db"
     store = Store(open_database(f"sqlite:///{path}"))
     assert path.exists()
-    with pytest.raises(StudyNotFound, match=re.escape(f"'x' in sqlite:///{path}; run a search first")):
+    with pytest.raises(
+        StudyNotFound, match=re.escape(f"'x' in sqlite:///{path}; run a search first")
+    ):
         store.study("x")
     store.close()
 
