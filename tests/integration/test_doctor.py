@@ -71,7 +71,7 @@ def test_missing_and_changed_files_are_bad(finished: Lab, damage: Callable[[Path
     assert (finding.what, finding.level) == ("study lab: files", Level.BAD)
     assert finding.found.startswith("4 weights files missing or changed: ")
     assert finding.found.endswith(f"{', '.join(paths[:3])} and 1 more")
-    assert "`best` passes them over" in finding.advice
+    assert "they are passed over meanwhile" in finding.advice
 
 
 def test_strays_are_named_and_left_alone(finished: Lab) -> None:
@@ -84,7 +84,7 @@ def test_strays_are_named_and_left_alone(finished: Lab) -> None:
     assert (finding.what, finding.level) == ("study lab: strays", Level.NOTICE)
     assert finding.found.startswith("2 files in its folder that no row points to: ")
     assert "stray.safetensors" in finding.found
-    assert "`gc --strays --study lab` lists them" in finding.advice
+    assert "`encore gc --strays --study lab` lists them" in finding.advice
     before = finished.outcome()
     finished.search()
     assert complaints(finished) == [finding]
@@ -104,7 +104,7 @@ def test_a_search_that_left_off_can_go_on(make_lab: MakeLab) -> None:
     (finding,) = complaints(lab)
     assert (finding.what, finding.level) == ("study lab: unfinished", Level.NOTICE)
     assert finding.found == "1 trial left off in the middle"
-    assert "same `search` command" in finding.advice
+    assert "same search command" in finding.advice
     lab.search()
     assert complaints(lab) == []
 
@@ -136,7 +136,7 @@ def test_a_collapsed_stage_is_pointed_out(make_lab: MakeLab) -> None:
     (finding,) = complaints(lab)
     assert (finding.what, finding.level) == ("study lab: collapsed", Level.NOTICE)
     assert finding.found.startswith("trial 2, stage 1 (128 px) reached ")
-    assert "`show 2`" in finding.advice
+    assert "`encore show 2 --study lab`" in finding.advice
 
 
 def test_a_loss_is_not_compared(make_lab: MakeLab) -> None:
@@ -167,7 +167,7 @@ def test_databases_that_cannot_be_looked_at_are_told(tmp_path: Path) -> None:
         return next(finding for finding in findings if finding.what == "database")
 
     absent = database(tmp_path / "none" / "encore.db")
-    assert (absent.level, absent.advice) == (Level.NOTICE, "`search` makes it")
+    assert (absent.level, absent.advice) == (Level.NOTICE, "`encore search` makes it")
     assert not (tmp_path / "none").exists()
     (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
     assert database(tmp_path / "broken.db").level is Level.BAD
