@@ -181,7 +181,7 @@ def test_doctor_counts_decoded_photos_and_names_broken_ones(
     assert found.endswith(f"{decoded.folder / '.cache'} (`encore gc --cache --delete` clears)")
     broken = broken_in_every_way(decoded)
     _, (level, found, advice) = findings()
-    assert (level, advice) == ("notice", "harmless; `search` decodes them again")
+    assert (level, advice) == ("notice", "harmless; the next search decodes them again")
     assert found == f"3 files not whole: {', '.join(map(str, broken))}"
     for path in maps(decoded):
         path.unlink()
