@@ -22,6 +22,7 @@ from study.searching.drafts import drafted, running
 from study.searching.policy import Begin, GoOn, SearchPolicy, Standing, Stop, Verdict
 from study.searching.suggest import params_of
 from study.stage_tree import Node, StageTree, Trained
+from tests.lab import trial_of
 from trainers.schedule import Schedule
 
 RANDOM = "random"
@@ -132,16 +133,7 @@ class Search:
     def _begin(self, schedule: Schedule, seed: int, role: Role) -> int:
         number = len(self.trials)
         self.trials.append(
-            Trial(
-                id=number,
-                study_id=1,
-                number=number,
-                schedule_json=schedule.to_json(),
-                seed=seed,
-                role=role,
-                state=State.RUNNING,
-                started_at=NOW,
-            )
+            trial_of(schedule, number, id=number, seed=seed, role=role, started_at=NOW)
         )
         self._position[number] = 0
         self._suggested[number] = self.sampler.begin(schedule)

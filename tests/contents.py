@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from storage.predictions import StoredPredictions
-from storage.records import EpochRecord, Role, StageRun, State, StudyRecord, Trial
+from storage.records import EpochRecord, StageRun, State, StudyRecord, Trial
 from study.history.tree import ShownTree, StageNode
 from study.report.contents import Contents
 from study.selection.leaks import Judged
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import Metric
 
@@ -119,13 +119,9 @@ def _trial(number: int, trials: int, epochs: int, metric: Metric) -> Trial:
     first = stage(64, 1e-3 + number // 2 * 1e-6, epochs)
     ended = state in (State.COMPLETE, State.PRUNED)
     run = 2 * number + 2 if state is State.COMPLETE else 2 * (number - number % 2) + 1
-    return Trial(
-        id=number + 1,
-        study_id=1,
-        number=number,
-        schedule_json=schedule(first, stage(96, _rate(number), epochs)).to_json(),
-        seed=0,
-        role=Role.EXPLORE,
+    return trial_of(
+        schedule(first, stage(96, _rate(number), epochs)),
+        number,
         state=state,
         score=_score(number, metric) if ended else None,
         loss=0.5 if ended else None,

@@ -13,6 +13,7 @@ from study.searching.candidates import anywhere
 from study.searching.forecasting import explorer_of
 from study.searching.policy import Action, Begin, GoOn, SearchPolicy, Standing, Stop, Verdict
 from study.stage_tree import Rank, StageTree, Trained, grow
+from tests.lab import trial_of
 from trainers.schedule import Schedule, Train
 
 NOW = datetime.now(UTC)
@@ -144,18 +145,7 @@ class ImaginedSearch:
 
     def _begin(self, action: Begin) -> None:
         number = len(self.trials)
-        self.trials.append(
-            Trial(
-                id=number + 1,
-                study_id=1,
-                number=number,
-                schedule_json=action.schedule.to_json(),
-                seed=action.seed,
-                role=action.role,
-                state=State.RUNNING,
-                started_at=NOW,
-            )
-        )
+        self.trials.append(trial_of(action.schedule, number, seed=action.seed, role=action.role))
         self._advance(number)
 
     def _advance(self, number: int, *, let_on: bool = False) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from storage.errors import StudyNotFound
 from storage.folders import settle
 from storage.ownership import Claim
 from storage.paths import open_vault
-from storage.records import Kind, ManifestRecord, Role, State, StudyRecord
+from storage.records import Kind, ManifestRecord, Role, State, StudyRecord, Trial
 from storage.retry import Patience
 from storage.store import Store
 from storage.transactions import once
@@ -52,6 +53,13 @@ def stage(size: int = 32, lr: float = 1e-3, epochs: int = 1, **others: Any) -> S
 def schedule(*stages: Stage) -> Schedule:
     """Make a schedule."""
     return Schedule(backbone="net", stages=stages, weights="random")
+
+
+def trial_of(of: Schedule, number: int = 0, **others: Any) -> Trial:
+    """Make the record of a trial that runs, but for what `others` says."""
+    given = {"schedule_json": of.to_json(), "seed": 0, "role": Role.EXPLORE, "state": State.RUNNING}
+    first = {"id": number + 1, "study_id": 1, "number": number, "started_at": datetime.now(UTC)}
+    return Trial(**(first | given | others))
 
 
 class OptunaTrial(NamedTuple):

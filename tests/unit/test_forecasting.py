@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from study.forecast import point_of
 from study.searching.forecasting import FEW, Forecasting
 from study.searching.policy import Action, Begin, GoOn, Standing, Stop, Verdict
 from study.stage_tree import StageTree, Trained
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.schedule import Schedule
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -53,16 +52,7 @@ class Imagined:
     ) -> Trial:
         """Add a trial whose first stages came out with these scores."""
         number = len(self.trials)
-        trial = Trial(
-            id=number + 1,
-            study_id=1,
-            number=number,
-            schedule_json=of.to_json(),
-            seed=seed,
-            role=Role.EXPLORE,
-            state=state,
-            started_at=datetime.now(UTC),
-        )
+        trial = trial_of(of, number, seed=seed, state=state)
         self.trials.append(trial)
         for position, score in enumerate(scores):
             key = f"{hash(of.prefixes()[position])} {seed}"

@@ -3,14 +3,13 @@
 import io
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from storage.records import Role, State, Trial
+from storage.records import State, Trial
 from study.budget import DeviceTime
 from study.events import (
     EpochFinished,
@@ -23,7 +22,7 @@ from study.events import (
 )
 from study.views.live import Cell, fitted
 from study.views.progress import SearchView
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.data.sources import LeftOut
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Stage, Train
@@ -45,19 +44,13 @@ def console(width: int = 200, **options: Any) -> tuple[Console, io.StringIO]:
 def trial(state: State = State.COMPLETE, **others: Any) -> Trial:
     """Make a trial that has ended."""
     given: dict[str, Any] = {
-        "id": 1,
-        "study_id": 1,
-        "number": 4,
-        "schedule_json": OF.to_json(),
         "seed": 3,
-        "role": Role.EXPLORE,
         "state": state,
         "score": 0.9876,
         "loss": 0.1,
         "seconds": 12.34,
-        "started_at": datetime.now(UTC),
     }
-    return Trial(**(given | others))
+    return trial_of(OF, **({"number": 4} | given | others))
 
 
 def epoch(number: int = 1) -> EpochMetrics:

@@ -1,11 +1,10 @@
 """What weights files and schedules are called."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from storage.records import Kind, Role, State, Trial
+from storage.records import Kind, Trial
 from storage.vault import Vault
 from study.formatting import (
     percent,
@@ -15,23 +14,14 @@ from study.formatting import (
     score_text,
     weights_name,
 )
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.metrics import Metric
 from trainers.schedule import CropType, Schedule
 
 
 def trial(of: Schedule, number: int = 7, seed: int = 3) -> Trial:
     """Make a trial of a schedule."""
-    return Trial(
-        id=1,
-        study_id=1,
-        number=number,
-        schedule_json=of.to_json(),
-        seed=seed,
-        role=Role.EXPLORE,
-        state=State.RUNNING,
-        started_at=datetime.now(UTC),
-    )
+    return trial_of(of, number, seed=seed)
 
 
 @pytest.mark.parametrize(

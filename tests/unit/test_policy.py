@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from study.searching.policy import (
 )
 from study.stage_tree import Node, StageTree, Trained
 from study.statistics.significance import Gains
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage, Train
 
@@ -48,18 +47,7 @@ def trial(
     loss: float | None = 0.7,
 ) -> Trial:
     """Make a trial whose schedule is known by its image size."""
-    return Trial(
-        id=number + 1,
-        study_id=1,
-        number=number,
-        schedule_json=sized(size).to_json(),
-        seed=seed,
-        role=role,
-        state=state,
-        score=score,
-        loss=loss,
-        started_at=datetime.now(UTC),
-    )
+    return trial_of(sized(size), number, seed=seed, role=role, state=state, score=score, loss=loss)
 
 
 def sized(size: int) -> Schedule:

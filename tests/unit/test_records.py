@@ -1,12 +1,12 @@
 """The keys and records of storage/records.py."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
-from storage.records import EpochRecord, Role, State, Trial, stage_run_key
+from storage.records import EpochRecord, stage_run_key
+from tests.lab import trial_of
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
 
@@ -54,16 +54,7 @@ def test_key_changes_with_the_seed_and_the_manifest() -> None:
 
 def test_trial_gives_its_schedule_and_the_schedules_own_digest() -> None:
     """A trial read from its JSON has the schedule it was made of, under the same identity."""
-    trial = Trial(
-        id=1,
-        study_id=1,
-        number=0,
-        schedule_json=SCHEDULE.to_json(),
-        seed=1,
-        role=Role.PRESET,
-        state=State.RUNNING,
-        started_at=datetime.now(UTC),
-    )
+    trial = trial_of(SCHEDULE, seed=1)
     assert trial.schedule == SCHEDULE
     assert trial.schedule_digest == SCHEDULE.digest
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
 from study.searching.retention import Kept, Spare, deletion_text, spare, too_many
 from study.stage_tree import StageTree, Trained
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 
 SPACE = {"image_size": [32], "batch_size": [8], "n_stages": [2]}
 
@@ -37,15 +36,12 @@ class Imagined:
             self._add(number, special)
 
     def _add(self, number: int, special: Role | State | None) -> None:
-        trial = Trial(
+        trial = trial_of(
+            schedule(stage(32 * number), stage(32 * number)),
+            number,
             id=number,
-            study_id=1,
-            number=number,
-            schedule_json=schedule(stage(32 * number), stage(32 * number)).to_json(),
-            seed=0,
             role=special if isinstance(special, Role) else Role.EXPLORE,
             state=special if isinstance(special, State) else State.COMPLETE,
-            started_at=datetime.now(UTC),
         )
         self.trials.append(trial)
         for position in (0, 1):
@@ -99,15 +95,14 @@ def test_the_best_trials_stay() -> None:
 def test_other_weights_of_the_same_stage_run_go() -> None:
     """If another trial trained the stage to a better epoch, the ranking's epoch counts."""
     world = Imagined(None)
-    world.checkpoints = [Checkpoint(**{**vars(file(11, Kind.BEST)), "epoch": 2})]
+    world.checkpoints = [replace(file(11, Kind.BEST), epoch=2)]
     assert world.staying(config()) == []
 
 
 def test_all_trials_of_repeated_schedules_stay() -> None:
     """However weak a seed was, what the finalists are judged by is there to be chosen."""
     world = Imagined(None, None, None)
-    again = {**vars(world.trials[2]), "number": 4, "role": Role.REPEAT, "seed": 1}
-    world.trials.append(Trial(**again))
+    world.trials.append(replace(world.trials[2], number=4, role=Role.REPEAT, seed=1))
     world.checkpoints.append(file(41, Kind.BEST))
     world.keys[41] = "key41"
     assert world.staying(config(keep=1)) == ["11-best", "31-best", "41-best"]
@@ -149,7 +144,7 @@ def test_stages_of_a_grid_may_lie_beyond_the_space() -> None:
     """What its longest schedules begin with stays, though the space's trials end there."""
     world, asked = Imagined(None, None), config(keep=2)
     longer = schedule(*[stage(64)] * 3).to_json()
-    world.trials[1] = Trial(**{**vars(world.trials[1]), "schedule_json": longer})
+    world.trials[1] = replace(world.trials[1], schedule_json=longer)
     world.tree.enter(world.trials[1], 2, "key22")
     lasts = [f"{run}-last" for run in (10, 11, 20, 21)]
     assert world.staying(asked, ongoing=True) == sorted(["11-best", "21-best", *lasts])
@@ -169,7 +164,7 @@ def test_best_weights_stay_where_a_grid_starts_from_them() -> None:
     """Its schedules are in no space, but those that were begun tell what others start from."""
     world, asked = Imagined(None, None), config(keep=1, strategy="independent")
     onward = schedule(stage(32), stage(32, start_from="best")).to_json()
-    world.trials[0] = Trial(**{**vars(world.trials[0]), "schedule_json": onward})
+    world.trials[0] = replace(world.trials[0], schedule_json=onward)
     both = [f"{run}-{kind}" for run in (10, 20) for kind in Kind]
     assert world.staying(asked, ongoing=True) == sorted(["11-best", *both])
 
@@ -236,8 +231,7 @@ def test_a_full_disk_leaves_the_best_by_either_rule(monkeypatch: pytest.MonkeyPa
 def test_a_full_disk_leaves_the_finalists() -> None:
     """Files of repeated schedules stay however little room there is, the second best goes."""
     world = Imagined(None, None, None)
-    again = {**vars(world.trials[2]), "number": 4, "role": Role.REPEAT, "seed": 1}
-    world.trials.append(Trial(**again))
+    world.trials.append(replace(world.trials[2], number=4, role=Role.REPEAT, seed=1))
     world.checkpoints.append(file(41, Kind.BEST))
     world.keys[41] = "key41"
     assert world.staying(config(max_disk="1B")) == ["11-best", "31-best", "41-best"]

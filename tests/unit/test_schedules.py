@@ -1,19 +1,17 @@
 """Ranked schedules: means, bounds and ties, in simulated studies whose truth is known."""
 
-from datetime import UTC, datetime
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from storage.records import Role, State, Trial
+from storage.records import State, Trial
 from study.criterion import Criterion
 from study.selection.candidates import Pool
 from study.selection.schedule_ranking import ScheduleLine, cheapest, rank_schedules
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import ONE_SIDED, By, Trials
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 
 PHOTOS = 309
 
@@ -29,18 +27,15 @@ def ranked(
     trials = Trials(np.arange(runs), np.arange(runs + 1), schedules)
     seeds: dict[str, list[Trial]] = {}
     for run, own in enumerate(schedules.tolist()):
-        trial = Trial(
+        trial = trial_of(
+            schedule(stage(32 + own)),
+            run,
             id=run,
-            study_id=1,
-            number=run,
-            schedule_json=schedule(stage(32 + own)).to_json(),
             seed=run,
-            role=Role.EXPLORE,
             state=State.COMPLETE,
             score=float(right[run].mean()),
             best_stage_run=run,
             best_epoch=1,
-            started_at=datetime.now(UTC),
         )
         seeds.setdefault(str(own), []).append(trial)
     pool = Pool(Scorer(found, Criterion.ACCURACY), epochs, trials, seeds)

@@ -1,18 +1,17 @@
 """How long a search still takes, by what its epochs took."""
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from storage.records import Role, State, Trial
+from storage.records import State, Trial
 from study.budget import DeviceTime
 from study.config.loading import load_config
 from study.searching.policy import Standing
 from study.searching.time_left import TimeLeft
 from study.stage_tree import StageTree, Trained
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.schedule import Schedule
 
 SPENT = DeviceTime(0.0)
@@ -30,16 +29,7 @@ class Ran:
     def begin(self, of: Schedule, *, state: State = State.RUNNING, trained: float = 0.0) -> str:
         """Add a trial in its first stage, which took `trained` seconds if it is; return the key."""
         number = len(self.trials)
-        trial = Trial(
-            id=number + 1,
-            study_id=1,
-            number=number,
-            schedule_json=of.to_json(),
-            seed=number,
-            role=Role.EXPLORE,
-            state=state,
-            started_at=datetime.now(UTC),
-        )
+        trial = trial_of(of, number, seed=number, state=state)
         self.trials.append(trial)
         self.tree.enter(trial, 0, f"k{number}")
         if trained:
@@ -116,19 +106,7 @@ def test_a_stage_run_that_two_wait_for_is_counted_once() -> None:
     ran, found = Ran(), left()
     key = ran.begin(TWO)
     found.learn(key, 10.0)
-    other = ran.trials[0]
-    ran.trials.append(
-        Trial(
-            id=2,
-            study_id=1,
-            number=1,
-            schedule_json=other.schedule_json,
-            seed=0,
-            role=Role.EXPLORE,
-            state=State.RUNNING,
-            started_at=other.started_at,
-        )
-    )
+    ran.trials.append(trial_of(TWO, 1))
     ran.tree.enter(ran.trials[1], 0, key)
     assert ran.tree.shared_with(0) is None
     assert ran.tree.shared_with(1) == (1, 0)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from storage.records import Role, StageRun, State, Trial
 from study.stage_tree import StageTree, Trained, grow
-from tests.lab import schedule, stage
+from tests.lab import schedule, stage, trial_of
 from trainers.schedule import Schedule, Stage, Train
 
 NOW = datetime.now(UTC)
@@ -15,16 +15,7 @@ LINKS = [(0, 0, 1), (1, 0, 2), (0, 1, 3)]
 
 def trial(number: int, role: Role = Role.EXPLORE, seed: int = 0, of: Schedule = STAGES) -> Trial:
     """Make a running trial of some stages."""
-    return Trial(
-        id=number + 1,
-        study_id=1,
-        number=number,
-        schedule_json=of.to_json(),
-        seed=seed,
-        role=role,
-        state=State.RUNNING,
-        started_at=NOW,
-    )
+    return trial_of(of, number, seed=seed, role=role)
 
 
 def came_to(score: float) -> Trained:
