@@ -60,6 +60,17 @@ def stage_runs_of(trial_id: int) -> Select[Any]:
     )
 
 
+def trials_in_training(study_id: int) -> Executable:
+    """Ask for the numbers of the trials that use a stage run which is begun and not ended."""
+    return (
+        select(TrialRow.number)
+        .join(TrialStageRow, TrialStageRow.trial_id == TrialRow.id)
+        .join(StageRunRow, StageRunRow.id == TrialStageRow.stage_run_id)
+        .where(TrialRow.study_id == study_id, TrialRow.state == State.RUNNING)
+        .where(StageRunRow.state == State.RUNNING)
+    )
+
+
 def links(study_id: int) -> Executable:
     """Ask for each trial's number and position, and the stage run's id there."""
     return (

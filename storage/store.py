@@ -250,6 +250,11 @@ class Store:
         query = queries.trials(study_id).where(TrialRow.state == State.RUNNING)
         return self._do.all(query, rows.trial)
 
+    def trials_in_training(self, study_id: int) -> set[int]:
+        """Return the numbers of the trials that have a stage run which is begun and not ended."""
+        query = queries.trials_in_training(study_id)
+        return set(self._do.all(query, lambda row: int(row.number)))
+
     def ranking(self, study: StudyRecord) -> list[RankedTrial]:
         """Return the trials by their best epoch, the best first, each with that epoch's weights.
 

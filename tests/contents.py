@@ -13,6 +13,7 @@ from storage.predictions import StoredPredictions
 from storage.records import EpochRecord, StageRun, State, StudyRecord, Trial
 from study.history.tree import ShownTree, StageNode
 from study.report.contents import Contents
+from study.searching.statuses import Statuses
 from study.selection.leaks import Judged
 from tests.lab import schedule, stage, trial_of
 from trainers.data.manifest import Manifest, Photo, Split
@@ -68,6 +69,7 @@ def make_contents(
         selection=None,
         unselected="no trial has finished yet",
         trials=made,
+        statuses=Statuses(searched=True, in_training=frozenset(links)),
         runs={run: _run(run, number, epochs) for run, number in first.items()},
         epochs={
             run: tuple(_epochs(run, epochs, scores[number], made[number].state))

@@ -22,6 +22,7 @@ from storage.store import Store
 from study.dashboard.notes import Predicted, note_on, plain, winner_note
 from study.dashboard.pictures import draw_confusion, draw_curves, draw_words
 from study.errors import NothingToSelect
+from study.searching.statuses import Status, Statuses
 from study.selection.best import Selector
 from study.selection.result import Asked
 from study.studies import manifest_of
@@ -120,6 +121,12 @@ class Exhibits:
     def schedules(self, study: StudyRecord) -> dict[int, Schedule]:
         """Return the schedule of each trial by its number."""
         return {trial.number: trial.schedule for trial in self._store.trials(study.id)}
+
+    def waiting(self, study: StudyRecord) -> frozenset[int]:
+        """Return the numbers of the trials that have not ended, and are not trained now."""
+        statuses, open_ones = Statuses.of(self._store, study), self._store.running_trials(study.id)
+        waits = (trial for trial in open_ones if statuses.of_trial(trial) is Status.WAITING)
+        return frozenset(trial.number for trial in waits)
 
     def _winner(self, study: StudyRecord) -> str:
         try:

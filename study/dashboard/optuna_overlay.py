@@ -60,7 +60,10 @@ class DecoratedStorage(RDBStorage):
         found = self._exhibits.of(study) if study else {}
         if study:
             lay_over(trials, self._exhibits.schedules(study))
+        waiting = self._exhibits.waiting(study) if study else frozenset()
         for trial in trials:
+            if trial.number in waiting and trial.state is TrialState.RUNNING:
+                trial.state = TrialState.WAITING
             trial.system_attrs.update(_artifacts(found.get(trial.number, {})))
         return trials
 

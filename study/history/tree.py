@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from storage.records import StageRun, State, Trial
 from storage.store import open_store
 from study.config.schema import StudyConfig
+from study.searching.statuses import Status, Statuses
 from study.selection.leaks import Judged, judged_by
 from study.stage_tree import Node, Rank, StageTree
 from study.studies import find_study, manifest_of
@@ -30,7 +31,7 @@ class StageNode:
     lrs: tuple[float, ...]
     crop: str
     seed: int
-    state: State
+    state: Status
     score: float | None
     seconds: float
     pixels: int
@@ -62,9 +63,14 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
         trials, runs = store.trials(record.id), store.stage_runs(record.id)
         ranks, tree = store.ranks(record), StageTree.of(store, record)
         photos = len(manifest_of(store, record).of_split(Split.TRAIN))
-        judged = judged_by(store, record)
+        judged, statuses = judged_by(store, record), Statuses.of(store, record)
     view = _View(
-        record.metric, photos, {t.number: t for t in trials}, {r.key: r for r in runs}, ranks
+        record.metric,
+        photos,
+        {trial.number: trial for trial in trials},
+        {run.key: run for run in runs},
+        ranks,
+        statuses,
     )
     roots = tuple(view.node(root) for root in tree.roots)
     nodes = list(_all(roots))
@@ -90,6 +96,7 @@ class _View:
     trials: dict[int, Trial]
     runs: dict[str, StageRun]
     ranks: dict[int, Rank]
+    statuses: Statuses
 
     def node(self, node: Node) -> StageNode:
         run = self.runs[node.key]
@@ -109,7 +116,7 @@ class _View:
             lrs=stage.lrs,
             crop=stage.crop.value,
             seed=node.seed,
-            state=run.state,
+            state=self.statuses.of_stage_run(run),
             score=None if rank is None else self.metric.score_of(rank),
             seconds=run.seconds,
             pixels=stage.epochs * passes_of(stage, self.photos) * self.photos * stage.image_size**2,

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from storage.paths import study_folder, vault_url
-from storage.records import Checkpoint, EpochRecord, Kind, Role, State, Trial
+from storage.records import Checkpoint, EpochRecord, Kind, Role, Trial
 from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.formatting import schedule_text
+from study.searching.statuses import Status, Statuses
 from study.selection.leaks import Judged, judged_by
 from study.studies import find_study, find_trial
 from study.wording import stages_text
@@ -22,7 +23,7 @@ class TrialLine:
     number: int
     seed: int
     role: Role
-    state: State
+    state: Status
     score: float | None
     loss: float | None
     epochs: int
@@ -52,7 +53,7 @@ class StageView:
 
     position: int
     key: str
-    state: State
+    state: Status
     trained_by: int
     settings: dict[str, Any]
     text: str
@@ -85,8 +86,9 @@ def list_trials(study: str | None = None, *, storage: str = StudyConfig().storag
             for file in store.checkpoints(record.id)
             if file.kind is Kind.BEST
         }
+        statuses = Statuses.of(store, record)
         lines = tuple(
-            _line(trial, files.get((trial.best_stage_run, trial.best_epoch)))
+            _line(trial, statuses, files.get((trial.best_stage_run, trial.best_epoch)))
             for trial in store.trials(record.id)
         )
         return TrialList(record.name, record.metric, lines, judged_by(store, record))
@@ -99,7 +101,8 @@ def show_trial(
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
         trial = find_trial(store, record, number)
-        stages = tuple(_stages(store, trial))
+        statuses = Statuses.of(store, record)
+        stages = tuple(_stages(store, trial, statuses))
         files = {
             file.stage_run_id: file.path
             for stage in stages
@@ -109,7 +112,7 @@ def show_trial(
         return TrialView(
             study=record.name,
             metric=record.metric,
-            line=_line(trial, files.get(trial.best_stage_run or -1)),
+            line=_line(trial, statuses, files.get(trial.best_stage_run or -1)),
             backbone=trial.schedule.backbone,
             hidden=trial.schedule.hidden,
             started_at=trial.started_at,
@@ -120,12 +123,12 @@ def show_trial(
         )
 
 
-def _stages(store: Store, trial: Trial) -> list[StageView]:
+def _stages(store: Store, trial: Trial, statuses: Statuses) -> list[StageView]:
     return [
         StageView(
             position=run.position,
             key=run.key,
-            state=run.state,
+            state=statuses.of_stage_run(run),
             trained_by=run.trial_number,
             settings=asdict(trial.schedule.stages[run.position]),
             text=stages_text(trial.schedule.stages[run.position : run.position + 1]),
@@ -136,12 +139,12 @@ def _stages(store: Store, trial: Trial) -> list[StageView]:
     ]
 
 
-def _line(trial: Trial, file: str | None) -> TrialLine:
+def _line(trial: Trial, statuses: Statuses, file: str | None) -> TrialLine:
     return TrialLine(
         number=trial.number,
         seed=trial.seed,
         role=trial.role,
-        state=trial.state,
+        state=statuses.of_trial(trial),
         score=trial.score,
         loss=trial.loss,
         epochs=trial.schedule.epochs,

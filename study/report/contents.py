@@ -19,6 +19,7 @@ from study.datasets.download import at_hand
 from study.errors import NothingToSelect
 from study.formatting import score_text
 from study.history.tree import ShownTree, show_tree
+from study.searching.statuses import Statuses
 from study.selection.best import Selector
 from study.selection.result import Asked, Selection
 from study.selection.schedule_ranking import ScheduleLine
@@ -36,10 +37,11 @@ class Contents:
 
     `manifest` and `tree` are None where the data set is not kept (a synthetic search). `selection`
     is the answer of `best`; None where nothing can be selected, for the reason `unselected`.
-    `trials` are in number order; `runs` and `epochs` are by the stage run's id; `links` gives by
-    trial number the ids of the stage runs it has entered, in training order. `winner` is the
-    selected trial, or else the best that has ended, and `predictions` are those of its best epoch.
-    `check` is the document that `check-data` left on this data, None where it was not run.
+    `trials` are in number order, `statuses` what they and the stage runs are doing; `runs` and
+    `epochs` are by the stage run's id; `links` gives by trial number the ids of the stage runs it
+    has entered, in training order. `winner` is the selected trial, or else the best that has ended,
+    and `predictions` are those of its best epoch. `check` is the document that `check-data` left on
+    this data, None where it was not run.
     """
 
     study: StudyRecord
@@ -47,6 +49,7 @@ class Contents:
     selection: Selection | None = field(repr=False)
     unselected: str
     trials: tuple[Trial, ...] = field(repr=False)
+    statuses: Statuses
     runs: Mapping[int, StageRun] = field(repr=False)
     epochs: Mapping[int, tuple[EpochRecord, ...]] = field(repr=False)
     links: Mapping[int, tuple[int, ...]] = field(repr=False)
@@ -100,7 +103,7 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
         record = find_study(store, study)
         manifest = _manifest(store, record, storage)
         # What is read later may only know more: a search may be running.
-        trials = tuple(store.trials(record.id))
+        trials, statuses = tuple(store.trials(record.id)), Statuses.of(store, record)
         links = _links(store.links(record.id))
         selection, unselected = _select(store, record, storage, manifest)
         winner = _winner(store, record, selection)
@@ -110,6 +113,7 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
             selection=selection,
             unselected=unselected,
             trials=trials,
+            statuses=statuses,
             runs={run.id: run for run in store.stage_runs(record.id)},
             epochs=_epochs(store.epochs_of_study(record.id)),
             links=links,

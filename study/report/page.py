@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from storage.records import State
 from study.report.cautions import cautions
 from study.report.contents import Contents
 from study.report.figures.style import Drawing, Panel
@@ -15,6 +14,7 @@ from study.report.markup import asset, environment, policy
 from study.report.panels import drawings
 from study.report.pictures import Pictures, pairs, photos_json
 from study.report.worst_errors import Explanation, worst_of
+from study.searching.statuses import Status
 from study.selection.schedule_ranking import cheapest
 from trainers.schedule import Schedule
 
@@ -47,8 +47,9 @@ class Report:
     @property
     def states(self) -> dict[str, int]:
         """Count the trials by how far they have come."""
-        count = Counter(trial.state for trial in self.contents.trials)
-        return {state.value: count[state] for state in State}
+        contents = self.contents
+        count = Counter(contents.statuses.of_trial(trial) for trial in contents.trials)
+        return {status.value: count[status] for status in Status}
 
     @property
     def warnings(self) -> list[str]:

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from storage.records import State
 from study.formatting import count_text, score_phrase, score_text, time_text
 from study.history.doctor import Finding, Level
 from study.history.trials import StageView, TrialLine, TrialList, TrialView
 from study.printable import fit, visible
+from study.searching.statuses import Status
 from study.selection.leaks import Judged
 from study.views.chart import chart
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:  # what `best` and `ls` need not wait for
     from study.history.cleanup import Cleaned
     from study.searching.plan import Plan
 
-_STATE_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
+STATUS_STYLE = {
+    Status.FAILED: "red",
+    Status.PRUNED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.WAITING: "dim",
+}
 _LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
 MANY_TRIALS = 500
 ROOMY = 110
@@ -49,7 +54,7 @@ def print_trials(console: Console, listed: TrialList) -> None:
         table.add_column(name, justify="left" if name in ("role", "state") else "right")
     table.add_column("schedule", overflow="fold")
     for line, cells in zip(listed.trials, rows, strict=True):
-        style = _STATE_STYLE.get(line.state)
+        style = STATUS_STYLE.get(line.state)
         cells[3] = f"[{style}]{line.state}[/]" if style else line.state
         shown = (cell for name, cell in zip(names, cells, strict=True) if name not in left_out)
         table.add_row(*shown, escape(line.failure or line.schedule))

@@ -4,16 +4,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from storage.records import State
 from study.formatting import score_text, time_text
 from study.history.tree import ShownTree, StageNode
-from study.views.history import print_leaks
+from study.views.history import STATUS_STYLE, print_leaks
 from trainers.schedule import Train
 
 SHOWN = 8
 """So many trial numbers are named; of more, the count."""
-
-_STYLE = {State.FAILED: "red", State.PRUNED: "yellow", State.RUNNING: "cyan"}
 
 
 def print_tree(console: Console, shown: ShownTree) -> None:
@@ -32,7 +29,7 @@ def print_tree(console: Console, shown: ShownTree) -> None:
 
 
 def _grow(tree: Tree, node: StageNode, shown: ShownTree) -> None:
-    style = _STYLE.get(node.state)
+    style = STATUS_STYLE.get(node.state)
     score = score_text(shown.metric, node.score, shown.judged.photos)
     trained = (f"{node.epochs} ep", f"lr {node.lrs[-1]:g}", f"{node.crop} crop")
     is_probe = node.train is Train.PROBE

@@ -68,8 +68,8 @@ def test_show_takes_failed_and_unfinished_trials(make_lab: MakeLab, photos: Mani
     failed, running = (show_trial(number, storage=lab.url) for number in (0, 1))
     assert failed.line.failure is not None
     assert [(s.state, s.epochs, s.files) for s in failed.stages] == [(State.FAILED, (), ())]
-    assert (running.line.state, running.line.score, running.finished_at) == ("running", None, None)
-    assert [(s.state, len(s.epochs)) for s in running.stages] == [(State.RUNNING, 1)]
+    assert (running.line.state, running.line.score, running.finished_at) == ("waiting", None, None)
+    assert [(s.state, len(s.epochs)) for s in running.stages] == [("waiting", 1)]
 
 
 def test_a_trial_that_is_not_there_is_told(finished: Lab) -> None:

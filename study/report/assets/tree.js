@@ -20,7 +20,7 @@ function openBox(box) {
 }
 
 function boxOf(box) {
-  const kind = box.stopped ? " stopped" : box.state === "failed" || box.state === "running" ? ` ${box.state}` : "";
+  const kind = box.stopped ? " stopped" : ["failed", "running", "waiting"].includes(box.state) ? ` ${box.state}` : "";
   const trials = `${box.n_trials} ${box.n_trials === 1 ? "trial" : "trials"}`;
   const notes = [box.time_text, trials, box.stopped ? `${box.stopped} pruned here` : "", box.state === "complete" ? "" : box.state];
   const button = make("button", { type: "button", className: `stage${kind}` },

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage.records import State
 from study.formatting import count_text, time_text
 from study.history.tree import StageNode
 from study.report.contents import Contents
 from study.report.figures.style import Drawing, Panel, colour_at, ranks_of
+from study.searching.statuses import Status
 from trainers.schedule import Train
 
 MOST_NODES = 150
@@ -32,7 +32,7 @@ class Box:
     parent: str
     depth: int
     label: str
-    state: State
+    state: Status
     score: float | None
     seconds: float
     trials: tuple[int, ...]
@@ -106,7 +106,7 @@ def _merged(below: Sequence[StageNode], parent: str, depth: int, contents: Conte
         parent=parent,
         depth=depth,
         label=f"{len(below)} more",
-        state=states.pop() if len(states) == 1 else State.COMPLETE,
+        state=states.pop() if len(states) == 1 else Status.COMPLETE,
         score=best(scores) if scores else None,
         seconds=sum(node.seconds for node in below),
         trials=tuple(sorted({number for node in below for number in node.trials})),

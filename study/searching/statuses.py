@@ -1,0 +1,51 @@
+"""What trials and stage runs are doing now, for all that show them: decided here alone."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from storage.records import StageRun, State, StudyRecord, Trial
+from storage.store import Store
+from study.searching.ownership import searcher
+
+
+class Status(StrEnum):
+    """What a trial or a stage run is doing.
+
+    It is RUNNING only while a search that lives trains a stage of it. One that has not ended, and
+    is not trained, is WAITING: for the search to decide on it, or to be run again.
+    """
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Statuses:
+    """Those of a study: whether it is `searched` now, and the numbers of trials `in_training`."""
+
+    searched: bool
+    in_training: frozenset[int]
+
+    @classmethod
+    def of(cls, store: Store, study: StudyRecord) -> "Statuses":
+        """Return those of a study as its rows have it, and by whether its search lives."""
+        if searcher(store, study.id) is None:
+            return cls(searched=False, in_training=frozenset())
+        return cls(searched=True, in_training=frozenset(store.trials_in_training(study.id)))
+
+    def of_trial(self, trial: Trial) -> Status:
+        """Return that of a trial."""
+        return _status(trial.state, in_training=trial.number in self.in_training)
+
+    def of_stage_run(self, run: StageRun) -> Status:
+        """Return that of a stage run."""
+        return _status(run.state, in_training=self.searched)
+
+
+def _status(state: State, *, in_training: bool) -> Status:
+    if state is State.RUNNING and not in_training:
+        return Status.WAITING
+    return Status(state.value)
