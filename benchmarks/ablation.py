@@ -17,7 +17,7 @@ import torch
 from recipe_task import BACKBONE, Answer, Asked, PhotoList, Stopwatch, command_line
 
 from study.config.portfolio import portfolio
-from study.searching.fitting import facts_of
+from study.searching.fitting import data_facts
 from trainers.base import BEST, LAST, StageTask
 from trainers.classifier import load
 from trainers.data.cache import Cache
@@ -106,7 +106,7 @@ class Ablation:
             compute=choose_compute("cpu"),
             cache=Cache(folder / "cache", manifest),
         )
-        self._recipe = portfolio(facts_of(manifest, ()), BACKBONE, "pretrained")[0]
+        self._recipe = portfolio(data_facts(manifest, ()), BACKBONE, "pretrained")[0]
         self._trained: dict[str, dict[str, Any]] = {}
 
     def answer(self, name: str) -> Answer:

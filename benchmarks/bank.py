@@ -25,7 +25,7 @@ from recipe_task import BACKBONE, PhotoList, cpu_seconds
 from study.config.portfolio import DataFacts, portfolio, probes, space_for
 from study.forecast import shortfall
 from study.searching.candidates import anywhere
-from study.searching.fitting import facts_of
+from study.searching.fitting import data_facts
 from trainers.base import BEST, LAST, StageTask
 from trainers.classifier import load
 from trainers.data.cache import Cache
@@ -74,7 +74,7 @@ class Runs:
         """Read the photos."""
         self.photos = PhotoList.read(self.data)
         manifest = build_manifest(self.data)
-        self.facts = facts_of(manifest, ())
+        self.facts = data_facts(manifest, ())
         self.trainer = Finetuner(
             manifest, compute=choose_compute("cpu"), cache=Cache(self.folder / "cache", manifest)
         )

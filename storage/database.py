@@ -82,7 +82,7 @@ def _open_read_only(url: URL) -> Engine:
     try:
         source = source_of(Path(url.database or ""))
     except (sqlite3.Error, OSError) as error:
-        raise DatabaseUnusable(f"{shown(url)} cannot be read: {error}") from None
+        raise DatabaseUnusable(f"{url_text(url)} cannot be read: {error}") from None
     engine = _reading_engine(url, source)
     with reading(engine) as connection:
         revision = schema_version.current(connection)
@@ -112,7 +112,8 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise
     except ValueError as error:  # of JSON, or a date
         raise RowDamaged(
-            f"{shown(engine.url)} holds a row that cannot be read ({error}); restore it from a copy"
+            f"{url_text(engine.url)} holds a row that cannot be read ({error}); "
+            "restore it from a copy"
         ) from None
 
 
@@ -167,7 +168,7 @@ def adopt(engine: Engine) -> None:
         event.listen(engine, "connect", _sync_seldom)
         event.listen(engine, "handle_error", _tell_full)
     else:
-        postgres.watch(engine, shown(engine.url))
+        postgres.watch(engine, url_text(engine.url))
     engine.dispose()  # connections from before
 
 
@@ -190,7 +191,7 @@ def making_tables(url: str) -> Iterator[None]:
         engine.dispose()
 
 
-def shown(url: URL) -> str:
+def url_text(url: URL) -> str:
     """Return a database's URL fit for a message."""
     if url.get_backend_name() == "sqlite":
         # Otherwise a folder with an umlaut or a # would be shown in percent signs.
@@ -223,17 +224,17 @@ def _parse(url: str) -> URL:
 def _prepare_file(url: URL, *, create: bool) -> None:
     name = url.database or ":memory:"
     if name == ":memory:" or name.startswith("file:"):
-        raise NotADatabase(f"{shown(url)} must name a file, as in sqlite:///encore.db")
+        raise NotADatabase(f"{url_text(url)} must name a file, as in sqlite:///encore.db")
     path = Path(name)
     try:
         if path.is_dir():
-            raise NotADatabase(f"{shown(url)} is a folder, not a database file")
+            raise NotADatabase(f"{url_text(url)} is a folder, not a database file")
         if create:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.exists():
             raise _nothing_there(url)
     except OSError as error:
-        raise DatabaseUnusable(f"{shown(url)} cannot be used: {error.strerror}") from error
+        raise DatabaseUnusable(f"{url_text(url)} cannot be used: {error.strerror}") from error
 
 
 def _engine(url: URL) -> Engine:
@@ -241,10 +242,10 @@ def _engine(url: URL) -> Engine:
         engine = create_engine(url, **_settings(url))
     except ModuleNotFoundError:
         raise DatabaseUnusable(
-            f"{shown(url)} needs the driver psycopg, which is not installed; {postgres.INSTALL}"
+            f"{url_text(url)} needs the driver psycopg, which is not installed; {postgres.INSTALL}"
         ) from None
     if url.drivername == postgres.DRIVER:
-        postgres.watch(engine, shown(url))
+        postgres.watch(engine, url_text(url))
         return engine
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -292,14 +293,14 @@ def _begin_sqlite(connection: Connection) -> None:
 def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
     with reading(engine) as connection:
         if connection.dialect.name != "sqlite":
-            postgres.check_age(connection, shown(engine.url))
+            postgres.check_age(connection, url_text(engine.url))
         revision = schema_version.current(connection)
         strangers = schema_version.strangers(connection) if revision is None else []
     if revision is None and not create:
         raise _nothing_there(engine.url)
     if strangers:
         raise DatabaseUnusable(
-            f"{shown(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
+            f"{url_text(engine.url)} holds tables of another program ({', '.join(strangers[:3])}); "
             "give Encore a database of its own"
         )
     if not _is_current(revision, engine.url):
@@ -312,7 +313,7 @@ def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
 def _is_current(revision: str | None, url: URL) -> bool:
     if revision is not None and revision not in schema_version.REVISIONS:
         raise DatabaseTooNew(
-            f"{shown(url)} was written by a newer Encore (its tables are at revision "
+            f"{url_text(url)} was written by a newer Encore (its tables are at revision "
             f"{revision}, this one knows {schema_version.REVISIONS[-1]}); upgrade encore-search"
         )
     return revision == schema_version.REVISIONS[-1]
@@ -329,7 +330,7 @@ def _usable(engine: Engine) -> Iterator[None]:
         if _is_full(error.orig):
             raise _full(engine.url) from None
         why = postgres.reason(error.orig or error, engine.url)
-        raise DatabaseUnusable(f"{shown(engine.url)} cannot be used: {why}") from None
+        raise DatabaseUnusable(f"{url_text(engine.url)} cannot be used: {why}") from None
 
 
 def _is_full(error: BaseException | None) -> bool:
@@ -340,7 +341,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 def _full(url: URL) -> DatabaseFull:
     return DatabaseFull(
-        f"{shown(url)} cannot be written: there is no room left; make room and run the same "
+        f"{url_text(url)} cannot be written: there is no room left; make room and run the same "
         "command again: it goes on"
     )
 
@@ -351,4 +352,4 @@ def _tell_full(context: ExceptionContext) -> None:
 
 
 def _nothing_there(url: URL) -> StudyNotFound:
-    return StudyNotFound(f"there are no studies in {shown(url)}; run a search first")
+    return StudyNotFound(f"there are no studies in {url_text(url)}; run a search first")

@@ -109,7 +109,7 @@ def check_age(connection: Connection, place: str) -> None:
     if found is not None and found < OLDEST:
         raise DatabaseUnusable(
             f"{place} is PostgreSQL {'.'.join(map(str, found))}, and Encore needs "
-            f"{OLDEST[0]} or newer; upgrade the server, or leave --storage away"
+            f"{OLDEST[0]} or newer; upgrade the server, or drop --storage"
         )
 
 

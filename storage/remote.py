@@ -83,7 +83,7 @@ def plain_url(url: str) -> str:
     if shown != url or "?" in url:
         raise ValueError(
             f"{shown} holds a password or options, which would be stored with the study; leave "
-            "them away and set the environment's variables, as AWS_ACCESS_KEY_ID and "
+            "them out and set the environment's variables, as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY"
         )
     scheme = _scheme(url)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, func, select, tuple_, update
 
 from storage import changes, liveness, names, ownership, queries, rows, stage_runs
-from storage.database import clock, is_written, open_database, shown
+from storage.database import clock, is_written, open_database, url_text
 from storage.errors import DatabaseAway, DatabaseUnusable, NoSuchStudy, StudyNotFound
 from storage.ownership import Claim
 from storage.predictions import StoredPredictions, decode, encode
@@ -107,7 +107,7 @@ class Store:
         found = self._do.first(select(StudyRow).where(StudyRow.name == name), rows.study)
         if found is not None:
             return found
-        place = f"there is no study {name!r} in {shown(self._engine.url)}"
+        place = f"there is no study {name!r} in {url_text(self._engine.url)}"
         others = ", ".join(study.name for study in self.studies()[:10])
         if others:
             raise NoSuchStudy(f"{place}; there are {others}")

@@ -67,7 +67,7 @@ class Study(SearchOutcome):
         return inline(curves(self._contents()))
 
     def plot_confusion(self) -> "go.Figure":
-        """Draw which classes are taken for which by the best weights."""
+        """Draw which classes the best weights misclassify as which."""
         from study.report.figures.confusion import confusion
         from study.report.inline import inline
 

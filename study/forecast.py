@@ -250,7 +250,7 @@ def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
     return np.asarray(gap * ndtr(z) + sd * density)
 
 
-def telling(shortfalls: Sequence[float]) -> list[int]:
+def to_model(shortfalls: Sequence[float]) -> list[int]:
     """Return which of many stage runs to model, in their order."""
     count = len(shortfalls)
     newest = range(max(0, count - MOST // 2), count)

@@ -8,14 +8,11 @@ import math
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from storage.records import Kind, Trial
-from study.wording import stages_text
 from trainers.metrics import Criterion, Metric
-from trainers.schedule import Schedule
 
 
 def percent(share: float, photos: int = 0) -> str:
@@ -74,18 +71,12 @@ def weights_name(
     return f"{what}_{backbone}_{epochs}_{size}_t{trial.number:04d}_s{trial.seed}.safetensors"
 
 
-def schedule_text(schedule: Schedule) -> str:
-    """Return a schedule in a few words, its probes and its training one after the other."""
-    alike = groupby(schedule.stages, key=lambda stage: stage.train)
-    return ", then ".join(stages_text(tuple(stages)) for _, stages in alike)
-
-
 def count_text(count: int, what: str) -> str:
     """Return a number of things in words: "1 trial", "2,000 trials"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def shown(path: Path) -> str:
+def path_text(path: Path) -> str:
     """Return a path as a person in the current folder would write it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -33,7 +33,7 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
     if changes:
         raise ConfigError(
             f"the search space of study {study.name!r} has changed ({changes}); "
-            "give it back its old space, or give the search a new name with --study"
+            "restore its old space, or give the search a new name with --study"
         )
     if study.metric is not config.metric:
         raise ConfigError(

@@ -39,7 +39,7 @@ class Compiler:
         self.refused = " ".join(str(error).split())[:300] or type(error).__name__
         log.warning(
             "a network is not compiled (%s); it passes as it is written, which is slower: see "
-            "whether a compiler is missing, or leave --compile away",
+            "whether a compiler is missing, or drop --compile",
             self.refused,
         )
 

@@ -48,7 +48,7 @@ def fit_probe(
         inputs = head.eval()[:-1](features)
     regression = Regression.of(inputs, truth, linear.out_features)
     weights = class_weights(regression.labels, linear.out_features, balance)
-    penalty = choose_penalty(regression, folds_of(regression.labels[: len(labels)]), weights)
+    penalty = choose_penalty(regression, deal_folds(regression.labels[: len(labels)]), weights)
     found = regression.fit(weights[:, None], penalty)
     with torch.no_grad():
         linear.weight.copy_(regression.turned_back(found[:-1]).T)
@@ -165,7 +165,7 @@ def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> fl
     return PENALTIES[scores.index(min(scores))]
 
 
-def folds_of(labels: Tensor) -> Tensor:
+def deal_folds(labels: Tensor) -> Tensor:
     """Deal photos into folds, class by class: a pure function of their labels.
 
     Neighbours, which may show the same thing, share a fold. A class's only photo is in none (-1):

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     "--soup",
     group=Group.CHOICE,
     is_flag=True,
-    help="Average the weights of trials that began alike.",
+    help="Average the weights of trials that share their first stages.",
 )
 @option(
     "--final-test",

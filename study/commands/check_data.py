@@ -70,7 +70,7 @@ def check_data(
     with err.waiting("loading"):
         from study.datasets.check import REMOVED, refuse_inside
         from study.datasets.check import check_data as check
-        from study.views.data_check import plain, print_checked
+        from study.views.data_check import checked_document, print_checked
         from study.views.progress import SearchView
 
     for file in (html, write_csv):
@@ -87,7 +87,7 @@ def check_data(
             seed=seed,
             listener=view,
         )
-    found: dict[str, Any] = plain(checked)
+    found: dict[str, Any] = checked_document(checked)
     if html is not None:
         from study.report.check_page import write_check_page
 

@@ -62,7 +62,7 @@ def explain(
     if weights and study:
         raise click.UsageError("give --weights or --study, not both")
 
-    from study.printable import visible
+    from study.sanitizing import visible
 
     with err.waiting("looking at photos"):
         from study.deployment.explain import explain as run

@@ -120,12 +120,16 @@ def gc(
     as_json: bool,
 ) -> None:
     """List weights that are no longer needed; --delete deletes."""
-    from study.history.caches import decoded, fetched
+    from study.history.caches import decoded_photos, fetched_photos
     from study.history.cleanup import clean_strays, clean_weights, delete_cached
     from study.views.history import print_cached, print_spare
 
     if cache:
-        files = delete_cached(storage) if delete else [*decoded(storage), *fetched(storage)]
+        files = (
+            delete_cached(storage)
+            if delete
+            else [*decoded_photos(storage), *fetched_photos(storage)]
+        )
         if as_json:
             print_json({"deleted": delete, "files": files})
         else:

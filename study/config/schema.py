@@ -155,7 +155,7 @@ class Data(Section):
         bool, Flag(Group.DATA, "Split the photos anew, copies of one photo together.")
     ] = False
     allow_leaks: Annotated[
-        bool, Flag(Group.DATA, "Search though splits share photos; scores flatter then.")
+        bool, Flag(Group.DATA, "Search even if splits share photos; scores are then too high.")
     ] = False
 
 
@@ -401,8 +401,8 @@ class StudyConfig(Section):
     def _only_a_forecast_can_be_flat(self) -> Self:
         if self.budget.until_flat and self.strategy is not Strategy.FORECAST:
             raise ValueError(
-                f"--until-flat needs --strategy forecast, which alone expects anything, got "
-                f"--strategy {self.strategy}; leave one of them away"
+                f"--until-flat needs --strategy forecast, which alone forecasts, got "
+                f"--strategy {self.strategy}; drop one of them"
             )
         return self
 

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.records import Trial
-from study.formatting import count_text, schedule_text, score_text, time_text
+from study.formatting import count_text, score_text, time_text
 from study.invocation import hint
-from study.printable import masked
+from study.sanitizing import masked
 from study.selection.result import Selection
+from study.stage_text import schedule_text
 from trainers.metrics import Metric, confusion_matrix
 from trainers.schedule import Schedule
 
@@ -68,7 +69,7 @@ def winner_note(chosen: Selection) -> str:
     seen = f"{chosen.phrase(chosen.score)} with {wrong}"
     found = chosen.bias_corrected
     if found is None:
-        head = f"{metric} {seen}; too few photos to estimate anything of new ones"
+        head = f"{metric} {seen}; too few photos to estimate the score on new ones"
     else:
         head = (
             f"estimated {metric} on new photos "

@@ -9,7 +9,7 @@ import numpy as np
 
 from storage.records import EpochRecord
 from study.dashboard.notes import Predicted
-from study.printable import masked
+from study.sanitizing import masked
 from trainers.metrics import Metric
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ def check_data(
     `DatasetError`, and `ConfigError` for a list that would lie among the data.
     """
     if Remove.NOTHING in remove and len(remove) > 1:
-        raise ConfigError("--remove nothing goes with no other --remove; leave one away")
+        raise ConfigError("--remove nothing cannot be combined with another --remove; drop one")
     if write_csv is not None:
         refuse_inside(write_csv, Path(data))
     given = load_config(settings_of(data=data, data_root=data_root)).data  # refuses as `search`

@@ -38,9 +38,9 @@ def refuse_leaks(found: Inspection) -> None:
     if not found.leaks:
         return
     raise DatasetError(
-        f"{leaked(found)}, such as {shown(found.leaks[0])}, so that scores would flatter; see them "
-        f"with `{hint('check-data')} PHOTOS`, leave them out with its --write-csv FILE, split anew "
-        "with --regroup, or search nevertheless with --allow-leaks"
+        f"{leaked(found)}, such as {_pair_text(found.leaks[0])}, so that scores would be too high; "
+        f"see them with `{hint('check-data')} PHOTOS`, leave them out with its --write-csv FILE, "
+        "split again with --regroup, or search all the same with --allow-leaks"
     )
 
 
@@ -58,7 +58,7 @@ def leaked(found: Inspection) -> str:
     return f"{' and '.join(parts)} {verb} in another split, too"
 
 
-def shown(pair: Pair) -> str:
+def _pair_text(pair: Pair) -> str:
     """Name a pair."""
     return f"{pair.first.path!r} and {pair.second.path!r}"
 

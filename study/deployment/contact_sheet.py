@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from study.printable import masked
+from study.sanitizing import masked
 
 SIDE = 320
 """Pixels a side of a photo in a picture of its own."""

@@ -54,7 +54,7 @@ class Explained:
     @property
     def verdict(self) -> str:
         """Say label, prediction and probability in a few words."""
-        sure = percent(self.probability)
+        sure = _bracketed(self.probability)
         if self.predicted is None:
             return f"{self.label or 'photo'} rejected {sure}"
         if self.label is None:
@@ -244,7 +244,7 @@ def _picture(
     )
     notes = [about.path]
     if asked != about.predicted:
-        notes.insert(0, f"the map is of {asked} {percent(about.explained_probability)}")
+        notes.insert(0, f"the map is of {asked} {_bracketed(about.explained_probability)}")
     if about.blank:
         notes.insert(0, f"no area speaks for {asked}")
     verdict = f"{rank}. {about.verdict}"
@@ -258,7 +258,7 @@ def picture_name(rank: int, of: int, path: Path) -> str:
     return f"{rank:0{max(2, len(str(of)))}d}_{short or 'photo'}.png"
 
 
-def percent(probability: float) -> str:
+def _bracketed(probability: float) -> str:
     """Say a probability in brackets, as in "(98.2 %)"."""
     return f"({100 * probability:.1f} %)"
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from study.formatting import count_text, schedule_text
-from study.printable import masked
+from study.formatting import count_text
+from study.sanitizing import masked
 from study.selection.result import Selection
-from study.wording import stage_table
+from study.stage_text import schedule_text, stage_table
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule
 
@@ -53,7 +53,7 @@ def model_card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def plain(text: object) -> str:
+def escaped(text: object) -> str:
     """Return any text as Markdown that shows it, on one line, and does nothing else."""
     shown = masked(str(text)).strip() or "(blank)"
     if len(shown) > LONGEST:
@@ -79,13 +79,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _title(card: "WeightsCard") -> str:
-    names = ", ".join(map(plain, card.classes[:10]))
+    names = ", ".join(map(escaped, card.classes[:10]))
     more = f" and {len(card.classes) - 10} more" if len(card.classes) > 10 else ""
     return (
         f"# Image classifier: {names}{more}\n\n"
-        f"A {plain(card.backbone)} that tells {len(card.classes)} classes of photos apart, shown "
-        f"as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` says in words and "
-        "numbers how a photo becomes such a square and how the answer is read."
+        f"A {escaped(card.backbone)} that tells {len(card.classes)} classes of photos apart, "
+        f"shown as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` says in "
+        "words and numbers how a photo becomes such a square and how the answer is read."
     )
 
 
@@ -96,19 +96,19 @@ def _mirrored(card: "WeightsCard") -> str:
 
 
 def _data(card: "WeightsCard", manifest: Manifest | None) -> str:
-    digest = f"Manifest digest: {plain(card.manifest_digest or 'unknown')}."
+    digest = f"Manifest digest: {escaped(card.manifest_digest or 'unknown')}."
     if manifest is None:
         return f"## Data\n\n{digest} The weights file says no more of its data."
     splits = [split for split in Split if manifest.of_split(split)]
     counts = {split: Counter(p.label for p in manifest.of_split(split)) for split in splits}
     rows: list[Sequence[object]] = [
-        [plain(name), *(counts[split][label] for split in splits)]
+        [escaped(name), *(counts[split][label] for split in splits)]
         for label, name in enumerate(manifest.classes)
     ]
     rows.append(["all", *(sum(counts[split].values()) for split in splits)])
     left_out = len(manifest.left_out)
     return (
-        f"## Data\n\nThe photos of the folder {plain(manifest.root.name)}. {digest}"
+        f"## Data\n\nThe photos of the folder {escaped(manifest.root.name)}. {digest}"
         + (f" Left out, since they cannot be read: {left_out}." if left_out else "")
         + "\n\n"
         + _table(["class", *splits], rows)
@@ -121,10 +121,10 @@ def _training(card: "WeightsCard", chosen: Selection | None) -> str:
     except (ValueError, TypeError, AttributeError):
         return "## Training\n\nThe weights file does not say how it was trained."
     came_from = (
-        f"{plain(schedule.backbone)}, weights {plain(schedule.weights)}, head "
-        f"{plain(list(schedule.hidden))}: {_harmless(schedule_text(schedule))}. These weights are "
-        f"of stage {_whole(card.stage, 1)}, epoch {_whole(card.epoch)}, seed {_whole(card.seed)}; "
-        f"schedule digest {plain(card.schedule_digest or 'unknown')}."
+        f"{escaped(schedule.backbone)}, weights {escaped(schedule.weights)}, head "
+        f"{escaped(list(schedule.hidden))}: {_harmless(schedule_text(schedule))}. These weights "
+        f"are of stage {_whole(card.stage, 1)}, epoch {_whole(card.epoch)}, "
+        f"seed {_whole(card.seed)}; schedule digest {escaped(card.schedule_digest or 'unknown')}."
     )
     head, *rows = stage_table(schedule)
     return f"## Training\n\n{came_from}\n\n{_table(head, rows)}"
@@ -132,7 +132,7 @@ def _training(card: "WeightsCard", chosen: Selection | None) -> str:
 
 def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) -> str:
     if chosen is None:
-        rows = [(plain(k), plain(_rounded(v))) for k, v in _items(card.metrics)]
+        rows = [(escaped(k), escaped(_rounded(v))) for k, v in _items(card.metrics)]
         said = _table(["metric", "on the validation photos"], rows) if rows else "Unknown."
         return f"## Score\n\n{said}\n\nWhat the weights file says of itself."
     metric, scores = chosen.metric, chosen.seed_scores
@@ -141,7 +141,7 @@ def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) 
         (
             f"These weights: **{metric} {chosen.phrase(chosen.score)}**, {chosen.errors} errors on "
             f"{chosen.n_valid} validation photos, log loss {chosen.loss:.4f}. They are the "
-            f"best of {chosen.trials} trials on these very photos, so the number flatters them."
+            f"best of {chosen.trials} trials on these very photos, so the number is optimistic."
         ),
         f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
         plain_lines(expected) or _expected(chosen),
@@ -172,7 +172,7 @@ def plain_lines(text: str | None) -> str:
 
 
 def _confusion(chosen: Selection) -> str:
-    names = [plain(name) for name in chosen.classes]
+    names = [escaped(name) for name in chosen.classes]
     numbers = _table(
         ["class", "photos", "recall", "precision", "F1"],
         [
@@ -206,7 +206,9 @@ def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
     if rule.temperature != 1:
         lines.append(f"Probabilities are calibrated with temperature {rule.temperature:g}.")
     if rule.threshold is not None:
-        lines.append(f"{plain(card.classes[0])} is named from probability {rule.threshold:.4f} on.")
+        lines.append(
+            f"{escaped(card.classes[0])} is named from probability {rule.threshold:.4f} on."
+        )
     if rule.reject_cost is not None:
         lines.append(f"If that costs more than {rule.reject_cost:g}, no class is named.")
     if chosen and (found := chosen.operation):
@@ -215,7 +217,7 @@ def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
             f"Estimated cost on new photos: {found.cost:.4f} per photo (95 % CI {low:.4f}-"
             f"{high:.4f}); to name the most probable class costs {found.plain_cost:.4f}."
         )
-    names = [plain(name) for name in card.classes]
+    names = [escaped(name) for name in card.classes]
     rows = [
         [name, *(f"{price:g}" for price in row)]
         for name, row in zip(names, rule.costs, strict=True)
@@ -253,13 +255,13 @@ def _origin(card: "WeightsCard", exported: "Exported") -> str:
         (f"`{file.name}`", file.format, file.sha256, f"{file.largest_difference:.2g}")
         for file in exported.files
     ]
-    made = [(plain(name), plain(value)) for name, value in _items(card.made_by)]
-    made += [(plain(name), plain(value)) for name, value in _items(card.packages)]
+    made = [(escaped(name), escaped(value)) for name, value in _items(card.made_by)]
+    made += [(escaped(name), escaped(value)) for name, value in _items(card.packages)]
     name = exported.weights.replace("\\", "/").rpartition("/")[2]
     return (
-        f"## What made it\n\nEncore, from the weights file {plain(name)} (SHA-256 "
+        f"## What made it\n\nEncore, from the weights file {escaped(name)} (SHA-256 "
         f"{exported.weights_sha256}). Each file here was read back and compared with it on "
-        f"{plain(exported.verified_on)}.\n\n"
+        f"{escaped(exported.verified_on)}.\n\n"
         + _table(["file", "format", "SHA-256", "largest difference of a logit"], files)
         + ("\n\n" + _table(["trained with", ""], made) if made else "")
     )
@@ -271,7 +273,7 @@ def _items(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _whole(value: object, add: int = 0) -> str:
-    return str(value + add) if isinstance(value, int) else plain(value)
+    return str(value + add) if isinstance(value, int) else escaped(value)
 
 
 def _rounded(value: object) -> object:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from study.engines.base import BatchesDone, EpochEnded, Event
 from study.engines.pool import WorkerPool
 from study.engines.slots import Slot
-from study.engines.worker import Broken, Build, Lost, Order, Word, work
+from study.engines.worker import Broken, Build, Lost, Order, Readiness, work
 from trainers.base import StageTask
 from trainers.signals import held_back
 from trainers.spawning import with_environment, without_main
@@ -65,7 +65,7 @@ class ProcessEngine(WorkerPool["_Worker"]):
                 yield from self._after_death(worker, worker.kill())
             case None:
                 self._start_again(worker)
-            case Word():
+            case Readiness():
                 worker.prepare(said)
             case _:
                 yield from self._heed(worker, said)
@@ -111,10 +111,10 @@ class _Worker:
         else:
             self.say((key, task))
 
-    def prepare(self, said: Word) -> None:
+    def prepare(self, said: Readiness) -> None:
         """Tell the process what it needs as it starts."""
         self.deadline = math.inf
-        if said is Word.AWAKE:
+        if said is Readiness.AWAKE:
             self.say(self._recipe)
         else:
             self.is_ready, self.failed_starts = True, 0

@@ -152,6 +152,6 @@ def _choose_slots(config: StudyConfig) -> list[Slot]:
     if len(slots) > 1 and config.engine is EngineKind.INLINE:
         raise ConfigError(
             f"engine inline must have one slot, got {len(slots)} ({config.devices}); "
-            "leave --engine away, or give one device"
+            "drop --engine, or give one device"
         )
     return slots

@@ -27,7 +27,7 @@ Build = Callable[[Slot], Trainer]
 """Makes the trainer in the worker; it is sent there, so it must be picklable."""
 
 
-class Word(Enum):
+class Readiness(Enum):
     """What a worker says before it trains."""
 
     AWAKE = "awake, and waiting for what makes its trainer"
@@ -82,12 +82,12 @@ def work(connection: "Connection[object, object]", lifeline: "Connection[object,
 
 
 def _awake(connection: "Connection[object, object]") -> InlineEngine:
-    connection.send(Word.AWAKE)
+    connection.send(Readiness.AWAKE)
     recipe: Any = connection.recv()
     build, slot = recipe
     engine = InlineEngine(build(slot))
     engine.watch(partial(_tell, connection))
-    connection.send(Word.READY)
+    connection.send(Readiness.READY)
     return engine
 
 

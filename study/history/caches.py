@@ -21,7 +21,7 @@ class CachedPhotos:
     trouble: str = ""
 
 
-def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+def decoded_photos(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     """List the decoded photos of all data sets, and the arrays made of them, each one checked."""
     from trainers.data.cache import check_map
     from trainers.data.mapped import BrokenMap
@@ -37,7 +37,7 @@ def decoded(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     return found
 
 
-def fetched(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+def fetched_photos(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     """List the photos that were fetched from URLs, a folder for each."""
     folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
     return [CachedPhotos(str(folder), folder_size(folder)) for folder in folders]

@@ -12,10 +12,10 @@ from storage.store import Store, open_store
 from study.budget import device_time
 from study.config.loading import settings_of
 from study.config.schema import StudyConfig
-from study.history.caches import CachedPhotos, fetched, maps
+from study.history.caches import CachedPhotos, fetched_photos, maps
 from study.searching.ownership import Ownership, searcher
 from study.searching.policy import Independent, SearchPolicy, Standing
-from study.searching.retention import Kept, discard, shorten, spare, too_many
+from study.searching.retention import Kept, discard, shorten_predictions, spare, too_many
 from study.stage_tree import StageTree
 from study.studies import find_study, manifest_of, stored_config
 from trainers.data.manifest import Split
@@ -27,7 +27,7 @@ def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     A search that uses decoded ones goes on reading them. While there are fetched ones, none may
     run: that is `StudyInUse`.
     """
-    folders = fetched(storage)
+    folders = fetched_photos(storage)
     if folders:
         _check_idle(storage)
     files = [CachedPhotos(str(path), path.stat().st_size) for path in maps(storage)]
@@ -102,7 +102,9 @@ def clean_weights(
             if delete:
                 discard(spares, record.id, writing, open_vault(storage, record))
                 if long:
-                    shorten(long, writing, manifest_of(store, record).labels(Split.VALID))
+                    shorten_predictions(
+                        long, writing, manifest_of(store, record).labels(Split.VALID)
+                    )
         gone = {each.checkpoint.path for each in spares}
         kept = [each.size for each in found.checkpoints if each.path not in gone]
         files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)

@@ -21,7 +21,7 @@ from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.formatting import count_text, score_text
-from study.history.caches import decoded, fetched
+from study.history.caches import decoded_photos, fetched_photos
 from study.invocation import hint
 from study.searching.ownership import searcher
 from study.studies import manifest_of, stored_config
@@ -97,10 +97,10 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 
 def _cache(url: str) -> Iterator[Finding]:
-    files, place = decoded(url), runs_folder(url) / CACHE
+    files, place = decoded_photos(url), runs_folder(url) / CACHE
     for what, kept, thing in (
         ("decoded photos", files, "file"),
-        ("fetched photos", fetched(url), "folder"),
+        ("fetched photos", fetched_photos(url), "folder"),
     ):
         size = f"{_count(len(kept), thing)}, {sum(each.size for each in kept) / 1e9:.2f} GB"
         if kept:

@@ -8,11 +8,10 @@ from storage.paths import study_folder, vault_url
 from storage.records import Checkpoint, EpochRecord, Kind, Role, Trial
 from storage.store import Store, open_store
 from study.config.schema import StudyConfig
-from study.formatting import schedule_text
 from study.searching.statuses import Status, Statuses
 from study.selection.leaks import Judged, judged_by
+from study.stage_text import schedule_text, stages_text
 from study.studies import find_study, find_trial
-from study.wording import stages_text
 from trainers.metrics import Metric
 
 

@@ -15,7 +15,7 @@ class Drift:
     now: str
 
 
-def differing(
+def drift_between(
     then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str] | None = None
 ) -> tuple[Drift, ...]:
     """Return what differs, of these names or of all that were known then.

@@ -57,7 +57,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundWeights:
     """What a number or a path leads to: weights whose origin, file or card may be unknown."""
 
     origin: Origin | None
@@ -83,7 +83,7 @@ class Found:
         return FileState.DELETED if isinstance(row, Deletion) else FileState.MISSING
 
 
-def find(target: str, study: str | None, store: Store, storage: str) -> Found:
+def find(target: str, study: str | None, store: Store, storage: str) -> FoundWeights:
     """Find what a trial's number or the path of a weights file leads to.
 
     Raises LookupError where that is nothing, `NotOurWeights` for a file that is none of ours.
@@ -104,13 +104,13 @@ def find(target: str, study: str | None, store: Store, storage: str) -> Found:
             f"trials, and `{hint('show')} TRIAL` the files of one"
         )
     card = read_card_of(file)
-    return Found(_of_card(store, studies, card), file, sha256_of(file), card)
+    return FoundWeights(_of_card(store, studies, card), file, sha256_of(file), card)
 
 
-def _with_file(origin: Origin, file: Path | None) -> Found:
+def _with_file(origin: Origin, file: Path | None) -> FoundWeights:
     if file is None or not file.is_file():
-        return Found(origin, file, None, None)
-    return Found(origin, file, sha256_of(file), _card_if_any(file))
+        return FoundWeights(origin, file, None, None)
+    return FoundWeights(origin, file, sha256_of(file), _card_if_any(file))
 
 
 def of_trial(store: Store, study: StudyRecord, number: int) -> Origin:

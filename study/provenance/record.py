@@ -9,10 +9,10 @@ from typing import Any
 from storage.records import Deletion, EpochRecord
 from storage.redaction import redact
 from study.config.schema import StudyConfig
-from study.formatting import schedule_text
 from study.invocation import FROM_PYTHON
 from study.provenance.drift import Drift
-from study.provenance.lookup import FileState, Found, Origin
+from study.provenance.lookup import FileState, FoundWeights, Origin
+from study.stage_text import schedule_text
 from trainers.metrics import Metric
 from trainers.schedule import Schedule
 
@@ -53,7 +53,11 @@ class Provenance:
 
 
 def of_rows(
-    found: Found, origin: Origin, epoch: EpochRecord, drift: tuple[Drift, ...], how: tuple[str, ...]
+    found: FoundWeights,
+    origin: Origin,
+    epoch: EpochRecord,
+    drift: tuple[Drift, ...],
+    how: tuple[str, ...],
 ) -> Provenance:
     """Tell what the database knows, and the card beside it."""
     row, schedule, metric = origin.row, origin.prefix, origin.study.metric
@@ -82,7 +86,7 @@ def of_rows(
     )
 
 
-def of_card(found: Found, drift: tuple[Drift, ...], how: tuple[str, ...]) -> Provenance:
+def of_card(found: FoundWeights, drift: tuple[Drift, ...], how: tuple[str, ...]) -> Provenance:
     """Tell what a file says of itself, where the database does not know it."""
     card = found.card
     if card is None:
@@ -113,7 +117,7 @@ def of_card(found: Found, drift: tuple[Drift, ...], how: tuple[str, ...]) -> Pro
     )
 
 
-def commands(found: Found, storage: str) -> tuple[str, ...]:
+def commands(found: FoundWeights, storage: str) -> tuple[str, ...]:
     """Return the commands that make the weights again: the search's, if it is known, and ours."""
     typed, origin = found.made_by.get("command", ""), found.origin
     known = (typed,) if typed not in ("", FROM_PYTHON) else ()

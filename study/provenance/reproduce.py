@@ -19,8 +19,8 @@ from study.datasets.freeze import freeze_data
 from study.engines.setup import Setup
 from study.errors import ConfigError
 from study.events import Listener, noticing, telling
-from study.provenance.drift import Drift, circumstances_now, differing
-from study.provenance.lookup import FileState, Found, Origin, find
+from study.provenance.drift import Drift, circumstances_now, drift_between
+from study.provenance.lookup import FileState, FoundWeights, Origin, find
 from study.provenance.record import Provenance, commands, finite, of_card, of_rows
 from study.provenance.retrain import (
     compare_files,
@@ -136,7 +136,7 @@ class _Traced:
     `data` are those of their study, or what is wrong there.
     """
 
-    found: Found
+    found: FoundWeights
     provenance: Provenance
     config: StudyConfig
     setup: Setup
@@ -172,7 +172,7 @@ def _data(config: StudyConfig, store: Store, listener: Listener) -> Manifest | D
         return error
 
 
-def _drift(found: Found, setup: Setup) -> tuple[Drift, ...]:
+def _drift(found: FoundWeights, setup: Setup) -> tuple[Drift, ...]:
     """Return what differs from what the card tells."""
     if found.card is None:
         return ()
@@ -180,7 +180,7 @@ def _drift(found: Found, setup: Setup) -> tuple[Drift, ...]:
     then = found.card.packages | {k: v for k, v in made_by.items() if k in _COMPARED}
     device = setup.slots[0].device
     try:
-        return differing(then, circumstances_now(device, made_by))
+        return drift_between(then, circumstances_now(device, made_by))
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -198,7 +198,7 @@ def _compared(
     told = telling(listener, "decoding photos")
     training.recipe.prepare(origin.prefix.stages, told, noticing(listener))
     runs.mkdir(parents=True, exist_ok=True)
-    sweep(runs)
+    delete_leftovers(runs)
     with (
         TemporaryDirectory(prefix=f"{AGAIN}{os.getpid()}-", dir=runs) as folder,
         engine_as_made(training, traced.found.made_by) as engine,
@@ -232,7 +232,7 @@ def _same(again: EpochNumbers, recorded: EpochNumbers) -> bool:
     return again.valid_loss == recorded.valid_loss
 
 
-def sweep(runs: Path) -> None:
+def delete_leftovers(runs: Path) -> None:
     """Delete what reproductions have left behind that were killed."""
     for folder in runs.glob(f"{AGAIN}*"):
         pid = folder.name.removeprefix(AGAIN).partition("-")[0]

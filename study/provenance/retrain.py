@@ -97,7 +97,7 @@ def engine_as_made(training: Training, made_by: Mapping[str, str]) -> Iterator[E
 
 
 @dataclass(frozen=True)
-class Trained:
+class Retrained:
     """What came of it: a weights file and its epoch, or why there is none."""
 
     file: Path
@@ -105,7 +105,7 @@ class Trained:
     failure: str | None = None
 
 
-def train_again(origin: Origin, engine: Engine, folder: Path, listener: Listener) -> Trained:
+def train_again(origin: Origin, engine: Engine, folder: Path, listener: Listener) -> Retrained:
     """Train all stages that made some weights, from the root, as far as the epoch they are of."""
     stages, start = origin.prefix.stages, None
     done, total = 0, sum(stage.epochs for stage in stages[:-1]) + origin.epoch
@@ -117,17 +117,17 @@ def train_again(origin: Origin, engine: Engine, folder: Path, listener: Listener
         place.mkdir()
         task = StageTask(schedule=prefix, seed=origin.trial.seed, folder=place, start=start)
         engine.submit(str(position), task)
-        trained = Trained(place / _FILES[kind], None, "it ended before that epoch")
+        trained = Retrained(place / _FILES[kind], None, "it ended before that epoch")
         with closing(engine.events()) as events:
             for event in events:
                 match event:
                     case StageFailed(_, what, reason):
-                        return Trained(trained.file, None, f"{what}: {reason}")
+                        return Retrained(trained.file, None, f"{what}: {reason}")
                     case EpochEnded(key, epoch):
                         done += 1
                         _tell(listener, origin, epoch, done, total)
                         if epoch.epoch == until:
-                            trained = Trained(trained.file, epoch)
+                            trained = Retrained(trained.file, epoch)
                             if until < stages[position].epochs:
                                 engine.cancel(key)
         if trained.failure:

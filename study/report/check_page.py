@@ -7,7 +7,7 @@ from typing import Any
 from study.datasets.check import Checked
 from study.report.markup import asset, environment, policy, write_page
 from study.report.thumbnails import thumbnails
-from study.views.data_check import plain
+from study.views.data_check import checked_document
 
 MOST_PAIRS, MOST_DOUBTS, MOST_FLAWS = 200, 100, 100
 """So many of each kind are shown, the worst first: a page should stay below 20 MB."""
@@ -20,7 +20,7 @@ def write_check_page(checked: Checked, file: Path) -> None:
 
 def check_page(checked: Checked) -> str:
     """Return the page's HTML. Every name in it is escaped, and only our script runs."""
-    found = plain(checked)
+    found = checked_document(checked)
     pairs = found["pairs"][:MOST_PAIRS]
     doubts = (found["doubts"] or [])[:MOST_DOUBTS]
     flaws = found["flaws"][:MOST_FLAWS]

@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 
 from study.formatting import count_text, time_text
-from study.printable import visible
-from study.wording import stage_table
+from study.sanitizing import visible
+from study.stage_text import stage_table
 from trainers.files import replacing
 
 

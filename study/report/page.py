@@ -13,7 +13,7 @@ from study.report.figures.style import Drawing, Panel
 from study.report.markup import asset, environment, policy
 from study.report.panels import drawings
 from study.report.pictures import Pictures, pairs, photos_json
-from study.report.worst_errors import Explanation, worst_of
+from study.report.worst_errors import ExplainedErrors, worst_of
 from study.searching.statuses import Status
 from study.selection.schedule_ranking import cheapest
 from trainers.schedule import Schedule
@@ -37,7 +37,7 @@ class Report:
     contents: Contents
     panels: Mapping[str, Panel] = field(repr=False)
     pictures: Pictures
-    explanation: Explanation
+    explanation: ExplainedErrors
     next_commands: Mapping[str, str]
     commands: Mapping[str, str]
     made: str

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.formatting import schedule_text
-from study.printable import defused
 from study.report.contents import Contents
 from study.report.figures.confusion import class_table
 from study.report.figures.parameters import flattened
+from study.sanitizing import defused
+from study.stage_text import schedule_text
 from trainers.files import replacing
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ class Worst:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class ExplainedErrors:
     """The worst errors; where there are no pictures of them, why.
 
     `made_by` and `packages` are what the weights' own card tells of who made them, and with what.
@@ -113,14 +113,14 @@ class Explainer:
             with suppress(OSError):  # that it has died is found when it should answer
                 self._line.send((Path(chosen.file), asked))
 
-    def answer(self) -> Explanation:
+    def answer(self) -> ExplainedErrors:
         """Wait for what came of it."""
         if self._reason or self._line is None:
-            return Explanation(reason=self._reason)
+            return ExplainedErrors(reason=self._reason)
         try:
-            found: Explanation = self._line.recv()
+            found: ExplainedErrors = self._line.recv()
         except (EOFError, OSError):
-            return Explanation(reason="the process that was to explain the photos died")
+            return ExplainedErrors(reason="the process that was to explain the photos died")
         return found
 
 
@@ -141,7 +141,7 @@ def _reason(contents: Contents) -> str:
     return ""
 
 
-def explain_all(weights: Path, photos: list[ToExplain]) -> Explanation:
+def explain_all(weights: Path, photos: list[ToExplain]) -> ExplainedErrors:
     """Explain those of the photos that can be read, in this process."""
     try:
         from trainers.classifier import load
@@ -149,9 +149,9 @@ def explain_all(weights: Path, photos: list[ToExplain]) -> Explanation:
         # The accelerator, if there is one, is the search's.
         classifier = load(weights, "cpu")
         card = classifier.card
-        known = partial(Explanation, made_by=dict(card.made_by), packages=dict(card.packages))
+        known = partial(ExplainedErrors, made_by=dict(card.made_by), packages=dict(card.packages))
     except Exception as error:  # noqa: BLE001 - the report is worth having without these pictures
-        return Explanation(reason=_sentence(error))
+        return ExplainedErrors(reason=_sentence(error))
     if not photos:
         return known()
     readable = [photo for photo in photos if _is_readable(photo.path)]

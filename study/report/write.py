@@ -18,7 +18,7 @@ from study.report.markup import write_page
 from study.report.page import Report, render
 from study.report.panels import panels
 from study.report.pictures import pictures
-from study.report.worst_errors import Explainer, Explanation
+from study.report.worst_errors import ExplainedErrors, Explainer
 from study.studies import find_study
 
 MOST_ERRORS = 100
@@ -164,7 +164,7 @@ def _next(contents: Contents, storage: str) -> dict[str, str]:
     return {what: shlex.join(["encore", *words, *where]) for what, words in asked.items()}
 
 
-def _commands(contents: Contents, explanation: Explanation, storage: str) -> dict[str, str]:
+def _commands(contents: Contents, explanation: ExplainedErrors, storage: str) -> dict[str, str]:
     """Return the commands that lead here again, by what they do."""
     where = _where(contents, storage)
     found = {}

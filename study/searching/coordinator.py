@@ -34,7 +34,14 @@ from study.searching.checkpoints import WeightsFiles
 from study.searching.failures import Failures
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.searching.race_scores import Outcomes
-from study.searching.retention import Kept, deletion_text, discard, shorten, spare, too_many
+from study.searching.retention import (
+    Kept,
+    deletion_text,
+    discard,
+    shorten_predictions,
+    spare,
+    too_many,
+)
 from study.searching.running_trial import RunningTrial
 from study.searching.suggest import params_of
 from study.searching.time_left import TimeLeft
@@ -407,4 +414,4 @@ class Coordinator:
             self.listener(Notice(deletion_text(spares)))
         discard(spares, self.study.id, self.store, self.vault)
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
-        shorten(too_many(known, limit, len(self.labels)), self.store, self.labels)
+        shorten_predictions(too_many(known, limit, len(self.labels)), self.store, self.labels)

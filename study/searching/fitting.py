@@ -24,11 +24,11 @@ class Fit:
     own: bool = False
 
 
-def fit(
+def fitted_to(
     config: StudyConfig, manifest: Manifest, slots: Sequence[Slot], study: StudyRecord | None
 ) -> Fit:
-    """Fit settings to the data. A study that there is keeps its space, on other devices too."""
-    facts = TYPICAL if config.trainer else facts_of(manifest, slots)
+    """Return settings that fit the data. A study keeps its space, on other devices too."""
+    facts = TYPICAL if config.trainer else data_facts(manifest, slots)
     own = config.space is not None
     if own:
         return Fit(config, facts, own)
@@ -41,7 +41,7 @@ def fit(
     return Fit(config.model_copy(update={"space": space}), facts)
 
 
-def facts_of(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
+def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
     """Return what of the data decides; the headers of some photos are read for that."""
     training = manifest.of_split(Split.TRAIN)
     return DataFacts(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from storage.records import Role, State, Trial
 from study.config.schema import Strategy, StudyConfig
 from study.events import Outlook
-from study.forecast import Forecast, Point, point_of, shortfall_of, telling
+from study.forecast import Forecast, Point, point_of, shortfall_of, to_model
 from study.searching.candidates import anywhere, neighbours
 from study.searching.policy import (
     Action,
@@ -247,7 +247,7 @@ class Forecasting:
     def _known(self, standing: Standing) -> list[Node]:
         """Return the stage runs that say something, of many those that say most."""
         nodes = [n for n in standing.tree if n.failed or self._shortfall(n) < math.inf]
-        return [nodes[place] for place in telling([self._shortfall(node) for node in nodes])]
+        return [nodes[place] for place in to_model([self._shortfall(node) for node in nodes])]
 
     def _shortfall(self, node: Node) -> float:
         found = self._shortfalls.get(node.key, math.inf)

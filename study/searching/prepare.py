@@ -10,7 +10,7 @@ from study.config.schema import Strategy, StudyConfig
 from study.datasets.freeze import known_data, pass_gate, read_data
 from study.engines.setup import Setup
 from study.events import Listener
-from study.searching.fitting import Fit, fit, tried_first
+from study.searching.fitting import Fit, fitted_to, tried_first
 from study.searching.forecasting import explorer_of
 from study.searching.policy import Policy, SearchPolicy, SeedsPolicy
 from study.searching.suggest import views_of
@@ -61,9 +61,9 @@ def prepare(
     if known.study is not None:
         refuse_old(known.study)
     manifest = read_data(config, known, listener)
-    looks = views(make_policy(fit(config, manifest, slots, known.study), weights))
+    looks = views(make_policy(fitted_to(config, manifest, slots, known.study), weights))
     frozen = pass_gate(config, known, manifest, listener, cache_folder, looks)
-    fitted = fit(config, frozen.manifest, slots, known.study)  # copies may be together now
+    fitted = fitted_to(config, frozen.manifest, slots, known.study)  # copies may be together now
     return Prepared(setup, fitted, frozen.manifest, frozen.check, make_policy(fitted, weights))
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from study.wording import value_text
+from study.stage_text import value_text
 from trainers.data.batches import passes_of
 from trainers.schedule import Schedule, Train
 

@@ -22,7 +22,7 @@ from storage.vault import Vault
 from study.config.costs import Costs
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, NothingToSelect
-from study.formatting import shown
+from study.formatting import path_text
 from study.selection.candidates import Pool, best_epoch, gather
 from study.selection.expected import Expected, expected_of
 from study.selection.goals import goal_of
@@ -87,7 +87,7 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
             else:
                 shutil.copyfile(source, temporary)
     except ValueError as error:
-        raise ConfigError(f"{error}, to be copied with prices; leave --cost away") from None
+        raise ConfigError(f"{error}, to be copied with prices; drop --cost") from None
     return target
 
 
@@ -151,8 +151,8 @@ class Selector:
         """Forecast the stage runs, unless something else is asked for or none is known."""
         if asked.by is By.FORECAST and asked.criterion is not None:
             raise ConfigError(
-                f"--by forecast knows of the study's own metric alone, got --metric "
-                f"{asked.criterion}; leave one of them away, or give --by max"
+                f"--by forecast forecasts the study's own metric alone, got --metric "
+                f"{asked.criterion}; drop one of them, or give --by max"
             )
         if asked.by not in (None, By.FORECAST) or asked.criterion is not None:
             return None
@@ -188,8 +188,8 @@ class Selector:
                 f"no trial of study {self._study.name!r} has finished yet; let the search run on"
             )
         raise NothingToSelect(
-            f"study {self._study.name!r} has no whole weights file left: {len(damaged)} are "
-            "missing or changed; restore them, or search anew under another --study"
+            f"study {self._study.name!r} has no intact weights file left: {len(damaged)} are "
+            "missing or changed; restore them, or search again under another --study"
         )
 
     def _selection(
@@ -317,7 +317,7 @@ class Selector:
         if kept is None:
             return ""
         try:
-            return shown(self._vault.path(kept.path))
+            return path_text(self._vault.path(kept.path))
         except RowDamaged:  # a runner-up's, which was not looked at yet
             return kept.path
 
@@ -327,7 +327,7 @@ def _whole(found: StoredPredictions) -> NDArray[np.float32]:
     if found.probabilities is None:
         raise NothingToSelect(
             "a decision rule needs the probabilities of all classes, which are not kept of so "
-            "many photos and classes; leave --cost, --recall and --reject-cost away"
+            "many photos and classes; drop --cost, --recall and --reject-cost"
         )
     return np.nan_to_num(found.probabilities)
 

@@ -79,7 +79,7 @@ def gather(
     if not seeds:
         raise NothingToSelect(
             f"of study {study.name!r} no predictions can be read: the database is damaged; "
-            "restore it from a copy, or search anew under another --study"
+            "restore it from a copy, or search again under another --study"
         )
     kept = [epoch for epoch in wanted if epoch in found]
 

@@ -16,7 +16,7 @@ from storage.store import open_store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
 from study.errors import NothingToSelect
-from study.formatting import shown
+from study.formatting import path_text
 from study.selection.choosable import Choosable, choosable
 from study.selection.kept_weights import kept_weights
 from study.statistics.crossfit import ENTRIES, CrossFit, Labels, Table, compare, score
@@ -158,7 +158,7 @@ def _result(
     members = []
     for index in dict.fromkeys(chosen):
         trial, file = kept[index]
-        path, count = shown(vault.path(file.path)), chosen.count(index)
+        path, count = path_text(vault.path(file.path)), chosen.count(index)
         where = (trial.number, trial.seed, file.stage_run_id, file.epoch)
         members.append(Member(*where, path, file.sha256, count))
     return EnsembleResult(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from storage.records import StudyRecord
 from storage.store import Store
-from study.forecast import Forecast, point_of, shortfall, shortfall_of, telling
+from study.forecast import Forecast, point_of, shortfall, shortfall_of, to_model
 from study.selection.candidates import Pool, best_epoch
 from study.stage_tree import StageTree
 from study.statistics.scoring import Inside
@@ -64,7 +64,7 @@ def expected_of(store: Store, study: StudyRecord) -> Expected | None:
     known = [node for node, found in told.items() if found < math.inf]
     if not known:
         return None
-    known = [known[place] for place in telling([told[node] for node in known])]
+    known = [known[place] for place in to_model([told[node] for node in known])]
     shortfalls = np.array([told[node] for node in known])
     return Expected(
         metric=study.metric,

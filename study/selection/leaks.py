@@ -79,6 +79,6 @@ def judged_by(store: Store, study: StudyRecord) -> Judged:
 
 
 def leak_warning(photos: int, n_valid: int, *, at_least: bool = False) -> str:
-    """Say that scores flatter, and why."""
+    """Say that scores are too high, and why."""
     count = f"{'at least ' * at_least}{photos:,} of {n_valid:,} validation photos"
-    return f"{count} {'is' if photos == 1 else 'are'} in train, too: scores flatter"
+    return f"{count} {'is' if photos == 1 else 'are'} also in train: scores are too high"

@@ -8,7 +8,7 @@ from typing import Any
 
 from study.criterion import Criterion
 from study.formatting import count_text, score_phrase, score_text
-from study.printable import fit, visible
+from study.sanitizing import printable, visible
 from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
@@ -119,7 +119,7 @@ class Selection:
         """Return it in a line, as a prompt shows it."""
         expected = f", expected on new photos {self._expected}" if self.bias_corrected else ""
         name = PurePath(self.file).name
-        return fit(f"<Selection: trial {self.trial}, {self._observed}{expected}, {name}>")
+        return printable(f"<Selection: trial {self.trial}, {self._observed}{expected}, {name}>")
 
     def _repr_html_(self) -> str:
         """Return it as a notebook shows it; names are others' to choose, and escaped."""

@@ -7,8 +7,8 @@ from statistics import fmean, stdev
 import numpy as np
 
 from storage.records import Trial
-from study.formatting import schedule_text
 from study.selection.candidates import Pool, best_epoch
+from study.stage_text import schedule_text
 from study.statistics.selection_bias import ONE_SIDED, By
 from study.statistics.significance import Gains, mean_interval, p_value, spread_of_seeds
 

@@ -21,7 +21,7 @@ from study.config.schema import StudyConfig
 from study.datasets.download import at_hand
 from study.datasets.unchanged import check_photos
 from study.errors import ConfigError, NothingToSelect, UnrelatedWeights
-from study.formatting import score_in_name, score_phrase, shown
+from study.formatting import path_text, score_in_name, score_phrase
 from study.invocation import hint
 from study.selection.choosable import choosable
 from study.selection.kept_weights import kept_weights
@@ -203,7 +203,7 @@ def _averager(manifest: Manifest, files: Sequence[Path], device: str) -> Iterato
         gone = [path.name for path in files if not path.exists()]
         why = f"{sample(gone)} went meanwhile; let the search end first" if gone else str(error)
         raise NothingToSelect(
-            f"a soup needs whole weights of Encore's own trainer: {why}"
+            f"a soup needs intact weights of Encore's own trainer: {why}"
         ) from None
 
 
@@ -247,7 +247,7 @@ class _GreedySoup:
             corrected=self._predicted is not None,
             p_value=p_value,
             better=better,
-            file=None if file is None else shown(file),
+            file=None if file is None else path_text(file),
             damaged=tuple(damaged),
         )
 
@@ -280,7 +280,7 @@ class _GreedySoup:
 
     def _ingredient(self, index: int, chosen: Sequence[int]) -> Ingredient:
         trial, file = self._files[index]
-        path, where = shown(self._vault.path(file.path)), (file.stage_run_id, file.epoch)
+        path, where = path_text(self._vault.path(file.path)), (file.stage_run_id, file.epoch)
         reached = score(self._study.metric, self._labels, self._table([index]))
         known = (trial.number, trial.seed, *where, path, file.sha256)
         return Ingredient(*known, reached, index in chosen)

@@ -37,7 +37,7 @@ def _costs(operation: Operation) -> list[str]:
     return [
         f"[bold]cost {cost:.4f} per photo[/] (95 % CI {low:.4f}-{high:.4f})",
         f"  {plain:.4f} if the most probable class is named{change}",
-        f"  {operation.apparent_cost:.4f} on the photos the rule was fitted on, which flatters",
+        f"  {operation.apparent_cost:.4f} on the photos the rule was fitted on (optimistic)",
     ]
 
 

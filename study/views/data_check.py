@@ -12,7 +12,7 @@ from rich.table import Table
 
 from study.datasets.check import Checked
 from study.datasets.gate import leaked
-from study.printable import visible
+from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
 
@@ -23,7 +23,7 @@ CLASSES = 20
 """With more classes, only the smallest and the largest are counted out."""
 
 
-def plain(checked: Checked) -> dict[str, Any]:
+def checked_document(checked: Checked) -> dict[str, Any]:
     """Return the answer as one plain document."""
     return {
         "data": checked.data,
@@ -76,7 +76,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
     clashes = [pair for pair in pairs if pair.conflicts]
     inside = [pair for pair in pairs if not pair.leaks and not pair.conflicts]
     if leaks:
-        yield f"{leaked(found)}: scores would flatter", _lines(found, leaks)
+        yield f"{leaked(found)}: scores would be too high", _lines(found, leaks)
     if clashes:
         yield "One photo under two labels: one of them is wrong", _lines(found, clashes)
     if inside:
@@ -87,7 +87,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
             f"({doubt.suggested_probability:.0%}, its own label {doubt.own_probability:.0%})"
             for doubt in found.doubts
         ]
-        yield "Labels that a simple classifier doubts: look at them", lines
+        yield "Labels that a simple classifier doubts; look at them", lines
     for cue in found.cues or ():
         if cue.leaks:
             head = (
@@ -130,12 +130,12 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
     if amended is not None:
         why = Counter(each.reason.partition(" ")[0] for each in amended.removed)
         gone = f", {len(amended.removed)} left out" if why else ""
-        yield f"the amended list: {amended.file}, {amended.photos:,} photos{gone}; to use it:"
+        yield f"the cleaned CSV: {amended.file}, {amended.photos:,} photos{gone}; to use it:"
         yield f"  {amended.command}"
     elif checked.leaks:
         refused = (
             "a search on these data is refused: leave photos out with --write-csv FILE, split "
-            "anew with --regroup, or search with --allow-leaks"
+            "again with --regroup, or search with --allow-leaks"
         )
         yield refused
     elif not (found.pairs or found.flaws or found.doubts):

@@ -32,7 +32,7 @@ def print_ensemble(console: Console, found: EnsembleResult, leaks: str | None = 
     _print_scores(console, "ensemble", found)
     _print_cross(console, found, "ensemble", leaks)
     if found.cross.gain_interval[0] <= 0:
-        text = "the gain may be luck: its interval holds 0; one file is simpler"
+        text = "the gain may be chance: its interval contains 0; one file is simpler"
         console.print(text, highlight=False)
 
 
@@ -42,7 +42,7 @@ def print_soup(console: Console, found: SoupResult, leaks: str | None = None) ->
     _print_damaged(console, found.damaged)
     console.print(
         f"[bold]soup of {used}[/], study {escape(found.study)}, from {len(found.ingredients)} "
-        "weights files that began alike",
+        "weights files that share their first stages",
         highlight=False,
     )
     table = Table(box=None)
@@ -57,23 +57,23 @@ def print_soup(console: Console, found: SoupResult, leaks: str | None = None) ->
     _print_scores(console, "soup", found)
     _print_cross(console, found, "soup", leaks)
     console.print(
-        "these photos had kept the files, too: what that adds to the mean of their predictions is "
-        "taken off"
+        "the files were kept because of these photos; what that adds to the mean of their "
+        "predictions is subtracted"
         if found.corrected
-        else "[red]these figures flatter still[/]: these photos had kept the files, too, and too "
-        "little is stored of each epoch to tell by how much",
+        else "[red]these figures are still optimistic[/]: the files were kept because of these "
+        "photos, and too little is stored of each epoch to tell by how much",
         highlight=False,
     )
     if found.file is not None:
-        console.print(f"better beyond luck (p {found.p_value:.2g}): written to", highlight=False)
+        console.print(f"significantly better (p {found.p_value:.2g}): written to", highlight=False)
         console.print(f"[bold]{escape(found.file)}[/]", soft_wrap=True)
         return
     alone, soup = (
         _phrase(found, value) for value in (found.cross.score_single, found.cross.score_ensemble)
     )
     console.print(
-        f"the soup was not better beyond luck: {found.metric} {soup}, the best file {alone} "
-        f"(p {found.p_value:.2g}, {LEVEL:g} is asked for); nothing was written",
+        f"the soup was not significantly better: {found.metric} {soup}, the best file {alone} "
+        f"(p {found.p_value:.2g}, below {LEVEL:g} is required); nothing was written",
         highlight=False,
     )
 
@@ -87,7 +87,7 @@ def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResul
     """Print what both reach on the photos they were chosen by."""
     many, single = _phrase(found, found.score), _phrase(found, found.single_score)
     console.print(
-        f"on the {found.n_valid:,} photos they were chosen by, which flatters both: {what} "
+        f"on the {found.n_valid:,} photos they were chosen by (optimistic for both): {what} "
         f"{found.metric} {many}, {count_text(found.errors, 'error')}; trial {found.single_trial} "
         f"alone {single}, {count_text(found.single_errors, 'error')}",
         highlight=False,
@@ -102,8 +102,8 @@ def _print_cross(
     many, single = _phrase(found, cross.score_ensemble), _phrase(found, cross.score_single)
     low, high = (_signed(found, value) for value in cross.gain_interval)
     console.print(
-        f"[bold]chosen without the photos that score them[/]: {what} {many}, best file {single}; "
-        f"gain {_signed(found, cross.gain)} (95 % CI {low} to {high})",
+        f"[bold]cross-validated[/] (chosen without the photos that score them): {what} {many}, "
+        f"best file {single}; gain {_signed(found, cross.gain)} (95 % CI {low} to {high})",
         highlight=False,
     )
     if leaks:

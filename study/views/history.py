@@ -11,7 +11,7 @@ from rich.table import Table
 from study.formatting import count_text, score_phrase, score_text, time_text
 from study.history.doctor import Finding, Level
 from study.history.trials import StageView, TrialLine, TrialList, TrialView
-from study.printable import fit, visible
+from study.sanitizing import printable, visible
 from study.searching.statuses import Status
 from study.selection.leaks import Judged
 from study.views.chart import chart
@@ -45,7 +45,7 @@ def print_trials(console: Console, listed: TrialList) -> None:
         )
         schedules = ["schedule", *(line.failure or line.schedule for line in listed.trials)]
         for text, schedule in zip(lines, schedules, strict=True):
-            console.file.write(fit(visible(f"{text}  {schedule}")) + "\n")
+            console.file.write(printable(visible(f"{text}  {schedule}")) + "\n")
         print_leaks(console, listed.judged)
         return
     left_out = ("role", "loss") if console.width < ROOMY else ()

@@ -1,4 +1,4 @@
-"""Rows that fit a terminal's width: what does not fit is left away, the least important first."""
+"""Rows that fit a terminal's width: what does not fit is left out, the least important first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from study.printable import fit, visible
+from study.sanitizing import printable, visible
 
 BAR = 16
 """A bar has so many columns."""
@@ -25,7 +25,9 @@ class Cell:
 
 def fitted(cells: Sequence[Cell], width: int) -> Text:
     """Join cells to a row of at most `width` columns."""
-    kept = [Cell(visible(fit(cell.text)), cell.weight, cell.style) for cell in cells if cell.text]
+    kept = [
+        Cell(visible(printable(cell.text)), cell.weight, cell.style) for cell in cells if cell.text
+    ]
     while len(kept) > 1 and sum(cell_len(c.text) + len(GAP) for c in kept) - len(GAP) > width:
         kept.remove(min(kept, key=lambda cell: cell.weight))
     row = Text(GAP).join(Text(cell.text, cell.style) for cell in kept)

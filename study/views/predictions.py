@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.deployment.predict import Prediction, Predictions, Unreadable
-from study.printable import fit, harmless, visible
+from study.sanitizing import harmless, printable, visible
 from trainers.decision import Decision
 
 MANY_PHOTOS = 500
@@ -25,7 +25,7 @@ def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
     if len(first) > MANY_PHOTOS:
         for each in chain(first, waiting):
             line = f"{each.label or REJECTED}  {each.probability:.4f}  {each.path}"
-            console.file.write(fit(visible(line)) + "\n")
+            console.file.write(printable(visible(line)) + "\n")
         return
     table = Table(box=None)
     table.add_column("class", overflow="fold")

@@ -25,7 +25,7 @@ from study.events import (
 )
 from study.events import Progress as SearchProgress
 from study.formatting import count_text, score_phrase, time_text
-from study.printable import fit
+from study.sanitizing import printable
 from study.views.live import Cell, bar, fitted
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Schedule, Train
@@ -297,7 +297,7 @@ class SearchView:
 
     def _print(self, line: str | Text, *, wrap: bool = False) -> None:
         """Print a line; a terminal breaks it where it ends, or with `wrap` between words."""
-        text = Text(fit(line)) if isinstance(line, str) else line
+        text = Text(printable(line)) if isinstance(line, str) else line
         self._console.print(text, highlight=False, soft_wrap=not (wrap and self._shows))
 
 

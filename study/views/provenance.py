@@ -4,11 +4,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from study.formatting import score_text
-from study.printable import masked
 from study.provenance.drift import Drift
 from study.provenance.lookup import FileState
 from study.provenance.record import Provenance
 from study.provenance.reproduce import Reproduction
+from study.sanitizing import masked
 from trainers.metrics import Metric
 
 _STATES = {

@@ -6,12 +6,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.criterion import Criterion
-from study.formatting import count_text, percent, schedule_text, score_phrase, time_text
+from study.formatting import count_text, percent, score_phrase, time_text
 from study.invocation import hint
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
 from study.selection.schedule_ranking import cheapest
+from study.stage_text import schedule_text
 from study.statistics.selection_bias import By
 from study.views.costs import print_operation
 from study.views.terminal import file_text
@@ -80,7 +81,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
         f"first on {found.only_first_right}, only the second on {found.only_second_right}",
         highlight=False,
     )
-    verdict = "luck alone rarely does that" if found.p_value < 0.05 else "that may well be luck"
+    verdict = "unlikely to be chance" if found.p_value < 0.05 else "this may well be chance"
     console.print(f"[bold]p = {found.p_value:.2g}[/] (McNemar, exact): {verdict}", highlight=False)
     if found.leaks:
         console.print(f"[bold red]{found.leaks}[/]", highlight=False)
@@ -117,8 +118,9 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     expected = chosen.bias_corrected
     if expected is not None:
         console.print(
-            f"  validation had them at {chosen.metric} {chosen.phrase(chosen.score)}, estimated "
-            f"{chosen.phrase(expected.estimate)} on new photos ({escape(chosen.interval)})",
+            f"  on the validation photos: {chosen.metric} {chosen.phrase(chosen.score)}; "
+            f"estimated on new photos: {chosen.phrase(expected.estimate)} "
+            f"({escape(chosen.interval)})",
             highlight=False,
         )
     for line in _leaks(chosen):
@@ -126,8 +128,8 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     n, of = len(found.looks), len({look.sha256 for look in found.looks})
     if n > 1:
         console.print(
-            f"  look {n} at these photos, at {of} weights files: whatever is chosen by them "
-            "flatters as validation does",
+            f"  look {n} at these photos, at {of} weights files: scores of what is "
+            "chosen by them are optimistic, as those of validation photos are",
             highlight=False,
         )
 
@@ -148,7 +150,7 @@ def _observed(chosen: Selection) -> str:
 def _estimated(chosen: Selection) -> str:
     found, metric = chosen.bias_corrected, chosen.metric
     if found is None:
-        return f"too few photos to estimate anything of new ones: {chosen.n_valid}"
+        return f"{chosen.n_valid} validation photos are too few to estimate the score on new ones"
     return (
         f"estimated {metric} on new photos: [bold]{chosen.phrase(found.estimate)}[/] "
         f"({escape(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was chosen "
@@ -163,7 +165,7 @@ def _leaks(chosen: Selection) -> list[str]:
 def _these(chosen: Selection) -> str:
     mirrored = Schedule.from_dict(chosen.schedule).stages[chosen.stage].tta
     return (
-        f"these weights: study {escape(chosen.study)}, trial {chosen.trial} of {chosen.trials}, "
+        f"the weights: study {escape(chosen.study)}, trial {chosen.trial} of {chosen.trials}, "
         f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
         + (", judged with mirror images" if mirrored else "")
     )
@@ -172,7 +174,7 @@ def _these(chosen: Selection) -> str:
 def _new_run(chosen: Selection) -> str:
     what = "a new run of this schedule"
     if chosen.schedule_spread is None:
-        return f"{what}: not known from one seed; `{hint('repeat', chosen.trial)}` tells"
+        return f"{what}: unknown from one seed; `{hint('repeat', chosen.trial)}` measures it"
     return (
         f"{what}: {chosen.phrase(chosen.schedule_mean)} ± {chosen.text(chosen.schedule_spread)} "
         f"(mean and sd of {len(chosen.seed_scores)} seeds)"
@@ -210,9 +212,12 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
     tied = sum(line.tied for line in chosen.schedules)
     lines: list[str] = []
     if tied > 1:
-        least = cheapest(chosen.schedules)
-        text = f"{tied} of {len(chosen.schedules)} schedules are tied within noise; the cheapest"
-        lines.append(f"{text} as good: trial {least.trial}, {time_text(least.seconds)}")
+        least, mark = cheapest(chosen.schedules), " (=)" if details else ""
+        lines.append(
+            f"{tied} of {len(chosen.schedules)} schedules are tied{mark} within noise; the "
+            f"cheapest within a standard error of the first: trial {least.trial}, "
+            f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}"
+        )
     if not details:
         more = hint("best", "--study", chosen.study, "--details")
         lines.append(f"[dim]classes, mistakes, schedules, runners-up: {escape(more)}[/]")
@@ -243,15 +248,6 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
             escape(line.schedule),
         )
     console.print(table)
-    tied = sum(line.tied for line in lines)
-    if tied > 1:
-        least = cheapest(lines)
-        console.print(
-            f"{tied} schedules are tied (=) within noise; the cheapest within a standard error of "
-            f"the first is that of trial {least.trial}: "
-            f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}",
-            highlight=False,
-        )
 
 
 def _confusion(chosen: Selection) -> Table:

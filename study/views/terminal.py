@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
-from study.printable import fit
+from study.sanitizing import printable
 
 UNBROKEN = 100_000
 """So wide is what no terminal shows: a record is a line, whatever its length."""
@@ -44,7 +44,7 @@ class Terminal(Console):
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Make of a text, be it a line or a table's cell, what is printed."""
-        return super().render_str(fit(text), **how)
+        return super().render_str(printable(text), **how)
 
     def waiting(self, what: str) -> AbstractContextManager[object]:
         """Show in a terminal, as a context, that something takes a while."""
@@ -71,4 +71,4 @@ class LogLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return it as it can be printed."""
-        return fit(super().format(record))
+        return printable(super().format(record))

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 import cli
 from study.config.schema import StudyConfig
-from study.deployment.model_card import plain
+from study.deployment.model_card import escaped
 from study.selection.best import best
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
@@ -232,11 +232,11 @@ def test_any_text_is_shown_and_does_nothing() -> None:
     """Whatever character a name holds, a reader sees it and Markdown does not."""
     for code in (*range(33, 127), 0xE4, 0x2740):
         text = f"x{chr(code) * 3}y{chr(code)}"
-        (row,) = [row for row in cells(f"| a |\n|---|\n| {plain(text)} |") if row != ["a"]]
+        (row,) = [row for row in cells(f"| a |\n|---|\n| {escaped(text)} |") if row != ["a"]]
         assert row == [text]
-    assert plain("\n\x00") == "??".replace("?", "\\?")
-    assert plain("  ") == "\\(blank\\)"
-    assert len(plain("a" * 10_000)) == 100
+    assert escaped("\n\x00") == "??".replace("?", "\\?")
+    assert escaped("  ") == "\\(blank\\)"
+    assert len(escaped("a" * 10_000)) == 100
 
 
 @pytest.fixture(scope="module")

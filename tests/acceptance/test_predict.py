@@ -16,7 +16,7 @@ from PIL import Image
 
 import cli
 from study.deployment.predict import Prediction, predict
-from study.printable import visible
+from study.sanitizing import visible
 from study.views import predictions
 from tests.tiny_training import card_of, network_of, noise
 from trainers.checkpoint import save_weights

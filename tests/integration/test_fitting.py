@@ -9,7 +9,7 @@ from study.config.loading import load_config, settings_of
 from study.config.portfolio import space_for
 from study.config.space import PHOTO_SPACE, describe_space
 from study.engines.slots import slots_of
-from study.searching.fitting import facts_of, fit
+from study.searching.fitting import data_facts, fitted_to
 from study.searching.policy import Independent, SearchPolicy
 from study.searching.search import _warn_of_moving
 from tests.lab import Lab
@@ -28,32 +28,35 @@ def settings(**flags: Any) -> Any:
 
 def test_facts_are_those_of_the_photos(photos: Manifest) -> None:
     """Counts by split, and the short side of the photos as their headers say."""
-    facts = facts_of(photos, CPU)
+    facts = data_facts(photos, CPU)
     assert (facts.training, facts.validation) == (
         len(photos.of_split(Split.TRAIN)),
         len(photos.of_split(Split.VALID)),
     )
     assert (facts.classes, facts.on_gpu) == (len(photos.classes), False)
-    assert facts_of(photos, GPU) == replace(facts, on_gpu=True)
+    assert data_facts(photos, GPU) == replace(facts, on_gpu=True)
     assert facts.short_side < 64
     assert facts.smallest_class * facts.classes <= facts.training
 
 
 def test_a_space_fits_unless_it_is_the_users_or_the_studys(photos: Manifest, finished: Lab) -> None:
     """A study that there is keeps its space on another device; `backbone` goes into each."""
-    facts = facts_of(photos, CPU)
-    fitted = fit(settings(), photos, CPU, None)
+    facts = data_facts(photos, CPU)
+    fitted = fitted_to(settings(), photos, CPU, None)
     assert fitted.config.space == space_for(facts)
     assert fitted.config.resolved_space.backbone == ("net",)
     own = settings(space=MINE)
-    assert (fit(own, photos, CPU, None).config, fit(own, photos, CPU, None).own) == (own, True)
+    assert (fitted_to(own, photos, CPU, None).config, fitted_to(own, photos, CPU, None).own) == (
+        own,
+        True,
+    )
     with finished.reading() as (_, study, _):
         begun = replace(study, space=describe_space(space_for(replace(facts, short_side=999))))
     for slots in (CPU, GPU):
-        kept = fit(settings(), photos, slots, begun)
+        kept = fitted_to(settings(), photos, slots, begun)
         assert kept.config.space == space_for(replace(facts, short_side=999))
         assert not kept.own
-    assert fit(settings(trainer="mine:T"), photos, CPU, None).config.space == (
+    assert fitted_to(settings(trainer="mine:T"), photos, CPU, None).config.space == (
         PHOTO_SPACE.model_copy(update={"backbone": ("net",)})
     )
 
@@ -64,7 +67,7 @@ def test_a_probe_that_batch_norm_moves_is_warned_of(photos: Manifest, batch_norm
     moving, said = batch_norm == "train", list[str]()
     first = {"train": ["probe"]}
     space = MINE | {"hidden": [[]], "batch_norm": [batch_norm], "stages": [first]}
-    fitted = fit(settings(space=space), photos, CPU, None)
+    fitted = fitted_to(settings(space=space), photos, CPU, None)
     _warn_of_moving(
         fitted, SearchPolicy(fitted.config, Independent(fitted.config)), ["net"], said.append
     )
@@ -73,7 +76,7 @@ def test_a_probe_that_batch_norm_moves_is_warned_of(photos: Manifest, batch_norm
     _warn_of_moving(
         fitted, SearchPolicy(fitted.config, Independent(fitted.config)), [], said.append
     )
-    ours = fit(settings(), photos, CPU, None)
+    ours = fitted_to(settings(), photos, CPU, None)
     _warn_of_moving(ours, SearchPolicy(ours.config, Independent(ours.config)), ["net"], said.append)
     assert len(said) == moving
     stages = (Stage(image_size=64, train=Train.PROBE), Stage(image_size=64, batch_norm=batch_norm))  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from storage.database import open_database
 from storage.errors import StudyNotFound
 from storage.records import Role, State
 from storage.store import Store
-from study.formatting import schedule_text
 from study.history.trials import list_trials, show_trial
+from study.stage_text import schedule_text
 from tests.lab import SECONDS, Lab, schedule, stage
 from trainers.data.manifest import Manifest
 from trainers.metrics import Metric

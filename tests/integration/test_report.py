@@ -10,7 +10,7 @@ import pytest
 
 from study.errors import ConfigError
 from study.report import write
-from study.report.worst_errors import Explanation
+from study.report.worst_errors import ExplainedErrors
 from study.report.write import Written, report, watch
 from study.selection.best import best
 from tests.lab import Lab
@@ -29,9 +29,9 @@ def unexplained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             """Note that heat maps are wanted."""
             asked.append(top)
 
-        def answer(self) -> Explanation:
+        def answer(self) -> ExplainedErrors:
             """Return a reason."""
-            return Explanation(reason="nobody looked")
+            return ExplainedErrors(reason="nobody looked")
 
     monkeypatch.setattr(write, "Explainer", Silent)
     return asked

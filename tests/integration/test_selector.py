@@ -207,7 +207,7 @@ def test_nothing_to_select_is_told_with_the_reason(make_lab: MakeLab, photos: Ma
     lab.configure((schedule(stage(64, 50.0)), schedule(stage(64))))
     lab.search()
     shutil.rmtree(lab.folder / "lab")
-    with pytest.raises(NothingToSelect, match="no whole weights file left: 1 are missing"):
+    with pytest.raises(NothingToSelect, match="no intact weights file left: 1 are missing"):
         best(storage=lab.url)
 
 

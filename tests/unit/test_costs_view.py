@@ -48,7 +48,7 @@ def test_a_rule_is_printed_with_its_cross_fitted_and_its_optimistic_cost() -> No
     text = said(operation(), "A380", "B747")
     assert "cost 0.2500 per photo (95 % CI 0.2000-0.3100)" in text
     assert "0.5000 if the most probable class is named, -50 %" in text
-    assert "0.2200 on the photos the rule was fitted on, which flatters" in text
+    assert "0.2200 on the photos the rule was fitted on (optimistic)" in text
     assert "temperature 2.00: as they come, the probabilities are over-confident" in text
     assert "did not hold" not in text
     assert "rejected" not in text

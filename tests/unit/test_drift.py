@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.invocation import command_line, commit, commit_of, hint, searched_by
-from study.provenance.drift import Drift, differing
+from study.provenance.drift import Drift, drift_between
 
 OID = "# branch.oid 56f3d37d\n# branch.head main\n"
 
@@ -115,8 +115,8 @@ def test_what_differs_is_named_then_and_now() -> None:
     """What was not known then cannot differ; what is not known now does."""
     then = {"torch": "2.14", "numpy": "2.0", "commit": "c0"}
     now = {"torch": "2.15", "numpy": "2.0", "device": "cpu"}
-    assert differing(then, now) == (
+    assert drift_between(then, now) == (
         Drift("torch", "2.14", "2.15"),
         Drift("commit", "c0", "unknown"),
     )
-    assert differing({}, now) == ()
+    assert drift_between({}, now) == ()

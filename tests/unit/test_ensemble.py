@@ -441,4 +441,4 @@ def test_what_is_printed_is_literal(low: float, luck: bool) -> None:
     assert text.getvalue().count(HOSTILE) == 3
     assert "ensemble 90.0 %, best file 87.5 %; gain +2.5" in text.getvalue()
     assert f"(95 % CI {'-' if luck else '+'}1.0 to +6.0)" in text.getvalue()
-    assert ("may be luck" in text.getvalue()) is luck
+    assert ("may be chance" in text.getvalue()) is luck

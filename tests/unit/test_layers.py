@@ -21,7 +21,7 @@ FLOORS = ("trainers", "storage", "study", "cli")
 """From the ground up: a floor may import itself and those before it."""
 
 ROOMS = (
-    ("criterion", "errors", "invocation", "printable", "stage_tree", "wording"),
+    ("criterion", "errors", "invocation", "sanitizing", "stage_text", "stage_tree"),
     ("config", "forecast", "formatting", "statistics"),
     ("budget", "engines", "studies"),
     ("events",),

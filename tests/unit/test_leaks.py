@@ -75,7 +75,7 @@ def test_the_same_bytes_are_known_without_the_gate() -> None:
 
 def test_the_warning_counts() -> None:
     """One photo is, several are."""
-    assert leak_warning(1, 9) == "1 of 9 validation photos is in train, too: scores flatter"
+    assert leak_warning(1, 9) == "1 of 9 validation photos is also in train: scores are too high"
     assert leak_warning(1200, 3000, at_least=True).startswith("at least 1,200 of 3,000 validation")
 
 

@@ -6,14 +6,8 @@ import pytest
 
 from storage.records import Kind, Trial
 from storage.vault import Vault
-from study.formatting import (
-    percent,
-    schedule_text,
-    score_in_name,
-    score_phrase,
-    score_text,
-    weights_name,
-)
+from study.formatting import percent, score_in_name, score_phrase, score_text, weights_name
+from study.stage_text import schedule_text
 from tests.lab import schedule, stage, trial_of
 from trainers.metrics import Metric
 from trainers.schedule import CropType, Schedule

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainers.data.inspect.neighbours import CLOSEST, RADIUS, Index, alike, differing
+from trainers.data.inspect.neighbours import CLOSEST, RADIUS, Index, alike, differing_bits
 
 
 def _pairs(windows: NDArray[np.uint64], queries: NDArray[np.uint64]) -> list[tuple[int, int]]:
@@ -29,7 +29,7 @@ def test_the_index_finds_what_comparing_all_finds(seed: int) -> None:
     hashes = _clusters(draw, 1500, 5, 6)
     windows = np.stack([hashes, _clusters(draw, 1500, 5, 6)], axis=1)
     bits = np.stack(
-        [differing(hashes[:, None], column[None]).reshape(1500, 1500) for column in windows.T]
+        [differing_bits(hashes[:, None], column[None]).reshape(1500, 1500) for column in windows.T]
     )
     near = bits.min(axis=0) <= RADIUS
     np.fill_diagonal(near, val=False)
@@ -42,7 +42,7 @@ def test_bits_are_counted() -> None:
     """Hashes differ in as many bits as numbers do."""
     one = np.array([0, 1, 2**64 - 1, 12345], np.uint64)
     other = np.array([0, 2, 0, 12345 ^ (1 << 63)], np.uint64)
-    assert differing(one, other).tolist() == [0, 2, 64, 1]
+    assert differing_bits(one, other).tolist() == [0, 2, 64, 1]
 
 
 def test_a_crowd_does_not_make_all_pairs() -> None:
@@ -60,7 +60,7 @@ def test_the_closest_are_given_first() -> None:
     hashes[51:] = draw.permutation(50) < CLOSEST
     found = [j for i, j in _pairs(hashes[:, None], hashes) if i == 0]
     assert len(found) == CLOSEST
-    assert all(differing(hashes[:1], hashes[j : j + 1])[0] <= 1 for j in found)
+    assert all(differing_bits(hashes[:1], hashes[j : j + 1])[0] <= 1 for j in found)
 
 
 def test_few_of_all_are_compared() -> None:

@@ -15,8 +15,8 @@ from trainers.probe import (
     Regression,
     choose_penalty,
     class_weights,
+    deal_folds,
     fit_probe,
-    folds_of,
 )
 from trainers.schedule import Balance
 
@@ -108,7 +108,7 @@ def test_the_head_s_logits_are_the_regression_s(scale: float) -> None:
     inputs = (every.double() - mean) / (variance + 1e-5).sqrt()
     regression = Regression.of(inputs, truth, 3)
     ones = class_weights(truth, 3, Balance.NONE)
-    penalty = choose_penalty(regression, folds_of(labels), ones)
+    penalty = choose_penalty(regression, deal_folds(labels), ones)
     found = regression.fit(ones[:, None], penalty)
     expected = inputs @ regression.turned_back(found[:-1]) + found[-1]
     assert torch.allclose(head(every).double(), expected, atol=1e-4)
@@ -202,14 +202,14 @@ def test_features_that_never_change_count_for_nothing() -> None:
 def test_folds_are_of_all_classes_and_keep_neighbours_together() -> None:
     """Every class is in as many folds as it has photos for, and in no fold with a lone photo."""
     labels = torch.tensor([0] * 10 + [1] * 3 + [2] + [3] * 2)
-    folds = folds_of(labels)
+    folds = deal_folds(labels)
     assert folds[:10].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert len(set(folds[10:13].tolist())) == 3
     assert folds[13] == -1
     assert len(set(folds[14:].tolist())) == 2
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     for label in range(4):
-        mine = folds_of(labels[shuffled])[labels[shuffled] == label]
+        mine = deal_folds(labels[shuffled])[labels[shuffled] == label]
         assert mine.tolist() == folds[labels == label].tolist()
 
 

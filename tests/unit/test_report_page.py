@@ -23,7 +23,7 @@ from study.report.page import Report, render
 from study.report.panels import drawings, panels
 from study.report.pictures import MOST_IN_CELLS, pictures
 from study.report.thumbnails import SIDE, thumbnails
-from study.report.worst_errors import Explainer, Explanation, explain_all, worst_of
+from study.report.worst_errors import ExplainedErrors, Explainer, explain_all, worst_of
 from study.report.write import _commands, _next
 from study.selection.leaks import Leaks
 from tests.contents import HOSTILE, make_contents
@@ -98,7 +98,7 @@ def made(contents: Contents, **others: Any) -> str:
         "contents": contents,
         "panels": drawn,
         "pictures": pictures(contents, drawn["confusion"].data or (), 12),
-        "explanation": Explanation(reason=HOSTILE[0], made_by={HOSTILE[1]: HOSTILE[2]}),
+        "explanation": ExplainedErrors(reason=HOSTILE[0], made_by={HOSTILE[1]: HOSTILE[2]}),
         "next_commands": {"Next": HOSTILE[1]},
         "commands": {"Again": HOSTILE[2]},
         "made": "today",
@@ -296,7 +296,7 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path) -> None:
     """Nothing chosen, weights that are gone, or are none: a reason, and never an error."""
     with Explainer() as explainer:
         explainer.ask(make_contents(1), 12)
-        assert explainer.answer() == Explanation(reason="no trial has finished yet")
+        assert explainer.answer() == ExplainedErrors(reason="no trial has finished yet")
     (tmp_path / "text.safetensors").write_text("weights")
     assert "text.safetensors" in explain_all(tmp_path / "text.safetensors", []).reason
     assert explain_all(tmp_path / "gone.safetensors", []).reason
@@ -304,7 +304,7 @@ def test_what_cannot_be_explained_says_why(tmp_path: Path) -> None:
 
 def test_commands_hold_no_password() -> None:
     """The page says how to read the study again, but not by which password."""
-    found = _commands(make_contents(1), Explanation(), "postgresql://me:secret@host/db")
+    found = _commands(make_contents(1), ExplainedErrors(), "postgresql://me:secret@host/db")
     assert "postgresql://me:***@host/db" in found["Write this page again"]
     assert "secret" not in str(found)
     after = _next(make_contents(1), "postgresql://me:secret@host/db")
@@ -338,7 +338,7 @@ def test_what_to_doubt_is_said(finished: Lab) -> None:
     assert list(cautions(sure)) == []
     leaks = Leaks(3, at_least=False, n_valid=997, errors=1, score=0.9, bias_corrected=None)
     [leaking] = cautions(replace(sure, leaks=leaks))
-    assert leaking.startswith("3 of 1,000 validation photos are in train, too")
+    assert leaking.startswith("3 of 1,000 validation photos are also in train")
     assert "without them" in leaking
     [alone] = cautions(replace(sure, seed_scores={0: 0.9}))
     assert alone.startswith("One seed only")

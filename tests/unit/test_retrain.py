@@ -13,7 +13,7 @@ from torch import Tensor
 
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
-from study.provenance.reproduce import sweep
+from study.provenance.reproduce import delete_leftovers
 from study.provenance.retrain import (
     Compared,
     compare_files,
@@ -114,5 +114,5 @@ def test_what_a_killed_reproduction_left_is_swept(tmp_path: Path) -> None:
     for folder in (left, *stays):
         folder.mkdir()
         (folder / "last.safetensors").write_bytes(b"weights")
-    sweep(tmp_path)
+    delete_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(stays)

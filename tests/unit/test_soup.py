@@ -310,6 +310,6 @@ def test_what_is_printed_is_literal(file: str | None) -> None:
     print_soup(Console(file=text, width=200, emoji=False), found)
     assert text.getvalue().count(HOSTILE) == (3 if file is None else 4)
     assert "[/]" in text.getvalue()
-    not_better = "not better beyond luck: accuracy 90.0 %, the best file 87.5 % (p 0.3"
+    not_better = "not significantly better: accuracy 90.0 %, the best file 87.5 % (p 0.3"
     assert (not_better in text.getvalue()) is (file is None)
-    assert ("flatter still" in text.getvalue()) is (file is None)
+    assert ("still optimistic" in text.getvalue()) is (file is None)

@@ -14,8 +14,8 @@ from study.history.caches import CachedPhotos
 from study.history.doctor import Finding, Level
 from study.history.trials import StageView, TrialLine, TrialList, TrialView
 from study.selection.leaks import Judged
+from study.stage_text import stages_text
 from study.views.history import print_cached, print_doctor, print_trial, print_trials
-from study.wording import stages_text
 from tests.lab import schedule, stage
 from trainers.metrics import Metric
 

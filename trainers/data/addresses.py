@@ -36,7 +36,7 @@ def steps_of(address: str, where: str) -> Steps:
     if "?" in rest or "@" in host or (":" in host and "@" in rest):
         raise DatasetError(
             f"{where} names an address with a user, a password or a query, which would be stored "
-            "with the study; leave them away, or download the photos and list their paths"
+            "with the study; leave them out, or download the photos and list their paths"
         )
     if scheme.lower() not in SCHEMES:
         raise DatasetError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from storage.records import EpochRecord, StageRun, Trial
-from study.formatting import count_text, schedule_text
+from study.formatting import count_text
 from study.report.contents import Contents
 from study.report.figures.style import (
     FAINT,
@@ -20,6 +20,7 @@ from study.report.figures.style import (
     score_axis,
     score_format,
 )
+from study.stage_text import schedule_text
 from trainers.schedule import Stage
 
 NAMED = 20

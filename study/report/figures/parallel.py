@@ -18,8 +18,8 @@ from study.report.figures.parameters import (
     is_logarithmic,
     is_numeric,
     levels_of,
+    parameter_text,
     table_of,
-    value_text,
 )
 from study.report.figures.style import (
     GREY,
@@ -115,11 +115,11 @@ def _column(values: Sequence[Value]) -> tuple[list[float], list[tuple[float, str
     if len(levels) <= MOST_LEVELS or not is_numeric(values) or None in values:
         spot = {level: place / max(len(levels) - 1, 1) for place, level in enumerate(levels)}
         step = math.ceil(len(levels) / MOST_LEVELS)
-        labels = [(spot[level], shown(value_text(level), 18)) for level in levels[::step]]
+        labels = [(spot[level], shown(parameter_text(level), 18)) for level in levels[::step]]
         return [spot[value] for value in values], labels, True
     logarithmic = is_logarithmic(given)
     places, ends = _span(given, logarithmic=logarithmic)
-    return places, [(place, value_text(value)) for place, value in ends], False
+    return places, [(place, parameter_text(value)) for place, value in ends], False
 
 
 def _span(
@@ -155,7 +155,7 @@ def _lines(
             trial = trials[place]
             x += [*range(len(places)), None]
             y += [*(number(spots[place]) for spots in places), None]
-            text += [*(shown(value_text(column[place]), 30) for column in columns)]
+            text += [*(shown(parameter_text(column[place]), 30) for column in columns)]
             text += [contents.text(trial.score), ""]
             picked += [trial.number] * (len(places) + 1)
         traces.append(

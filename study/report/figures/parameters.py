@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from study.wording import LABELS
+from study.stage_text import LABELS
 from trainers.schedule import PROBE_FIELDS, Schedule, Stage, Train
 
 Value = float | str | None
@@ -84,7 +84,7 @@ def levels_of(values: Sequence[Value]) -> list[Value]:
     return sorted(set(values), key=key)
 
 
-def value_text(value: Value) -> str:
+def parameter_text(value: Value) -> str:
     """Return a value as people write it."""
     if value is None:
         return "-"

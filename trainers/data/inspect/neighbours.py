@@ -48,7 +48,7 @@ class Index:
         found = []
         for quarter in range(_QUARTERS):
             query, hashed = self._under(quarter, *self._keys(quarter, queries))
-            bits = differing(queries[query], self._hashes[hashed])
+            bits = differing_bits(queries[query], self._hashes[hashed])
             near = bits <= RADIUS
             found.append(np.stack([query[near], hashed[near], bits[near]]))
         query, hashed, bits = np.concatenate(found, axis=1)
@@ -90,7 +90,7 @@ def alike(windows: Hashes, queries: Hashes) -> Iterator[tuple[Indices, Indices]]
             yield _closest(start + query, hashed // windows.shape[1], bits)
 
 
-def differing(one: Hashes, other: Hashes) -> Indices:
+def differing_bits(one: Hashes, other: Hashes) -> Indices:
     """Count the bits in which hashes differ, one by one."""
     ones = _ONES[(one ^ other).view(np.uint8)].reshape(-1, 8)
     return np.asarray(ones.sum(axis=1, dtype=np.int64))

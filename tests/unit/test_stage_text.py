@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from study.formatting import schedule_text
 from study.report.figures.parameters import flattened, table_of
-from study.wording import LABELS, differing, stage_table, stages_text
+from study.stage_text import LABELS, differing, schedule_text, stage_table, stages_text
 from tests.lab import schedule, stage
 from trainers.schedule import Schedule, Stage, Train
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from itertools import groupby
 from typing import Any
 
 from trainers.schedule import Schedule, Stage, Train, spread_lr
@@ -57,6 +58,12 @@ def stages_text(stages: Sequence[Stage]) -> str:
         ]
     named = (f"{LABELS[name]} {_joined(values)}" for name, values in differing(stages).items())
     return ", ".join([*parts, *named])
+
+
+def schedule_text(schedule: Schedule) -> str:
+    """Return a schedule in a few words, its probes and its training one after the other."""
+    alike = groupby(schedule.stages, key=lambda stage: stage.train)
+    return ", then ".join(stages_text(tuple(stages)) for _, stages in alike)
 
 
 def stage_table(schedule: Schedule) -> list[list[str]]:

@@ -40,6 +40,6 @@ def defused(cell: str) -> str:
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
-def fit(text: str) -> str:
+def printable(text: str) -> str:
     """Return text that can be printed: lines stay lines, URLs show no passwords."""
     return redact_text(visible(text, spared="\n"))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from study.deployment.predict import Prediction
 from study.formatting import json_text
-from study.printable import fit, harmless, visible
+from study.sanitizing import harmless, printable, visible
 from study.views.predictions import write_csv
 from study.views.terminal import Terminal
 
@@ -26,7 +26,7 @@ def test_a_text_steers_no_terminal() -> None:
     """Each control or bidirectional character is spelled out; nothing else is changed."""
     assert visible(HOSTILE).isprintable()
     assert visible("Ü näme [bold] 花 🌹") == "Ü näme [bold] 花 🌹"
-    assert fit("one\ntwo\x1b") == "one\ntwo\\x1b"
+    assert printable("one\ntwo\x1b") == "one\ntwo\\x1b"
 
 
 def test_no_line_and_no_cell_steers_a_terminal() -> None:
