@@ -4,7 +4,7 @@ Run from the repository's root:
 
     python -m docs.pictures --data ../shared/data/roses-tulips
 
-It checks the photos, searches on the amended list, and writes the report in `--work`; a second run
+It checks the photos, searches on the cleaned CSV, and writes the report in `--work`; a second run
 goes on with what is there. It takes the test extra and a Chromium.
 """
 

@@ -74,17 +74,21 @@ def check_data(
     )
     cache = Cache(runs_folder(storage) / CACHE, manifest)
     manifest, found = look_over(manifest, seed, cache, listener, thorough=True)
-    amended = None
-    if write_csv is not None:
-        better, removed = amend(manifest, found, remove)
-        write_list(better, write_csv)
-        words = ["search", "--data", write_csv]
-        if manifest.root != write_csv.parent.resolve():
-            words += ["--data-root", manifest.root]
-        command = hint(*words)
-        amended = Amended(str(write_csv), len(better.photos), removed, command)
+    amended = None if write_csv is None else _amended(manifest, found, remove, write_csv)
     _keep(storage, found)
     return Checked(data, manifest, found, manifest.left_out, amended)
+
+
+def _amended(
+    manifest: Manifest, found: Inspection, remove: Collection[Remove], file: Path
+) -> Amended:
+    """Write the list without what is to `remove`."""
+    better, removed = amend(manifest, found, remove)
+    write_list(better, file)
+    words = ["search", "--data", file]
+    if manifest.root != file.parent.resolve():
+        words += ["--data-root", manifest.root]
+    return Amended(str(file), len(better.photos), removed, hint(*words))
 
 
 def _keep(storage: str, found: Inspection) -> None:

@@ -31,7 +31,11 @@ TELL_EVERY = 0.25
 
 
 class InlineEngine:
-    """See `Engine`. One slot: this process."""
+    """See `Engine`. One slot: this process.
+
+    It is no `WorkerPool`: nothing has to be waited for, retried or killed, and an error that no
+    other trial would survive is raised, not told.
+    """
 
     slots = 1
 

@@ -20,7 +20,7 @@ from study.engines.remote_worker import (
     AwayWorker,
     BuildAway,
     Content,
-    Report,
+    Reply,
     read_whole,
     write_whole,
 )
@@ -267,7 +267,7 @@ class _Worker:
 
     def hear(self) -> object:
         """Return what it says, its files brought home before. Raises `RayError` if it is lost."""
-        word: Report = ray.get(self.word)
+        word: Reply = ray.get(self.word)
         self.word = None
         for name, content in word.files.items():
             write_whole(self.task.folder / name, content)

@@ -31,7 +31,7 @@ _START = "start.safetensors"
 
 
 @dataclass(frozen=True)
-class Report:
+class Reply:
     """What a worker says, and those of its files that have changed since it last spoke."""
 
     said: Event | Left | Broken | Lost
@@ -72,7 +72,7 @@ class AwayWorker:
                     write_whole(self._cache / name, content)
         return self.missing(names)
 
-    def begin(self, key: str, task: StageTask, start: Content | None, files: Files) -> Report:
+    def begin(self, key: str, task: StageTask, start: Content | None, files: Files) -> Reply:
         """Train a stage run's first epoch, going on from `files`."""
         self._folder = self._scratch / task.folder.name
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -87,17 +87,17 @@ class AwayWorker:
         try:
             self._engine = self._engine or InlineEngine(self._build(self._slot, self._cache))
         except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
-            return Report(Broken(sendable(error)), {})
+            return Reply(Broken(sendable(error)), {})
         self._engine.watch(self._watcher)
         self._engine.submit(key, here)
         self._events = self._engine.events()
         return self.go_on()
 
-    def go_on(self) -> Report:
+    def go_on(self) -> Reply:
         """Train an epoch more."""
         return self._say(lambda: next(self._events))
 
-    def leave(self) -> Report:
+    def leave(self) -> Reply:
         """Leave the stage run; its files are up to date."""
         return self._say(self._leave)
 
@@ -109,14 +109,14 @@ class AwayWorker:
         self._events.close()
         return Left()
 
-    def _say(self, act: Callable[[], Event | Left]) -> Report:
+    def _say(self, act: Callable[[], Event | Left]) -> Reply:
         try:
             said = act()
         except DeviceLost as error:
-            return Report(Lost(error.reason), {})
+            return Reply(Lost(error.reason), {})
         except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
-            return Report(Broken(sendable(error)), {})
-        return Report(said, self._changed())
+            return Reply(Broken(sendable(error)), {})
+        return Reply(said, self._changed())
 
     def _changed(self) -> dict[str, Content]:
         changed = {}

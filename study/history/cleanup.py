@@ -15,7 +15,7 @@ from study.config.schema import StudyConfig
 from study.history.caches import CachedPhotos, fetched_photos, maps
 from study.searching.ownership import Ownership, searcher
 from study.searching.policy import Independent, SearchPolicy, Standing
-from study.searching.retention import Kept, discard, shorten_predictions, spare, too_many
+from study.searching.retention import Kept, discard, shorten_all, spare, too_many
 from study.stage_tree import StageTree
 from study.studies import find_study, manifest_of, stored_config
 from trainers.data.manifest import Split
@@ -102,9 +102,7 @@ def clean_weights(
             if delete:
                 discard(spares, record.id, writing, open_vault(storage, record))
                 if long:
-                    shorten_predictions(
-                        long, writing, manifest_of(store, record).labels(Split.VALID)
-                    )
+                    shorten_all(long, writing, manifest_of(store, record).labels(Split.VALID))
         gone = {each.checkpoint.path for each in spares}
         kept = [each.size for each in found.checkpoints if each.path not in gone]
         files = tuple(SpareFile(s.checkpoint.path, s.checkpoint.size, s.reason) for s in spares)

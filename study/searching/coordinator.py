@@ -38,7 +38,7 @@ from study.searching.retention import (
     Kept,
     deletion_text,
     discard,
-    shorten_predictions,
+    shorten_all,
     spare,
     too_many,
 )
@@ -414,4 +414,4 @@ class Coordinator:
             self.listener(Notice(deletion_text(spares)))
         discard(spares, self.study.id, self.store, self.vault)
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
-        shorten_predictions(too_many(known, limit, len(self.labels)), self.store, self.labels)
+        shorten_all(too_many(known, limit, len(self.labels)), self.store, self.labels)

@@ -55,7 +55,7 @@ LEAST = 0.002
 
 
 @dataclass(frozen=True)
-class Option:
+class Proposal:
     """What could be done next: `action` leads to the end of `schedule` under `seed`."""
 
     action: Begin | GoOn
@@ -127,7 +127,7 @@ class Forecasting:
 
     def _choose(
         self,
-        options: Sequence[Option],
+        options: Sequence[Proposal],
         standing: Standing,
         known: Sequence[Node],
         forecast: Forecast,
@@ -158,7 +158,7 @@ class Forecasting:
         affordable = max(1, int((seconds[order].cumsum() <= paid).sum()))
         return forecast.least_of([points[place] for place in order[:affordable]])
 
-    def _seconds(self, options: Sequence[Option], known: Sequence[Node]) -> NDArray[np.float64]:
+    def _seconds(self, options: Sequence[Proposal], known: Sequence[Node]) -> NDArray[np.float64]:
         """Return the seconds that are still to be paid for each.
 
         A probe that was fitted under one seed costs next to nothing under another: its features
@@ -168,7 +168,7 @@ class Forecasting:
         costs = StageCosts(self.photos, trained)
         done = {(node.prefix, None if node.probe else node.seed) for node in known}
 
-        def left(option: Option) -> float:
+        def left(option: Proposal) -> float:
             missing = (
                 prefix
                 for prefix in option.schedule.prefixes()
@@ -178,11 +178,11 @@ class Forecasting:
 
         return np.array([left(option) for option in options])
 
-    def _waiting(self, standing: Standing) -> Iterator[Option]:
+    def _waiting(self, standing: Standing) -> Iterator[Proposal]:
         trials = {trial.number: trial for trial in standing.trials}
         for number in sorted(standing.waiting):
             of = trials[number]
-            yield Option(GoOn(number), of.schedule, of.seed, "goes on")
+            yield Proposal(GoOn(number), of.schedule, of.seed, "goes on")
 
     def _new_ones(
         self,
@@ -190,15 +190,15 @@ class Forecasting:
         given: Sequence[Schedule],
         suggested: Sequence[Schedule],
         best: Sequence[Schedule],
-    ) -> Iterator[Option]:
+    ) -> Iterator[Proposal]:
         space, first = self.config.resolved_space, self.config.seeds.first
         ended = sum(trial.state is not State.RUNNING for trial in standing.trials)
         rng = np.random.default_rng([first, len(standing.trials), ended])
         begun = {(trial.schedule, trial.seed) for trial in standing.trials}
 
-        def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Option:
+        def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Proposal:
             seed = next(seed for seed in count(first) if (schedule, seed) not in begun)
-            return Option(Begin(schedule, seed, role), schedule, seed, why)
+            return Proposal(Begin(schedule, seed, role), schedule, seed, why)
 
         yield from (option(schedule, "fits such data", Role.PRESET) for schedule in given)
         yield from (option(schedule, "suggested by the sampler") for schedule in suggested)
@@ -269,7 +269,7 @@ class Forecasting:
         return self._points[node.key]
 
 
-def _end_of(option: Option) -> Point:
+def _end_of(option: Proposal) -> Point:
     return point_of(option.schedule, option.seed)
 
 

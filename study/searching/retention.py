@@ -140,9 +140,7 @@ def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[K
     return chosen
 
 
-def shorten_predictions(
-    kept: Iterable[KeptPredictions], store: Store, labels: NDArray[np.int64]
-) -> None:
+def shorten_all(kept: Iterable[KeptPredictions], store: Store, labels: NDArray[np.int64]) -> None:
     """Keep less of these predictions; the choice by accuracy, F1 or log loss stays the same."""
     for each in kept:
         store.shorten_predictions(each.stage_run_id, each.epoch, labels)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.store import open_store
+from storage.records import StudyRecord
+from storage.store import Store, open_store
 from study.config.schema import StudyConfig
 from study.errors import NotInStudy
 from study.invocation import hint
@@ -16,7 +17,7 @@ from study.selection.predictions_csv import read_answers
 from study.statistics.intervals import wilson
 from study.statistics.selection_bias import mcnemar
 from study.studies import find_study, manifest_of
-from trainers.data.manifest import Split
+from trainers.data.manifest import Manifest, Split
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,7 @@ def compare(
         record = find_study(store, study)
         manifest = manifest_of(store, record)
         labels, photos = manifest.labels(Split.VALID), manifest.of_split(Split.VALID)
-
-        def answers(target: str) -> NDArray[np.int64]:
-            if target.lower().endswith(".csv"):
-                return read_answers(Path(target), [p.path for p in photos], manifest.classes)
-            if target.isdecimal():  # its rows suffice: its file would be read with torch
-                origin: Origin | None = of_trial(store, record, int(target))
-            else:
-                origin = find(target, record.name, store, storage).origin
-            if origin is None:
-                raise NotInStudy(
-                    f"study {record.name!r} did not make {target!r}; give a trial's number, a file "
-                    f"that `{hint('show')} TRIAL` names, or a CSV of answers"
-                )
-            return store.predictions(origin.run.id, origin.epoch, labels).predicted
-
-        one, other = answers(first), answers(second)
+        one, other = (_answers(t, store, record, manifest, storage) for t in (first, second))
         leaks = judged_by(store, record).leaks
     right, also = one == labels, other == labels
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
@@ -104,6 +90,26 @@ def compare(
         ),
         leaks=leaks,
     )
+
+
+def _answers(
+    target: str, store: Store, study: StudyRecord, manifest: Manifest, storage: str
+) -> NDArray[np.int64]:
+    """Return what one of the two names each validation photo, (n,)."""
+    if target.lower().endswith(".csv"):
+        photos = [photo.path for photo in manifest.of_split(Split.VALID)]
+        return read_answers(Path(target), photos, manifest.classes)
+    if target.isdecimal():  # its rows suffice: its file would be read with torch
+        origin: Origin | None = of_trial(store, study, int(target))
+    else:
+        origin = find(target, study.name, store, storage).origin
+    if origin is None:
+        raise NotInStudy(
+            f"study {study.name!r} did not make {target!r}; give a trial's number, a file "
+            f"that `{hint('show')} TRIAL` names, or a CSV of answers"
+        )
+    labels = manifest.labels(Split.VALID)
+    return store.predictions(origin.run.id, origin.epoch, labels).predicted
 
 
 def _side(name: str, right: NDArray[np.bool_]) -> Side:

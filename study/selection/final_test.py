@@ -12,8 +12,10 @@ from study.datasets.download import at_hand
 from study.datasets.unchanged import check_photos
 from study.errors import NothingToSelect
 from study.selection.result import Selection
+from study.statistics.calibration import Labels
 from study.statistics.intervals import wilson
 from study.statistics.scoring import Candidates, Scorer
+from study.statistics.tables import Table
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Split
 
@@ -60,22 +62,11 @@ def final_test(
         classifier = load(chosen.file, device)
         paths = [manifest.root / photo.path for photo in photos]
         probabilities = classifier.predict(paths, augment=augment)
-        rows = np.arange(len(labels))
-        candidates = Candidates(
-            labels=labels,
-            n_classes=len(manifest.classes),
-            predicted=probabilities.argmax(axis=1)[None],
-            p_true=probabilities[rows, labels][None],
-            probabilities=probabilities[None],
-        )
-        right = int((candidates.predicted[0] == labels).sum())
-        cost = None
-        if chosen.goal and chosen.operation:
-            answers = chosen.operation.decision.decide(probabilities)
-            cost = float(chosen.goal.priced.prices(labels, answers).mean())
+        right = int((probabilities.argmax(axis=1) == labels).sum())
+        cost = _cost(chosen, labels, probabilities)
         score = cost
         if chosen.metric is not Criterion.COST or score is None:
-            score = Scorer(candidates, chosen.metric).score(np.zeros_like(rows), rows)
+            score = _score(chosen, labels, probabilities)
         look = Look(
             study_id=study.id,
             trial=chosen.trial,
@@ -98,3 +89,23 @@ def final_test(
             cost=cost,
             looks=tuple(store.looks(study.id)),
         )
+
+
+def _cost(chosen: Selection, labels: Labels, probabilities: Table) -> float | None:
+    """Return what the answers of the decision rule cost per photo; None without prices."""
+    if not (chosen.goal and chosen.operation):
+        return None
+    answers = chosen.operation.decision.decide(probabilities)
+    return float(chosen.goal.priced.prices(labels, answers).mean())
+
+
+def _score(chosen: Selection, labels: Labels, probabilities: Table) -> float:
+    rows = np.arange(len(labels))
+    candidates = Candidates(
+        labels=labels,
+        n_classes=len(chosen.classes),
+        predicted=probabilities.argmax(axis=1)[None],
+        p_true=probabilities[rows, labels][None],
+        probabilities=probabilities[None],
+    )
+    return Scorer(candidates, chosen.metric).score(np.zeros_like(rows), rows)

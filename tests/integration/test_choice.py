@@ -243,7 +243,7 @@ def test_without_all_probabilities_some_choices_cannot_be_made(
     )
     with pytest.raises(NothingToSelect, match="auroc needs the probabilities of all classes, whi"):
         best(storage=lab.url, asked=Asked(criterion=Criterion.AUROC))
-    with pytest.raises(NothingToSelect, match=r"rule needs .+; leave --cost, --recall and --rej"):
+    with pytest.raises(NothingToSelect, match=r"rule needs .+; drop --cost, --recall and --rej"):
         best(storage=lab.url, asked=Asked(costs=(f"{roses}>{tulips}=5",)))
 
 

@@ -1,5 +1,6 @@
 """Which classes are misclassified as which, by the winner's best epoch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,34 @@ def confusion(contents: Contents) -> Panel:
         return Panel(None, UNPREDICTED)
     counts = confusion_matrix(contents.labels, found.predicted, len(contents.classes))
     some = _most_confused(counts)
-    part = counts[np.ix_(some, some)]
-    shares = part / np.maximum(counts[some].sum(axis=1, keepdims=True), 1)
     longest = 16 if len(some) > 10 else 24
     names = [shown(contents.classes[label], longest) for label in some]
     widest = min(longest, max(len(contents.classes[label]) for label in some))
+    places = list(range(len(some)))
+    ticks = {"tickvals": places, "ticktext": names, "showgrid": False}
+    drawn = figure(
+        [_heatmap(counts, some, names)],
+        max(320, min(900, 140 + 28 * len(some) + 4 * widest)),
+        xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) * widest > 40 else 0),
+        yaxis=axis("true", **ticks, autorange="reversed"),
+        # Long names must leave room for the matrix: with none, plotly fails.
+        meta={"min_width": 22 * len(some) + 7 * widest + 60, "dark_scale": _DARK},
+    )
+    wrong = int(counts.sum() - np.trace(counts))
+    said = (
+        f"{wrong} of {counts.sum()} validation photos are misclassified; colours are by row share"
+    )
+    if len(some) < len(counts):
+        said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
+    return Panel(drawn, said + ".", _cells(contents, found, some))
+
+
+def _heatmap(
+    counts: NDArray[np.int64], some: Sequence[int], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the matrix of some classes, coloured by shares of a row."""
+    part = counts[np.ix_(some, some)]
+    shares = part / np.maximum(counts[some].sum(axis=1, keepdims=True), 1)
     places = list(range(len(some)))
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -60,22 +84,7 @@ def confusion(contents: Contents) -> Panel:
     }
     if len(some) <= WITH_COUNTS:
         trace["texttemplate"] = "%{text}"
-    ticks = {"tickvals": places, "ticktext": names, "showgrid": False}
-    drawn = figure(
-        [trace],
-        max(320, min(900, 140 + 28 * len(some) + 4 * widest)),
-        xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) * widest > 40 else 0),
-        yaxis=axis("true", **ticks, autorange="reversed"),
-        # Long names must leave room for the matrix: with none, plotly fails.
-        meta={"min_width": 22 * len(some) + 7 * widest + 60, "dark_scale": _DARK},
-    )
-    wrong = int(counts.sum() - np.trace(counts))
-    said = (
-        f"{wrong} of {counts.sum()} validation photos are misclassified; colours are by row share"
-    )
-    if len(some) < len(counts):
-        said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
-    return Panel(drawn, said + ".", _cells(contents, found, some))
+    return trace
 
 
 def class_table(contents: Contents) -> Panel:

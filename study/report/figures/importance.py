@@ -1,9 +1,10 @@
 """Which parameters matter? As far as a random forest can tell, and only where it can."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,28 @@ def importance(contents: Contents) -> Panel:
         )
     order = sorted(table, key=lambda name: -shares[name])
     names = order[:MOST_BARS][::-1]
-    bars = {
+    drawn = figure(
+        [_bars(names, shares, spreads)],
+        80 + 24 * len(names),
+        xaxis=axis("share of what the forest explains", tickformat=".0%", rangemode="tozero"),
+        yaxis=axis(
+            tickvals=list(range(len(names))),
+            ticktext=[shown(name, 30) for name in names],
+            showgrid=False,
+        ),
+    )
+    said = (
+        f"A random forest over {len(scores)} schedules explains {explained:.0%} of how their "
+        "scores differ (out-of-bag R²); the lines are a standard deviation over its trees."
+    )
+    return Panel(drawn, said, [[name, number(shares[name])] for name in order])
+
+
+def _bars(
+    names: Sequence[str], shares: Mapping[str, float], spreads: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return a bar for each parameter, with what its share varies by."""
+    return {
         "type": "bar",
         "orientation": "h",
         "x": numbers(shares[name] for name in names),
@@ -73,21 +95,6 @@ def importance(contents: Contents) -> Panel:
         "marker": {"color": PALETTE[0]},
         "hovertemplate": "%{x:.1%}<extra></extra>",
     }
-    drawn = figure(
-        [bars],
-        80 + 24 * len(names),
-        xaxis=axis("share of what the forest explains", tickformat=".0%", rangemode="tozero"),
-        yaxis=axis(
-            tickvals=list(range(len(names))),
-            ticktext=[shown(name, 30) for name in names],
-            showgrid=False,
-        ),
-    )
-    said = (
-        f"A random forest over {len(scores)} schedules explains {explained:.0%} of how their "
-        "scores differ (out-of-bag R²); the lines are a standard deviation over its trees."
-    )
-    return Panel(drawn, said, [[name, number(shares[name])] for name in order])
 
 
 def _outcomes(trials: Sequence[Trial]) -> tuple[list[Trial], list[float]]:
