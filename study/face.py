@@ -122,8 +122,8 @@ def check_data(
 ) -> "Checked":
     """Look for copies, leaks between splits, doubtful labels and flaws; nothing is changed.
 
-    `options` are those of the command `check-data`: data_root, storage, regroup, write_csv, remove,
-    seed. Raises `DatasetError` and `ConfigError`.
+    `options` are those of the command `check-data`: data_root, storage, regroup, group_by,
+    write_csv, remove, seed. Raises `DatasetError` and `ConfigError`.
     """
     from study.datasets.check import check_data as check
 

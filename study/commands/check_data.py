@@ -34,6 +34,13 @@ from trainers.errors import DatasetError
     help="Split the photos anew, copies of one photo together.",
 )
 @option(
+    "--group-by",
+    group=Group.DATA,
+    metavar="REGEX",
+    show_default="the CSV's column group, if there is one",
+    help="What photos belong together by, as for `search`: REGEX for paths, or exif-time:60s.",
+)
+@option(
     "--seed",
     group=Group.DATA,
     type=click.IntRange(min=0),
@@ -59,6 +66,7 @@ def check_data(
     write_csv: Path | None,
     remove: tuple[Remove, ...],
     regroup: bool,
+    group_by: str | None,
     seed: int,
     storage: str,
     as_json: bool,
@@ -82,6 +90,7 @@ def check_data(
             data_root=data_root,
             storage=storage,
             regroup=regroup,
+            group_by=group_by,
             write_csv=write_csv,
             remove=remove or REMOVED,
             seed=seed,

@@ -23,6 +23,7 @@ from study.config.flags import Flag, Group
 from study.config.portfolio import TYPICAL, space_for
 from study.config.space import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from trainers.base import Precision
+from trainers.data.groups import parse_group_by
 from trainers.metrics import Metric
 
 
@@ -115,11 +116,25 @@ Place = Annotated[str, AfterValidator(lambda text: plain_url(text) if is_url(tex
 """A path on this machine, or a URL."""
 
 
+def _group_rule(text: str) -> str:
+    """Refuse what `--group-by` cannot read."""
+    try:
+        parse_group_by(text)
+    except ValueError as error:
+        raise PydanticCustomError("group_by", "{reason}", {"reason": str(error)}) from None
+    return text
+
+
+GroupRule = Annotated[str, AfterValidator(_group_rule)]
+"""How groups of photos are found: a regular expression, or exif-time:60s."""
+
+
 class Data(Section):
     """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships.
 
     `cache_limit` bounds the decoded photos on disk; None is half of what is free. `regroup` splits
-    the photos anew, duplicates together; `allow_leaks` leaves them where they are.
+    the photos anew, duplicates together; `allow_leaks` leaves them where they are. `group_by` finds
+    groups of photos that stay together, as those of one patient.
     """
 
     source: Annotated[
@@ -155,8 +170,22 @@ class Data(Section):
         bool, Flag(Group.DATA, "Split the photos anew, copies of one photo together.")
     ] = False
     allow_leaks: Annotated[
-        bool, Flag(Group.DATA, "Search even if splits share photos; scores are then too high.")
+        bool,
+        Flag(
+            Group.DATA,
+            "Search even if splits share photos or groups; scores are then too high.",
+        ),
     ] = False
+    group_by: Annotated[
+        GroupRule | None,
+        Flag(
+            Group.DATA,
+            "What photos belong together by: a regular expression with one capture group for their "
+            "paths, or exif-time:60s.",
+            metavar="REGEX",
+            default="the CSV's column group, if there is one",
+        ),
+    ] = None
 
 
 TRIALS = 50

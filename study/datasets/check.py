@@ -38,7 +38,7 @@ class Checked:
     @property
     def leaks(self) -> bool:
         """Whether a search on the data would be refused."""
-        return bool(self.found.leaks) and self.amended is None
+        return bool(self.found.leaks or self.found.parted) and self.amended is None
 
 
 def check_data(
@@ -47,6 +47,7 @@ def check_data(
     data_root: str | None = None,
     storage: str = StudyConfig().storage,
     regroup: bool = False,
+    group_by: str | None = None,
     write_csv: Path | None = None,
     remove: Collection[Remove] = REMOVED,
     seed: int = 0,
@@ -54,21 +55,25 @@ def check_data(
 ) -> Checked:
     """Look thoroughly over a folder or CSV of photos; nothing in it is ever changed.
 
-    `regroup` splits the photos anew, by `seed`, duplicates together. `write_csv` writes a list of
-    them without what is to `remove`. Decoded photos are kept beside `storage`. Raises
-    `DatasetError`, and `ConfigError` for a list that would lie among the data.
+    `regroup` splits the photos anew, by `seed`, duplicates and groups together; `group_by` finds
+    groups as for `search`. `write_csv` writes a list of the photos without what is to `remove`.
+    Decoded photos are kept beside `storage`. Raises `DatasetError`, and `ConfigError` for a list
+    that would lie among the data.
     """
     if Remove.NOTHING in remove and len(remove) > 1:
         raise ConfigError("--remove nothing cannot be combined with another --remove; drop one")
     if write_csv is not None:
         refuse_inside(write_csv, Path(data))
-    given = load_config(settings_of(data=data, data_root=data_root)).data  # refuses as `search`
+    given = load_config(
+        settings_of(data=data, data_root=data_root, group_by=group_by)
+    ).data  # refuses as `search`
     source, root = local_data(str(given.source), given.root, storage, listener)
     manifest = build_manifest(
         source,
         data_root=root,
         seed=seed,
         split_anew=regroup,
+        group_by=group_by,
         progress=telling(listener, "reading photos"),
         listing=telling(listener, "reading the list"),
     )

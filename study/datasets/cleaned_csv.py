@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from trainers.data.csv_list import find_in_csv
+from trainers.data.groups import joined
 from trainers.data.inspect.findings import Flaw, Inspection
 from trainers.data.manifest import Manifest, Photo, without
 from trainers.data.sources import Split
@@ -61,27 +62,29 @@ class Amended:
 def amend(
     manifest: Manifest, found: Inspection, kinds: Collection[Remove]
 ) -> tuple[Manifest, tuple[Removed, ...]]:
-    """Leave photos out, and put what is left of each group of duplicates into one split.
+    """Leave photos out, and put what is left of each group, and of duplicates, into one split.
 
     Raises DatasetError if too little is left.
     """
     gone = dict(reversed([*_reasons(found, kinds)]))  # the first reason is told
     rest = without(manifest, gone.keys())
-    place = {
-        photo.path: min((each.split for each in group if each.path not in gone), key=_order)
-        for group in found.groups
-        for photo in group
-        if photo.path not in gone
-    }
+    copies = {photo.path: group[0].path for group in found.groups for photo in group}
+    linked = joined(
+        [copies.get(photo.path, "") for photo in rest.photos],
+        [photo.group for photo in rest.photos],
+    )
+    place: dict[int, Split] = {}
+    for first, photo in zip(linked, rest.photos, strict=True):
+        place[first] = min(photo.split, place.get(first, photo.split), key=_order)
     photos = tuple(
-        replace(photo, split=place.get(photo.path, photo.split)) for photo in rest.photos
+        replace(photo, split=place[first]) for first, photo in zip(linked, rest.photos, strict=True)
     )
     together = without(replace(rest, photos=photos), set())
     return together, tuple(Removed(path, gone[path]) for path in sorted(gone))
 
 
 def write_list(manifest: Manifest, file: Path) -> None:
-    """Write photos as path,label,split, whole or not at all, and read them back.
+    """Write photos as path,label,split[,group], whole or not at all, and read them back.
 
     Raises DatasetError for a name that a CSV cannot hold.
     """
@@ -90,10 +93,11 @@ def write_list(manifest: Manifest, file: Path) -> None:
         with replacing(file, ".csv") as temporary:
             with temporary.open("w", encoding="utf-8", newline="") as stream:
                 rows = csv.writer(stream)
-                rows.writerow(("path", "label", "split"))
+                columns = 4 if manifest.grouped else 3
+                rows.writerow(("path", "label", "split", "group")[:columns])
                 rows.writerows(
-                    (photo.path, manifest.classes[photo.label], photo.split.value)
-                    for photo in manifest.photos
+                    (p.path, manifest.classes[p.label], p.split.value, p.group)[:columns]
+                    for p in manifest.photos
                 )
             _check_round_trip(manifest, temporary)
     except UnicodeEncodeError as error:
@@ -145,8 +149,8 @@ def _order(split: Split) -> int:
 
 def _check_round_trip(manifest: Manifest, file: Path) -> None:
     """Check that the CSV says what it should: names of files and classes may be anything."""
-    wanted = {(p.path, manifest.classes[p.label], p.split) for p in manifest.photos}
-    read = {(p.path, p.label, p.split) for p in find_in_csv(file, manifest.root).photos}
+    wanted = {(p.path, manifest.classes[p.label], p.split, p.group) for p in manifest.photos}
+    read = {(p.path, p.label, p.split, p.group) for p in find_in_csv(file, manifest.root).photos}
     if wanted != read:
-        path = min(path for path, _, _ in wanted - read)
+        path = min(path for path, *_ in wanted - read)
         raise DatasetError(f"a CSV cannot list {path!r} under its class; rename that file or class")

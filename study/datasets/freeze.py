@@ -13,6 +13,7 @@ from study.config.schema import StudyConfig
 from study.datasets.download import local_data
 from study.datasets.gate import look_over, refuse_leaks, summary
 from study.events import Listener, Notice, telling
+from study.formatting import count_text
 from study.invocation import hint
 from study.studies import manifest_of
 from trainers.data.cache import Cache, wanted_by
@@ -77,6 +78,7 @@ def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest
         seed=known.seed,
         known=known.manifest,
         split_anew=config.data.regroup,
+        group_by=config.data.group_by,
         progress=telling(listener, "reading photos"),
         listing=telling(listener, "reading the list"),
     )
@@ -146,4 +148,5 @@ def describe_data(config: StudyConfig, manifest: Manifest) -> str:
     """Say in a line what data there are."""
     counts = ", ".join(f"{len(manifest.of_split(split)):,} {split}" for split in Split)
     name = config.data.source or "the handwritten digits of scikit-learn (no --data was given)"
-    return f"{name}: {len(manifest.classes)} classes, {counts}"
+    groups = f", in {count_text(manifest.n_groups, 'group')}" if manifest.grouped else ""
+    return f"{name}: {len(manifest.classes)} classes, {counts}{groups}"

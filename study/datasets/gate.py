@@ -8,7 +8,7 @@ from study.invocation import hint
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
 from trainers.data.inspect.inspection import inspect_data, moved
-from trainers.data.manifest import DatasetError, Manifest, keep_together
+from trainers.data.manifest import DatasetError, Manifest, Parted, keep_together
 from trainers.data.sources import Split
 
 
@@ -34,13 +34,17 @@ def look_over(
 
 
 def refuse_leaks(found: Inspection) -> None:
-    """Raise DatasetError if photos of one split are in another one, too."""
-    if not found.leaks:
+    """Raise DatasetError if photos or groups of one split are in another one, too."""
+    parts = [f"{leaked(found)}, such as {_pair_text(found.leaks[0])}"] if found.leaks else []
+    if found.parted:
+        parts.append(f"{parted(found)}, such as {spread(found.parted[0])}")
+    if not parts:
         return
+    ways = "leave them out" if found.leaks else "bring each into one split"
     raise DatasetError(
-        f"{leaked(found)}, such as {_pair_text(found.leaks[0])}, so that scores would be too high; "
-        f"see them with `{hint('check-data')} PHOTOS`, leave them out with its --write-csv FILE, "
-        "split again with --regroup, or search all the same with --allow-leaks"
+        f"{'; '.join(parts)}, so that scores would be too high; see them with "
+        f"`{hint('check-data')} PHOTOS`, {ways} with its --write-csv FILE, split again with "
+        "--regroup, or search all the same with --allow-leaks"
     )
 
 
@@ -58,6 +62,18 @@ def leaked(found: Inspection) -> str:
     return f"{' and '.join(parts)} {verb} in another split, too"
 
 
+def parted(found: Inspection) -> str:
+    """Say how many groups lie in several splits."""
+    verb = "lies" if len(found.parted) == 1 else "lie"
+    return f"{count_text(len(found.parted), 'group')} {verb} in several splits"
+
+
+def spread(group: Parted) -> str:
+    """Name a group and say where its photos are."""
+    counts = ", ".join(f"{split} {n}" for split, n in group.photos.items())
+    return f"{group.group!r} ({counts})"
+
+
 def _pair_text(pair: Pair) -> str:
     """Name a pair."""
     return f"{pair.first.path!r} and {pair.second.path!r}"
@@ -70,6 +86,7 @@ def summary(found: Inspection) -> str:
     cues = [cue.name for cue in found.cues or () if cue.leaks]
     parts = [
         leaked(found) if found.leaks else "",
+        parted(found) if found.parted else "",
         f"{count_text(len(inside), 'pair')} of duplicates within a split" if inside else "",
         f"{count_text(len(found.conflicts), 'pair')} of one photo under two labels"
         if found.conflicts

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.datasets.check import Checked
-from study.datasets.gate import leaked
+from study.datasets.gate import leaked, parted, spread
 from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
@@ -75,8 +75,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
     leaks = [pair for pair in pairs if pair.leaks]
     clashes = [pair for pair in pairs if pair.conflicts]
     inside = [pair for pair in pairs if not pair.leaks and not pair.conflicts]
-    if leaks:
-        yield f"{leaked(found)}: scores would be too high", _lines(found, leaks)
+    yield from _flattering(found, leaks)
     if clashes:
         yield "One photo under two labels: one of them is wrong", _lines(found, clashes)
     if inside:
@@ -103,6 +102,15 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
     if checked.left_out:
         lines = [f"{each.path}: {each.reason}" for each in checked.left_out]
         yield "Left out, as they cannot be used", lines
+
+
+def _flattering(found: Inspection, leaks: Sequence[Pair]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what lies across splits: photos, and groups."""
+    if leaks:
+        yield f"{leaked(found)}: scores would be too high", _lines(found, leaks)
+    if found.parted:
+        lines = [spread(group) for group in found.parted]
+        yield f"{parted(found)}: scores would be too high", lines
 
 
 def _lines(found: Inspection, pairs: Sequence[Pair]) -> list[str]:
@@ -138,5 +146,5 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
             "again with --regroup, or search with --allow-leaks"
         )
         yield refused
-    elif not (found.pairs or found.flaws or found.doubts):
+    elif not (found.pairs or found.parted or found.flaws or found.doubts):
         yield "nothing was found"

@@ -1,4 +1,4 @@
-"""Find photos in a CSV: path,label[,split] under a header, or AutoML's [SPLIT,]path,label."""
+"""Find photos in a CSV: path,label[,split][,group] under a header, or AutoML's columns."""
 
 import csv
 import io
@@ -10,10 +10,18 @@ from pathlib import Path
 from trainers.data.addresses import Copies, Steps, is_address, steps_of
 from trainers.data.inside import Inside
 from trainers.data.photo import is_photo_name
-from trainers.data.sources import SPLIT_NAMES, Findings, Found, Split, check_class_name
+from trainers.data.sources import (
+    SPLIT_NAMES,
+    Findings,
+    Found,
+    Split,
+    check_class_name,
+    check_group_name,
+)
 from trainers.errors import DatasetError
 
-_COLUMNS = ("path", "label", "split")
+_COLUMNS = ("path", "label", "split", "group")
+_NEEDED = {"path", "label"}
 _SPLITS: dict[str, Split | None] = {
     **SPLIT_NAMES,
     "training": Split.TRAIN,  # as Vertex AI, AutoML's successor, has it
@@ -23,11 +31,11 @@ _SPLITS: dict[str, Split | None] = {
 _TOLD_EVERY = 1000
 """Rows: one takes microseconds, and to tell of it takes longer."""
 
-_Row = tuple[int, str, str, Split | None]
-"""A row: its number, the header being row 1; path or address, label, split."""
+_Row = tuple[int, str, str, Split | None, str]
+"""A row: its number, the header being row 1; path or address, label, split, group."""
 
-_Cells = tuple[str, str, str]
-"""The cells of a row as they are written: path, label, split."""
+_Cells = tuple[str, str, str, str]
+"""The cells of a row as they are written: path, label, split, group."""
 
 
 def find_in_csv(
@@ -42,21 +50,26 @@ def find_in_csv(
     """
     rows = list(_rows(source))
     addresses, folder = _addresses(rows, source), os.path.realpath(data_root or source.parent)
-    alone = all(path in addresses for _, path, _, _ in rows)
+    alone = all(path in addresses for _, path, *_ in rows)
     copies = Copies(addresses, Path(folder), alone=alone)
     inside = Inside(str(copies.root))
     photos: dict[str, Found] = {}
     classes: set[str] = set()
+    groups: set[str] = set()
     name = repr(source.name)
-    for done, (number, path, label, split) in enumerate(rows, 1):
+    for done, (number, path, label, split, group) in enumerate(rows, 1):
         where = f"row {number} of {name}"
         if label not in classes:
             check_class_name(label, where)
             classes.add(label)
-        found = Found(inside.locate(copies.path_of(path), path, where), label, split)
+        if group not in groups:
+            check_group_name(group, where)
+            groups.add(group)
+        found = Found(inside.locate(copies.path_of(path), path, where), label, split, group)
         if photos.setdefault(found.path, found) != found:
             raise DatasetError(
-                f"{where} lists {path!r} again with another label or split; keep one of the rows"
+                f"{where} lists {path!r} again with another label, split or group; "
+                "keep one of the rows"
             )
         if done % _TOLD_EVERY == 0 or done == len(rows):
             progress(done, len(rows))
@@ -65,7 +78,7 @@ def find_in_csv(
 
 def listed_paths(source: Path) -> set[str]:
     """Return the paths that a CSV lists, as they are written there, be there files or not."""
-    return {path for _, path, _, _ in _rows(source)}
+    return {path for _, path, *_ in _rows(source)}
 
 
 def listed_addresses(source: Path) -> dict[str, Steps]:
@@ -74,7 +87,7 @@ def listed_addresses(source: Path) -> dict[str, Steps]:
         return {}  # most lists: not worth a look at each row
     rows = list(_rows(source))
     addresses = _addresses(rows, source)
-    for number, path, _, _ in rows:
+    for number, path, *_ in rows:
         if addresses and path not in addresses:
             raise DatasetError(
                 f"row {number} of {source.name!r} names the path {path!r} among addresses as "
@@ -87,7 +100,7 @@ def listed_addresses(source: Path) -> dict[str, Steps]:
 def _addresses(rows: list[_Row], source: Path) -> dict[str, Steps]:
     return {
         path: steps_of(path, f"row {number} of {source.name!r}")
-        for number, path, _, _ in rows
+        for number, path, *_ in rows
         if is_address(path)
     }
 
@@ -99,14 +112,22 @@ def _rows(source: Path) -> Iterator[_Row]:
     header, name = _header(table[0][1], source), repr(source.name)
     for number, cells in islice(table, 1 if header else 0, None):
         where = f"row {number} of {name}"
-        path, label, split = _by_header(cells, header, where) if header else _automl(cells, where)
+        path, label, split, group = (
+            _by_header(cells, header, where) if header else _automl(cells, where)
+        )
         if (key := split.strip().lower()) not in _SPLITS:
             raise DatasetError(
                 f"{where} has the split {key!r}; it must be train, valid, test or unassigned"
             )
         # A blank may begin the name of a file, but no address.
         address = path.strip()
-        yield number, address if is_address(address) else path, label.strip(), _SPLITS[key]
+        yield (
+            number,
+            address if is_address(address) else path,
+            label.strip(),
+            _SPLITS[key],
+            group.strip(),
+        )
 
 
 def _table(source: Path) -> list[tuple[int, list[str]]]:
@@ -150,9 +171,9 @@ def _header(cells: list[str], source: Path) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     if not {"path", "label"} & set(names) or any(map(_is_photo, names)):
         return []
-    if sorted(names) not in (["label", "path"], sorted(_COLUMNS)):
+    if len(set(names)) < len(names) or not _NEEDED <= set(names) <= set(_COLUMNS):
         raise DatasetError(
-            f"the header of {source.name!r} must be path,label or path,label,split, got "
+            f"the header of {source.name!r} must be path,label, maybe with split and group, got "
             f"{','.join(names)!r}; rename or remove the other columns"
         )
     return names
@@ -169,7 +190,12 @@ def _by_header(cells: list[str], header: list[str], where: str) -> _Cells:
             "keep one label per photo, and quote a path that has a comma"
         )
     named = dict(zip(header, cells, strict=False))
-    return named.get("path", ""), named.get("label", ""), named.get("split", "")
+    return (
+        named.get("path", ""),
+        named.get("label", ""),
+        named.get("split", ""),
+        named.get("group", ""),
+    )
 
 
 def _automl(cells: list[str], where: str) -> _Cells:
@@ -180,4 +206,4 @@ def _automl(cells: list[str], where: str) -> _Cells:
             f"{where} must be path,label or SPLIT,path,label with exactly one label, "
             f"got {len(cells)} cells; correct it"
         )
-    return rest[0], rest[1], split
+    return rest[0], rest[1], split, ""

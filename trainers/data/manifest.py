@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
+from trainers.data.groups import find_groups, parse_group_by
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
-from trainers.data.splits import assign_splits
+from trainers.data.splits import assign_groups, assign_splits
 from trainers.data.verify import Reading, read_all
 from trainers.errors import DatasetError, NoSuchData
 
@@ -24,6 +26,7 @@ __all__ = [
     "DatasetError",
     "LeftOut",
     "Manifest",
+    "Parted",
     "Photo",
     "Split",
     "build_manifest",
@@ -32,8 +35,8 @@ __all__ = [
     "without",
 ]
 
-FORMAT = 1
-"""Version of the manifest's JSON; part of the digest."""
+FORMAT, GROUPED = 1, 2
+"""Versions of the manifest's JSON, without groups and with them; part of the digest."""
 
 MAX_UNREADABLE = 0.05
 """With a greater share of unreadable photos, something is wrong with the data as a whole."""
@@ -41,13 +44,25 @@ MAX_UNREADABLE = 0.05
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo: POSIX path from the manifest's root, index of its class, hash, size in bytes."""
+    """A photo: POSIX path from the manifest's root, index of its class, hash, size in bytes.
+
+    Photos of one `group` belong together, as those of one patient; "" is alone.
+    """
 
     path: str
     label: int
     split: Split
     sha256: str
     size: int
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A group that lies in several splits: how many of its photos are in each."""
+
+    group: str
+    photos: dict[Split, int]
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,44 @@ class Manifest:
         """Return the labels of `of_split`, shape (n,)."""
         return np.array([photo.label for photo in self.of_split(split)], dtype=np.int64)
 
+    def groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Return the number of each photo's group, shape (n,), from 0 on, by the order of `labels`.
+
+        None where no two photos share one: then each counts by itself.
+        """
+        photos = self.of_split(split)
+        if not any(photo.group for photo in photos):
+            return None
+        _, numbers = np.unique(
+            [f"g{photo.group}" if photo.group else f"p{photo.path}" for photo in photos],
+            return_inverse=True,
+        )
+        return None if numbers.max() == len(photos) - 1 else numbers.astype(np.int64)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether groups are known."""
+        return any(photo.group for photo in self.photos)
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are; a photo of none is one by itself."""
+        names = {photo.group for photo in self.photos if photo.group}
+        return len(names) + sum(not photo.group for photo in self.photos)
+
+    @property
+    def parted(self) -> tuple[Parted, ...]:
+        """The groups that lie in several splits, by name."""
+        places: dict[str, Counter[Split]] = defaultdict(Counter)
+        for photo in self.photos:
+            if photo.group:
+                places[photo.group][photo.split] += 1
+        return tuple(
+            Parted(group, {split: counts[split] for split in Split if counts[split]})
+            for group, counts in sorted(places.items())
+            if len(counts) > 1
+        )
+
     def to_json(self) -> str:
         """Return all but the root as JSON."""
         left_out = [[entry.path, entry.reason] for entry in self.left_out]
@@ -85,21 +138,28 @@ class Manifest:
     def from_json(cls, text: str, root: Path) -> Self:
         """Build from `to_json`; raises ValueError for another version of the format."""
         plain = json.loads(text)
-        if plain["version"] != FORMAT:
-            raise ValueError(f"version of the manifest must be {FORMAT}, got {plain['version']!r}")
+        if plain["version"] not in (FORMAT, GROUPED):
+            raise ValueError(
+                f"version of the manifest must be {FORMAT} or {GROUPED}, got {plain['version']!r}"
+            )
         return cls(
             root=root,
             classes=tuple(plain["classes"]),
             photos=tuple(
-                Photo(path, label, Split(split), sha256, size)
-                for path, label, split, sha256, size in plain["photos"]
+                Photo(path, label, Split(split), sha256, size, *group)
+                for path, label, split, sha256, size, *group in plain["photos"]
             ),
             left_out=tuple(LeftOut(path, reason) for path, reason in plain["left_out"]),
         )
 
     def _contents(self) -> dict[str, Any]:
-        photos = [[p.path, p.label, p.split.value, p.sha256, p.size] for p in self.photos]
-        return {"version": FORMAT, "classes": list(self.classes), "photos": photos}
+        grouped = self.grouped
+        photos = [
+            [p.path, p.label, p.split.value, p.sha256, p.size, *([p.group] if grouped else [])]
+            for p in self.photos
+        ]
+        version = GROUPED if grouped else FORMAT
+        return {"version": version, "classes": list(self.classes), "photos": photos}
 
 
 def build_manifest(
@@ -109,6 +169,7 @@ def build_manifest(
     seed: int = 0,
     known: Manifest | None = None,
     split_anew: bool = False,
+    group_by: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     listing: Callable[[int, int], None] = lambda *_: None,
 ) -> Manifest:
@@ -116,8 +177,9 @@ def build_manifest(
 
     `data_root` is the folder that a CSV's paths start from, if not its own; `seed` draws the
     splits, those of all photos if they are to be `split_anew`; photos that are in `known` are not
-    decoded again and keep the splits that were drawn there; `progress` gets (files read, files in
-    all), `listing` (rows of a CSV, rows in all). Raises DatasetError if the data cannot be used.
+    decoded again and keep the splits that were drawn there; `group_by` finds groups, which stay
+    together (see `parse_group_by`); `progress` gets (files read, files in all), `listing` (rows of
+    a CSV, rows in all). Raises DatasetError if the data cannot be used.
     """
     found = _find(source, data_root, listing)
     if split_anew:
@@ -128,11 +190,40 @@ def build_manifest(
     filled = {(photo.label, photo.split) for photo in found.photos}
     _check_filled(found.classes, filled, set() if None in given else needed, found.left_out)
     pairs, left_out = _read(found, known, progress)
+    if group_by is not None:
+        pairs = _grouped(pairs, found.root, group_by)
     photos = _photos(pairs, found.classes, seed, known)
     filled = {(found.classes[photo.label], photo.split) for photo in photos}
     _check_filled(found.classes, filled, needed | {split for _, split in filled}, left_out)
     drawn = frozenset(photo.path for photo, _ in pairs if photo.split is None)
     return Manifest(found.root, found.classes, photos, left_out, drawn)
+
+
+def _grouped(
+    pairs: Sequence[tuple[Found, Reading]], root: Path, group_by: str
+) -> list[tuple[Found, Reading]]:
+    """Find groups; DatasetError where the list has some already."""
+    if any(photo.group for photo, _ in pairs):
+        raise DatasetError(
+            "the CSV has a column group already; leave --group-by away, or remove the column"
+        )
+    groups = find_groups(parse_group_by(group_by), root, [photo.path for photo, _ in pairs])
+    return [
+        (replace(photo, group=group), file)
+        for (photo, file), group in zip(pairs, groups, strict=True)
+    ]
+
+
+def _assigned(
+    labels: Sequence[str],
+    hashes: Sequence[str],
+    groups: Sequence[str],
+    given: Sequence[Split | None],
+    seed: int,
+) -> list[Split]:
+    if any(groups):
+        return assign_groups(labels, hashes, groups, given, seed)
+    return assign_splits(labels, hashes, given, seed)
 
 
 def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: int = 0) -> Manifest:
@@ -142,9 +233,10 @@ def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: i
     """
     # Photos of one hash stay together: let those of a group have one.
     twin = {photo.sha256: min(each.sha256 for each in g) for g in groups for photo in g}
-    splits = assign_splits(
+    splits = _assigned(
         [manifest.classes[photo.label] for photo in manifest.photos],
         [twin.get(photo.sha256, photo.sha256) for photo in manifest.photos],
+        [photo.group for photo in manifest.photos],
         [None if photo.path in manifest.drawn else photo.split for photo in manifest.photos],
         seed,
     )
@@ -179,6 +271,7 @@ def differences(old: Manifest, new: Manifest) -> str:
         "changed": [a.path for a, b in both if a.sha256 != b.sha256],
         "moved to another split": [a.path for a, b in both if a.split is not b.split],
         "moved to another class": relabelled,
+        "moved to another group": [a.path for a, b in both if a.group != b.group],
     }
     parts = [f"{len(paths)} {what} ({sample(paths)})" for what, paths in counts.items() if paths]
     if old.classes != new.classes:
@@ -231,15 +324,16 @@ def _photos(
 ) -> tuple[Photo, ...]:
     """Assign the splits that are missing, and put the photos into order."""
     before = {(photo.path, photo.sha256): photo.split for photo in known.photos} if known else {}
-    splits = assign_splits(
+    splits = _assigned(
         [photo.label for photo, _ in pairs],
         [file.sha256 for _, file in pairs],
+        [photo.group for photo, _ in pairs],
         [photo.split or before.get((photo.path, file.sha256)) for photo, file in pairs],
         seed,
     )
     index = {name: position for position, name in enumerate(classes)}
     photos = (
-        Photo(photo.path, index[photo.label], split, file.sha256, file.size)
+        Photo(photo.path, index[photo.label], split, file.sha256, file.size, photo.group)
         for (photo, file), split in zip(pairs, splits, strict=True)
     )
     return tuple(sorted(photos, key=lambda photo: photo.path))

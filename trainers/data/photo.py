@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO
@@ -124,6 +125,20 @@ def photo_header(path: Path) -> Header:
     """Read a photo's header."""
     with _opened(path) as photo:
         return Header(photo.size, photo.format or "")
+
+
+def taken_at(path: Path) -> datetime | None:
+    """Return when a photo was taken, as its EXIF says; None where it says nothing, or is broken."""
+    try:
+        with _opened(path) as photo:
+            exif = photo.getexif()
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            said = inner.get(ExifTags.Base.DateTimeOriginal) or inner.get(
+                ExifTags.Base.DateTimeDigitized, exif.get(ExifTags.Base.DateTime)
+            )
+        return datetime.strptime(str(said).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    except (OSError, ValueError, UnreadablePhoto):
+        return None
 
 
 def upright_rgb(photo: Image.Image) -> Image.Image:

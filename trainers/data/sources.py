@@ -43,11 +43,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Found:
-    """A file that claims to be a photo, by its POSIX path from the root; not opened yet."""
+    """A file that claims to be a photo, by its POSIX path from the root; not opened yet.
+
+    Photos of one `group` belong together; "" is alone.
+    """
 
     path: str
     label: str
     split: Split | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,19 @@ def check_class_name(name: str, where: str) -> None:
     """Raise DatasetError for a class name that is empty, too long or breaks a terminal."""
     if not name.strip():
         raise DatasetError(f"{where} gives an empty class name; give every class a name")
+    _check_name(name, where, "class")
+
+
+def check_group_name(name: str, where: str) -> None:
+    """Raise DatasetError for a group's name that is too long or breaks a terminal."""
+    _check_name(name, where, "group")
+
+
+def _check_name(name: str, where: str, of: str) -> None:
     if len(name) > MAX_CLASS_NAME:
         raise DatasetError(
-            f"{where} gives a class name of {len(name)} characters, {name[:30]!r} and so on; "
+            f"{where} gives a {of} name of {len(name)} characters, {name[:30]!r} and so on; "
             f"shorten it to at most {MAX_CLASS_NAME}"
         )
     if any(c in _BIDI or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
-        raise DatasetError(f"{where} gives the class name {name!r}; remove its control characters")
+        raise DatasetError(f"{where} gives the {of} name {name!r}; remove its control characters")

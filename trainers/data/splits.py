@@ -1,11 +1,15 @@
 """Deal photos out to train, valid and test: 60/20/20 in each class, by seed and contents alone."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from trainers.data.groups import joined
 from trainers.data.sources import Split
 from trainers.errors import DatasetError
+
+_DRAWS = 20
+"""So often splits of groups are drawn at most: of few groups, a fold may lack a class."""
 
 
 def assign_splits(
@@ -29,13 +33,99 @@ def assign_splits(
     return [split or chosen[sha] for sha, split in zip(hashes, given, strict=True)]
 
 
+def assign_groups(
+    labels: Sequence[str],
+    hashes: Sequence[str],
+    groups: Sequence[str],
+    given: Sequence[Split | None],
+    seed: int,
+) -> list[Split]:
+    """Do as `assign_splits`, and keep groups together; a group with a given split goes with it.
+
+    Photos of no group ("") are alone. Drawn by scikit-learn's StratifiedGroupKFold where no split
+    is given at all. Raises DatasetError for a class with fewer than 3 groups to be split.
+    """
+    names = _units(hashes, groups)
+    chosen: dict[str, Split] = {}
+    for split in reversed(Split):
+        chosen |= {unit: split for unit, other in zip(names, given, strict=True) if other is split}
+    of_class: dict[str, set[str]] = defaultdict(set)
+    for label, unit in zip(labels, names, strict=True):
+        of_class[label].add(unit)
+    _check_enough(labels, given, of_class, "groups of photos")
+    if not chosen:
+        chosen = _folded(labels, hashes, names, min(map(len, of_class.values())), seed)
+    else:
+        _fill_groups(labels, names, chosen, seed)
+    return [split or chosen[unit] for unit, split in zip(names, given, strict=True)]
+
+
+def _units(hashes: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Name for each photo what must stay together with it, whatever order the photos come in."""
+    roots = joined(groups, hashes)
+    names: dict[int, str] = {}
+    for root, sha in zip(roots, hashes, strict=True):
+        names[root] = min(sha, names.get(root, sha))
+    return [names[root] for root in roots]
+
+
+def _folded(
+    labels: Sequence[str], hashes: Sequence[str], units: Sequence[str], fewest: int, seed: int
+) -> dict[str, Split]:
+    """Draw a fold each for test and validation, until both and train have photos of each class."""
+    from sklearn.model_selection import StratifiedGroupKFold  # a second to import
+
+    order = sorted(range(len(units)), key=lambda place: (hashes[place], labels[place]))
+    own, of = [labels[place] for place in order], [units[place] for place in order]
+    chosen: dict[str, Split] = {}
+    for turn in range(_DRAWS):
+        state = (seed + turn * 1_000_003) % 2**32
+        folds = StratifiedGroupKFold(min(5, fewest), shuffle=True, random_state=state)
+        chosen = dict.fromkeys(of, Split.TRAIN)
+        for split, (_, inside) in zip(
+            (Split.TEST, Split.VALID), folds.split(of, own, of), strict=False
+        ):
+            chosen |= {of[place]: split for place in inside}
+        filled = {(label, chosen[unit]) for label, unit in zip(own, of, strict=True)}
+        if len(filled) == len(set(own)) * len(Split):
+            break
+    return chosen
+
+
+def _fill_groups(
+    labels: Sequence[str], units: Sequence[str], chosen: dict[str, Split], seed: int
+) -> None:
+    """Choose splits for the groups that have none, nearest to the shares of all their classes."""
+    room = {
+        (label, split): left
+        for label, n in Counter(labels).items()
+        for split, left in _shares(n).items()
+    }
+    photos: dict[str, Counter[str]] = defaultdict(Counter)
+    for label, unit in zip(labels, units, strict=True):
+        photos[unit][label] += 1
+        if unit in chosen:
+            room[label, chosen[unit]] -= 1
+    free = photos.keys() - chosen.keys()
+    for unit in sorted(free, key=lambda unit: (-photos[unit].total(), _draw(seed, unit))):
+        own = photos[unit]
+        chosen[unit] = max(
+            Split, key=lambda split: sum(n * room[label, split] for label, n in own.items())
+        )
+        for label, n in own.items():
+            room[label, chosen[unit]] -= n
+
+
 def _check_enough(
-    labels: Sequence[str], given: Sequence[Split | None], distinct: dict[str, set[str]]
+    labels: Sequence[str],
+    given: Sequence[Split | None],
+    distinct: dict[str, set[str]],
+    what: str = "distinct photos",
 ) -> None:
     for label in sorted({label for label, split in zip(labels, given, strict=True) if not split}):
         if len(distinct[label]) < len(Split):
             raise DatasetError(
-                f"class {label!r} must have at least {len(Split)} distinct photos to be split, "
+                f"class {label!r} must have at least {len(Split)} {what} to be split, "
                 f"got {len(distinct[label])}; add photos or assign the splits yourself"
             )
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainers.data.inspect.findings import Cue, Doubt, FlawedPhoto, Inspection, Pair
-from trainers.data.manifest import Photo
+from trainers.data.manifest import Parted, Photo
 
 FORMAT = 1
 """Version of the document."""
@@ -30,6 +30,8 @@ def document_of(found: Inspection) -> dict[str, Any]:
         "pairs": [say.pair(pair) for pair in worst_first(found.pairs)[:MOST]],
         "groups": [[photo.path for photo in group] for group in found.groups[:MOST]],
         "n_groups": len(found.groups),
+        "parted": [say.parted(group) for group in found.parted[:MOST]],
+        "n_parted": len(found.parted),
         "uncompared": found.uncompared,
         "flaws": [say.flaw(flaw) for flaw in found.flaws[:MOST]],
         "n_flaws": len(found.flaws),
@@ -68,6 +70,9 @@ class _Words:
             "leaks": pair.leaks,
             "conflicts": pair.conflicts,
         }
+
+    def parted(self, group: Parted) -> dict[str, Any]:
+        return {"group": group.group, **{split.value: n for split, n in group.photos.items()}}
 
     def flaw(self, flaw: FlawedPhoto) -> dict[str, Any]:
         return {**self.photo(flaw.photo), "flaw": flaw.flaw.value, "detail": flaw.detail}

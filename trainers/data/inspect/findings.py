@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainers.data.manifest import Photo
+from trainers.data.manifest import Parted, Photo
 from trainers.data.sources import Split
 
 
@@ -97,7 +97,7 @@ class Inspection:
     `groups` are the connected components of `pairs`, largest first, each in the manifest's order.
     `counts` are photos by split and class. `uncompared` are photos too small to be compared, other
     than to the last pixel. `doubts` (the likeliest mistakes first) and `cues` are None where they
-    were not looked for.
+    were not looked for. `parted` are groups of the list or of --group-by that lie across splits.
     """
 
     manifest_digest: str
@@ -110,6 +110,7 @@ class Inspection:
     uncompared: int
     doubts: tuple[Doubt, ...] | None = None
     cues: tuple[Cue, ...] | None = None
+    parted: tuple[Parted, ...] = ()
 
     @property
     def leaks(self) -> tuple[Pair, ...]:

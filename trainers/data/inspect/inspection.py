@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.cache import Cache
+from trainers.data.groups import joined
 from trainers.data.inspect.cues import find_cues
 from trainers.data.inspect.duplicates import find_duplicates
 from trainers.data.inspect.facts import Facts, facts_of
@@ -58,6 +59,7 @@ def inspect_data(
         flaws=find_flaws(photos, facts),
         uncompared=uncompared,
         cues=find_cues(photos, facts, len(manifest.classes)),
+        parted=manifest.parted,
     )
     if features is None:
         return found
@@ -83,6 +85,7 @@ def moved(found: Inspection, manifest: Manifest) -> Inspection:
         found,
         manifest_digest=manifest.digest,
         counts=counts_of(manifest),
+        parted=manifest.parted,
         pairs=tuple(
             replace(pair, first=now[pair.first.path], second=now[pair.second.path])
             for pair in found.pairs
@@ -108,8 +111,7 @@ def _features(
 
 
 def _group_numbers(photos: Sequence[Photo], groups: Sequence[Sequence[Photo]]) -> NDArray[np.int64]:
-    """Return the number of each photo's group; one without a duplicate is a group by itself."""
-    numbers = {photo.path: index for index, photo in enumerate(photos)}
-    for group in groups:
-        numbers |= dict.fromkeys((photo.path for photo in group), numbers[group[0].path])
-    return np.array([numbers[photo.path] for photo in photos], np.int64)
+    """Return the number of each photo's group; one that is alone is a group by itself."""
+    copies = {photo.path: group[0].path for group in groups for photo in group}
+    keys = [copies.get(photo.path, "") for photo in photos]
+    return np.array(joined(keys, [photo.group for photo in photos]), np.int64)
