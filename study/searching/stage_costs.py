@@ -17,16 +17,21 @@ BACKWARD = 3.0
 class StageCosts:
     """Expected seconds of stage runs; `measured` are the schedules up to them, with theirs."""
 
-    def __init__(self, photos: int, measured: Iterable[tuple[Schedule, float]]) -> None:
+    def __init__(self, photos: int, measured: Iterable[tuple[Schedule, float]] = ()) -> None:
         self._photos = photos
-        epochs: dict[Work, list[float]] = defaultdict(list)
-        prices: dict[Train, list[float]] = defaultdict(list)
+        self._epochs: dict[Work, list[float]] = defaultdict(list)
+        self._prices: dict[Train, list[float]] = defaultdict(list)
+        self._medians: dict[Work | Train, float] = {}  # of both, until more is learned
         for prefix, seconds in measured:
-            work, stage = self._work(prefix), prefix.stages[-1]
-            epochs[work].append(seconds / stage.epochs)
-            prices[stage.train].append(seconds / stage.epochs / _pixels(work))
-        self._epochs = {work: median(found) for work, found in epochs.items()}
-        self._prices = {train: median(found) for train, found in prices.items()}
+            self.learn(prefix, seconds / prefix.stages[-1].epochs)
+
+    def learn(self, prefix: Schedule, seconds: float, times: int = 1) -> None:
+        """Learn what an epoch of the last stage took, so many times."""
+        work, train = self._work(prefix), prefix.stages[-1].train
+        self._epochs[work] += [seconds] * times
+        self._prices[train] += [seconds / _pixels(work)] * times
+        for key in (work, train):
+            self._medians.pop(key, None)
 
     def seconds(self, prefix: Schedule) -> float:
         """Return what the last stage is expected to take.
@@ -35,9 +40,11 @@ class StageCosts:
         """
         work, stage = self._work(prefix), prefix.stages[-1]
         if work in self._epochs:
-            return stage.epochs * self._epochs[work]
-        price = self._prices.get(stage.train)
-        return UNKNOWN if price is None else stage.epochs * price * _pixels(work)
+            return stage.epochs * self._median(work, self._epochs[work])
+        if stage.train not in self._prices:
+            return UNKNOWN
+        price = self._median(stage.train, self._prices[stage.train])
+        return stage.epochs * price * _pixels(work)
 
     def rough(self, prefix: Schedule) -> float:
         """Return the same, but what was never trained by what its pixels cost in a probe.
@@ -45,10 +52,15 @@ class StageCosts:
         A probe passes them forward alone.
         """
         train = prefix.stages[-1].train
-        probe = self._prices.get(Train.PROBE)
-        if train is Train.PROBE or train in self._prices or probe is None:
+        if train is Train.PROBE or train in self._prices or Train.PROBE not in self._prices:
             return self.seconds(prefix)
+        probe = self._median(Train.PROBE, self._prices[Train.PROBE])
         return prefix.stages[-1].epochs * BACKWARD * probe * _pixels(self._work(prefix))
+
+    def _median(self, key: Work | Train, found: list[float]) -> float:
+        if key not in self._medians:
+            self._medians[key] = median(found)
+        return self._medians[key]
 
     def _work(self, prefix: Schedule) -> Work:
         return work_of(prefix, len(prefix.stages) - 1, self._photos)

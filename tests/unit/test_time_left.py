@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from storage.records import State, Trial
+from storage.records import Role, State, Trial
 from study.budget import DeviceTime
 from study.config.loading import load_config
 from study.searching.policy import Standing
-from study.searching.time_left import TimeLeft
+from study.searching.time_left import SETTLED, TimeLeft
 from study.stage_tree import StageTree, Trained
 from tests.lab import schedule, stage, trial_of
-from trainers.schedule import Schedule
+from trainers.schedule import Schedule, Stage, Train
 
 SPENT = DeviceTime(0.0)
 TWO = schedule(stage(64, epochs=2), stage(64, epochs=4))
@@ -26,10 +26,12 @@ class Ran:
         self.tree = StageTree()
         self.waiting: list[int] = []
 
-    def begin(self, of: Schedule, *, state: State = State.RUNNING, trained: float = 0.0) -> str:
+    def begin(
+        self, of: Schedule, *, state: State = State.RUNNING, trained: float = 0.0, **others: Any
+    ) -> str:
         """Add a trial in its first stage, which took `trained` seconds if it is; return the key."""
         number = len(self.trials)
-        trial = trial_of(of, number, seed=number, state=state)
+        trial = trial_of(of, number, seed=number, state=state, **others)
         self.trials.append(trial)
         self.tree.enter(trial, 0, f"k{number}")
         if trained:
@@ -87,7 +89,7 @@ def test_under_the_forecast_trials_to_come_take_what_those_begun_have_taken() ->
 def test_repeats_are_of_whole_schedules() -> None:
     """However few stages the trials that explore have come through."""
     ran, found = Ran(), left("forecast", repeats=2)
-    ran.begin(TWO, state=State.COMPLETE, trained=20.0)
+    ran.begin(TWO, state=State.COMPLETE, trained=20.0, seconds=60.0)
     ran.begin(TWO, trained=20.0)
     ran.waiting = [1]
     assert found.seconds(ran.standing, 1 + 3, SPENT) == pytest.approx(20.0 + 2 * 60.0)
@@ -111,3 +113,41 @@ def test_a_stage_run_that_two_wait_for_is_counted_once() -> None:
     assert ran.tree.shared_with(0) is None
     assert ran.tree.shared_with(1) == (1, 0)
     assert found.seconds(ran.standing, 2, SPENT) == pytest.approx(50.0 + 40.0)
+
+
+def test_what_is_given_goes_on_under_the_forecast_and_so_does_a_probe() -> None:
+    """A trial that explores stops after its first stage that trains, and after no probe."""
+    probe = Stage(image_size=64, train=Train.PROBE)
+    stages = (probe, stage(64, epochs=2), stage(64, epochs=4))
+    deep = Schedule(backbone="net", hidden=(), stages=stages, weights="random")
+    for role, epochs in ((Role.EXPLORE, 2), (Role.PRESET, 6)):
+        ran, found = Ran(), left("forecast")
+        found.learn(ran.begin(schedule(stage(64))), 10.0)
+        ran.begin(deep, role=role)
+        found.learn("k1", 3.0)
+        assert found.seconds(ran.standing, 2, SPENT) == pytest.approx(epochs * 10.0), role
+
+
+def test_what_passes_between_epochs_counts_once_there_are_some() -> None:
+    """Weights are written and decisions made: if that takes as long again, so does the rest."""
+    now = [0.0]
+    ran, found = Ran(), left(clock=lambda: now[0])
+    key = ran.begin(schedule(stage(64, epochs=10)))
+    for epoch in range(SETTLED):
+        now[0] = 10.0 + 20.0 * epoch
+        found.learn(key, 10.0)
+    factor = 70.0 / 40.0
+    assert found.seconds(ran.standing, 1, SPENT) == pytest.approx(6 * 10.0 * factor)
+
+
+def test_the_tree_is_walked_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each epoch only what trains is looked at, however much was trained before."""
+    ran, found, walks = Ran(), left(), []
+    ran.begin(TWO, state=State.COMPLETE, trained=20.0, seconds=60.0)
+    key = ran.begin(TWO)
+    real = StageTree.__iter__
+    monkeypatch.setattr(StageTree, "__iter__", lambda tree: walks.append(1) or real(tree))
+    for epoch in range(2):
+        found.learn(key, 10.0)
+        assert found.seconds(ran.standing, 1, SPENT) == pytest.approx(50.0 - 10.0 * epoch)
+    assert len(walks) == 1
