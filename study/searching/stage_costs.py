@@ -10,9 +10,6 @@ from trainers.schedule import Schedule, Train
 UNKNOWN = 1.0
 """Seconds that a stage run takes as long as nothing was measured: all are alike then."""
 
-BACKWARD = 3.0
-"""A step forward and backward costs so many times what one forward costs."""
-
 
 class StageCosts:
     """Expected seconds of stage runs; `measured` are the schedules up to them, with theirs."""
@@ -49,13 +46,14 @@ class StageCosts:
     def rough(self, prefix: Schedule) -> float:
         """Return the same, but what was never trained by what its pixels cost in a probe.
 
-        A probe passes them forward alone.
+        It passes each training photo forward twice, as it is and mirrored, and those of validation:
+        that comes to about one step forward and backward.
         """
         train = prefix.stages[-1].train
         if train is Train.PROBE or train in self._prices or Train.PROBE not in self._prices:
             return self.seconds(prefix)
         probe = self._median(Train.PROBE, self._prices[Train.PROBE])
-        return prefix.stages[-1].epochs * BACKWARD * probe * _pixels(self._work(prefix))
+        return prefix.stages[-1].epochs * probe * _pixels(self._work(prefix))
 
     def _median(self, key: Work | Train, found: list[float]) -> float:
         if key not in self._medians:
