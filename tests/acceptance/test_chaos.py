@@ -49,6 +49,7 @@ def searches(tmp_path: Path, template: Path) -> Iterator[Searches]:
     found.close()
 
 
+@pytest.mark.slow
 def test_twenty_kills_cost_nothing_but_time(searches: Searches) -> None:
     """Workers and the coordinator die at random, and the same command is given until it ends.
 
@@ -163,11 +164,12 @@ class Chaos:
             check_ended(self.searches.start(begun, *here, "--database", name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "disturbances",
     [
         pytest.param(dict.fromkeys(DISTURBANCES, 1), id="one of each kind"),
-        pytest.param(DISTURBANCES, id="sixty", marks=pytest.mark.slow),
+        pytest.param(DISTURBANCES, id="sixty"),
     ],
 )
 def test_disturbances_cost_nothing_but_time(

@@ -31,7 +31,13 @@ def ends(*words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "replace", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["FIFO", "device"]
+    "replace",
+    [
+        pytest.param(os.mkfifo, id="FIFO"),
+        pytest.param(
+            lambda path: path.symlink_to("/dev/zero"), id="device", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_weights_that_never_end_are_passed_over(
     finished: Lab, replace: Callable[[Path], None]

@@ -61,9 +61,8 @@ def test_the_commands_of_the_readme_work(
         assert run(words) == 0, f"{line}: {capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize(
-    "what", ["s3:", pytest.param("--engine ray", marks=[needs_ray, pytest.mark.slow])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["s3:", pytest.param("--engine ray", marks=needs_ray)])
 def test_the_commands_for_more_machines_work(
     photos: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -82,6 +81,7 @@ def test_the_commands_for_more_machines_work(
     assert bool(kept) == (what == "s3:")
 
 
+@pytest.mark.slow
 def test_the_python_example_of_the_readme_works(photos: Path) -> None:
     """The README's Python example runs as it stands."""
     (example,) = (block for block in blocks("python") if "import encore" in block)

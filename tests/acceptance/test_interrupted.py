@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +111,7 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_weights_are_bit_identical(tmp_path: Path) -> None:
     """Killed by SIGKILL again and again, a search ends with the files of an undisturbed one.
 
@@ -141,6 +143,7 @@ def test_killed_at_any_moment_the_weights_are_bit_identical(tmp_path: Path) -> N
     assert not list((calm / "runs" / ".cache").glob("*/*.pixels"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """The first Ctrl-C ends with code 130 and a row for every epoch; the next run goes on."""
     search = start(tmp_path, 2)
@@ -158,6 +161,7 @@ def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) 
     assert len(listed(tmp_path, "ls")["trials"]) == 2
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_costs_no_epoch(tmp_path: Path) -> None:
     """SIGHUP comes, nothing can be printed any more; the epoch ends and is saved all the same."""
     (tmp_path / "study.toml").write_text(SETTINGS)

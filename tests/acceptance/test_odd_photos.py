@@ -60,6 +60,7 @@ def make_odd_photos(folder: Path) -> None:
         (target / "notes.txt").write_text("not a photo")
 
 
+@pytest.mark.slow
 def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_path: Path) -> None:
     """A folder of odd photos is searched, odd files are named, and every command answers."""
     make_odd_photos(tmp_path / "my photos")

@@ -67,6 +67,7 @@ def test_it_is_short() -> None:
     assert max(map(len, lines)) <= 100
 
 
+@pytest.mark.slow
 def test_it_is_searched_with_killed_and_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

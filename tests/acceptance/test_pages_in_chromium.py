@@ -6,7 +6,8 @@ One file, so that one worker starts one browser.
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,24 +44,26 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Write the reports of studies of 1, 50 and 2,000 trials with hostile names."""
-    found = {}
-    for trials, classes in ((1, 3), (50, 2), (2000, 3)):
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Return what writes the report of a study of so many trials with hostile names, once."""
+
+    @cache
+    def write(trials: int) -> Path:
         folder = tmp_path_factory.mktemp(f"of{trials}")
-        written = write_study(folder, trials, classes=classes)
-        found[trials] = folder / "report.html"
-        report(NAME, storage=written.url, to=found[trials], top=0)
-    return found
+        written = write_study(folder, trials, classes=2 if trials == 50 else 3)
+        report(NAME, storage=written.url, to=folder / "report.html", top=0)
+        return folder / "report.html"
+
+    return write
 
 
 @pytest.fixture(scope="module")
-def opened(browser: "Browser", pages: dict[int, Path]) -> Iterator["Page"]:
+def opened(browser: "Browser", page_of: Callable[[int], Path]) -> Iterator["Page"]:
     """Open the report of 50 trials, all of it drawn, for tests that each use another part of it.
 
     None of them may leave an error behind.
     """
-    with visit(browser, pages[50]) as seen:
+    with visit(browser, page_of(50)) as seen:
         draw_all(seen.page)
         yield seen.page
         assert seen.errors == []
@@ -104,17 +107,26 @@ def draw_all(page: "Page") -> list[str]:
 
 @pytest.mark.parametrize(
     ("trials", "size", "dark"),
-    [(1, PHONE, False), (50, PHONE, True), (2000, WIDE, False), (2000, PHONE, True)],
+    [
+        (1, PHONE, False),
+        (50, PHONE, True),
+        pytest.param(2000, WIDE, False, marks=pytest.mark.slow),
+        pytest.param(2000, PHONE, True, marks=pytest.mark.slow),
+    ],
 )
 def test_the_report_is_whole_at_any_size(
-    browser: "Browser", pages: dict[int, Path], trials: int, size: tuple[int, int], dark: bool
+    browser: "Browser",
+    page_of: Callable[[int], Path],
+    trials: int,
+    size: tuple[int, int],
+    dark: bool,
 ) -> None:
     """Every section is there and every figure drawn, nothing fails, nothing is asked of others.
 
     On a phone nothing sticks out.
     """
-    assert pages[trials].stat().st_size < 20e6
-    with visit(browser, pages[trials], size, dark=dark) as seen:
+    assert page_of(trials).stat().st_size < 20e6
+    with visit(browser, page_of(trials), size, dark=dark) as seen:
         assert draw_all(seen.page) == []
         for section in SECTIONS:
             head = seen.page.locator(f"section#{section} h2")
@@ -218,9 +230,9 @@ def test_light_and_dark_can_be_chosen(opened: "Page") -> None:
     assert after[2] != light[2]
 
 
-def test_the_report_prints(browser: "Browser", pages: dict[int, Path]) -> None:
+def test_the_report_prints(browser: "Browser", page_of: Callable[[int], Path]) -> None:
     """As PDF it has several pages, figures that nobody has scrolled to included."""
-    with visit(browser, pages[50]) as seen:
+    with visit(browser, page_of(50)) as seen:
         content = seen.page.pdf(format="A4")
         assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") >= 4
         assert len(content) > 100_000

@@ -70,6 +70,7 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_readme_example_is_run_once_whatever_the_workers(folder: Path) -> None:
     """Saved as a script without a guard it runs where it was started, and nowhere else."""
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -94,6 +95,7 @@ def test_a_trainer_in_the_script_itself_is_refused_where_there_are_workers(folde
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_search_whose_workers_die_as_they_start_goes_on_when_they_do_not(folder: Path) -> None:
     """It ends in a sentence and fails no trial; the same command trains what it had begun."""
     (folder / "sitecustomize.py").write_text(DYING)

@@ -15,6 +15,7 @@ from tests.tiny_training import noise
 CLI = Path(__file__).parents[2] / "cli.py"
 
 
+@pytest.mark.slow
 def test_two_at_once_and_no_password_is_left(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def goes_on(folder: Path, undisturbed: list[Any], *flags: str) -> None:
     assert results(folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_pre_empted_the_epoch_ends_is_saved_and_the_search_is_requeued(
     tmp_path: Path, undisturbed: list[Any]
 ) -> None:
@@ -174,6 +175,7 @@ def test_pre_empted_the_epoch_ends_is_saved_and_the_search_is_requeued(
     goes_on(tmp_path, undisturbed, "--devices", "cpu:2")
 
 
+@pytest.mark.slow
 def test_an_epoch_longer_than_the_grace_is_given_up(tmp_path: Path, undisturbed: list[Any]) -> None:
     """The epoch before it is what is kept; what was cancelled by hand does not come back."""
     recipe = start(tmp_path, GRACE="6")
@@ -188,6 +190,7 @@ def test_an_epoch_longer_than_the_grace_is_given_up(tmp_path: Path, undisturbed:
     goes_on(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_before_the_first_trial_a_signal_stops_at_once(tmp_path: Path) -> None:
     """However often it comes. The study is given up, so that another machine may take it over."""
     recipe = start(tmp_path, SLOW_START="yes", REQUEUE="no")

@@ -114,6 +114,7 @@ def test_gc_does_not_disturb_a_search(finished: Lab, run: Run) -> None:
     finished.check_order(over=False)
 
 
+@pytest.mark.slow
 def test_a_plan_spends_nothing_and_a_repeat_counts_all_seeds(folder: Path, run: Run) -> None:
     """Before a search there is no database; after it, epochs are known, and seeds are a total."""
     planned = json.loads(run("plan", "--trials", "3", "--json"))
@@ -151,6 +152,7 @@ def test_a_grid_is_trained_as_it_stands(folder: Path, run: Run) -> None:
     assert [node["trials"] for node in nodes(shown["roots"])] == [[0, 1], [0]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_time_ends_a_search(capsys: pytest.CaptureFixture[str], run: Run) -> None:
     """A clock's or a device's. What is open stays open; with more of it, the same command goes on.
@@ -178,6 +180,7 @@ def test_time_ends_a_search(capsys: pytest.CaptureFixture[str], run: Run) -> Non
     }
 
 
+@pytest.mark.slow
 def test_moved_photos_are_found_again(folder: Path, run: Run) -> None:
     """A search on the same photos elsewhere tells the study; then `explain` finds them."""
     digits_folder(folder).rename(folder / "old")

@@ -156,7 +156,7 @@ def test_nothing_to_select_is_exit_code_5(
     [
         ("ls",),
         ("ls", "--json"),
-        ("search", "--trials", "1"),
+        pytest.param(("search", "--trials", "1"), marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

@@ -95,6 +95,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: bytes(sorted(path.read_bytes())) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_costs_an_epoch_and_one_that_joins_gets_work(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
     assert list(tmp_path.glob("theirs/encore-*/cache/d/*")) != []
 
 
+@pytest.mark.slow
 def test_a_cluster_without_the_devices_asked_for_is_told_in_a_sentence(tmp_path: Path) -> None:
     """Nobody waits for GPUs where there are none, and Ray is left."""
     import ray
@@ -330,6 +332,7 @@ own.kill()
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_of_our_own_answers_nobody_without_its_token(tmp_path: Path) -> None:
     """It listens on all interfaces; its token is in no file, where other users could read it."""
     home = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -352,6 +355,7 @@ with join(None):
 """
 
 
+@pytest.mark.slow
 @needs_ray
 @pytest.mark.skipif("sys.platform != 'linux'", reason="/proc")
 @pytest.mark.parametrize("killed", [True, False])

@@ -78,6 +78,7 @@ def served(folder: Path, port: int) -> Iterator[tuple[Visitor, "subprocess.Popen
             server.kill()
 
 
+@pytest.mark.slow
 def test_a_search_is_never_disturbed(
     folder: Path, served: tuple[Visitor, "subprocess.Popen[str]"]
 ) -> None:

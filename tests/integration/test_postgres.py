@@ -92,7 +92,7 @@ def check_equal(lab: Lab, calm: Lab) -> None:
     assert lab.optuna_trials() == calm.optuna_trials()
 
 
-@pytest.mark.parametrize("every", [5, 7])
+@pytest.mark.parametrize("every", [pytest.param(5, marks=pytest.mark.slow), 7])
 def test_whatever_answer_is_lost_nothing_is_done_twice(
     postgres: Server, database: str, make_lab: Callable[..., Lab], tmp_path: Path, every: int
 ) -> None:

@@ -58,6 +58,7 @@ def test_another_machine_fetches_what_it_lacks(object_store: ObjectStore, tmp_pa
     assert [path.name for path in here.root.iterdir()] == ["stages"]
 
 
+@pytest.mark.slow
 def test_no_file_is_lost_or_half_written_though_requests_fail(
     object_store: ObjectStore, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -63,22 +64,42 @@ def scores(lab: Lab) -> dict[str, object]:
     return {trial.schedule_digest: trial.score for trial in trials}
 
 
-@settings(
-    max_examples=20,
+SETTINGS = settings(
     deadline=None,
     phases=[Phase.generate],  # to shrink whole searches takes minutes
     suppress_health_check=list(HealthCheck),
 )
-@given(
-    order=st.permutations(range(len(SCHEDULES))),
-    parts=st.lists(
+SEARCHES: dict[str, st.SearchStrategy[Any]] = {
+    "order": st.permutations(range(len(SCHEDULES))),
+    "parts": st.lists(
         st.tuples(st.integers(1, 7), st.sampled_from(["gc", "max-disk", *KINDS])),
         max_size=3,
     ),
-    slots=st.integers(1, 3),
-    limit=st.sampled_from([None, "1B", "500B"]),
-)
+    "slots": st.integers(1, 3),
+    "limit": st.sampled_from([None, "1B", "500B"]),
+}
+
+
+@settings(SETTINGS, max_examples=4)
+@given(**SEARCHES)
 def test_a_parent_that_is_missing_is_trained_again(
+    template: Path, expected: dict[str, object], **searched: Any
+) -> None:
+    """Retired by the search, by gc, by max_disk or lost: no trial fails, each score is the same."""
+    check(template, expected, **searched)
+
+
+@pytest.mark.slow
+@settings(SETTINGS, max_examples=20)
+@given(**SEARCHES)
+def test_a_parent_that_is_missing_is_trained_again_in_many_searches(
+    template: Path, expected: dict[str, object], **searched: Any
+) -> None:
+    """The same, more often."""
+    check(template, expected, **searched)
+
+
+def check(
     template: Path,
     expected: dict[str, object],
     order: Sequence[int],
@@ -86,7 +107,7 @@ def test_a_parent_that_is_missing_is_trained_again(
     slots: int,
     limit: str | None,
 ) -> None:
-    """Retired by the search, by gc, by max_disk or lost: no trial fails, each score is the same."""
+    """Search in parts, and lose weights in between."""
     with tempfile.TemporaryDirectory() as folder:
         given = {"keep": 1, "strategy": "independent"} | ({"max_disk": limit} if limit else {})
         script = [SCHEDULES[index] for index in order[:7]]

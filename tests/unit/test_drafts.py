@@ -222,7 +222,9 @@ def test_the_order_is_learnt(start: Start, sampler: Sampler) -> None:
     assert Counter(rates)[RATES[untried]] > 10
 
 
-@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.CMAES])
+@pytest.mark.parametrize(
+    "sampler", [Sampler.TPE, pytest.param(Sampler.CMAES, marks=pytest.mark.slow)]
+)
 def test_the_best_region_is_found_more_often_than_by_chance(start: Start, sampler: Sampler) -> None:
     """Of the second half of a search, more trials lie within a step or so of the best."""
     modelled, drawn = (
