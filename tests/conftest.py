@@ -1,5 +1,6 @@
 """What the tests of a whole search share: databases, labs and photos."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,23 @@ from trainers.schedule import Schedule
 # Before anybody imports torch, here or in a program that a test starts: as many tests run at a time
 # as there are cores, and threads of several torches fight for these.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all that was imported: searches make it run often."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(False, id="sampled"),
+        pytest.param(True, id="every one", marks=pytest.mark.slow),
+    ]
+)
+def every(request: pytest.FixtureRequest) -> bool:
+    """Tell whether to kill a search at every moment: otherwise `tests.crashes.chosen` ones do."""
+    return bool(request.param)
 
 
 @pytest.fixture(scope="session")

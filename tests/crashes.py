@@ -1,6 +1,6 @@
 """A search that dies at any point, and what must come of it when it is taken up again."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, NoReturn
 
 from storage.records import State
@@ -74,6 +74,11 @@ def crashes(lab: Lab, prepare: Callable[[Bench], None]) -> bool:
         except Crash:
             return True
     return False
+
+
+def chosen(moments: int, *, every: bool) -> Iterable[int]:
+    """Return which of so many moments to die at: each, or one early and one late in the search."""
+    return range(moments) if every else (moments // 3, moments - 2)
 
 
 def check_end(lab: Lab, expected: dict[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ from storage.records import State
 from study.events import EpochFinished, TrialFinished
 from study.history.cleanup import clean_weights
 from study.studies import plain_config
-from tests.crashes import crashes, dies_at, is_step
+from tests.crashes import chosen, crashes, dies_at, is_step
 from tests.engines import Interleaved
 from tests.lab import SECONDS, Lab, schedule, stage
 
@@ -43,7 +43,10 @@ def epochs(lab: Lab) -> int:
         return len(store.epochs_of_study(study.id))
 
 
-@pytest.mark.parametrize("budget", [1, 2, 3, 5, 6, 8])
+SLOW_BUDGETS = [pytest.param(budget, marks=pytest.mark.slow) for budget in (1, 2, 6, 8)]
+
+
+@pytest.mark.parametrize("budget", [3, 5, *SLOW_BUDGETS])
 def test_what_is_in_training_is_finished_and_nothing_more_is_begun(
     bounded: MakeLab, budget: int
 ) -> None:
@@ -82,8 +85,8 @@ def test_those_that_share_a_device_share_its_time(bounded: MakeLab) -> None:
     assert epochs(lab) == 2 + 2 + 1 + 1
 
 
-@pytest.mark.parametrize("slots", [2, 3, 8])
-@pytest.mark.parametrize("budget", [1, 4, 6])
+@pytest.mark.parametrize("slots", [2, pytest.param(3, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize("budget", [1, pytest.param(4, marks=pytest.mark.slow), 6])
 def test_with_several_slots_each_finishes_what_it_trains(
     bounded: MakeLab, slots: int, budget: int
 ) -> None:
@@ -97,17 +100,18 @@ def test_with_several_slots_each_finishes_what_it_trains(
         assert {run.state for run in store.stage_runs(study.id)} <= {State.COMPLETE, State.FAILED}
 
 
-@pytest.mark.parametrize("budget", [2, 3, 6])
-def test_killed_at_every_event_as_much_is_trained(bounded: MakeLab, budget: int) -> None:
+@pytest.mark.parametrize(
+    ("budget", "every"),
+    [(3, False), *(pytest.param(budget, True, marks=pytest.mark.slow) for budget in (2, 3, 6))],
+)
+def test_killed_at_any_event_as_much_is_trained(bounded: MakeLab, budget: int, every: bool) -> None:
     """A stage run that was begun is gone on with, and no other is begun in its place."""
     calm = bounded(budget)
-    calm.search()
-    expected, event = calm.outcome(), 0
-    while crashes(lab := bounded(budget), dies_at(event)):
+    events = sum(map(is_step, calm.search()))
+    for event in chosen(events, every=every):
+        assert crashes(lab := bounded(budget), dies_at(event))
         lab.search()
-        assert lab.outcome() == expected, f"after a crash at event {event}"
-        event += 1
-    assert event == sum(map(is_step, calm.told))
+        assert lab.outcome() == calm.outcome(), f"after a crash at event {event}"
 
 
 @pytest.mark.parametrize(("budget", "ongoing"), [("20m", True), ("1.5s", False)])
