@@ -109,7 +109,8 @@ def test_killed_at_any_event_as_much_is_trained(bounded: MakeLab, budget: int, e
     calm = bounded(budget)
     events = sum(map(is_step, calm.search()))
     for event in chosen(events, every=every):
-        assert crashes(lab := bounded(budget), dies_at(event))
+        lab = bounded(budget)
+        assert crashes(lab, dies_at(event))
         lab.search()
         assert lab.outcome() == calm.outcome(), f"after a crash at event {event}"
 

@@ -62,7 +62,8 @@ def test_killed_at_any_event_the_end_is_the_same(make_lab: MakeLab, every: bool)
     events = sum(map(is_step, calm.search()))
     assert events == 11
     for event in chosen(events, every=every):
-        assert crashes(lab := make_lab(*SCRIPT), dies_at(event))
+        lab = make_lab(*SCRIPT)
+        assert crashes(lab, dies_at(event))
         check_end(lab, calm.outcome(), f"after a crash at event {event}")
 
 
@@ -107,7 +108,8 @@ def test_killed_at_any_event_calibrated_losses_are_the_same(
     assert least.keys() == {epoch.stage_run_id for epoch in epochs}
     assert events == 8
     for event in chosen(events, every=every):
-        assert crashes(lab := lab_of(), dies_at(event))
+        lab = lab_of()
+        assert crashes(lab, dies_at(event))
         check_end(lab, calm.outcome(), f"after a crash at event {event}")
 
 

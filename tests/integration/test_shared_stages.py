@@ -144,7 +144,8 @@ def test_killed_at_any_event_with_several_slots_the_end_is_the_same(
     calm = make_shared(*script)
     events = sum(map(is_step, calm.search()))
     for event in chosen(events, every=every):
-        assert crashes(lab := make_shared(*script), dies_at(event))
+        lab = make_shared(*script)
+        assert crashes(lab, dies_at(event))
         check_end(lab, calm.outcome(), f"after a crash at event {event}")
 
 

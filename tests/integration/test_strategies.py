@@ -1,6 +1,7 @@
 """Whole searches by each strategy: real Optuna, real database; only the training is arithmetic."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +25,14 @@ SPACE: dict[str, Any] = {
 EXPLORING = [Strategy.FORECAST, Strategy.ASHA, Strategy.INDEPENDENT]
 
 
-@pytest.fixture(params=[Strategy.FORECAST, Strategy.ASHA])
-def searched(make_lab: MakeLab, request: pytest.FixtureRequest) -> Lab:
+@pytest.fixture(scope="module", params=[Strategy.FORECAST, Strategy.ASHA])
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, template: Path, request: pytest.FixtureRequest
+) -> Lab:
     """Search a small space, by the strategies that do not train everything to its end."""
-    lab = make_lab(trials=25, strategy=request.param, space=SPACE, sampler="random", keep=100)
+    settings: dict[str, Any] = {"trials": 25, "space": SPACE, "sampler": "random", "keep": 100}
+    folder = tmp_path_factory.mktemp("searched")
+    lab = Lab(folder, template=template, strategy=request.param, **settings)
     lab.search()
     return lab
 
@@ -166,7 +171,8 @@ def test_killed_at_any_event_the_end_is_the_same(
     events = sum(map(is_step, calm.search()))
     assert events > 15
     for event in chosen(events, every=every):
-        assert crashes(lab := make_lab(*script, **settings), dies_at(event))
+        lab = make_lab(*script, **settings)
+        assert crashes(lab, dies_at(event))
         check_end(lab, calm.outcome(), f"after a crash at event {event}")
 
 

@@ -64,7 +64,8 @@ def test_killed_at_any_event_epochs_beyond_the_files_come_again(
     expected, lags = calm_outcome(make_lab, *SCRIPT), set()
     # Sampled: in the first and the third epoch of the first stage, where files may be behind.
     for event in range(2 + 4 + 1 + 3 + 2) if every else (1, 3):
-        assert crashes(lab := lab_behind(*SCRIPT), dies_at(event))
+        lab = lab_behind(*SCRIPT)
+        assert crashes(lab, dies_at(event))
         recorded, saved = recorded_and_saved(lab)
         lags.add(recorded - saved)
         check_end(lab, expected, f"after a crash at event {event}")
