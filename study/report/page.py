@@ -15,7 +15,7 @@ from study.report.panels import drawings
 from study.report.pictures import Pictures, pairs, photos_json
 from study.report.worst_errors import ExplainedErrors, worst_of
 from study.searching.statuses import Status
-from study.selection.schedule_ranking import cheapest
+from study.selection.schedule_ranking import cheapest, ties_text
 from trainers.schedule import Schedule
 
 SCRIPTS = ("theme", "page", "table", "trials", "tree", "classes", "watch")
@@ -97,6 +97,7 @@ def render(report: Report) -> str:
             chosen=contents.selection,
             winner=Schedule.from_dict(contents.selection.schedule) if contents.selection else None,
             cheapest=cheapest(contents.schedules) if contents.schedules else None,
+            ties=ties_text(contents.schedules, " (=)"),
             worst=[_fallback(contents, place) for place in worst_of(contents, report.top)],
             pairs=pairs(contents),
             payload=payload,

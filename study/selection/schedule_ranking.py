@@ -79,6 +79,17 @@ def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
     return min(near, key=lambda line: line.seconds)
 
 
+def ties_text(lines: Sequence[ScheduleLine], mark: str = "") -> str:
+    """Say how many schedules are tied, with the `mark` that they have; nothing where none are."""
+    tied = sum(line.tied for line in lines)
+    if tied < 2:
+        return ""
+    if tied < len(lines):
+        return f"{tied} of {len(lines)} schedules are tied{mark} within noise"
+    every = "both" if tied == 2 else f"all {tied}"
+    return f"{every} schedules are tied{mark}: their differences may be chance"
+
+
 def _gains(same: Sequence[Trial], pool: Pool) -> Gains:
     return np.stack([pool.scorer.gains(pool.epochs[best_epoch(trial)]) for trial in same])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from study.formatting import count_text, score_phrase, score_text, time_text
 from study.history.doctor import Finding, Level
@@ -57,9 +58,16 @@ def print_trials(console: Console, listed: TrialList) -> None:
         style = STATUS_STYLE.get(line.state)
         cells[3] = f"[{style}]{line.state}[/]" if style else line.state
         shown = (cell for name, cell in zip(names, cells, strict=True) if name not in left_out)
-        table.add_row(*shown, escape(line.failure or line.schedule))
+        table.add_row(*shown, _in_a_line(line))
     console.print(table)
     print_leaks(console, listed.judged)
+
+
+def _in_a_line(line: TrialLine) -> Text | str:
+    """Return why a trial failed, or else of its schedule what fits: the rest is in `show`."""
+    if line.failure:
+        return escape(line.failure)
+    return Text(line.schedule, no_wrap=True, overflow="ellipsis")
 
 
 def print_leaks(console: Console, judged: Judged) -> None:

@@ -11,7 +11,7 @@ from study.invocation import hint
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
-from study.selection.schedule_ranking import cheapest
+from study.selection.schedule_ranking import cheapest, ties_text
 from study.stage_text import schedule_text
 from study.statistics.selection_bias import By
 from study.views.costs import print_operation
@@ -209,13 +209,11 @@ def _passed_over(chosen: Selection) -> list[str]:
 
 def _ties(chosen: Selection, *, details: bool) -> list[str]:
     """Say how many schedules are tied, and where the rest is."""
-    tied = sum(line.tied for line in chosen.schedules)
     lines: list[str] = []
-    if tied > 1:
-        least, mark = cheapest(chosen.schedules), " (=)" if details else ""
+    if tied := ties_text(chosen.schedules, " (=)" if details else ""):
+        least = cheapest(chosen.schedules)
         lines.append(
-            f"{tied} of {len(chosen.schedules)} schedules are tied{mark} within noise; the "
-            f"cheapest within a standard error of the first: trial {least.trial}, "
+            f"{tied}; the cheapest within a standard error of the first: trial {least.trial}, "
             f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}"
         )
     if not details:

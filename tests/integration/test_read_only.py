@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sqlalchemy import create_engine
 
 from storage import schema_version
@@ -19,6 +20,8 @@ from storage.read_only import source_of
 from storage.store import open_store
 from tests.lab import Lab
 from tests.studies import write_study
+from tests.tiny_training import card_of, network_of
+from trainers.checkpoint import save_weights
 
 ROOT = Path(__file__).parents[2]
 _DROP, _DAC_OVERRIDE = 24, 1
@@ -79,6 +82,22 @@ def test_reading_commands_work_on_a_read_only_folder(
     assert sorted(locked.rglob("*")) == before
     if arguments == ["doctor"]:
         assert "read-only: it is read as it is" in found.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="of capabilities and permission bits")
+def test_predict_works_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """With weights, photos and the current folder read-only; no file appears."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    save_weights(folder / "tiny.safetensors", network_of().state_dict(), card_of())
+    Image.new("RGB", (40, 30), "red").save(folder / "red.png")
+    _lock(folder)
+    before = sorted(folder.rglob("*"))
+    found = _encore(folder, ["predict", "red.png", "--weights", "tiny.safetensors", "--json"])
+    assert found.returncode == 0, found.stderr
+    assert "red.png" in found.stdout
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.fixture

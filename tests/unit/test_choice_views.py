@@ -146,6 +146,9 @@ def test_schedules_are_listed_with_what_is_as_good() -> None:
     assert "20.0" not in printed(chosen(), top=2)
     assert "schedules, by" not in printed(chosen(), top=0)
     assert "of the first: trial 6, 54.0 %, 30 s" in " ".join(said.split())
+    assert "2 of 3 schedules are tied (=) within noise" in " ".join(said.split())
+    both = printed(chosen(schedules=(ranked(4), ranked(6))))
+    assert "both schedules are tied (=): their differences may be chance" in " ".join(both.split())
     alone = chosen(schedules=(ranked(4),))
     assert "tied" not in printed(alone)
 

@@ -80,6 +80,21 @@ def test_ls_is_printed_literally() -> None:
     assert said.splitlines()[4].split()[:7] == ["5", "3", "repeat", "running", "-", "-", "2"]
 
 
+def test_ls_has_a_line_a_trial_in_a_terminal_of_80_columns() -> None:
+    """A schedule ends where the line ends; why a trial failed is said whole."""
+    out, text = console(80)
+    long = line(schedule="288 px, " * 40)
+    print_trials(out, TrialList("s", Metric.F1, (long, long), JUDGED))
+    _, _, *rows = text.getvalue().splitlines()
+    assert len(rows) == 2
+    assert all(len(row) <= 80 for row in rows)
+    assert all(row.rstrip().endswith("…") for row in rows)
+    out, text = console(80)
+    failed = line(failure="word " * 40 + "end", state=State.FAILED)
+    print_trials(out, TrialList("s", Metric.F1, (failed,), JUDGED))
+    assert text.getvalue().rstrip().endswith("end")
+
+
 def view(**others: Any) -> TrialView:
     """Make what `show` shows."""
     epoch = EpochRecord(

@@ -7,7 +7,7 @@ const metric = details.metric;
 
 /** The best first; what has no score comes last. */
 const ranked = [...details.trials].sort(
-  (a, b) => (a.score == null) - (b.score == null) || sign * (a.score - b.score) || a.n - b.n,
+  (a, b) => (a.score == null) - (b.score == null) || sign * (a.score - b.score) || a.loss - b.loss || a.n - b.n,
 );
 
 const select = $("#trial");
@@ -113,7 +113,7 @@ function detailLayout(runs, bounds, shapes) {
     yaxis: { ...title("loss"), domain: [0.68, 1] },
     yaxis2: { ...title(metric), domain: [0.34, 0.62], ...(details.share ? { tickformat: ".1%" } : {}) },
     yaxis3: { ...title("learning rate"), domain: [0, 0.28], rangemode: "tozero", exponentformat: "power" },
-    yaxis4: { ...title("px"), overlaying: "y3", side: "right", showgrid: false, rangemode: "tozero" },
+    yaxis4: { ...title("px"), overlaying: "y3", side: "right", showgrid: false, rangemode: "tozero", tickvals: [...new Set(runs.map((run) => run.image_size))] },
     shapes,
     annotations: runs.map((run, index) => ({
       text: isNarrow() ? `${run.image_size} px` : `stage ${run.stage}<br>${run.image_size} px, ${run.trains === "probe" ? "probe" : `batch ${run.batch_size}`}`,
