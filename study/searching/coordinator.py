@@ -314,18 +314,18 @@ class Coordinator:
         self.device_time = self._add_up()
         if self.time_left is not None:
             self.time_left.learn(run.key, metrics.seconds)
-        told, left = (metrics, self.device_time), self._seconds_left()
+        standing, time = self.standing, self.device_time
+        left = self._seconds_left(standing, self.policy.to_go(standing))
         for running in sharing:
             step = running.epochs_before + metrics.epoch
-            self.listener(EpochFinished(running.trial.number, step, *told, left))
+            self.listener(EpochFinished(running.trial.number, step, metrics, time, left))
             self._note(running, metrics)
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self, standing: Standing, to_go: int | None) -> float | None:
         """Estimate how long the search goes on, where that was asked for."""
         if self.time_left is None:
             return None
-        standing = self.standing
-        return self.time_left.seconds(standing, self.policy.to_go(standing), self.device_time)
+        return self.time_left.seconds(standing, to_go, self.device_time)
 
     def _seconds(self, run: StageRun) -> float:
         """How long a stage run was trained so far."""
@@ -377,6 +377,7 @@ class Coordinator:
         self.suggestions.annotate(number, {k: v for k, v in story.items() if v is not None})
         self.suggestions.tell(number, state, self._value(number))
         standing = self.standing
+        to_go = self.policy.to_go(standing)
         alike = (n for n, t in self._trials.items() if t.schedule_digest == trial.schedule_digest)
         first = min(alike)
         self.listener(
@@ -384,12 +385,12 @@ class Coordinator:
                 trial,
                 running.steps,
                 file,
-                self.policy.to_go(standing),
+                to_go,
                 self.policy.outlook(standing),
                 repeats=first if first < number else None,
                 shared=self.tree.shared_with(number),
                 resumed=running.resumed,
-                seconds_left=self._seconds_left(),
+                seconds_left=self._seconds_left(standing, to_go),
             )
         )
         if state is not State.FAILED:

@@ -1,0 +1,67 @@
+"""Many slots at once under the forecast: none stands still while there is something to begin."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from storage.records import State
+from study.engines.base import Event, StageEnded
+from tests.engines import Interleaved
+from tests.lab import Lab, Noting
+from trainers.base import StageTask
+
+SPACE: dict[str, Any] = {
+    "n_stages": [1, 2],
+    "image_size": [32, 64],
+    "batch_size": [8],
+    "lrs": [1e-3, 3e-3, 1e-2],
+    "dropout": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
+    "stages": [{"image_size": [32]}],
+}
+
+
+class Watched(Interleaved):
+    """Notes at each event how many slots train, and how often it was so when a task last came."""
+
+    def __init__(self, trainer: Noting, slots: int) -> None:
+        super().__init__(trainer, slots=slots)
+        self.busy: list[int] = []
+        self.until_last = 0
+
+    def submit(self, key: str, task: StageTask) -> None:
+        """Queue a stage run."""
+        super().submit(key, task)
+        self.until_last = len(self.busy)
+
+    def events(self) -> Generator[Event, None, None]:
+        """Train in turns."""
+        for event in super().events():
+            self.busy.append(len(self._training) + isinstance(event, StageEnded))
+            yield event
+
+
+@pytest.mark.parametrize(
+    ("slots", "trials"), [(8, 24), pytest.param(256, 600, marks=pytest.mark.slow)]
+)
+def test_no_slot_is_idle_while_anything_is_left(
+    make_lab: Callable[..., Lab], slots: int, trials: int
+) -> None:
+    """Until the last stage run is submitted all slots train; each is trained once."""
+    lab = make_lab(trials=trials, strategy="forecast", space=SPACE, sampler="random")
+    engines: list[Watched] = []
+
+    def make(trainer: Noting) -> Watched:
+        engines.append(Watched(trainer, slots))
+        return engines[-1]
+
+    lab.make_engine = make
+    lab.search()
+    (engine,) = engines
+    assert engine.until_last > trials / 2
+    assert set(engine.busy[: engine.until_last]) == {slots}
+    assert len(lab.trainer.trained) == len(set(lab.trainer.trained))
+    with lab.reading() as (store, study, _):
+        states = [trial.state for trial in store.trials(study.id)]
+    assert len(states) == trials
+    assert State.RUNNING not in states
