@@ -41,13 +41,10 @@ class Watched(Interleaved):
             yield event
 
 
-@pytest.mark.parametrize(
-    ("slots", "trials"), [(8, 24), pytest.param(256, 600, marks=pytest.mark.slow)]
-)
-def test_no_slot_is_idle_while_anything_is_left(
-    make_lab: Callable[..., Lab], slots: int, trials: int
-) -> None:
+@pytest.mark.slow
+def test_none_of_256_slots_is_idle_while_anything_is_left(make_lab: Callable[..., Lab]) -> None:
     """Until the last stage run is submitted all slots train; each is trained once."""
+    slots, trials = 256, 400
     lab = make_lab(trials=trials, strategy="forecast", space=SPACE, sampler="random")
     engines: list[Watched] = []
 
