@@ -54,8 +54,10 @@ def share_of_false_drops(finalists: int, rounds: int, luck: float, races: int) -
 
 
 @pytest.mark.parametrize("luck", [0.3, 0.6, 1.0])
-@pytest.mark.parametrize("rounds", [2, 3, 4, 5])
-@pytest.mark.parametrize("finalists", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("rounds", [2, 3, pytest.param(4, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize(
+    "finalists", [2, 3, *(pytest.param(count, marks=pytest.mark.slow) for count in (4, 5)), 6]
+)
 def test_a_whole_race_errs_no_more_often_than_it_says(
     finalists: int, rounds: int, luck: float
 ) -> None:

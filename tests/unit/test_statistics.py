@@ -178,7 +178,7 @@ def _fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fewer_rounds")
-@pytest.mark.parametrize("candidates", [50, 250])
+@pytest.mark.parametrize("candidates", [50, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("spread", "flattery"), [(0.0, 2.5), (0.15, 1.5), (0.4, 0.5)])
 def test_what_is_expected_of_the_best_run_is_true(
     candidates: int, spread: float, flattery: float
@@ -190,7 +190,12 @@ def test_what_is_expected_of_the_best_run_is_true(
 
 @pytest.mark.usefixtures("_fewer_rounds")
 @pytest.mark.parametrize(
-    ("accuracy", "tau", "flattery"), [(0.85, 0.5, 2.0), (0.97, 0.5, 1.0), (0.85, 2.0, 2.0)]
+    ("accuracy", "tau", "flattery"),
+    [
+        (0.97, 0.5, 1.0),
+        pytest.param(0.85, 0.5, 2.0, marks=pytest.mark.slow),
+        pytest.param(0.85, 2.0, 2.0, marks=pytest.mark.slow),
+    ],
 )
 def test_it_is_true_of_better_and_of_worse_runs_too(
     accuracy: float, tau: float, flattery: float
@@ -264,7 +269,10 @@ def _matthews_of(recall: float, photos: NDArray[np.int64]) -> float:
 
 @pytest.mark.usefixtures("_fewer_rounds")
 @pytest.mark.parametrize("criterion", [each for each in Criterion if each is not Criterion.COST])
-@pytest.mark.parametrize(("photos", "few", "accuracy"), [(60, 6, 0.97), (309, 15, 0.97)])
+@pytest.mark.parametrize(
+    ("photos", "few", "accuracy"),
+    [(60, 6, 0.97), pytest.param(309, 15, 0.97, marks=pytest.mark.slow)],
+)
 def test_an_interval_holds_the_truth_where_a_small_class_is_all_right(
     criterion: Criterion, photos: int, few: int, accuracy: float
 ) -> None:
