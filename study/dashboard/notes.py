@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.records import Trial
-from study.formatting import count_text, score_text, time_text
+from study.formatting import count_text, score_phrase, time_text
 from study.invocation import hint
 from study.sanitizing import masked
 from study.selection.result import Selection
@@ -47,8 +47,8 @@ def note_on(
     `weights` is the address of its file; None where none is kept.
     """
     photos = len(predicted.labels) if predicted else 0
-    score = score_text(metric, trial.score, photos)
-    head = f"**{score} {metric}**" if trial.score is not None else "**-**"
+    score = score_phrase(metric, trial.score, photos)
+    head = f"**{metric} {score}**" if trial.score is not None else "**-**"
     about = f"{trial.state}, {trial.role}, seed {trial.seed}, {time_text(trial.seconds)}"
     parts = [f"{head} ({about})", plain(schedule_text(trial.schedule))]
     if trial.failure:

@@ -43,7 +43,7 @@ def test_a_note_tells_the_story(finished: Lab) -> None:
     """Score, schedule, errors, matrix, weights and the way on are in it."""
     trial = max(trials(finished), key=lambda each: each.score or 0)
     note = note_on(trial, finished.config.metric, "lab", predicted(("a", "b")), "/artifacts/1/2/3")
-    assert note.startswith(f"**{100 * (trial.score or 0):.1f} accuracy**")
+    assert note.startswith(f"**accuracy {100 * (trial.score or 0):.1f} %**")
     assert f"seed {trial.seed}" in note
     assert "2 errors on 8 validation photos" in note
     assert "| a | 3 | 1 |\n| b | 1 | 3 |" in note

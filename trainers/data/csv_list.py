@@ -92,7 +92,7 @@ def listed_addresses(source: Path) -> dict[str, Steps]:
             raise DatasetError(
                 f"row {number} of {source.name!r} names the path {path!r} among addresses as "
                 f"{next(iter(addresses))!r}; list one kind, or give a folder that holds all of the "
-                "photos as the data root"
+                "photos as the data root (--data-root)"
             )
     return addresses
 

@@ -44,7 +44,7 @@ class Inside:
         if not is_inside(os.path.realpath(full), self.root):
             raise DatasetError(
                 f"{where} names {shown!r}, which lies outside of {self.root!r}; move the file "
-                "inside or give the folder that holds all photos as the data root"
+                "inside or give the folder that holds all photos as the data root (--data-root)"
             )
         if not os.path.isfile(full):  # noqa: PTH113 - Path.is_file raises for too long a name
             what = "which is no file" if shown == path else f"but there is no copy {path!r} of it"
