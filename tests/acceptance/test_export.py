@@ -108,7 +108,7 @@ def export(*arguments: str | Path) -> int:
 
 
 @pytest.mark.parametrize("tta", [False, True], ids=["plain", "mirrored"])
-@pytest.mark.parametrize("crop", ["random", "no"])
+@pytest.mark.parametrize("crop", ["random", pytest.param("no", marks=pytest.mark.slow)])
 def test_the_example_gives_our_own_probabilities(
     crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +140,10 @@ def test_the_example_gives_our_own_probabilities(
     assert np.ptp(expected[:, 0]) > (0.1 if tta else 0.3)
 
 
-@pytest.mark.parametrize(("crop", "tta"), [("random", False), ("no", False), ("random", True)])
+@pytest.mark.parametrize(
+    ("crop", "tta"),
+    [("random", False), pytest.param("no", False, marks=pytest.mark.slow), ("random", True)],
+)
 def test_the_shorter_example_answers_as_we_do(
     crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

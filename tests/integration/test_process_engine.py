@@ -361,9 +361,9 @@ class Odd(Exception):
     [
         ValueError("no such device"),
         FileNotFoundError(2, "No such file or directory", "a.jpg"),
-        OSError("the disk is odd"),
-        EOFError("the cache ends early"),
-        ConnectionError("the hub cannot be reached"),
+        pytest.param(OSError("the disk is odd"), marks=pytest.mark.slow),
+        pytest.param(EOFError("the cache ends early"), marks=pytest.mark.slow),
+        pytest.param(ConnectionError("the hub cannot be reached"), marks=pytest.mark.slow),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -104,7 +104,7 @@ def task(folder: Path, key: str) -> StageTask:
         ("exec /no/such/python", r"exit code 12\d"),
     ],
 )
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_that_die_as_they_start_end_everything(
     start_as: StartAs,
     make_engine: Callable[..., ProcessEngine],

@@ -246,7 +246,7 @@ def test_a_search_by_cma_es_goes_on_in_another_process(start: Start, tmp_path: P
     assert generations[-1] > generations[14]
 
 
-@pytest.mark.parametrize("one", [DIGITS_SPACE, PHOTO_SPACE])
+@pytest.mark.parametrize("one", [pytest.param(DIGITS_SPACE, marks=pytest.mark.slow), PHOTO_SPACE])
 @pytest.mark.parametrize("sampler", list(Sampler))
 @pytest.mark.filterwarnings("error")
 def test_optuna_takes_twenty_schedules_without_a_word(
