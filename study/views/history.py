@@ -110,7 +110,9 @@ def print_trial(console: Console, view: TrialView) -> None:
         ("validation loss", [epoch.valid_loss for epoch in epochs]),
         ("accuracy", [epoch.accuracy for epoch in epochs]),
     ):
-        if values:
+        if len(values) == 1:
+            console.print(f"[bold]{name}[/] {values[0]:.4g}", highlight=False)
+        elif values:
             console.print(f"[bold]{name}[/] over {len(values)} epochs")
             for row in chart(values):
                 console.print(row, highlight=False)
