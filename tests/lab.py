@@ -55,10 +55,14 @@ def schedule(*stages: Stage) -> Schedule:
     return Schedule(backbone="net", stages=stages, weights="random")
 
 
+BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+"""When all trials of `trial_of` began, so that records that say the same are equal."""
+
+
 def trial_of(of: Schedule, number: int = 0, **others: Any) -> Trial:
     """Make the record of a trial that runs, but for what `others` says."""
     given = {"schedule_json": of.to_json(), "seed": 0, "role": Role.EXPLORE, "state": State.RUNNING}
-    first = {"id": number + 1, "study_id": 1, "number": number, "started_at": datetime.now(UTC)}
+    first = {"id": number + 1, "study_id": 1, "number": number, "started_at": BEGUN}
     return Trial(**(first | given | others))
 
 

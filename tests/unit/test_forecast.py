@@ -14,7 +14,7 @@ from study.forecast import (
     point_of,
     shortfall,
     shortfall_of,
-    telling,
+    to_model,
 )
 from study.stage_tree import Node, Trained
 from tests.lab import schedule, stage
@@ -127,14 +127,14 @@ def test_the_order_in_which_runs_came_does_not_matter() -> None:
 def test_of_many_the_best_and_the_newest_are_modelled() -> None:
     """Half of each, in the order they came."""
     shortfalls = [-float(n % 1000) for n in range(3 * MOST)]
-    chosen = telling(shortfalls)
+    chosen = to_model(shortfalls)
     assert len(chosen) == MOST
     assert chosen == sorted(chosen)
     assert chosen[-MOST // 2 :] == list(range(3 * MOST - MOST // 2, 3 * MOST))
     older = sorted(range(3 * MOST - MOST // 2), key=lambda place: shortfalls[place])
     assert set(chosen[: MOST // 2]) == set(older[: MOST // 2])
-    assert telling([-1.0, -2.0]) == [0, 1]
-    assert telling([]) == []
+    assert to_model([-1.0, -2.0]) == [0, 1]
+    assert to_model([]) == []
 
 
 def test_expected_improvement_is_what_draws_improve() -> None:
