@@ -18,7 +18,7 @@ from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
 from trainers.data.groups import find_groups, parse_group_by
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
-from trainers.data.splits import assign_groups, assign_splits
+from trainers.data.splits import assign_groups
 from trainers.data.verify import Reading, read_all
 from trainers.errors import DatasetError, NoSuchData
 
@@ -214,18 +214,6 @@ def _grouped(
     ]
 
 
-def _assigned(
-    labels: Sequence[str],
-    hashes: Sequence[str],
-    groups: Sequence[str],
-    given: Sequence[Split | None],
-    seed: int,
-) -> list[Split]:
-    if any(groups):
-        return assign_groups(labels, hashes, groups, given, seed)
-    return assign_splits(labels, hashes, given, seed)
-
-
 def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: int = 0) -> Manifest:
     """Draw the splits of the `drawn` photos again, so that groups of photos are not torn apart.
 
@@ -233,7 +221,7 @@ def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: i
     """
     # Photos of one hash stay together: let those of a group have one.
     twin = {photo.sha256: min(each.sha256 for each in g) for g in groups for photo in g}
-    splits = _assigned(
+    splits = assign_groups(
         [manifest.classes[photo.label] for photo in manifest.photos],
         [twin.get(photo.sha256, photo.sha256) for photo in manifest.photos],
         [photo.group for photo in manifest.photos],
@@ -324,7 +312,7 @@ def _photos(
 ) -> tuple[Photo, ...]:
     """Assign the splits that are missing, and put the photos into order."""
     before = {(photo.path, photo.sha256): photo.split for photo in known.photos} if known else {}
-    splits = _assigned(
+    splits = assign_groups(
         [photo.label for photo, _ in pairs],
         [file.sha256 for _, file in pairs],
         [photo.group for photo, _ in pairs],

@@ -42,9 +42,12 @@ def assign_groups(
 ) -> list[Split]:
     """Do as `assign_splits`, and keep groups together; a group with a given split goes with it.
 
-    Photos of no group ("") are alone. Drawn by scikit-learn's StratifiedGroupKFold where no split
-    is given at all. Raises DatasetError for a class with fewer than 3 groups to be split.
+    Photos of no group ("") are alone; where none has one, that is `assign_splits`. Drawn by
+    scikit-learn's StratifiedGroupKFold where no split is given at all. Raises DatasetError for a
+    class with fewer than 3 groups to be split.
     """
+    if not any(groups):
+        return assign_splits(labels, hashes, given, seed)
     names = _units(hashes, groups)
     chosen: dict[str, Split] = {}
     for split in reversed(Split):
