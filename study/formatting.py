@@ -76,6 +76,12 @@ def count_text(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def photos_text(count: int, groups: int | None, kind: str = "validation") -> str:
+    """Return a number of photos in words, and of their groups if there are any."""
+    within = "" if groups is None else f" in {count_text(groups, 'group')}"
+    return f"{count_text(count, f'{kind} photo')}{within}"
+
+
 def path_text(path: Path) -> str:
     """Return a path as a person in the current folder would write it."""
     here = Path.cwd()

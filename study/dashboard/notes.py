@@ -65,8 +65,7 @@ def note_on(
 def winner_note(chosen: Selection) -> str:
     """Say which trial won, what to expect of its weights on new photos, and how to go on."""
     metric = chosen.metric
-    wrong = f"{count_text(chosen.errors, 'error')} on {chosen.n_valid} photos"
-    seen = f"{chosen.phrase(chosen.score)} with {wrong}"
+    seen = f"{chosen.phrase(chosen.score)} with {chosen.errors_text}"
     found = chosen.bias_corrected
     if found is None:
         head = f"{metric} {seen}; too few photos to estimate the score on new ones"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from study.formatting import count_text
+from study.formatting import count_text, photos_text
 from study.sanitizing import masked
 from study.selection.result import Selection
 from study.stage_text import schedule_text, stage_table
@@ -139,9 +139,9 @@ def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) 
     spread = "" if (sd := chosen.schedule_spread) is None else f" ± {chosen.text(sd)}"
     lines = [
         (
-            f"These weights: **{metric} {chosen.phrase(chosen.score)}**, {chosen.errors} errors on "
-            f"{chosen.n_valid} validation photos, log loss {chosen.loss:.4f}. They are the "
-            f"best of {chosen.trials} trials on these very photos, so the number is optimistic."
+            f"These weights: **{metric} {chosen.phrase(chosen.score)}**, {chosen.errors_text}, "
+            f"log loss {chosen.loss:.4f}. They are the best of {chosen.trials} trials on these "
+            "very photos, so the number is optimistic."
         ),
         f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
         plain_lines(expected) or _expected(chosen),
@@ -157,7 +157,8 @@ def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) 
 def _expected(chosen: Selection) -> str:
     found, metric = chosen.bias_corrected, chosen.metric
     if found is None:
-        return f"{chosen.n_valid} photos are too few to estimate anything of new ones."
+        few = photos_text(chosen.n_valid, chosen.n_groups)
+        return f"{few} are too few to estimate anything of new ones."
     return (
         f"Estimated {metric} on new photos: **{chosen.phrase(found.estimate)}** "
         f"({_harmless(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was "

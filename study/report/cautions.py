@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from study.formatting import count_text
+from study.formatting import count_text, photos_text
 from study.selection.result import Selection
 
 FEW = 200
@@ -20,6 +20,11 @@ def cautions(chosen: Selection) -> Iterator[str]:
         yield (
             f"Few photos: on {count_text(chosen.n_valid, 'validation photo')} one error more or "
             f"less is {100 / chosen.n_valid:.1f} points of accuracy."
+        )
+    if chosen.n_groups is not None:
+        yield (
+            f"The {photos_text(chosen.n_valid, chosen.n_groups)} are not independent: intervals "
+            "and tests count groups."
         )
     smallest = min(chosen.per_class, key=lambda numbers: numbers.photos)
     if smallest.photos < FEW_OF_CLASS and chosen.n_valid >= FEW:

@@ -23,7 +23,8 @@ from study.searching.statuses import Statuses
 from study.selection.best import Selector
 from study.selection.result import Asked, Selection
 from study.selection.schedule_ranking import ScheduleLine
-from study.statistics.calibration import Labels
+from study.statistics.folds import Labels
+from study.statistics.groups import Groups
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import DatasetError
@@ -72,6 +73,11 @@ class Contents:
     def labels(self) -> Labels:
         """The validation photos' classes, shape (n,)."""
         return np.array([photo.label for photo in self.photos], np.int64)
+
+    @property
+    def groups(self) -> Groups | None:
+        """The validation photos' groups, shape (n,), if they have any."""
+        return self.manifest.groups(Split.VALID) if self.manifest else None
 
     @property
     def schedules(self) -> tuple[ScheduleLine, ...]:

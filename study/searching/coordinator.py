@@ -46,6 +46,7 @@ from study.searching.running_trial import RunningTrial
 from study.searching.suggest import params_of
 from study.searching.time_left import TimeLeft
 from study.stage_tree import StageTree
+from study.statistics.groups import Groups
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, EpochNumbers
 from trainers.schedule import Schedule
@@ -62,13 +63,14 @@ TIDY_EVERY = 10
 class Searched:
     """A study and what it is searched by: its settings, and the weights that schedules start from.
 
-    `labels` are those of the validation photos, int64 (n,).
+    `labels` are those of the validation photos, int64 (n,), and `groups` theirs, if they have any.
     """
 
     study: StudyRecord
     labels: NDArray[np.int64]
     config: StudyConfig
     weights: str
+    groups: Groups | None = None
 
 
 class Coordinator:
@@ -102,7 +104,7 @@ class Coordinator:
         self.tree = StageTree()
         self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
-        self._outcomes = Outcomes(store, config.metric, self.labels)
+        self._outcomes = Outcomes(store, config.metric, self.labels, searched.groups)
         self._training: dict[str, list[RunningTrial]] = {}  # whose stage run has that key
         self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it go on
         self._draft: Draft | None = None  # what the sampler has suggested last

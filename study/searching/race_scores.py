@@ -7,17 +7,29 @@ from numpy.typing import NDArray
 
 from storage.records import Role, State, Trial
 from storage.store import Store
+from study.statistics.groups import Groups, of_groups
 from study.statistics.significance import Gains
 from trainers.metrics import Metric, negative_log
 
 
 class Outcomes:
-    """Collects the gains of repeats, by schedule digest. `labels` are of validation, int64 (n,)."""
+    """Collects the gains of repeats, by schedule digest.
 
-    def __init__(self, store: Store, metric: Metric, labels: NDArray[np.int64]) -> None:
+    `labels` are those of the validation photos, int64 (n,), and `groups` theirs, where they have
+    any.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        metric: Metric,
+        labels: NDArray[np.int64],
+        groups: Groups | None = None,
+    ) -> None:
         self._store = store
         self._metric = metric
         self._labels = labels
+        self._groups = groups
         self.by_schedule: dict[str, list[Gains | None]] = defaultdict(list)
 
     def learn(self, trial: Trial) -> None:
@@ -35,4 +47,5 @@ class Outcomes:
             return None
         found = self._store.predictions(trial.best_stage_run, trial.best_epoch, self._labels)
         losses = negative_log(found.true_probability.astype(float))
-        return self._metric.gains(self._labels, found.predicted, losses)
+        gained = self._metric.gains(self._labels, found.predicted, losses)
+        return of_groups(gained, self._groups)

@@ -165,12 +165,12 @@ class _Own:
         study = settle(store, config.storage, study, say)
         store.update_config(study.id, {**study.config, **plain_config(config)})
         keep_manifest(store, ready.manifest)
-        labels = ready.manifest.labels(Split.VALID)
+        labels, groups = ready.manifest.labels(Split.VALID), ready.manifest.groups(Split.VALID)
         vault = open_vault(
             config.storage, study, owner=claim.token, give_up_after=GIVE_UP_AFTER, say=say
         )
         return Coordinator(
-            Searched(study, labels, config, ready.setup.weights),
+            Searched(study, labels, config, ready.setup.weights, groups),
             policy=ready.policy,
             store=store,
             vault=vault,

@@ -38,7 +38,7 @@ from trainers.metrics import confusion_matrix, per_class
 from trainers.schedule import Train
 
 FEWEST = 10
-"""With fewer validation photos there is nothing to say about new ones."""
+"""With fewer validation photos, or groups of them, there is nothing to say about new ones."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,7 @@ class Selector:
 
     def select(self, runners_up: int) -> Selection:
         """Choose the best whole file; `NothingToSelect` if there is none."""
-        pool = gather(
-            self._store,
-            self._study,
-            self._labels,
-            len(self._manifest.classes),
-            self._criterion,
-            self._goal,
-        )
+        pool = gather(self._store, self._study, self._manifest, self._criterion, self._goal)
         lines = rank_schedules(pool, self._by, self._store.seconds_by_trial(self._study.id))
         ranking = self._ranking(pool, lines)
         winner, others, damaged = self._first_whole(ranking)
@@ -225,6 +218,7 @@ class Selector:
             loss=trial.loss,
             errors=len(wrong),
             n_valid=len(labels),
+            n_groups=manifest.n_groups_of(Split.VALID),
             classes=manifest.classes,
             per_class=tuple(per_class(confusion)),
             confusion=confusion.tolist(),
@@ -281,7 +275,8 @@ class Selector:
     def _corrected(
         self, pool: Pool, column: int, judged: NDArray[np.int64] | None = None
     ) -> BiasCorrected | None:
-        if len(self._labels if judged is None else judged) < FEWEST:
+        scored = pool.scorer if judged is None else pool.scorer.of(judged)
+        if scored.candidates.n_independent < FEWEST:
             return None
         return bias_corrected(pool.scorer, self._chooser(pool), column, judged=judged)
 
@@ -311,7 +306,8 @@ class Selector:
             winners = [epochs[column] for column in choose(inside.T.astype(np.float32))]
             return [_whole(each) for each in self._store.predictions_of(winners, self._labels)]
 
-        return operate(self._labels, _whole(predictions), self._goal, chosen=chosen)
+        groups = pool.scorer.candidates.groups
+        return operate(self._labels, _whole(predictions), self._goal, chosen=chosen, groups=groups)
 
     def _shown(self, kept: Checkpoint | None) -> str:
         if kept is None:

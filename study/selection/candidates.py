@@ -13,9 +13,11 @@ from storage.store import Store
 from study.criterion import Criterion
 from study.errors import NothingToSelect
 from study.selection.goals import Goal
+from study.statistics.groups import Groups
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import Trials
 from study.statistics.tables import HELD, Table, Tables
+from trainers.data.manifest import Manifest, Split
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 
@@ -49,8 +51,7 @@ class Pool:
 def gather(
     store: Store,
     study: StudyRecord,
-    labels: Labels,
-    n_classes: int,
+    manifest: Manifest,
     criterion: Criterion,
     goal: Goal | None,
 ) -> Pool:
@@ -58,6 +59,7 @@ def gather(
 
     Raises `NothingToSelect` where there are none, or too little of them is kept.
     """
+    labels, n_classes = manifest.labels(Split.VALID), len(manifest.classes)
     leading = store.leading_epochs(study, LIMIT)
     if not leading:
         raise NothingToSelect(_why_nothing(study.name, store.trials(study.id)))
@@ -88,7 +90,8 @@ def gather(
 
     tables = Tables(read, len(kept)) if lean and criterion.needs_probabilities else None
     epochs = {epoch: place for place, epoch in enumerate(kept)}
-    scorer = scorer_of([found[e] for e in kept], labels, n_classes, criterion, goal, tables)
+    predictions, groups = [found[epoch] for epoch in kept], manifest.groups(Split.VALID)
+    scorer = scorer_of(predictions, labels, n_classes, criterion, goal, tables, groups)
     damaged = (each for each in wanted if each not in found)
     named = tuple("the predictions of stage run {}, epoch {}".format(*each) for each in damaged)
     return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds, named)
@@ -111,10 +114,11 @@ def scorer_of(
     criterion: Criterion,
     goal: Goal | None,
     tables: Tables | None = None,
+    groups: Groups | None = None,
 ) -> Scorer:
     """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice.
 
-    `tables` are the probabilities, where `found` has left them out.
+    `tables` are the probabilities, where `found` has left them out; `groups` those of the photos.
     """
     probabilities: NDArray[np.float32] | Tables | None = tables
     if criterion.needs_probabilities and tables is None:
@@ -125,6 +129,7 @@ def scorer_of(
         predicted=np.stack([each.predicted for each in found]),
         p_true=np.stack([each.true_probability for each in found]),
         probabilities=probabilities,
+        groups=groups,
     )
     if criterion is not Criterion.COST:
         return Scorer(candidates, criterion)

@@ -19,6 +19,7 @@ from storage.records import Checkpoint, Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.errors import NothingToSelect
 from study.invocation import hint
+from study.statistics.groups import Groups
 from study.statistics.scoring import Candidates, Inside, Scorer
 from trainers.data.manifest import Manifest, Split
 
@@ -55,6 +56,11 @@ class Choosable:
     def labels(self) -> Labels:
         """The photos' true classes, (n,)."""
         return self.scorer.candidates.labels
+
+    @property
+    def groups(self) -> Groups | None:
+        """The photos' groups, (n,), if they have any."""
+        return self.scorer.candidates.groups
 
     def kept(self, inside: Inside) -> list[list[Epoch]]:
         """Return the epochs whose weights each set of photos would keep, the best first."""
@@ -103,6 +109,7 @@ def choosable(
         n_classes=n_classes,
         predicted=np.stack([each.predicted for each in found]),
         p_true=np.stack([each.true_probability for each in found]),
+        groups=manifest.groups(Split.VALID),
     )
     of_run: dict[int, list[int]] = defaultdict(list)
     for column, (run, _) in enumerate(epochs):

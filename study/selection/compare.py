@@ -14,8 +14,9 @@ from study.invocation import hint
 from study.provenance.lookup import Origin, find, of_trial
 from study.selection.leaks import judged_by
 from study.selection.predictions_csv import read_answers
-from study.statistics.intervals import wilson
-from study.statistics.selection_bias import mcnemar
+from study.statistics.crossfit import flipped_p
+from study.statistics.groups import Groups
+from study.statistics.intervals import of_share
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 
@@ -43,10 +44,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two fare on the same photos. `p_value` is McNemar's, exact and two-sided."""
+    """How two fare on the same photos, in `groups` of them (None without any).
+
+    `p_value` is two-sided: McNemar's, exact, or by the signs of what groups differ by.
+    """
 
     study: str
     photos: int
+    groups: int | None
     first: Side
     second: Side
     both_right: int
@@ -71,19 +76,20 @@ def compare(
         labels, photos = manifest.labels(Split.VALID), manifest.of_split(Split.VALID)
         one, other = (_answers(t, store, record, manifest, storage) for t in (first, second))
         leaks = judged_by(store, record).leaks
-    right, also = one == labels, other == labels
+    right, also, groups = one == labels, other == labels, manifest.groups(Split.VALID)
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
     names = manifest.classes
     return Comparison(
         study=record.name,
         photos=len(labels),
-        first=_side(first, right),
-        second=_side(second, also),
+        groups=manifest.n_groups_of(Split.VALID),
+        first=_side(first, right, groups),
+        second=_side(second, also, groups),
         both_right=int((right & also).sum()),
         only_first_right=only_first,
         only_second_right=only_second,
         neither_right=int((~right & ~also).sum()),
-        p_value=mcnemar(only_first, only_second),
+        p_value=flipped_p(right.astype(np.float64) - also, groups),
         differences=tuple(
             Difference(photos[i].path, names[labels[i]], names[one[i]], names[other[i]])
             for i in np.flatnonzero(one != other).tolist()
@@ -112,6 +118,6 @@ def _answers(
     return store.predictions(origin.run.id, origin.epoch, labels).predicted
 
 
-def _side(name: str, right: NDArray[np.bool_]) -> Side:
-    n, good = len(right), int(right.sum())
-    return Side(f"trial {name}" if name.isdecimal() else name, n - good, good / n, *wilson(good, n))
+def _side(name: str, right: NDArray[np.bool_], groups: Groups | None) -> Side:
+    shown = f"trial {name}" if name.isdecimal() else name
+    return Side(shown, int((~right).sum()), float(right.mean()), *of_share(right, groups))

@@ -121,13 +121,13 @@ def cross_fitted(found: Choosable, size: int, metric: Metric, seed: int = 0) -> 
     labels, n_classes = found.labels, found.scorer.candidates.n_classes
     together, alone = np.empty((2, PARTINGS, len(labels), n_classes), np.float32)
     for parting in range(PARTINGS):
-        folds = np.stack(folds_of(labels, FOLDS, seed + parting))
+        folds = np.stack(folds_of(labels, FOLDS, seed + parting, found.groups))
         for fold, kept in zip(folds, found.kept((~folds).T.astype(np.float32)), strict=True):
             tables = found.read(kept)
             members = list(greedy(tables[:, ~fold], labels[~fold], size, metric))
             together[parting, fold] = tables[members][:, fold].mean(axis=0)
             alone[parting, fold] = tables[0, fold]  # the best of them
-    return compare(metric, labels, list(together), list(alone))
+    return compare(metric, labels, list(together), list(alone), found.groups)
 
 
 def _predicted(total: Table, probabilities: Table) -> Labels:

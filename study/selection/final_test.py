@@ -12,8 +12,8 @@ from study.datasets.download import at_hand
 from study.datasets.unchanged import check_photos
 from study.errors import NothingToSelect
 from study.selection.result import Selection
-from study.statistics.calibration import Labels
-from study.statistics.intervals import wilson
+from study.statistics.folds import Labels
+from study.statistics.intervals import of_share
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.tables import Table
 from study.studies import find_study, manifest_of
@@ -24,7 +24,8 @@ from trainers.data.manifest import Split
 class FinalTest:
     """The chosen weights on the `photos` test photos, and every look so far, this one the last.
 
-    `low` and `high` are the 95 % interval of their accuracy (Wilson). `cost` is what the answers of
+    `low` and `high` are the 95 % interval of their accuracy (Wilson), by `groups` of them if there
+    are any (None otherwise). `cost` is what the answers of
     the decision rule came to per photo, if prices were set.
     """
 
@@ -34,6 +35,7 @@ class FinalTest:
     high: float
     errors: int
     photos: int
+    groups: int | None
     cost: float | None
     looks: tuple[Look, ...]
 
@@ -62,7 +64,7 @@ def final_test(
         classifier = load(chosen.file, device)
         paths = [manifest.root / photo.path for photo in photos]
         probabilities = classifier.predict(paths, augment=augment)
-        right = int((probabilities.argmax(axis=1) == labels).sum())
+        right = probabilities.argmax(axis=1) == labels
         cost = _cost(chosen, labels, probabilities)
         score = cost
         if chosen.metric is not Criterion.COST or score is None:
@@ -73,19 +75,20 @@ def final_test(
             sha256=chosen.sha256,
             criterion=chosen.metric.value,
             score=score,
-            errors=len(labels) - right,
+            errors=int((~right).sum()),
             photos=len(labels),
             looked_at=datetime.now(UTC),
         )
         store.record_look(look)
-        low, high = wilson(right, len(labels))
+        low, high = of_share(right, manifest.groups(Split.TEST))
         return FinalTest(
             score=score,
-            accuracy=right / len(labels),
+            accuracy=float(right.mean()),
             low=low,
             high=high,
             errors=look.errors,
             photos=look.photos,
+            groups=manifest.n_groups_of(Split.TEST),
             cost=cost,
             looks=tuple(store.looks(study.id)),
         )

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from study.criterion import Criterion
-from study.formatting import count_text, score_phrase, score_text
+from study.formatting import count_text, photos_text, score_phrase, score_text
 from study.sanitizing import printable, visible
 from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
@@ -80,7 +80,8 @@ class Selection:
     `probe` is the best of those that the search began with, None where it had none. `operation` is
     the decision rule for the `goal` that was set, if any. `damaged` names better files that were
     passed over, since they are missing or changed. `leaks` says what validation photos that are in
-    train, too, do to the score; None where there are none.
+    train, too, do to the score; None where there are none. `n_groups` are those of the validation
+    photos, by which the interval counts; None where each photo is alone.
     """
 
     study: str
@@ -95,6 +96,7 @@ class Selection:
     loss: float
     errors: int
     n_valid: int
+    n_groups: int | None
     classes: tuple[str, ...]
     per_class: tuple[ClassNumbers, ...]
     confusion: list[list[int]]
@@ -141,8 +143,12 @@ class Selection:
 
     @property
     def _observed(self) -> str:
-        errors = f"{count_text(self.errors, 'error')} on {self.n_valid:,} validation photos"
-        return f"{self.metric} {self.phrase(self.score)} ({errors})"
+        return f"{self.metric} {self.phrase(self.score)} ({self.errors_text})"
+
+    @property
+    def errors_text(self) -> str:
+        """How many errors there are, and on how many photos."""
+        return f"{count_text(self.errors, 'error')} on {photos_text(self.n_valid, self.n_groups)}"
 
     @property
     def _expected(self) -> str:
@@ -154,11 +160,12 @@ class Selection:
         """The interval of what to expect on new photos, or why there is none."""
         found = self.bias_corrected
         if found is None:
-            return f"too few photos for an interval: {self.n_valid}"
+            return f"too few for an interval: {photos_text(self.n_valid, self.n_groups)}"
         if found.few is not None:
+            what = "photos" if self.n_groups is None else "groups of photos"
             return (
-                f"too few photos of class {self.classes[found.few]} for an interval: "
-                f"{self.per_class[found.few].photos}, at least {FEWEST_OF_CLASS} are needed"
+                f"too few {what} of class {self.classes[found.few]} for an interval: at least "
+                f"{FEWEST_OF_CLASS} are needed"
             )
         return self._interval(found)
 

@@ -9,6 +9,7 @@ import numpy as np
 from storage.records import Trial
 from study.selection.candidates import Pool, best_epoch
 from study.stage_text import schedule_text
+from study.statistics.groups import of_groups
 from study.statistics.selection_bias import ONE_SIDED, By
 from study.statistics.significance import Gains, mean_interval, p_value, spread_of_seeds
 
@@ -91,7 +92,9 @@ def ties_text(lines: Sequence[ScheduleLine], mark: str = "") -> str:
 
 
 def _gains(same: Sequence[Trial], pool: Pool) -> Gains:
-    return np.stack([pool.scorer.gains(pool.epochs[best_epoch(trial)]) for trial in same])
+    scorer = pool.scorer
+    gained = np.stack([scorer.gains(pool.epochs[best_epoch(trial)]) for trial in same])
+    return of_groups(gained, scorer.candidates.groups)
 
 
 def _line(
@@ -102,7 +105,7 @@ def _line(
     spread: tuple[float, int],
     seconds: dict[int, float],
 ) -> ScheduleLine:
-    rows = np.arange(gained.shape[1])
+    rows = np.arange(len(pool.scorer.candidates.labels))
     columns = [np.full(len(rows), pool.epochs[best_epoch(trial)]) for trial in same]
     scores = [pool.scorer.score(column, rows) for column in columns]
     by_seed = {trial.seed: score for trial, score in zip(same, scores, strict=True)}

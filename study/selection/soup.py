@@ -223,6 +223,7 @@ class _GreedySoup:
         self._study, self._vault, self._files = study, vault, files
         self._predicted, self._averager, self._say = predicted, averager, say
         self._labels = manifest.labels(Split.VALID)
+        self._groups = manifest.groups(Split.VALID)
         self._tables: dict[tuple[int, ...], Table] = {}
 
     def result(self, damaged: Sequence[str], folder: Path) -> SoupResult:
@@ -258,14 +259,14 @@ class _GreedySoup:
 
     def _cross_fit(self) -> tuple[CrossFit, float]:
         """Return what the soup gains over the best file where neither was chosen, and a p value."""
-        metric, labels = self._study.metric, self._labels
-        folds = folds_of(labels, FOLDS, seed=0)
+        metric, labels, groups = self._study.metric, self._labels, self._groups
+        folds = folds_of(labels, FOLDS, 0, groups)
         means = [(len(self._files), self._table)] * len(folds)
         together, alone = held_out(metric, labels, folds, means)
-        found = compare(metric, labels, [together], [alone])
+        found = compare(metric, labels, [together], [alone], groups)
         if self._predicted is not None:
             found = corrected(found, *self._predicted)
-        return found, paired_p(metric, labels, together, alone)
+        return found, paired_p(metric, labels, together, alone, groups)
 
     def _table(self, members: Sequence[int]) -> Table:
         key = tuple(members)

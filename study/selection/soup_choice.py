@@ -73,14 +73,14 @@ def of_predictions(
     survivors: list[tuple[Table, Table]] = []
     anew: list[tuple[Table, Table]] = []
     for parting in range(PARTINGS):
-        folds = folds_of(could.labels, FOLDS, parting)
+        folds = folds_of(could.labels, FOLDS, parting, could.groups)
         kept = could.kept((~np.stack(folds)).T.astype(np.float32))
         for found, epochs in ((survivors, [files] * len(folds)), (anew, kept)):
             tables = [could.read(each[:MOST]) for each in epochs]
             means = [(len(table), partial(_mean, table)) for table in tables]
             found.append(held_out(metric, could.labels, folds, means))
     first, second = (
-        compare(metric, could.labels, [many for many, _ in found], [single for _, single in found])
+        compare(metric, could.labels, [m for m, _ in found], [s for _, s in found], could.groups)
         for found in (survivors, anew)
     )
     return first, second

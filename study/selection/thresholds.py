@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from study.selection.goals import Goal, goal_of, parse_recalls
 from study.selection.tradeoff import TradeOff, by_doubt, by_threshold, recalls_of
-from study.statistics.calibration import Labels, Table, check_predictions, reliability
-from study.statistics.folds import deal
+from study.statistics.folds import Labels, deal
+from study.statistics.groups import Groups, of_groups
 from trainers.decision import REJECTED, Decision
 from trainers.metrics import confusion_matrix
 from trainers.temperature import fit_temperature
@@ -29,8 +29,10 @@ __all__ = [
     "operate",
     "parse_recalls",
     "photos_needed",
-    "reliability",
 ]
+
+Table = NDArray[np.float32] | NDArray[np.float64]
+"""Each photo's probabilities as the network gave them, shape (n, C)."""
 
 CONFIDENCE = 0.9
 """How likely a least recall should hold on all photos to come, where the photos suffice."""
@@ -83,13 +85,26 @@ def fit_decision(labels: Labels, probabilities: Table, goal: Goal) -> Decision:
     n is too small for that (`photos_needed`), all n are caught, and the recall may fail. Raises
     ValueError for predictions that are none or not of the goal's classes.
     """
-    check_predictions(labels, probabilities, len(goal.costs))
+    _check_predictions(labels, probabilities, len(goal.costs))
     temperature = fit_temperature(labels, probabilities)
     if not goal.recalls:
         return Decision(goal.costs, temperature, goal.reject_cost)
     calibrated = Decision(goal.costs, temperature).calibrated(probabilities)
     raised = _raised(labels, calibrated, goal)
     return Decision(tuple(map(tuple, raised.tolist())), temperature, goal.reject_cost)
+
+
+def _check_predictions(labels: Labels, probabilities: Table, n_classes: int) -> None:
+    """Refuse what are no predictions on at least one photo of so many classes."""
+    if probabilities.shape != (len(labels), n_classes) or not len(labels):
+        raise ValueError(
+            f"probabilities must be a row for each of at least 1 labels, with {n_classes} classes, "
+            f"got shape {probabilities.shape} and {len(labels)} labels"
+        )
+    if not 0 <= labels.min() <= labels.max() < n_classes:
+        raise ValueError(f"labels must be from 0 to {n_classes - 1}, got {labels.max()}")
+    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+        raise ValueError("probabilities must be finite and at least 0")
 
 
 def photos_needed(least: float) -> int:
@@ -187,22 +202,24 @@ def operate(
     folds: int = FOLDS,
     seed: int = 0,
     chosen: Chosen | None = None,
+    groups: Groups | None = None,
 ) -> Operation:
     """Fit the rule, and find by cross-fitting what choice and rule cost on photos not yet seen.
 
     Takes n labels and the (n, C) probabilities of the weights that are chosen, n at least 2.
     Without `chosen`, these weights are no choice: any photos would have chosen them. There are
-    fewer folds, at least 2, if a class has fewer photos. How photos are parted is chance: of
-    `PARTINGS` the one with the middle cost is told. With a least recall, rules fitted without a
-    fold keep a margin for fewer photos than the rule itself: the cost then errs either way, by 7 %
-    on 40 photos and by 2 % on 300 (simulated). Raises ValueError as `fit_decision` does.
+    fewer folds, at least 2, if a class has fewer photos; `groups` (n,) are not parted. How photos
+    are parted is chance: of `PARTINGS` the one with the middle cost is told. With a least recall,
+    rules fitted without a fold keep a margin for fewer photos than the rule itself: the cost then
+    errs either way, by 7 % on 40 photos and by 2 % on 300 (simulated). Raises ValueError as
+    `fit_decision` does.
     """
     if folds < 2 or len(labels) < 2:
         raise ValueError(f"folds and photos must be at least 2, got {folds} and {len(labels)}")
     decision = fit_decision(labels, probabilities, goal)
     choice = chosen or (lambda inside: [probabilities] * len(inside))
     partings = [
-        _answered(labels, goal, deal(labels, folds, seed + parting), choice)
+        _answered(labels, goal, deal(labels, folds, seed + parting, groups), choice)
         for parting in range(PARTINGS)
     ]
     prices = np.stack([goal.priced.prices(labels, each.answers) for each in partings])
@@ -219,7 +236,7 @@ def operate(
     return Operation(
         decision=decision,
         cost=float(prices[middle].mean()),
-        cost_interval=_interval(prices, max(map(max, goal.costs)), seed),
+        cost_interval=_interval(of_groups(prices, groups), max(map(max, goal.costs)), seed),
         apparent_cost=float(apparent.mean()),
         plain_cost=float(goal.priced.prices(labels, told.likeliest).mean()),
         confusion=confusion_matrix(labels[answered], told.answers[answered], n_classes).tolist(),
@@ -264,6 +281,8 @@ def _answered(labels: Labels, goal: Goal, dealt: NDArray[np.int64], chosen: Chos
 
 def _interval(prices: NDArray[np.float64], dearest: float, seed: int) -> tuple[float, float]:
     """Return a 95 % interval of the mean price, by a bootstrap over partings and photos, (R, n).
+
+    Groups are drawn in the place of photos, where they are given.
 
     Dear mistakes are rare, and of those that did not happen resampling finds nothing: so one photo
     more, at the dearest price, is drawn from for the upper end. Where nothing was paid at all, that

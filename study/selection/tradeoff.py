@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.selection.goals import Goal
-from study.statistics.calibration import Labels
+from study.statistics.folds import Labels
 from trainers.decision import REJECTED, Decision
 
 POINTS = 50

@@ -12,10 +12,11 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from study.statistics.groups import Groups, of_groups
 from study.statistics.intervals import Z
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import mcnemar
-from trainers.metrics import Metric, OfPhotos, negative_log
+from trainers.metrics import Metric, negative_log
 
 Table = NDArray[np.float32]
 """Probabilities: (n, C) of one file, (M, n, C) of M files."""
@@ -44,7 +45,11 @@ class CrossFit:
 
 
 def compare(
-    metric: Metric, labels: Labels, many: Sequence[Table], single: Sequence[Table]
+    metric: Metric,
+    labels: Labels,
+    many: Sequence[Table],
+    single: Sequence[Table],
+    groups: Groups | None = None,
 ) -> CrossFit:
     """Compare tables of probabilities (n, C) for the same photos, a pair for each parting.
 
@@ -56,8 +61,9 @@ def compare(
     scores = np.array([[score(metric, labels, each) for each in of] for of in (many, single)])
     sign = 1.0 if metric.higher_is_better else -1.0
     gained = sign * (scores[0] - scores[1])
+    stakes = metric.stakes(labels)
     within = [
-        _variance(metric, labels, _gains(metric, labels, one) - _gains(metric, labels, other))
+        _variance(of_groups(_difference(metric, labels, one, other), groups), stakes)
         for one, other in zip(many, single, strict=True)
     ]
     among = float(gained.var(ddof=1)) if len(gained) > 1 else 0.0
@@ -66,15 +72,14 @@ def compare(
     return CrossFit(together, alone, gain, (gain - half, gain + half))
 
 
-def _variance(metric: Metric, labels: Labels, gained: Floats) -> float:
-    """Return the variance of the mean of what each photo gains, (n,).
+def _variance(gained: Floats, stakes: Floats) -> float:
+    """Return the variance of the mean of what each photo gains, or each group, (n,).
 
-    Where no answer differs, that is no proof: one photo more is taken for gained and one for lost
-    (Bonett and Price 2012). Losses always differ.
+    Where no answer differs, that is no proof: one more is taken for gained and one for lost, by
+    as much as a photo has at stake (Bonett and Price 2012). Losses always differ.
     """
     n = len(gained)
-    most = metric.stakes(labels)
-    return float((n * gained.var() + 2 * np.square(most).mean()) / (n + 2) ** 2)
+    return float((n * gained.var() + 2 * np.square(stakes).mean()) / (n + 2) ** 2)
 
 
 def score(metric: Metric, labels: Labels, probabilities: Table) -> float:
@@ -89,22 +94,40 @@ def score(metric: Metric, labels: Labels, probabilities: Table) -> float:
     return Scorer(found, metric).score(np.zeros_like(rows), rows)
 
 
-def paired_p(metric: Metric, labels: Labels, first: Table, second: Table) -> float:
-    """Test, two-sided, that two tables of probabilities (n, C) are equally good.
+def paired_p(
+    metric: Metric, labels: Labels, first: Table, second: Table, groups: Groups | None = None
+) -> float:
+    """Test, two-sided, that two tables of probabilities (n, C) are equally good."""
+    return flipped_p(_difference(metric, labels, first, second), groups)
 
-    Were they, each photo's difference could as well have the other sign. Of a share that is
-    McNemar's exact test, and a binomial law; otherwise 10,000 draws of signs are counted.
+
+def flipped_p(difference: Floats, groups: Groups | None = None) -> float:
+    """Test, two-sided, that what two differ by, (n,), is as often in the favour of either.
+
+    Each photo's difference, or that of a group's photos together, could as well have the other
+    sign. Of answers that are right or wrong that is McNemar's exact test, and a binomial law;
+    otherwise 10,000 draws of signs are counted.
     """
-    difference = _gains(metric, labels, first) - _gains(metric, labels, second)
+    if groups is not None:
+        difference = np.bincount(groups, difference).astype(np.float64)
     difference = difference[difference != 0]
-    if isinstance(metric, OfPhotos) and metric.is_share:
+    if len(np.unique(np.abs(difference))) < 2:
         return mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
     random, found = np.random.default_rng(0), abs(difference.sum())
-    drawn = [random.choice((-1.0, 1.0), len(difference)) @ difference for _ in range(_FLIPS)]
-    # What was found counts as drawn, too: no p value is 0. Rounding must not part equal sums.
-    return (1 + int((np.abs(drawn) >= found * (1 - 1e-9)).sum())) / (1 + _FLIPS)
+    step = max(1, ENTRIES // len(difference))
+    more = 1  # What was found counts as drawn, too: no p value is 0.
+    for left in range(_FLIPS, 0, -step):
+        signs = 2.0 * random.integers(0, 2, (min(step, left), len(difference))) - 1
+        # Rounding must not part equal sums.
+        more += int((np.abs(signs @ difference) >= found * (1 - 1e-9)).sum())
+    return more / (1 + _FLIPS)
 
 
-def _gains(metric: Metric, labels: Labels, table: Table) -> Floats:
-    true = table[np.arange(len(labels)), labels].astype(np.float64)
-    return metric.gains(labels, table.argmax(axis=1), negative_log(true))
+def _difference(metric: Metric, labels: Labels, first: Table, second: Table) -> Floats:
+    """Return how much more each photo adds to the first one's score, (n,)."""
+    rows = np.arange(len(labels))
+    one, other = (
+        metric.gains(labels, table.argmax(axis=1), negative_log(table[rows, labels].astype(float)))
+        for table in (first, second)
+    )
+    return one - other

@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from study.statistics.groups import Groups, design_effect
 from trainers.metrics import OfClasses
 
 Z = 1.959964
@@ -29,12 +30,21 @@ Counts = NDArray[np.int64]
 Limits = tuple[float, float]
 
 
-def wilson(right: float, n: int) -> Limits:
+def wilson(right: float, n: float) -> Limits:
     """Return the 95 % interval of a share, of which `right` of `n` were found (Wilson 1927)."""
     share = right / n
     middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2) / (1 + Z * Z / n)
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def of_share(right: NDArray[np.bool_], groups: Groups | None = None) -> Limits:
+    """Return the 95 % interval of the share of photos that are right, (n,): Wilson's.
+
+    Of groups, it is that of so many fewer photos as their `design_effect` says.
+    """
+    n = len(right) / design_effect(right.astype(np.float64), groups)
+    return wilson(float(right.mean()) * n, n)
 
 
 def of_classes(score: float, confusion: Numbers, metric: OfClasses) -> Limits:
@@ -52,7 +62,7 @@ def of_classes(score: float, confusion: Numbers, metric: OfClasses) -> Limits:
     found, whole = metric.of_counts(hits, photos, predicted), photos[:, None]
     scatter = _scatter(metric, hits, photos, predicted, where) if metric.needs_predicted else 1.0
     distances = []
-    for recalls in _jeffreys(hits, np.maximum(photos, 1)):
+    for recalls in _jeffreys(hits, np.where(photos > 0, photos, 1)):
         at_limit = np.where(np.eye(len(hits), dtype=bool), recalls * photos, hits)
         moved = (hits - recalls * photos)[:, None] * (where - np.eye(len(hits)))
         lost = found - metric.of_counts(at_limit.T, whole, (predicted + moved).T)
@@ -61,7 +71,7 @@ def of_classes(score: float, confusion: Numbers, metric: OfClasses) -> Limits:
     return max(score - distances[0], metric.lowest), min(score + distances[1], 1.0)
 
 
-def of_area(score: float, variance: float, misplaced: float, photos: Counts) -> Limits:
+def of_area(score: float, variance: float, misplaced: float, photos: Numbers) -> Limits:
     """Return the interval of an area under the ROC curve, or of the mean of one against all.
 
     A limit is an area whose own standard error the found one is `Z` times away, as Newcombe (2006)
@@ -69,7 +79,7 @@ def of_area(score: float, variance: float, misplaced: float, photos: Counts) -> 
     class. That variance is scaled to DeLong's `variance`, as far as it rests on more than a few
     `misplaced` photos; never down by what they do not tell.
     """
-    n = int(photos.sum())
+    n = photos.sum()
     told = photos[1:] if len(photos) == 2 else photos
     pairs = len(told) ** 2 / (1 / (told * (n - told))).sum()
 
@@ -93,7 +103,7 @@ def of_area(score: float, variance: float, misplaced: float, photos: Counts) -> 
     return limits[0], limits[1]
 
 
-def of_mean(mean: float, square: float, n: int, dear: float) -> Limits:
+def of_mean(mean: float, square: float, n: float, dear: float) -> Limits:
     """Return the interval of a mean of `n` numbers of at least 0, `square` that of their squares.
 
     The sum is taken for one of rare events, as Wilson's is of a share: its variance grows with the

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from study.criterion import Area, Cost
 from study.statistics.areas import auroc, aurocs, delong, placements
+from study.statistics.groups import Groups, design_effect
 from study.statistics.intervals import FEWEST_OF_CLASS, Limits, of_area, of_classes, of_mean, wilson
 from study.statistics.tables import HELD, Tables
 from trainers.decision import Decision
@@ -36,7 +37,7 @@ class Candidates:
     """What M candidates predict of the same n photos of C classes.
 
     `labels` (n,); `predicted` (M, n); `p_true` (M, n), the true class's probability;
-    `probabilities` (M, n, C), where a criterion needs them.
+    `probabilities` (M, n, C), where a criterion needs them; `groups` (n,), where photos have any.
     """
 
     labels: NDArray[np.int64]
@@ -44,6 +45,7 @@ class Candidates:
     predicted: NDArray[np.int64]
     p_true: NDArray[np.float32] | NDArray[np.float64]
     probabilities: NDArray[np.float32] | Tables | None = None
+    groups: Groups | None = None
 
     @cached_property
     def losses(self) -> NDArray[Any]:
@@ -55,6 +57,19 @@ class Candidates:
         """How many photos there are of each class, (C,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
 
+    @property
+    def n_independent(self) -> int:
+        """How many photos there are, or groups of them."""
+        return len(self.labels) if self.groups is None else int(self.groups.max(initial=-1)) + 1
+
+    @property
+    def independent(self) -> NDArray[np.int64]:
+        """How many photos there are of each class, or groups that have some, (C,)."""
+        if self.groups is None:
+            return self.photos
+        of_class = np.unique(np.stack([self.groups, self.labels]), axis=1)[1]
+        return np.bincount(of_class, minlength=self.n_classes)
+
     def of(self, rows: "Rows") -> "Candidates":
         """Return the same candidates on some of the photos."""
         found = self.probabilities
@@ -63,7 +78,10 @@ class Candidates:
             found = Tables(lambda column: whole[column][rows], len(whole))
         elif found is not None:
             found = found[:, rows]
-        mine = (self.predicted[:, rows], self.p_true[:, rows], found)
+        groups = self.groups
+        if groups is not None:
+            groups = np.unique(groups[rows], return_inverse=True)[1]
+        mine = (self.predicted[:, rows], self.p_true[:, rows], found, groups)
         return Candidates(self.labels[rows], self.n_classes, *mine)
 
     @property
@@ -148,18 +166,23 @@ class Scorer:
                 worth = self._worth[columns, rows].astype(np.float64)
                 return np.array([np.square(worth).mean()])
 
-    def limits(self, score: float, evidence: NDArray[np.float64]) -> Limits:
-        """Return the 95 % interval of a score on all photos."""
-        n, counts = len(self.candidates.labels), self.candidates.photos
+    def limits(self, score: float, evidence: NDArray[np.float64], effect: float = 1.0) -> Limits:
+        """Return the 95 % interval of a score on all photos, `effect` times fewer of them."""
+        n, counts = len(self.candidates.labels) / effect, self.candidates.photos / effect
         match self._criterion:
             case OfClasses() as metric:
-                return of_classes(score, evidence, metric)
+                return of_classes(score, evidence / effect, metric)
             case Area():
-                return of_area(score, evidence[0], evidence[1], counts)
+                return of_area(score, evidence[0] * effect, evidence[1] / effect, counts)
             case OfPhotos(is_share=True):
                 return wilson(score * n, n)
             case _:
                 return of_mean(score, evidence[0], n, self._dear)
+
+    def design_effect(self, column: int) -> float:
+        """Return how many times fewer photos would tell as much, as they come in groups."""
+        groups = self.candidates.groups
+        return 1.0 if groups is None else design_effect(self.gains(column), groups)
 
     def within(self, inside: Inside) -> Scores:
         """Score each candidate on each set of photos; log loss tells equal scores apart."""
@@ -200,10 +223,10 @@ class Scorer:
 
     @property
     def few(self) -> int | None:
-        """The class that has too few photos for an interval, where each class counts by itself."""
-        photos = self.candidates.photos
+        """The class with too few photos, or groups, for an interval, if each class has its own."""
+        counts = self.candidates.independent
         by_class = isinstance(self._criterion, OfClasses | Area)
-        return int(photos.argmin()) if by_class and photos.min() < FEWEST_OF_CLASS else None
+        return int(counts.argmin()) if by_class and counts.min() < FEWEST_OF_CLASS else None
 
     @property
     def _dear(self) -> float:

@@ -98,12 +98,12 @@ def bias_corrected(
 
     In each of `REPEATS` rounds, the photos are dealt into `FOLDS` parts; for each part the choice
     (of schedule, weights and epoch) is made by the others, and its predictions for this part are
-    kept. A round thus gives predictions for every photo, and none had a say in its own. All photos
-    choose; with `judged`, only these photos are scored.
+    kept; groups of photos are not parted. A round thus gives predictions for every photo, and none
+    had a say in its own. All photos choose; with `judged`, only these photos are scored.
     """
     rng = np.random.default_rng(seed)
-    labels = scorer.candidates.labels
-    folds, rows = deal_rounds(labels, REPEATS, FOLDS, rng), np.arange(len(labels))
+    labels, groups = scorer.candidates.labels, scorer.candidates.groups
+    folds, rows = deal_rounds(labels, REPEATS, FOLDS, rng, groups), np.arange(len(labels))
     picked = np.empty(folds.shape, np.int64)  # (rounds, photos): the column that speaks there
     for fold in range(FOLDS):
         winners = choose((folds != fold).astype(np.float32).T)
@@ -112,11 +112,10 @@ def bias_corrected(
         scorer, picked = scorer.of(judged), picked[:, judged]
         rows = np.arange(len(judged))
     estimate = float(np.mean([scorer.score(columns, rows) for columns in picked]))
-    here = np.full(len(rows), chosen)
-    naive = scorer.score(here, rows)
-    low, high = (
-        (None, None) if scorer.few is not None else _interval(scorer, estimate, picked, here)
-    )
+    naive = scorer.score(np.full(len(rows), chosen), rows)
+    low = high = None
+    if scorer.few is None:
+        low, high = _interval(scorer, naive, estimate, picked, chosen)
     candidates = len(scorer.candidates.predicted)
     return BiasCorrected(naive, estimate, low, high, candidates, FOLDS * REPEATS, scorer.few)
 
@@ -149,13 +148,14 @@ def schedule_ranks(of_trials: Scores, schedules: NDArray[np.int64], by: By) -> S
 
 
 def _interval(
-    scorer: Scorer, estimate: float, picked: NDArray[np.int64], chosen: NDArray[np.int64]
+    scorer: Scorer, naive: float, estimate: float, picked: NDArray[np.int64], chosen: int
 ) -> tuple[float, float]:
     """Return the limits: the estimate may be pessimistic, the naive figure never is."""
-    rows = np.arange(len(chosen))
+    effect = scorer.design_effect(chosen)
     evidence = np.mean([scorer.evidence(columns) for columns in picked], axis=0)
-    careful = scorer.limits(estimate, evidence)
-    hopeful = scorer.limits(scorer.score(chosen, rows), scorer.evidence(chosen))
+    careful = scorer.limits(estimate, evidence, effect)
+    own = scorer.evidence(np.full(picked.shape[1], chosen))
+    hopeful = scorer.limits(naive, own, effect)
     if scorer.higher_is_better:
         return careful[0], hopeful[1]
     return hopeful[0], careful[1]

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Gains = NDArray[np.float64]
-"""What each validation photo adds to the score under one seed, shape (n,): their mean is it."""
+"""What each validation photo adds to the score under one seed, shape (n,): their mean is it.
+
+Of groups of photos, what each group adds."""
 
 
 def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:

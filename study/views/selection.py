@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.criterion import Criterion
-from study.formatting import count_text, percent, score_phrase, time_text
+from study.formatting import count_text, percent, photos_text, score_phrase, time_text
 from study.invocation import hint
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
@@ -75,14 +75,15 @@ def print_summary(console: Console, chosen: Selection) -> None:
 def print_comparison(console: Console, found: Comparison) -> None:
     """Print both sides, whether luck explains the difference, and where they differ."""
     for side in (found.first, found.second):
-        console.print(_side(side, found.photos), highlight=False, soft_wrap=True)
+        console.print(_side(side, found), highlight=False, soft_wrap=True)
     console.print(
         f"both right on {found.both_right} photos, neither on {found.neither_right}; only the "
         f"first on {found.only_first_right}, only the second on {found.only_second_right}",
         highlight=False,
     )
+    test = "McNemar, exact" if found.groups is None else "signs of the groups' differences"
     verdict = "unlikely to be chance" if found.p_value < 0.05 else "this may well be chance"
-    console.print(f"[bold]p = {found.p_value:.2g}[/] (McNemar, exact): {verdict}", highlight=False)
+    console.print(f"[bold]p = {found.p_value:.2g}[/] ({test}): {verdict}", highlight=False)
     if found.leaks:
         console.print(f"[bold red]{found.leaks}[/]", highlight=False)
     if not found.differences:
@@ -108,8 +109,8 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
     other = f", {chosen.metric} {score_phrase(chosen.metric, found.score, found.photos)}"
     console.print(
-        f"[bold]test photos: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
-        f"{count_text(found.errors, 'error')} on {found.photos:,}"
+        f"[bold]test: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
+        f"{count_text(found.errors, 'error')} on {photos_text(found.photos, found.groups, 'test')}"
         + ("" if chosen.metric is Criterion.ACCURACY else other),
         highlight=False,
     )
@@ -142,15 +143,15 @@ def _print_damaged(console: Console, chosen: Selection) -> None:
 def _observed(chosen: Selection) -> str:
     return (
         f"[bold]{chosen.metric} {chosen.phrase(chosen.score)}[/]: "
-        f"{count_text(chosen.errors, 'error')} on {chosen.n_valid:,} validation photos, "
-        f"log loss {chosen.loss:.4f}"
+        f"{chosen.errors_text}, log loss {chosen.loss:.4f}"
     )
 
 
 def _estimated(chosen: Selection) -> str:
     found, metric = chosen.bias_corrected, chosen.metric
     if found is None:
-        return f"{chosen.n_valid} validation photos are too few to estimate the score on new ones"
+        few = photos_text(chosen.n_valid, chosen.n_groups)
+        return f"{few} are too few to estimate the score on new ones"
     return (
         f"estimated {metric} on new photos: [bold]{chosen.phrase(found.estimate)}[/] "
         f"({escape(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was chosen "
@@ -295,9 +296,10 @@ def _runners_up(console: Console, chosen: Selection) -> Table:
     return table
 
 
-def _side(side: Side, photos: int) -> str:
-    accuracy, low, high = (percent(share, photos) for share in (side.accuracy, side.low, side.high))
+def _side(side: Side, found: Comparison) -> str:
+    shares = (side.accuracy, side.low, side.high)
+    accuracy, low, high = (percent(share, found.photos) for share in shares)
     return (
         f"[bold]{escape(side.name)}[/]: accuracy {accuracy} % (95 % CI {low}-{high}), "
-        f"{count_text(side.errors, 'error')} on {photos:,} validation photos"
+        f"{count_text(side.errors, 'error')} on {photos_text(found.photos, found.groups)}"
     )

@@ -77,8 +77,9 @@ def test_the_choice_by_forecast_can_be_made_by_any_photos(searched: Search) -> N
     lab = searched(runs)
     chosen = best(storage=lab.url)
     with lab.reading() as (store, study, _):
-        labels = manifest_of(store, study).labels(Split.VALID)
-        gathered = candidates.gather(store, study, labels, 3, Criterion.ACCURACY, None)
+        manifest = manifest_of(store, study)
+        labels = manifest.labels(Split.VALID)
+        gathered = candidates.gather(store, study, manifest, Criterion.ACCURACY, None)
         expected = expected_of(store, study)
         assert expected is not None
         trial = store.trial(study.id, chosen.trial)

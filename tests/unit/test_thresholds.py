@@ -16,7 +16,6 @@ from study.selection.thresholds import (
     fit_decision,
     operate,
     photos_needed,
-    reliability,
 )
 from study.statistics.scoring import Scorer
 from trainers.decision import Decision
@@ -74,15 +73,6 @@ def test_probabilities_that_say_nothing_are_left_as_they_are() -> None:
     """Where every temperature gives the same loss, it is 1."""
     assert fit_temperature(np.array([0, 1, 1]), np.full((3, 2), 0.5)) == 1.0
     assert fit_temperature(np.array([0, 0]), np.ones((2, 1))) == 1.0
-
-
-def test_calibration_is_better_after_the_temperature(world: World) -> None:
-    """A network twice too sure is off by several points, and by few after a cross-fitted fit."""
-    labels, given, true = world.photos(3000)
-    before, after = reliability(labels, given)
-    assert before > 0.05
-    assert after < 0.03
-    assert reliability(labels, true)[0] < 0.03
 
 
 def test_cross_fitted_costs_are_unbiased_and_apparent_ones_optimistic() -> None:

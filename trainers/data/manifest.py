@@ -105,6 +105,11 @@ class Manifest:
         )
         return None if numbers.max() == len(photos) - 1 else numbers.astype(np.int64)
 
+    def n_groups_of(self, split: Split) -> int | None:
+        """Return how many groups a split's photos are in, None where each is alone."""
+        found = self.groups(split)
+        return None if found is None else int(found.max()) + 1
+
     @property
     def grouped(self) -> bool:
         """Whether groups are known."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from study.report.contents import Contents
 from study.report.figures.confusion import UNPREDICTED
 from study.report.figures.style import GREY, PALETTE, Drawing, Panel, figure, numbers, share_axis
-from study.statistics.calibration import Labels
-from study.statistics.folds import deal
+from study.statistics.folds import Labels, deal
 from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 
@@ -53,7 +52,7 @@ def answers_of(contents: Contents) -> tuple[Answers | None, str]:
     if not np.isfinite(found.probabilities).all():
         return None, "Some of the winner's probabilities are no numbers: its training diverged."
     plain = found.probabilities.astype(np.float64)
-    return Answers(contents.labels, plain, _cross_fitted(contents.labels, plain)), ""
+    return Answers(contents.labels, plain, _cross_fitted(contents, plain)), ""
 
 
 def of_answers(draw: Callable[[Contents, Answers], Panel]) -> Callable[[Contents], Panel]:
@@ -70,7 +69,8 @@ def reliability_diagram(_: Contents, answers: Answers) -> Panel:
     """Draw accuracy by confidence: the winner's answers in bins of the predicted probability.
 
     Before and after a cross-fitted temperature (Guo et al. 2017). `data` are the expected
-    calibration errors {before, after} (Naeini et al. 2015), as `study.calibration.reliability`.
+    calibration errors {before, after}: the mean distance
+    of the top class's probability from how often it is right, over the bins (Naeini et al. 2015).
     """
     before, after = (_bins(answers.labels, table) for table in (answers.plain, answers.calibrated))
     traces = [
@@ -96,9 +96,9 @@ def reliability_diagram(_: Contents, answers: Answers) -> Panel:
     return Panel(drawn, said, {name: float(f"{e:.4g}") for name, e in errors.items()})
 
 
-def _cross_fitted(labels: Labels, plain: Probabilities) -> Probabilities:
-    calibrated = np.empty(plain.shape)
-    dealt = deal(labels, 2 if plain.size > BIG else FOLDS, 0)
+def _cross_fitted(contents: Contents, plain: Probabilities) -> Probabilities:
+    labels, calibrated = contents.labels, np.empty(plain.shape)
+    dealt = deal(labels, 2 if plain.size > BIG else FOLDS, 0, contents.groups)
     costs = Decision.plain(plain.shape[1]).costs
     for fold in np.unique(dealt):
         own = dealt == fold

@@ -20,7 +20,7 @@ from study.report.figures.style import (
     share_axis,
     shown,
 )
-from study.statistics.calibration import Labels
+from study.statistics.folds import Labels
 
 Floats = NDArray[np.float64]
 
