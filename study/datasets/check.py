@@ -19,6 +19,7 @@ from study.events import Listener, telling
 from study.invocation import hint
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection
+from trainers.data.inspect.group_guess import GroupGuess, guess_groups
 from trainers.data.manifest import LeftOut, Manifest, build_manifest
 
 REMOVED = (Remove.DUPLICATES, Remove.CONFLICTS)
@@ -27,13 +28,17 @@ REMOVED = (Remove.DUPLICATES, Remove.CONFLICTS)
 
 @dataclass(frozen=True)
 class Checked:
-    """The answer of `check-data`; `left_out` are files that cannot be used at all."""
+    """The answer of `check-data`; `left_out` are files that cannot be used at all.
+
+    `guess` are groups that photos seem to come in, where none were given.
+    """
 
     data: str
     manifest: Manifest
     found: Inspection
     left_out: tuple[LeftOut, ...]
     amended: Amended | None
+    guess: GroupGuess | None = None
 
     @property
     def leaks(self) -> bool:
@@ -81,7 +86,8 @@ def check_data(
     manifest, found = look_over(manifest, seed, cache, listener, thorough=True)
     amended = None if write_csv is None else _amended(manifest, found, remove, write_csv)
     _keep(storage, found)
-    return Checked(data, manifest, found, manifest.left_out, amended)
+    guess = None if manifest.grouped else guess_groups(manifest.root, manifest.photos)
+    return Checked(data, manifest, found, manifest.left_out, amended, guess)
 
 
 def _amended(

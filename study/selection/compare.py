@@ -51,7 +51,6 @@ class Comparison:
 
     study: str
     photos: int
-    groups: int | None
     first: Side
     second: Side
     both_right: int
@@ -61,6 +60,7 @@ class Comparison:
     p_value: float
     differences: tuple[Difference, ...]
     leaks: str | None = None
+    groups: int | None = None
 
 
 def compare(

@@ -35,9 +35,9 @@ class FinalTest:
     high: float
     errors: int
     photos: int
-    groups: int | None
     cost: float | None
     looks: tuple[Look, ...]
+    groups: int | None = None
 
 
 def final_test(

@@ -96,7 +96,6 @@ class Selection:
     loss: float
     errors: int
     n_valid: int
-    n_groups: int | None
     classes: tuple[str, ...]
     per_class: tuple[ClassNumbers, ...]
     confusion: list[list[int]]
@@ -116,6 +115,7 @@ class Selection:
     operation: Operation | None
     damaged: tuple[str, ...]
     leaks: Leaks | None = None
+    n_groups: int | None = None
 
     def __repr__(self) -> str:
         """Return it in a line, as a prompt shows it."""
@@ -162,10 +162,12 @@ class Selection:
         if found is None:
             return f"too few for an interval: {photos_text(self.n_valid, self.n_groups)}"
         if found.few is not None:
-            what = "photos" if self.n_groups is None else "groups of photos"
+            grouped = self.n_groups is not None
+            what = "groups of photos" if grouped else "photos"
+            count = "" if grouped else f"{self.per_class[found.few].photos}, "
             return (
-                f"too few {what} of class {self.classes[found.few]} for an interval: at least "
-                f"{FEWEST_OF_CLASS} are needed"
+                f"too few {what} of class {self.classes[found.few]} for an interval: "
+                f"{count}at least {FEWEST_OF_CLASS} are needed"
             )
         return self._interval(found)
 

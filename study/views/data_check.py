@@ -1,5 +1,6 @@
 """What `check-data` prints."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from study.datasets.check import Checked
 from study.datasets.gate import leaked, parted, spread
+from study.formatting import count_text
 from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
@@ -30,6 +32,7 @@ def checked_document(checked: Checked) -> dict[str, Any]:
         "root": str(checked.manifest.root),
         **document_of(checked.found),
         "left_out": [asdict(each) for each in checked.left_out],
+        "guessed_groups": checked.guess and asdict(checked.guess),
         "refused": checked.leaks,
         "amended": checked.amended and asdict(checked.amended),
     }
@@ -80,6 +83,14 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
         yield "One photo under two labels: one of them is wrong", _lines(found, clashes)
     if inside:
         yield "Duplicates within a split", _lines(found, inside)
+    if checked.guess:
+        guess = checked.guess
+        head = (
+            f"{guess.photos:,} photos seem to come in {count_text(guess.groups, 'group')}, "
+            f"such as {guess.example!r}; {guess.parted:,} lie in several splits"
+        )
+        how = f"if they do, keep them together: --group-by {shlex.quote(guess.group_by)}"
+        yield head, [f"{how}; add --regroup where the list gives splits"]
     if found.doubts:
         lines = [
             f"{doubt.photo.path}: rather {found.classes[doubt.suggested]} "
@@ -146,5 +157,5 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
             "again with --regroup, or search with --allow-leaks"
         )
         yield refused
-    elif not (found.pairs or found.parted or found.flaws or found.doubts):
+    elif not (found.pairs or found.parted or found.flaws or found.doubts or checked.guess):
         yield "nothing was found"

@@ -109,7 +109,7 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
     other = f", {chosen.metric} {score_phrase(chosen.metric, found.score, found.photos)}"
     console.print(
-        f"[bold]test: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
+        f"[bold]test photos: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
         f"{count_text(found.errors, 'error')} on {photos_text(found.photos, found.groups, 'test')}"
         + ("" if chosen.metric is Criterion.ACCURACY else other),
         highlight=False,

@@ -23,6 +23,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_groups_through_the_command_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """check-data draws splits by group and lists them; a list that parts one ends with 4."""
+    assert cli.run(("check-data", "photos")) == 0
+    assert "48 photos seem to come in 12 groups, such as 'p9'" in capsys.readouterr().out
     rule = ("--group-by", r"/(p\d+)_")
     keeps = ("--write-csv", "list.csv", "--remove", "nothing")
     assert cli.run(("check-data", "photos", *rule, *keeps)) == 0

@@ -267,7 +267,24 @@ def test_a_comparison_is_printed_literally() -> None:
     assert "named differently" not in text.getvalue()
 
 
-def looked(*files: str, cost: float | None = None) -> str:
+def test_groups_are_told_wherever_photos_are_counted() -> None:
+    """In `best`, `compare` and a final test; and that tests go by groups."""
+    assert "1 error on 40 validation photos in 8 groups, log" in printed(
+        chosen(n_valid=40, n_groups=8)
+    )
+    none = chosen(n_valid=40, n_groups=8, bias_corrected=None)
+    assert "40 validation photos in 8 groups are too few to estimate" in printed(none)
+    one = chosen(n_groups=8, bias_corrected=BiasCorrected(0.5, 0.42, None, None, 77, 2000, 1))
+    assert "too few groups of photos of class b for an interval" in printed(one)
+    out, text = console()
+    print_comparison(out, replace(comparison(0), groups=17))
+    assert "4 errors on 309 validation photos in 17 groups" in text.getvalue()
+    assert "(signs of the groups' differences)" in text.getvalue()
+    assert "McNemar" not in text.getvalue()
+    assert "3 errors on 30 test photos in 5 groups" in looked("a", groups=5)
+
+
+def looked(*files: str, cost: float | None = None, groups: int | None = None) -> str:
     """Print a final test after so many looks, each at the file of a hash."""
     looks = tuple(
         Look(
@@ -283,7 +300,7 @@ def looked(*files: str, cost: float | None = None) -> str:
         for sha256 in files
     )
     out, text = console()
-    found = FinalTest(0.9, 0.9, 0.744, 0.965, 3, 30, cost, looks)
+    found = FinalTest(0.9, 0.9, 0.744, 0.965, 3, 30, cost, looks, groups)
     print_final_test(out, chosen(), found)
     return text.getvalue()
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.scenes import save, scene
 from trainers.data.groups import by_time, find_groups, joined, parse_group_by
+from trainers.data.inspect.group_guess import guess_groups
 from trainers.data.manifest import Manifest, Parted, Photo, Split, build_manifest, differences
 from trainers.data.photo import taken_at
 from trainers.data.splits import assign_groups
@@ -145,3 +146,50 @@ def test_a_manifest_keeps_its_groups_and_names_parted_ones() -> None:
     assert numbers is not None
     assert len(set(numbers.tolist())) == 3
     assert numbers[1] == numbers[2]
+
+
+@pytest.mark.parametrize(
+    ("names", "example"),
+    [
+        ([f"p{i // 4}_left_{i}.jpg" for i in range(60)], "p0_left"),
+        ([f"cell/p{i // 4}_{'lr'[i % 2]}{i}_x.jpg" for i in range(60)], "p0"),
+        ([f"case 1{i // 4}/{'abcd'[i % 4]}.jpg" for i in range(60)], "case 10"),
+    ],
+)
+def test_groups_are_guessed_by_names(tmp_path: Path, names: list[str], example: str) -> None:
+    """The proposed flag finds fifteen groups of four, and says how many of them are parted."""
+    splits = [Split.VALID if i % 8 == 0 else Split.TRAIN for i in range(60)]
+    photos = [Photo(name, 0, split, "", 1) for name, split in zip(names, splits, strict=True)]
+    found = guess_groups(tmp_path, photos)
+    assert found is not None
+    assert (found.groups, found.photos, found.parted) == (15, 60, 8)
+    groups = find_groups(parse_group_by(found.group_by), tmp_path, names)
+    assert len(set(groups)) == 15
+    assert example in groups
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"cats/cat{i}.jpg" for i in range(40)],
+        [f"train_Golden-Delicious_{i:03}.jpg" for i in range(40)],
+        [f"IMG_{i:04}.jpg" for i in range(40)],
+        [f"DSC0{i}.jpg" for i in range(40)],
+        [f"holiday 2024/{i}.jpg" for i in range(40)],
+    ],
+)
+def test_names_of_classes_cameras_and_days_are_no_groups(tmp_path: Path, names: list[str]) -> None:
+    """What holds more than a fifth of all photos is not guessed, nor what has no number."""
+    photos = [Photo(name, 0, Split.TRAIN, "", 1) for name in names]
+    assert guess_groups(tmp_path, photos) is None
+
+
+def test_bursts_are_guessed_by_time(tmp_path: Path) -> None:
+    """Three photos of every half minute, an hour apart: the flag is that of times."""
+    exif, photos = Image.Exif(), [Photo(f"x{i}.jpg", 0, Split.TRAIN, "", 1) for i in range(18)]
+    for index, photo in enumerate(photos):
+        exif[306] = f"2024:05:01 {9 + index // 3:02}:00:{10 * (index % 3):02}"
+        save(scene(index), tmp_path / photo.path, exif=exif)
+    found = guess_groups(tmp_path, photos)
+    assert found is not None
+    assert (found.group_by, found.groups, found.photos) == ("exif-time:60s", 6, 18)
