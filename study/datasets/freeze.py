@@ -9,7 +9,7 @@ from storage.errors import StudyNotFound
 from storage.paths import runs_folder
 from storage.records import StudyRecord
 from storage.store import Store
-from study.config.schema import StudyConfig
+from study.config.schema import Data, StudyConfig
 from study.datasets.download import local_data
 from study.datasets.gate import look_over, refuse_leaks, summary
 from study.events import Listener, Notice, telling
@@ -118,12 +118,19 @@ def _looked_over(
     cache: Cache | None,
 ) -> Frozen:
     manifest, found = look_over(manifest, seed, cache, listener)
+    command = _check_command(config.data)
     if not config.data.allow_leaks:
-        refuse_leaks(found)
+        refuse_leaks(found, command)
     if said := summary(found):
-        command = hint("check-data", config.data.source)
         listener(Notice(f"the data: {said}; `{command}` shows them"))
     return Frozen(manifest, found)
+
+
+def _check_command(data: Data) -> str:
+    """Return the command that shows what is wrong with the data."""
+    options = {"--data-root": data.root, "--group-by": data.group_by}
+    given = [word for option in options.items() if option[1] is not None for word in option]
+    return hint("check-data", data.source, *given)
 
 
 def _decoded(

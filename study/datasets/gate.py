@@ -4,7 +4,6 @@ from collections import Counter
 
 from study.events import Listener, Working
 from study.formatting import count_text
-from study.invocation import hint
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
 from trainers.data.inspect.inspection import inspect_data, moved
@@ -33,8 +32,11 @@ def look_over(
     return manifest, found
 
 
-def refuse_leaks(found: Inspection) -> None:
-    """Raise DatasetError if photos or groups of one split are in another one, too."""
+def refuse_leaks(found: Inspection, command: str) -> None:
+    """Raise DatasetError if photos or groups of one split are in another one, too.
+
+    `command` shows them.
+    """
     parts = [f"{leaked(found)}, such as {_pair_text(found.leaks[0])}"] if found.leaks else []
     if found.parted:
         parts.append(f"{parted(found)}, such as {spread(found.parted[0])}")
@@ -43,7 +45,7 @@ def refuse_leaks(found: Inspection) -> None:
     ways = "leave them out" if found.leaks else "bring each into one split"
     raise DatasetError(
         f"{'; '.join(parts)}, so that scores would be too high; see them with "
-        f"`{hint('check-data')} PHOTOS`, {ways} with its --write-csv FILE, split again with "
+        f"`{command}`, {ways} with its --write-csv FILE, split again with "
         "--regroup, or search all the same with --allow-leaks"
     )
 

@@ -50,7 +50,7 @@ class ScheduleLine:
 
 
 def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[ScheduleLine]:
-    """Rank the schedules that are in the running, the best first.
+    """Rank the schedules that are in the running, the best first; equals by their log loss.
 
     `seconds` says by trial what its stages took, whichever trial trained them.
     """
@@ -61,7 +61,8 @@ def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[Schedu
         for digest, same in pool.seeds.items()
     ]
     sign = -1 if pool.scorer.higher_is_better else 1
-    lines.sort(key=lambda line: sign * line.key(by))
+    losses = {digest: _loss(same, pool) for digest, same in pool.seeds.items()}
+    lines.sort(key=lambda line: (sign * line.key(by), losses[line.digest]))
     first = outcomes[lines[0].digest] if lines else None
     # Of many schedules the first is so by luck as well: the level is shared out (Bonferroni).
     level = LEVEL / max(len(lines) - 1, 1)
@@ -95,6 +96,11 @@ def _gains(same: Sequence[Trial], pool: Pool) -> Gains:
     scorer = pool.scorer
     gained = np.stack([scorer.gains(pool.epochs[best_epoch(trial)]) for trial in same])
     return of_groups(gained, scorer.candidates.groups)
+
+
+def _loss(same: Sequence[Trial], pool: Pool) -> float:
+    losses = pool.scorer.candidates.losses[[pool.epochs[best_epoch(trial)] for trial in same]]
+    return float(losses.mean(dtype=np.float64))
 
 
 def _line(

@@ -48,7 +48,8 @@ def test_groups_through_the_command_line(photos: Path, capsys: pytest.CaptureFix
     assert cli.run(("search", *where, "--trials", "1")) == 4
     said = capsys.readouterr().err
     assert "1 group lies in several splits, such as 'p0' (" in said
-    for way in ("check-data", "--write-csv", "--regroup", "--allow-leaks"):
+    assert "check-data parted.csv --data-root photos`" in " ".join(said.split())
+    for way in ("--write-csv", "--regroup", "--allow-leaks"):
         assert way in " ".join(said.split())
     assert cli.run(("check-data", "parted.csv", "--data-root", "photos")) == 4
     assert "1 group lies in several splits" in capsys.readouterr().out
