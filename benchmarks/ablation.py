@@ -24,6 +24,7 @@ from trainers.data.cache import Cache
 from trainers.data.manifest import build_manifest
 from trainers.device import choose_compute
 from trainers.finetuner import Finetuner
+from trainers.metrics import Metric
 from trainers.schedule import Annealing, Augmentation, Balance, BatchNorm, CropType, Schedule
 
 Change = Callable[[Schedule], Schedule]
@@ -96,15 +97,17 @@ VARIANTS: dict[str, Change] = {
 class Ablation:
     """Trains variants on one set under one seed."""
 
-    def __init__(self, asked: Asked, folder: Path) -> None:
+    def __init__(self, asked: Asked, folder: Path, *, refit: bool) -> None:
         self._seed, self._folder = asked.seed, folder
         self._clock = Stopwatch(asked.began)
         self._photos = PhotoList.read(asked.data)
         manifest = build_manifest(asked.data)
+        trained_on = manifest.for_refit() if refit else manifest
         self._trainer = Finetuner(
-            manifest,
+            trained_on,
+            metric=None if refit else Metric.ACCURACY,
             compute=choose_compute("cpu"),
-            cache=Cache(folder / "cache", manifest),
+            cache=Cache(folder / "cache", trained_on),
         )
         self._recipe = portfolio(data_facts(manifest, ()), BACKBONE, "pretrained")[0]
         self._trained: dict[str, dict[str, Any]] = {}
@@ -165,10 +168,11 @@ def main() -> None:
     """Train the variants, and print an answer for each."""
     parser = command_line(__doc__)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--refit", action="store_true", help="train on the validation photos, too")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with TemporaryDirectory() as folder:
-        ablation = Ablation(Asked.of(given), Path(folder))
+        ablation = Ablation(Asked.of(given), Path(folder), refit=given.refit)
         for name in given.variants:
             ablation.answer(name).print()
 

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -130,13 +130,13 @@ def opened(path: Path) -> Iterator[Any]:
         raise NotOurWeights(f"{str(path)!r} is not a whole safetensors file ({error})") from error
 
 
-def copy_with_decision(source: Path, target: Path, decision: Decision) -> None:
-    """Copy weights whose card is then to tell how their probabilities become an answer."""
+def copy_with(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
+    """Copy weights; of their card some fields are changed, as how probabilities become answers."""
     with safetensors.safe_open(source, "np") as file:
         metadata = file.metadata() or {}
         card = json.loads(metadata.get(CARD, "null"))
         if not isinstance(card, dict):
             raise ValueError(f"{source} must be weights that Encore has written")
-        marked = metadata | {CARD: json.dumps(card | {"decision": decision.to_dict()})}
+        marked = metadata | {CARD: json.dumps(card | dict(changes))}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, target, marked)

@@ -32,7 +32,8 @@ class Keeper:
 
     `seconds` is how much training a crash may cost, if an epoch is not longer. `LAST` holds the
     best epoch's weights, too, so that it alone is enough to go on; `BEST` is written when the stage
-    ends, after `epochs`, or is left. `card` makes the metadata of an epoch's weights.
+    ends, after `epochs`, or is left; without a `metric` the latest epoch is the best. `card` makes
+    the metadata of an epoch's weights.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Keeper:
         state: TrainingState,
         *,
         epochs: int,
-        metric: Metric,
+        metric: Metric | None,
         seconds: float,
         card: Callable[[EpochMetrics], WeightsCard],
     ) -> None:
@@ -151,4 +152,7 @@ class Keeper:
         return self._best_of(self._state.history)
 
     def _best_of(self, history: Sequence[EpochMetrics]) -> EpochMetrics:
-        return min(history, key=lambda epoch: epoch.rank(self._metric))
+        metric = self._metric
+        if metric is None:
+            return history[-1]
+        return min(history, key=lambda epoch: epoch.rank(metric))

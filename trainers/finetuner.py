@@ -35,7 +35,8 @@ CHECKPOINT_SECONDS = 30.0
 class Finetuner:
     """A `Trainer` of timm backbones on the photos of a manifest.
 
-    `metric` decides which epoch's weights are `BEST`, ties by loss. `weights_file` is what
+    `metric` decides which epoch's weights are `BEST`, ties by loss; None takes the latest.
+    `weights_file` is what
     schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
     processes; without one they are kept in memory. A crash costs at most `checkpoint_seconds` of
     training, or an epoch, whichever is longer. `sharers` such trainers share this machine,
@@ -47,7 +48,7 @@ class Finetuner:
         self,
         manifest: Manifest,
         *,
-        metric: Metric = Metric.ACCURACY,
+        metric: Metric | None = Metric.ACCURACY,
         compute: Compute | None = None,
         weights_file: Path | None = None,
         cache: Cache | None = None,

@@ -1,6 +1,6 @@
 """The commands that choose: best, compare."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,12 @@ if TYPE_CHECKING:
     help="Average the weights of trials that share their first stages.",
 )
 @option(
+    "--refit",
+    group=Group.CHOICE,
+    is_flag=True,
+    help="Train the chosen schedule again, on the validation photos as well.",
+)
+@option(
     "--final-test",
     group=Group.CHOICE,
     is_flag=True,
@@ -109,6 +115,7 @@ def best(
     augment: bool | None,
     ensemble: int | None,
     soup: bool,
+    refit: bool,
     details: bool,
     copy_to: Path | None,
     as_json: bool,
@@ -134,8 +141,11 @@ def best(
             found["soup"] = _soup(chosen, storage, copy_to)
         if copy_to:
             found["copied_to"] = _copy(chosen, copy_to)
-        if final_test:  # last: a look that is counted is shown
-            found["final_test"] = _final_test(chosen, storage, augment)
+    if refit:
+        found["refit"] = _refit(chosen, storage, copy_to)
+    if final_test:  # last: a look that is counted is shown
+        with err.waiting("looking at the test photos"):
+            found["final_test"] = _final_test(_judged(chosen, found), storage, augment)
     if as_json:
         print_json(asdict(chosen) | found)
     else:
@@ -153,8 +163,10 @@ def _print(
         ensembles.print_ensemble(out, found["ensemble"], chosen.leak_text)
     if "soup" in found:
         ensembles.print_soup(out, found["soup"], chosen.leak_text)
+    if "refit" in found:
+        selection.print_refit(out, chosen, found["refit"])
     if "final_test" in found:
-        selection.print_final_test(out, chosen, found["final_test"])
+        selection.print_final_test(out, _judged(chosen, found), found["final_test"])
     if priced:
         selection.print_cost(out, chosen)
     if details or not (priced or found.keys() - {"copied_to"}):
@@ -204,6 +216,20 @@ def _final_test(chosen: "Selection", storage: str, augment: bool | None) -> Any:
     from study.selection.final_test import final_test
 
     return final_test(chosen, storage=storage, augment=augment)
+
+
+def _refit(chosen: "Selection", storage: str, folder: Path | None) -> Any:
+    from study.provenance.refit import refit
+    from study.views.progress import SearchView
+
+    with SearchView(err) as view:
+        return refit(chosen, storage=storage, folder=folder or Path("chosen"), listener=view)
+
+
+def _judged(chosen: "Selection", found: dict[str, Any]) -> "Selection":
+    """Return the choice, with the weights of its refit where there is one."""
+    made = found.get("refit")
+    return replace(chosen, file=made.file, sha256=made.sha256) if made else chosen
 
 
 def _copy(chosen: "Selection", folder: Path) -> str:

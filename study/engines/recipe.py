@@ -26,7 +26,8 @@ class Recipe:
     """Everything that a trainer is made of. `own` names the user's class, `package.module:Class`.
 
     The user's class is called with the manifest and, by name, the metric and the device. `made_by`
-    says who searches; Encore's own weights files tell it on.
+    says who searches; Encore's own weights files tell it on. With `keep_latest`, the best epoch of
+    Encore's own stages is the latest, whatever its score.
     """
 
     manifest: Manifest
@@ -40,6 +41,7 @@ class Recipe:
     cache_limit: int | None
     own: str | None = None
     made_by: Mapping[str, str] = field(default_factory=dict)
+    keep_latest: bool = False
 
     @classmethod
     def of(
@@ -90,7 +92,7 @@ class Recipe:
             ROOM.share(slot.sharers)
         return Finetuner(
             self.manifest,
-            metric=self.metric,
+            metric=None if self.keep_latest else self.metric,
             compute=compute,
             weights_file=self.weights_file,
             cache=Cache(cache_folder or self.cache_folder, self.manifest, limit=self.cache_limit),

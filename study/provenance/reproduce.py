@@ -1,15 +1,11 @@
 """Use case `reproduce`: what made a weights file, what has changed since, and making it again."""
 
-import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from storage.liveness import Life, life
 from storage.paths import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.redaction import redact
@@ -29,6 +25,7 @@ from study.provenance.retrain import (
     setup_as_made,
     train_again,
     with_data,
+    workplace,
 )
 from study.studies import stored_config
 from trainers.data.manifest import DatasetError, Manifest, Split
@@ -37,10 +34,6 @@ from trainers.metrics import EpochNumbers
 _DEFAULT = StudyConfig().storage
 _COMPARED = ("device", "processor", "commit")
 """What of `made_by` is drift: threads are taken as they were, the rest are settings."""
-
-
-AGAIN = ".again-"
-"""How a folder of training again is named; the number of its process follows."""
 
 
 @dataclass(frozen=True)
@@ -197,13 +190,9 @@ def _compared(
     training = traced.setup.training(traced.config, data, runs / CACHE)
     told = telling(listener, "decoding photos")
     training.recipe.prepare(origin.prefix.stages, told, noticing(listener))
-    runs.mkdir(parents=True, exist_ok=True)
-    delete_leftovers(runs)
-    with (
-        TemporaryDirectory(prefix=f"{AGAIN}{os.getpid()}-", dir=runs) as folder,
-        engine_as_made(training, traced.found.made_by) as engine,
-    ):
-        trained = train_again(origin, engine, Path(folder), listener)
+    made_by = traced.found.made_by
+    with workplace(runs) as folder, engine_as_made(training, made_by) as engine:
+        trained = train_again(origin, engine, folder, listener)
         old = traced.found.file if traced.found.sha256 else None
         same = compare_files(old, trained.file) if old and trained.epoch else None
     recorded, labels = _epoch(store, origin), data.labels(Split.VALID)
@@ -230,11 +219,3 @@ def _compared(
 
 def _same(again: EpochNumbers, recorded: EpochNumbers) -> bool:
     return again.valid_loss == recorded.valid_loss
-
-
-def delete_leftovers(runs: Path) -> None:
-    """Delete what reproductions have left behind that were killed."""
-    for folder in runs.glob(f"{AGAIN}*"):
-        pid = folder.name.removeprefix(AGAIN).partition("-")[0]
-        if pid.isdecimal() and life(int(pid), None) is Life.GONE:
-            shutil.rmtree(folder, ignore_errors=True)

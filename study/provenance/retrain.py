@@ -1,12 +1,16 @@
 """Train stages once more, as they were trained, and compare what comes of it."""
 
 import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from storage.liveness import Life, life
 from storage.records import Kind
 from storage.remote import is_url
 from study.config.schema import EngineKind, StudyConfig
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 _FILES = {Kind.BEST: BEST, Kind.LAST: LAST}
 _MAX_THREADS = 1024
+
+_AGAIN = ".again-"
+"""How a folder of training again is named; the number of its process follows."""
 
 
 def settings_as_made(
@@ -94,6 +101,18 @@ def engine_as_made(training: Training, made_by: Mapping[str, str]) -> Iterator[E
             yield running
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def workplace(runs: Path) -> Iterator[Path]:
+    """Make a folder to train in; it goes when this ends, and those of killed processes go now."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for folder in runs.glob(f"{_AGAIN}*"):
+        pid = folder.name.removeprefix(_AGAIN).partition("-")[0]
+        if pid.isdecimal() and life(int(pid), None) is Life.GONE:
+            shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryDirectory(prefix=f"{_AGAIN}{os.getpid()}-", dir=runs) as own:
+        yield Path(own)
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,10 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
     try:
         with replacing(target) as temporary:
             if selection.operation:
-                from trainers.card import copy_with_decision
+                from trainers.card import copy_with
 
-                copy_with_decision(source, temporary, selection.operation.decision)
+                decision = selection.operation.decision.to_dict()
+                copy_with(source, temporary, {"decision": decision})
             else:
                 shutil.copyfile(source, temporary)
     except ValueError as error:

@@ -8,6 +8,7 @@ from rich.table import Table
 from study.criterion import Criterion
 from study.formatting import count_text, percent, photos_text, score_phrase, time_text
 from study.invocation import hint
+from study.provenance.refit import Refitted
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
@@ -99,6 +100,22 @@ def print_comparison(console: Console, found: Comparison) -> None:
     if len(found.differences) > DIFFERENCES_SHOWN:
         more = len(found.differences) - DIFFERENCES_SHOWN
         console.print(f"  and {more} more, all in --json", highlight=False)
+
+
+def print_refit(console: Console, chosen: Selection, made: Refitted) -> None:
+    """Print where the weights of a refit are, and what to expect of them."""
+    console.print(f"[bold]{escape(made.file)}[/]", soft_wrap=True)
+    console.print(
+        f"refit: the schedule and seed of trial {chosen.trial} on {made.photos:,} photos, those of "
+        f"validation among them ({time_text(made.seconds)}); nothing is left to validate it",
+        highlight=False,
+    )
+    if chosen.bias_corrected is not None:
+        console.print(
+            f"  estimated on new photos, for the same schedule without them: "
+            f"{chosen.phrase(chosen.bias_corrected.estimate)} ({escape(chosen.interval)})",
+            highlight=False,
+        )
 
 
 def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> None:

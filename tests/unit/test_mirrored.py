@@ -15,7 +15,7 @@ from torch.nn import functional
 from tests.tiny_training import CPU, card_of, network_of, noise, schedule, stage
 from trainers import inputs
 from trainers.base import BEST, StageTask
-from trainers.card import copy_with_decision
+from trainers.card import copy_with
 from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.manifest import Manifest, Split
@@ -142,7 +142,7 @@ def test_a_decision_leaves_mirror_images_as_they_are(tmp_path: Path) -> None:
     for tta in (False, True):
         file, copy = tmp_path / f"{tta}.safetensors", tmp_path / f"{tta} copy.safetensors"
         save_weights(file, network_of().state_dict(), card_of(tta=tta))
-        copy_with_decision(file, copy, Decision.plain(2))
+        copy_with(file, copy, {"decision": Decision.plain(2).to_dict()})
         assert (load(copy).card.tta, load(copy).card.rule) == (tta, Decision.plain(2))
 
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
-from study.provenance.reproduce import delete_leftovers
 from study.provenance.retrain import (
     Compared,
     compare_files,
     compare_tensors,
     settings_as_made,
     with_data,
+    workplace,
 )
 from trainers.base import Precision
 
@@ -114,5 +114,6 @@ def test_what_a_killed_reproduction_left_is_swept(tmp_path: Path) -> None:
     for folder in (left, *stays):
         folder.mkdir()
         (folder / "last.safetensors").write_bytes(b"weights")
-    delete_leftovers(tmp_path)
+    with workplace(tmp_path) as own:
+        assert sorted(tmp_path.iterdir()) == sorted([*stays, own])
     assert sorted(tmp_path.iterdir()) == sorted(stays)

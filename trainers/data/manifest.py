@@ -87,6 +87,12 @@ class Manifest:
         """Return the photos of a split, by path."""
         return tuple(photo for photo in self.photos if photo.split is split)
 
+    def for_refit(self) -> "Manifest":
+        """Return it with the validation photos in train, too, so that nothing validates."""
+        more = tuple(replace(photo, split=Split.TRAIN) for photo in self.of_split(Split.VALID))
+        photos = tuple(sorted((*self.photos, *more), key=lambda photo: photo.path))
+        return replace(self, photos=photos)
+
     def labels(self, split: Split) -> NDArray[np.int64]:
         """Return the labels of `of_split`, shape (n,)."""
         return np.array([photo.label for photo in self.of_split(split)], dtype=np.int64)
