@@ -227,9 +227,10 @@ def _refit(chosen: "Selection", storage: str, folder: Path | None) -> Any:
 
 
 def _judged(chosen: "Selection", found: dict[str, Any]) -> "Selection":
-    """Return the choice, with the weights of its refit where there is one."""
-    made = found.get("refit")
-    return replace(chosen, file=made.file, sha256=made.sha256) if made else chosen
+    """Return the choice, with the weights of its refit, which nothing validates, if there is one."""
+    if (made := found.get("refit")) is None:
+        return chosen
+    return replace(chosen, file=made.file, sha256=made.sha256, bias_corrected=None)
 
 
 def _copy(chosen: "Selection", folder: Path) -> str:
