@@ -30,6 +30,8 @@ class WeightsCard:
     With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
     were in validation. It belongs to them as image size and crop do, so it stands beside these and
     not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
+    `prior` is the share of each class in training, each alike if classes were balanced; None where
+    that is not known.
     `made_by` is the command, commit and device that trained it, as far as it is known.
     """
 
@@ -50,6 +52,7 @@ class WeightsCard:
     packages: dict[str, str]
     tta: bool = False
     decision: dict[str, Any] | None = None
+    prior: tuple[float, ...] | None = None
     made_by: dict[str, str] = field(default_factory=dict)
     format_version: str = FORMAT_VERSION
 
@@ -64,10 +67,11 @@ class WeightsCard:
                     f"{FORMAT_VERSION}; upgrade encore-search"
                 )
             # What came later may be missing: files of all versions of this format are read.
-            later: dict[str, Any] = {"tta": False, "decision": None, "made_by": {}}
+            later: dict[str, Any] = {"tta": False, "decision": None, "prior": None, "made_by": {}}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
+            known["prior"] = known["prior"] and tuple(map(float, known["prior"]))
             card = cls(**known)
             card._check()
             return card
@@ -83,6 +87,10 @@ class WeightsCard:
             raise ValueError(f"classes must be names, got {str(self.classes)[:100]}")
         if self.decision is not None:
             Decision.from_dict(self.decision, len(self.classes))
+        if self.prior is not None and not (
+            len(self.prior) == len(self.classes) and all(0 < share <= 1 for share in self.prior)
+        ):
+            raise ValueError(f"prior must be a share of each class, got {str(self.prior)[:100]}")
         if not all(isinstance(value, str) for value in dict(self.made_by).values()):
             raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
 

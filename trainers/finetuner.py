@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -219,6 +220,13 @@ class Finetuner:
         weights = balancing(labels, len(self.manifest.classes))
         return weights.float().to(self.compute.device)
 
+    def _prior(self, stage: Stage) -> tuple[float, ...]:
+        """Return how much each class counts in training."""
+        counts = np.bincount(self.manifest.labels(Split.TRAIN))
+        if stage.balance is not Balance.NONE:
+            counts = np.ones_like(counts)
+        return tuple((counts / counts.sum()).tolist())
+
     def _probe(
         self, task: StageTask, state: TrainingState, micro_batch: int | None
     ) -> EpochMetrics:
@@ -266,6 +274,7 @@ class Finetuner:
             stage=task.position,
             epoch=epoch.epoch,
             metrics={name: getattr(epoch, name) for name in names},
+            prior=self._prior(task.stage),
             packages=package_versions(),
             made_by=made_by | ({"compiled": "no"} if self._inputs.not_compiled else {}),
         )

@@ -227,7 +227,7 @@ def _refit(chosen: "Selection", storage: str, folder: Path | None) -> Any:
 
 
 def _judged(chosen: "Selection", found: dict[str, Any]) -> "Selection":
-    """Return the choice, with the weights of its refit, which nothing validates, if there is one."""
+    """Return the choice, with the weights of its refit if there is one: nothing validates them."""
     if (made := found.get("refit")) is None:
         return chosen
     return replace(chosen, file=made.file, sha256=made.sha256, bias_corrected=None)

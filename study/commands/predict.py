@@ -33,6 +33,14 @@ from study.config.flags import Group
     show_default="as validated",
     help="Average over each photo and its mirror image.",
 )
+@option(
+    "--prior",
+    group=Group.CHOICE,
+    multiple=True,
+    metavar="CLASS=SHARE",
+    show_default="as in training",
+    help="How often a class comes among these photos; may be repeated.",
+)
 @console.device
 @console.study
 @console.storage
@@ -45,6 +53,7 @@ def predict(
     storage: str,
     device: str,
     augment: bool | None,
+    prior: tuple[str, ...],
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -60,7 +69,13 @@ def predict(
         from study.deployment.predict import predict as run
 
         found = run(
-            inputs, weights=weights, study=study, storage=storage, device=device, augment=augment
+            inputs,
+            weights=weights,
+            study=study,
+            storage=storage,
+            device=device,
+            augment=augment,
+            prior=prior,
         )
     tally = Tally(err, found)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any
 
 from study.config.space import Space, StageChoices, stage_of_choices
 from trainers.packaged import NATIVE_SIZES, packaged_backbones
-from trainers.schedule import BatchNorm, Schedule, Stage, Train
+from trainers.schedule import Balance, BatchNorm, Schedule, Stage, Train
 
 PROBE_SIZES = (
     (200, (160, 288)),
@@ -69,6 +69,9 @@ How far rates lead from the probe, and for how long, is what photos differ by
 (benchmarks/README.md).
 """
 
+BALANCED: Mapping[str, Any] = {"balance": Balance.LOSS.value}
+"""The portfolio's second schedule, where classes are imbalanced."""
+
 HIDDEN = (512,)
 STAGED: tuple[Mapping[str, Any], ...] = (
     {"frozen": 1.0, "passes": 0.5, "size": 0, "lrs": 3e-3},
@@ -86,6 +89,11 @@ SPACE: Mapping[str, tuple[Any, ...]] = {
 }
 """What there is to choose from for that stage; the rest is as it is there."""
 
+BALANCES = tuple(balance.value for balance in Balance)
+
+IMBALANCED = 5
+"""Where a class has more than so many times another's training photos, `BALANCES` are tried."""
+
 SPACE_PASSES = (0.5, 1, 2)
 
 VALIDATION_SHARE, VALIDATIONS = 0.1, 4
@@ -99,7 +107,8 @@ TRAINING_COST = 3
 class DataFacts:
     """What of the data decides: numbers of photos and classes, and how large photos are.
 
-    `short_side` is the typical one in pixels, `smallest_class` the least count of training photos.
+    `short_side` is the typical one in pixels; `smallest_class` and `largest_class` are the least
+    and the greatest count of training photos.
     """
 
     training: int
@@ -107,10 +116,23 @@ class DataFacts:
     classes: int
     short_side: int
     smallest_class: int
+    largest_class: int
     on_gpu: bool = False
 
+    @property
+    def imbalanced(self) -> bool:
+        """Whether balancing is tried: small classes may be lost among large ones."""
+        return self.largest_class > IMBALANCED * self.smallest_class
 
-TYPICAL = DataFacts(training=255, validation=309, classes=2, short_side=300, smallest_class=100)
+
+TYPICAL = DataFacts(
+    training=255,
+    validation=309,
+    classes=2,
+    short_side=300,
+    smallest_class=100,
+    largest_class=155,
+)
 """What is taken for the data before they are read: about the article's."""
 
 
@@ -143,7 +165,8 @@ def peers(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]
 
 def portfolio(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]:
     """Return complete schedules, best first."""
-    variants = (tuned(facts, backbone, weights, changes) for changes in VARIANTS)
+    every = (*VARIANTS[:1], BALANCED, *VARIANTS[1:]) if facts.imbalanced else VARIANTS
+    variants = (tuned(facts, backbone, weights, changes) for changes in every)
     return (*variants, staged(facts, backbone, weights))
 
 
@@ -172,6 +195,7 @@ def space_for(facts: DataFacts) -> Space:
         **{
             **{name: (value,) for name, value in fixed.items()},
             **SPACE,
+            **({"balance": BALANCES} if facts.imbalanced else {}),
             "min_steps": tuple(dict.fromkeys(length["min_steps"] for length in lengths)),
             "image_size": tuple(sorted({*probe_sizes(facts), *held})),
             "hidden": ((),),

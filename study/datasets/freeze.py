@@ -11,7 +11,7 @@ from storage.records import StudyRecord
 from storage.store import Store
 from study.config.schema import Data, StudyConfig
 from study.datasets.download import local_data
-from study.datasets.gate import look_over, refuse_leaks, summary
+from study.datasets.gate import imbalance, look_over, refuse_leaks, summary
 from study.events import Listener, Notice, telling
 from study.formatting import count_text
 from study.invocation import hint
@@ -22,6 +22,7 @@ from trainers.data.inspect.document import document_of
 from trainers.data.inspect.findings import Inspection
 from trainers.data.inspect.fingerprints import CHECK_SCALE
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
+from trainers.metrics import Metric
 from trainers.schedule import Stage
 
 
@@ -123,6 +124,9 @@ def _looked_over(
         refuse_leaks(found, command)
     if said := summary(found):
         listener(Notice(f"the data: {said}; `{command}` shows them"))
+    if config.metric is Metric.ACCURACY and (uneven := imbalance(found)):
+        others = "--metric balanced_accuracy and --metric f1 count each class alike"
+        listener(Notice(f"{uneven}; accuracy tells little of small ones, {others}"))
     return Frozen(manifest, found)
 
 

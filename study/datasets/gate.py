@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from study.config.portfolio import IMBALANCED
 from study.events import Listener, Working
 from study.formatting import count_text
 from trainers.data.cache import Cache
@@ -68,6 +69,16 @@ def parted(found: Inspection) -> str:
     """Say how many groups lie in several splits."""
     verb = "lies" if len(found.parted) == 1 else "lie"
     return f"{count_text(len(found.parted), 'group')} {verb} in several splits"
+
+
+def imbalance(found: Inspection) -> str:
+    """Say that one class has many more training photos than another, if it has."""
+    counts = list(found.counts[Split.TRAIN])
+    most, least = max(counts), min(counts)
+    if most <= IMBALANCED * least:
+        return ""
+    large, small = (found.classes[counts.index(count)] for count in (most, least))
+    return f"classes are imbalanced: {large!r} has {most:,} training photos, {small!r} {least:,}"
 
 
 def spread(group: Parted) -> str:

@@ -15,9 +15,10 @@ from study.deployment.photos import find_photos
 from study.errors import ConfigError
 from study.formatting import count_text
 from study.selection.best import best
-from trainers.decision import Decision
+from trainers.decision import REJECTED, Decision, named_shares, reweighted
 
 if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
+    from trainers.card import WeightsCard
     from trainers.classifier import Classifier
 
 BATCH = 64
@@ -75,11 +76,13 @@ def predict(
     storage: str = StudyConfig().storage,
     device: str = "auto",
     augment: bool | None = None,
+    prior: Sequence[str] = (),
 ) -> Predictions:
     """Predict files, folders at any depth, patterns such as `*.jpg`, and `-` for a list of paths.
 
     Without `weights`: those that `best` names for the study (by default the one used last).
-    `augment` is as for `Classifier.predict`.
+    `augment` is as for `Classifier.predict`. `prior` are shares of classes, "A380=0.1", where they
+    come in other ones than in training.
     Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and what `best` raises.
     """
     paths = find_photos(inputs)
@@ -94,7 +97,7 @@ def predict(
     except ValueError as error:  # no such device here: `load` says what to try
         raise ConfigError(str(error)) from error
     rule = classifier.card.rule if classifier.card.decision else None
-    answers = _answers(classifier, paths, augment=augment)
+    answers = _answers(classifier, paths, _prior(classifier.card, prior), augment=augment)
     return Predictions(str(file), classifier.classes, rule, answers, _rounding(classifier, paths))
 
 
@@ -110,12 +113,16 @@ def _rounding(classifier: "Classifier", paths: Sequence[Path]) -> str:
 
 
 def _answers(
-    classifier: "Classifier", paths: Sequence[Path], *, augment: bool | None
+    classifier: "Classifier",
+    paths: Sequence[Path],
+    prior: Sequence[float] | None,
+    *,
+    augment: bool | None,
 ) -> Iterator[Prediction | Unreadable]:
     found = classifier.stream(paths, BATCH, augment=augment)
     while batch := list(islice(found, BATCH)):
         rows = [row for _, row in batch if isinstance(row, np.ndarray)]
-        outcomes = _outcomes(classifier, np.array(rows)) if rows else iter(())
+        outcomes = _outcomes(classifier, np.array(rows), prior) if rows else iter(())
         for path, row in batch:
             name = _shown(str(path))
             if isinstance(row, np.ndarray):
@@ -126,11 +133,33 @@ def _answers(
                 yield Unreadable(name, str(row))
 
 
-def _outcomes(classifier: "Classifier", rows: NDArray[np.float32]) -> Iterator[_Outcome]:
+def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | None:
+    """Return the shares of all classes that photos are to be predicted for, if any are given."""
+    if not shares:
+        return None
+    if card.prior is None:
+        raise ConfigError(
+            "--prior needs weights that tell the classes' shares in training, which older ones do "
+            "not; train them again"
+        )
+    try:
+        return named_shares(shares, card.classes, card.prior)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+def _outcomes(
+    classifier: "Classifier", rows: NDArray[np.float32], prior: Sequence[float] | None
+) -> Iterator[_Outcome]:
     # For all at once: of a thousand classes, a rule has a million prices.
-    labels, calibrated = classifier.decide(rows), classifier.card.rule.calibrated(rows)
-    for label, numbers in zip(labels, calibrated.tolist(), strict=True):
+    card = classifier.card
+    calibrated = card.rule.calibrated(rows)
+    if prior is not None and card.prior is not None:
+        calibrated = reweighted(calibrated, card.prior, prior)
+    answers = card.rule.answers(calibrated)
+    for answer, numbers in zip(answers.tolist(), calibrated.tolist(), strict=True):
         probabilities = dict(zip(classifier.classes, numbers, strict=True))
+        label = None if answer == REJECTED else classifier.classes[answer]
         yield label, max(numbers) if label is None else probabilities[label], probabilities
 
 

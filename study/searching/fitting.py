@@ -44,12 +44,14 @@ def fitted_to(
 def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
     """Return what of the data decides; the headers of some photos are read for that."""
     training = manifest.of_split(Split.TRAIN)
+    of_class = Counter(photo.label for photo in training).values()
     return DataFacts(
         training=len(training),
         validation=len(manifest.of_split(Split.VALID)),
         classes=len(manifest.classes),
         short_side=typical_short_side(manifest),
-        smallest_class=min(Counter(photo.label for photo in training).values()),
+        smallest_class=min(of_class),
+        largest_class=max(of_class),
         on_gpu=not any(slot.device.startswith("cpu") for slot in slots),
     )
 

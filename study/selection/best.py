@@ -5,7 +5,7 @@ Reads rows alone, so it answers at once: no torch, no Optuna.
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from study.selection.leaks import Leaks, shared_with_train
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
 from study.selection.thresholds import Operation, operate
+from study.statistics.intervals import Limits, of_share
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
@@ -253,7 +254,16 @@ class Selector:
             operation=self._operation(predictions, pool),
             damaged=(*damaged, *pool.damaged),
             leaks=self._leaks(pool, winner.column, predictions.predicted != labels),
+            recall_intervals=tuple(self._recalls(predictions.predicted == labels)),
         )
+
+    def _recalls(self, right: NDArray[np.bool_]) -> Iterator[Limits]:
+        """Yield the interval of each class's recall."""
+        groups = self._manifest.groups(Split.VALID)
+        for label in range(len(self._manifest.classes)):
+            own = self._labels == label
+            within = None if groups is None else np.unique(groups[own], return_inverse=True)[1]
+            yield of_share(right[own], within) if own.any() else (0.0, 1.0)
 
     def _probe(self, ranking: Sequence[Ranked]) -> ProbeFound | None:
         """Return the best of the probes that the search began with."""

@@ -13,7 +13,7 @@ from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
 from study.selection.thresholds import Operation
-from study.statistics.intervals import FEWEST_OF_CLASS
+from study.statistics.intervals import FEWEST_OF_CLASS, Limits
 from study.statistics.selection_bias import BiasCorrected, By
 from trainers.metrics import ClassNumbers
 
@@ -81,7 +81,8 @@ class Selection:
     the decision rule for the `goal` that was set, if any. `damaged` names better files that were
     passed over, since they are missing or changed. `leaks` says what validation photos that are in
     train, too, do to the score; None where there are none. `n_groups` are those of the validation
-    photos, by which the interval counts; None where each photo is alone.
+    photos, by which intervals count; None where each photo is alone. `recall_intervals` are 95 %
+    intervals of each class's recall, of 0 to 1 where it has no photo.
     """
 
     study: str
@@ -98,6 +99,7 @@ class Selection:
     n_valid: int
     classes: tuple[str, ...]
     per_class: tuple[ClassNumbers, ...]
+    recall_intervals: tuple[Limits, ...]
     confusion: list[list[int]]
     mistakes: tuple[Mistake, ...]
     schedule: dict[str, Any]

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.datasets.check import Checked
-from study.datasets.gate import leaked, parted, spread
+from study.datasets.gate import imbalance, leaked, parted, spread
 from study.formatting import count_text
 from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
@@ -83,14 +83,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
         yield "One photo under two labels: one of them is wrong", _lines(found, clashes)
     if inside:
         yield "Duplicates within a split", _lines(found, inside)
-    if checked.guess:
-        guess = checked.guess
-        head = (
-            f"{guess.photos:,} photos seem to come in {count_text(guess.groups, 'group')}, "
-            f"such as {guess.example!r}; {guess.parted:,} lie in several splits"
-        )
-        how = f"if they do, keep them together: --group-by {shlex.quote(guess.group_by)}"
-        yield head, [f"{how}; add --regroup where the list gives splits"]
+    yield from _of_all_photos(checked)
     if found.doubts:
         lines = [
             f"{doubt.photo.path}: rather {found.classes[doubt.suggested]} "
@@ -113,6 +106,19 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
     if checked.left_out:
         lines = [f"{each.path}: {each.reason}" for each in checked.left_out]
         yield "Left out, as they cannot be used", lines
+
+
+def _of_all_photos(checked: Checked) -> Iterator[tuple[str, list[str]]]:
+    """Yield what is no fault of single photos: uneven classes, and groups that nobody named."""
+    if uneven := imbalance(checked.found):
+        yield uneven, ["--metric balanced_accuracy and --metric f1 count each class alike"]
+    if guess := checked.guess:
+        head = (
+            f"{guess.photos:,} photos seem to come in {count_text(guess.groups, 'group')}, "
+            f"such as {guess.example!r}; {guess.parted:,} lie in several splits"
+        )
+        how = f"if they do, keep them together: --group-by {shlex.quote(guess.group_by)}"
+        yield head, [f"{how}; add --regroup where the list gives splits"]
 
 
 def _flattering(found: Inspection, leaks: Sequence[Pair]) -> Iterator[tuple[str, list[str]]]:
@@ -157,5 +163,5 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
             "again with --regroup, or search with --allow-leaks"
         )
         yield refused
-    elif not (found.pairs or found.parted or found.flaws or found.doubts or checked.guess):
+    elif not list(_parts(checked)):
         yield "nothing was found"

@@ -271,7 +271,7 @@ def _confusion(chosen: Selection) -> Table:
     table.add_column("")
     for name in chosen.classes:
         table.add_column(escape(name), justify="right")
-    for name in ("precision", "recall", "F1"):
+    for name in ("precision", "F1", "recall", "95 % CI"):
         table.add_column(name, justify="right", style="dim")
     for i, name in enumerate(chosen.classes):
         counts = [
@@ -279,8 +279,9 @@ def _confusion(chosen: Selection) -> Table:
             for j, n in enumerate(chosen.confusion[i])
         ]
         own = chosen.per_class[i]
-        numbers = map(percent, (own.precision, own.recall, own.f1))
-        table.add_row(escape(name), *counts, *numbers)
+        numbers = map(percent, (own.precision, own.f1, own.recall))
+        limits = "-".join(map(percent, chosen.recall_intervals[i]))
+        table.add_row(escape(name), *counts, *numbers, limits)
     return table
 
 

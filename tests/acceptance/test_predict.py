@@ -285,3 +285,24 @@ def test_a_mistake_costs_no_import_of_torch() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_shares_of_classes_may_be_others_than_in_training(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Probabilities go by --prior; weights that do not tell their own, and misuse, end with 2."""
+    asked = ("predict", "photos/a.png", "--weights", WEIGHTS)
+    assert cli.run((*asked, "--prior", "a=0.9")) == 2
+    assert "--prior needs weights that tell the classes' shares" in capsys.readouterr().err
+    weights(prior=(0.5, 0.5))
+
+    def odds(*flags: str) -> float:
+        assert cli.run((*asked, "--json", *flags)) == 0
+        [found] = json.loads(capsys.readouterr().out)["predictions"]
+        first, second = found["probabilities"].values()
+        return float(first / second)
+
+    first = card_of().classes[0]
+    assert odds("--prior", f"{first}=0.9") == pytest.approx(9 * odds(), rel=1e-4)
+    assert cli.run((*asked, "--prior", "z=0.9")) == 2
+    assert "--prior must be CLASS=SHARE with one of" in capsys.readouterr().err

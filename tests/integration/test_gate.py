@@ -13,6 +13,7 @@ from storage.store import Store, existing_store
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
 from study.datasets.freeze import Frozen, freeze_data
+from study.datasets.gate import imbalance
 from study.events import Notice, Progress
 from study.searching.search import search
 from tests.scenes import save, scene
@@ -89,6 +90,22 @@ def test_clean_data_pass_without_a_word(freeze: Freeze, clean: Path) -> None:
     assert frozen.check is not None
     assert frozen.check.pairs == ()
     assert frozen.check.manifest_digest == frozen.manifest.digest
+
+
+def test_imbalanced_classes_are_told_where_accuracy_hides_them(
+    freeze: Freeze, tmp_path: Path
+) -> None:
+    """Which class is the largest, which the smallest, and what to search by instead."""
+    for index in range(20):
+        folder = tmp_path / "uneven" / ("train" if index < 16 else "valid")
+        label = "day" if index % 8 else "night"
+        save(scene(900 + index, 60, 50), folder / label / f"{index}.png")
+    frozen, notices = freeze(tmp_path / "uneven")
+    assert any("'day' has 14 training photos, 'night' 2; accuracy" in each for each in notices)
+    assert frozen.check is not None
+    assert imbalance(frozen.check) in notices[0]
+    _, notices = freeze(tmp_path / "uneven", metric="balanced_accuracy")
+    assert not any("imbalanced" in each for each in notices)
 
 
 def test_leaks_are_refused_in_one_sentence(freeze: Freeze, leaking: Path) -> None:

@@ -97,6 +97,7 @@ def chosen(**others: Any) -> Selection:
         "goal": None,
         "operation": None,
         "damaged": (HOSTILE,),
+        "recall_intervals": ((0.3, 1.0), (0.0, 0.7)),
     }
     return Selection(**(given | others))
 
@@ -324,6 +325,7 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
     wide = chosen(
         classes=many,
         per_class=(ClassNumbers(1, 1, 1, 1),) * 40,
+        recall_intervals=((0.2, 1.0),) * 40,
         confusion=np.eye(40, dtype=int).tolist(),
     )
     for one in (wide, chosen()):

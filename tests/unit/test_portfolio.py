@@ -22,11 +22,19 @@ from study.config.schema import Preset, StudyConfig
 from study.config.space import DIGITS_SPACE, describe_space, space_of
 from study.searching.fitting import Fit, tried_first
 from study.searching.suggest import params_of
-from trainers.schedule import BatchNorm, Schedule, Train
+from trainers.schedule import Balance, BatchNorm, Schedule, Train
 
-FEW = replace(TYPICAL, training=8, validation=4, short_side=8, smallest_class=3)
+FEW = replace(TYPICAL, training=8, validation=4, short_side=8, smallest_class=3, largest_class=5)
 MANY = replace(TYPICAL, training=20_000, validation=5_000, short_side=600)
-EVERY = (TYPICAL, FEW, MANY, replace(MANY, on_gpu=True), replace(TYPICAL, validation=30_000))
+UNEVEN = replace(TYPICAL, smallest_class=20, largest_class=235)
+EVERY = (
+    TYPICAL,
+    FEW,
+    MANY,
+    replace(MANY, on_gpu=True),
+    replace(TYPICAL, validation=30_000),
+    UNEVEN,
+)
 
 
 def steps(schedule: Schedule) -> int:
@@ -87,6 +95,17 @@ def test_batch_norm_is_frozen_where_photos_are_few() -> None:
     assert {s.stages[-1].batch_norm for s in portfolio(FEW, "net", "random")} == {BatchNorm.FROZEN}
     assert {s.stages[-1].batch_norm for s in portfolio(MANY, "net", "random")} == {BatchNorm.TRAIN}
     assert (space_for(FEW).batch_norm, space_for(MANY).batch_norm) == (("frozen",), ("train",))
+
+
+def test_imbalanced_classes_are_balanced_in_some_schedules() -> None:
+    """In the second of the portfolio, and as a choice of the space; else there is none."""
+    balances = [each.stages[-1].balance for each in portfolio(UNEVEN, "net", "random")]
+    assert balances[:3] == [Balance.NONE, Balance.LOSS, Balance.NONE]
+    assert space_for(UNEVEN).balance == ("none", "loss", "sampling")
+    even = portfolio(TYPICAL, "net", "random")
+    assert {each.stages[-1].balance for each in even} == {Balance.NONE}
+    assert len(even) == len(balances) - 1
+    assert space_for(TYPICAL).balance is None
 
 
 def test_a_gpu_affords_larger_photos() -> None:
