@@ -1,4 +1,7 @@
-"""All that `gpu.py --all` measures, in three parts; what has been measured is not again."""
+"""All that `gpu.py --all` measures, in three parts; what has been measured is not again.
+
+What has failed is: the next call tries it once more.
+"""
 
 import json
 import os
@@ -99,8 +102,17 @@ class Results:
         print(json.dumps(self.rows[-1]), flush=True)
 
     def has(self, part: int, name: str) -> bool:
-        """Whether a case has been measured."""
-        return any((row["part"], row["case"]) == (part, name) for row in self.rows)
+        """Whether a case has been measured, and has not failed."""
+        return any(row["case"] == name and not _has_failed(row) for row in self.of_part(part))
+
+    def of_part(self, part: int) -> list[Row]:
+        """Return the rows of a part, of each case the last."""
+        last = {row["case"]: row for row in self.rows if row["part"] == part}
+        return list(last.values())
+
+
+def _has_failed(row: Row) -> bool:
+    return "failed" in row or row.get("outcome") in ("failure", "error", "not run")
 
 
 Case = tuple[str, Callable[[], Row]]
@@ -113,7 +125,7 @@ def run_parts(parts: Sequence[int], folder: Path, device: str, *, tiny: bool) ->
     cases = {1: tests_of(device, folder), 2: speeds_of(extent, device, folder),
              3: jobs_of(extent, device, folder)}  # fmt: skip
     left = sum([measure(part, cases[part], results) for part in parts])
-    table = table_of(results.rows, device, tiny=tiny)
+    table = table_of(results, device, tiny=tiny)
     (folder / "table.md").write_text(table)
     print(table)
     return LEFT_OVER if left else 0
@@ -288,7 +300,7 @@ def photos_in(folder: Path, extent: Extent) -> Path:
     return folder
 
 
-def table_of(rows: Sequence[Row], device: str, *, tiny: bool) -> str:
+def table_of(results: Results, device: str, *, tiny: bool) -> str:
     """Return all rows as Markdown, a table for each part, under a heading that says what it is."""
     where = torch.cuda.get_device_name() if device.startswith("cuda") else device
     versions = ", ".join(f"{name} {value}" for name, value in surroundings().items())
@@ -299,8 +311,7 @@ def table_of(rows: Sequence[Row], device: str, *, tiny: bool) -> str:
             "",
         ]
     for part in (1, 2, 3):
-        of_part = [row for row in rows if row["part"] == part]
-        some = [{name: row[name] for name in row if name != "part"} for row in of_part]
+        some = [{k: v for k, v in row.items() if k != "part"} for row in results.of_part(part)]
         columns = list(dict.fromkeys(key for row in some for key in row))
         cells = [[str(row.get(column, "")) for column in columns] for row in some]
         lines += [f"Part {part}", "", markdown(columns, cells) if some else "Not measured.", ""]

@@ -35,18 +35,39 @@ def cases(ran: list[str], *names: str) -> Iterator[tuple[str, Callable[[], dict[
 
 
 def test_what_is_measured_is_not_measured_again(parts: ModuleType, tmp_path: Path) -> None:
-    """Not even after a kill in the middle of a line; what has failed is told, and not repeated."""
+    """Not even after a kill in the middle of a line; what has failed is told, and tried again."""
     ran: list[str] = []
     assert parts.measure(2, cases(ran, "a", "broken", "b"), parts.Results(tmp_path)) == 0
     file = tmp_path / "results.jsonl"
     file.write_text(file.read_text()[:-9])
     again = parts.Results(tmp_path)
     assert parts.measure(2, cases(ran, "a", "broken", "b", "c"), again) == 0
-    assert ran == ["a", "broken", "b", "b", "c"]
+    assert ran == ["a", "broken", "b", "broken", "b", "c"]
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [row["case"] for row in rows] == ["a", "broken", "b", "c"]
+    assert [row["case"] for row in rows] == ["a", "broken", "broken", "b", "c"]
     assert rows[1]["failed"] == "RuntimeError: it has no such kernel"
-    assert "no GPU measured" in parts.table_of(again.rows, "cpu", tiny=False)
+    table = parts.table_of(again, "cpu", tiny=False)
+    assert "no GPU measured" in table
+    assert table.count("broken") == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "ratio", "says"),
+    [
+        (300, 0.96, 1.0, "met"),
+        (224, 0.94, 9.0, "missed: 0.94 of the ceiling, not 0.95"),
+        (128, 0.81, 2.1, "met"),
+        (128, 0.7, 1.5, "missed: 0.70 of the ceiling, not 0.8; 1.5 times timm's loop, not 2"),
+        (64, 0.6, 1.0, "met"),
+        (24, 0.1, 0.1, "none at this size"),
+    ],
+)
+@pytest.mark.usefixtures("parts")
+def test_bars_are_checked_by_size(size: int, share: float, ratio: float, says: str) -> None:
+    """Each size has a share of the ceiling to reach; at 128 pixels timm's loop is one, too."""
+    from gpu_cases import bars
+
+    assert bars(size, share, ratio) == says
 
 
 def test_a_part_begins_nothing_after_its_time(
