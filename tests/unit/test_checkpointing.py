@@ -158,6 +158,16 @@ def test_best_is_of_the_best_epoch(tmp_path: Path, seconds: float, left_after: i
         assert not any(name.startswith(("optimizer.", "best.")) for name in last.tensors)
 
 
+def test_without_a_metric_the_latest_epoch_is_the_best(tmp_path: Path) -> None:
+    """Where nothing may judge, a stage's weights are those that it ends with."""
+    with keeping_in(tmp_path, metric=None, epochs=3) as (state, keeper):
+        for hits in (3, 2, 1):
+            learn(state, hits=hits)
+            keeper.keep()
+        assert same(read_weights(tmp_path / BEST)[0], network_in(copied(state)))
+    assert epoch_of_best(tmp_path) == 3
+
+
 def test_what_is_read_is_what_was_left(tmp_path: Path) -> None:
     """Another process goes on with the same network, optimizer, scaler, best weights, history."""
     with keeping_in(tmp_path, seconds=1e9) as (state, keeper):
