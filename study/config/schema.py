@@ -406,6 +406,15 @@ class StudyConfig(Section):
     preset: Annotated[
         Preset | None, Flag(Group.SEARCH, "A schedule to try first.", default="none")
     ] = None
+    like: Annotated[
+        str | None,
+        Flag(
+            Group.SEARCH,
+            "Begin with the best schedules of this study, on other photos.",
+            metavar="STUDY",
+            default="none",
+        ),
+    ] = None
     portfolio: Annotated[
         bool, Flag(Group.SEARCH, "Begin with probes, and schedules that fit the data.")
     ] = True
@@ -424,6 +433,12 @@ class StudyConfig(Section):
                 "--strategy grid needs a file of schedules, and no other strategy takes one; "
                 "give --strategy grid FILE"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_grid_is_like_no_study(self) -> Self:
+        if self.like is not None and self.grid is not None:
+            raise ValueError("--like and --strategy grid both say what is tried; drop one of them")
         return self
 
     @model_validator(mode="after")

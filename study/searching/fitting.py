@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage.records import StudyRecord
 from study.config.portfolio import TYPICAL, DataFacts, peers, portfolio, probes, space_for
@@ -17,11 +17,15 @@ from trainers.schedule import Schedule
 
 @dataclass(frozen=True)
 class Fit:
-    """Settings with a space that fits the data, or is the user's `own`; and the data's facts."""
+    """Settings with a space that fits the data, or is the user's `own`; and the data's facts.
+
+    `liked` are the best schedules of the study that the search is to be like, if any.
+    """
 
     config: StudyConfig
     facts: DataFacts = TYPICAL
     own: bool = False
+    liked: tuple[Schedule, ...] = ()
 
 
 def fitted_to(
@@ -57,7 +61,7 @@ def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
 
 
 def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
-    """Return the schedules that a search begins with: probes, the preset, the portfolio, peers.
+    """Return what a search begins with: probes, the preset, liked schedules, the portfolio, peers.
 
     A trainer of one's own knows no probes. The digits' space is known to do, and what a backbone
     sees in photos tells little of them: fitting their probes would take ten trials' time.
@@ -70,6 +74,7 @@ def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
         given += probes(fit.facts, backbone, weights)
     if config.preset:
         given.append(preset_schedule(config.preset, fit.facts, backbone, weights, probe=ours))
+    given += [replace(schedule, weights=weights) for schedule in fit.liked]
     if portfolio_fits and not fit.own:
         given += portfolio(fit.facts, backbone, weights)
         given += peers(fit.facts, backbone, weights)
