@@ -219,7 +219,7 @@ def _final_test(chosen: "Selection", storage: str, augment: bool | None) -> Any:
 
 
 def _refit(chosen: "Selection", storage: str, folder: Path | None) -> Any:
-    from study.provenance.refit import refit
+    from study.deployment.refit import refit
     from study.views.progress import SearchView
 
     with SearchView(err) as view:

@@ -6,9 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.criterion import Criterion
+from study.deployment.refit import Refitted
 from study.formatting import count_text, percent, photos_text, score_phrase, time_text
 from study.invocation import hint
-from study.provenance.refit import Refitted
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection

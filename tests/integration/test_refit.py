@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cli
-from study.provenance.refit import refit
+from study.deployment.refit import refit
 from study.provenance.retrain import Compared, compare_files
 from study.searching.search import search
 from study.selection.best import best
