@@ -236,7 +236,8 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
         )
     if not details:
         more = hint("best", "--study", chosen.study, "--details")
-        lines.append(f"[dim]classes, mistakes, schedules, runners-up: {escape(more)}[/]")
+        said = f"classes, mistakes, schedules, runners-up: {escape(more)}"
+        lines.append(f"[dim]{said}; trained on the validation photos as well: --refit[/]")
     return lines
 
 

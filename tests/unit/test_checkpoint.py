@@ -89,9 +89,12 @@ def broken_cards() -> dict[str, str]:
         "a decision of text": {"decision": "roses"},
         "a decision for others": {"decision": {"costs": [[0]], "temperature": 1, "reject_cost": 0}},
         "made by a number": {"made_by": {"command": 5}},
+        "a prior of text": {"prior": "alike"},
+        "a prior of others": {"prior": [1.0]},
+        "a prior of nothing": {"prior": [0.0] * len(plain["classes"])},
     }
     cards = {name: json.dumps({**plain, **change}) for name, change in changes.items()}
-    later = ("tta", "decision", "made_by")  # which older files have not
+    later = ("tta", "decision", "prior", "made_by")  # which older files have not
     for field in (name for name in plain if name not in later):
         cards[f"no {field}"] = json.dumps({k: v for k, v in plain.items() if k != field})
     cards |= {"empty": "", "no JSON": "{'a': 1}", "null": "null", "list": "[]", "number": "7"}
