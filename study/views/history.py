@@ -150,7 +150,7 @@ def print_spare(console: Console, cleaned: "Cleaned") -> None:
         text = f"{file.size / 1e6:10.1f} MB  {file.path}: {file.reason}"
         console.print(escape(text), soft_wrap=True, highlight=False)
     size, kept = f"{cleaned.size / 1e6:.1f} MB", f"{cleaned.kept_size / 1e6:.1f} MB"
-    gone = f"{len(cleaned.files)} weights files, {size}"
+    gone = f"{count_text(len(cleaned.files), 'weights file')}, {size}"
     left = f"{cleaned.kept} stay, {kept}"
     if cleaned.deleted:
         console.print(f"{gone}, deleted; {left}", highlight=False)
