@@ -235,9 +235,12 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
             f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}"
         )
     if not details:
-        more = hint("best", "--study", chosen.study, "--details")
-        said = f"classes, mistakes, schedules, runners-up: {escape(more)}"
-        lines.append(f"[dim]{said}; trained on the validation photos as well: --refit[/]")
+        for what, flag in (
+            ("trained on the validation photos as well", "--refit"),
+            ("classes, mistakes, schedules, runners-up", "--details"),
+        ):
+            command = escape(hint("best", "--study", chosen.study, flag))
+            lines.append(f"[dim]{what}: {command}[/]")
     return lines
 
 

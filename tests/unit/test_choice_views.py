@@ -188,7 +188,8 @@ def test_the_answer_is_ten_lines() -> None:
     lines = told(chosen(classes=("a", "b"), study="s", damaged=(), probe=probe))
     assert len(lines) <= 10
     assert lines[0].startswith("runs/")
-    assert lines[-1].endswith("--details; trained on the validation photos as well: --refit")
+    assert lines[-1].endswith("encore best --study s --details")
+    assert lines[-2].endswith("encore best --study s --refit")
     assert "misclassified" not in "".join(lines)
 
 
