@@ -16,15 +16,13 @@ from study.events import Listener, Progress, Working, noticing, telling
 from study.formatting import path_text
 from study.provenance.lookup import find
 from study.provenance.retrain import (
+    config_as_made,
     engine_as_made,
-    settings_as_made,
     setup_as_made,
     train_again,
-    with_data,
     workplace,
 )
 from study.selection.result import Selection
-from study.studies import stored_config
 from trainers.data.manifest import Split
 from trainers.errors import EncoreError
 from trainers.files import replacing, sha256_of
@@ -61,11 +59,9 @@ def refit(
         found = find(str(chosen.trial), chosen.study, store, storage)
         if found.origin is None:
             raise LookupError(f"trial {chosen.trial} must have weights to be trained again")
-        root = Path(store.manifest(found.origin.study.manifest_digest).root)
-        stored = with_data(stored_config(found.origin.study, storage), root)
-        if stored.trainer is not None:
+        config = config_as_made(store, found.origin.study, storage, found.made_by, device)
+        if config.trainer is not None:
             raise ConfigError("--refit is for Encore's own trainer; drop it for --trainer's")
-        config = settings_as_made(stored, found.made_by, device)
         data = freeze_data(config, store, listener).manifest.for_refit()
     training = setup_as_made(config).training(config, data, runs / CACHE, found.made_by)
     training = replace(training, recipe=replace(training.recipe, keep_latest=True))

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,14 +19,13 @@ from study.provenance.lookup import FileState, FoundWeights, Origin, find
 from study.provenance.record import Provenance, commands, finite, of_card, of_rows
 from study.provenance.retrain import (
     compare_files,
+    config_as_made,
     engine_as_made,
     settings_as_made,
     setup_as_made,
     train_again,
-    with_data,
     workplace,
 )
-from study.studies import stored_config
 from trainers.data.manifest import DatasetError, Manifest, Split
 from trainers.metrics import EpochNumbers
 
@@ -146,9 +144,7 @@ def _trace(
         setup = setup_as_made(config)
         card = of_card(found, _drift(found, setup), commands(found, storage))
         return _Traced(found, card, config, setup)
-    root = Path(store.manifest(origin.study.manifest_digest).root)
-    stored = with_data(stored_config(origin.study, storage), root)
-    config = settings_as_made(stored, made_by, device)
+    config = config_as_made(store, origin.study, storage, made_by, device)
     setup = setup_as_made(config)
     drift, data = _drift(found, setup), _data(config, store, listener)
     if isinstance(data, DatasetError):

@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from storage.liveness import Life, life
-from storage.records import Kind
+from storage.records import Kind, StudyRecord
 from storage.remote import is_url
+from storage.store import Store
 from study.config.schema import EngineKind, StudyConfig
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
@@ -20,6 +21,7 @@ from study.engines.setup import Setup, Training
 from study.events import Listener, Notice, Working
 from study.formatting import score_text
 from study.provenance.lookup import Origin
+from study.studies import stored_config
 from trainers.base import BEST, LAST, Precision, StageTask
 from trainers.files import sha256_of
 from trainers.handover import NETWORK
@@ -71,6 +73,14 @@ def with_data(config: StudyConfig, root: Path) -> StudyConfig:
         moved = {"root": str(root)} if stays else {"source": str(there)}
         data = config.data.model_copy(update=moved)
     return config.model_copy(update={"data": data})
+
+
+def config_as_made(
+    store: Store, study: StudyRecord, storage: str, made_by: Mapping[str, str], device: str
+) -> StudyConfig:
+    """Return a study's settings as they made some weights, its data named by where they lay."""
+    root = Path(store.manifest(study.manifest_digest).root)
+    return settings_as_made(with_data(stored_config(study, storage), root), made_by, device)
 
 
 def setup_as_made(config: StudyConfig) -> Setup:
