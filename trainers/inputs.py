@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainers.allowance import usable_memory
@@ -109,7 +110,7 @@ class Inputs:
         if values is None:
             batches = training_batches(self._photos, stage, **place)
             return self._tail(cut), self._anew(shown, batches)
-        passes = draw_passes(self._photos.manifest.labels(Split.TRAIN), stage, **place)
+        passes = draw_passes(self._photos.manifest.targets(Split.TRAIN), stage, **place)
         batch_rows = (
             (photos, views % shown.views)
             for each in passes
@@ -270,8 +271,8 @@ class _Shown:
     mirrored: bool = False
 
     @property
-    def labels(self) -> Indices:
-        return self.photos.manifest.labels(self.split)
+    def labels(self) -> NDArray[Any]:
+        return self.photos.manifest.targets(self.split)
 
     @property
     def count(self) -> int:

@@ -8,13 +8,13 @@ from itertools import product
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trainers.backbone import Network
 from trainers.data.loader import Batch
 from trainers.device import Compute
 from trainers.errors import TrainingDiverged
 from trainers.metrics import Evaluation
+from trainers.objective import ONE_CLASS, Objective
 from trainers.schedule import Optimizer, Stage
 
 MOMENTUM = 0.9
@@ -44,7 +44,7 @@ def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How a step is made of a batch: of its mean cross-entropy, if nothing else is said.
+    """How a step is made of a batch: of its mean `objective`, if nothing else is said.
 
     `mix` makes other inputs and soft labels of a batch. `class_weights` (one for each class)
     multiply the losses of photos. `clip_grad` is the largest norm of the gradient. `then` is told
@@ -58,20 +58,16 @@ class Step:
     clip_grad: float = 0.0
     then: Callable[[int], None] | None = None
     micro_batch: int | None = None
+    objective: Objective = ONE_CLASS
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Return the mean loss of photos whose labels are classes, or shares of classes."""
-        if self.class_weights is None:
-            return functional.cross_entropy(logits, truth, label_smoothing=self.label_smoothing)
-        # Not torch's weighted mean: among few photos, it would give their weights back again.
-        weighted = functional.cross_entropy(
+        """Return the mean loss of photos, whose labels may be shares of classes."""
+        return self.objective.loss(
             logits,
             truth,
-            self.class_weights,
             label_smoothing=self.label_smoothing,
-            reduction="sum",
+            class_weights=self.class_weights,
         )
-        return weighted / len(truth)
 
 
 def train_epoch(
@@ -127,8 +123,9 @@ def evaluate(
     compute: Compute,
     *,
     micro_batch: int | None = None,
+    objective: Objective = ONE_CLASS,
 ) -> tuple[Evaluation, float]:
-    """Predict every photo; return the predictions and the mean cross-entropy."""
+    """Predict every photo; return the predictions and the mean loss."""
     logits, labels = [], []
     for inputs, truth in batches:
         with compute.autocast():
@@ -137,9 +134,8 @@ def evaluate(
             ]
         labels.append(truth)
     every_logit, every_label = torch.cat(logits).cpu(), torch.cat(labels).cpu()
-    loss = functional.cross_entropy(every_logit, every_label).item()
-    probabilities = every_logit.softmax(1).numpy().astype(np.float32)
-    return Evaluation(every_label.numpy(), probabilities), _finite(loss, "validation")
+    loss = objective.loss(every_logit, every_label).item()
+    return objective.evaluation(every_logit, every_label), _finite(loss, "validation")
 
 
 class Waited:

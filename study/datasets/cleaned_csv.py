@@ -96,7 +96,7 @@ def write_list(manifest: Manifest, file: Path) -> None:
                 columns = 4 if manifest.grouped else 3
                 rows.writerow(("path", "label", "split", "group")[:columns])
                 rows.writerows(
-                    (p.path, manifest.classes[p.label], p.split.value, p.group)[:columns]
+                    (p.path, manifest.label_text(p), p.split.value, p.group)[:columns]
                     for p in manifest.photos
                 )
             _check_round_trip(manifest, temporary)
@@ -149,7 +149,7 @@ def _order(split: Split) -> int:
 
 def _check_round_trip(manifest: Manifest, file: Path) -> None:
     """Check that the CSV says what it should: names of files and classes may be anything."""
-    wanted = {(p.path, manifest.classes[p.label], p.split, p.group) for p in manifest.photos}
+    wanted = {(p.path, manifest.label_text(p), p.split, p.group) for p in manifest.photos}
     read = {(p.path, p.label, p.split, p.group) for p in find_in_csv(file, manifest.root).photos}
     if wanted != read:
         path = min(path for path, *_ in wanted - read)

@@ -180,7 +180,7 @@ def _validation(digest: str, storage: str) -> list[ToExplain]:
             )
         manifest = at_hand(manifest_of(store, study), study, storage)
     return [
-        ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
+        ToExplain(manifest.root / photo.path, photo.path, manifest.label_text(photo))
         for photo in manifest.of_split(Split.VALID)
     ]
 

@@ -105,7 +105,7 @@ class Explainer:
             return
         photos = [contents.photos[place] for place in worst_of(contents, top)]
         asked = [
-            ToExplain(manifest.root / photo.path, photo.path, manifest.classes[photo.label])
+            ToExplain(manifest.root / photo.path, photo.path, manifest.label_text(photo))
             for photo in photos
         ]
         self.start()

@@ -201,7 +201,7 @@ class Selector:
             raise ValueError(f"winner must have weights and a score, got trial {trial.number}")
         manifest, labels = self._manifest, self._labels
         predictions = self._store.predictions(kept.stage_run_id, kept.epoch, labels)
-        confusion = confusion_matrix(labels, predictions.predicted, len(manifest.classes))
+        confusion = confusion_matrix(labels, predictions.predicted, manifest.n_answers)
         wrong = np.flatnonzero(predictions.predicted != labels)
         photos = manifest.of_split(Split.VALID)
         schedules = {line.digest: line for line in lines}
@@ -340,5 +340,5 @@ def _whole(found: StoredPredictions) -> NDArray[np.float32]:
 
 
 def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:
-    label = manifest.classes[photo.label]
+    label = manifest.label_text(photo)
     return Mistake(photo.path, label, manifest.classes[predicted], float(probability))

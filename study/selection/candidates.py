@@ -59,7 +59,7 @@ def gather(
 
     Raises `NothingToSelect` where there are none, or too little of them is kept.
     """
-    labels, n_classes = manifest.labels(Split.VALID), len(manifest.classes)
+    labels, n_classes = manifest.labels(Split.VALID), manifest.n_answers
     leading = store.leading_epochs(study, LIMIT)
     if not leading:
         raise NothingToSelect(_why_nothing(study.name, store.trials(study.id)))

@@ -95,7 +95,7 @@ def choosable(
     With `numbers`, of those trials. Raises `NothingToSelect` where, of what is read later, not all
     probabilities are stored.
     """
-    labels, n_classes = manifest.labels(Split.VALID), len(manifest.classes)
+    labels, n_classes = manifest.labels(Split.VALID), manifest.n_answers
     every = store.trials(study.id)
     trials = {trial.number: trial for trial in every if _counts(trial, numbers)}
     runs: dict[int, list[int]] = defaultdict(list)

@@ -151,7 +151,7 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield an epoch's batches; order and changes depend on (seed, stage, epoch, photo) alone."""
     place = {"seed": seed, "position": position, "epoch": epoch}
-    labels = photos.manifest.labels(Split.TRAIN)
+    labels = photos.manifest.targets(Split.TRAIN)
     passes = draw_passes(labels, stage, **place)
     batches = [indices for each in passes for indices in each.photos]
 
@@ -182,7 +182,7 @@ def _changed(
     batches: Sequence[Indices],
     numbers: Iterator[NDArray[np.float32]],
 ) -> Iterator[Batch]:
-    labels = torch.from_numpy(photos.manifest.labels(Split.TRAIN))
+    labels = torch.from_numpy(photos.manifest.targets(Split.TRAIN))
 
     def prepare(indices: Indices, found: tuple[list[Tensor], NDArray[np.float32]]) -> Batch:
         members, drawn = found
@@ -202,7 +202,7 @@ def training_steps(photos: Photos, stage: Stage) -> int:
 
 def validation_batches(photos: Photos, stage: Stage, split: Split = Split.VALID) -> Iterator[Batch]:
     """Yield the photos of a split in the order of the manifest, unchanged but for size."""
-    labels = torch.from_numpy(photos.manifest.labels(split))
+    labels = torch.from_numpy(photos.manifest.targets(split))
     batches = _in_order(len(labels), stage)
 
     def prepare(indices: Indices, members: list[Tensor]) -> Batch:

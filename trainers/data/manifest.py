@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
 from trainers.data.groups import find_groups, parse_group_by
+from trainers.data.label_kind import ONE_CLASS, LabelKind
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
 from trainers.data.splits import assign_groups
 from trainers.data.verify import Reading, read_all
@@ -44,7 +45,9 @@ MAX_UNREADABLE = 0.05
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo: POSIX path from the manifest's root, index of its class, hash, size in bytes.
+    """A photo: POSIX path from the manifest's root, its label's number, hash, size in bytes.
+
+    The number is the index of its class, if labels are of no other kind (`LabelKind`).
 
     Photos of one `group` belong together, as those of one patient; "" is alone.
     """
@@ -69,6 +72,7 @@ class Parted:
 class Manifest:
     """All photos by path, under sorted classes; what was left out does not count as data.
 
+    `kind` says what a label is.
     `drawn` are the paths of those whose split was not given: it was drawn.
     """
 
@@ -77,6 +81,7 @@ class Manifest:
     photos: tuple[Photo, ...]
     left_out: tuple[LeftOut, ...] = ()
     drawn: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    kind: LabelKind = ONE_CLASS
 
     @cached_property
     def digest(self) -> str:
@@ -94,8 +99,33 @@ class Manifest:
         return replace(self, photos=photos)
 
     def labels(self, split: Split) -> NDArray[np.int64]:
-        """Return the labels of `of_split`, shape (n,)."""
-        return np.array([photo.label for photo in self.of_split(split)], dtype=np.int64)
+        """Return the true answers of `of_split`, shape (n * n_questions,): see `LabelKind`."""
+        return self.kind.answers(self._numbers(split), len(self.classes))
+
+    def targets(self, split: Split) -> NDArray[Any]:
+        """Return what a network is trained on, a row for each photo of `of_split`."""
+        return self.kind.targets(self._numbers(split), len(self.classes))
+
+    def counts(self, split: Split) -> tuple[int, ...]:
+        """Count the photos of each class in a split, (C,)."""
+        return tuple(self.kind.counts(self._numbers(split), len(self.classes)).tolist())
+
+    def label_text(self, photo: Photo) -> str:
+        """Return a photo's label as people write it."""
+        return self.kind.text(photo.label, self.classes)
+
+    @property
+    def n_questions(self) -> int:
+        """How many questions each photo is asked."""
+        return self.kind.questions(len(self.classes))
+
+    @property
+    def n_answers(self) -> int:
+        """How many answers the questions of a photo have together."""
+        return self.kind.n_answers(len(self.classes))
+
+    def _numbers(self, split: Split) -> list[int]:
+        return [photo.label for photo in self.of_split(split)]
 
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         """Return the number of each photo's group, shape (n,), from 0 on, by the order of `labels`.
@@ -233,7 +263,7 @@ def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: i
     # Photos of one hash stay together: let those of a group have one.
     twin = {photo.sha256: min(each.sha256 for each in g) for g in groups for photo in g}
     splits = assign_groups(
-        [manifest.classes[photo.label] for photo in manifest.photos],
+        [manifest.label_text(photo) for photo in manifest.photos],
         [twin.get(photo.sha256, photo.sha256) for photo in manifest.photos],
         [photo.group for photo in manifest.photos],
         [None if photo.path in manifest.drawn else photo.split for photo in manifest.photos],
@@ -242,7 +272,7 @@ def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: i
     photos = tuple(
         replace(photo, split=split) for photo, split in zip(manifest.photos, splits, strict=True)
     )
-    filled = {(manifest.classes[photo.label], photo.split) for photo in photos}
+    filled = _filled(manifest, photos)
     _check_filled(manifest.classes, filled, {Split.TRAIN, Split.VALID}, manifest.left_out)
     return replace(manifest, photos=photos)
 
@@ -251,7 +281,7 @@ def without(manifest: Manifest, paths: AbstractSet[str]) -> Manifest:
     """Leave photos out; DatasetError if a class loses all of its photos in a split by that."""
     before = {photo.split for photo in manifest.photos}
     photos = tuple(photo for photo in manifest.photos if photo.path not in paths)
-    filled = {(manifest.classes[photo.label], photo.split) for photo in photos}
+    filled = _filled(manifest, photos)
     _check_filled(manifest.classes, filled, before, manifest.left_out)
     return replace(manifest, photos=photos)
 
@@ -262,7 +292,7 @@ def differences(old: Manifest, new: Manifest) -> str:
         return ""
     before, after = ({photo.path: photo for photo in m.photos} for m in (old, new))
     both = [(before[path], after[path]) for path in sorted(before.keys() & after.keys())]
-    relabelled = [a.path for a, b in both if old.classes[a.label] != new.classes[b.label]]
+    relabelled = [a.path for a, b in both if old.label_text(a) != new.label_text(b)]
     added = sorted(after.keys() - before.keys())
     counts = {
         "photo added" if len(added) == 1 else "photos added": added,
@@ -336,6 +366,12 @@ def _photos(
         for (photo, file), split in zip(pairs, splits, strict=True)
     )
     return tuple(sorted(photos, key=lambda photo: photo.path))
+
+
+def _filled(manifest: Manifest, photos: Iterable[Photo]) -> set[tuple[str, Split]]:
+    """Return which classes have photos in which splits."""
+    named, text = manifest.kind.named, manifest.label_text
+    return {(name, photo.split) for photo in photos for name in named(text(photo))}
 
 
 def _check_filled(

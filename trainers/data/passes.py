@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Pass:
 
 
 def draw_passes(
-    labels: NDArray[np.int64], stage: Stage, *, seed: int, position: int, epoch: int
+    labels: NDArray[Any], stage: Stage, *, seed: int, position: int, epoch: int
 ) -> list[Pass]:
     """Return the passes of an epoch: a pure function of the arguments."""
     passes, found, views = passes_of(stage, len(labels)), [], max(stage.views, 1)

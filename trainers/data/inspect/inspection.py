@@ -70,12 +70,7 @@ def inspect_data(
 
 def counts_of(manifest: Manifest) -> dict[Split, tuple[int, ...]]:
     """Count the photos of each class in each split that has any."""
-    n_classes = len(manifest.classes)
-    return {
-        split: tuple(np.bincount(manifest.labels(split), minlength=n_classes).tolist())
-        for split in Split
-        if manifest.of_split(split)
-    }
+    return {split: manifest.counts(split) for split in Split if manifest.of_split(split)}
 
 
 def moved(found: Inspection, manifest: Manifest) -> Inspection:
