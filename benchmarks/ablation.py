@@ -121,7 +121,7 @@ class Ablation:
             stages.append(self._stage(prefix, start))
             start = self._home(prefix) / LAST
         with self._clock.stopped():
-            found = load(self._home(schedule) / BEST).predict(self._photos.test.paths)
+            found = load(self.weights(name)).predict(self._photos.test.paths)
         return Answer(
             contestant=name,
             valid_errors=stages[-1]["valid_errors"],
@@ -132,6 +132,10 @@ class Ablation:
             cpu_seconds=sum(stage["training"] + stage["features"] for stage in stages),
             settings={"stages": stages},
         )
+
+    def weights(self, name: str) -> Path:
+        """Return the weights file of a variant that was trained."""
+        return self._home(VARIANTS[name](self._recipe)) / BEST
 
     def _home(self, schedule: Schedule) -> Path:
         return self._folder / schedule.digest[:16]

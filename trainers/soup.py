@@ -134,14 +134,11 @@ class Averager:
             "balanced_accuracy": Metric.BALANCED_ACCURACY.of(evaluation),
             "f1": Metric.F1.of(evaluation),
         }
-        made = replace(
-            card,
-            metrics=metrics,
-            packages=package_versions(),
-            decision=None,  # prices were set for other probabilities
-            made_by={**card.made_by, **made_by},
-        )
-        save_weights(path, network.state_dict(), made)
+        _write(path, network, replace(card, metrics=metrics, made_by={**card.made_by, **made_by}))
+
+    def save_unjudged(self, members: Sequence[int], path: Path) -> None:
+        """Write a soup that no photos are left to judge; its card has no scores."""
+        _write(path, self._network(members), replace(self._cards[members[0]], metrics={}))
 
     def _try(self, members: Sequence[int]) -> tuple[Evaluation, float]:
         key = members[0], frozenset(members)
@@ -182,6 +179,12 @@ class Averager:
         for members in self._photos.batches(Split.TRAIN, scale, batches):
             squares = on_device(torch.stack(members), self._compute.device).permute(0, 3, 1, 2)
             yield squares.float().div_(255)
+
+
+def _write(path: Path, network: Network, card: WeightsCard) -> None:
+    # Prices were set for other probabilities.
+    own = replace(card, packages=package_versions(), decision=None)
+    save_weights(path, network.state_dict(), own)
 
 
 def _view(card: WeightsCard) -> Stage:

@@ -74,8 +74,12 @@ if TYPE_CHECKING:
 @option(
     "--refit",
     group=Group.CHOICE,
-    is_flag=True,
-    help="Train the chosen schedule again, on the validation photos as well.",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=1,
+    metavar="[SEEDS]",
+    help="Train the chosen schedule again, on the validation photos as well; under several seeds, "
+    "the mean of their weights.",
 )
 @option(
     "--final-test",
@@ -115,7 +119,7 @@ def best(
     augment: bool | None,
     ensemble: int | None,
     soup: bool,
-    refit: bool,
+    refit: int | None,
     details: bool,
     copy_to: Path | None,
     as_json: bool,
@@ -142,7 +146,7 @@ def best(
         if copy_to:
             found["copied_to"] = _copy(chosen, copy_to)
     if refit:
-        found["refit"] = _refit(chosen, storage, copy_to)
+        found["refit"] = _refit(chosen, storage, copy_to, refit)
     if final_test:  # last: a look that is counted is shown
         with err.waiting("looking at the test photos"):
             found["final_test"] = _final_test(_judged(chosen, found), storage, augment)
@@ -218,12 +222,18 @@ def _final_test(chosen: "Selection", storage: str, augment: bool | None) -> Any:
     return final_test(chosen, storage=storage, augment=augment)
 
 
-def _refit(chosen: "Selection", storage: str, folder: Path | None) -> Any:
+def _refit(chosen: "Selection", storage: str, folder: Path | None, seeds: int) -> Any:
     from study.deployment.refit import refit
     from study.views.progress import SearchView
 
     with SearchView(err) as view:
-        return refit(chosen, storage=storage, folder=folder or Path("chosen"), listener=view)
+        return refit(
+            chosen,
+            storage=storage,
+            folder=folder or Path("chosen"),
+            seeds=seeds,
+            listener=view,
+        )
 
 
 def _judged(chosen: "Selection", found: dict[str, Any]) -> "Selection":

@@ -1,20 +1,23 @@
 """Use case `best --refit`: the chosen schedule trained once more, on the validation photos as well.
 
 They chose it; as photos to train on they serve once more, and the estimate of the choice, which was
-trained without them, is a cautious one of what comes of it.
+trained without them, is a cautious one of what comes of it. Under several seeds the weights that
+come of it are averaged: see `trainers.soup`.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.paths import CACHE, runs_folder
 from storage.store import open_store
 from study.datasets.freeze import freeze_data
+from study.engines.base import Engine
 from study.errors import ConfigError
 from study.events import Listener, Progress, Working, noticing, telling
 from study.formatting import path_text
-from study.provenance.lookup import find
+from study.provenance.lookup import Origin, find
 from study.provenance.retrain import (
     config_as_made,
     engine_as_made,
@@ -23,20 +26,21 @@ from study.provenance.retrain import (
     workplace,
 )
 from study.selection.result import Selection
-from trainers.data.manifest import Split
+from trainers.data.manifest import Manifest, Split
 from trainers.errors import EncoreError
 from trainers.files import replacing, sha256_of
 
 
 @dataclass(frozen=True)
 class Refitted:
-    """Weights of the chosen schedule and seed, trained on `photos`: train and validation together.
+    """Weights of the chosen schedule, trained on `photos`: train and validation together.
 
-    Nothing has validated them.
+    They are the mean of those under each of `seeds`. Nothing has validated them.
     """
 
     file: str
     sha256: str
+    seeds: tuple[int, ...]
     photos: int
     seconds: float
 
@@ -46,10 +50,13 @@ def refit(
     *,
     storage: str,
     folder: Path = Path("chosen"),
+    seeds: int = 1,
     device: str = "auto",
     listener: Listener = lambda _: None,
 ) -> Refitted:
     """Train the chosen schedule as it was trained, on more photos; write the weights to `folder`.
+
+    It is trained under so many `seeds`, the chosen one and those that follow it.
 
     Raises `ConfigError` for a trainer of the user's own, which may choose epochs by photos that are
     in train now, `DatasetError` where the data have changed, `EncoreError` if the training fails.
@@ -67,20 +74,38 @@ def refit(
     training = replace(training, recipe=replace(training.recipe, keep_latest=True))
     told = telling(listener, "decoding photos")
     training.recipe.prepare(found.origin.prefix.stages, told, noticing(listener))
-    with workplace(runs) as place, engine_as_made(training, found.made_by) as engine:
-        trained = train_again(found.origin, engine, place, _quietly(listener))
-        if trained.failure:
-            raise EncoreError(f"the refit of trial {chosen.trial} failed: {trained.failure}")
-        file = folder / (
-            f"refit_{found.origin.prefix.backbone}_t{chosen.trial:04d}_s{chosen.seed}.safetensors"
-        )
-        _write(trained.file, file, chosen)
+    numbers = tuple(range(chosen.seed, chosen.seed + seeds))
+    with workplace(runs) as place:
+        with engine_as_made(training, found.made_by) as engine:
+            trained = [
+                _trained(found.origin.under(seed), engine, place, listener) for seed in numbers
+            ]
+        file = folder / _name(chosen, found.origin.prefix.backbone, numbers)
+        _write(trained, place / "mean.safetensors", data, file, chosen)
     return Refitted(
         file=path_text(file),
         sha256=sha256_of(file),
+        seeds=numbers,
         photos=len(data.of_split(Split.TRAIN)),
         seconds=time.perf_counter() - began,
     )
+
+
+def _trained(origin: Origin, engine: Engine, place: Path, listener: Listener) -> Path:
+    folder = place / str(origin.trial.seed)
+    folder.mkdir()
+    trained = train_again(origin, engine, folder, _quietly(listener))
+    if trained.failure:
+        raise EncoreError(
+            f"the refit of trial {origin.trial.number} under seed {origin.trial.seed} failed: "
+            f"{trained.failure}"
+        )
+    return trained.file
+
+
+def _name(chosen: Selection, backbone: str, seeds: Sequence[int]) -> str:
+    under = f"s{seeds[0]}" if len(seeds) == 1 else f"s{seeds[0]}-{seeds[-1]}"
+    return f"refit_{backbone}_t{chosen.trial:04d}_{under}.safetensors"
 
 
 def _quietly(listener: Listener) -> Listener:
@@ -93,16 +118,24 @@ def _quietly(listener: Listener) -> Listener:
     return heard
 
 
-def _write(trained: Path, file: Path, chosen: Selection) -> None:
-    """Write the weights, whose card tells no scores, and the decision rule if prices were set."""
+def _write(
+    trained: Sequence[Path], mean: Path, data: Manifest, file: Path, chosen: Selection
+) -> None:
+    """Write the mean, whose card tells no scores, and the decision rule if prices were set."""
     from trainers.card import copy_with, read_card
 
+    if len(trained) > 1:
+        from trainers.soup import Averager
+
+        Averager(data, trained).save_unjudged(range(len(trained)), mean)
+    else:
+        mean = trained[0]
     changes = {
         "metrics": {},
-        "made_by": read_card(trained).made_by | {"trained on": "train and validation photos"},
+        "made_by": read_card(mean).made_by | {"trained on": "train and validation photos"},
     }
     if chosen.operation:
         changes["decision"] = chosen.operation.decision.to_dict()
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
-        copy_with(trained, temporary, changes)
+        copy_with(mean, temporary, changes)

@@ -1,7 +1,7 @@
 """Where weights come from: the trial, stage run and epoch behind a number or a file."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,10 @@ class Origin:
     def prefix(self) -> Schedule:
         """The stages that made the weights."""
         return self.trial.schedule.prefixes()[self.run.position]
+
+    def under(self, seed: int) -> "Origin":
+        """Return the same stages under another seed."""
+        return replace(self, trial=replace(self.trial, seed=seed))
 
     @property
     def is_the_trial_s_best(self) -> bool:

@@ -105,9 +105,12 @@ def print_comparison(console: Console, found: Comparison) -> None:
 def print_refit(console: Console, chosen: Selection, made: Refitted) -> None:
     """Print where the weights of a refit are, and what to expect of them."""
     console.print(f"[bold]{escape(made.file)}[/]", soft_wrap=True)
+    first, *more = made.seeds
+    under = f"seeds {first}-{more[-1]}, their weights averaged," if more else f"seed {first}"
     console.print(
-        f"refit: the schedule and seed of trial {chosen.trial} on {made.photos:,} photos, those of "
-        f"validation among them ({time_text(made.seconds)}); nothing is left to validate it",
+        f"refit: the schedule of trial {chosen.trial} under {under} on {made.photos:,} photos, "
+        f"those of validation among them ({time_text(made.seconds)}); nothing is left to "
+        "validate it",
         highlight=False,
     )
     if chosen.bias_corrected is not None:

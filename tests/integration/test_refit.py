@@ -1,8 +1,11 @@
 """`best --refit` through the command line: a real search, and its winner trained on more photos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import cli
 from study.deployment.refit import refit
@@ -100,6 +103,25 @@ def test_a_refit_is_the_same_each_time(searched: Path, tmp_path: Path) -> None:
     ]
     one, other = (Path(each.file) for each in made)
     assert compare_files(one, other) == Compared(identical=True, largest_difference=0)
+
+
+def test_under_several_seeds_the_mean_of_their_weights_is_written(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tensors lie in the middle of those of each seed; the first is the refit of one seed."""
+    asked = ["best", "--storage", url(searched), "--refit", "2", "--copy-to", str(tmp_path)]
+    assert cli.run(asked) == 0
+    assert "under seeds 0-1, their weights averaged," in " ".join(capsys.readouterr().out.split())
+    [file] = tmp_path.glob("refit_*_s0-1.safetensors")
+    chosen = best(storage=url(searched))
+    one = refit(chosen, storage=url(searched), folder=tmp_path / "one")
+    under_1 = replace(chosen, seed=1)
+    other = refit(under_1, storage=url(searched), folder=tmp_path / "other")
+    mean, first, second = (load_file(each) for each in (file, one.file, other.file))
+    weight = next(name for name, tensor in mean.items() if tensor.ndim == 4)
+    assert not torch.equal(first[weight], second[weight])
+    torch.testing.assert_close(mean[weight], (first[weight] + second[weight]) / 2)
+    assert read_card(file).metrics == {}
 
 
 def test_changed_photos_are_refused(searched: Path, tmp_path: Path) -> None:
