@@ -8,6 +8,7 @@ stage is trained, and then all is asked anew. Nothing is stopped for good before
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count, islice
 
 import numpy as np
@@ -64,6 +65,52 @@ class Proposal:
     why: str
 
 
+class _Done:
+    """What has been begun and trained, and what it took.
+
+    It grows with the study: to hash all schedules anew would be much of what a decision takes.
+    """
+
+    def __init__(self, photos: int) -> None:
+        self.begun: set[tuple[Schedule, int]] = set()
+        self._trained: set[tuple[Schedule, int]] = set()
+        self._probed: set[Schedule] = set()
+        self._costs = StageCosts(photos)
+        self._trials, self._keys = 0, set[str]()
+
+    def learn(self, standing: Standing) -> None:
+        """Add what is new."""
+        new = standing.trials[self._trials :]
+        self.begun.update((trial.schedule, trial.seed) for trial in new)
+        self._trials = len(standing.trials)
+        for node in standing.tree:
+            if node.key in self._keys or not (node.trained or node.failed):
+                continue
+            self._keys.add(node.key)
+            self._trained.add((node.prefix, node.seed))
+            if node.probe:
+                self._probed.add(node.prefix)
+            if node.trained:
+                self._costs.learn(node.prefix, node.trained.seconds / node.prefix.stages[-1].epochs)
+
+    def is_trained(self, schedule: Schedule, seed: int) -> bool:
+        """Whether all its stages are."""
+        return (schedule, seed) in self._trained
+
+    def left(self, schedule: Schedule, seed: int) -> float:
+        """Return the seconds that it would still take.
+
+        A probe that was fitted under one seed costs next to nothing under another: its features
+        are kept.
+        """
+        missing = (
+            prefix
+            for prefix in schedule.prefixes()
+            if prefix not in self._probed and (prefix, seed) not in self._trained
+        )
+        return max(sum(map(self._costs.seconds, missing)), 1e-3)
+
+
 @dataclass(frozen=True)
 class Forecasting:
     """Explores by a forecast; `photos` are the training photos."""
@@ -74,6 +121,10 @@ class Forecasting:
     _points: dict[str, Point] = field(default_factory=dict, compare=False)
     _shortfalls: dict[str, float] = field(default_factory=dict, compare=False)
     _latest: dict[tuple[str, ...], Forecast] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def _done(self) -> _Done:
+        return _Done(self.photos)
 
     def next_action(
         self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
@@ -89,11 +140,10 @@ class Forecasting:
         if may_begin:
             best = self._best(standing, known, forecast)
             new = self._new_ones(standing, given, [standing.suggest()], best)
-            trained = {(node.prefix, node.seed) for node in known}
             # Where all stages are trained already, a trial would tell nothing new.
-            options += (each for each in new if (each.schedule, each.seed) not in trained)
+            options += (each for each in new if not self._done.is_trained(each.schedule, each.seed))
         if options:
-            chosen, gain = self._choose(options, standing, known, forecast)
+            chosen, gain = self._choose(options, standing, forecast)
             if may_begin or gain >= LEAST:
                 return chosen
         if not standing.waiting or self._in_training(standing):
@@ -129,13 +179,12 @@ class Forecasting:
         self,
         options: Sequence[Proposal],
         standing: Standing,
-        known: Sequence[Node],
         forecast: Forecast,
     ) -> tuple[Action, float]:
         pending = [point_of(trial.schedule, trial.seed) for trial in self._in_training(standing)]
         mean, sd = forecast.at([_end_of(option) for option in options], pending)
         gain = forecast.improvement(mean, sd)
-        seconds = self._seconds(options, known)
+        seconds = self._seconds(options)
         place = int((gain / seconds**PRICED).argmax())
         low, middle, high = np.exp(mean[place] + np.array([-1.96, 0, 1.96]) * sd[place]).round(4)
         notes = {
@@ -151,32 +200,16 @@ class Forecasting:
         new = self._new_ones(standing, (), (), self._best(standing, known, forecast))
         options = [*self._waiting(standing), *new]
         points = [_end_of(option) for option in options]
-        seconds = self._seconds(options, known)
+        seconds = self._seconds(options)
         gain = forecast.improvement(*forecast.at(points))
         order = np.argsort(-gain / seconds**PRICED, kind="stable")
         paid = sum(node.trained.seconds for node in known if node.trained)
         affordable = max(1, int((seconds[order].cumsum() <= paid).sum()))
         return forecast.least_of([points[place] for place in order[:affordable]])
 
-    def _seconds(self, options: Sequence[Proposal], known: Sequence[Node]) -> NDArray[np.float64]:
-        """Return the seconds that are still to be paid for each.
-
-        A probe that was fitted under one seed costs next to nothing under another: its features
-        are kept.
-        """
-        trained = [(node.prefix, node.trained.seconds) for node in known if node.trained]
-        costs = StageCosts(self.photos, trained)
-        done = {(node.prefix, None if node.probe else node.seed) for node in known}
-
-        def left(option: Proposal) -> float:
-            missing = (
-                prefix
-                for prefix in option.schedule.prefixes()
-                if not {(prefix, None), (prefix, option.seed)} & done
-            )
-            return max(sum(map(costs.seconds, missing)), 1e-3)
-
-        return np.array([left(option) for option in options])
+    def _seconds(self, options: Sequence[Proposal]) -> NDArray[np.float64]:
+        """Return the seconds that are still to be paid for each."""
+        return np.array([self._done.left(option.schedule, option.seed) for option in options])
 
     def _waiting(self, standing: Standing) -> Iterator[Proposal]:
         trials = {trial.number: trial for trial in standing.trials}
@@ -194,7 +227,7 @@ class Forecasting:
         space, first = self.config.resolved_space, self.config.seeds.first
         ended = sum(trial.state is not State.RUNNING for trial in standing.trials)
         rng = np.random.default_rng([first, len(standing.trials), ended])
-        begun = {(trial.schedule, trial.seed) for trial in standing.trials}
+        begun = self._done.begun
 
         def option(schedule: Schedule, why: str, role: Role = Role.EXPLORE) -> Proposal:
             seed = next(seed for seed in count(first) if (schedule, seed) not in begun)
@@ -246,6 +279,7 @@ class Forecasting:
 
     def _known(self, standing: Standing) -> list[Node]:
         """Return the stage runs that say something, of many those that say most."""
+        self._done.learn(standing)
         nodes = [n for n in standing.tree if n.failed or self._shortfall(n) < math.inf]
         return [nodes[place] for place in to_model([self._shortfall(node) for node in nodes])]
 
