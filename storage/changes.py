@@ -13,7 +13,16 @@ from sqlalchemy import Connection, delete, insert, select, update
 from storage import names, rows, stage_runs
 from storage.errors import StudyInUse
 from storage.predictions import Form, shorten
-from storage.records import Checkpoint, Kind, Look, ManifestRecord, State, StudyRecord, Trial
+from storage.records import (
+    Checkpoint,
+    Kind,
+    Look,
+    ManifestRecord,
+    StageRun,
+    State,
+    StudyRecord,
+    Trial,
+)
 from storage.tables import (
     CheckpointRow,
     CheckRow,
@@ -21,6 +30,7 @@ from storage.tables import (
     LookRow,
     ManifestRow,
     PredictionsRow,
+    StageRunRow,
     StudyRow,
     TrialRow,
 )
@@ -83,6 +93,21 @@ def seal_stage_run(
     stage_runs.replace_checkpoints(connection, stage_run_id, checkpoints)
     study_id = names.study_of(connection, stage_run_id)
     names.settle(connection, study_id, [kept.path for kept in checkpoints])
+
+
+def take_stage_run(
+    connection: Connection,
+    run: StageRun,
+    twin: StageRun,
+    study: str,
+    checkpoints: Sequence[Checkpoint],
+) -> None:
+    """End a stage run with the epochs, predictions and weights files of its twin in a study."""
+    stage_runs.copy_epochs(connection, twin.id, run.id)
+    stage_runs.copy_deletions(connection, twin.id, run.id, {kept.kind for kept in checkpoints})
+    seal_stage_run(connection, run.id, State.COMPLETE, twin.seconds, checkpoints)
+    mark = update(StageRunRow).where(StageRunRow.id == run.id).values(taken_from=study)
+    connection.execute(mark)
 
 
 def shorten_predictions(

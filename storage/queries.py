@@ -108,11 +108,11 @@ def epochs_of_trial(trial_id: int) -> Executable:
 
 
 def seconds_of_epochs(study_id: int) -> Select[Any]:
-    """Ask for the sum of the seconds of a study's epochs."""
+    """Ask for the sum of the seconds of a study's epochs, but for those of other studies."""
     return (
         select(func.sum(EpochRow.seconds))
         .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
-        .where(StageRunRow.study_id == study_id)
+        .where(StageRunRow.study_id == study_id, StageRunRow.taken_from.is_(None))
     )
 
 

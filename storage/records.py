@@ -150,7 +150,8 @@ def keys_of(manifest_digest: str, trials: Iterable[Trial]) -> set[str]:
 class StageRun:
     """One stage of a schedule prefix under one seed, shared by the trials that begin alike.
 
-    `epochs` is how many are planned, `trial_number` the trial that had it trained first.
+    `epochs` is how many are planned, `trial_number` the trial that had it trained first. It may be
+    `taken_from` another study of that name, which had trained it.
     """
 
     id: int
@@ -165,6 +166,7 @@ class StageRun:
     seconds: float
     started_at: datetime
     finished_at: datetime | None
+    taken_from: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,21 @@
 """Stage runs as they are trained. Each function is part of a transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, literal, select, update
 
 from storage import rows
 from storage.database import change_one
-from storage.records import Checkpoint, StageRun, State, Trial
-from storage.tables import CheckpointRow, EpochRow, PredictionsRow, StageRunRow, TrialStageRow
+from storage.records import Checkpoint, Kind, StageRun, State, Trial
+from storage.tables import (
+    CheckpointRow,
+    DeletionRow,
+    EpochRow,
+    PredictionsRow,
+    StageRunRow,
+    TrialStageRow,
+)
 from trainers.metrics import EpochMetrics
 
 _HERE = ("stage_run_id", "epoch")
@@ -32,7 +39,9 @@ def end(connection: Connection, stage_run_id: int, state: State, seconds: float)
     """Say what came of a stage run; LookupError if there is none of that id."""
     finished_at = None if state is State.RUNNING else datetime.now(UTC)
     change = update(StageRunRow).where(StageRunRow.id == stage_run_id)
-    values = change.values(state=state.value, seconds=seconds, finished_at=finished_at)
+    values = change.values(
+        state=state.value, seconds=seconds, finished_at=finished_at, taken_from=None
+    )
     change_one(connection, values, "stage run", stage_run_id)
 
 
@@ -58,6 +67,30 @@ def record(
     connection.execute(delete(EpochRow).where(mine, again))  # and their predictions
     connection.execute(insert(EpochRow).values(here | numbers))
     connection.execute(insert(PredictionsRow).values(here | {"form": form, "blob": blob}))
+
+
+def copy_epochs(connection: Connection, of: int, to: int) -> None:
+    """Write down the epochs of a stage run, and their predictions, as those of another one."""
+    _copy(connection, EpochRow, of, to)
+    _copy(connection, PredictionsRow, of, to)
+
+
+def copy_deletions(connection: Connection, of: int, to: int, there: Collection[Kind]) -> None:
+    """Write down what was deleted of a stage run, but for what is `there`, as of another one."""
+    _copy(connection, DeletionRow, of, to, DeletionRow.kind.not_in(there))
+
+
+def _copy(
+    connection: Connection,
+    row: type[EpochRow] | type[PredictionsRow] | type[DeletionRow],
+    of: int,
+    to: int,
+    *which: ColumnElement[bool],
+) -> None:
+    names = [column.name for column in row.__table__.columns if column.name != "id"]
+    values = [literal(to) if name == "stage_run_id" else getattr(row, name) for name in names]
+    theirs = select(*values).where(row.stage_run_id == of, *which)
+    connection.execute(insert(row).from_select(names, theirs))
 
 
 def _new(connection: Connection, trial: Trial, key: str, position: int) -> StageRun:

@@ -349,6 +349,18 @@ class Store:
                 )
         self._do.write(changes.seal_stage_run, stage_run_id, state, seconds, checkpoints)
 
+    def twins(self, run: StageRun, studies: Collection[int]) -> list[StageRun]:
+        """Return the stage runs of that key that other `studies` have trained to their end."""
+        same = (StageRunRow.key == run.key, StageRunRow.study_id.in_(studies))
+        query = select(StageRunRow).where(*same, StageRunRow.state == State.COMPLETE.value)
+        return self._do.all(query.order_by(StageRunRow.id), rows.stage_run) if studies else []
+
+    def take_stage_run(
+        self, run: StageRun, twin: StageRun, study: str, checkpoints: Sequence[Checkpoint]
+    ) -> None:
+        """End a stage run as its `twin` of another study ended; its files must be in the vault."""
+        self._do.write(changes.take_stage_run, run, twin, study, checkpoints)
+
     def fail_stage_run(self, stage_run_id: int, seconds: float) -> None:
         """End a stage run that could not be trained."""
         self._do.write(stage_runs.end, stage_run_id, State.FAILED, seconds)

@@ -127,6 +127,7 @@ class StageRunRow(Base):
     seconds: Mapped[float]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    taken_from: Mapped[str | None] = mapped_column(Text)
 
 
 class TrialRow(Base):

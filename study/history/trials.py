@@ -47,6 +47,7 @@ class TrialList:
 class StageView:
     """A stage of a trial: its settings, its epochs, its files; `trained_by` is a trial number.
 
+    It may be `taken_from` another study, which has trained it.
     `settings` are all fields of the stage, `text` says them in a few words.
     """
 
@@ -54,6 +55,7 @@ class StageView:
     key: str
     state: Status
     trained_by: int
+    taken_from: str | None
     settings: dict[str, Any]
     text: str
     epochs: tuple[EpochRecord, ...]
@@ -129,6 +131,7 @@ def _stages(store: Store, trial: Trial, statuses: Statuses) -> list[StageView]:
             key=run.key,
             state=statuses.of_stage_run(run),
             trained_by=run.trial_number,
+            taken_from=run.taken_from,
             settings=asdict(trial.schedule.stages[run.position]),
             text=stages_text(trial.schedule.stages[run.position : run.position + 1]),
             epochs=tuple(store.epochs(run.id)),

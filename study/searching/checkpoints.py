@@ -1,6 +1,6 @@
 """The weights files of stage runs: which of them are whole, and how they are sealed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -61,11 +61,15 @@ class WeightsFiles:
         """
         if run.state is not State.COMPLETE:
             return False
-        there = self.whole(run).keys()
+        return self._serves(run, self.whole(run).keys(), next_starts_from)
+
+    def _serves(
+        self, run: StageRun, there: Collection[Kind], next_starts_from: Kind | None
+    ) -> bool:
         if next_starts_from is not None and next_starts_from not in there:
             return False
         retired = {deletion.kind for deletion in self._store.deletions_of(run.id)}
-        return Kind.BEST in there | retired
+        return Kind.BEST in {*there, *retired}
 
     def start(self, parent: StageRun | None, stage: Stage) -> Path | None:
         """Find the weights that a stage starts from, given the stage run before it."""
@@ -99,7 +103,9 @@ class WeightsFiles:
             if old and (old.epoch, old.score) == (epoch.epoch, epoch.score(self._metric)):
                 sealed.append(old)  # trained again for the other file: this one keeps its name
             else:
-                sealed.append(self._seal_file(run, kind, trial, epochs_before, epoch))
+                source = self._vault.workspace(run.key) / _SOURCES[kind]
+                source = network_alone(source) if kind is Kind.LAST else source
+                sealed.append(self._seal_file(source, run, kind, trial, epochs_before, epoch))
         seconds = sum(epoch.seconds for epoch in epochs)
         self._store.seal_stage_run(run.id, State.COMPLETE, seconds, sealed)
         for old in before.values():
@@ -111,15 +117,51 @@ class WeightsFiles:
         best = chosen[Kind.BEST]
         return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
 
+    def take(
+        self,
+        run: StageRun,
+        trial: Trial,
+        epochs_before: int,
+        twin: StageRun,
+        study: str,
+        vault: Vault,
+        next_starts_from: Kind | None,
+    ) -> Trained | None:
+        """End a stage run as its `twin` ended in another study, of that name and vault.
+
+        Its files are copied, so that each study goes on without the other. None, and nothing
+        done, where a file is missing that `serve` would ask for.
+        """
+        theirs = {
+            file.kind: file
+            for file in self._store.checkpoints_of(twin.id)
+            if vault.verify(file.path, file.sha256, file.size)
+        }
+        if not self._serves(twin, theirs.keys(), next_starts_from):
+            return None
+        epochs = {epoch.epoch: epoch for epoch in self._store.epochs(twin.id)}
+        sealed = [
+            self._seal_file(
+                vault.path(file.path), run, kind, trial, epochs_before, epochs[file.epoch]
+            )
+            for kind, file in theirs.items()
+        ]
+        self._store.take_stage_run(run, twin, study, sealed)
+        best = min(epochs.values(), key=lambda epoch: epoch.rank(self._metric))
+        return Trained(best.rank(self._metric), best.calibrated_loss, twin.seconds)
+
     def _seal_file(
-        self, run: StageRun, kind: Kind, trial: Trial, epochs_before: int, epoch: EpochRecord
+        self,
+        source: Path,
+        run: StageRun,
+        kind: Kind,
+        trial: Trial,
+        epochs_before: int,
+        epoch: EpochRecord,
     ) -> Checkpoint:
         score = epoch.score(self._metric)
         epochs = epochs_before + epoch.epoch
         name = weights_name(kind, trial, run.position, epochs, self._metric, score)
-        source = self._vault.workspace(run.key) / _SOURCES[kind]
-        if kind is Kind.LAST:
-            source = network_alone(source)
         stored = self._vault.seal(source, name, partial(self._note, run.study_id))
         return Checkpoint(
             stage_run_id=run.id,

@@ -32,6 +32,7 @@ from study.events import (
 )
 from study.searching.checkpoints import WeightsFiles
 from study.searching.failures import Failures
+from study.searching.other_studies import OtherStudies
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.searching.race_scores import Outcomes
 from study.searching.retention import (
@@ -108,6 +109,7 @@ class Coordinator:
         self._training: dict[str, list[RunningTrial]] = {}  # whose stage run has that key
         self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it go on
         self._draft: Draft | None = None  # what the sampler has suggested last
+        self._others = OtherStudies(store, self.study, config)
         self._failures = Failures(config.budget.max_failures)
         self._load()
         self._tidy_at = self.ended + TIDY_EVERY
@@ -220,6 +222,7 @@ class Coordinator:
             start = self.weights_files.start(running.run, prefix.stages[-1])
             running.run = run = self.store.begin_stage_run(trial, key, running.position)
             self.tree.enter(trial, running.position, key)
+            run = running.run = self._taken(running, run)
             for epoch in self.store.epochs(run.id):
                 self._note(running, epoch)
             if key in self._training or not self.weights_files.serve(run, running.next_starts_from):
@@ -250,6 +253,26 @@ class Coordinator:
     def _waits_for_budget(self, key: str) -> bool:
         """Whether a stage run is left for a larger budget: one that was begun is gone on with."""
         return self.tree.find(key) is None and self.device_time.spent
+
+    def _taken(self, running: RunningTrial, run: StageRun) -> StageRun:
+        """Return a stage run that nothing was trained of with what another study has of it."""
+        if run.state is not State.RUNNING or run.key in self._training or self.store.epochs(run.id):
+            return run
+        trial = running.trial
+        taken = self._others.take(
+            run, trial, running.epochs_before, self.weights_files, running.next_starts_from
+        )
+        if taken is None:
+            return run
+        study, trained = taken
+        self.tree.finish(run.key, trained)
+        self.listener(
+            Notice(
+                f"trial {trial.number}: stage {run.position + 1} is taken from study {study}, "
+                "which has trained it"
+            )
+        )
+        return self.store.begin_stage_run(trial, run.key, run.position)
 
     def _train(
         self, running: RunningTrial, run: StageRun, prefix: Schedule, start: Path | None

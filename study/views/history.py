@@ -189,6 +189,8 @@ def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
     shared = (
         "" if stage.trained_by == view.line.number else f", trained by trial {stage.trained_by}"
     )
+    if stage.taken_from is not None:
+        shared += f", trained by study {escape(stage.taken_from)}"
     console.print(f"[bold]stage {stage.position + 1}[/]: {stage.state}{shared}")
     console.print(f"  {escape(stage.text)}", highlight=False)
     _print_speed(console, stage)

@@ -125,6 +125,7 @@ def view(**others: Any) -> TrialView:
         key="k",
         state=State.COMPLETE,
         trained_by=2,
+        taken_from=None,
         settings=asdict(OF.stages[0]),
         text=stages_text(OF.stages),
         epochs=(epoch,),
