@@ -94,6 +94,8 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     ((*first, data_wait, micro_batch, calibrated_loss, own_score),) = after.pop("encore_epochs")
     assert [tuple(first)] == before.pop("encore_epochs")
     assert data_wait is micro_batch is calibrated_loss is own_score is None
+    runs = [tuple(run) for *run, taken_from in after.pop("encore_stage_runs") if taken_from is None]
+    assert runs == before.pop("encore_stage_runs")
     assert after == before
     assert len(before["encore_trials"]) == 1
 
