@@ -1,0 +1,68 @@
+"""At a stated rate: which scores are beyond those that are known, and which classes may be. Pure.
+
+Split conformal prediction (Vovk, Gammerman, Shafer: Algorithmic learning in a random world, 2005;
+classes: Sadinle, Lei, Wasserman, JASA 2019). What is known are the scores of photos that had no
+part in what gives scores. A new photo that comes about like them is beyond the limit of a rate at
+most that often, for any number of photos and any distribution, on average over them. Where photos
+are in groups, each group counts as much, and the new photo is one of a new group (Lee, Barber,
+Willett: Distribution-free inference with hierarchical data, 2023).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.statistics.groups import Groups
+
+Scores = NDArray[np.floating[Any]]
+
+_SLACK = 1e-9
+"""Sums of weights are rounded."""
+
+
+def fewest(rate: float) -> int:
+    """Return how many photos, or groups, must be known for a rate to have a limit."""
+    return math.ceil(1 / rate - 1 - _SLACK)
+
+
+def p_values(known: Scores, new: Scores, groups: Groups | None = None) -> NDArray[np.float64]:
+    """Return of each new score (n,) the share of known ones that are as large, counting itself.
+
+    It is at most a rate exactly where the score is above the `limit` of that rate.
+    """
+    order, weights, n = _weighed(known, groups)
+    above = np.append(np.cumsum(weights[::-1])[::-1], 0.0)
+    shares: NDArray[np.float64] = above[np.searchsorted(known[order], new)]
+    return (1 + shares) / (n + 1)
+
+
+def limit(known: Scores, rate: float, groups: Groups | None = None) -> float:
+    """Return the score that a new photo is above at most at a rate; infinity of too few to tell."""
+    order, weights, n = _weighed(known, groups)
+    beyond = (1 + weights.sum() - np.cumsum(weights)) / (n + 1)
+    within = np.flatnonzero(beyond <= rate + _SLACK)
+    return float(known[order][within[0]]) if len(within) else math.inf
+
+
+def sets(probabilities: Scores, highest: float) -> NDArray[np.bool_]:
+    """Return which classes each photo may have, (n, C): those whose score is at most `highest`.
+
+    The score of a class is 1 less its probability. The most probable class is always one.
+    """
+    rows = np.arange(len(probabilities))
+    found: NDArray[np.bool_] = 1 - probabilities <= highest
+    found[rows, probabilities.argmax(axis=1)] = True
+    return found
+
+
+def _weighed(
+    known: Scores, groups: Groups | None
+) -> tuple[NDArray[np.intp], NDArray[np.float64], int]:
+    """Return the order of scores, what each counts in that order, and how many count in all."""
+    order = np.argsort(known, kind="stable")
+    if groups is None:
+        return order, np.ones(len(known)), len(known)
+    sizes = np.bincount(groups)
+    return order, 1 / sizes[groups][order], len(sizes)
