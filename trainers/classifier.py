@@ -1,6 +1,6 @@
 """A weights file put to work: `load(path)` alone gives a classifier."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,8 @@ from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
 from trainers.device import Compute, choose_device, use_no_more_than_usable_cpus
 from trainers.errors import NotOurWeights, UnreadablePhoto
-from trainers.mirrored import judging
+from trainers.mirrored import Seeing, judging
+from trainers.reference import Nearest, Reference
 from trainers.schedule import CropType
 
 Photo = Path | str | Image.Image
@@ -32,6 +33,9 @@ Row = NDArray[np.float32]
 """The probabilities of one photo, shape (classes,)."""
 
 Square = NDArray[np.uint8]
+
+Measure = Callable[[Tensor], Tensor]
+"""From features (B, F) to what is said of them beside the probabilities, (B, K)."""
 
 
 class Classifier:
@@ -70,15 +74,37 @@ class Classifier:
 
         Never holds the pixels of more than two batches.
         """
-        waiting = iter(photos)
         model = judging(self.network, tta=self.card.tta if augment is None else augment)
+        yield from self._stream(photos, batch_size, model, nn.Identity())
+
+    def look(
+        self,
+        photos: Iterable[Photo],
+        batch_size: int = 64,
+        *,
+        reference: Reference | None = None,
+        augment: bool | None = None,
+    ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
+        """Yield as `stream` does; each row goes on with the features of the photo, (C + F,).
+
+        With a `reference` it goes on with how far the photo is from training photos, (C + 1,).
+        """
+        model = Seeing(self.network, tta=self.card.tta if augment is None else augment)
+        measure = nn.Identity() if reference is None else Nearest(reference.features)
+        measure.to(self._compute.device)
+        yield from self._stream(photos, batch_size, model, measure)
+
+    def _stream(
+        self, photos: Iterable[Photo], batch_size: int, model: nn.Module, measure: Measure
+    ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
+        waiting = iter(photos)
         # Threads do: Pillow decodes outside of Python's lock, and a process takes seconds to start.
         with ThreadPoolExecutor(usable_cpus()) as pool:
             batch = self._begin(pool, islice(waiting, batch_size))
             while batch:
                 # Decoded while the network is at work on the batch before it.
                 following = self._begin(pool, islice(waiting, batch_size))
-                yield from self._finish(batch, model)
+                yield from self._finish(batch, model, measure)
                 batch = following
 
     @property
@@ -129,24 +155,32 @@ class Classifier:
         return pool.submit(lambda: read_at(path, [self._scale])[0])
 
     def _finish(
-        self, batch: Sequence[tuple[Photo, Future[Square]]], model: nn.Module
+        self,
+        batch: Sequence[tuple[Photo, Future[Square]]],
+        model: nn.Module,
+        measure: Measure,
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
         outcomes = [_outcome(decoded) for _, decoded in batch]
         squares = [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
-        rows = iter(self._probabilities(np.stack(squares), model) if squares else ())
+        rows = iter(self._rows(np.stack(squares), model, measure) if squares else ())
         for (photo, _), outcome in zip(batch, outcomes, strict=True):
             yield photo, next(rows) if isinstance(outcome, np.ndarray) else outcome
 
     @torch.inference_mode()
-    def _probabilities(self, pixels: NDArray[np.uint8], model: nn.Module) -> NDArray[np.float32]:
+    def _rows(
+        self, pixels: NDArray[np.uint8], model: nn.Module, measure: Measure
+    ) -> NDArray[np.float32]:
         squares = torch.from_numpy(pixels).to(self._compute.device).permute(0, 3, 1, 2).float()
         squares = (squares / 255).contiguous(memory_format=torch.channels_last)
         with self._compute.rounded(), self._compute.autocast():
-            logits = model(squares)
-        probabilities = logits.float().softmax(1)
-        if not probabilities.isfinite().all():
+            made = model(squares)
+        # Not in the autocast: a distance is the difference of numbers that are nearly alike.
+        logits, *features = made if isinstance(made, tuple) else (made,)
+        beside = [measure(each.float()) for each in features]
+        rows = torch.cat([logits.float().softmax(1), *beside], 1)
+        if not rows.isfinite().all():
             raise NotOurWeights("these weights are damaged: they give no numbers for a photo")
-        found: NDArray[np.float32] = probabilities.cpu().numpy()
+        found: NDArray[np.float32] = rows.cpu().numpy()
         return found
 
 

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trainers.backbone import Network
+
 
 class Mirrored(nn.Module):
     """Judges squares (B, 3, S, S) by a network's view of them and of their mirror images."""
@@ -32,6 +34,25 @@ class MirroredPairs(nn.Module):
     def forward(self, pairs: Tensor) -> Tensor:
         """Return logits (B, C)."""
         return _together(self.rest(pairs[:, 0]), self.rest(pairs[:, 1]))
+
+
+class Seeing(nn.Module):
+    """Judges squares (B, 3, S, S) as `judging` does, and gives the features of the squares, too.
+
+    Those of mirror images are not given: what is seen is compared with photos as they are.
+    """
+
+    def __init__(self, network: Network, *, tta: bool) -> None:
+        super().__init__()
+        self.network, self._tta = network, tta
+
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) and features (B, F)."""
+        features = self.network.features(squares)
+        logits = self.network.head(features)
+        if self._tta:
+            logits = _together(logits, self.network(squares.flip(3)))
+        return logits, features
 
 
 def judging(network: nn.Module, *, tta: bool) -> nn.Module:

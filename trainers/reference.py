@@ -1,0 +1,179 @@
+"""What photos are compared with: features of training photos, and how far validation photos lie.
+
+Beside a weights file, as safetensors; nothing is pickled. Imports torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from trainers.backbone import Network
+from trainers.card import opened
+from trainers.errors import NotOurWeights
+from trainers.files import replacing
+from trainers.mirrored import Seeing
+
+SUFFIX = ".reference.safetensors"
+"""What takes the place of a weights file's suffix in the name of its reference."""
+
+NEIGHBOURS = 1
+"""Which of the nearest training photos gives the distance (benchmarks/README.md)."""
+
+MOST = 2000
+"""Photos of each split that a reference is made of; of more, they are spread evenly."""
+
+_FORMAT, _METADATA = 1, "encore-reference"
+_LARGEST = 20_000
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The features of training photos, (m, F), rows of length 1, and what validation photos are.
+
+    Of each of n validation photos: `distances` from the training photos, as `Nearest` measures;
+    `misfits`, 1 less the probability of its class; the number of its group, if there are groups.
+    `weights` is the `digest_of` the network that saw them.
+    """
+
+    weights: str
+    features: NDArray[np.float32]
+    distances: NDArray[np.float32]
+    misfits: NDArray[np.float32]
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many validation photos, or groups of them, the rates stand on."""
+        return len(self.distances) if self.groups is None else int(self.groups.max()) + 1
+
+
+class Nearest(nn.Module):
+    """Measures how far features (B, F) are from those of training photos: (B, 1), from 0 to 2.
+
+    It is 1 less the cosine to the nearest of them (Sun et al., ICML 2022).
+    """
+
+    known: Tensor
+
+    def __init__(self, features: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.register_buffer("known", torch.from_numpy(features.T.copy()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return distances."""
+        cosines = normalize(features.float()) @ self.known
+        return 1 - cosines.topk(min(NEIGHBOURS, self.known.shape[1])).values[:, -1:]
+
+
+class Measuring(nn.Module):
+    """Judges squares (B, 3, S, S) by a network, and says how far each is: (B, C) and (B,)."""
+
+    def __init__(self, network: Network, reference: Reference, *, tta: bool) -> None:
+        super().__init__()
+        self.seeing, self.nearest = Seeing(network, tta=tta), Nearest(reference.features)
+
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and distances."""
+        logits, features = self.seeing(squares)
+        return logits, self.nearest(features)[:, 0]
+
+
+def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return features (n, F) as a reference keeps them: of length 1, in two bytes each."""
+    lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return np.asarray((features / lengths).astype(np.float16), np.float32)
+
+
+def digest_of(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's tensors, whatever a card says beside them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def beside(weights: Path) -> Path:
+    """Return where the reference of a weights file lies."""
+    return weights.with_name(weights.stem + SUFFIX)
+
+
+def save_reference(path: Path, reference: Reference) -> None:
+    """Write a reference, whole or not at all."""
+    tensors: dict[str, NDArray[Any]] = {
+        "features": reference.features.astype(np.float16),
+        "distances": reference.distances,
+        "misfits": reference.misfits,
+    }
+    if reference.groups is not None:
+        tensors["groups"] = reference.groups
+    about = {"format_version": _FORMAT, "weights": reference.weights, "neighbours": NEIGHBOURS}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {_METADATA: json.dumps(about)})
+
+
+def read_reference(path: Path, weights: str, n_features: int) -> Reference:
+    """Read the reference of the network of this digest. Raises `NotOurWeights`; runs no code."""
+    with opened(path) as file:
+        try:
+            about = json.loads((file.metadata() or {}).get(_METADATA, "null"))
+            _check_about(about, weights)
+            # Looked at before they are read: a file may claim any size.
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_shapes(shapes, n_features)
+            tensors = {name: file.get_tensor(name).numpy() for name in shapes}
+            _check_values(tensors)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise NotOurWeights(
+                f"{str(path)!r} must be what photos are compared with under these weights "
+                f"({error}); make it again, or delete it"
+            ) from None
+    return Reference(
+        weights,
+        tensors["features"].astype(np.float32),
+        tensors["distances"],
+        tensors["misfits"],
+        tensors.get("groups"),
+    )
+
+
+def _check_about(about: Any, weights: str) -> None:
+    if not isinstance(about, dict) or "weights" not in about:
+        raise ValueError("it is no reference that Encore has written")
+    if (about.get("format_version"), about.get("neighbours")) != (_FORMAT, NEIGHBOURS):
+        raise ValueError("another version of Encore wrote it")
+    if about["weights"] != weights:
+        raise ValueError("it is of other weights")
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], n_features: int) -> None:
+    features, distances = shapes["features"], shapes["distances"]
+    if len(features) != 2 or features[1] != n_features or not 0 < features[0] <= _LARGEST:
+        raise ValueError(f"features are of shape {features}")
+    if len(distances) != 1 or not 0 < distances[0] <= _LARGEST:
+        raise ValueError(f"distances are of shape {distances}")
+    if shapes["misfits"] != distances or shapes.get("groups", distances) != distances:
+        raise ValueError("not each photo has its numbers")
+
+
+def _check_values(tensors: Mapping[str, NDArray[Any]]) -> None:
+    expected = {"features": "float16", "distances": "float32", "misfits": "float32"}
+    if any(tensors[name].dtype != kind for name, kind in expected.items()):
+        raise ValueError("its numbers are of another type")
+    if not all(np.isfinite(tensors[name]).all() for name in expected):
+        raise ValueError("it holds what is no number")
+    groups = tensors.get("groups")
+    if groups is not None:
+        numbers = np.unique(groups)
+        if groups.dtype != np.int64 or numbers.tolist() != list(range(len(numbers))):
+            raise ValueError("groups must be numbered from 0 on")
