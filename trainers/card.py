@@ -31,7 +31,8 @@ class WeightsCard:
     were in validation. It belongs to them as image size and crop do, so it stands beside these and
     not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
     `prior` is the share of each class in training, each alike if classes were balanced; None where
-    that is not known.
+    that is not known. `unknown` is the share of photos like those of validation that may be called
+    unknown, where photos unlike the training photos are: a reference lies beside such weights.
     `made_by` is the command, commit and device that trained it, as far as it is known.
     """
 
@@ -53,6 +54,7 @@ class WeightsCard:
     tta: bool = False
     decision: dict[str, Any] | None = None
     prior: tuple[float, ...] | None = None
+    unknown: float | None = None
     made_by: dict[str, str] = field(default_factory=dict)
     format_version: str = FORMAT_VERSION
 
@@ -67,7 +69,8 @@ class WeightsCard:
                     f"{FORMAT_VERSION}; upgrade encore-search"
                 )
             # What came later may be missing: files of all versions of this format are read.
-            later: dict[str, Any] = {"tta": False, "decision": None, "prior": None, "made_by": {}}
+            later: dict[str, Any] = {"tta": False, "decision": None, "prior": None}
+            later |= {"unknown": None, "made_by": {}}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
@@ -91,6 +94,8 @@ class WeightsCard:
             len(self.prior) == len(self.classes) and all(0 < share <= 1 for share in self.prior)
         ):
             raise ValueError(f"prior must be a share of each class, got {str(self.prior)[:100]}")
+        if self.unknown is not None and not 0 < float(self.unknown) < 1:
+            raise ValueError(f"unknown must be a share between 0 and 1, got {self.unknown!r:.100}")
         if not all(isinstance(value, str) for value in dict(self.made_by).values()):
             raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trainers.backbone import Network
+from trainers.backbone import Network, features_of
 from trainers.card import opened
 from trainers.errors import NotOurWeights
 from trainers.files import replacing
@@ -88,6 +88,12 @@ class Measuring(nn.Module):
         return logits, self.nearest(features)[:, 0]
 
 
+def distances(features: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far features (n, F) are from known ones, as `Nearest` measures it, (n,)."""
+    found: NDArray[np.float32] = Nearest(known)(torch.from_numpy(features))[:, 0].numpy()
+    return found
+
+
 def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return features (n, F) as a reference keeps them: of length 1, in two bytes each."""
     lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -122,15 +128,16 @@ def save_reference(path: Path, reference: Reference) -> None:
         save_file(tensors, temporary, {_METADATA: json.dumps(about)})
 
 
-def read_reference(path: Path, weights: str, n_features: int) -> Reference:
-    """Read the reference of the network of this digest. Raises `NotOurWeights`; runs no code."""
+def read_reference(path: Path, network: Network) -> Reference:
+    """Read the reference of a network. Raises `NotOurWeights`; runs no code from the file."""
+    weights = digest_of(network)
     with opened(path) as file:
         try:
             about = json.loads((file.metadata() or {}).get(_METADATA, "null"))
             _check_about(about, weights)
             # Looked at before they are read: a file may claim any size.
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(shapes, n_features)
+            _check_shapes(shapes, features_of(network.body))
             tensors = {name: file.get_tensor(name).numpy() for name in shapes}
             _check_values(tensors)
         except (ValueError, TypeError, KeyError, RecursionError) as error:

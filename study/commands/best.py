@@ -94,6 +94,13 @@ if TYPE_CHECKING:
     show_default="as validated",
     help="With --final-test, look at each photo and at its mirror image.",
 )
+@option(
+    "--unknown",
+    group=Group.CHOICE,
+    metavar="SHARE",
+    help="With --copy-to, have `encore predict` call photos unlike the training photos unknown; of "
+    "photos like the validation photos at most this share, as 5%.",
+)
 @console.study
 @console.storage
 @option("--details", is_flag=True, help="Classes, mistakes, schedules and runners-up as well.")
@@ -120,11 +127,14 @@ def best(
     ensemble: int | None,
     soup: bool,
     refit: int | None,
+    unknown: str | None,
     details: bool,
     copy_to: Path | None,
     as_json: bool,
 ) -> None:
     """Name the best weights of all runs, and how good they are."""
+    if unknown is not None and copy_to is None:
+        raise click.UsageError("--unknown belongs to --copy-to; give it too")
     if augment is not None and not final_test:
         raise click.UsageError("--augment and --no-augment belong to --final-test; give it too")
     # All is found before anything is printed: a refusal has no answers before it.
@@ -144,7 +154,7 @@ def best(
         if soup:
             found["soup"] = _soup(chosen, storage, copy_to)
         if copy_to:
-            found["copied_to"] = _copy(chosen, copy_to)
+            found["copied_to"] = _copy(chosen, copy_to, storage, unknown)
     if refit:
         found["refit"] = _refit(chosen, storage, copy_to, refit)
     if final_test:  # last: a look that is counted is shown
@@ -243,7 +253,12 @@ def _judged(chosen: "Selection", found: dict[str, Any]) -> "Selection":
     return replace(chosen, file=made.file, sha256=made.sha256, bias_corrected=None)
 
 
-def _copy(chosen: "Selection", folder: Path) -> str:
+def _copy(chosen: "Selection", folder: Path, storage: str, unknown: str | None) -> str:
     from study.selection.best import copy_weights
 
-    return str(copy_weights(chosen, folder))
+    if unknown is None:
+        return str(copy_weights(chosen, folder))
+
+    from study.deployment.reference import copy_with_reference
+
+    return str(copy_with_reference(chosen, folder, storage, unknown))

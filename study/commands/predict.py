@@ -41,6 +41,21 @@ from study.config.flags import Group
     show_default="as in training",
     help="How often a class comes among these photos; may be repeated.",
 )
+@option(
+    "--unknown",
+    group=Group.CHOICE,
+    metavar="SHARE",
+    show_default="as the weights carry it",
+    help="Call photos unlike the training photos unknown; of photos like the validation photos at "
+    "most this share, as 5%; 0% for none.",
+)
+@option(
+    "--coverage",
+    group=Group.CHOICE,
+    metavar="SHARE",
+    help="Also name a set of classes, which holds the photo's own for this share of photos, as "
+    "90%.",
+)
 @console.device
 @console.study
 @console.storage
@@ -54,6 +69,8 @@ def predict(
     device: str,
     augment: bool | None,
     prior: tuple[str, ...],
+    unknown: str | None,
+    coverage: str | None,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -67,6 +84,7 @@ def predict(
 
     with err.waiting("loading the network"):
         from study.deployment.predict import predict as run
+        from study.deployment.reference import share_of
 
         found = run(
             inputs,
@@ -76,14 +94,17 @@ def predict(
             device=device,
             augment=augment,
             prior=prior,
+            unknown=share_of("--unknown", unknown),
+            coverage=share_of("--coverage", coverage),
         )
     tally = Tally(err, found)
     if as_json:
         answers = list(tally.predictions())
-        about = {"weights": found.weights, "classes": found.classes, "rule": found.rule}
+        told = ("weights", "classes", "rule", "stated")
+        about = {name: getattr(found, name) for name in told}
         print_json({**about, "predictions": answers, "unreadable": tally.unreadable})
     elif as_csv:
-        write_csv(sys.stdout, found.classes, tally.predictions())
+        write_csv(sys.stdout, found, tally.predictions())
     else:
         print_table(out, tally.predictions())
     tally.print_summary()

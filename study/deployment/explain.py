@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.store import open_store
 from study.config.schema import StudyConfig
-from study.datasets.download import at_hand
 from study.deployment.contact_sheet import SIDE, Picture, draw_picture, draw_sheet
 from study.deployment.photos import find_photos
+from study.deployment.reference import trained_on
 from study.errors import ConfigError
 from study.selection.best import best
-from study.studies import manifest_of
 from trainers.data.manifest import Split
 from trainers.data.scale import Scale, read_at, validation_scale
 from trainers.schedule import CropType
@@ -172,13 +170,12 @@ def _given(path: Path, classes: Sequence[str]) -> ToExplain:
 
 def _validation(digest: str, storage: str) -> list[ToExplain]:
     """Return the validation photos of the data that weights were trained on."""
-    with open_store(storage, create=False) as store:
-        study = next((s for s in store.studies() if s.manifest_digest == digest), None)
-        if study is None:
-            raise LookupError(
-                "these weights were trained on data that no study here knows; name the photos"
-            )
-        manifest = at_hand(manifest_of(store, study), study, storage)
+    found = trained_on(digest, storage)
+    if found is None:
+        raise LookupError(
+            "these weights were trained on data that no study here knows; name the photos"
+        )
+    _, manifest = found
     return [
         ToExplain(manifest.root / photo.path, photo.path, manifest.label_text(photo))
         for photo in manifest.of_split(Split.VALID)

@@ -5,21 +5,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.config.schema import StudyConfig
 from study.deployment.photos import find_photos
+from study.deployment.reference import Stated, reference_of, stated
 from study.errors import ConfigError
 from study.formatting import count_text
 from study.selection.best import best
+from study.statistics.conformal import p_values, sets
 from trainers.decision import REJECTED, Decision, named_shares, reweighted
 
 if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
     from trainers.card import WeightsCard
     from trainers.classifier import Classifier
+    from trainers.reference import Reference
 
 BATCH = 64
 
@@ -35,13 +38,18 @@ class Prediction:
     """What is seen on a photo. `label` is None where the rule of the weights rejects it.
 
     Probabilities are calibrated by the rule; `probability` is that of the label, or,
-    of a rejected photo, that of its most probable class.
+    of a photo without one, that of its most probable class. If asked for: `unknown` says that the
+    photo is unlike the training photos, then it has no label; `p_value` is the share of validation
+    photos that are as far from these, counting itself; `classes` are those that it may be of.
     """
 
     path: str
     label: str | None
     probability: float
     probabilities: dict[str, float]
+    unknown: bool = False
+    p_value: float | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class Predictions:
 
     `rule` is what was set for these weights; None where the most probable class is named.
     `rounding` says by how much probabilities differ from those in validation where this device
-    computes in another precision; else "".
+    computes in another precision; else "". `stated` are the rates of unknown photos and of sets of
+    classes, where they are asked for.
     """
 
     weights: str
@@ -66,6 +75,7 @@ class Predictions:
     rule: Decision | None
     answers: Iterator[Prediction | Unreadable]
     rounding: str = ""
+    stated: Stated | None = None
 
 
 def predict(
@@ -77,12 +87,16 @@ def predict(
     device: str = "auto",
     augment: bool | None = None,
     prior: Sequence[str] = (),
+    unknown: float | None = None,
+    coverage: float | None = None,
 ) -> Predictions:
     """Predict files, folders at any depth, patterns such as `*.jpg`, and `-` for a list of paths.
 
     Without `weights`: those that `best` names for the study (by default the one used last).
     `augment` is as for `Classifier.predict`. `prior` are shares of classes, "A380=0.1", where they
-    come in other ones than in training.
+    come in other ones than in training. Photos that are unlike the training photos are unknown; the
+    share `unknown` of photos like the validation photos are as well, at most: by default what the
+    weights carry, none for 0. `coverage` is the share of photos whose set of classes holds theirs.
     Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and what `best` raises.
     """
     paths = find_photos(inputs)
@@ -96,9 +110,26 @@ def predict(
         classifier = load(file, device)
     except ValueError as error:  # no such device here: `load` says what to try
         raise ConfigError(str(error)) from error
-    rule = classifier.card.rule if classifier.card.decision else None
-    answers = _answers(classifier, paths, _prior(classifier.card, prior), augment=augment)
-    return Predictions(str(file), classifier.classes, rule, answers, _rounding(classifier, paths))
+    card = classifier.card
+    shares = _prior(card, prior)
+    if coverage is not None and (shares or augment not in (None, card.tta)):
+        raise ConfigError(
+            "--coverage is stated for photos judged as in validation; drop "
+            f"{'--prior' if shares else '--augment'}, or drop --coverage"
+        )
+    limits, reference = None, None
+    unknown = (card.unknown if unknown is None else unknown) or None
+    if unknown is not None or coverage is not None:
+        reference = reference_of(classifier, file, storage)
+        limits = stated(reference, unknown, coverage)
+    return Predictions(
+        str(file),
+        classifier.classes,
+        card.rule if card.decision else None,
+        _answers(_Judge(classifier, shares, limits, reference), paths, augment=augment),
+        _rounding(classifier, paths),
+        limits,
+    )
 
 
 def _rounding(classifier: "Classifier", paths: Sequence[Path]) -> str:
@@ -112,21 +143,60 @@ def _rounding(classifier: "Classifier", paths: Sequence[Path]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Judge:
+    """What answers: the weights, shares of classes if others are given, limits if any are asked."""
+
+    classifier: "Classifier"
+    prior: Sequence[float] | None
+    stated: Stated | None
+    reference: "Reference | None"
+
+    def rows(self, paths: Sequence[Path], *, augment: bool | None) -> Iterator[tuple[Any, Any]]:
+        """Yield photos with their rows, as `Classifier.stream` does; distances only where asked."""
+        if self.stated is None or self.stated.unknown is None:
+            return self.classifier.stream(paths, BATCH, augment=augment)
+        return self.classifier.look(paths, BATCH, reference=self.reference, augment=augment)
+
+    def outcomes(self, rows: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        """Yield what `Prediction` says of each photo, by the names of its fields."""
+        names = self.classifier.classes
+        more = self._more(rows)
+        answers = _outcomes(self.classifier, rows[:, : len(names)], self.prior)
+        for (label, probability, table), extra in zip(answers, more, strict=True):
+            known = None if extra.get("unknown") else label
+            best = max(table.values()) if known is None else probability
+            yield {"label": known, "probability": best, "probabilities": table} | extra
+
+    def _more(self, rows: NDArray[np.float32]) -> list[dict[str, Any]]:
+        more: list[dict[str, Any]] = [{} for _ in rows]
+        if self.stated is None or self.reference is None:
+            return more
+        names, known = np.array(self.classifier.classes, object), self.reference
+        if self.stated.distance is not None:
+            far = rows[:, -1]
+            shares = p_values(known.distances, far, known.groups)
+            for each, p_value, distance in zip(more, shares.tolist(), far.tolist(), strict=True):
+                each |= {"p_value": p_value, "unknown": distance > self.stated.distance}
+        if self.stated.misfit is not None:
+            for each, may in zip(
+                more, sets(rows[:, : len(names)], self.stated.misfit), strict=True
+            ):
+                each["classes"] = tuple(names[may])
+        return more
+
+
 def _answers(
-    classifier: "Classifier",
-    paths: Sequence[Path],
-    prior: Sequence[float] | None,
-    *,
-    augment: bool | None,
+    judge: _Judge, paths: Sequence[Path], *, augment: bool | None
 ) -> Iterator[Prediction | Unreadable]:
-    found = classifier.stream(paths, BATCH, augment=augment)
+    found = judge.rows(paths, augment=augment)
     while batch := list(islice(found, BATCH)):
         rows = [row for _, row in batch if isinstance(row, np.ndarray)]
-        outcomes = _outcomes(classifier, np.array(rows), prior) if rows else iter(())
+        outcomes = judge.outcomes(np.array(rows)) if rows else iter(())
         for path, row in batch:
             name = _shown(str(path))
             if isinstance(row, np.ndarray):
-                yield Prediction(name, *next(outcomes))
+                yield Prediction(name, **next(outcomes))
             elif isinstance(row, OSError):
                 yield Unreadable(name, row.strerror or str(row))
             else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +69,11 @@ def best(
         return Selector(store, vault, record, asked or Asked()).select(runners_up)
 
 
-def copy_weights(selection: Selection, folder: Path) -> Path:
+def copy_weights(selection: Selection, folder: Path, unknown: float | None = None) -> Path:
     """Copy the chosen weights into a folder, whole or not at all; return where they are.
 
-    The copy carries the decision rule, if prices were set: `predict` goes by it. Raises
+    The copy carries the decision rule, if prices were set: `predict` goes by it; and the rate at
+    which photos are called `unknown`, for which a reference has to lie beside it. Raises
     `ConfigError` where that cannot be: there are no weights of ours, or they lie in that folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,15 +83,20 @@ def copy_weights(selection: Selection, folder: Path) -> Path:
         raise ConfigError(f"--copy-to must be another folder than that of {source}, got {folder}")
     try:
         with replacing(target) as temporary:
+            changes: dict[str, Any] = {}
             if selection.operation:
+                changes["decision"] = selection.operation.decision.to_dict()
+            if unknown is not None:
+                changes["unknown"] = unknown
+            if changes:
                 from trainers.card import copy_with
 
-                decision = selection.operation.decision.to_dict()
-                copy_with(source, temporary, {"decision": decision})
+                copy_with(source, temporary, changes)
             else:
                 shutil.copyfile(source, temporary)
     except ValueError as error:
-        raise ConfigError(f"{error}, to be copied with prices; drop --cost") from None
+        flag = "prices; drop --cost" if selection.operation else "a rate; drop --unknown"
+        raise ConfigError(f"{error}, to be copied with {flag}") from None
     return target
 
 

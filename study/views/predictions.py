@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from study.deployment.predict import Prediction, Predictions, Unreadable
+from study.deployment.reference import Stated
 from study.sanitizing import harmless, printable, visible
 from trainers.decision import Decision
 
 MANY_PHOTOS = 500
-REJECTED = "rejected"
+REJECTED, UNKNOWN = "rejected", "unknown"
 
 
 def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
@@ -24,28 +25,45 @@ def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
     first = list(islice(waiting, MANY_PHOTOS + 1))
     if len(first) > MANY_PHOTOS:
         for each in chain(first, waiting):
-            line = f"{each.label or REJECTED}  {each.probability:.4f}  {each.path}"
+            line = "  ".join([_answer(each), f"{each.probability:.4f}", *_set(each), each.path])
             console.file.write(printable(visible(line)) + "\n")
         return
     table = Table(box=None)
     table.add_column("class", overflow="fold")
     table.add_column("probability", justify="right")
+    if first and first[0].classes is not None:
+        table.add_column("set", overflow="fold")
     table.add_column("photo", overflow="fold")
     for each in first:
-        label = Text(visible(each.label)) if each.label else Text(REJECTED, style="yellow")
-        table.add_row(label, f"{each.probability:.4f}", Text(visible(each.path)))
+        label = Text(visible(_answer(each)), style="" if each.label else "yellow")
+        cells = [Text(visible(cell)) for cell in (*_set(each), each.path)]
+        table.add_row(label, f"{each.probability:.4f}", *cells)
     if first:
         console.print(table)
 
 
-def write_csv(file: TextIO, classes: Sequence[str], predictions: Iterable[Prediction]) -> None:
-    """Write a row a photo, as it comes; a rejected photo has no label."""
+def _answer(each: Prediction) -> str:
+    return each.label or (UNKNOWN if each.unknown else REJECTED)
+
+
+def _set(each: Prediction) -> list[str]:
+    return [] if each.classes is None else ["; ".join(each.classes)]
+
+
+def write_csv(file: TextIO, found: Predictions, predictions: Iterable[Prediction]) -> None:
+    """Write a row a photo, as it comes; a photo that is rejected or unknown has no label."""
     # All texts are quoted: the writer leaves a lone CR bare, which a reader takes for a line's end.
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(["path", "label", "probability", *map(harmless, classes)])
+    asked = found.stated
+    far = ["unknown", "p_value"] if asked and asked.unknown is not None else []
+    may = ["set"] if asked and asked.missed is not None else []
+    head = ["path", "label", "probability", *far, *may]
+    writer.writerow([*head, *map(harmless, found.classes)])
     for each in predictions:
-        numbers = (round(p, 6) for p in (each.probability, *each.probabilities.values()))
-        writer.writerow([harmless(each.path), harmless(each.label or ""), *numbers])
+        names = harmless(each.path), harmless(each.label or "")
+        shares = [round(p, 6) for p in (each.probability, *each.probabilities.values())]
+        told = [int(each.unknown), round(each.p_value or 0.0, 6)] if far else []
+        writer.writerow([*names, shares[0], *told, *map(harmless, _set(each)), *shares[1:]])
 
 
 class Tally:
@@ -54,6 +72,7 @@ class Tally:
     def __init__(self, console: Console, found: Predictions) -> None:
         self._console, self._found = console, found
         self._counts: Counter[str | None] = Counter()
+        self._unknown = 0
         self.unreadable: list[Unreadable] = []
 
     def predictions(self) -> Iterator[Prediction]:
@@ -64,6 +83,7 @@ class Tally:
                 self._say(f"{answer.path}: cannot be read: {answer.reason}")
             else:
                 self._counts[answer.label] += 1
+                self._unknown += answer.unknown
                 yield answer
 
     def print_summary(self) -> None:
@@ -71,11 +91,15 @@ class Tally:
         self._say(f"weights: {self._found.weights}")
         if self._found.rule is not None:
             self._say(f"their rule was applied: {rule_text(self._found.rule, self._found.classes)}")
+        for line in stated_lines(self._found.stated):
+            self._say(line)
         if self._found.rounding:
             self._say(self._found.rounding)
         counts = [f"{self._counts[label]} {label}" for label in self._found.classes]
-        if self._counts[None]:
-            counts.append(f"{self._counts[None]} {REJECTED}")
+        if self._unknown:
+            counts.append(f"{self._unknown} {UNKNOWN}")
+        if rejected := self._counts[None] - self._unknown:
+            counts.append(f"{rejected} {REJECTED}")
         if self.unreadable:
             counts.append(f"{len(self.unreadable)} unreadable")
         photos = self._counts.total() + len(self.unreadable)
@@ -83,6 +107,23 @@ class Tally:
 
     def _say(self, text: str) -> None:
         self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def stated_lines(stated: Stated | None) -> list[str]:
+    """Say at what rates photos are called unknown, and sets of classes miss theirs."""
+    lines = []
+    if stated and stated.unknown is not None:
+        lines.append(
+            f"at most {100 * stated.unknown:.3g} % of photos like the {stated.photos_text} are "
+            "called unknown"
+        )
+    if stated and stated.missed is not None:
+        lines.append(
+            f"at least {100 - 100 * stated.missed:.3g} % of photos like the {stated.photos_text} "
+            "have their class in its set; these photos have chosen the weights as well, so of new "
+            "ones it may be a little less"
+        )
+    return lines
 
 
 def rule_text(rule: Decision, classes: Sequence[str]) -> str:

@@ -1,0 +1,199 @@
+"""What tells photos that are unlike the training photos: found beside weights, or measured."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.errors import StudyNotFound
+from storage.paths import CACHE, runs_folder
+from storage.store import open_store
+from study.datasets.download import at_hand
+from study.datasets.unchanged import check_photos
+from study.errors import ConfigError
+from study.formatting import photos_text
+from study.invocation import hint
+from study.selection.best import copy_weights
+from study.selection.result import Selection
+from study.statistics.conformal import fewest, limit
+from study.studies import manifest_of
+from trainers.data.manifest import Manifest, Photo, Split
+
+if TYPE_CHECKING:  # torch takes seconds
+    from trainers.classifier import Classifier
+    from trainers.reference import Reference
+
+KEPT = "references"
+"""The folder in the cache for references of weights in a study."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is stated of photos that come about like the validation photos, at most.
+
+    `unknown` is the share that is called unknown, being farther than `distance` from the training
+    photos; `missed` the share whose class is not in its set of classes, those with a probability of
+    at least 1 less `misfit`. Of what is not asked for, the rate and its limit are None. `photos`
+    and `groups` are those of validation that the rates stand on.
+    """
+
+    photos: int
+    groups: int | None
+    unknown: float | None = None
+    distance: float | None = None
+    missed: float | None = None
+    misfit: float | None = None
+
+    @property
+    def photos_text(self) -> str:
+        """The photos that the rates stand on, in words."""
+        return photos_text(self.photos, self.groups)
+
+
+def share_of(flag: str, text: str | None) -> float | None:
+    """Read a share, as "5%" or "0.05"; `ConfigError` for anything but one from 0 to 1."""
+    if text is None:
+        return None
+    number, sign, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if sign else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 <= share < 1:
+        raise ConfigError(f"{flag} must be a share below 1, such as 5% or 0.05, got {text!r}")
+    return share
+
+
+def stated(reference: "Reference", unknown: float | None, coverage: float | None) -> Stated:
+    """Return the limits of the rates that are asked for; `ConfigError` where too few can tell."""
+    groups, count = reference.groups, reference.count
+    found = Stated(len(reference.distances), None if groups is None else count)
+    missed = None if coverage is None else 1 - coverage
+    if unknown and count < fewest(unknown):
+        raise _too_few("--unknown", unknown, found, f"{100 / (count + 1):.3g}% or more")
+    if missed is not None and count < fewest(missed):
+        raise _too_few("--coverage", missed, found, f"{100 - 100 / (count + 1):.3g}% or less")
+    if unknown is not None:
+        found = replace(
+            found, unknown=unknown, distance=limit(reference.distances, unknown, groups)
+        )
+    if missed is not None:
+        found = replace(found, missed=missed, misfit=limit(reference.misfits, missed, groups))
+    return found
+
+
+def _too_few(flag: str, rate: float, found: Stated, other: str) -> ConfigError:
+    return ConfigError(
+        f"{flag} needs at least {fewest(rate)} validation photos"
+        f"{' that share no group' if found.groups else ''}, and these weights have "
+        f"{found.photos_text}; give {other}"
+    )
+
+
+def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Reference":
+    """Return what lies beside a weights file; else what was measured before, or is now.
+
+    To measure it, the photos of the study that trained the weights are looked at: up to 2,000 each
+    of training and validation. Raises `NotOurWeights` for a broken file, LookupError where nothing
+    is known of the photos, `DatasetError` where they have changed.
+    """
+    from trainers.reference import SUFFIX, beside, digest_of, read_reference, save_reference
+
+    digest = digest_of(classifier.network)
+    kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
+    for path in (beside(file), kept):
+        if path.exists():
+            return read_reference(path, classifier.network)
+    found = measured(classifier, storage, digest)
+    with suppress(OSError):  # where nothing may be written, it is measured each time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_reference(kept, found)
+    return found
+
+
+def copy_with_reference(chosen: Selection, folder: Path, storage: str, unknown: str) -> Path:
+    """Copy the chosen weights with the rate of `--unknown`, and what it takes beside them.
+
+    Raises what `reference_of`, `stated` and `copy_weights` raise, before anything is copied.
+    """
+    rate, source = share_of("--unknown", unknown), Path(chosen.file)
+    if not rate:
+        raise ConfigError("--unknown must be above 0 for weights that carry it; drop it")
+
+    from trainers.classifier import load
+    from trainers.reference import beside, save_reference
+
+    found = reference_of(load(source), source, storage)
+    stated(found, rate, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    # First what the weights' card speaks of: weights without it would be refused.
+    save_reference(beside(folder / source.name), found)
+    return copy_weights(chosen, folder, rate)
+
+
+def measured(classifier: "Classifier", storage: str, digest: str) -> "Reference":
+    """Look at the photos that weights were trained on, and at those of validation."""
+    from trainers.reference import MOST, Reference, distances, rounded
+
+    study, manifest = _photos_of(classifier, storage)
+    train, valid = (_spread(manifest.of_split(s), MOST) for s in (Split.TRAIN, Split.VALID))
+    looked = replace(manifest, photos=(*train, *valid))
+    check_photos(study, looked)
+    n_classes, root = len(classifier.classes), manifest.root
+    features = rounded(_look(classifier, root, train)[:, n_classes:])
+    of_valid = _look(classifier, root, valid)
+    labels = looked.labels(Split.VALID)
+    return Reference(
+        digest,
+        features,
+        distances(of_valid[:, n_classes:], features),
+        1 - of_valid[np.arange(len(labels)), labels],
+        looked.groups(Split.VALID),
+    )
+
+
+def _look(classifier: "Classifier", root: Path, photos: Sequence[Photo]) -> NDArray[np.float32]:
+    rows = []
+    for path, row in classifier.look(root / photo.path for photo in photos):
+        if not isinstance(row, np.ndarray):
+            raise LookupError(f"{path} cannot be read: {row}") from row
+        rows.append(row)
+    return np.stack(rows)
+
+
+def _spread(photos: Sequence[Photo], most: int) -> tuple[Photo, ...]:
+    count = min(most, len(photos))
+    return tuple(photos[i * len(photos) // count] for i in range(count))
+
+
+def _photos_of(classifier: "Classifier", storage: str) -> tuple[str, Manifest]:
+    """Return a study and the data that weights were trained on, or say why there are none."""
+    card = classifier.card
+    if "trained on" in card.made_by:
+        raise ConfigError(
+            "these weights were trained on the validation photos as well, so that no photos are "
+            "left to measure rates on; take those that `best` names without --refit"
+        )
+    found = None
+    with suppress(StudyNotFound):  # there is no database here
+        found = trained_on(card.manifest_digest, storage)
+    if found is None:
+        copied = hint("best", "--copy-to", "chosen", "--unknown", "5%")
+        raise LookupError(
+            "what photos are compared with does not lie beside these weights, and no study here "
+            f"knows the photos that they were trained on; run `{copied}` where their study is"
+        )
+    return found
+
+
+def trained_on(digest: str, storage: str) -> tuple[str, Manifest] | None:
+    """Return a study of this data, and the data with its photos at hand; None if there is none."""
+    with open_store(storage, create=False) as store:
+        study = next((s for s in store.studies() if s.manifest_digest == digest), None)
+        if study is None:
+            return None
+        return study.name, at_hand(manifest_of(store, study), study, storage)
