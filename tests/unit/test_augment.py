@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from trainers.data import augment
 from trainers.data.augment import (
     GOOGLENET_AREA,
     GOOGLENET_ASPECT,
@@ -296,3 +297,20 @@ def test_lit_photos_stay_within_their_bounds() -> None:
     photo = noise(64, 70) // 128 * 255
     found = apply_changes([photo] * 50, drawn(mine, 70, 64, 50), mine, CPU)
     assert (found.min(), found.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_gather_makes_the_same_canvas_as_copies(seed: int) -> None:
+    """Of photos of any size in one memory, windows that end beyond them and empty ones too."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 40, (6, 2))
+    memory = torch.from_numpy(rng.integers(0, 256, 3 * sizes.prod(1).sum(), dtype=np.uint8))
+    ends = (3 * sizes.prod(1)).cumsum()
+    parts = memory.tensor_split(torch.from_numpy(ends[:-1]))
+    photos = [part.view(*size, 3) for part, size in zip(parts, sizes.tolist(), strict=True)]
+    corners = rng.integers(0, 45, (6, 2))
+    until = corners + rng.integers(0, 20, (6, 2))
+    corners[0], until[0] = 0, 20
+    copied = augment._canvas(photos, corners, until, 20)
+    assert copied.any()
+    assert torch.equal(augment._gathered(photos, corners, until, 20), copied)

@@ -181,6 +181,8 @@ def _canvas(
     photos: Sequence[Tensor], corners: NDArray[np.int64], ends: NDArray[np.int64], side: int
 ) -> Tensor:
     """Copy what is seen of each photo into the upper left corner of its (side, side, 3)."""
+    if photos[0].device.type != "cpu":
+        return _gathered(photos, corners, ends, side)
     # Zeros, as what lies beside it counts with a weight of about 1e-5.
     canvas = torch.zeros(len(photos), side, side, 3, dtype=torch.uint8, device=photos[0].device)
     for room, photo, (left, top), (right, bottom) in zip(
@@ -189,6 +191,28 @@ def _canvas(
         seen = photo[top:bottom, left:right]
         room[: seen.shape[0], : seen.shape[1]] = seen
     return canvas
+
+
+def _gathered(
+    photos: Sequence[Tensor], corners: NDArray[np.int64], ends: NDArray[np.int64], side: int
+) -> Tensor:
+    """Make the same canvas by one gather, of photos that lie in one memory.
+
+    To launch a copy for each photo takes a GPU's host longer than a small network's step.
+    """
+    memory, device = photos[0].untyped_storage(), photos[0].device
+    pixels = torch.empty(0, dtype=torch.uint8, device=device).set_(memory).view(-1, 3)
+    starts = np.array([photo.storage_offset() // 3 for photo in photos])
+    sides = np.array([[photo.shape[1], photo.shape[0]] for photo in photos])
+    seen = np.minimum(ends, sides) - corners
+    numbers = np.concatenate([starts[:, None], sides[:, :1], corners, seen], axis=1)
+    columns = on_device(torch.from_numpy(numbers), device).T[..., None, None]
+    start, width, left, top, across, down = columns
+    line = torch.arange(side, device=device)
+    column, row = line, line[:, None]
+    inside = (column < across) & (row < down)
+    at = start + (top + row) * width + left + column
+    return pixels[torch.where(inside, at, 0)].mul_(inside[..., None])
 
 
 def _canvas_side(stage: Stage) -> int:
