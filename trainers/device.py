@@ -138,6 +138,12 @@ def memory_within_reach(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
 
 
+def mps_runs() -> bool:
+    """Whether NVIDIA's Multi-Process Service takes what this machine's processes do on a GPU."""
+    place = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")  # noqa: S108 - its own
+    return Path(place, "control").exists()
+
+
 def use_no_more_than_usable_cpus() -> None:
     """Have torch start no more threads than this process has CPUs; it does not see a quota."""
     if torch.get_num_threads() > (cpus := usable_cpus()):

@@ -75,7 +75,7 @@ def _machine() -> Iterator[Finding]:
         import torch
         import torchvision  # noqa: F401 - a build that does not fit torch's fails right here
 
-        from trainers.device import choose_device
+        from trainers.device import choose_device, mps_runs
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         advice = "install torch and torchvision together, as PyPI serves them"
@@ -84,6 +84,14 @@ def _machine() -> Iterator[Finding]:
     device = choose_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type}"
     yield Finding("device", Level.GOOD, f"{name}, {count_text(usable_cpus(), 'CPU')}")
+    if device.type == "cuda":
+        shared = (
+            "NVIDIA MPS runs: workers on one GPU compute side by side"
+            if mps_runs()
+            else "NVIDIA MPS does not run: workers on one GPU take turns "
+            "(`nvidia-cuda-mps-control -d` starts it)"
+        )
+        yield Finding("sharing a GPU", Level.GOOD, shared)
     yield Finding("memory", Level.GOOD, f"{usable_memory() / 1e9:.1f} GB free for this process")
 
 

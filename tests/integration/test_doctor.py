@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import torch
 
 from storage.database import open_database
 from storage.ownership import Claim
@@ -189,6 +190,20 @@ def test_the_machine_is_looked_at(tmp_path: Path) -> None:
     for name in ("python", "torch", "timm", "optuna", "device", "memory", "free disk"):
         assert name in what
     assert not [finding for finding in findings if finding.level is Level.BAD]
+
+
+@pytest.mark.parametrize(("there", "said"), [(True, "side by side"), (False, "take turns")])
+def test_a_gpu_s_machine_says_whether_workers_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, said: str
+) -> None:
+    """By the place through which NVIDIA's MPS is controlled; the GPU is made up."""
+    if there:
+        (tmp_path / "control").touch()
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("trainers.device.choose_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    found = {each.what: each.found for each in module._machine()}
+    assert said in found["sharing a GPU"]
 
 
 def test_a_package_that_is_missing_on_the_machine_is_bad(
