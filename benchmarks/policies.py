@@ -33,7 +33,7 @@ from study.config.schema import Budget, StudyConfig
 from study.config.space import Space
 from study.forecast import LEAST_SHARE, Forecast, point_of, shortfall_of
 from study.searching import forecasting
-from study.searching.forecasting import Forecasting, Option
+from study.searching.forecasting import Forecasting, Proposal
 from study.searching.policy import (
     Explorer,
     Halving,
@@ -57,12 +57,12 @@ class Without(Forecasting):
         """Go on with what was begun, or ask as ever."""
         return Verdict.GO_ON if self.whole else super().between_stages(after, standing)
 
-    def _new_ones(self, *asked: Any) -> Iterator[Option]:
+    def _new_ones(self, *asked: Any) -> Iterator[Proposal]:
         every = super()._new_ones(*asked)
         return (option for option in every if option.why not in self.kinds)
 
 
-def _as_long(explorer: Forecasting, options: Sequence[Option], *_: object) -> NDArray[np.float64]:  # noqa: ARG001
+def _as_long(explorer: Forecasting, options: Sequence[Proposal], *_: object) -> NDArray[np.float64]:  # noqa: ARG001
     return np.ones(len(options))
 
 
