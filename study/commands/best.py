@@ -1,7 +1,10 @@
 """The commands that choose: best, compare."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,18 +180,25 @@ def _print(
         ensembles.print_ensemble(out, found["ensemble"], chosen.leak_text)
     if "soup" in found:
         ensembles.print_soup(out, found["soup"], chosen.leak_text)
+    answers: list[tuple["Selection", Callable[[], None]]] = []  # and the file that each is about
+    judged = _judged(chosen, found)
     if "refit" in found:
-        selection.print_refit(out, chosen, found["refit"])
+        answers.append((judged, lambda: selection.print_refit(out, chosen, found["refit"])))
     if "final_test" in found:
-        selection.print_final_test(out, _judged(chosen, found), found["final_test"])
+        told = found["final_test"]
+        answers.append((judged, lambda: selection.print_final_test(out, judged, told)))
     if priced:
-        selection.print_cost(out, chosen)
+        answers.append((chosen, lambda: selection.print_cost(out, chosen)))
     if details or not (priced or found.keys() - {"copied_to"}):
-        selection.print_best(out, chosen, details=details)
+        answers.append((chosen, lambda: selection.print_best(out, chosen, details=details)))
         if chosen.operation and not priced:  # the study's own prices
-            selection.print_cost(out, chosen)
+            answers.append((chosen, lambda: selection.print_cost(out, chosen)))
     if details:
-        selection.print_details(out, chosen, top)
+        answers.append((chosen, lambda: selection.print_details(out, chosen, top)))
+    for one, of_it in groupby(answers, key=itemgetter(0)):
+        selection.print_file(out, one)
+        for _, show in of_it:
+            show()
     if "copied_to" in found:
         out.print(f"copied to {found['copied_to']}", markup=False, soft_wrap=True)
 

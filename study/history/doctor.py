@@ -37,7 +37,7 @@ COLLAPSE = 0.10
 DAMAGE = (DatabaseUnusable, LookupError, ValueError, zlib.error)
 """What comes of rows that the database, or we, cannot read."""
 
-DAMAGED = "restore the database from a copy; damaged predictions are passed over meanwhile"
+DAMAGED = "restore the database from a copy; damaged predictions are skipped meanwhile"
 
 
 class Level(StrEnum):
@@ -216,7 +216,7 @@ def _files(
             f"study {study.name}: files",
             Level.BAD,
             f"{_count(len(broken), 'weights file')} missing or changed: {_some(broken)}",
-            "restore them; they are passed over meanwhile, and a search trains again what it needs",
+            "restore them; they are skipped meanwhile, and a search trains again what it needs",
         )
     yield from _strays(store, study, vault)
 

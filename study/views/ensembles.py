@@ -80,7 +80,7 @@ def print_soup(console: Console, found: SoupResult, leaks: str | None = None) ->
 
 def _print_damaged(console: Console, paths: Sequence[str]) -> None:
     for path in paths:
-        console.print(f"[red]passed over[/] {escape(path)}: missing or changed", soft_wrap=True)
+        console.print(f"[red]skipped[/] {escape(path)}: missing or changed", soft_wrap=True)
 
 
 def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResult) -> None:

@@ -23,13 +23,18 @@ MISTAKES_SHOWN = 10
 DIFFERENCES_SHOWN = 20
 
 
+def print_file(console: Console, chosen: Selection) -> None:
+    """Print the weights file that the lines below it are about, and files that are damaged."""
+    for path in chosen.damaged:
+        console.print(f"[red]skipped[/] {escape(path)}: missing or changed", soft_wrap=True)
+    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
+
+
 def print_best(console: Console, chosen: Selection, *, details: bool = False) -> None:
-    """Print the winner, what it is worth, and what a new run of its schedule would be.
+    """Print what the winner is worth, and what a new run of its schedule would be.
 
     With `details`, which come after it, it does not say where these are.
     """
-    _print_damaged(console, chosen)
-    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
     for line in (
         _observed(chosen),
         _estimated(chosen),
@@ -56,9 +61,7 @@ def print_details(console: Console, chosen: Selection, top: int = 5) -> None:
 
 
 def print_cost(console: Console, chosen: Selection) -> None:
-    """Print what the decision rule costs, and of which weights."""
-    _print_damaged(console, chosen)
-    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
+    """Print what the decision rule costs."""
     for line in _leaks(chosen):
         console.print(line, highlight=False)
     if chosen.operation:
@@ -103,8 +106,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
 
 
 def print_refit(console: Console, chosen: Selection, made: Refitted) -> None:
-    """Print where the weights of a refit are, and what to expect of them."""
-    console.print(f"[bold]{escape(made.file)}[/]", soft_wrap=True)
+    """Print what the weights of a refit were trained on, and what to expect of them."""
     first, *more = made.seeds
     under = f"seeds {first}-{more[-1]}, their weights averaged," if more else f"seed {first}"
     console.print(
@@ -126,7 +128,6 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     accuracy, low, high = (
         percent(share, found.photos) for share in (found.accuracy, found.low, found.high)
     )
-    console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
     other = f", {chosen.metric} {score_phrase(chosen.metric, found.score, found.photos)}"
     console.print(
         f"[bold]test photos: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
@@ -153,11 +154,6 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
             "chosen by them are optimistic, as those of validation photos are",
             highlight=False,
         )
-
-
-def _print_damaged(console: Console, chosen: Selection) -> None:
-    for path in chosen.damaged:
-        console.print(f"[red]passed over[/] {escape(path)}: missing or changed", soft_wrap=True)
 
 
 def _observed(chosen: Selection) -> str:

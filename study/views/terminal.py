@@ -3,17 +3,28 @@
 import logging
 import re
 import traceback
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePath
 from typing import Any, NoReturn
 
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from study.sanitizing import printable
 
 UNBROKEN = 100_000
 """So wide is what no terminal shows: a record is a line, whatever its length."""
+
+HELD = "\ue000"
+"""Stands for a blank at which no line is broken: Rich breaks at no-break spaces, too.
+
+For private use, so no text that is fit to be printed has one.
+"""
+
+_VALUE = re.compile(r"(?<=\d) (?=%|(?:s|min|h|px|kB|MB|GB)\b)|(?<=±) | (?=±)")
+_COMMAND = re.compile(r"`[^`\n]+`")
 
 
 class Terminal(Console):
@@ -44,7 +55,17 @@ class Terminal(Console):
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Make of a text, be it a line or a table's cell, what is printed."""
-        return super().render_str(printable(text), **how)
+        return super().render_str(held_together(printable(text), self.width), **how)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render as Rich does, with blanks where lines were not to be broken."""
+        for segment in super().render(renderable, options):
+            if HELD in segment.text:
+                yield Segment(segment.text.replace(HELD, " "), segment.style, segment.control)
+            else:
+                yield segment
 
     def waiting(self, what: str) -> AbstractContextManager[object]:
         """Show in a terminal, as a context, that something takes a while."""
@@ -59,6 +80,17 @@ class Terminal(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Raise again what is being handled."""
         raise
+
+
+def held_together(text: str, width: int) -> str:
+    """Return text in which a value stays in a line with its unit, and a short command in one.
+
+    A command of more than `width` columns is broken anyway.
+    """
+    text = _VALUE.sub(HELD, text)
+    return _COMMAND.sub(
+        lambda found: found[0].replace(" ", HELD) if len(found[0]) < width else found[0], text
+    )
 
 
 def file_text(console: Console, file: str) -> str:

@@ -72,7 +72,7 @@ def test_missing_and_changed_files_are_bad(finished: Lab, damage: Callable[[Path
     assert (finding.what, finding.level) == ("study lab: files", Level.BAD)
     assert finding.found.startswith("4 weights files missing or changed: ")
     assert finding.found.endswith(f"{', '.join(paths[:3])} and 1 more")
-    assert "they are passed over meanwhile" in finding.advice
+    assert "they are skipped meanwhile" in finding.advice
 
 
 def test_strays_are_named_and_left_alone(finished: Lab) -> None:

@@ -23,6 +23,7 @@ from study.views.selection import (
     print_comparison,
     print_cost,
     print_details,
+    print_file,
     print_final_test,
     print_summary,
 )
@@ -105,6 +106,7 @@ def chosen(**others: Any) -> Selection:
 def printed(one: Selection, width: int = 200, top: int = 5) -> str:
     """Print a selection with its details."""
     out, text = console(width)
+    print_file(out, one)
     print_best(out, one, details=True)
     print_details(out, one, top)
     return text.getvalue()
@@ -113,6 +115,7 @@ def printed(one: Selection, width: int = 200, top: int = 5) -> str:
 def told(one: Selection, width: int = 120) -> list[str]:
     """Print a selection alone, as lines."""
     out, text = console(width)
+    print_file(out, one)
     print_best(out, one)
     return text.getvalue().splitlines()
 
@@ -120,7 +123,7 @@ def told(one: Selection, width: int = 120) -> list[str]:
 def test_best_is_printed_literally() -> None:
     """File, study, classes, mistakes, schedules, runners-up, damaged files, whatever their name."""
     said = printed(chosen())
-    assert f"passed over {HOSTILE}" in said
+    assert f"skipped {HOSTILE}" in said
     assert f"runs/{HOSTILE}.safetensors" in said.splitlines()
     assert f"the weights: study {HOSTILE}, trial 4 of 9, seed 3, stage 2, epoch 2" in said
     assert "accuracy 50.0 %: 1 error on 2 validation photos, log loss 0.6000" in said
@@ -310,7 +313,7 @@ def looked(*files: str, cost: float | None = None, groups: int | None = None) ->
 def test_a_second_look_at_the_test_photos_is_told() -> None:
     """The first is not; how many there were, and at how many files, from then on."""
     first = looked("a")
-    assert first.splitlines()[1].startswith("test photos: accuracy 90.0 % (95 % CI 74.4-96.5)")
+    assert first.splitlines()[0].startswith("test photos: accuracy 90.0 % (95 % CI 74.4-96.5)")
     assert "), 3 errors on 30" in first
     assert "look" not in first
     assert "on the validation photos: accuracy 50.0 %; estimated on new photos: 42.0 %" in first
@@ -333,7 +336,7 @@ def test_narrow_terminals_get_everything_too(width: int) -> None:
         said = printed(one, width)
         assert said.count("misclassified as") == 10
         long = [line for line in said.splitlines() if len(line) > width]
-        paths = ("runs/", "passed over")
+        paths = ("runs/", "skipped")
         assert all("misclassified as" in line or line.startswith(paths) for line in long)
     out, text = console(width)
     print_comparison(out, comparison())

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 from rich.table import Table
+from rich.text import Text
 
 import cli
 from study.commands.parsing import Command, Option
@@ -128,3 +129,29 @@ def test_a_pipe_gets_a_line_a_record_and_whole_paths() -> None:
     screen = Terminal(file=io.StringIO(), emoji=False, force_terminal=True, width=40)
     assert file_text(screen, "a/b.safetensors") == "b.safetensors"
     assert screen.width == 40
+
+
+def test_a_line_is_never_broken_before_a_unit() -> None:
+    """At whatever width; nor within a command that fits. What is printed has plain blanks."""
+    said = "estimated [bold]96.6 %[/] ± 1.2 after 13 min at 160 px; `encore show 3` has the rest"
+    for width in range(18, 60):
+        text = io.StringIO()
+        Terminal(file=text, emoji=False, force_terminal=True, width=width, no_color=True).print(
+            said, highlight=False
+        )
+        plain = Text.from_ansi(text.getvalue()).plain
+        assert " ".join(plain.split()) == Text.from_markup(said).plain
+        lines = [line.rstrip() for line in plain.splitlines()]
+        assert all(len(line) <= width for line in lines)
+        for whole in ("96.6 % ± 1.2", "13 min", "160 px", "`encore show 3`"):
+            assert any(whole in line for line in lines), (width, lines)
+
+
+def test_a_table_holds_values_together() -> None:
+    """In cells that fold, too."""
+    table, text = Table(box=None), io.StringIO()
+    table.add_column("what")
+    table.add_row("it took 13 min in all")
+    screen = Terminal(file=text, emoji=False, force_terminal=True, width=12, no_color=True)
+    screen.print(table)
+    assert any("13 min" in line for line in Text.from_ansi(text.getvalue()).plain.splitlines())

@@ -60,7 +60,7 @@ def find_groups(by: GroupBy, root: Path, paths: Sequence[str]) -> list[str]:
         what = "times of exposure" if by.pattern is None else "paths"
         raise DatasetError(
             f"--group-by finds no two photos of one group by their {what} ({len(named):,} of "
-            f"{len(paths):,} photos have one); correct it or leave it away"
+            f"{len(paths):,} photos have one); correct it or omit it"
         )
     return groups
 

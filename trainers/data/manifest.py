@@ -246,7 +246,7 @@ def _grouped(
     """Find groups; DatasetError where the list has some already."""
     if any(photo.group for photo, _ in pairs):
         raise DatasetError(
-            "the CSV has a column group already; leave --group-by away, or remove the column"
+            "the CSV has a column group already; omit --group-by, or remove the column"
         )
     groups = find_groups(parse_group_by(group_by), root, [photo.path for photo, _ in pairs])
     return [
