@@ -1,6 +1,6 @@
 """The commands that choose: best, compare."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
@@ -180,27 +180,34 @@ def _print(
         ensembles.print_ensemble(out, found["ensemble"], chosen.leak_text)
     if "soup" in found:
         ensembles.print_soup(out, found["soup"], chosen.leak_text)
-    answers: list[tuple["Selection", Callable[[], None]]] = []  # and the file that each is about
-    judged = _judged(chosen, found)
-    if "refit" in found:
-        answers.append((judged, lambda: selection.print_refit(out, chosen, found["refit"])))
-    if "final_test" in found:
-        told = found["final_test"]
-        answers.append((judged, lambda: selection.print_final_test(out, judged, told)))
-    if priced:
-        answers.append((chosen, lambda: selection.print_cost(out, chosen)))
-    if details or not (priced or found.keys() - {"copied_to"}):
-        answers.append((chosen, lambda: selection.print_best(out, chosen, details=details)))
-        if chosen.operation and not priced:  # the study's own prices
-            answers.append((chosen, lambda: selection.print_cost(out, chosen)))
-    if details:
-        answers.append((chosen, lambda: selection.print_details(out, chosen, top)))
-    for one, of_it in groupby(answers, key=itemgetter(0)):
+    answers = _answers(chosen, found, priced=priced, details=details, top=top)
+    for one, of_it in groupby(answers, key=itemgetter(0)):  # the file is named once
         selection.print_file(out, one)
         for _, show in of_it:
             show()
     if "copied_to" in found:
         out.print(f"copied to {found['copied_to']}", markup=False, soft_wrap=True)
+
+
+def _answers(
+    chosen: "Selection", found: dict[str, Any], *, priced: bool, details: bool, top: int
+) -> Iterator[tuple["Selection", Callable[[], None]]]:
+    """Yield what prints each answer about a single file, and the choice of that file."""
+    from study.views import selection
+
+    judged = _judged(chosen, found)
+    if "refit" in found:
+        yield judged, partial(selection.print_refit, out, chosen, found["refit"])
+    if "final_test" in found:
+        yield judged, partial(selection.print_final_test, out, judged, found["final_test"])
+    if priced:
+        yield chosen, partial(selection.print_cost, out, chosen)
+    if details or not (priced or found.keys() - {"copied_to"}):
+        yield chosen, partial(selection.print_best, out, chosen, details=details)
+        if chosen.operation and not priced:  # the study's own prices
+            yield chosen, partial(selection.print_cost, out, chosen)
+    if details:
+        yield chosen, partial(selection.print_details, out, chosen, top)
 
 
 @command("compare", "encore compare 3 12", "encore compare 3 answers.csv")
