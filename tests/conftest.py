@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from trainers.schedule import Schedule
 # Before anybody imports torch, here or in a program that a test starts: as many tests run at a time
 # as there are cores, and threads of several torches fight for these.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests, and programs that they start, would else compile all that they import each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_finish() -> None:
@@ -37,6 +41,23 @@ def pytest_collection_finish() -> None:
 def every(request: pytest.FixtureRequest) -> bool:
     """Tell whether to kill a search at every moment: otherwise `tests.crashes.chosen` ones do."""
     return bool(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _optuna_knows_its_head() -> Iterator[None]:
+    """Have Optuna read its migrations once in a process, not each time that it opens a database."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    read, known = _VersionManager.get_head_version, list[str]()
+
+    def head(manager: _VersionManager) -> str:
+        if not known:
+            known.append(read(manager))
+        return known[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "get_head_version", head)
+        yield
 
 
 @pytest.fixture(scope="session")

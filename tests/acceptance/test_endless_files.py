@@ -1,33 +1,41 @@
 """A FIFO or a device in place of what a command reads: told in seconds, and never waited for."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import cli
 from tests.lab import Lab
 
-ROOT = Path(__file__).parents[2]
+Ends = Callable[..., tuple[int, str, str]]
 
 
-def start(*words: str) -> "subprocess.Popen[str]":
-    """Begin a command."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "cli.py"), *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def too_late(_number: int, _frame: FrameType | None) -> None:
+    """Fail."""
+    raise AssertionError("it waits for what never ends")
 
 
-def ends(*words: str) -> tuple[int, str]:
-    """Run a command; its exit code, and the last line that it says."""
-    with start(*words) as command:
-        out, complaints = command.communicate(timeout=60)
-    assert "Traceback" not in complaints
-    assert "unexpected" not in complaints
-    return command.returncode, (complaints.strip() or out.strip()).splitlines()[-1]
+@pytest.fixture
+def ends(capfd: pytest.CaptureFixture[str]) -> Iterator[Ends]:
+    """Return what runs a command: its exit code, what it prints, and what it complains of."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = cli.run(list(words))
+        said = capfd.readouterr()
+        assert "Traceback" not in said.err
+        assert "unexpected" not in said.err
+        return code, said.out, said.err
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(60)
+    yield run
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,7 @@ def ends(*words: str) -> tuple[int, str]:
     ],
 )
 def test_weights_that_never_end_are_passed_over(
-    finished: Lab, replace: Callable[[Path], None]
+    finished: Lab, ends: Ends, replace: Callable[[Path], None]
 ) -> None:
     """`best` takes the next ones and names these, as `doctor` does; `predict` refuses them."""
     with finished.reading() as (store, study, vault):
@@ -50,24 +58,21 @@ def test_weights_that_never_end_are_passed_over(
     path.unlink()
     replace(path)
     where = ("--storage", finished.url)
-    with start("best", "--json", *where) as command:
-        out, _ = command.communicate(timeout=60)
-    assert command.returncode == 0
-    assert path.name in out
-    with start("doctor", *where) as command:
-        out, _ = command.communicate(timeout=60)
+    code, out, _ = ends("best", "--json", *where)
+    assert (code, path.name in out) == (0, True), out
+    _, out, _ = ends("doctor", *where)
     assert "missing or changed" in " ".join(out.split())
     photo = finished.folder / "photo.png"
     photo.touch()
-    code, said = ends("predict", str(photo), "--weights", str(path), *where)
+    code, _, said = ends("predict", str(photo), "--weights", str(path), *where)
     assert (code, path.name in said) == (2, True), said
 
 
-def test_predict_reads_regular_files_alone(finished: Lab, tmp_path: Path) -> None:
+def test_predict_reads_regular_files_alone(finished: Lab, ends: Ends, tmp_path: Path) -> None:
     """A FIFO is refused, and a link to the root of the machine not followed."""
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "machine").symlink_to("/")
     assert ends("predict", str(tmp_path / "pipe.png"), "--storage", finished.url)[0] == 1
-    code, said = ends("predict", str(tmp_path / "all"), "--storage", finished.url)
+    code, _, said = ends("predict", str(tmp_path / "all"), "--storage", finished.url)
     assert (code, "holds no photos" in said) == (2, True), said

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,14 @@ def make_shared(make_lab: MakeLab) -> MakeLab:
     return make
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Lab:
+    """Search by the script with one slot."""
+    lab = Lab(tmp_path_factory.mktemp("alone"), SCRIPT, template=template)
+    lab.search()
+    return lab
+
+
 def states(lab: Lab) -> list[State]:
     """Return the states of all trials."""
     with lab.reading() as (store, study, _):
@@ -61,17 +70,16 @@ def states(lab: Lab) -> list[State]:
 @pytest.mark.parametrize("pick", range(len(PICKS)))
 @pytest.mark.parametrize("slots", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_whatever_the_order_the_end_is_that_of_one_slot(
-    make_lab: MakeLab, make_shared: MakeLab, slots: int, pick: int
+    alone: Lab, make_shared: MakeLab, slots: int, pick: int
 ) -> None:
     """The same trials, scores and stage runs; a beginning that many share is trained once."""
-    alone = make_lab(*SCRIPT)
-    alone.search()
     lab = make_shared(*SCRIPT, slots=slots, pick=PICKS[pick])
     lab.search()
     lab.check_order()
-    assert lab.outcome()["runs"].keys() == alone.outcome()["runs"].keys()
-    assert lab.outcome()["trials"] == alone.outcome()["trials"]
-    runs = lab.outcome()["runs"].items()
+    found, expected = lab.outcome(), alone.outcome()
+    assert found["runs"].keys() == expected["runs"].keys()
+    assert found["trials"] == expected["trials"]
+    runs = found["runs"].items()
     roots = [key for key, (state, position, *_) in runs if position == 0 and state != State.FAILED]
     assert [lab.trainer.trained.count(key[:16]) for key in roots] == [1, 1]
 

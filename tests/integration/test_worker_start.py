@@ -123,7 +123,18 @@ def test_workers_that_die_as_they_start_end_everything(
     assert workers() == []
     assert 3 <= len(read(tmp_path / "started").splitlines()) <= 3 * slots
 
-    start_as('exec $python "$@"')  # mended: the engine can be used
+
+def test_once_workers_start_the_engine_can_be_used_again(
+    start_as: StartAs, make_engine: Callable[..., ProcessEngine], tmp_path: Path
+) -> None:
+    """After the end that their deaths brought about, and with a recipe that is long."""
+    start_as("exit 3")
+    engine = make_engine(2, build=heavy, ballast=MANY)
+    for key in "ab":
+        engine.submit(key, task(tmp_path, key))
+    with pytest.raises(ChildProcessError, match="3 in a row for cpu"):
+        list(engine.events())
+    start_as('exec $python "$@"')
     for key in "cd":
         engine.submit(key, task(tmp_path, key))
     events = list(engine.events())

@@ -1,5 +1,6 @@
 """What samplers suggest: an ordered parameter comes to one of its choices, nothing is written."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,8 +43,9 @@ Start = Callable[..., Suggestions]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
+def start(tmp_path: Path, template: Path) -> Start:
     """Return what opens Optuna's study of this test, as each process would."""
+    shutil.copy(template, tmp_path / "optuna.db")
 
     def opened(sampler: Sampler, seed: int = 0) -> Suggestions:
         return Suggestions(

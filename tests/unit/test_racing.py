@@ -53,10 +53,12 @@ def share_of_false_drops(finalists: int, rounds: int, luck: float, races: int) -
     return lost / races
 
 
-@pytest.mark.parametrize("luck", [0.3, 0.6, 1.0])
-@pytest.mark.parametrize("rounds", [2, 3, pytest.param(4, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("luck", [0.3, pytest.param(0.6, marks=pytest.mark.slow), 1.0])
 @pytest.mark.parametrize(
-    "finalists", [2, 3, *(pytest.param(count, marks=pytest.mark.slow) for count in (4, 5)), 6]
+    "rounds", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 4)), 5]
+)
+@pytest.mark.parametrize(
+    "finalists", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 4, 5)), 6]
 )
 def test_a_whole_race_errs_no_more_often_than_it_says(
     finalists: int, rounds: int, luck: float
@@ -88,18 +90,7 @@ def test_the_truly_best_is_seldom_beaten(luck: float, looks: int) -> None:
         assert np.mean([f"{k}" in beaten_ones for beaten_ones in lost]) <= ALPHA + SLACK
 
 
-@pytest.mark.parametrize(
-    "luck",
-    [
-        0.0,
-        *(
-            pytest.param(
-                luck,
-            )
-            for luck in (0.3, 1.0)
-        ),
-    ],
-)
+@pytest.mark.parametrize("luck", [0.0, 0.3, 1.0])
 def test_no_best_schedule_is_beaten_as_the_search_looks(luck: float) -> None:
     """Asked after every seed, 95 % of the races of equal schedules drop none of them."""
     rng = np.random.default_rng(7)

@@ -52,7 +52,9 @@ def world(
     return ease > 0, schedules
 
 
-@pytest.mark.parametrize(("schedules", "seeds"), [(2, 5), (12, 5), (40, 2)])
+@pytest.mark.parametrize(
+    ("schedules", "seeds"), [(2, 5), (12, 5), pytest.param(40, 2, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("spread", [0.0, 0.15])
 def test_the_truly_best_is_tied_with_the_first(schedules: int, seeds: int, spread: float) -> None:
     """However many compete: in 95 % of simulated studies it is first or marked as good."""

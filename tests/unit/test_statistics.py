@@ -179,7 +179,10 @@ def _fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_fewer_rounds")
 @pytest.mark.parametrize("candidates", [50, pytest.param(250, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("spread", "flattery"), [(0.0, 2.5), (0.15, 1.5), (0.4, 0.5)])
+@pytest.mark.parametrize(
+    ("spread", "flattery"),
+    [(0.0, 2.5), pytest.param(0.15, 1.5, marks=pytest.mark.slow), (0.4, 0.5)],
+)
 def test_what_is_expected_of_the_best_run_is_true(
     candidates: int, spread: float, flattery: float
 ) -> None:
@@ -206,7 +209,10 @@ def test_it_is_true_of_better_and_of_worse_runs_too(
 
 
 @pytest.mark.usefixtures("_fewer_rounds")
-@pytest.mark.parametrize(("spread", "flattery"), [(0.0, 1.5), (0.15, 1.0), (0.4, 0.7)])
+@pytest.mark.parametrize(
+    ("spread", "flattery"),
+    [(0.0, 1.5), pytest.param(0.15, 1.0, marks=pytest.mark.slow), (0.4, 0.7)],
+)
 @pytest.mark.parametrize("by", [By.MEAN, By.LCB])
 def test_what_is_expected_of_the_best_schedule_s_best_is_true(
     by: By, spread: float, flattery: float
