@@ -32,6 +32,9 @@ from trainers.schedule import Schedule
 PHOTOS = 12
 """So many photos are on a sheet of heat maps."""
 
+TIES = 20
+"""So many runners-up are looked through for one of the winner's score."""
+
 _Kept = dict[tuple[int | None, int | None], Checkpoint]
 """The best weights that are kept, by stage run and epoch."""
 
@@ -131,7 +134,7 @@ class Exhibits:
     def _winner(self, study: StudyRecord) -> str:
         try:
             selector = Selector(self._store, open_vault(self._storage, study), study, Asked())
-            return winner_note(selector.select(0))
+            return winner_note(selector.select(TIES))
         except (NothingToSelect, LookupError, RemoteUnusable, OSError) as error:
             return f"Nothing can be selected yet: {plain(str(error))}"
 

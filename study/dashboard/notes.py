@@ -20,6 +20,11 @@ CLASSES = 10
 
 WORST = 12
 
+TIED = (
+    "Other trials have the same score: Optuna's badge *best trial* marks the first of these, while "
+    "the winner here is chosen by the forecast and the log loss as well."
+)
+
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&#39;"}
 _MARKS = frozenset("\\`*_{}[]()#+-.!|~:/@=$^")
 _LONGEST = 80
@@ -77,6 +82,8 @@ def winner_note(chosen: Selection) -> str:
             "therefore optimistic"
         )
     parts = [f"**Winner: trial {chosen.trial}, seed {chosen.seed}**", plain(head)]
+    if any(other.score == chosen.score for other in chosen.runners_up):
+        parts.append(TIED)
     if chosen.leak_text:
         parts.append(f"**{plain(chosen.leak_text)}**")
     if chosen.schedule_spread is not None:
@@ -84,7 +91,7 @@ def winner_note(chosen: Selection) -> str:
         seeds = len(chosen.seed_scores)
         parts.append(plain(f"mean over {seeds} seeds of its schedule {mean}, sd {spread}"))
     parts.append(plain(schedule_text(Schedule.from_dict(chosen.schedule))))
-    parts.append(plain(chosen.file))
+    # Not its file's name: a browser breaks it nowhere, and it is wider than a phone.
     parts.append(f"`{hint('best', '--study', chosen.study)}`")
     return "\n\n".join(parts)
 

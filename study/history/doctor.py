@@ -20,7 +20,7 @@ from storage.remote import is_url
 from storage.store import Store
 from storage.vault import Vault
 from study.config.schema import StudyConfig
-from study.formatting import count_text, score_text
+from study.formatting import count_text, score_text, size_text
 from study.history.caches import decoded_photos, fetched_photos
 from study.invocation import hint
 from study.searching.ownership import searcher
@@ -110,7 +110,7 @@ def _cache(url: str) -> Iterator[Finding]:
         ("decoded photos", files, "file"),
         ("fetched photos", fetched_photos(url), "folder"),
     ):
-        size = f"{_count(len(kept), thing)}, {sum(each.size for each in kept) / 1e9:.2f} GB"
+        size = f"{_count(len(kept), thing)}, {size_text(sum(each.size for each in kept))}"
         if kept:
             found = f"{size} in {place} (`{hint('gc', '--cache', '--delete')}` clears)"
             yield Finding(what, Level.GOOD, found)
@@ -164,9 +164,9 @@ def _readable(store: Store, study: StudyRecord, url: str) -> Iterator[Finding]:
 def _study(store: Store, study: StudyRecord, vault: Vault, url: str) -> Iterator[Finding]:
     trials = store.trials(study.id)
     checkpoints = store.checkpoints(study.id)
-    size = vault.size() / 1e9
+    size = size_text(vault.size())
     summary = f"{_count(len(trials), 'trial')}, {_count(len(checkpoints), 'weights file')}"
-    yield Finding(f"study {study.name}", Level.GOOD, f"{summary}, {size:.2f} GB")
+    yield Finding(f"study {study.name}", Level.GOOD, f"{summary}, {size}")
     yield from _photos(store, study)
     yield from _predictions(store, study, url)
     yield from _unfinished(store, study)
@@ -187,8 +187,8 @@ def _predictions(store: Store, study: StudyRecord, url: str) -> Iterator[Finding
     yield Finding(
         f"study {study.name}: predictions",
         Level.GOOD,
-        f"{size / 1e9:.2f} GB of {_count(len(kept), 'epoch')}, {short:,} of them shortened; beyond "
-        f"{limit.human_readable(decimal=True)} (keep.max_predictions) a search and "
+        f"{size_text(size)} of {_count(len(kept), 'epoch')}, {short:,} of them shortened; beyond "
+        f"{size_text(limit)} (keep.max_predictions) a search and "
         f"`{hint('gc', '--delete')}` keep of the weakest epochs the answer and two probabilities "
         "per photo",
     )
@@ -208,8 +208,8 @@ def _files(
 ) -> Iterator[Finding]:
     broken = vault.broken(checkpoints)
     if vault.remote is not None:
-        size = sum(file.size for file in checkpoints) / 1e9
-        found = f"{vault.remote.url}, {size:.2f} GB"
+        size = size_text(sum(file.size for file in checkpoints))
+        found = f"{vault.remote.url}, {size}"
         yield Finding(f"study {study.name}: vault", Level.GOOD, found)
     if broken:
         yield Finding(

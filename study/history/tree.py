@@ -21,7 +21,7 @@ class StageNode:
     """A stage run in the tree. `score` is its best epoch's, `trials` share it.
 
     `pixels` are those it was trained on: epochs x passes x photos x size x size. `stopped` are the
-    trials that were not let on after it.
+    trials that did not go on after it; `taken_from` is the study that trained it, if another.
     """
 
     key: str
@@ -39,6 +39,7 @@ class StageNode:
     stopped: tuple[int, ...]
     children: "tuple[StageNode, ...]"
     train: Train = Train.NETWORK
+    taken_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class _View:
             stopped=tuple(stopped),
             children=tuple(self.node(child) for child in node.children),
             train=stage.train,
+            taken_from=run.taken_from,
         )
 
 

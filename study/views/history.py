@@ -95,7 +95,7 @@ def print_trial(console: Console, view: TrialView) -> None:
     console.print(
         f"[bold]trial {line.number}[/] of study {escape(view.study)}: {line.state}, {line.role}, "
         f"seed {line.seed}, {view.metric} "
-        f"{score_phrase(view.metric, line.score, view.judged.photos)}, {line.seconds:.1f} s",
+        f"{score_phrase(view.metric, line.score, view.judged.photos)}, {time_text(line.seconds)}",
         highlight=False,
     )
     print_leaks(console, view.judged)
@@ -124,9 +124,9 @@ def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
     """Print what was found, and what to do about it."""
     for finding in findings:
         text = f"{_LEVEL_MARK[finding.level]} {escape(finding.what)}: {escape(finding.found)}"
-        console.print(text, soft_wrap=True, highlight=False)
+        console.print(text, highlight=False)
         if finding.advice:
-            console.print(f"   -> {escape(finding.advice)}", soft_wrap=True, highlight=False)
+            console.print(f"   -> {escape(finding.advice)}", highlight=False)
 
 
 def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: bool) -> None:

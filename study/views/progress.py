@@ -138,7 +138,7 @@ class SearchView:
             case Working():
                 self._working(told)
             case Notice(text):
-                self._print(text)
+                self._print(text, wrap=True)
             case SearchStarted():
                 self._search_started(told)
             case StageStarted():

@@ -1,11 +1,14 @@
 """The stage tree as a person reads it."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
 from study.formatting import score_text, time_text
 from study.history.tree import ShownTree, StageNode
+from study.searching.statuses import Status
 from study.views.history import STATUS_STYLE, print_leaks
 from trainers.schedule import Train
 
@@ -30,14 +33,12 @@ def print_tree(console: Console, shown: ShownTree) -> None:
 
 def _grow(tree: Tree, node: StageNode, shown: ShownTree) -> None:
     style = STATUS_STYLE.get(node.state)
-    score = score_text(shown.metric, node.score, shown.judged.photos)
     trained = (f"{node.epochs} ep", f"lr {node.lrs[-1]:g}", f"{node.crop} crop")
     is_probe = node.train is Train.PROBE
     parts = [
         f"{'probe ' * is_probe}{node.image_size} px",
         *(() if is_probe else trained),
-        f"[bold]{score}[/]",
-        time_text(node.seconds),
+        *_outcome(node, shown),
         f"trial{'s' if len(node.trials) > 1 else ''} {_numbers(node.trials)}",
     ]
     if node.seed:
@@ -49,6 +50,21 @@ def _grow(tree: Tree, node: StageNode, shown: ShownTree) -> None:
     branch = tree.add("  ".join(parts))
     for child in node.children:
         _grow(branch, child, shown)
+
+
+def _outcome(node: StageNode, shown: ShownTree) -> Iterator[str]:
+    """Yield score and time; of a stage run that has not ended, the score so far if there is one."""
+    score = f"[bold]{score_text(shown.metric, node.score, shown.judged.photos)}[/]"
+    if node.state in (Status.RUNNING, Status.WAITING):
+        if node.score is not None:
+            yield f"{score} so far"
+        return
+    yield score
+    yield (
+        time_text(node.seconds)
+        if node.taken_from is None
+        else (f"trained by study {escape(node.taken_from)}")
+    )
 
 
 def _numbers(trials: tuple[int, ...]) -> str:

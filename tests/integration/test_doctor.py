@@ -1,5 +1,6 @@
 """`doctor` on a study that the coordinator has made: it finds what is wrong, and only that."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +47,7 @@ def test_a_study_in_order_is_only_counted(finished: Lab) -> None:
     study = next(finding for finding in findings if finding.what == "study lab")
     with finished.reading() as (store, record, _):
         count = len(store.checkpoints(record.id))
-    assert study.found == f"8 trials, {count} weights files, 0.00 GB"
+    assert re.fullmatch(rf"8 trials, {count} weights files, \d+\.\d MB", study.found)
     assert "1 study" in next(f.found for f in findings if f.what == "database")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -15,10 +16,11 @@ from storage.records import Trial
 from study.dashboard import artifacts
 from study.dashboard.artifacts import Exhibit, Exhibits
 from study.dashboard.guard import Guard
-from study.dashboard.notes import Predicted, note_on, plain, winner_note
+from study.dashboard.notes import TIED, Predicted, note_on, plain, winner_note
 from study.dashboard.parameters import lay_over, parameters_of
 from study.dashboard.pictures import CLASSES, draw_confusion, draw_curves, draw_words
 from study.selection.best import best
+from study.selection.result import RunnerUp
 from tests.lab import Lab, schedule, stage
 from trainers.schedule import Schedule, Train
 
@@ -66,6 +68,12 @@ def test_the_study_s_note_tells_the_winner_and_its_estimate(finished: Lab) -> No
         assert plain(chosen.phrase(chosen.bias_corrected.estimate)) in note
         assert plain(chosen.interval) in note
         assert note.endswith("`encore best --study lab`")
+        tied = any(other.score == chosen.score for other in chosen.runners_up)
+        assert (TIED in note) == tied
+        other = replace(chosen, runners_up=(RunnerUp(7, 0, chosen.score, 0.5, "w"),))
+        assert TIED in winner_note(other)
+        assert TIED not in winner_note(replace(other, score=2.0, bias_corrected=None))
+        assert max(map(len, note.split())) < 40  # so that a phone shows it whole
         shown._winner = None  # type: ignore[method-assign,assignment] # not asked again
         assert shown.winners() == {"lab": note}
     finally:

@@ -1,11 +1,12 @@
 """The stage tree as it is printed."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
-from storage.records import State
 from study.history.tree import ShownTree, StageNode
+from study.searching.statuses import Status
 from study.selection.leaks import Judged
 from study.views.tree import print_tree
 from trainers.metrics import Metric
@@ -22,7 +23,7 @@ def node(stage: int, train: Train, *children: StageNode) -> StageNode:
         lrs=(1e-4, 2e-4, 1e-3),
         crop="random",
         seed=0,
-        state=State.COMPLETE,
+        state=Status.COMPLETE,
         score=0.5,
         seconds=1.0,
         pixels=10,
@@ -47,3 +48,25 @@ def test_a_probe_has_neither_epochs_nor_a_learning_rate() -> None:
         "    └── 32 px  1 ep  lr 0.001  random crop  50.0  1.0 s  trial 0",
     ]
     assert out.getvalue().splitlines()[-1] == "9 photos leak"
+
+
+def test_a_stage_that_has_not_ended_has_no_time() -> None:
+    """One that waits has a score so far at most; one of another study names that study."""
+    waits = replace(node(1, Train.NETWORK), state=Status.WAITING, seconds=0.0)
+    roots = (
+        waits,
+        replace(waits, score=None),
+        replace(node(1, Train.NETWORK), taken_from="[b]", seconds=0.0),
+    )
+    shown = ShownTree(
+        study="s", metric=Metric.ACCURACY, trials=1, stage_runs=3, pixels=20, saved_pixels=0,
+        seconds=2.0, roots=roots, judged=Judged(9, ""),
+    )  # fmt: skip
+    out = io.StringIO()
+    print_tree(Console(file=out, width=120), shown)
+    common = "32 px  1 ep  lr 0.001  random crop"
+    assert out.getvalue().splitlines()[1:] == [
+        f"├── {common}  50.0 so far  trial 0  waiting",
+        f"├── {common}  trial 0  waiting",
+        f"└── {common}  50.0  trained by study [b]  trial 0",
+    ]

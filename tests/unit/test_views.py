@@ -231,8 +231,8 @@ def test_decoded_photos_are_listed_with_what_they_take(width: int) -> None:
 
 
 def test_doctor_prints_findings_with_their_advice() -> None:
-    """One line each, marked, literal; advice below."""
-    out, text = console(60)
+    """One line each, marked, literal; advice below. A narrower terminal breaks between words."""
+    out, text = console()
     findings = [
         Finding(f"study {HOSTILE}", Level.GOOD, HOSTILE),
         Finding("files", Level.BAD, "x" * 100, HOSTILE),
@@ -245,6 +245,9 @@ def test_doctor_prints_findings_with_their_advice() -> None:
         f"   -> {HOSTILE}",
         "!! disk: low",
     ]
+    out, text = console(20)
+    print_doctor(out, [Finding("disk", Level.NOTICE, "each stage keeps its weights")])
+    assert text.getvalue().splitlines() == ["!! disk: each stage ", "keeps its weights"]
 
 
 @pytest.mark.parametrize("width", [20, 60])
