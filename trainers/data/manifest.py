@@ -36,8 +36,8 @@ __all__ = [
     "without",
 ]
 
-FORMAT, GROUPED = 1, 2
-"""Versions of the manifest's JSON, without groups and with them; part of the digest."""
+FORMAT, GROUPED, FOLDED = 1, 2, 3
+"""Versions of the manifest's JSON: plain, with groups, with groups and folds; part of the digest."""
 
 MAX_UNREADABLE = 0.05
 """With a greater share of unreadable photos, something is wrong with the data as a whole."""
@@ -49,7 +49,8 @@ class Photo:
 
     The number is the index of its class, if labels are of no other kind (`LabelKind`).
 
-    Photos of one `group` belong together, as those of one patient; "" is alone.
+    Photos of one `group` belong together, as those of one patient; "" is alone. `fold` counts from
+    0, where photos are dealt into folds; None takes no part in them.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Photo:
     sha256: str
     size: int
     group: str = ""
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class Parted:
 class Manifest:
     """All photos by path, under sorted classes; what was left out does not count as data.
 
-    `kind` says what a label is.
-    `drawn` are the paths of those whose split was not given: it was drawn.
+    `kind` says what a label is. `drawn` are the paths of those whose split was not given: it was
+    drawn. Photos in folds (see `trainers.data.folds`) are both of train and of validation: each is
+    judged by what was trained without its fold.
     """
 
     root: Path
@@ -90,12 +93,38 @@ class Manifest:
 
     def of_split(self, split: Split) -> tuple[Photo, ...]:
         """Return the photos of a split, by path."""
+        if self.folds and split is not Split.TEST:
+            return tuple(photo for photo in self.photos if photo.fold is not None)
         return tuple(photo for photo in self.photos if photo.split is split)
+
+    @cached_property
+    def folds(self) -> int:
+        """How many folds there are; 0 where photos are in none."""
+        return 1 + max((photo.fold for photo in self.photos if photo.fold is not None), default=-1)
+
+    @cached_property
+    def fold_of(self) -> NDArray[np.int64]:
+        """The fold of each photo that is in one, by path, shape (n,)."""
+        return np.array([p.fold for p in self.photos if p.fold is not None], dtype=np.int64)
+
+    def fold(self, number: int) -> "Manifest":
+        """Return the plain manifest that a fold's network sees: it validates, all others train."""
+        photos = tuple(
+            photo
+            if photo.fold is None
+            else replace(
+                photo, split=Split.VALID if photo.fold == number else Split.TRAIN, fold=None
+            )
+            for photo in self.photos
+        )
+        return replace(self, photos=photos)
 
     def for_refit(self) -> "Manifest":
         """Return it with the validation photos in train, too, so that nothing validates."""
-        more = tuple(replace(photo, split=Split.TRAIN) for photo in self.of_split(Split.VALID))
-        photos = tuple(sorted((*self.photos, *more), key=lambda photo: photo.path))
+        other = Split.VALID if self.folds else Split.TRAIN
+        plain = tuple(replace(photo, fold=None) for photo in self.photos)
+        more = tuple(replace(p, split=other, fold=None) for p in self.of_split(Split.VALID))
+        photos = tuple(sorted((*plain, *more), key=lambda photo: photo.path))
         return replace(self, photos=photos)
 
     def labels(self, split: Split) -> NDArray[np.int64]:
@@ -179,27 +208,26 @@ class Manifest:
     def from_json(cls, text: str, root: Path) -> Self:
         """Build from `to_json`; raises ValueError for another version of the format."""
         plain = json.loads(text)
-        if plain["version"] not in (FORMAT, GROUPED):
+        if plain["version"] not in (FORMAT, GROUPED, FOLDED):
             raise ValueError(
-                f"version of the manifest must be {FORMAT} or {GROUPED}, got {plain['version']!r}"
+                f"version of the manifest must be {FORMAT} to {FOLDED}, got {plain['version']!r}"
             )
         return cls(
             root=root,
             classes=tuple(plain["classes"]),
             photos=tuple(
-                Photo(path, label, Split(split), sha256, size, *group)
-                for path, label, split, sha256, size, *group in plain["photos"]
+                Photo(path, label, Split(split), sha256, size, *places)
+                for path, label, split, sha256, size, *places in plain["photos"]
             ),
             left_out=tuple(LeftOut(path, reason) for path, reason in plain["left_out"]),
         )
 
     def _contents(self) -> dict[str, Any]:
-        grouped = self.grouped
+        version = FOLDED if self.folds else GROUPED if self.grouped else FORMAT
         photos = [
-            [p.path, p.label, p.split.value, p.sha256, p.size, *([p.group] if grouped else [])]
+            [p.path, p.label, p.split.value, p.sha256, p.size, p.group, p.fold][: version + 4]
             for p in self.photos
         ]
-        version = GROUPED if grouped else FORMAT
         return {"version": version, "classes": list(self.classes), "photos": photos}
 
 
