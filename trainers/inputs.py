@@ -1,13 +1,13 @@
 """What an epoch passes through which model: squares, or what frozen layers have made of them."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainers.allowance import usable_memory
@@ -21,6 +21,7 @@ from trainers.data.batches import slices
 from trainers.data.loader import (
     MEMORY_SHARE,
     Batch,
+    FoldPhotos,
     Photos,
     judged_at_once,
     training_batches,
@@ -34,7 +35,7 @@ from trainers.mirrored import MirroredPairs, judging
 from trainers.schedule import Augmentation, CropType, Stage, Train
 
 _KEPT = 4
-"""Arrays at hand: of training and validation of two stages."""
+"""Arrays at hand: of training and validation of two stages; of a fold's networks, as many each."""
 
 _TOGETHER = 16
 """Photos that pass frozen layers at a time: what lies between the layers stays in a CPU's cache."""
@@ -71,6 +72,13 @@ class Inputs:
         self._held: set[ArrayKind] = set()  # in memory
         self._on_device = True
         self._compiler = Compiler()
+        self._whole = self  # who makes and keeps the arrays
+
+    def of_fold(self, fold: int) -> "Inputs":
+        """Return the same of a fold's photos: what frozen layers make of all is computed once."""
+        found = copy(self)
+        found._photos = FoldPhotos(self._photos, fold)
+        return found
 
     def begin(self) -> None:
         """Begin a stage, whose networks are compiled anew."""
@@ -105,8 +113,8 @@ class Inputs:
         cut = self._cut(network, stage)
         if cut is None or not (stage.views or _looks_the_same(stage)):
             return self._compiled(network), training_batches(self._photos, stage, **place)
-        shown = _Shown(self._photos, cut, stage, Split.TRAIN, _together(micro_batch), windows=True)
-        values = self._array(shown, progress)
+        shown = self._shown(cut, stage, Split.TRAIN, _together(micro_batch), windows=True)
+        values = self._whole._array(shown, progress)
         if values is None:
             batches = training_batches(self._photos, stage, **place)
             return self._tail(cut), self._anew(shown, batches)
@@ -116,7 +124,7 @@ class Inputs:
             for each in passes
             for photos, views in zip(each.photos, each.views, strict=True)
         )
-        return self._tail(cut), self._read(shown, values, batch_rows)
+        return self._tail(cut), self._read(shown, Split.TRAIN, values, batch_rows)
 
     def validation(
         self,
@@ -153,14 +161,13 @@ class Inputs:
         mirrored: bool = False,
     ) -> Iterator[Batch]:
         """Return what the front makes of the validation photos."""
-        together = _together(micro_batch)
-        shown = _Shown(self._photos, cut, stage, Split.VALID, together, mirrored=mirrored)
-        values = self._array(shown, progress)  # now, not in the mode of the batches' reader
+        shown = self._shown(cut, stage, Split.VALID, _together(micro_batch), mirrored=mirrored)
+        values = self._whole._array(shown, progress)  # not in the mode of the batches' reader
         if values is None:
-            return self._anew(shown, shown.batches())
-        every = np.arange(shown.count)
+            return self._anew(shown, replace(shown, photos=self._photos).batches())
+        every = np.arange(len(self._photos.manifest.of_split(Split.VALID)))
         in_order = ((every[part], 0 * every[part]) for part in slices(len(every), _READ))
-        return self._read(shown, values, in_order)
+        return self._read(shown, Split.VALID, values, in_order)
 
     def validation_steps(self, network: Network, stage: Stage) -> int:
         """Count the batches of a pass of validation."""
@@ -190,13 +197,34 @@ class Inputs:
         cut = self._cut(network, stage)
         if cut is None or not cut.pooled:
             raise ValueError("features are those of a body that is frozen as a whole")
-        together, device = _together(micro_batch), self._photos.device
-        shown = _Shown(self._photos, cut, stage, split, together, mirrored=mirrored)
-        values = self._array(shown, progress)
+        photos, device = self._photos, self._photos.device
+        # Photos in folds are those of both splits: what is made of them as validation serves both.
+        of = Split.VALID if photos.whole.manifest.folds else split
+        shown = self._shown(cut, stage, of, _together(micro_batch), mirrored=mirrored)
+        values = self._whole._array(shown, progress)
         if values is None:
-            batches = shown.counted(progress)
-            values = torch.cat([shown.rows(squares, self._compute) for squares, _ in batches])
-        return on_device(values, device), on_device(torch.from_numpy(shown.labels), device)
+            own = replace(shown, photos=photos, split=split)
+            batches = own.counted(progress)
+            values = torch.cat([own.rows(squares, self._compute) for squares, _ in batches])
+        elif photos is not photos.whole:
+            values = values[on_device(torch.from_numpy(photos.rows(split)), values.device)]
+        labels = torch.from_numpy(photos.manifest.targets(split))
+        return on_device(values, device), on_device(labels, device)
+
+    def _shown(
+        self,
+        cut: Cut,
+        stage: Stage,
+        split: Split,
+        together: int,
+        *,
+        windows: bool = False,
+        mirrored: bool = False,
+    ) -> "_Shown":
+        """Return all photos of a split, of whatever fold, as a stage shows them."""
+        return _Shown(
+            self._photos.whole, cut, stage, split, together, windows=windows, mirrored=mirrored
+        )
 
     def _cut(self, network: Network, stage: Stage) -> Cut | None:
         """Cut a network once a stage: each has a network of its own, and its front stays."""
@@ -212,12 +240,17 @@ class Inputs:
         return self._compiler.compiled(model) if self._compute.compiled else model
 
     def _read(
-        self, shown: "_Shown", values: Tensor, batches: Iterable[tuple[Indices, Indices]]
+        self,
+        shown: "_Shown",
+        split: Split,
+        values: Tensor,
+        batches: Iterable[tuple[Indices, Indices]],
     ) -> Iterator[Batch]:
         """Yield what was kept of photos, each in one of its views."""
-        device, labels = self._photos.device, torch.from_numpy(shown.labels)
+        device, places = self._photos.device, self._photos.rows(split)
+        labels = torch.from_numpy(self._photos.manifest.targets(split))
         for photos, views in batches:
-            rows = torch.from_numpy(views * shown.count + photos)
+            rows = torch.from_numpy(views * shown.count + places[photos])
             kept = values[on_device(rows, values.device)]
             yield shown.cut.restored(on_device(kept, device)), on_device(labels[photos], device)
 
@@ -229,7 +262,7 @@ class Inputs:
         """Return all rows of a split, from the latest ones at hand; None without room for them."""
         kind = shown.kind(self._compute)
         if kind not in self._kept:
-            while len(self._kept) >= _KEPT:
+            while len(self._kept) >= _KEPT * max(1, self._photos.manifest.folds):
                 del self._kept[next(iter(self._kept))]
             self._kept[kind] = self._made(kind, shown, progress)
         return self._kept[kind]
@@ -238,7 +271,7 @@ class Inputs:
         cache = self._photos.cache
         found = cache.array(kind, lambda: shown.blocks(self._compute, progress)) if cache else None
         if found is None:
-            self._held &= self._kept.keys()
+            self._held.intersection_update(self._kept)
             if kind.n_bytes + sum(held.n_bytes for held in self._held) > self._memory:
                 return None
             found = filled(kind, shown.blocks(self._compute, progress))
@@ -269,10 +302,6 @@ class _Shown:
     together: int
     windows: bool = False
     mirrored: bool = False
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        return self.photos.manifest.targets(self.split)
 
     @property
     def count(self) -> int:

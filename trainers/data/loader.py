@@ -81,6 +81,15 @@ class Photos:
         requests = [[(paths[index], scale) for index in indices] for indices in order]
         return self._decoders.batches(requests)
 
+    def rows(self, split: Split) -> Indices:
+        """Return where a split's photos stand among those of `whole`."""
+        return np.arange(len(self.manifest.of_split(split)))
+
+    @property
+    def whole(self) -> "Photos":
+        """The photos of which these are a part: of those without folds, themselves."""
+        return self
+
     def _find(self, view: View, in_use: Wanted) -> "_Held | None":
         if view in self._held:
             return self._held[view]
@@ -133,6 +142,38 @@ class Photos:
         return sum(self._held[view].values.nbytes for view in views)
 
 
+class FoldPhotos(Photos):
+    """A fold of photos: its own validate, those of all others train. They are kept once for all."""
+
+    def __init__(self, whole: Photos, fold: int) -> None:
+        self.manifest = whole.manifest.fold(fold)
+        self.device, self.cache = whole.device, whole.cache
+        self.sharers, self.device_sharers = whole.sharers, whole.device_sharers
+        self._whole = whole
+        inside = whole.manifest.fold_of == fold
+        self._rows = {Split.TRAIN: np.flatnonzero(~inside), Split.VALID: np.flatnonzero(inside)}
+
+    def batches(
+        self, split: Split, scale: Scale, order: Sequence[Indices], in_use: Wanted = ()
+    ) -> Iterator[list[Tensor]]:
+        """Return for each array of indices the photos; see `Photos.batches`."""
+        rows = self._rows[split]
+        return self._whole.batches(split, scale, [rows[indices] for indices in order], in_use)
+
+    def keep_on_device(self, *, kept: bool) -> None:
+        """Say where photos may lie; see `Photos.keep_on_device`."""
+        self._whole.keep_on_device(kept=kept)
+
+    def rows(self, split: Split) -> Indices:
+        """Return where a split's photos stand among those of `whole`."""
+        return self._rows[split]
+
+    @property
+    def whole(self) -> Photos:
+        """The photos of all folds."""
+        return self._whole
+
+
 class _Held:
     """Decoded photos in memory, in a mapped file or on a GPU."""
 
@@ -156,7 +197,9 @@ def training_batches(
     batches = [indices for each in passes for indices in each.photos]
 
     def drawn() -> Iterator[NDArray[np.float32]]:
-        views = [draw_view(stage, len(labels), view) for view in range(stage.views)]
+        # As the views of which arrays are made, whatever fold these photos are of.
+        count, rows = len(photos.whole.manifest.of_split(Split.TRAIN)), photos.rows(Split.TRAIN)
+        views = [draw_view(stage, count, view)[rows] for view in range(stage.views)]
         every = np.stack(views) if views else None
         for each in passes:
             if every is not None:
