@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trainers.backbone import Network
 from trainers.classifier import Classifier
+from trainers.folded import FoldNetworks
 
 MIN_SIDE = 5
 """So many places a side a map should have; where a small photo's last layer has fewer, an earlier
@@ -38,10 +39,15 @@ def attribute(
     """Return a heat map for each square: how much each place speaks for the class asked for.
 
     `squares` are RGB, (B, S, S, 3), as validation shows them; `classes` are B indices. Of shape
-    (B, S, S), each map's hottest place is 1; one that nothing speaks for is 0 everywhere. The
-    network is left as it was. Raises ValueError for a backbone without a layer that has places.
+    (B, S, S), each map's hottest place is 1; one that nothing speaks for is 0 everywhere; of
+    networks of several folds, the maps are averaged. The network is left as it was. Raises
+    ValueError for a backbone without a layer that has places.
     """
     network = subject.network if isinstance(subject, Classifier) else subject
+    if isinstance(network, FoldNetworks):
+        every = [attribute(each, squares, classes, batch_size) for each in network.networks]
+        mean = torch.from_numpy(np.mean(every, axis=0, dtype=np.float32))
+        return _stretched(mean[:, None], squares.shape[1]).numpy()
     maps = [np.zeros((0, *squares.shape[1:3]), np.float32)]
     with _evaluating(network), torch.enable_grad():
         for first in range(0, len(squares), batch_size):

@@ -13,6 +13,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from trainers.base import Precision
+from trainers.data.sources import FEWEST_FOLDS, MOST_FOLDS
 from trainers.decision import Decision
 from trainers.errors import NotOurWeights
 from trainers.schedule import CropType, Schedule, Stage
@@ -33,6 +34,8 @@ class WeightsCard:
     `prior` is the share of each class in training, each alike if classes were balanced; None where
     that is not known. `unknown` is the share of photos like those of validation that may be called
     unknown, where photos unlike the training photos are: a reference lies beside such weights.
+    With `folds`, the file holds a network for each fold of the photos, trained without it, and the
+    probabilities are the mean of theirs.
     `made_by` is the command, commit and device that trained it, as far as it is known.
     """
 
@@ -55,6 +58,7 @@ class WeightsCard:
     decision: dict[str, Any] | None = None
     prior: tuple[float, ...] | None = None
     unknown: float | None = None
+    folds: int = 0
     made_by: dict[str, str] = field(default_factory=dict)
     format_version: str = FORMAT_VERSION
 
@@ -70,7 +74,7 @@ class WeightsCard:
                 )
             # What came later may be missing: files of all versions of this format are read.
             later: dict[str, Any] = {"tta": False, "decision": None, "prior": None}
-            later |= {"unknown": None, "made_by": {}}
+            later |= {"unknown": None, "folds": 0, "made_by": {}}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
@@ -96,6 +100,8 @@ class WeightsCard:
             raise ValueError(f"prior must be a share of each class, got {str(self.prior)[:100]}")
         if self.unknown is not None and not 0 < float(self.unknown) < 1:
             raise ValueError(f"unknown must be a share between 0 and 1, got {self.unknown!r:.100}")
+        if self.folds not in (0, *range(FEWEST_FOLDS, MOST_FOLDS + 1)):
+            raise ValueError(f"folds must be {FEWEST_FOLDS} to {MOST_FOLDS}, got {self.folds!r}")
         if not all(isinstance(value, str) for value in dict(self.made_by).values()):
             raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
 

@@ -88,6 +88,7 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": state, "param_groups": plain})
         for left_by_scaler in ("grad_scale", "found_inf"):  # in a step that has failed
             vars(self.optimizer).pop(left_by_scaler, None)
+        self.optimizer.zero_grad()
 
     def adopt(self, saved: "SavedState") -> None:
         """Go on from what was read from a file."""

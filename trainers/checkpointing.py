@@ -4,17 +4,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.base import BEST, LAST
 from trainers.card import WeightsCard, read_card
 from trainers.checkpoint import (
     SavedState,
-    TrainingState,
     judged_of,
     named,
     read_training_state,
@@ -25,6 +24,47 @@ from trainers.device import use_one_thread
 from trainers.errors import NotOurWeights
 from trainers.handover import NETWORK
 from trainers.metrics import EpochMetrics, Metric
+
+
+class Scaling(Protocol):
+    """What is kept of gradients' scaling."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it in plain values."""
+        ...
+
+    def load_state_dict(self, saved: dict[str, Any], /) -> None:
+        """Put it back."""
+        ...
+
+
+class State(Protocol):
+    """What a stage has reached: a `TrainingState`, or those of several networks as one."""
+
+    history: list[EpochMetrics]
+    best: dict[str, Tensor] | None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that trains."""
+        ...
+
+    @property
+    def scaler(self) -> Scaling:
+        """What scales its gradients."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return network, average and optimizer as they are, not copied."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor], /) -> None:
+        """Put them back to what `tensors` gave."""
+        ...
+
+    def adopt(self, saved: SavedState, /) -> None:
+        """Go on from what was read from a file."""
+        ...
 
 
 class Keeper:
@@ -39,7 +79,7 @@ class Keeper:
     def __init__(
         self,
         folder: Path,
-        state: TrainingState,
+        state: State,
         *,
         epochs: int,
         metric: Metric | None,

@@ -22,6 +22,7 @@ from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
 from trainers.device import Compute, choose_device, use_no_more_than_usable_cpus
 from trainers.errors import NotOurWeights, UnreadablePhoto
+from trainers.folded import FoldNetworks
 from trainers.mirrored import Seeing, judging
 from trainers.reference import Nearest, Reference
 from trainers.schedule import CropType
@@ -39,9 +40,14 @@ Measure = Callable[[Tensor], Tensor]
 
 
 class Classifier:
-    """A trained network with its classes and the way it wants its photos."""
+    """A trained network with its classes and the way it wants its photos.
 
-    def __init__(self, network: Network, card: WeightsCard, device: torch.device) -> None:
+    Of photos in folds it is the networks of all folds, whose probabilities are averaged.
+    """
+
+    def __init__(
+        self, network: Network | FoldNetworks, card: WeightsCard, device: torch.device
+    ) -> None:
         self.card = card
         self._compute = Compute(device, _precision_at(card, device))
         self.classes = card.classes
@@ -190,10 +196,11 @@ def load(path: Path | str, device: str = "cpu") -> Classifier:
     try:
         if _claims_more(card, tensors):
             raise NotOurWeights(f"{path}: its metadata and its tensors do not fit")
-        network = empty_network(card.backbone, card.hidden, len(card.classes))
+        network = _empty(card)
         network.load_state_dict(tensors)
-        network.mean.copy_(torch.tensor(card.mean).view(1, 3, 1, 1))
-        network.std.copy_(torch.tensor(card.std).view(1, 3, 1, 1))
+        for one in network.networks if isinstance(network, FoldNetworks) else [network]:
+            one.mean.copy_(torch.tensor(card.mean).view(1, 3, 1, 1))
+            one.std.copy_(torch.tensor(card.std).view(1, 3, 1, 1))
     except (RuntimeError, TypeError, ValueError) as error:
         raise NotOurWeights(f"{path}: metadata and tensors do not fit ({error})") from error
     use_no_more_than_usable_cpus()
@@ -212,6 +219,14 @@ def _outcome(decoded: Future[Square]) -> Square | UnreadablePhoto | OSError:
         return error
 
 
+def _empty(card: WeightsCard) -> Network | FoldNetworks:
+    made = [
+        empty_network(card.backbone, card.hidden, len(card.classes))
+        for _ in range(max(1, card.folds))
+    ]
+    return FoldNetworks(made) if card.folds else made[0]
+
+
 def _claims_more(card: WeightsCard, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a card describes another network than the tensors are of.
 
@@ -222,7 +237,7 @@ def _claims_more(card: WeightsCard, tensors: Mapping[str, Tensor]) -> bool:
         return True
     try:
         with torch.device("meta"):
-            claimed = empty_network(card.backbone, card.hidden, len(card.classes))
+            claimed = _empty(card)
     except RuntimeError:
         return False
     return shapes(claimed.state_dict()) != shapes(tensors)

@@ -3,6 +3,8 @@
 import hashlib
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Photos, training_steps
 from trainers.data.manifest import Manifest, Split
 from trainers.device import Compute, choose_compute, processor
+from trainers.folded import FoldNetworks, FoldStates, together
 from trainers.inputs import Inputs
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Metric
@@ -36,6 +39,7 @@ CHECKPOINT_SECONDS = 30.0
 class Finetuner:
     """A `Trainer` of timm backbones on the photos of a manifest.
 
+    Where they are in folds, a stage trains a network without each, all to the same epoch.
     `metric` decides which epoch's weights are `BEST`, ties by loss; None takes the latest.
     `weights_file` is what
     schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
@@ -70,6 +74,15 @@ class Finetuner:
         )
         self._inputs = Inputs(self._photos, self.compute)
         self._shortage = Shortage(self.compute.device)
+        self._folds = [self._of_fold(number) for number in range(manifest.folds)]
+
+    def _of_fold(self, number: int) -> "Finetuner":
+        """Return what trains the network of a fold, with all that is decoded and computed once."""
+        found = copy(self)
+        found.manifest = self.manifest.fold(number)
+        found._inputs = self._inputs.of_fold(number)
+        found._photos = found._inputs.photos
+        return found
 
     def prepare(self, stages: Sequence[Stage], progress: Callable[[int, int], None]) -> None:
         """Decode all photos for all these stages at once; `progress` gets (photos done, of)."""
@@ -81,21 +94,19 @@ class Finetuner:
         # Asked here: the thread that writes the files has a number of threads of its own.
         made_by = self.made_by | circumstances(self.compute)
         self._inputs.begin()
-        network = self._network(task)
-        state = TrainingState(
-            network,
-            make_optimizer(network, task.stage),
-            self.compute.scaler(),
-            history=[],
-            average=Average(network, task.stage.ema) if task.stage.ema else None,
-        )
+        networks = [self._built(task) for _ in self._folds or [self]]
+        whole = FoldNetworks(networks) if self._folds else networks[0]
+        if task.start is not None:
+            load_network_weights(task.start, whole)
+        states = [self._begun(task, network) for network in networks]
+        state = FoldStates(states) if self._folds else states[0]
         keeper = Keeper(
             task.folder,
             state,
             epochs=task.stage.epochs,
             metric=self.metric,
             seconds=self.checkpoint_seconds,
-            card=lambda epoch: self._card(task, network, epoch, made_by),
+            card=lambda epoch: self._card(task, networks[0], epoch, made_by),
         )
         try:
             keeper.resume(self.manifest.labels(Split.VALID))
@@ -110,21 +121,27 @@ class Finetuner:
         finally:
             keeper.close()
 
-    def _network(self, task: StageTask) -> Network:
+    def _built(self, task: StageTask) -> Network:
         n_classes = len(self.manifest.classes)
         if task.start is None:
-            network = build_network(task.schedule, n_classes, task.seed, self.weights_file)
-        else:
-            network = empty_network(task.schedule.backbone, task.schedule.hidden, n_classes)
-            load_network_weights(task.start, network)
+            return build_network(task.schedule, n_classes, task.seed, self.weights_file)
+        return empty_network(task.schedule.backbone, task.schedule.hidden, n_classes)
+
+    def _begun(self, task: StageTask, network: Network) -> TrainingState:
         network.set_dropout(task.stage.site_dropout(task.schedule.dropout_sites))
         network.set_drop_path(task.stage.drop_path)
         network.freeze(task.stage.frozen, task.stage.batch_norm)
         network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network
+        return TrainingState(
+            network,
+            make_optimizer(network, task.stage),
+            self.compute.scaler(),
+            history=[],
+            average=Average(network, task.stage.ema) if task.stage.ema else None,
+        )
 
     def _epoch_that_fits(
-        self, task: StageTask, state: TrainingState, keeper: Keeper
+        self, task: StageTask, state: TrainingState | FoldStates, keeper: Keeper
     ) -> EpochMetrics:
         """Train an epoch; where memory is short, train it again as `Shortage` says."""
         place = task.schedule.backbone, task.stage.image_size
@@ -133,9 +150,9 @@ class Finetuner:
             self._inputs.keep_on_device(kept=way.kept)
             micro_batch = way.micro_batch(task.stage.batch_size)
             try:
-                if task.stage.train is Train.PROBE:
-                    return self._probe(task, state, micro_batch)
-                return self._epoch(task, state, micro_batch)
+                if isinstance(state, FoldStates):
+                    return self._of_each_fold(task, state, micro_batch)
+                return self._once(task, state, micro_batch)
             except (RuntimeError, MemoryError) as error:
                 if not (
                     is_out_of_memory(error)
@@ -144,8 +161,25 @@ class Finetuner:
                     raise
             # Outside of `except`: the error's traceback would hold on to what has to go.
             keeper.restore()
-            state.optimizer.zero_grad()
             torch.cuda.empty_cache()
+
+    def _of_each_fold(
+        self, task: StageTask, state: FoldStates, micro_batch: int | None
+    ) -> EpochMetrics:
+        """Train an epoch of each fold's network; return what they say of all photos."""
+        epochs, count = [], len(self._folds)
+        for number, (fold, own) in enumerate(zip(self._folds, state.states, strict=True)):
+            own.history = state.history
+
+            def progress(done: int, total: int, before: int = number) -> None:
+                task.progress(before * total + done, count * total)
+
+            epochs.append(fold._once(replace(task, progress=progress), own, micro_batch))
+        return together(epochs, self.manifest.fold_of)
+
+    def _once(self, task: StageTask, state: TrainingState, micro_batch: int | None) -> EpochMetrics:
+        train = self._probe if task.stage.train is Train.PROBE else self._epoch
+        return train(task, state, micro_batch)
 
     def _epoch(
         self, task: StageTask, state: TrainingState, micro_batch: int | None
@@ -275,6 +309,7 @@ class Finetuner:
             epoch=epoch.epoch,
             metrics={name: getattr(epoch, name) for name in names},
             prior=self._prior(task.stage),
+            folds=self.manifest.folds,
             packages=package_versions(),
             made_by=made_by | ({"compiled": "no"} if self._inputs.not_compiled else {}),
         )

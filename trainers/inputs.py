@@ -80,6 +80,11 @@ class Inputs:
         found._photos = FoldPhotos(self._photos, fold)
         return found
 
+    @property
+    def photos(self) -> Photos:
+        """The photos that are shown."""
+        return self._photos
+
     def begin(self) -> None:
         """Begin a stage, whose networks are compiled anew."""
         if self._compute.compiled:

@@ -10,9 +10,6 @@ from trainers.data.groups import joined
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import DatasetError
 
-FEWEST, MOST = 2, 10
-"""Into so many folds photos can be dealt, from and to."""
-
 _DRAWS = 100
 """So often folds are drawn until each class is in several."""
 
@@ -81,7 +78,8 @@ def _deal(labels: Sequence[int], units: Sequence[str], folds: int, seed: int) ->
     for turn in range(_DRAWS):
         state = (seed + turn * 1_000_003) % 2**32
         dealt = np.zeros(len(own), np.int64)
-        parts = kind(folds, shuffle=True, random_state=state).split(own, own, of)
+        groups = None if kind is StratifiedKFold else of
+        parts = kind(folds, shuffle=True, random_state=state).split(own, own, groups)
         for number, (_, inside) in enumerate(parts):
             dealt[inside] = number
         # Each fold must be there, and each class in several: none may be missing in training.

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 FORMAT, GROUPED, FOLDED = 1, 2, 3
-"""Versions of the manifest's JSON: plain, with groups, with groups and folds; part of the digest."""
+"""Versions of the manifest's JSON, plain, with groups, and with folds, too; part of the digest."""
 
 MAX_UNREADABLE = 0.05
 """With a greater share of unreadable photos, something is wrong with the data as a whole."""

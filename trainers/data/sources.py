@@ -33,6 +33,10 @@ SPLIT_NAMES = {
 """What people call the splits, in lower case."""
 
 
+FEWEST_FOLDS, MOST_FOLDS = 2, 10
+"""Into so many folds photos can be dealt, from and to."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A file or folder that is not used, by its path from the root, and why."""

@@ -1,0 +1,137 @@
+"""A stage trained once a fold: the states of its networks as one, and what they say together."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainers.backbone import Network
+from trainers.checkpoint import SavedState, TrainingState
+from trainers.metrics import EpochMetrics, Evaluation
+
+
+def fold_name(number: int) -> str:
+    """Return what the names of a fold's tensors begin with."""
+    return f"fold{number}"
+
+
+class FoldNetworks(nn.ModuleDict):
+    """The networks of all folds, each trained without its fold; as one they judge new photos.
+
+    The logits are the logarithm of the mean of their probabilities, whose softmax is that mean.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        super().__init__({fold_name(n): network for n, network in enumerate(networks)})
+
+    @property
+    def networks(self) -> list[Network]:
+        """The networks, fold by fold."""
+        return [each for each in self.values() if isinstance(each, Network)]
+
+    @property
+    def mean(self) -> Tensor:
+        """What squares are normalised by, the same in each of them."""
+        return self.networks[0].mean
+
+    @property
+    def std(self) -> Tensor:
+        """What squares are normalised by, the same in each of them."""
+        return self.networks[0].std
+
+    def forward(self, squares: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        said = torch.stack([network(squares).float().log_softmax(1) for network in self.values()])
+        return said.logsumexp(0) - math.log(len(self))
+
+
+class _Scalers:
+    """The scalers of all folds as one."""
+
+    def __init__(self, states: Mapping[str, TrainingState]) -> None:
+        self._states = states
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: state.scaler.state_dict() for name, state in self._states.items()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        for name, state in self._states.items():
+            state.scaler.load_state_dict(saved[name])
+
+
+class FoldStates:
+    """The training states of all folds as one; see `TrainingState`. All are of the same epoch."""
+
+    def __init__(self, states: Sequence[TrainingState]) -> None:
+        self.states = list(states)
+        self._named = {fold_name(number): state for number, state in enumerate(states)}
+        self.network = FoldNetworks([state.network for state in states])
+        self.scaler = _Scalers(self._named)
+        self.history: list[EpochMetrics] = []
+        self.best: dict[str, Tensor] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return those of all folds, not copied: the fold's name stands behind their kind."""
+        return {
+            key.replace(".", f".{name}.", 1): value
+            for name, state in self._named.items()
+            for key, value in state.tensors().items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put all folds back to what `tensors` gave."""
+        own: dict[str, dict[str, Tensor]] = {name: {} for name in self._named}
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            name, _, rest = rest.partition(".")
+            if name in own:
+                own[name][f"{kind}.{rest}"] = value
+        for name, state in self._named.items():
+            state.restore(own[name])
+
+    def adopt(self, saved: SavedState) -> None:
+        """Go on from what was read from a file."""
+        self.restore(saved.tensors)
+        if saved.scaler:
+            self.scaler.load_state_dict(saved.scaler)
+        self.history = saved.history
+        device = self.network.mean.device
+        self.best = saved.best and {name: value.to(device) for name, value in saved.best.items()}
+
+
+def together(epochs: Sequence[EpochMetrics], fold_of: NDArray[np.int64]) -> EpochMetrics:
+    """Return the same epoch of all folds as one: each photo is judged by its own fold's network.
+
+    Losses are means over photos, times are sums. `fold_of` is the fold of each photo, (n,).
+    """
+    first, n_classes = epochs[0], epochs[0].evaluation.probabilities.shape[1]
+    labels = np.empty(len(fold_of), np.int64)
+    probabilities = np.empty((len(fold_of), n_classes), np.float32)
+    for number, epoch in enumerate(epochs):
+        labels[fold_of == number] = epoch.evaluation.labels
+        probabilities[fold_of == number] = epoch.evaluation.probabilities
+    own = np.bincount(fold_of, minlength=len(epochs))
+    seconds = [epoch.seconds for epoch in epochs]
+    waits = [epoch.data_wait for epoch in epochs if epoch.data_wait is not None]
+    whole = EpochMetrics.of(
+        Evaluation(labels, probabilities),
+        stage=first.stage,
+        epoch=first.epoch,
+        cycle=first.cycle,
+        lrs=first.lrs,
+        train_loss=_mean([epoch.train_loss for epoch in epochs], len(fold_of) - own),
+        valid_loss=_mean([epoch.valid_loss for epoch in epochs], own),
+        seconds=sum(seconds),
+        images_per_second=_mean([epoch.images_per_second for epoch in epochs], seconds),
+        micro_batch=first.micro_batch,
+    )
+    return replace(whole, data_wait=_mean(waits, seconds)) if len(waits) == len(epochs) else whole
+
+
+def _mean(values: Sequence[float], weights: Sequence[float] | NDArray[np.int64]) -> float:
+    return float(np.average(np.array(values, np.float64), weights=weights))
