@@ -54,6 +54,12 @@ class Classifier:
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
+    def of_fold(self, number: int | None) -> "Classifier":
+        """Return the network that was trained without a fold, alone; itself where there is none."""
+        if number is None or not isinstance(self.network, FoldNetworks):
+            return self
+        return Classifier(self.network.networks[number], self.card, self._compute.device)
+
     def predict(
         self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
     ) -> NDArray[np.float32]:

@@ -24,6 +24,7 @@ from study.config.portfolio import TYPICAL, space_for
 from study.config.space import DIGITS_SPACE, PHOTO_SPACE, Section, Space
 from trainers.base import Precision
 from trainers.data.groups import parse_group_by
+from trainers.data.sources import FEWEST_FOLDS, MOST_FOLDS
 from trainers.metrics import Metric
 
 
@@ -134,7 +135,8 @@ class Data(Section):
 
     `cache_limit` bounds the decoded photos on disk; None is half of what is free. `regroup` splits
     the photos anew, duplicates together; `allow_leaks` leaves them where they are. `group_by` finds
-    groups of photos that stay together, as those of one patient.
+    groups of photos that stay together, as those of one patient. With `folds`, the photos of train
+    and validation are dealt into so many, and each is judged by what was trained without its own.
     """
 
     source: Annotated[
@@ -184,6 +186,15 @@ class Data(Section):
             "paths, or exif-time:60s.",
             metavar="REGEX",
             default="the CSV's column group, if there is one",
+        ),
+    ] = None
+    folds: Annotated[
+        Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None,
+        Flag(
+            Group.DATA,
+            "Train each schedule once a fold of the photos, and judge it by all of them: for few.",
+            metavar="K",
+            default="one split into train and validation",
         ),
     ] = None
 
@@ -439,6 +450,12 @@ class StudyConfig(Section):
     def _a_grid_is_like_no_study(self) -> Self:
         if self.like is not None and self.grid is not None:
             raise ValueError("--like and --strategy grid both say what is tried; drop one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _a_trainer_of_one_s_own_knows_no_folds(self) -> Self:
+        if self.data.folds is not None and self.trainer is not None:
+            raise ValueError("--folds is for Encore's own trainer; drop it, or drop --trainer")
         return self
 
     @model_validator(mode="after")

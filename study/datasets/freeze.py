@@ -11,17 +11,20 @@ from storage.records import StudyRecord
 from storage.store import Store
 from study.config.schema import Data, StudyConfig
 from study.datasets.download import local_data
-from study.datasets.gate import imbalance, look_over, refuse_leaks, summary
+from study.datasets.gate import few_photos, imbalance, look_over, refuse_leaks, summary
+from study.errors import ConfigError
 from study.events import Listener, Notice, telling
 from study.formatting import count_text
 from study.invocation import hint
 from study.studies import manifest_of
 from trainers.data.cache import Cache, wanted_by
 from trainers.data.digits import digits_folder
+from trainers.data.folds import as_in, in_folds
 from trainers.data.inspect.document import document_of
 from trainers.data.inspect.findings import Inspection
 from trainers.data.inspect.fingerprints import CHECK_SCALE
-from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest, differences
+from trainers.data.inspect.inspection import moved
+from trainers.data.manifest import DatasetError, Manifest, Photo, Split, build_manifest, differences
 from trainers.metrics import Metric
 from trainers.schedule import Stage
 
@@ -68,6 +71,9 @@ def known_data(config: StudyConfig, store: Store | None) -> Known:
 
 def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest:
     """Read all photos; DatasetError if they cannot be used, or the study knows them otherwise."""
+    if known.manifest is not None and known.manifest.folds != (config.data.folds or 0):
+        raise ConfigError(_other_folds(config.study_name, known.manifest.folds))
+    folded = known.manifest is not None and known.manifest.folds
     if config.data.source is None:
         source, root = digits_folder(runs_folder(config.storage) / "data"), None
     else:
@@ -77,12 +83,14 @@ def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest
         source,
         data_root=root,
         seed=known.seed,
-        known=known.manifest,
+        known=known.manifest.fold(0) if known.manifest and folded else known.manifest,
         split_anew=config.data.regroup,
         group_by=config.data.group_by,
         progress=telling(listener, "reading photos"),
         listing=telling(listener, "reading the list"),
     )
+    if known.manifest is not None and folded:
+        manifest = as_in(manifest, known.manifest)
     if known.manifest is not None and known.manifest.digest != manifest.digest:
         raise DatasetError(
             f"the data of study {config.study_name!r} have changed: "
@@ -90,6 +98,11 @@ def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest
             "give the search a new name with --study"
         )
     return manifest
+
+
+def _other_folds(study: str, folds: int) -> str:
+    begun = f"in {folds} folds; give --folds {folds}" if folds else "on one split; drop --folds"
+    return f"study {study!r} is searched {begun}, or give the search a new name with --study"
 
 
 def pass_gate(
@@ -105,8 +118,12 @@ def pass_gate(
     Photos are decoded into `cache_folder`, if there is one, at once for all that `stages` will look
     at.
     """
-    if known.manifest is not None or config.data.source is None:
+    if known.manifest is not None:
         return Frozen(manifest)
+    if config.data.source is None:
+        return Frozen(_dealt(config, manifest, known.seed))
+    if config.data.folds:  # those in folds are other data to the cache: decoded when they are known
+        stages = ()
     cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)
     return _looked_over(config, manifest, known.seed, listener, cache or None)
 
@@ -119,6 +136,11 @@ def _looked_over(
     cache: Cache | None,
 ) -> Frozen:
     manifest, found = look_over(manifest, seed, cache, listener)
+    if config.data.folds:
+        manifest = _dealt(config, manifest, seed, found.groups)
+        found = moved(found, manifest)
+    elif config.trainer is None and (few := few_photos(manifest)):
+        listener(Notice(few))
     command = _check_command(config.data)
     if not config.data.allow_leaks:
         refuse_leaks(found, command)
@@ -128,6 +150,14 @@ def _looked_over(
         others = "--metric balanced_accuracy and --metric f1 count each class alike"
         listener(Notice(f"{uneven}; accuracy tells little of small ones, {others}"))
     return Frozen(manifest, found)
+
+
+def _dealt(
+    config: StudyConfig, manifest: Manifest, seed: int, together: Sequence[Sequence[Photo]] = ()
+) -> Manifest:
+    """Deal photos into folds, if that is asked for."""
+    folds = config.data.folds
+    return in_folds(manifest, folds, seed, together) if folds else manifest
 
 
 def _check_command(data: Data) -> str:
@@ -158,6 +188,9 @@ def keep_check(store: Store, found: Inspection) -> None:
 def describe_data(config: StudyConfig, manifest: Manifest) -> str:
     """Say in a line what data there are."""
     counts = ", ".join(f"{len(manifest.of_split(split)):,} {split}" for split in Split)
+    if manifest.folds:
+        inside, test = (len(manifest.of_split(split)) for split in (Split.VALID, Split.TEST))
+        counts = f"{inside:,} in {manifest.folds} folds, {test:,} test"
     name = config.data.source or "the handwritten digits of scikit-learn (no --data was given)"
     groups = f", in {count_text(manifest.n_groups, 'group')}" if manifest.grouped else ""
     return f"{name}: {len(manifest.classes)} classes, {counts}{groups}"

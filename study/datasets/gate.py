@@ -11,6 +11,12 @@ from trainers.data.inspect.inspection import inspect_data, moved
 from trainers.data.manifest import DatasetError, Manifest, Parted, keep_together
 from trainers.data.sources import Split
 
+FEW = 300
+"""Below so many validation photos, folds are suggested."""
+
+SUGGESTED = 5
+"""So many folds are suggested."""
+
 
 def look_over(
     manifest: Manifest,
@@ -79,6 +85,19 @@ def imbalance(found: Inspection) -> str:
         return ""
     large, small = (found.classes[counts.index(count)] for count in (most, least))
     return f"classes are imbalanced: {large!r} has {most:,} training photos, {small!r} {least:,}"
+
+
+def few_photos(manifest: Manifest) -> str:
+    """Suggest folds where one split leaves few photos to judge by, and each class allows them."""
+    judged = len(manifest.of_split(Split.VALID))
+    every = [p.label for p in manifest.photos if p.split is not Split.TEST]
+    if manifest.folds or judged >= FEW or min(Counter(every).values()) < SUGGESTED:
+        return ""
+    return (
+        f"{count_text(judged, 'validation photo')}, few to choose by: --folds {SUGGESTED} would "
+        f"judge each schedule by all {len(every):,} of train and validation, for "
+        f"{SUGGESTED} times the training"
+    )
 
 
 def spread(group: Parted) -> str:

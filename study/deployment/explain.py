@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,11 +73,12 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ToExplain:
-    """A photo to explain: where it lies, what to call it, its class if that is known."""
+    """A photo to explain: where it lies, what to call it, its class and its fold if known."""
 
     path: Path
     name: str
     label: str | None
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,17 @@ def draw(
 ) -> list[tuple[Explained, Picture]]:
     """Return the `limit` worst of the photos with their pictures, as `explain` would write them.
 
+    Photos of a fold are looked at by the network that was trained without it.
     Raises `ConfigError` for a backbone that has no places to point at, and what reading a photo
     raises.
     """
-    seen = sorted(_look(classifier, photos), key=_rank)[:limit]
-    return _pictures(classifier, seen, target)
+    judges = {fold: classifier.of_fold(fold) for fold in {photo.fold for photo in photos}}
+    seen = [
+        each
+        for fold, judge in judges.items()
+        for each in _look(judge, [photo for photo in photos if photo.fold == fold])
+    ]
+    return _pictures(judges, sorted(seen, key=_rank)[:limit], target)
 
 
 def _load(file: Path, device: str) -> "Classifier":
@@ -177,7 +184,7 @@ def _validation(digest: str, storage: str) -> list[ToExplain]:
         )
     _, manifest = found
     return [
-        ToExplain(manifest.root / photo.path, photo.path, manifest.label_text(photo))
+        ToExplain(manifest.root / photo.path, photo.path, manifest.label_text(photo), photo.fold)
         for photo in manifest.of_split(Split.VALID)
     ]
 
@@ -198,10 +205,11 @@ def _rank(seen: _Seen) -> tuple[bool, float]:
 
 
 def _pictures(
-    classifier: "Classifier", seen: Sequence[_Seen], target: str | None
+    judges: Mapping[int | None, "Classifier"], seen: Sequence[_Seen], target: str | None
 ) -> list[tuple[Explained, Picture]]:
     from trainers.attribution import attribute
 
+    classifier = next(iter(judges.values()))
     card = classifier.card
     small = validation_scale(card.image_size, CropType(card.crop))
     # The same part of the photo as the network sees, in the detail that a person wants.
@@ -210,14 +218,18 @@ def _pictures(
     asked = [target or each.answer for each in seen]
     indices = [classifier.classes.index(name) for name in asked]
     try:
-        heats = attribute(classifier, np.stack([square for square, _ in read]), indices)
+        heats: dict[int, NDArray[np.float32]] = {}
+        for fold, judge in judges.items():
+            places = [place for place, each in enumerate(seen) if each.photo.fold == fold]
+            if places:
+                squares = np.stack([read[place][0] for place in places])
+                found = attribute(judge, squares, [indices[place] for place in places])
+                heats |= dict(zip(places, found, strict=True))
     except ValueError as error:  # a backbone of an odd kind
         raise ConfigError(str(error)) from None
     return [
-        _picture(rank, len(seen), each, name, large, heat)
-        for rank, (each, name, (_, large), heat) in enumerate(
-            zip(seen, asked, read, heats, strict=True), 1
-        )
+        _picture(place + 1, len(seen), each, name, large, heats[place])
+        for place, (each, name, (_, large)) in enumerate(zip(seen, asked, read, strict=True))
     ]
 
 

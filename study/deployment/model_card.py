@@ -144,6 +144,13 @@ def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) 
             "very photos, so the number is optimistic."
         ),
         f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
+        (
+            f"Photos were dealt into {chosen.folds} folds: each was judged by a network trained "
+            f"without its fold. These weights are all {chosen.folds} networks, whose probabilities "
+            "are averaged."
+            if chosen.folds
+            else ""
+        ),
         plain_lines(expected) or _expected(chosen),
         (
             f"A new run of this schedule: {chosen.phrase(chosen.schedule_mean)}{spread}, the mean "

@@ -103,6 +103,11 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
     """
     from trainers.reference import SUFFIX, beside, digest_of, read_reference, save_reference
 
+    if folds := classifier.card.folds:
+        raise ConfigError(
+            f"these weights hold a network for each of {folds} folds, so that no photos are left "
+            "that none of them was trained on, to measure rates on; omit --unknown and --coverage"
+        )
     digest = digest_of(classifier.network)
     kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
     for path in (beside(file), kept):

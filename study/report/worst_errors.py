@@ -105,7 +105,10 @@ class Explainer:
             return
         photos = [contents.photos[place] for place in worst_of(contents, top)]
         asked = [
-            ToExplain(manifest.root / photo.path, photo.path, manifest.label_text(photo))
+            ToExplain(
+                *(manifest.root / photo.path, photo.path, manifest.label_text(photo)),
+                fold=photo.fold,
+            )
             for photo in photos
         ]
         self.start()

@@ -47,7 +47,8 @@ def fitted_to(
 
 def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
     """Return what of the data decides; the headers of some photos are read for that."""
-    training = manifest.of_split(Split.TRAIN)
+    # Of folds, each network is trained on all but one.
+    training = (manifest.fold(0) if manifest.folds else manifest).of_split(Split.TRAIN)
     of_class = Counter(photo.label for photo in training).values()
     return DataFacts(
         training=len(training),

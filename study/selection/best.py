@@ -228,6 +228,7 @@ class Selector:
             errors=len(wrong),
             n_valid=len(labels),
             n_groups=manifest.n_groups_of(Split.VALID),
+            folds=manifest.folds,
             classes=manifest.classes,
             per_class=tuple(per_class(confusion)),
             confusion=confusion.tolist(),

@@ -56,7 +56,9 @@ def shared_with_train(store: Store, study: StudyRecord, manifest: Manifest) -> S
         for one, other in ((first, second), (second, first))
         if (one["split"], other["split"]) == (Split.VALID, Split.TRAIN)
     }
-    trained = {photo.sha256 for photo in manifest.of_split(Split.TRAIN)}
+    # Folds keep copies together, so that each is judged without the others.
+    training = () if manifest.folds else manifest.of_split(Split.TRAIN)
+    trained = {photo.sha256 for photo in training}
     valid = manifest.of_split(Split.VALID)
     mask = [photo.path in paths or photo.sha256 in trained for photo in valid]
     return Shared(np.array(mask, bool), at_least=found.get("n_leaks", 0) > len(leaks))

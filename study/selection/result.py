@@ -81,7 +81,9 @@ class Selection:
     the decision rule for the `goal` that was set, if any. `damaged` names better files that were
     passed over, since they are missing or changed. `leaks` says what validation photos that are in
     train, too, do to the score; None where there are none. `n_groups` are those of the validation
-    photos, by which intervals count; None where each photo is alone. `recall_intervals` are 95 %
+    photos, by which intervals count; None where each photo is alone. Of photos in `folds` (0 for
+    none), each was predicted by what was trained without its fold, and the file holds the networks
+    of all folds as one. `recall_intervals` are 95 %
     intervals of each class's recall, of 0 to 1 where it has no photo.
     """
 
@@ -118,6 +120,7 @@ class Selection:
     damaged: tuple[str, ...]
     leaks: Leaks | None = None
     n_groups: int | None = None
+    folds: int = 0
 
     def __repr__(self) -> str:
         """Return it in a line, as a prompt shows it."""

@@ -110,6 +110,11 @@ def soup(
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
         vault = open_vault(storage, record)
+        if folds := manifest_of(store, record).folds:
+            raise ConfigError(
+                f"a soup is of files with one network each, but those of study {record.name!r} "
+                f"hold one for each of {folds} folds; drop --soup (--ensemble averages what files say)"
+            )
         files, siblings, damaged = _ingredients(store, vault, record, trials)
         predicted = _of_predictions(store, record, files, siblings)
         manifest = at_hand(manifest_of(store, record), record, storage)

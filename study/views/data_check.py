@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.datasets.check import Checked
-from study.datasets.gate import imbalance, leaked, parted, spread
+from study.datasets.gate import few_photos, imbalance, leaked, parted, spread
 from study.formatting import count_text
 from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
@@ -165,3 +165,5 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
         yield refused
     elif not list(_parts(checked)):
         yield "nothing was found"
+    if few := few_photos(checked.manifest):
+        yield few

@@ -39,6 +39,7 @@ def print_best(console: Console, chosen: Selection, *, details: bool = False) ->
         _observed(chosen),
         _estimated(chosen),
         *_leaks(chosen),
+        *_folds(chosen),
         _these(chosen),
         _new_run(chosen),
         *_passed_over(chosen),
@@ -109,15 +110,19 @@ def print_refit(console: Console, chosen: Selection, made: Refitted) -> None:
     """Print what the weights of a refit were trained on, and what to expect of them."""
     first, *more = made.seeds
     under = f"seeds {first}-{more[-1]}, their weights averaged," if more else f"seed {first}"
+    which = (
+        f"those of all {chosen.folds} folds" if chosen.folds else "those of validation among them"
+    )
     console.print(
         f"refit: the schedule of trial {chosen.trial} under {under} on {made.photos:,} photos, "
-        f"those of validation among them ({time_text(made.seconds)}); nothing is left to "
+        f"{which} ({time_text(made.seconds)}); nothing is left to "
         "validate it",
         highlight=False,
     )
     if chosen.bias_corrected is not None:
         console.print(
-            f"  estimated on new photos, for the same schedule without them: "
+            f"  estimated on new photos, for the same schedule "
+            f"{'without a fold of them' if chosen.folds else 'without them'}: "
             f"{chosen.phrase(chosen.bias_corrected.estimate)} ({escape(chosen.interval)})",
             highlight=False,
         )
@@ -179,6 +184,17 @@ def _leaks(chosen: Selection) -> list[str]:
     return [f"[bold red]{chosen.leak_text}[/]"] if chosen.leak_text else []
 
 
+def _folds(chosen: Selection) -> list[str]:
+    """Say what the file of a search in folds is, and by what its photos were judged."""
+    if not chosen.folds:
+        return []
+    every = (
+        f"{chosen.folds} folds: each photo judged by the network trained without its fold; the "
+        f"file holds all {chosen.folds} as one ensemble, whose probabilities are averaged"
+    )
+    return [every]
+
+
 def _these(chosen: Selection) -> str:
     mirrored = Schedule.from_dict(chosen.schedule).stages[chosen.stage].tta
     return (
@@ -234,8 +250,9 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
             f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}"
         )
     if not details:
+        more = "one network on all photos" if chosen.folds else "on the validation photos as well"
         for what, flag in (
-            ("trained on the validation photos as well", "--refit"),
+            (f"trained {more}", "--refit"),
             ("classes, mistakes, schedules, runners-up", "--details"),
         ):
             command = escape(hint("best", "--study", chosen.study, flag))

@@ -116,7 +116,7 @@ def test_the_space_of_the_readme_and_the_template_are_settings(tmp_path: Path) -
         assert fields <= named, "study.toml must name every setting"
     optional = ["study", "preset", "backbone", "weights", "source", "root", "cache_limit"]
     optional += ["address", "vault", "grid", "trainer", "timeout", "compute", "max_disk"]
-    optional += ["group_by", "like"]
+    optional += ["group_by", "folds", "like"]
     kept = [line for line in settings if line.split(" = ")[0] not in optional or "[" in line]
     costs = ("prices = ", "matrix = ", "reject = ", "recall = ")
     kept = [line for line in kept if not line.startswith(costs)]

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.tiny_training import CPU, noise, numbers, outcome, schedule, stage
-from trainers.backbone import Network
 from trainers.base import BEST, LAST, StageTask
 from trainers.checkpoint import read_weights
 from trainers.classifier import load
+from trainers.cut import Cut
 from trainers.data.cache import Cache
 from trainers.data.folds import in_folds
 from trainers.data.manifest import Manifest, Split
@@ -94,13 +95,13 @@ def test_frozen_features_are_computed_once_for_all_folds(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many folds: each photo passes the body as often as with one split; or in a cache."""
-    shown, real = list[int](), Network.features
+    shown, real = list[int](), Cut.rows
 
-    def counting(network: Network, squares: torch.Tensor) -> torch.Tensor:
+    def counting(cut: Cut, squares: Tensor, *others: Any) -> Tensor:
         shown.append(len(squares))
-        return real(network, squares)
+        return real(cut, squares, *others)
 
-    monkeypatch.setattr(Network, "features", counting)
+    monkeypatch.setattr(Cut, "rows", counting)
     cache = Cache(tmp_path / "cache", photos)
     mine = schedule(stage(train="probe", tta=True), hidden=())
     train(photos, tmp_path / "probe", mine, cache=cache)
