@@ -113,7 +113,7 @@ def soup(
         if folds := manifest_of(store, record).folds:
             raise ConfigError(
                 f"a soup is of files with one network each, but those of study {record.name!r} "
-                f"hold one for each of {folds} folds; drop --soup (--ensemble averages what files say)"
+                f"hold one for each of {folds} folds; drop --soup, --ensemble goes with folds"
             )
         files, siblings, damaged = _ingredients(store, vault, record, trials)
         predicted = _of_predictions(store, record, files, siblings)

@@ -20,7 +20,7 @@ def test_a_search_in_folds(
         save(scene(number, 48, 40), Path("photos") / kind / f"{number}.jpg", quality=90)
     Path("study.toml").write_text(
         'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
-        "[[space.stages]]\nimage_size = [24]\nbatch_size = [8]\n"
+        "image_size = [32]\nbatch_size = [8]\nlrs = [0.001]\ncycle_len = [1, 2]\n"
     )
 
     def told(*words: str, code: int = 0) -> str:
@@ -37,7 +37,7 @@ def test_a_search_in_folds(
     assert cli.run((*where, "--folds", "3")) == 0  # again: there is nothing left to do
 
     text = told("best")
-    assert "on 32 photos" in text
+    assert "on 32 validation photos" in text
     assert "3 folds: each photo judged by the network trained without its fold" in text
     assert "trained one network on all photos: " in text
     chosen = json.loads(told("best", "--json"))
@@ -54,7 +54,7 @@ def test_a_search_in_folds(
         told(*words)
     for file in (chosen["file"], str(refitted)):
         rows = told("predict", "photos/day", "--weights", file, "--json")
-        assert len(json.loads(rows)["photos"]) == 20
+        assert len(json.loads(rows)["predictions"]) == 20
     told("explain", "--to", "why", "--limit", "3")
     told("export", "--to", "out", "--format", "torchscript")
     assert "dealt into 3 folds" in next(Path("out").glob("*.md")).read_text(encoding="utf-8")
