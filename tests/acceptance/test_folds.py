@@ -55,6 +55,6 @@ def test_a_search_in_folds(
     for file in (chosen["file"], str(refitted)):
         rows = told("predict", "photos/day", "--weights", file, "--json")
         assert len(json.loads(rows)["predictions"]) == 20
-    told("explain", "--to", "why", "--limit", "3")
+    told("explain", "--to", "why", "--top", "3")
     told("export", "--to", "out", "--format", "torchscript")
     assert "dealt into 3 folds" in next(Path("out").glob("*.md")).read_text(encoding="utf-8")

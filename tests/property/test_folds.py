@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.folds import as_in, in_folds
@@ -34,6 +34,7 @@ photos = st.lists(
 )
 
 
+@settings(deadline=None)  # scikit-learn is imported within the first
 @given(photos, st.integers(2, 5), st.integers(0, 3))
 def test_each_photo_is_judged_once_and_groups_are_never_parted(
     drawn: list[tuple[int, int, int]], folds: int, seed: int
