@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from trainers.classifier import Classifier
 from trainers.data.scale import read_at, validation_scale
 from trainers.errors import ExportRefused, UnreadablePhoto
-from trainers.formats import INPUT, OUTPUT, Format
+from trainers.formats import DISTANCE, INPUT, OUTPUT, Format
 from trainers.mirrored import judging
+from trainers.reference import Measuring, Reference
 from trainers.schedule import CropType
 
 TOLERANCE = 1e-3
@@ -36,8 +38,8 @@ _BATCHES = (1, 3, 16)
 
 _NOTE = "encore"
 
-_Answer = Callable[[Tensor], Tensor]
-"""From squares (B, 3, S, S) to logits (B, C)."""
+_Answer = Callable[[Tensor], tuple[Tensor, ...]]
+"""From squares (B, 3, S, S) to logits (B, C), and distances (B,) where they are asked for."""
 
 
 def export_network(
@@ -46,18 +48,22 @@ def export_network(
     kind: Format,
     squares: NDArray[np.uint8],
     note: str = "",
+    reference: Reference | None = None,
 ) -> float:
     """Write a network, whole or not at all; return the largest difference of a logit on `squares`.
 
     Of weights with `tta`, it makes the mirror images itself: its logits are those of the mean.
     `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several sizes.
-    `note` is kept in the file, under "encore". Raises `ExportRefused` if the file does not answer
+    With a `reference`, it says how far each square is from the training photos, too. `note` is kept
+    in the file, under "encore". Raises `ExportRefused` if the file does not answer
     as the network does, and leaves what was at `path`.
     """
     # The layout in memory is for speed on the classifier's device, and no part of the network.
     own = copy.deepcopy(classifier.network).cpu()
     own.to(memory_format=torch.contiguous_format)
-    network = judging(own, tta=classifier.card.tta).eval()
+    tta = classifier.card.tta
+    network = Measuring(own, reference, tta=tta) if reference else judging(own, tta=tta)
+    network.eval()
     size = classifier.card.image_size
     # Two squares: of one, torch would take for granted that there is never another.
     square = torch.full((2, 3, size, size), 0.5)
@@ -109,26 +115,40 @@ def random_squares(classifier: Classifier, count: int = 20) -> NDArray[np.uint8]
 
 def _compare(network: nn.Module, answer: _Answer, squares: NDArray[np.uint8]) -> float:
     """Return the largest difference of a logit; raises `ExportRefused` if it is too large."""
-    largest, scale = 0.0, _SMALLEST_SCALE
+    pairs: list[list[tuple[Tensor, Tensor]]] = [[] for _ in _outputs(network)]
     for batch in _batches(squares):
         with torch.inference_mode():
-            expected = network(batch)
+            expected = _all(network(batch))
         found = answer(batch)
-        if found.shape != expected.shape:
+        shapes = [[tuple(each.shape) for each in given] for given in (found, expected)]
+        if shapes[0] != shapes[1]:
             raise ExportRefused(
-                f"the exported network gave logits of shape {tuple(found.shape)} for a batch of "
-                f"{len(batch)}, {tuple(expected.shape)} were expected; nothing was written"
+                f"the exported network gave {OUTPUT} of shape {shapes[0][0]} for a batch of "
+                f"{len(batch)}, {shapes[1][0]} were expected; nothing was written"
             )
-        # NaN, which max() would pass over, is as wrong as wrong can be.
-        difference = torch.nan_to_num((found - expected).abs(), nan=torch.inf, posinf=torch.inf)
-        largest = max(largest, float(difference.max()))
-        scale = max(scale, float(expected.abs().max()))
+        for outputs, pair in zip(pairs, zip(expected, found, strict=True), strict=True):
+            outputs.append(pair)
+    logits, *_ = [_difference(*each) for each in zip(("logit", "distance"), pairs, strict=False)]
+    return logits
+
+
+def _difference(what: str, outputs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Return the largest difference of an output that is expected from one that is found."""
+    expected, found = (torch.cat(each) for each in zip(*outputs, strict=True))
+    # NaN, which max() would pass over, is as wrong as wrong can be.
+    difference = torch.nan_to_num((found - expected).abs(), nan=torch.inf, posinf=torch.inf)
+    largest = float(difference.max())
+    scale = max(_SMALLEST_SCALE, float(expected.abs().max()))
     if not largest <= TOLERANCE * scale:
         raise ExportRefused(
-            f"the exported network must answer as the trained one, but a logit differs by "
+            f"the exported network must answer as the trained one, but a {what} differs by "
             f"{largest:.3g} where {TOLERANCE * scale:.3g} may be; nothing was written"
         )
     return largest
+
+
+def _all(made: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _batches(squares: NDArray[np.uint8]) -> Iterator[Tensor]:
@@ -149,7 +169,7 @@ def _write_onnx(network: nn.Module, square: Tensor, made: Path, note: str) -> No
     program = torch.onnx.export(
         _program(network, square),
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=_outputs(network),
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -180,13 +200,17 @@ def _program(network: nn.Module, square: Tensor) -> torch.export.ExportedProgram
     return torch.export.export(network, (square,), dynamic_shapes=shapes)
 
 
+def _outputs(network: nn.Module) -> list[str]:
+    return [OUTPUT, DISTANCE] if isinstance(network, Measuring) else [OUTPUT]
+
+
 def _read_onnx(made: Path) -> _Answer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run([OUTPUT], {INPUT: batch.numpy()})[0])
+    return lambda batch: tuple(map(torch.from_numpy, session.run(None, {INPUT: batch.numpy()})))
 
 
 def _read_torchscript(made: Path) -> _Answer:
@@ -198,10 +222,10 @@ def _read_program(made: Path) -> _Answer:
     return _without_gradients(torch.export.load(made).module())
 
 
-def _without_gradients(network: Callable[[Tensor], Tensor]) -> _Answer:
-    def answer(batch: Tensor) -> Tensor:
+def _without_gradients(network: Callable[[Tensor], Any]) -> _Answer:
+    def answer(batch: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return network(batch)
+            return _all(network(batch))
 
     return answer
 

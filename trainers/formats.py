@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # it imports torch
 LONGEST, REDUCTIONS = 4, (8, 4, 2, 1)
 """Of `trainers.data.scale` and `trainers.data.photo`, where they stand as bare numbers."""
 
-INPUT, OUTPUT = "squares", "logits"
-"""What a graph calls what it takes and what it gives."""
+INPUT, OUTPUT, DISTANCE = "squares", "logits", "distance"
+"""What a graph calls what it takes and what it gives; the last where unknown photos are told."""
 
 
 class Format(StrEnum):

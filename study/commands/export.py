@@ -34,6 +34,14 @@ from trainers.formats import Format
     show_default="the study's for validation",
     help="Folder of photos to compare on.",
 )
+@option(
+    "--unknown",
+    group=Group.CHOICE,
+    metavar="SHARE",
+    show_default="as the weights carry it",
+    help="Have the network say how far photos are from the training photos; at most this share of "
+    "photos like the validation photos is unknown, as 5%.",
+)
 @console.study
 @console.storage
 @console.as_json
@@ -44,14 +52,24 @@ def export(
     study: str | None,
     storage: str,
     verify_on: Path | None,
+    unknown: str | None,
     as_json: bool,
 ) -> None:
     """Write the best weights for use without Encore, with a card."""
     kinds = list(dict.fromkeys(formats or [Format.ONNX]))
     with err.waiting("writing and checking the exported files"):
         from study.deployment.export import export as write
+        from study.deployment.reference import share_of
 
-        done = write(weights, to, formats=kinds, study=study, storage=storage, verify_on=verify_on)
+        done = write(
+            weights,
+            to,
+            formats=kinds,
+            study=study,
+            storage=storage,
+            verify_on=verify_on,
+            unknown=share_of("--unknown", unknown),
+        )
     if as_json:
         print_json(asdict(done))
         return

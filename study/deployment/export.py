@@ -16,6 +16,7 @@ from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.deployment.exported import Exported, ExportedFile
 from study.deployment.model_card import model_card
+from study.deployment.reference import Stated, reference_of, stated
 from study.errors import ConfigError
 from study.formatting import json_text
 from study.selection.best import best
@@ -24,11 +25,12 @@ from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
 from trainers.files import sha256_of
-from trainers.formats import Format, describe
+from trainers.formats import DISTANCE, Format, describe
 
 if TYPE_CHECKING:  # seconds, for which a mistake in the flags need not wait
     from trainers.card import WeightsCard
     from trainers.classifier import Classifier
+    from trainers.reference import Reference
 
 SPEC, CARD = "model.json", "MODEL_CARD.md"
 FORMAT, FORMAT_VERSION = "encore-export", 1
@@ -56,12 +58,15 @@ def export(
     storage: str = StudyConfig().storage,
     verify_on: Path | None = None,
     expected: str | None = None,
+    unknown: float | None = None,
 ) -> Exported:
     """Write a folder with a network in each format, its description and its model card.
 
     Without `weights` they are those that `best` names. Each file is read back and shown photos
     first: those in the folder `verify_on`, else the study's for validation, else noise. `expected`
-    is what the card says of how good the weights will be on photos to come.
+    is what the card says of how good the weights will be on photos to come. With `unknown`, by
+    default what the weights carry, the networks say how far photos are from the training photos,
+    and the description from where on they are unknown: see `predict`.
     A folder that `export` has made is replaced file by file. Raises `ConfigError`, the errors of
     `best` and of `load`, FileExistsError for another folder that is not empty, and `ExportRefused`
     for a network that answers otherwise once it is written; then nothing is left behind.
@@ -77,12 +82,15 @@ def export(
     classifier = load(source.file)
     squares, verified_on = _squares(classifier, source, verify_on)
     card = _with_rule(classifier.card, source.chosen)
-    about = _about(card, source.file, formats)
+    rate = (card.unknown if unknown is None else unknown) or None
+    reference = None if rate is None else reference_of(classifier, source.file, storage)
+    limits = None if reference is None else stated(reference, rate, None)
+    about = _about(card, source.file, formats) | {"unknown": limits and _unknown(limits)}
     around = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     # Beside the place where they will lie, so that a file comes there whole or not at all.
     with tempfile.TemporaryDirectory(prefix=".encore-export-", dir=around) as beside:
         made = Path(beside)
-        files = tuple(_write(classifier, made, kind, squares, about) for kind in formats)
+        files = tuple(_write(classifier, made, kind, squares, about, reference) for kind in formats)
         done = Exported(
             folder=str(folder),
             weights=str(source.file),
@@ -94,7 +102,7 @@ def export(
         _put_text(made / SPEC, json_text({**about, **found}) + "\n")
         _put_text(
             made / CARD,
-            model_card(card, done, source.chosen, source.manifest, expected),
+            model_card(card, done, source.chosen, source.manifest, expected, limits),
         )
         _move(made, folder)
     return done
@@ -202,18 +210,35 @@ def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[s
     }
 
 
+def _unknown(limits: Stated) -> dict[str, Any]:
+    return {
+        "words": (
+            f"The second output, `{DISTANCE}`, says how far a photo is from the nearest training "
+            "photo, by what the network sees before its head: 1 less the cosine. Above the "
+            "threshold, name no class: the photo is unlike the training photos. Of photos like "
+            "those of validation that happens to at most `rate`."
+        ),
+        "output": DISTANCE,
+        "threshold": limits.distance,
+        "rate": limits.unknown,
+        "photos": limits.photos,
+        "groups": limits.groups,
+    }
+
+
 def _write(
     classifier: "Classifier",
     made: Path,
     kind: Format,
     squares: NDArray[np.uint8],
     about: dict[str, Any],
+    reference: "Reference | None",
 ) -> ExportedFile:
     from trainers.exporting import export_network
 
     path = made / kind.file_name
     # With no letter beyond ASCII: not every reader of these files takes the same encoding.
-    difference = export_network(classifier, path, kind, squares, json.dumps(about))
+    difference = export_network(classifier, path, kind, squares, json.dumps(about), reference)
     return ExportedFile(path.name, kind, sha256_of(path), path.stat().st_size, difference)
 
 

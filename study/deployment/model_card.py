@@ -18,6 +18,7 @@ from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
     from study.deployment.exported import Exported
+    from study.deployment.reference import Stated
     from trainers.card import WeightsCard
 
 MATRIX_CLASSES = 20
@@ -35,10 +36,11 @@ def model_card(
     chosen: Selection | None = None,
     manifest: Manifest | None = None,
     expected: str | None = None,
+    stated: "Stated | None" = None,
 ) -> str:
     """Write the card of weights; what only a study knows is said of its `chosen` ones.
 
-    `expected` is what is to be expected on photos to come.
+    `expected` is what is to be expected on photos to come, `stated` which ones are unknown.
     """
     sections = [
         _title(card),
@@ -47,7 +49,7 @@ def model_card(
         _score(card, chosen, expected),
         _confusion(chosen) if chosen else "",
         _decision(card, chosen),
-        _use(card, chosen),
+        _use(card, chosen, stated),
         _origin(card, exported),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -235,13 +237,14 @@ def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
     return f"## Decision\n\n{' '.join(lines)}\n\n{prices}"
 
 
-def _use(card: "WeightsCard", chosen: Selection | None) -> str:
+def _use(card: "WeightsCard", chosen: Selection | None, stated: "Stated | None") -> str:
     always = card.rule.reject_cost is None
     lines = [
         "For photos like those it was trained on: taken of the same things, in the same way.",
         (
             f"It knows {len(card.classes)} classes and nothing else: a photo of something else is "
-            f"named one of them as well{'' if always else ', or is left to a person'}."
+            f"named one of them as well{'' if always else ', or is left to a person'}"
+            f"{_unless_unknown(stated)}."
         ),
         (
             "Before it decides anything of weight, score it on photos that had no part in training "
@@ -256,6 +259,16 @@ def _use(card: "WeightsCard", chosen: Selection | None) -> str:
             "validation photos: their numbers are rough."
         )
     return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _unless_unknown(stated: "Stated | None") -> str:
+    if stated is None or stated.unknown is None:
+        return ""
+    return (
+        f", unless it is farther than {stated.distance:.4g} from the training photos: then it is "
+        f"unknown. So are at most {100 * stated.unknown:.3g} % of photos like the "
+        f"{stated.photos_text}; what looks like the training photos is not told"
+    )
 
 
 def _origin(card: "WeightsCard", exported: "Exported") -> str:

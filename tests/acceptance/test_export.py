@@ -18,12 +18,14 @@ from PIL import ExifTags, Image
 import cli
 from study.config.schema import StudyConfig
 from study.deployment.model_card import escaped
+from study.deployment.predict import Prediction, predict
 from study.selection.best import best
 from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
 from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.manifest import Manifest
+from trainers.reference import Reference, beside, digest_of, distances, rounded, save_reference
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -42,8 +44,8 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 """
 SHOW = """
-found = probabilities(json.loads(sys.stdin.read()))
-print(json.dumps([found.tolist(), decide(found)]))
+found, far = look(json.loads(sys.stdin.read()))
+print(json.dumps([found.tolist(), decide(found), far.tolist()]))
 """
 
 
@@ -129,7 +131,8 @@ def test_the_example_gives_our_own_probabilities(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    found, answers = json.loads(done.stdout)
+    found, answers, far = json.loads(done.stdout)
+    assert not any(far)
     ours = load(weights)
     expected = ours.predict(photos)
     assert np.array(found) == pytest.approx(expected, abs=1e-5)
@@ -170,6 +173,40 @@ def test_the_shorter_example_answers_as_we_do(
         told, _, numbers = line.removeprefix(f"{path} ").partition(" [")
         assert told == (answer or "ask a person")
         assert json.loads(f"[{numbers}") == pytest.approx(row.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("page", ["docs/exported.md", "docs/without-encore.md"])
+def test_the_examples_call_unlike_photos_unknown(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `predict` does, by what lies beside the weights; the model card states the rate."""
+    photos = [p for p in odd_photos(tmp_path / "photos") if p.stem in ORDINARY]
+    weights = weights_file(tmp_path, photos)
+    classifier = load(weights)
+    features = np.array([row[2:] for _, row in classifier.look(photos)])
+    known = rounded(features[:1])  # of the first photo alone: the others differ from it
+    usual = np.linspace(0, np.median(distances(features, known)), 19).astype(np.float32)
+    reference = Reference(digest_of(classifier.network), known, usual, np.zeros_like(usual))
+    save_reference(beside(weights), reference)
+    monkeypatch.chdir(tmp_path)
+    assert export("--to", "exported", "--weights", weights, "--unknown", "5%") == 0
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ISOLATED + example(page), *photos],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = predict([str(path) for path in photos], weights=weights, unknown=0.05)
+    unknown = [answer.unknown for answer in found.answers if isinstance(answer, Prediction)]
+    told = [line.split()[1] == "unknown" for line in done.stdout.splitlines()]
+    assert told == unknown
+    assert set(told) == {True, False}
+    about = json.loads(Path("exported/model.json").read_bytes())["unknown"]
+    assert (about["rate"], about["photos"], about["output"]) == (0.05, 19, "distance")
+    assert "at most 5 % of photos like the 19 validation photos" in (
+        " ".join(Path("exported/MODEL_CARD.md").read_text().split()).replace("\\", "")
+    )
 
 
 def test_what_is_kept_out_of_the_example_is_out() -> None:

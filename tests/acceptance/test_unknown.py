@@ -99,6 +99,10 @@ def test_copied_weights_carry_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert load(weights).card.unknown == 0.1
     expected, _ = answered(capsys, "others", "data/valid", "--unknown", "10%")
     shutil.rmtree("runs")
+    to = ("--to", "exported", "--format", "torchscript", "--weights", str(weights))
+    assert cli.run(["export", *to]) == 0
+    about = json.loads(Path("exported/model.json").read_bytes())["unknown"]
+    assert (about["rate"], about["photos"]) == (0.1, 40)
     asked = ("others", "data/valid", "--weights", str(weights))
     told, said = answered(capsys, *asked)
     assert unknown(told, "") == unknown(expected, "")

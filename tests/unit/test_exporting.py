@@ -20,6 +20,8 @@ from trainers.classifier import Classifier, load
 from trainers.errors import ExportRefused
 from trainers.exporting import export_network, photo_squares, random_squares
 from trainers.formats import Format
+from trainers.mirrored import judging
+from trainers.reference import Reference, distances, rounded
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -112,6 +114,32 @@ def test_mirror_images_are_part_of_an_exported_network(kind: Format, tmp_path: P
             found = answer(squares).softmax(1)
         assert (one - other).abs().max() > 1e-3  # the network does tell them apart
         assert found.numpy() == pytest.approx(((one + other) / 2).numpy(), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", Format)
+def test_an_exported_network_says_how_far_photos_are(kind: Format, tmp_path: Path) -> None:
+    """At any batch size, as `look` measures it; its logits stay what they were, mirrored too."""
+    built = network()
+    made, path = classifier(tmp_path, built, tta=True), tmp_path / kind.file_name
+    squares = random_squares(made)
+    with torch.no_grad():
+        known = rounded(built.features(torch.rand(5, 3, 32, 32)).numpy())
+    four = np.zeros(4, np.float32)
+    export_network(made, path, kind, squares, reference=Reference("", known, four, four))
+    if kind is Format.ONNX:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        assert [each.name for each in session.get_outputs()] == ["logits", "distance"]
+    answer = exporting._READERS[kind](path)
+    for size in (1, 5):
+        shown = torch.from_numpy(squares[:size]).permute(0, 3, 1, 2).float() / 255
+        logits, far = answer(shown)
+        with torch.no_grad():
+            expected = distances(built.features(shown).numpy(), known)
+            judged = judging(built, tta=True)(shown)
+        assert far.numpy() == pytest.approx(expected, abs=1e-5)
+        assert logits.numpy() == pytest.approx(judged.numpy(), abs=1e-4)
+        assert expected.min() > 1e-4
 
 
 class Wrong(nn.Module):

@@ -1,0 +1,182 @@
+"""What photos are compared with: distances, and files that are refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from tests.tiny_training import card_of, network_of
+from trainers.backbone import features_of
+from trainers.card import WeightsCard
+from trainers.checkpoint import save_weights
+from trainers.classifier import Classifier, load
+from trainers.errors import NotOurWeights
+from trainers.reference import (
+    Reference,
+    beside,
+    digest_of,
+    distances,
+    read_reference,
+    rounded,
+    save_reference,
+)
+
+torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
+
+NETWORK = network_of()
+WIDTH = features_of(NETWORK.body)
+
+
+def made(**others: Any) -> Reference:
+    """Make a reference of the tiny network."""
+    rng = np.random.default_rng(0)
+    features = rounded(rng.random((6, WIDTH)).astype(np.float32))
+    far, misfits = rng.random((2, 9)).astype(np.float32)
+    return Reference(**{"weights": digest_of(NETWORK), "features": features, "distances": far,
+                        "misfits": misfits} | others)  # fmt: skip
+
+
+def test_what_is_elsewhere_is_farther() -> None:
+    """Photos of known classes lie within the usual distance, those between and beyond do not."""
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(4, 32))
+
+    def around(some: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
+        noise = 0.2 * rng.normal(size=(count, len(some), 32))
+        return np.asarray((some + noise).reshape(-1, 32), np.float32)
+
+    known = rounded(around(centres, 50))
+    usual = np.quantile(distances(around(centres, 50), known), 0.99)
+    strangers = around(rng.normal(size=(6, 32)), 20)
+    assert distances(strangers, known).min() > usual
+    assert distances(7 * around(centres, 20), known).max() < 1.3 * usual  # lengths do not count
+
+
+def test_a_known_photo_is_at_no_distance() -> None:
+    """Whatever else is known, and an opposite one is at two."""
+    known = rounded(np.eye(3, dtype=np.float32))
+    found = distances(np.array([[5, 0, 0], [-1, -1, -1], [1, 1, 0]], np.float32), known)
+    assert found == pytest.approx([0, 1 + 3**-0.5, 1 - 2**-0.5], abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [None, np.array([0, 0, 1, 2, 2, 2, 3, 1, 0])])
+def test_what_is_written_is_read(groups: np.ndarray[Any, Any] | None, tmp_path: Path) -> None:
+    """To the last bit, with groups or without; the count is that of groups."""
+    path = beside(tmp_path / "acc98.61_x.safetensors")
+    assert path.name == "acc98.61_x.reference.safetensors"
+    written = made(groups=groups)
+    save_reference(path, written)
+    found = read_reference(path, NETWORK)
+    for name in ("features", "distances", "misfits", "groups"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
+    assert found.count == (9 if groups is None else 4)
+
+
+def test_a_look_goes_on_from_probabilities(tmp_path: Path) -> None:
+    """With the features that the head sees, or the distance; probabilities are as without."""
+    path = tmp_path / "w.safetensors"
+    save_weights(path, NETWORK.state_dict(), card_of(tta=True))
+    classifier: Classifier = load(path)
+    photo = tmp_path / "a.png"
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(photo)
+    [(_, row)] = classifier.look([photo])
+    [(_, measured)] = classifier.look([photo], reference=made())
+    assert isinstance(row, np.ndarray)
+    assert isinstance(measured, np.ndarray)
+    squares = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        features = classifier.network.features(squares).numpy()
+    assert row[2:] == pytest.approx(features[0], abs=1e-5)
+    assert measured[2:] == pytest.approx(distances(features, made().features), abs=1e-5)
+    assert row[:2].tolist() == measured[:2].tolist()
+    assert row[:2] == pytest.approx(classifier.predict([photo])[0], abs=1e-6)
+
+
+def test_a_digest_is_of_tensors() -> None:
+    """Whatever the card says; other weights have another."""
+    assert digest_of(network_of()) == digest_of(NETWORK)
+    assert digest_of(network_of(seed=1)) != digest_of(NETWORK)
+
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+
+
+def spoiled(name: str, change: Callable[[Any], Any]) -> Callable[[Tensors], Tensors]:
+    """Return what changes one tensor of a file."""
+    return lambda tensors: tensors | {name: change(tensors[name])}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "about", "says"),
+    [
+        (spoiled("features", lambda a: a[:, 1:].copy()), {}, "features are of shape"),
+        (spoiled("features", lambda a: a[:0]), {}, "features are of shape"),
+        (spoiled("features", lambda a: a.astype(float)), {}, "of another type"),
+        (spoiled("features", lambda a: a * np.float16("nan")), {}, "no number"),
+        (spoiled("distances", lambda a: a / np.float32(0)), {}, "no number"),
+        (spoiled("distances", lambda a: a[:0]), {}, "distances are of shape"),
+        (spoiled("misfits", lambda a: a[1:].copy()), {}, "not each photo has its numbers"),
+        (spoiled("groups", lambda a: a + 1), {}, "groups must be numbered"),
+        (spoiled("groups", lambda a: a.astype(float)), {}, "groups must be numbered"),
+        (lambda t: {n: v for n, v in t.items() if n != "misfits"}, {}, "misfits"),
+        (dict, {"weights": "0" * 64}, "it is of other weights"),
+        (dict, {"format_version": 2}, "another version"),
+        (dict, None, "no reference that Encore has written"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_file_that_does_not_fit_is_refused(
+    spoil: Callable[[Tensors], Tensors],
+    about: Mapping[str, Any] | None,
+    says: str,
+    tmp_path: Path,
+) -> None:
+    """In one sentence that names the file and what to do."""
+    path, written = tmp_path / "w.reference.safetensors", made()
+    tensors: Tensors = {
+        "features": written.features.astype(np.float16),
+        "distances": written.distances,
+        "misfits": written.misfits,
+        "groups": np.arange(9),
+    }
+    told = {"format_version": 1, "weights": written.weights, "neighbours": 1}
+    note = {} if about is None else {"encore-reference": json.dumps(told | dict(about))}
+    save_file(tensors, path, note)
+    if about is not None:
+        unspoiled = {"encore-reference": json.dumps(told)}
+        save_file(tensors, path, unspoiled)
+        assert read_reference(path, NETWORK).count == 9  # as it should be, it is read
+    save_file(spoil(tensors), path, note)
+    with pytest.raises(NotOurWeights, match=says) as refused:
+        read_reference(path, NETWORK)
+    assert "w.reference.safetensors" in str(refused.value)
+    assert "make it again, or delete it" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_safetensors_is_no_reference(tmp_path: Path) -> None:
+    """Nor is a folder; neither is loaded as anything else."""
+    (tmp_path / "a").write_bytes(b"\x80\x04]")
+    (tmp_path / "b").mkdir()
+    for name in "ab":
+        with pytest.raises(NotOurWeights, match=name):
+            read_reference(tmp_path / name, NETWORK)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, "much", [0.1]])
+def test_a_card_carries_a_share(share: Any) -> None:
+    """Between 0 and 1, and older cards none; anything else is refused."""
+    plain = json.loads(json.dumps(vars(card_of())))
+    del plain["unknown"]
+    assert WeightsCard.from_json(json.dumps(plain)).unknown is None
+    assert WeightsCard.from_json(json.dumps(plain | {"unknown": 0.05})).unknown == 0.05
+    with pytest.raises(NotOurWeights):
+        WeightsCard.from_json(json.dumps(plain | {"unknown": share}))
