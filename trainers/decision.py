@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from trainers.temperature import SMALLEST
 
-SLACK = 0.01
-"""Shares that add up to 1 but for this were rounded."""
-
 REJECTED = -1
 """What `decide` gives for a photo that a person should look at."""
 
@@ -103,49 +100,6 @@ class Decision:
         return rule
 
 
-def reweighted(
-    probabilities: NDArray[np.float64], prior: Sequence[float], new: Sequence[float]
-) -> NDArray[np.float64]:
-    """Return what probabilities (n, C) are where classes come in other shares than in training.
-
-    By Bayes' rule, `new` shares over those of `prior` (Saerens, Latinne and Decaestecker 2002).
-    """
-    weighted = probabilities * (np.array(new) / np.array(prior))
-    found: NDArray[np.float64] = weighted / weighted.sum(axis=1, keepdims=True)
-    return found
-
-
-def named_shares(
-    shares: Sequence[str], classes: Sequence[str], prior: Sequence[float]
-) -> tuple[float, ...]:
-    """Read shares as "A380=0.1"; classes that are not named divide the rest as in `prior`.
-
-    Raises ValueError that names what is wrong.
-    """
-    given: dict[str, float] = {}
-    for text in shares:
-        name, found, share = text.rpartition("=")
-        name = name.strip()
-        if not found or name not in classes:
-            raise ValueError(
-                f"prior must be CLASS=SHARE with one of {', '.join(classes)}, got {text!r}"
-            )
-        given[name] = _number(share)
-        if not 0 < given[name] < 1:
-            raise ValueError(f"prior {text!r} must end with a share between 0 and 1")
-    rest = 1 - sum(given.values())
-    others = sum(share for name, share in zip(classes, prior, strict=True) if name not in given)
-    if abs(rest) > SLACK if len(given) == len(classes) else rest <= 0:
-        raise ValueError(
-            f"prior must have shares that add up to 1 over all classes, got {1 - rest:g} for "
-            f"{', '.join(given)}"
-        )
-    return tuple(
-        given.get(name, rest * share / others if others else 0.0)
-        for name, share in zip(classes, prior, strict=True)
-    )
-
-
 def named_costs(prices: Sequence[str], classes: Sequence[str]) -> tuple[tuple[float, ...], ...]:
     """Read prices as "A380>B747=5" (true > predicted = price); all others are 1.
 
@@ -173,7 +127,8 @@ def named_costs(prices: Sequence[str], classes: Sequence[str]) -> tuple[tuple[fl
     return tuple(map(tuple, costs))
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """Read a number; NaN where there is none, which every bound refuses."""
     try:
         return float(text)
     except ValueError:
@@ -181,7 +136,7 @@ def _number(text: str) -> float:
 
 
 def _price(text: str, whole: str) -> float:
-    price = _number(text)
+    price = number(text)
     if not (math.isfinite(price) and price >= 0):
         raise ValueError(f"cost {whole!r} must end with a number of at least 0")
     return price

@@ -4,7 +4,7 @@ All numbers of the recipe stand in the tables at the top.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,11 @@ TRAINING_COST = 3
 """What a photo costs in training, beside one in validation."""
 
 
+def imbalanced(counts: Sequence[int]) -> bool:
+    """Return whether a class has that many more training photos than another."""
+    return max(counts) > IMBALANCED * min(counts)
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What of the data decides: numbers of photos and classes, and how large photos are.
@@ -122,7 +127,7 @@ class DataFacts:
     @property
     def imbalanced(self) -> bool:
         """Whether balancing is tried: small classes may be lost among large ones."""
-        return self.largest_class > IMBALANCED * self.smallest_class
+        return imbalanced((self.smallest_class, self.largest_class))
 
 
 TYPICAL = DataFacts(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from study.config.portfolio import IMBALANCED
+from study.config.portfolio import imbalanced
 from study.events import Listener, Working
 from study.formatting import count_text
 from trainers.data.cache import Cache
@@ -81,7 +81,7 @@ def imbalance(found: Inspection) -> str:
     """Say that one class has many more training photos than another, if it has."""
     counts = list(found.counts[Split.TRAIN])
     most, least = max(counts), min(counts)
-    if most <= IMBALANCED * least:
+    if not imbalanced(counts):
         return ""
     large, small = (found.classes[counts.index(count)] for count in (most, least))
     return f"classes are imbalanced: {large!r} has {most:,} training photos, {small!r} {least:,}"

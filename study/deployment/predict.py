@@ -17,7 +17,8 @@ from study.errors import ConfigError
 from study.formatting import count_text
 from study.selection.best import best
 from study.statistics.conformal import p_values, sets
-from trainers.decision import REJECTED, Decision, named_shares, reweighted
+from trainers.decision import REJECTED, Decision
+from trainers.prior import named_shares, reweighted
 
 if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
     from trainers.card import WeightsCard

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from trainers.decision import Decision, named_shares, reweighted
+from trainers.decision import Decision
+from trainers.prior import named_shares, reweighted
 
 CLASSES = ("day", "dusk", "night")
 TRAINED = (0.5, 0.25, 0.25)
