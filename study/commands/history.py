@@ -120,7 +120,7 @@ def gc(
     as_json: bool,
 ) -> None:
     """List weights that are no longer needed; --delete deletes."""
-    from study.history.caches import decoded_photos, fetched_photos
+    from study.history.caches import decoded_photos, fetched_photos, kept_references
     from study.history.cleanup import clean_strays, clean_weights, delete_cached
     from study.views.history import print_cached, print_spare
 
@@ -128,7 +128,11 @@ def gc(
         files = (
             delete_cached(storage)
             if delete
-            else [*decoded_photos(storage), *fetched_photos(storage)]
+            else [
+                *decoded_photos(storage),
+                *kept_references(storage),
+                *fetched_photos(storage),
+            ]
         )
         if as_json:
             print_json({"deleted": delete, "files": files})

@@ -213,9 +213,9 @@ def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[s
 def _unknown(limits: Stated) -> dict[str, Any]:
     return {
         "words": (
-            f"The second output, `{DISTANCE}`, says how far a photo is from the nearest training "
-            "photo, by what the network sees before its head: 1 less the cosine. Above the "
-            "threshold, name no class: the photo is unlike the training photos. Of photos like "
+            f"The second output, `{DISTANCE}`, says how far a photo is from the fifth nearest "
+            "training photo, by what the network sees before its head: 1 less the cosine. Above "
+            "the threshold, name no class: the photo is unlike the training photos. Of photos like "
             "those of validation that happens to at most `rate`."
         ),
         "output": DISTANCE,

@@ -22,6 +22,7 @@ from study.selection.result import Selection
 from study.statistics.conformal import fewest, limit
 from study.studies import manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
+from trainers.errors import NotOurWeights
 
 if TYPE_CHECKING:  # torch takes seconds
     from trainers.classifier import Classifier
@@ -110,9 +111,11 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
         )
     digest = digest_of(classifier.network)
     kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
-    for path in (beside(file), kept):
-        if path.exists():
-            return read_reference(path, classifier.network)
+    if beside(file).exists():
+        return read_reference(beside(file), classifier.network)
+    with suppress(NotOurWeights):  # a broken one is made anew
+        if kept.exists():
+            return read_reference(kept, classifier.network)
     found = measured(classifier, storage, digest)
     with suppress(OSError):  # where nothing may be written, it is measured each time
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the cache beside a database holds: decoded photos, arrays made of them, fetched photos."""
+"""What the cache beside a database holds: decoded photos, what was made of them, fetched photos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from storage.paths import CACHE, runs_folder
 from storage.vault import folder_size
 from study.config.schema import StudyConfig
 from study.datasets.download import MIRRORS
+from study.deployment.reference import KEPT
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ def fetched_photos(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     """List the photos that were fetched from URLs, a folder for each."""
     folders = sorted((runs_folder(storage) / CACHE / MIRRORS).glob("*/*/"))
     return [CachedPhotos(str(folder), folder_size(folder)) for folder in folders]
+
+
+def kept_references(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
+    """List the files of what photos were compared with by `predict --unknown`."""
+    files = sorted((runs_folder(storage) / CACHE / KEPT).glob("*"))
+    return [CachedPhotos(str(path), path.stat().st_size) for path in files]
 
 
 def maps(storage: str) -> list[Path]:

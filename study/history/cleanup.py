@@ -12,7 +12,7 @@ from storage.store import Store, open_store
 from study.budget import device_time
 from study.config.loading import settings_of
 from study.config.schema import StudyConfig
-from study.history.caches import CachedPhotos, fetched_photos, maps
+from study.history.caches import CachedPhotos, fetched_photos, kept_references, maps
 from study.searching.ownership import Ownership, searcher
 from study.searching.policy import Independent, SearchPolicy, Standing
 from study.searching.retention import Kept, discard, shorten_all, spare, too_many
@@ -31,6 +31,7 @@ def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     if folders:
         _check_idle(storage)
     files = [CachedPhotos(str(path), path.stat().st_size) for path in maps(storage)]
+    files += kept_references(storage)
     for file in files:
         Path(file.path).unlink()
     for folder in folders:

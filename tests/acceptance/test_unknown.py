@@ -92,6 +92,23 @@ def test_photos_of_something_else_are_unknown(capsys: pytest.CaptureFixture[str]
     assert plain["stated"] is None
 
 
+def test_what_was_measured_is_kept_in_the_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not measured again unless it is broken, and `gc --cache --delete` deletes it."""
+    asked = ("others", "data/valid", "--unknown", "10%")
+    told, _ = answered(capsys, *asked)
+    (kept,) = Path("runs/.cache/references").iterdir()
+    written = kept.stat().st_mtime_ns
+    assert answered(capsys, *asked)[0] == told
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(b"broken")
+    assert answered(capsys, *asked)[0] == told
+    assert kept.stat().st_mtime_ns != written
+    assert cli.run(["gc", "--cache", "--json"]) == 0
+    assert kept.name in capsys.readouterr().out
+    assert cli.run(["gc", "--cache", "--delete"]) == 0
+    assert not kept.exists()
+
+
 def test_copied_weights_carry_it(capsys: pytest.CaptureFixture[str]) -> None:
     """`best --copy-to --unknown` writes a reference that works where no study is."""
     assert cli.run(["best", "--copy-to", "chosen", "--unknown", "10%"]) == 0

@@ -17,6 +17,7 @@ from trainers.checkpoint import save_weights
 from trainers.classifier import Classifier, load
 from trainers.errors import NotOurWeights
 from trainers.reference import (
+    NEIGHBOURS,
     Reference,
     beside,
     digest_of,
@@ -58,10 +59,12 @@ def test_what_is_elsewhere_is_farther() -> None:
 
 
 def test_a_known_photo_is_at_no_distance() -> None:
-    """Whatever else is known, and an opposite one is at two."""
-    known = rounded(np.eye(3, dtype=np.float32))
+    """Whatever else is known, if enough photos are like it; one of odd photos alone is far."""
+    known = rounded(np.repeat(np.eye(3, dtype=np.float32), NEIGHBOURS, axis=0))
     found = distances(np.array([[5, 0, 0], [-1, -1, -1], [1, 1, 0]], np.float32), known)
     assert found == pytest.approx([0, 1 + 3**-0.5, 1 - 2**-0.5], abs=1e-6)
+    odd = np.append(known, rounded(np.full((1, 3), -1, np.float32)), axis=0)
+    assert distances(np.array([[-1, -1, -1]], np.float32), odd) == pytest.approx(1 + 3**-0.5)
 
 
 @pytest.mark.parametrize("groups", [None, np.array([0, 0, 1, 2, 2, 2, 3, 1, 0])])
@@ -147,7 +150,7 @@ def test_a_file_that_does_not_fit_is_refused(
         "misfits": written.misfits,
         "groups": np.arange(9),
     }
-    told = {"format_version": 1, "weights": written.weights, "neighbours": 1}
+    told = {"format_version": 1, "weights": written.weights, "neighbours": NEIGHBOURS}
     note = {} if about is None else {"encore-reference": json.dumps(told | dict(about))}
     save_file(tensors, path, note)
     if about is not None:
