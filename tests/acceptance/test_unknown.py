@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import cli
-from study.deployment.predict import predict
+from study.deployment.predict import Prediction, predict
 from tests.tiny_training import noise
 from trainers.classifier import load
 from trainers.reference import beside
@@ -163,10 +163,13 @@ def test_sets_hold_the_class_at_the_stated_rate(capsys: pytest.CaptureFixture[st
 
 
 def test_python_asks_for_it_as_well() -> None:
-    """With shares as numbers; a photo is as far from itself as from no other."""
-    found = predict(["data/train"], unknown=0.05, coverage=0.9)
-    answers = list(found.answers)
-    assert not any(getattr(answer, "unknown", True) for answer in answers)
+    """With shares as numbers; what is farther than all that was seen has the least share."""
+    found = predict(["others"], unknown=0.05, coverage=0.9)
+    for answer in found.answers:
+        assert isinstance(answer, Prediction)
+        assert answer.unknown
+        assert answer.p_value == pytest.approx(1 / 41)
+        assert set(answer.classes or ()) <= {"a", "b"}
     assert found.stated
     assert (found.stated.unknown, found.stated.photos) == (0.05, 40)
 
