@@ -120,7 +120,7 @@ def repeat(trial: int, seeds: int, study: str | None, storage: str) -> None:
 
 
 def _conclude(outcome: "SearchOutcome", storage: str) -> None:
-    """Say why a search left off, and what is best so far."""
+    """Say why a search stopped, and what is best so far."""
     from study.budget import progress_text
 
     done = progress_text(outcome.ended, outcome.to_go, outcome.device_time)

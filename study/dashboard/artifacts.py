@@ -85,7 +85,7 @@ class Exhibits:
         return next((each for each in self._store.studies() if each.name == study), None)
 
     def of(self, study: StudyRecord) -> dict[int, dict[str, Exhibit]]:
-        """Give, for each trial that has ended, its exhibits by what they are asked for by."""
+        """Return the exhibits of each trial that has ended, by their names."""
         kept = self._kept(study)
         found = {}
         for trial in self._store.trials(study.id):
@@ -242,7 +242,7 @@ def _epoch(trial: Trial) -> tuple[int | None, int | None]:
 
 
 def _run_aside(words: list[str]) -> str:
-    """Run a command of ours in a process that gives way to all others; return its last words.
+    """Run a command of ours in a process of the lowest priority; return its last line.
 
     It reads the words from its input: what stands in its command line, everybody here can list.
     """

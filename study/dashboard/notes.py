@@ -1,4 +1,4 @@
-"""The note on a trial, as markdown. Names in it are anybody's, and the browser renders HTML."""
+"""The note on a trial, as markdown. Names in it are not trusted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

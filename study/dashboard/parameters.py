@@ -28,7 +28,7 @@ Value = int | float | str | bool
 
 
 def lay_over(trials: Sequence[FrozenTrial], schedules: Mapping[int, Schedule]) -> None:
-    """Give trials that have no parameters those of their schedules, which are by trial number."""
+    """Set the parameters of trials without any to those of their schedules, by trial number."""
     known = {name: span for trial in trials for name, span in trial.distributions.items()}
     for trial in trials:
         schedule = schedules.get(trial.number)

@@ -252,7 +252,7 @@ def _unfinished(store: Store, study: StudyRecord) -> Iterator[Finding]:
         yield Finding(
             f"study {study.name}: unfinished",
             Level.NOTICE,
-            f"{_count(len(running), 'trial')} left off in the middle",
+            f"{_count(len(running), 'trial')} not finished",
             "run the same search command again: it goes on from there",
         )
 

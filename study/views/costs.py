@@ -63,14 +63,14 @@ def _rule(operation: Operation, classes: Sequence[str]) -> list[str]:
     rule = operation.decision
     manner = {1: "over-confident", 0: "calibrated", -1: "under-confident"}
     of = manner[(rule.temperature > 1) - (rule.temperature < 1)]
-    lines = [f"temperature {rule.temperature:.2f}: as they come, the probabilities are {of}"]
+    lines = [f"temperature {rule.temperature:.2f}: before calibration, the probabilities are {of}"]
     if rule.threshold is not None:
         first, second = (escape(name) for name in classes)
         raw = rule.threshold**rule.temperature
         raw /= raw + (1 - rule.threshold) ** rule.temperature
         lines.append(
             f"[bold]name {first} from {rule.threshold:.2g} on[/], else {second} "
-            f"({raw:.2g} as it comes, before the temperature)"
+            f"({raw:.2g} before calibration)"
         )
     if rule.reject_cost is not None:
         share = 100 * operation.rejected / sum(operation.photos)

@@ -49,7 +49,8 @@ def print_checked(console: Console, checked: Checked, page: Path | None) -> None
             console.print(f"  ... and {len(lines) - SHOWN} more", highlight=False)
     console.print()
     for line in _conclusions(checked, page):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        whole = line.startswith((" ", "the "))  # commands and paths, to be copied
+        console.print(line, markup=False, highlight=False, soft_wrap=whole)
 
 
 def _counts(found: Inspection) -> Table:
@@ -109,7 +110,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
 
 
 def _of_all_photos(checked: Checked) -> Iterator[tuple[str, list[str]]]:
-    """Yield what is no fault of single photos: uneven classes, and groups that nobody named."""
+    """Yield what concerns no single photo: imbalanced classes, and groups that were not given."""
     if uneven := imbalance(checked.found):
         yield uneven, ["--metric balanced_accuracy and --metric f1 count each class alike"]
     if guess := checked.guess:

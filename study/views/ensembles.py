@@ -97,7 +97,7 @@ def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResul
 def _print_cross(
     console: Console, found: EnsembleResult | SoupResult, what: str, leaks: str | None
 ) -> None:
-    """Print what both reach on photos that had no say."""
+    """Print the cross-fitted scores of both."""
     cross = found.cross
     many, single = _phrase(found, cross.score_ensemble), _phrase(found, cross.score_single)
     low, high = (_signed(found, value) for value in cross.gain_interval)

@@ -28,7 +28,7 @@ _COMMAND = re.compile(r"`[^`\n]+`")
 
 
 class Terminal(Console):
-    """Rich's console, for texts that may be anybody's.
+    """Rich's console, for texts that may not be trusted.
 
     Into a pipe or a file lines are never broken. Where the reader of a pipe has gone, the
     error goes on: Rich would exit with a 1 of its own.

@@ -105,7 +105,7 @@ def test_a_search_that_left_off_can_go_on(make_lab: MakeLab) -> None:
     lab.search(stop=lambda: len(lab.told) >= 2)
     (finding,) = complaints(lab)
     assert (finding.what, finding.level) == ("study lab: unfinished", Level.NOTICE)
-    assert finding.found == "1 trial left off in the middle"
+    assert finding.found == "1 trial not finished"
     assert "same search command" in finding.advice
     lab.search()
     assert complaints(lab) == []

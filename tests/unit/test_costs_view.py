@@ -49,7 +49,7 @@ def test_a_rule_is_printed_with_its_cross_fitted_and_its_optimistic_cost() -> No
     assert "cost 0.2500 per photo (95 % CI 0.2000-0.3100)" in text
     assert "0.5000 if the most probable class is named, -50 %" in text
     assert "0.2200 on the photos the rule was fitted on (optimistic)" in text
-    assert "temperature 2.00: as they come, the probabilities are over-confident" in text
+    assert "temperature 2.00: before calibration, the probabilities are over-confident" in text
     assert "did not hold" not in text
     assert "rejected" not in text
 
@@ -57,7 +57,7 @@ def test_a_rule_is_printed_with_its_cross_fitted_and_its_optimistic_cost() -> No
 def test_the_threshold_is_said_in_both_probabilities() -> None:
     """Odds of 1 to 9, after a temperature of 2, are odds of 1 to 81 as the network gives them."""
     text = said(operation(), "A380", "B747")
-    assert "name A380 from 0.1 on, else B747 (0.012 as it comes, before the temperature)" in text
+    assert "name A380 from 0.1 on, else B747 (0.012 before calibration)" in text
 
 
 def test_names_are_printed_as_they_are() -> None:

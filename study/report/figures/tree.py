@@ -25,7 +25,7 @@ _ROOT = "study"
 class Box:
     """A stage run, or several of one parent: `merged` says how many.
 
-    `score` is the best, `seconds` those of all; `stopped` counts the trials that were not let on.
+    `score` is the best, `seconds` those of all; `stopped` counts the trials that did not go on.
     """
 
     id: str
