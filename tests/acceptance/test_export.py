@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,31 @@ def export(*arguments: str | Path) -> int:
     return cli.run(["export", *map(str, arguments)])
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Path]:
+    """Return what exports, once for each crop with and without mirror images, beside photos."""
+
+    @cache
+    def make(crop: str, tta: bool) -> Path:
+        folder = tmp_path_factory.mktemp("exported")
+        rule = {"costs": [[0, 3], [1, 0]], "temperature": 1.7, "reject_cost": 0.4}
+        photos = odd_photos(folder / "photos")
+        weights = weights_file(folder, photos, crop=crop, tta=tta, decision=rule)
+        chosen = ("--weights", weights, "--verify-on", folder / "photos")
+        assert export("--to", folder / "exported", *chosen) == 0
+        return folder
+
+    return make
+
+
 @pytest.mark.parametrize("tta", [False, True], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("crop", ["random", pytest.param("no", marks=pytest.mark.slow)])
 def test_the_example_gives_our_own_probabilities(
-    crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crop: str, tta: bool, exported: Callable[[str, bool], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The block of docs/exported.md needs neither torch nor us, and answers as we do."""
-    rule = {"costs": [[0, 3], [1, 0]], "temperature": 1.7, "reject_cost": 0.4}
-    photos = odd_photos(tmp_path / "photos")
-    weights = weights_file(tmp_path, photos, crop=crop, tta=tta, decision=rule)
-    monkeypatch.chdir(tmp_path)
-    assert export("--to", "exported", "--weights", weights, "--verify-on", "photos") == 0
+    monkeypatch.chdir(exported(crop, tta))
+    photos, weights = sorted(Path("photos").iterdir()), "mine.safetensors"
     about = json.loads(Path("exported/model.json").read_bytes())
     assert about["output"]["mirror_images"] is tta
     assert ("mirror image" in Path("exported/MODEL_CARD.md").read_text()) is tta
@@ -148,15 +163,13 @@ def test_the_example_gives_our_own_probabilities(
     [("random", False), pytest.param("no", False, marks=pytest.mark.slow), ("random", True)],
 )
 def test_the_shorter_example_answers_as_we_do(
-    crop: str, tta: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crop: str, tta: bool, exported: Callable[[str, bool], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On ordinary photos, be they JPEGs of any size or turned, it prints our own answers."""
-    rule = {"costs": [[0, 3], [1, 0]], "temperature": 1.7, "reject_cost": 0.4}
-    photos = [p for p in odd_photos(tmp_path / "photos") if p.stem in ORDINARY]
+    monkeypatch.chdir(exported(crop, tta))
+    photos = [path for path in sorted(Path("photos").iterdir()) if path.stem in ORDINARY]
     assert len(photos) == len(ORDINARY)
-    weights = weights_file(tmp_path, photos, crop=crop, tta=tta, decision=rule)
-    monkeypatch.chdir(tmp_path)
-    assert export("--to", "exported", "--weights", weights) == 0
+    weights = "mine.safetensors"
     done = subprocess.run(
         [sys.executable, "-I", "-c", ISOLATED + example("docs/without-encore.md"), *photos],
         capture_output=True,

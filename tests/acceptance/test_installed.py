@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_commands_of_the_readme_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each names a command and flags that there are."""
+    for line in COMMANDS:
+        assert run([*shlex.split(line)[2:], "--help"]) == 0, line
+        assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_readme_work(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

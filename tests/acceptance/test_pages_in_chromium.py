@@ -109,7 +109,7 @@ def draw_all(page: "Page") -> list[str]:
     ("trials", "size", "dark"),
     [
         (1, PHONE, False),
-        (50, PHONE, True),
+        pytest.param(50, PHONE, True, marks=pytest.mark.slow),
         pytest.param(2000, WIDE, False, marks=pytest.mark.slow),
         pytest.param(2000, PHONE, True, marks=pytest.mark.slow),
     ],
@@ -261,6 +261,7 @@ def test_the_check_page_is_whole(
         assert seen.requests == []
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_note_and_pictures(
     browser: "Browser", tmp_path: Path, port: int
 ) -> None:

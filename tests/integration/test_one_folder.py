@@ -19,6 +19,7 @@ from tests.lab import Bench, Lab, schedule, stage
 MakeLab = Callable[..., Lab]
 
 SCRIPT = tuple(schedule(stage(size, epochs=2), stage(128)) for size in (64, 80, 96))
+LONGER = (*SCRIPT, schedule(stage(32)))
 
 
 def weights(folder: Path) -> dict[Path, str]:
@@ -188,19 +189,24 @@ def test_a_users_own_files_stay(make_lab: MakeLab) -> None:
     assert lab.outcome() == calm.outcome()
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Lab:
+    """Search undisturbed."""
+    lab = Lab(tmp_path_factory.mktemp("calm"), LONGER, template=template, keep=1)
+    lab.search()
+    return lab
+
+
 @pytest.mark.parametrize(
     ("owner", "method"),
     [("store", "note_name"), ("vault", "seal"), ("store", "seal_stage_run"), ("vault", "delete")],
 )
 def test_what_a_crash_leaves_is_swept_and_nothing_else(
-    make_lab: MakeLab, owner: str, method: str
+    make_lab: MakeLab, calm: Lab, owner: str, method: str
 ) -> None:
     """Of all files without a row, only those go that the search itself had begun to seal."""
-    script = (*SCRIPT, schedule(stage(32)))
-    calm = make_lab(*script, keep=1)
-    calm.search()
     for after in (False, True):
-        lab = make_lab(*script, keep=1)
+        lab = make_lab(*LONGER, keep=1)
         lab.search(stop=lambda lab=lab: len(lab.told) >= 3)
         own = lab.folder / "lab" / "my_favourite.safetensors"
         own.write_bytes(b"the user's own")

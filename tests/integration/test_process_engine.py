@@ -174,7 +174,7 @@ def test_a_killed_worker_costs_nothing_but_time(make_engine: MakeEngine, tmp_pat
     assert files(tmp_path / "b") == undisturbed(tmp_path, "b")
 
 
-@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("retries", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stage_run_that_kills_its_workers_fails(
     make_engine: MakeEngine, tmp_path: Path, retries: int
 ) -> None:
