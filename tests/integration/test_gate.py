@@ -83,10 +83,11 @@ def config(folder: Path, data: Path, **settings: Any) -> StudyConfig:
     return load_config(settings_of(**(given | settings)))
 
 
-def test_clean_data_pass_without_a_word(freeze: Freeze, clean: Path) -> None:
-    """Where there is nothing to say, nothing is said, and what was found is given."""
+def test_few_clean_photos_pass_with_a_suggestion(freeze: Freeze, clean: Path) -> None:
+    """Of them nothing is said but that folds judge by more; what was found is given."""
     frozen, notices = freeze(clean)
-    assert notices == []
+    (said,) = notices
+    assert said.startswith("12 validation photos, few to choose by: --folds 5 would judge each")
     assert frozen.check is not None
     assert frozen.check.pairs == ()
     assert frozen.check.manifest_digest == frozen.manifest.digest
@@ -123,8 +124,8 @@ def test_leaks_may_be_allowed(freeze: Freeze, leaking: Path) -> None:
     """Allowed, they stay where they are, and are named."""
     frozen, notices = freeze(leaking, allow_leaks=True)
     assert [pair.leaks for pair in frozen.check.pairs] == [True, True] if frozen.check else False
-    assert len(notices) == 1
-    assert "2 photos of valid are in another split, too" in notices[0]
+    (said,) = (each for each in notices if "--folds" not in each)
+    assert "2 photos of valid are in another split, too" in said
 
 
 def test_regrouping_brings_duplicates_together(freeze: Freeze, leaking: Path) -> None:
@@ -218,3 +219,19 @@ def hash_of(label: str) -> int:
 def splits(manifest: Manifest) -> dict[str, Split]:
     """Return each photo's split by its path."""
     return {photo.path: photo.split for photo in manifest.photos}
+
+
+def test_folds_keep_copies_together_where_splits_part_them(freeze: Freeze, leaking: Path) -> None:
+    """Copies in train and valid are no leak: each is judged by what was trained without the other.
+
+    Frozen again, the photos are in the same folds; other folds are refused.
+    """
+    frozen, notices = freeze(leaking, folds=2)
+    manifest, check = frozen.manifest, frozen.check
+    assert manifest.folds == 2
+    assert check is not None
+    assert check.manifest_digest == manifest.digest
+    assert [pair.leaks for pair in check.pairs] == [False, False]
+    place = {photo.path: photo.fold for photo in manifest.photos}
+    assert all(place[pair.first.path] == place[pair.second.path] for pair in check.pairs)
+    assert not any("--folds" in each for each in notices)

@@ -1,6 +1,7 @@
 """A real search on tiny photos: they are decoded once, before the first trial, for all studies."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,7 @@ def works(told: list[Progress], what: str) -> list[tuple[int, int]]:
 def notices(told: list[Progress]) -> list[str]:
     """Return the sentences told, but for the gate's of photos as tiny as these, and deletions."""
     found = [news.text for news in told if isinstance(news, Notice)]
-    return [text for text in found if not text.startswith(("the data: ", "deleting "))]
+    return [text for text in found if not re.search("^the data: |^deleting |--folds", text)]
 
 
 def results(folder: Path, study: str) -> tuple[list[Any], dict[str, dict[str, bytes]]]:
