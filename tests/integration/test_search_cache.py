@@ -50,7 +50,7 @@ def searching(tmp_path: Path) -> Searcher:
 
         given: dict[str, Any] = {
             "data": tmp_path / "photos",
-            "storage": f"sqlite:///{tmp_path / 'runs' / 'encore.db'}",
+            "storage": url(tmp_path, settings.get("study", "photos")),
             "backbone": "test_resnet",
             "weights": "random",
             "portfolio": False,
@@ -80,6 +80,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
+def url(folder: Path, study: str) -> str:
+    """Return the URL of a study's own database: those of one share what they have trained, too."""
+    return f"sqlite:///{folder / 'runs' / study}.db"
+
+
 def maps(folder: Path) -> dict[str, Path]:
     """Find the files of decoded photos by name."""
     return {path.name: path for path in (folder / "runs" / ".cache").glob("*/*.pixels")}
@@ -100,7 +105,7 @@ def notices(told: list[Progress]) -> list[str]:
 
 def results(folder: Path, study: str) -> tuple[list[Any], dict[str, dict[str, bytes]]]:
     """Return the trials' states, scores and losses, and all tensors of the weights by file name."""
-    store = Store(open_database(f"sqlite:///{folder / 'runs' / 'encore.db'}"))
+    store = Store(open_database(url(folder, study)))
     trials = store.trials(store.study(study).id)
     store.close()
     files = (folder / "runs" / study).glob("*.safetensors")
