@@ -61,9 +61,10 @@ _HARMLESS = frozenset(
 _HARMLESS_VALUE = re.compile(r"[\w./,-]*")
 _SECRET = re.compile(
     r"(?i)((?:passw|pwd|\bsig\b|secret|token|signature|credential|authorization|api[-_]?key|access[-_]?key)"
-    r"[\w.-]{0,40}(?:\s*=\s*|%3d|['\"]:\s*b?))('[^'\n]*'|\"[^\"\n]*\"|[^\s&'\"]+)"
+    r"[\w.-]{0,40}(?:\s*=\s*|%3d|['\"]:\s*b?)|\bservice (?=\"))"
+    r"('[^'\n]*'|\"[^\"\n]*\"|[^\s&'\"]+)"
 )
-"""Words that stand before a secret in a URL, a list of headers or a driver's own addresses."""
+"""Words that stand before a secret in a URL, a list of headers or a driver's own words."""
 
 
 def redact(url: str) -> str:

@@ -54,8 +54,11 @@ def time_text(seconds: float) -> str:
 
 
 def size_text(size: int) -> str:
-    """Return a number of bytes as people say it: "84.3 MB", "1.2 GB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    """Return a number of bytes as people say it: "12 bytes", "3.1 kB", "84.3 MB", "1.2 GB"."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= least:
+            return f"{size / least:.1f} {unit}"
+    return count_text(size, "byte")
 
 
 def weights_name(

@@ -177,7 +177,7 @@ def test_doctor_counts_decoded_photos_and_names_broken_ones(
 
     ((level, found, advice),) = findings()
     assert (level, advice) == ("good", "")
-    assert found.startswith("4 files, 0.2 MB in ")
+    assert found.startswith("4 files, 215.9 kB in ")
     assert found.endswith(f"{decoded.folder / '.cache'} (`encore gc --cache --delete` clears)")
     broken = broken_in_every_way(decoded)
     _, (level, found, advice) = findings()

@@ -412,7 +412,9 @@ def test_a_search_bounds_its_predictions(searched: Search) -> None:
         assert [each.full for each in store.kept_predictions(study)].count(True) == 1
         store.update_config(study.id, settings.model_dump(mode="json"))
     (said,) = [each.found for each in doctor(storage=lab.url) if "predictions" in each.what]
-    assert "shortened; beyond 1B (keep.max_predictions) a search and `encore gc --delete`" in said
+    assert (
+        "shortened; beyond 1 byte (keep.max_predictions) a search and `encore gc --delete`" in said
+    )
 
 
 def test_doctor_names_damaged_predictions_and_goes_on(searched: Search) -> None:

@@ -184,6 +184,7 @@ COMMANDS = [
 @given(url=urls(), debug=st.booleans())
 @example(url=f"postgresql//me:{SECRET} @{HERE}/x", debug=False)
 @example(url=f"postgresql//me:{SECRET}::@{HERE}/x?password={SECRET}::", debug=True)
+@example(url=f"postgresql://me:{SECRET}@{HERE}/x?service={SECRET}", debug=True)
 def test_no_command_says_a_secret(command: str, url: str, debug: bool) -> None:
     """Whatever a command makes of a URL, it prints none of its secrets, tracebacks included."""
     words = [word.format(url) for word in command.split(" ")]

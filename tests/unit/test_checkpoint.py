@@ -94,7 +94,7 @@ def broken_cards() -> dict[str, str]:
         "a prior of nothing": {"prior": [0.0] * len(plain["classes"])},
     }
     cards = {name: json.dumps({**plain, **change}) for name, change in changes.items()}
-    later = ("tta", "decision", "prior", "made_by")  # which older files have not
+    later = ("tta", "decision", "prior", "made_by", "unknown", "folds")  # older files have none
     for field in (name for name in plain if name not in later):
         cards[f"no {field}"] = json.dumps({k: v for k, v in plain.items() if k != field})
     cards |= {"empty": "", "no JSON": "{'a': 1}", "null": "null", "list": "[]", "number": "7"}

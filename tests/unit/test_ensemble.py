@@ -342,6 +342,7 @@ def _labelled(labels: Labels) -> Any:
 
     class Labelled:
         classes = ("a", "b", "c")
+        n_answers = 3
 
         def labels(self, _: Split) -> Labels:
             return labels

@@ -249,11 +249,11 @@ def test_deletions_are_told_in_a_line() -> None:
     """How many files, how much of the disk, and why; each reason with its count."""
     going = Imagined(None, None, None).spare(config(keep=2))
     assert deletion_text(going) == (
-        "deleting 10 weights files (0.0 MB): 6 no trial will go on from it, "
+        "deleting 10 weights files (1.0 kB): 6 no trial will go on from it, "
         "4 not the best weights of one of the best 2 trials"
     )
     assert deletion_text(going[:1]).endswith(
-        "(0.0 MB): not the best weights of one of the best 2 trials"
+        "(100 bytes): not the best weights of one of the best 2 trials"
     )
 
 

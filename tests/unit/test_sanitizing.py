@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.table import Table
 
-from study.deployment.predict import Prediction
+from study.deployment.predict import Prediction, Predictions
 from study.formatting import json_text
 from study.sanitizing import harmless, printable, visible
 from study.views.predictions import write_csv
@@ -43,9 +43,8 @@ def test_a_csv_steers_neither_terminal_nor_spreadsheet() -> None:
     """Not in its header, where classes stand, and not in its cells."""
     file = io.StringIO()
     classes = (HOSTILE, "=cmd|' /C calc'!A0")
-    write_csv(
-        file, classes, [Prediction(" @SUM(1)\x1b", HOSTILE, 1.0, dict.fromkeys(classes, 0.5))]
-    )
+    answer = Prediction(" @SUM(1)\x1b", HOSTILE, 1.0, dict.fromkeys(classes, 0.5))
+    write_csv(file, Predictions("best", classes, None, iter(())), [answer])
     assert file.getvalue().replace("\n", "").isprintable()
     assert "\"'=cmd" in file.getvalue()
     assert "\"' @SUM" in file.getvalue()
