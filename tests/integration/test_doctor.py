@@ -47,7 +47,7 @@ def test_a_study_in_order_is_only_counted(finished: Lab) -> None:
     study = next(finding for finding in findings if finding.what == "study lab")
     with finished.reading() as (store, record, _):
         count = len(store.checkpoints(record.id))
-    assert re.fullmatch(rf"8 trials, {count} weights files, \d+\.\d MB", study.found)
+    assert re.fullmatch(rf"8 trials, {count} weights files, \d+\.\d kB", study.found)
     assert "1 study" in next(f.found for f in findings if f.what == "database")
 
 
