@@ -83,7 +83,7 @@ def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest
         source,
         data_root=root,
         seed=known.seed,
-        known=known.manifest.fold(0) if known.manifest and folded else known.manifest,
+        known=known.manifest and known.manifest.of_one_network(),
         split_anew=config.data.regroup,
         group_by=config.data.group_by,
         progress=telling(listener, "reading photos"),

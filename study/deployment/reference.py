@@ -109,10 +109,10 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
             f"these weights hold a network for each of {folds} folds, so that no photos are left "
             "that none of them was trained on, to measure rates on; omit --unknown and --coverage"
         )
-    digest = digest_of(classifier.network)
-    kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
     if beside(file).exists():
         return read_reference(beside(file), classifier.network)
+    digest = digest_of(classifier.network)
+    kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
     with suppress(NotOurWeights):  # a broken one is made anew
         if kept.exists():
             return read_reference(kept, classifier.network)

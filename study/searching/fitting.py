@@ -47,8 +47,7 @@ def fitted_to(
 
 def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
     """Return what of the data decides; the headers of some photos are read for that."""
-    # Of folds, each network is trained on all but one.
-    training = (manifest.fold(0) if manifest.folds else manifest).of_split(Split.TRAIN)
+    training = manifest.of_one_network().of_split(Split.TRAIN)
     of_class = Counter(photo.label for photo in training).values()
     return DataFacts(
         training=len(training),

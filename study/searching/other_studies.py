@@ -33,7 +33,7 @@ class OtherStudies:
         files: WeightsFiles,
         next_starts_from: Kind | None,
     ) -> tuple[str, Trained] | None:
-        """Give a stage run that was not begun what another study has of it.
+        """End a stage run that was not begun with what another study has of it.
 
         Return that study's name and what came of it; None where no other study has it, with the
         weights that the next stage starts from.

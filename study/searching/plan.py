@@ -80,7 +80,7 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     setup = check_settings(config, search_policy)  # before anything is timed
     with existing_store(config.storage) as store:
         ready = prepare(setup, search_policy, store, listener)
-        photos = len(_of_one_network(ready.manifest).of_split(Split.TRAIN))
+        photos = len(ready.manifest.of_one_network().of_split(Split.TRAIN))
         known = _known_prices(store, config.study_name, photos) if store else {}
     would = _rehearse(ready, photos)
     slots, prices = len(setup.slots), known
@@ -231,7 +231,7 @@ def _measure(
             "plan cannot time a trainer of your own; search one trial with it first "
             "(--trials 1), then its epochs are known"
         )
-    networks, manifest = max(1, manifest.folds), _of_one_network(manifest)
+    networks, manifest = max(1, manifest.folds), manifest.of_one_network()
     few = replace(manifest, photos=tuple(p for split in Split for p in _spread(manifest, split)))
     with TemporaryDirectory() as folder:
         training = ready.setup.training(config, few, Path(folder) / "cache")
@@ -252,11 +252,6 @@ def _measure(
                 work: networks * _price(epochs[replace(work, passes=1)], work, few, manifest)
                 for work in works
             }
-
-
-def _of_one_network(manifest: Manifest) -> Manifest:
-    """Return the photos that a network sees: of folds, each is trained on all but one."""
-    return manifest.fold(0) if manifest.folds else manifest
 
 
 def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageTask:

@@ -9,28 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import cli
 from study.deployment.predict import Prediction, predict
+from tests.tiny_search import SETTINGS
 from tests.tiny_training import noise
 from trainers.classifier import load
 from trainers.reference import beside
 
-torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
-
-STUDY = """
-backbone = "test_resnet"
-weights = "random"
-portfolio = false
-[space]
-n_stages = [1]
-image_size = [32]
-batch_size = [8]
-lrs = [0.001]
-cycle_len = [1]
-"""
+STUDY = SETTINGS.replace("[0.01, 0.02]", "[0.001]")
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,10 @@ class Manifest:
         )
         return replace(self, photos=photos)
 
+    def of_one_network(self) -> "Manifest":
+        """Return the photos that a network sees: of folds, each is trained on all but one."""
+        return self.fold(0) if self.folds else self
+
     def for_refit(self) -> "Manifest":
         """Return it with the validation photos in train, too, so that nothing validates."""
         other = Split.VALID if self.folds else Split.TRAIN
