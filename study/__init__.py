@@ -1,6 +1,7 @@
 """DECIDE: what to train next and what to choose. The only package that knows Optuna.
 
-The public face: `search`, `best` and their like, what they take, return and raise.
+The public interface: `search`, `best` and the other use cases, with their arguments, results and
+errors.
 """
 
 from importlib import import_module
@@ -47,12 +48,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, and no more: `--help` need not wait for a database's library."""
+    """Import only the name that is asked for, so that `--help` does not wait for SQLAlchemy."""
     if name not in _HOME:
         raise AttributeError(f"module 'study' has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """List what is meant to be used."""
+    """List the public names."""
     return __all__

@@ -1,4 +1,4 @@
-"""What a search has spent of its budget, in time of devices."""
+"""How much device time of its budget a search has used."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from study.formatting import count_text, time_text
 
 @dataclass(frozen=True)
 class DeviceTime:
-    """Seconds of devices that a study's stage runs took together, and may take, if it is bounded.
+    """Device seconds used by all stage runs of a study, and the limit if there is one.
 
-    Those that share a device share its time.
+    Slots that share a device share its time.
     """
 
     seconds: float
@@ -18,11 +18,11 @@ class DeviceTime:
 
     @property
     def spent(self) -> bool:
-        """Whether the budget is used, so that no further stage run is to be begun."""
+        """Whether the budget is used up, so that no further stage run may begin."""
         return self.budget is not None and self.seconds >= self.budget
 
     def __str__(self) -> str:
-        """Say it as people do: "3.2 min of 20.0 min"."""
+        """Return it as text: "3.2 min of 20.0 min"."""
         bound = "" if self.budget is None else f" of {time_text(self.budget)}"
         return f"{time_text(self.seconds)}{bound}"
 
@@ -35,6 +35,6 @@ def device_time(
 
 
 def progress_text(ended: int, to_go: int | None, time: DeviceTime) -> str:
-    """Say how far a search is: trials, as far as their number is known, and time of devices."""
+    """Return how far a search is: trials ended and, if known, to go, and its device time."""
     left = "" if to_go is None else f", {to_go} to go"
     return f"{count_text(ended, 'trial')} done{left}, device time {time}"

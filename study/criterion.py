@@ -1,4 +1,4 @@
-"""What weights can be chosen by: the metrics of a search, and two that predictions add."""
+"""Criteria for choosing weights: the metrics of a search, and two that need stored predictions."""
 
 from trainers.metrics import Criterion, register
 
@@ -14,7 +14,7 @@ class Area(Criterion):
 
 
 class Cost(Criterion):
-    """What a photo's answer costs, by the prices of a `Decision`."""
+    """The cost of a prediction, by the prices of a `Decision`."""
 
     name = "cost"
     tag = "cost"

@@ -1,1 +1,1 @@
-"""The commands: each parses its flags, calls one use case and prints what it gives."""
+"""The commands: each parses its flags, calls one use case and prints the result."""

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     group=Group.CHOICE,
     type=OneOf(By),
     show_default="forecast",
-    help="What weights are chosen by: the forecast over all runs, or the best schedule's mean over "
-    "seeds, its lower bound, or the highest score",
+    help="How to choose: by the forecast over all runs, the best schedule's mean over seeds, its "
+    "lower bound, or the highest score",
 )
 @option(
     "--metric",
@@ -45,21 +45,21 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="TRUE>PREDICTED=PRICE",
     show_default="1 each",
-    help="Price of a mistake; may be repeated.",
+    help="Price of a mistake; repeatable.",
 )
 @option(
     "--recall",
     group=Group.CHOICE,
     multiple=True,
     metavar="CLASS>=SHARE",
-    help="Least recall, as 0.99; may be repeated.",
+    help="Minimum recall of a class, e.g. 0.99; repeatable.",
 )
 @option(
     "--reject-cost",
     group=Group.CHOICE,
     type=float,
     metavar="PRICE",
-    help="Price of leaving a photo to a person.",
+    help="Price of rejecting a photo, so that a person decides.",
 )
 @option(
     "--ensemble",
@@ -95,24 +95,24 @@ if TYPE_CHECKING:
     group=Group.CHOICE,
     default=None,
     show_default="as validated",
-    help="With --final-test, look at each photo and at its mirror image.",
+    help="With --final-test, average over each photo and its mirror image.",
 )
 @option(
     "--unknown",
     group=Group.CHOICE,
     metavar="SHARE",
-    help="With --copy-to, have `encore predict` call photos unlike the training photos unknown; of "
-    "photos like the validation photos at most this share, as 5%.",
+    help="With --copy-to, have `encore predict` label photos unlike the training photos as "
+    "unknown, but at most this share of photos like those of validation, e.g. 5%.",
 )
 @console.study
 @console.storage
-@option("--details", is_flag=True, help="Classes, mistakes, schedules and runners-up as well.")
+@option("--details", is_flag=True, help="Also show classes, mistakes, schedules and runners-up.")
 @option(
     "--top",
     type=click.IntRange(min=0),
     metavar="N",
     default=5,
-    help="With --details, schedules and runners-up to list.",
+    help="With --details, how many schedules and runners-up to list.",
 )
 @option("--copy-to", type=Path, metavar="DIR", help="Copy the weights into this folder.")
 @console.as_json
@@ -140,7 +140,7 @@ def best(
         raise click.UsageError("--unknown belongs to --copy-to; give it too")
     if augment is not None and not final_test:
         raise click.UsageError("--augment and --no-augment belong to --final-test; give it too")
-    # All is found before anything is printed: a refusal has no answers before it.
+    # Compute everything before printing, so that an error is not preceded by partial output.
     found: dict[str, Any] = {}
     with err.waiting("choosing the best weights"):
         from study.selection.best import best as choose
@@ -160,7 +160,7 @@ def best(
             found["copied_to"] = _copy(chosen, copy_to, storage, unknown)
     if refit:
         found["refit"] = _refit(chosen, storage, copy_to, refit)
-    if final_test:  # last: a look that is counted is shown
+    if final_test:  # last, so that a look that was counted is also shown
         with err.waiting("looking at the test photos"):
             found["final_test"] = _final_test(_judged(chosen, found), storage, augment)
     if as_json:
@@ -192,7 +192,7 @@ def _print(
 def _answers(
     chosen: "Selection", found: dict[str, Any], *, priced: bool, details: bool, top: int
 ) -> Iterator[tuple["Selection", Callable[[], None]]]:
-    """Yield what prints each answer about a single file, and the choice of that file."""
+    """Yield functions that print each part of the result, and the choice it is about."""
     from study.views import selection
 
     judged = _judged(chosen, found)
@@ -211,13 +211,13 @@ def _answers(
 
 
 @command("compare", "encore compare 3 12", "encore compare 3 answers.csv")
-@argument("first", "A trial's number, a weights file, or a CSV of answers.")
-@argument("second", "The other one, likewise.")
+@argument("first", "A trial's number, a weights file, or a CSV of predictions.")
+@argument("second", "The other classifier, given in the same way.")
 @console.study
 @console.storage
 @console.as_json
 def compare(first: str, second: str, study: str | None, storage: str, as_json: bool) -> None:
-    """Say whether two classifiers differ by more than luck."""
+    """Test whether two classifiers differ by more than chance."""
     from study.views.selection import print_comparison
 
     with err.waiting("comparing"):
@@ -264,7 +264,7 @@ def _refit(chosen: "Selection", storage: str, folder: Path | None, seeds: int) -
 
 
 def _judged(chosen: "Selection", found: dict[str, Any]) -> "Selection":
-    """Return the choice, with the weights of its refit if there is one: nothing validates them."""
+    """Return the choice, with its refit's weights if there are any, which have no score."""
     if (made := found.get("refit")) is None:
         return chosen
     return replace(chosen, file=made.file, sha256=made.sha256, bias_corrected=None)

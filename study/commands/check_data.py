@@ -1,4 +1,4 @@
-"""The command that looks over photos before anything is trained on them: check-data."""
+"""The command that checks photos before training: check-data."""
 
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,14 @@ from trainers.errors import DatasetError
     "--regroup",
     group=Group.DATA,
     is_flag=True,
-    help="Split the photos anew, copies of one photo together.",
+    help="Split the photos again, keeping copies of one photo together.",
 )
 @option(
     "--group-by",
     group=Group.DATA,
     metavar="REGEX",
     show_default="the CSV's column group, if there is one",
-    help="What photos belong together by, as for `search`: REGEX for paths, or exif-time:60s.",
+    help="How photos are grouped, as for `search`: a REGEX for paths, or exif-time:60s.",
 )
 @option(
     "--seed",
@@ -50,13 +50,13 @@ from trainers.errors import DatasetError
 )
 @console.storage
 @option("--html", type=Path, metavar="FILE", help="Write a page that shows what was found.")
-@option("--write-csv", type=Path, metavar="FILE", help="Write an amended list for `search --data`.")
+@option("--write-csv", type=Path, metavar="FILE", help="Write a cleaned CSV for `search --data`.")
 @option(
     "--remove",
     multiple=True,
     type=OneOf(Remove),
     show_default="duplicates, conflicts",
-    help="What that list leaves out; may be repeated.",
+    help="What to remove from that CSV; repeatable.",
 )
 @console.as_json
 def check_data(

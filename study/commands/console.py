@@ -1,4 +1,4 @@
-"""What commands share: where they print, and the options of all that read."""
+"""What commands share: the console, and the options of all reading commands."""
 
 import sys
 from pathlib import Path

@@ -9,7 +9,7 @@ from trainers.errors import EncoreError
 
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 NOBODY_READS = 141
-"""As a shell reports whom SIGPIPE has ended: what reads the output went away before its end."""
+"""The code a shell reports after SIGPIPE: the reader of the output closed the pipe early."""
 
 
 def exit_code(error: Exception) -> int | None:
@@ -18,13 +18,13 @@ def exit_code(error: Exception) -> int | None:
         return error.exit_code
     if isinstance(error, click.ClickException):
         return MISUSE
-    if isinstance(error, FileNotFoundError | NotADirectoryError):  # of what was typed
+    if isinstance(error, FileNotFoundError | NotADirectoryError):  # of an argument
         return MISUSE
     return FAILED if isinstance(error, LookupError | OSError) else None
 
 
 def sentence(error: Exception) -> str:
-    """Say in one sentence what is wrong and what to do."""
+    """Return one sentence: what is wrong and what to do."""
     if isinstance(error, click.ClickException):
         return misuse(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

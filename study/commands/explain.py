@@ -1,4 +1,4 @@
-"""The command that shows what the network went by: explain."""
+"""The command that shows which areas of a photo the network used: explain."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +44,7 @@ from study.config.flags import Group
     type=click.IntRange(min=1, max=100),
     metavar="N",
     default=24,
-    help="How many photos, worst first.",
+    help="How many photos to show, worst first.",
 )
 @console.as_json
 def explain(
@@ -58,7 +58,7 @@ def explain(
     device: str,
     as_json: bool,
 ) -> None:
-    """Show what the network went by (Grad-CAM), worst errors first."""
+    """Show which areas the network used (Grad-CAM), worst errors first."""
     if weights and study:
         raise click.UsageError("give --weights or --study, not both")
 

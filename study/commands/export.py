@@ -1,4 +1,4 @@
-"""The command that hands a network over: export."""
+"""The command that exports a network: export."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -32,15 +32,15 @@ from trainers.formats import Format
     type=Path,
     metavar="DIR",
     show_default="the study's for validation",
-    help="Folder of photos to compare on.",
+    help="Folder of photos for comparing the exported network with the original.",
 )
 @option(
     "--unknown",
     group=Group.CHOICE,
     metavar="SHARE",
     show_default="as the weights carry it",
-    help="Have the network say how far photos are from the training photos; at most this share of "
-    "photos like the validation photos is unknown, as 5%.",
+    help="Also output each photo's distance from the training photos; at most this share of "
+    "photos like those of validation is unknown, e.g. 5%.",
 )
 @console.study
 @console.storage
@@ -55,7 +55,7 @@ def export(
     unknown: str | None,
     as_json: bool,
 ) -> None:
-    """Write the best weights for use without Encore, with a card."""
+    """Export the best weights for use without Encore, with a model card."""
     kinds = list(dict.fromkeys(formats or [Format.ONNX]))
     with err.waiting("writing and checking the exported files"):
         from study.deployment.export import export as write

@@ -1,4 +1,4 @@
-"""The commands that look after what was run: ls, show, tree, dashboard, doctor, gc."""
+"""The commands about past runs: ls, show, tree, dashboard, doctor, gc."""
 
 import click
 
@@ -64,7 +64,7 @@ def dashboard(storage: str, port: int) -> None:
 @console.storage
 @console.as_json
 def doctor(storage: str, as_json: bool) -> None:
-    """Check machine, database and files, and say what to do."""
+    """Check machine, database and files, and suggest fixes."""
     from study.history.doctor import Level
     from study.history.doctor import doctor as examine
     from study.views.history import print_doctor
@@ -84,7 +84,7 @@ def doctor(storage: str, as_json: bool) -> None:
 @console.storage
 @console.as_json
 def tree(study: str | None, storage: str, as_json: bool) -> None:
-    """Show the stage tree: what was shared, what was stopped where."""
+    """Show the stage tree: which stages are shared, and where trials stopped."""
     from study.history.tree import show_tree
     from study.views.tree import print_tree
 

@@ -1,4 +1,4 @@
-"""Commands made of click's parts: options in groups, examples, and misuse told in a sentence."""
+"""Commands built on click: options in groups, examples, and usage errors in one sentence."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from study.config.schema import StudyConfig
 from study.invocation import hint
 from trainers.metrics import Criterion
 
-_CHOSEN = "a search chooses it, stage by stage; to bound it, give [space] {} in study.toml"
+_CHOSEN = "a search chooses it, stage by stage; to restrict it, give [space] {} in study.toml"
 _SLOTS = "give --devices cpu:2, a worker for each slot, or --workers-per-device 2"
 FOREIGN = {
     "--epochs": _CHOSEN.format("cycle_len = [1, 3]"),
@@ -30,7 +30,7 @@ FOREIGN = {
     "--project": "give --storage URL, the database, and --study NAME",
     "--name": "give --study NAME",
 }
-"""Options of other tools that have no like here, and what to do instead."""
+"""Options of other tools that do not exist here, and what to do instead."""
 
 OTHER_COMMANDS = {
     "train": "`encore search --data PHOTOS` trains, and goes on where it was",
@@ -43,11 +43,11 @@ OTHER_COMMANDS = {
     "trials": "`encore ls` lists the trials",
     "list": "`encore ls` lists the trials",
 }
-"""Commands of other tools, and what does that here."""
+"""Commands of other tools, and what to use here."""
 
 
 class Option(click.Option):
-    """An option that `--help` lists in a group, with what it may be if that can be listed."""
+    """An option that `--help` lists in a group, with its choices where they can be listed."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Option(click.Option):
 
 
 class Argument(click.Argument):
-    """An argument that says what it is for."""
+    """An argument with a help text."""
 
     def __init__(self, *given: Any, about: str, **settings: Any) -> None:
         super().__init__(*given, **settings)
@@ -94,12 +94,12 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read `name=value`, as some tools are told, as `--name=value`."""
+        """Accept `name=value`, as some tools do, for `--name=value`."""
         try:
             return super().parse_args(ctx, [self._as_option(word) for word in args])
         except click.BadOptionUsage as error:
             error.ctx = (
-                ctx  # click's parser leaves it out: what the option is for could not be said
+                ctx  # click's parser does not pass it on, and the message needs the option's help
             )
             raise
 
@@ -140,14 +140,14 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """All commands; of one that is not there, it says which is meant."""
+    """All commands; for an unknown one it suggests the likely name."""
 
     def __init__(self, *given: Any, **settings: Any) -> None:
         settings.setdefault("context_settings", {}).update(help_option_names=["-h", "--help"])
         super().__init__(*given, **settings)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what to begin with."""
+        """Write the first commands to try."""
         with formatter.section("Examples"):
             for example in (
                 "encore search --data PHOTOS --trials 50",
@@ -162,7 +162,7 @@ class Commands(click.Group):
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Find a command; UsageError that says which may be meant."""
+        """Find a command; UsageError suggests the likely one."""
         found = super().get_command(ctx, cmd_name)
         if found is not None or cmd_name.startswith("-"):
             return found
@@ -206,9 +206,9 @@ _SETTINGS = {setting.name: setting for setting in settings_in(StudyConfig)}
 
 
 def setting_option(name: str) -> Decorator:
-    """Add the option of a setting: all about it stands at its field in `study.config.schema`.
+    """Add the option of a setting, as described at its field in `study.config.schema`.
 
-    A command gets None where it is not given. What it may be is for the settings to say.
+    A command gets None where it is not given. The settings validate its value.
     """
     setting = _SETTINGS[name]
     names = [setting.name, setting.option, *setting.flag.aliases]
@@ -241,7 +241,7 @@ def _default(setting: Setting) -> str | bool:
 
 
 def misuse(error: click.ClickException) -> str:
-    """Say in one sentence what was typed wrong, and what is meant."""
+    """Return one sentence: what is wrong in the command line, and what was probably meant."""
     context = getattr(error, "ctx", None)
     name = context.info_name if context else "encore"
     match error:
@@ -265,7 +265,7 @@ def misuse(error: click.ClickException) -> str:
 
 
 def _reason(kind: object, message: str) -> str:
-    """Say what a value must be; click's message begins with the value that was given."""
+    """Return what a value must be; click's own message begins with the value that was given."""
     given = message.partition(" is not ")[0]
     if isinstance(kind, click.Choice):
         return f"must be one of {', '.join(kind.choices)}, got {given}"
@@ -278,7 +278,7 @@ def _reason(kind: object, message: str) -> str:
 
 
 def _for(about: str | None) -> str:
-    """Return what a parameter is for, as the end of a sentence."""
+    """Return a parameter's purpose, as the end of a sentence."""
     return _typed(f": {about[0].lower()}{about[1:].rstrip('.')}") if about else ""
 
 
@@ -288,5 +288,5 @@ def _example(context: click.Context | None) -> str:
 
 
 def _typed(text: str) -> str:
-    """Return a text whose commands begin as ours do here, be it in a checkout."""
+    """Return a text whose commands are called as they were here: `encore`, or `python cli.py`."""
     return text.replace("encore ", f"{hint()} ")

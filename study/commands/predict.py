@@ -1,4 +1,4 @@
-"""The command that puts weights to work: predict."""
+"""The command that classifies photos: predict."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ from study.config.flags import Group
 )
 @argument(
     "inputs",
-    "Photos, folders, quoted patterns; - reads a path a line.",
+    "Photos, folders, quoted patterns; - reads paths from stdin, one a line.",
     metavar="PHOTO...",
     nargs=-1,
     required=True,
@@ -39,21 +39,21 @@ from study.config.flags import Group
     multiple=True,
     metavar="CLASS=SHARE",
     show_default="as in training",
-    help="How often a class comes among these photos; may be repeated.",
+    help="Share of a class among these photos; repeatable.",
 )
 @option(
     "--unknown",
     group=Group.CHOICE,
     metavar="SHARE",
     show_default="as the weights carry it",
-    help="Call photos unlike the training photos unknown; of photos like the validation photos at "
-    "most this share, as 5%; 0% for none.",
+    help="Label photos unlike the training photos as unknown, but at most this share of photos "
+    "like those of validation, e.g. 5%; 0% for none.",
 )
 @option(
     "--coverage",
     group=Group.CHOICE,
     metavar="SHARE",
-    help="Also name a set of classes, which holds the photo's own for this share of photos, as "
+    help="Also give a set of classes that contains the true one for this share of photos, e.g. "
     "90%.",
 )
 @console.device
@@ -74,7 +74,7 @@ def predict(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Name the class of photos, with the best weights."""
+    """Predict the class of photos with the best weights."""
     if as_json and as_csv:
         raise click.UsageError("give --json or --csv, not both")
     if weights and study:

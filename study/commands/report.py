@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     type=Path,
     metavar="FILE",
     default=Path("report.html"),
-    help="File to write; what it held is replaced.",
+    help="File to write; an existing one is replaced.",
 )
 @option("--open", "open_it", is_flag=True, help="Open it in the browser.")
-@option("--watch", is_flag=True, help="Write it anew as the search goes on.")
-@option("--csv", type=Path, metavar="DIR", help="Write tables into this folder, too.")
+@option("--watch", is_flag=True, help="Rewrite it as the search goes on.")
+@option("--csv", type=Path, metavar="DIR", help="Also write tables (CSV) into this folder.")
 @option(
     "--top",
     type=click.IntRange(min=0, max=100),

@@ -1,4 +1,4 @@
-"""The command that says what made weights, and makes them again: reproduce."""
+"""The command that shows how weights were made, and trains them again: reproduce."""
 
 from dataclasses import asdict
 
@@ -24,7 +24,7 @@ from study.config.flags import Group
     group=Group.DEVICES,
     metavar="DEVICE",
     default="auto",
-    help="Where; auto: the kind that made it.",
+    help="Device for that; auto: the kind it was trained on.",
 )
 @console.study
 @console.storage
@@ -37,9 +37,9 @@ def reproduce(
     storage: str,
     as_json: bool,
 ) -> None:
-    """Say what made a weights file; --run makes it again.
+    """Show how a weights file was made; --run trains it again.
 
-    Exit code 1 if other predictions come, or other weights though nothing has changed.
+    Exit code 1 if predictions differ, or if weights differ though nothing has changed.
     """
     with err.waiting("loading"):
         from study.provenance.reproduce import reproduce as make_again

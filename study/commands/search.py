@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what tells `search` and `plan` their settings: an option for each, and two files."""
+    """Add the settings of `search` and `plan`: an option for each, and two files."""
     grid = argument(
         "grid",
         "TOML file of schedules, for --strategy grid.",
@@ -34,7 +34,7 @@ def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         type=Path,
         metavar="FILE",
         show_default="study.toml, if there is one",
-        help="TOML file of settings; flags go over it.",
+        help="TOML file of settings; flags override it.",
     )
     return grid(settings_options(config(function)))
 
@@ -47,7 +47,7 @@ def _settings_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_settings_flags
 def search(**given: Any) -> None:
-    """Search schedules; the same command again goes on where it was.
+    """Search schedules; the same command again continues the search.
 
     Without --data it searches on the handwritten digits of scikit-learn.
     """
@@ -88,7 +88,7 @@ def plan(*, as_json: bool, **given: Any) -> None:
 
 
 def _settings(given: dict[str, Any]) -> StudyConfig:
-    """Resolve the flags of `search` over the config file that they name, or `study.toml`."""
+    """Merge the flags of `search` over the config file that they name, or `study.toml`."""
     grid, default = given["grid"], Path("study.toml")
     if grid and given["strategy"] != Strategy.GRID and not grid.endswith(".toml"):
         raise click.UsageError(f"photos are given with --data, as in --data {grid}")
@@ -104,12 +104,12 @@ def _settings(given: dict[str, Any]) -> StudyConfig:
     type=click.IntRange(min=2),
     metavar="N",
     default=5,
-    help="Seeds in all, earlier ones included.",
+    help="Number of seeds in all, earlier ones included.",
 )
 @console.study
 @console.storage
 def repeat(trial: int, seeds: int, study: str | None, storage: str) -> None:
-    """Train a schedule under more seeds, to see what luck does."""
+    """Train a schedule under more seeds, to measure its variance."""
     with err.waiting("loading"):
         from study.searching.search import repeat as run
         from study.views.progress import SearchView
@@ -120,7 +120,7 @@ def repeat(trial: int, seeds: int, study: str | None, storage: str) -> None:
 
 
 def _conclude(outcome: "SearchOutcome", storage: str) -> None:
-    """Say why a search stopped, and what is best so far."""
+    """Print why a search stopped, and the best result so far."""
     from study.budget import progress_text
 
     done = progress_text(outcome.ended, outcome.to_go, outcome.device_time)

@@ -1,1 +1,1 @@
-"""Settings: what there is, where it comes from, what is wrong with it."""
+"""Settings: their fields, where they are read from, and how errors in them are reported."""

@@ -1,4 +1,4 @@
-"""What answers cost, as settings. Free of numpy, torch and Optuna."""
+"""Costs of predictions, as settings. Free of numpy, torch and Optuna."""
 
 from typing import Annotated, Self
 
@@ -7,14 +7,15 @@ from pydantic import Field, model_validator
 from study.config.space import Section
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""What an answer costs, in any unit; a right one costs 0."""
+"""The cost of a prediction, in any unit; a right one costs 0."""
 
 
 class Costs(Section):
-    """What answers cost, for `best`: prices by "TRUE>PREDICTED" over a matrix over 1 each.
+    """Costs of predictions, for `best`: prices by "TRUE>PREDICTED", which override a matrix of 1s.
 
-    `matrix` has a row for each true class, in the classes' order. With `reject`, a photo on which
-    every answer is expected to cost more is left to a person. `recall` has classes' least recalls.
+    `matrix` has a row for each true class, in the classes' order. With `reject`, a photo whose
+    prediction is expected to cost more than that is rejected, for a person to decide. `recall`
+    holds minimum recalls of classes.
     """
 
     prices: dict[str, Price] = Field(default_factory=dict)

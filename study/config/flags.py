@@ -1,4 +1,4 @@
-"""How a setting is given on the command line: what its field says beside type and default."""
+"""How a setting is given on the command line: the part of its field beside type and default."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Group(StrEnum):
 
 @dataclass(frozen=True)
 class Flag:
-    """What `--help` says of a setting; it stands in the annotation of the setting's field.
+    """What `--help` shows of a setting; it is an annotation of the setting's field.
 
     `name` is the flag's, if not the field's, `metavar` stands for its value, `default` says what
-    None means, and `aliases` are what other tools call it.
+    None means, and `aliases` are names that other tools use.
     """
 
     group: Group

@@ -1,4 +1,4 @@
-"""From defaults, under a study's TOML file, under flags, to what a search is told."""
+"""Merge defaults, a study's TOML file and flags into the settings of a search."""
 
 import copy
 import tomllib
@@ -20,9 +20,9 @@ def load_config(
     *,
     stored: Mapping[str, Any] | None = None,
 ) -> StudyConfig:
-    """Resolve a config: defaults, under a TOML file, under flags (nested, None is "not given").
+    """Merge a config: flags (nested, None is "not given") over a TOML file over defaults.
 
-    `stored` settings of a study take the place of a file. Raises `ConfigError`.
+    `stored` settings of a study replace the file. Raises `ConfigError`.
     """
     settings: dict[str, Any] = _with_units(copy.deepcopy(dict(stored or {})))
     if file is not None:
@@ -38,7 +38,7 @@ def load_config(
 
 
 def read_toml(file: Path, what: str) -> dict[str, Any]:
-    """Read a TOML file; `ConfigError`, in terms of `what` it is, if that cannot be."""
+    """Read a TOML file; `what` names it in the `ConfigError` if it cannot be read."""
     try:
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise ConfigError(f"{str(file)!r} is not a regular file; give a TOML file")
@@ -47,7 +47,7 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
         raise ConfigError(f"there is no {what} file {str(file)!r}; check the path") from None
     except RecursionError:
         raise ConfigError(f"{str(file)!r} nests too deeply; {what} files have few levels") from None
-    except (ValueError, OSError) as error:  # of TOML, of UTF-8, of a number too long for Python
+    except (ValueError, OSError) as error:  # invalid TOML or UTF-8, or a number too long for Python
         raise ConfigError(f"{str(file)!r} is not a readable TOML file: {error}") from None
 
 
@@ -68,7 +68,7 @@ def settings_of(**flags: Any) -> dict[str, Any]:
 
 
 def _with_units(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return stored settings whose sizes an earlier Encore kept as numbers of bytes."""
+    """Return stored settings with sizes as text; earlier versions stored numbers of bytes."""
     for section, name in (
         ("data", "cache_limit"),
         ("keep", "max_disk"),
@@ -84,7 +84,7 @@ def _overlay(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
     for name, value in flags.items():
         if isinstance(value, Mapping):
             below = settings.setdefault(name, {})
-            if isinstance(below, dict):  # else the file has a value for a section: told later
+            if isinstance(below, dict):  # else validation reports it
                 _overlay(below, value)
         elif value is not None:
             settings[name] = value
@@ -97,8 +97,8 @@ def _option_at(path: Sequence[str]) -> str:
 
 
 def _is_in(path: Sequence[int | str], flags: Mapping[str, Any]) -> bool:
-    """Tell whether a flag set what lies at `path`, so that no file is to blame."""
-    if not path:  # several settings do not go together
+    """Return whether a flag set the value at `path`, so that a message must not name the file."""
+    if not path:  # an error about several settings together
         return any(value is not None for value in flags.values())
     place: Any = flags
     for part in path:

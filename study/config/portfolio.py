@@ -1,6 +1,6 @@
-"""What fits the data: complete schedules, best first, and a space around them. Pure, torch-free.
+"""The recipe for given data: complete schedules, best first, and a space around them.
 
-All numbers of the recipe stand in the tables at the top.
+Pure, free of torch. All numbers of the recipe are in the tables at the top.
 """
 
 import math
@@ -19,17 +19,17 @@ PROBE_SIZES = (
     (40, (64, 96)),
     (0, (32, 48)),
 )
-"""From which typical short side on, in pixels, photos are probed at which two image sizes.
+"""By the typical short side of the photos (from so many pixels): the two image sizes of the probes.
 
 A backbone sees more in photos that are scaled up: at 288 px probes make 3 to 7 % fewer errors
 than at 224, its native size, of photos whose short sides are 208 to 256 (benchmarks/README.md).
 """
 
 LEAST_HELD = 0.6
-"""The least that a photo's short side may be of the image size of another backbone's probe."""
+"""The smallest ratio of a photo's short side to the image size of another backbone's probe."""
 
 LARGE_SIZES = ((448, (384,)),)
-"""The sizes that a GPU's search has besides, of photos that hold so much."""
+"""Additional sizes of a search on a GPU, for photos that are large enough."""
 
 FROZEN_BELOW = 2000
 """With fewer training photos BatchNorm stays frozen: a probe's head stands on its statistics."""
@@ -37,7 +37,7 @@ FROZEN_BELOW = 2000
 BATCH_SIZE = 32
 
 PASSES, LEAST_STEPS, MOST_STEPS = 6, 48, 8000
-"""How often the recipe shows the photos, and the least and most steps that this may come to."""
+"""How many passes over the photos the recipe makes, and the bounds on their number of steps."""
 
 STAGE: Mapping[str, Any] = {
     "batch_size": BATCH_SIZE,
@@ -51,10 +51,11 @@ STAGE: Mapping[str, Any] = {
     "frozen": 0.5,
     "views": 4,
 }
-"""The stage after the probe, in the words of a space; length and BatchNorm depend on the data."""
+"""The stage after the probe, by the fields of a space; length and BatchNorm depend on the data."""
 
 QUICK: Mapping[str, Any] = {"size": 0, "passes": 0.5}
-"""The cheapest sound schedule. `passes` multiplies the length; `size` is which of the probes'."""
+"""The cheapest sound schedule. `passes` multiplies the length; `size` is the index of a probe size.
+"""
 
 VARIANTS: tuple[Mapping[str, Any], ...] = (
     {},
@@ -63,9 +64,9 @@ VARIANTS: tuple[Mapping[str, Any], ...] = (
     QUICK,
     {"frozen": 0.0, "passes": 0.5},
 )
-"""What the portfolio's schedules change of that stage, best first.
+"""What the portfolio's schedules change in that stage, best first.
 
-How far rates lead from the probe, and for how long, is what photos differ by
+Data sets differ in how high the learning rates and how long the stage should be
 (benchmarks/README.md).
 """
 
@@ -87,33 +88,33 @@ SPACE: Mapping[str, tuple[Any, ...]] = {
     "frozen": (0.0, 0.35, 0.5, 0.65),
     "label_smoothing": (0.0, 0.1),
 }
-"""What there is to choose from for that stage; the rest is as it is there."""
+"""The choices of the space for that stage; all other fields are fixed."""
 
 BALANCES = tuple(balance.value for balance in Balance)
 
 IMBALANCED = 5
-"""Where a class has more than so many times another's training photos, `BALANCES` are tried."""
+"""`BALANCES` are tried where a class has more than this many times another's training photos."""
 
 SPACE_PASSES = (0.5, 1, 2)
 
 VALIDATION_SHARE, VALIDATIONS = 0.1, 4
-"""The most that validation takes of a stage, and how often there is one at most."""
+"""The largest share of a stage's time for validation, and the largest number of validations."""
 
 TRAINING_COST = 3
-"""What a photo costs in training, beside one in validation."""
+"""The cost of a photo in training relative to one in validation."""
 
 
 def imbalanced(counts: Sequence[int]) -> bool:
-    """Return whether a class has that many more training photos than another."""
+    """Return whether classes are imbalanced: the largest has many more photos than the smallest."""
     return max(counts) > IMBALANCED * min(counts)
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What of the data decides: numbers of photos and classes, and how large photos are.
+    """The facts about the data that the recipe depends on.
 
-    `short_side` is the typical one in pixels; `smallest_class` and `largest_class` are the least
-    and the greatest count of training photos.
+    Counts of photos and classes; `short_side` is the typical one in pixels; `smallest_class` and
+    `largest_class` are the smallest and the largest count of training photos.
     """
 
     training: int
@@ -138,7 +139,7 @@ TYPICAL = DataFacts(
     smallest_class=100,
     largest_class=155,
 )
-"""What is taken for the data before they are read: about the article's."""
+"""Assumed facts before the data are read: about those of the article."""
 
 
 def probe_sizes(facts: DataFacts) -> tuple[int, int]:
@@ -157,7 +158,7 @@ def probes(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...
 def peers(facts: DataFacts, backbone: str, weights: str) -> tuple[Schedule, ...]:
     """Return probes of the packaged backbones beside this one, if it is one, at their own sizes.
 
-    They see other things in a photo: the mean of several probes errs less than each.
+    They use other features of a photo: the mean of several probes makes fewer errors than each.
     """
     names = packaged_backbones() if weights == "pretrained" else ()
     others = [name for name in names if name != backbone] if backbone in names else []
@@ -191,7 +192,7 @@ def staged(facts: DataFacts, backbone: str, weights: str) -> Schedule:
 
 
 def space_for(facts: DataFacts) -> Space:
-    """Return what there is to choose from around the recipe's stage: of a probe, its size alone."""
+    """Return the space around the recipe's stage: for a probe, its size alone."""
     large = LARGE_SIZES if facts.on_gpu else ()
     held = next((sizes for least, sizes in large if facts.short_side >= least), ())
     lengths = [_length(facts, passes) for passes in SPACE_PASSES]
@@ -224,8 +225,8 @@ def _stage(facts: DataFacts, changes: Mapping[str, Any]) -> Stage:
 def _length(facts: DataFacts, passes: float) -> dict[str, int]:
     """Return the epochs of a stage, and the steps that each has at least.
 
-    The fewer epochs, the less often there is validation. All lengths have equally many, so that a
-    space has one parameter for them; the shortest decides.
+    The fewer epochs, the less often there is validation. All lengths have the same number of
+    epochs, set by the shortest, so that a space has one parameter for them.
     """
     a_pass = math.ceil(facts.training / BATCH_SIZE)
     usual = min(max(PASSES * a_pass, LEAST_STEPS), max(a_pass, MOST_STEPS))

@@ -1,4 +1,4 @@
-"""Schedules that the user gives: by the name of a preset, or in a file."""
+"""Schedules given by the user: by the name of a preset, or in a file."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ ARTICLE = (
 def preset_schedule(
     preset: Preset, facts: DataFacts, backbone: str, weights: str, *, probe: bool = True
 ) -> Schedule:
-    """Return a preset's schedule for these data; for a trainer that knows no PROBE, without one.
+    """Return a preset's schedule for these data; without a probe if the trainer has none.
 
     The article's head has three dropout sites.
     """

@@ -1,4 +1,4 @@
-"""What a search can be told, with the defaults. Free of torch and Optuna."""
+"""The settings of a search, with their defaults. Free of torch and Optuna."""
 
 import re
 from enum import StrEnum
@@ -37,10 +37,10 @@ class Preset(StrEnum):
 
 
 class Sampler(StrEnum):
-    """Who suggests the next schedule (Optuna's samplers).
+    """The sampler of Optuna that suggests the next schedule.
 
-    Choices that are all numbers are ordered for them. CMAES models those alone, and draws from
-    other lists at random. GP, CMAES and QMC model what all schedules of a space have.
+    Parameters whose choices are all numbers are ordered. CMAES models only these and draws all
+    others at random. GP, CMAES and QMC model only parameters that all schedules of a space have.
     """
 
     TPE = "tpe"
@@ -53,9 +53,9 @@ class Sampler(StrEnum):
 class Strategy(StrEnum):
     """How schedules are chosen, and which of them are trained to their end.
 
-    FORECAST trains, stage by stage, what promises most for each second; INDEPENDENT trains what
-    the sampler suggests to its end; ASHA stops the weaker of it after each stage; GRID trains the
-    schedules of a file.
+    FORECAST trains, stage by stage, the trial with the largest expected improvement per second;
+    INDEPENDENT trains each suggestion of the sampler to its end; ASHA stops the weaker ones after
+    each stage; GRID trains the schedules of a file.
     """
 
     FORECAST = "forecast"
@@ -67,7 +67,7 @@ class Strategy(StrEnum):
 class EngineKind(StrEnum):
     """Where stage runs are trained: in this process, in one process per slot, or on a Ray cluster.
 
-    AUTO takes processes on a GPU, and if there are several slots.
+    AUTO means processes on a GPU or with several slots.
     """
 
     AUTO = "auto"
@@ -77,7 +77,7 @@ class EngineKind(StrEnum):
 
 
 _BESIDE = ("", ".lock", "-wal", "-shm", "-journal")
-"""How the names of an SQLite database's files end."""
+"""The suffixes of an SQLite database's files."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -97,7 +97,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=
 
 
 def _size(value: Any) -> Any:
-    """Refuse a size without a unit: 5 would be five bytes. What is ours already has one."""
+    """Refuse a size without a unit: 5 would be five bytes. Our own values are `ByteSize`."""
     if isinstance(value, ByteSize) or str(value).strip() == "0":
         return value
     if isinstance(value, int | float) or not value.strip(" 0123456789."):
@@ -131,12 +131,13 @@ GroupRule = Annotated[str, AfterValidator(_group_rule)]
 
 
 class Data(Section):
-    """Where the photos are: a folder or a CSV; None is the digits that scikit-learn ships.
+    """Where the photos are: a folder or a CSV; None means the digits that scikit-learn ships.
 
-    `cache_limit` bounds the decoded photos on disk; None is half of what is free. `regroup` splits
-    the photos anew, duplicates together; `allow_leaks` leaves them where they are. `group_by` finds
-    groups of photos that stay together, as those of one patient. With `folds`, the photos of train
-    and validation are dealt into so many, and each is judged by what was trained without its own.
+    `cache_limit` bounds the decoded photos on disk; None is half of the free space. `regroup`
+    splits the photos again, duplicates together; `allow_leaks` accepts duplicates across splits.
+    `group_by` finds groups of photos that stay together, as those of one patient. With `folds`, the
+    photos of train and validation are dealt into that many folds, and each photo is scored by the
+    network trained without its fold.
     """
 
     source: Annotated[
@@ -169,7 +170,7 @@ class Data(Section):
         ),
     ] = None
     regroup: Annotated[
-        bool, Flag(Group.DATA, "Split the photos anew, copies of one photo together.")
+        bool, Flag(Group.DATA, "Split the photos again, keeping copies of one photo together.")
     ] = False
     allow_leaks: Annotated[
         bool,
@@ -182,8 +183,8 @@ class Data(Section):
         GroupRule | None,
         Flag(
             Group.DATA,
-            "What photos belong together by: a regular expression with one capture group for their "
-            "paths, or exif-time:60s.",
+            "How photos are grouped: a regular expression with one capture group for their paths, "
+            "or exif-time:60s.",
             metavar="REGEX",
             default="the CSV's column group, if there is one",
         ),
@@ -192,7 +193,7 @@ class Data(Section):
         Annotated[int, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None,
         Flag(
             Group.DATA,
-            "Train each schedule once a fold of the photos, and judge it by all of them: for few.",
+            "For few photos: train each schedule once per fold, and score it on all photos.",
             metavar="K",
             default="one split into train and validation",
         ),
@@ -200,17 +201,17 @@ class Data(Section):
 
 
 TRIALS = 50
-"""How many trials there are in all where nothing is said."""
+"""The number of trials if nothing else is given."""
 
 
 class Budget(Section):
-    """How much to train; what is spent first ends the search.
+    """How much to train; the limit that is reached first ends the search.
 
     `trials` and `compute` (time of devices, all stage runs together) are totals over all runs of
     the same command, `timeout` is for each. Without `trials` there are 50, or as many as `compute`
-    buys. With `until_flat` a search ends, too, where as much time again is expected to bring less
-    than validation could show. `max_failures` are trials in a row, `max_retries` are for each stage
-    run whose worker died.
+    buys. With `until_flat` a search also ends once the same time again is expected to improve the
+    score by less than validation could show. `max_failures` counts failed trials in a row,
+    `max_retries` is per stage run whose worker died.
     """
 
     trials: Annotated[
@@ -227,7 +228,7 @@ class Budget(Section):
         Seconds | None,
         Flag(
             Group.BUDGET,
-            "Time of devices in all, earlier runs included, as 20m or 2h.",
+            "Device time in all, earlier runs included, e.g. 20m or 2h.",
             name="budget",
             metavar="TIME",
             default="unlimited",
@@ -235,10 +236,10 @@ class Budget(Section):
     ] = None
     timeout: Annotated[
         Seconds | None,
-        Flag(Group.BUDGET, "Stop this run after so long, as 8h.", metavar="TIME", default="never"),
+        Flag(Group.BUDGET, "Stop this run after a time, e.g. 8h.", metavar="TIME", default="never"),
     ] = None
     until_flat: Annotated[
-        bool, Flag(Group.BUDGET, "Stop where as much time again would show nothing.")
+        bool, Flag(Group.BUDGET, "Stop once the same time again would bring no visible gain.")
     ] = False
     max_failures: Annotated[
         Annotated[int, Field(ge=1)],
@@ -269,8 +270,8 @@ class Halving(Section):
 class Keeping(Section):
     """Whose weights stay on disk: the best of `trials` trials and the finalists'.
 
-    `max_disk` bounds what all weights of the study take, `max_predictions` what its predictions
-    take in the database: beyond it, the weakest epochs keep two probabilities per photo.
+    `max_disk` bounds the size of all weights of the study, `max_predictions` that of its
+    predictions in the database: beyond it, the weakest epochs keep two probabilities per photo.
     """
 
     trials: Annotated[
@@ -290,7 +291,7 @@ class Keeping(Section):
 
 
 class Seeds(Section):
-    """One common seed explores; the `finalists` best schedules are repeated under fresh ones."""
+    """One seed explores; the `finalists` best schedules are repeated under fresh ones."""
 
     first: Annotated[
         Annotated[int, Field(ge=0, lt=2**31)],
@@ -298,7 +299,7 @@ class Seeds(Section):
     ] = 0
     repeats: Annotated[
         Annotated[int, Field(ge=0, le=1000)],
-        Flag(Group.SEARCH, "Fresh seeds at most for each finalist; they race.", metavar="N"),
+        Flag(Group.SEARCH, "Maximum number of fresh seeds per finalist.", metavar="N"),
     ] = 0
     finalists: Annotated[
         Annotated[int, Field(ge=1)],
@@ -317,10 +318,10 @@ def _registered(given: object) -> Metric:
 
 
 class StudyConfig(Section):
-    """Everything a search is told, resolved.
+    """All settings of a search.
 
-    With `portfolio` a search begins with two probes and, where the space is not the user's own,
-    with complete schedules that fit the data.
+    With `portfolio` a search begins with two probes and, unless the space is the user's own, with
+    complete schedules that fit the data.
     """
 
     study: Annotated[
@@ -334,7 +335,7 @@ class StudyConfig(Section):
         Metric,
         PlainValidator(_registered),
         PlainSerializer(str),
-        Flag(Group.SEARCH, "What decides which is best."),
+        Flag(Group.SEARCH, "Metric that decides which trial is best."),
     ] = Metric.ACCURACY
     vault: Annotated[
         Annotated[str, AfterValidator(plain_url)] | None,
@@ -356,14 +357,14 @@ class StudyConfig(Section):
         ),
     ] = None
     strategy: Annotated[
-        Strategy, Flag(Group.SEARCH, "Which schedules are tried, and trained to the end.")
+        Strategy, Flag(Group.SEARCH, "How schedules are chosen, and which are trained to the end.")
     ] = Strategy.FORECAST
     grid: str | None = None
     trainer: Annotated[
         str | None,
         Flag(
             Group.TRAINING,
-            "A class of your own that trains a stage.",
+            "Your own class that trains a stage.",
             metavar="MODULE:CLASS",
             default="Encore's",
         ),
@@ -395,18 +396,18 @@ class StudyConfig(Section):
         Flag(Group.DEVICES, "Trials that share a device.", metavar="N"),
     ] = 1
     precision: Annotated[
-        Precision, Flag(Group.TRAINING, "Numbers to compute with; auto goes by the device.")
+        Precision, Flag(Group.TRAINING, "Number format for training; auto depends on the device.")
     ] = Precision.AUTO
     compile: Annotated[bool, Flag(Group.TRAINING, "Pass networks through torch.compile.")] = False
-    deterministic: Annotated[
-        bool, Flag(Group.TRAINING, "Repeat to the last bit, on a GPU too.")
-    ] = False
+    deterministic: Annotated[bool, Flag(Group.TRAINING, "Bit-identical results on a GPU, too.")] = (
+        False
+    )
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     weights: Annotated[
         str | None,
         Flag(
             Group.TRAINING,
-            "What the backbone starts from: a file, or 'random'.",
+            "Initial weights of the backbone: a file, or 'random'.",
             metavar="FILE",
             default="packaged, or timm's",
         ),
@@ -500,7 +501,7 @@ class StudyConfig(Section):
     def resolved_space(self) -> Space:
         """Return the space that is searched: the user's own, or a default.
 
-        The default for photos is made from the data (see `fitting`), here from typical ones.
+        The default for photos depends on the data (see `fitting`); here typical data are assumed.
         """
         space = self.space or self._default_space()
         return space.model_copy(update={"backbone": (self.backbone,)}) if self.backbone else space
@@ -512,7 +513,7 @@ class StudyConfig(Section):
 
     @property
     def study_name(self) -> str:
-        """Return the study's name: the user's own, or made of the data's."""
+        """Return the study's name: the given one, or one derived from the data's."""
         if self.study:
             return self.study
         path = Path(self.data.source or "digits").resolve()

@@ -1,4 +1,4 @@
-"""The search space: what there is to choose from, stage by stage. Free of torch and Optuna."""
+"""The search space: choices for each stage. Free of torch and Optuna."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ Choices = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class StageChoices(Section):
-    """For each field of a stage the values to choose from.
+    """The values to choose from, for each field of a stage.
 
-    `late_lr` is no field of a stage: it is the learning rate of the late body, of which the early
-    body gets half, beside a number in `lrs`, which is then the head's alone.
+    `late_lr` is not a field of a stage: it is the learning rate of the late body; the early body
+    gets half of it, and `lrs` is then a number, the head's alone.
     """
 
     image_size: Choices[int] | None = None
@@ -73,7 +73,7 @@ class StageChoices(Section):
 
 
 class Space(StageChoices):
-    """The search space: choices for every stage, and for single stages what differs there."""
+    """The search space: choices for every stage, and overrides for single stages."""
 
     backbone: Choices[str] = ("tf_efficientnet_lite0",)
     hidden: Choices[tuple[int, ...]] = ((512,),)
@@ -94,7 +94,7 @@ class Space(StageChoices):
                     stage = stage_of_choices({**first, name: value})
                     for hidden in self.hidden:
                         Schedule(backbone=self.backbone[0], hidden=hidden, stages=(stage,))
-            cycles = ("n_cycles", "cycle_len", "cycle_mult")  # too many only in combination
+            cycles = ("n_cycles", "cycle_len", "cycle_mult")  # valid one by one, too many together
             stage_of_choices({**first, **{n: max(choices[n]) for n in cycles if n in choices}})
         for backbone in self.backbone:
             Schedule(backbone=backbone, stages=(_ANY_STAGE,))
@@ -110,9 +110,9 @@ class Space(StageChoices):
 
 
 def stage_of_choices(chosen: Mapping[str, Any]) -> Stage:
-    """Make the stage of one choice for each field.
+    """Make a stage from one choice for each field.
 
-    Views are kept of what frozen blocks make of them: where nothing is frozen there are none.
+    `views` are cached activations of frozen blocks: without frozen blocks there are none.
     """
     fields = dict(chosen)
     if (late := fields.pop("late_lr", None)) is not None:
@@ -145,7 +145,7 @@ PHOTO_SPACE = Space(
         StageChoices(image_size=(64,), n_cycles=(1,), crop=("random",), dropout=((0.25, 0.5),)),
     ),
 )
-"""The default space for a trainer of one's own, of which nothing is known but what stages are."""
+"""The default space for a custom trainer, of which only the fields of a stage are known."""
 
 DIGITS_SPACE = Space(
     n_stages=(2,),
@@ -154,7 +154,7 @@ DIGITS_SPACE = Space(
     cycle_len=(1, 2, 4),
     lrs=(3e-3, 1e-2, 2e-2),
     crop=("center",),
-    augmentation=("none",),  # a mirrored 2 is no 2
+    augmentation=("none",),  # a mirrored 2 is not a 2
     dropout=(0.1, (0.25, 0.5)),
     stages=(StageChoices(image_size=(32, 48), cycle_len=(1,), lrs=(1e-2, 2e-2), dropout=(0.1,)),),
 )
@@ -167,20 +167,20 @@ def describe_space(space: Space) -> dict[str, Any]:
 
 
 def space_of(described: Mapping[str, Any]) -> Space:
-    """Return the space that `describe_space` described, an earlier Encore's in today's words."""
+    """Return the space that `describe_space` described, also by an earlier version."""
     plain = {name: value for name, value in described.items() if name != "version"}
     stages = [_renewed(stage) for stage in plain.get("stages", ())]
     return Space(**{**_renewed(plain), "stages": stages})
 
 
 def space_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Say in a phrase how two descriptions of spaces differ; "" if they do not."""
+    """Return in a phrase how two descriptions of spaces differ; "" if they do not."""
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return "; ".join(f"{name}: {old.get(name)} became {new.get(name)}" for name in names)
 
 
 def _renewed(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Put shares of the body in the place of counts of whole layer groups."""
+    """Replace counts of whole layer groups by shares of the body."""
     new = dict(choices)
     if (groups := new.pop("frozen_groups", None)) is not None:
         new["frozen"] = [count / (len(LAYER_GROUPS) - 1) for count in groups]

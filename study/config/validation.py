@@ -1,4 +1,4 @@
-"""What is wrong with settings, as one sentence for the user."""
+"""Report invalid settings as one sentence for the user."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _WORDS = {
     "dict_type": "must be a table of settings",
     "model_type": "must be a table of settings",
 }
-"""What pydantic's kinds of errors mean; the numbers in braces are its."""
+"""Messages by pydantic's types of errors; the names in braces are fields of its context."""
 
 
 def one_sentence(
@@ -42,9 +42,9 @@ def one_sentence(
     model: type[BaseModel],
     named: Callable[[Sequence[str]], str] = ".".join,
 ) -> str:
-    """Say the first thing that is wrong: what the setting must be, and what it is.
+    """Return a sentence on the first error: what the setting must be, and what it is.
 
-    `named` makes of a path to a field what the user calls it.
+    `named` turns a path to a field into the name that the user knows.
     """
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if not _is_kind(part)]
@@ -64,7 +64,7 @@ def one_sentence(
 
 
 def _is_kind(part: int | str) -> bool:
-    """Tell whether a part of a path is the name of a type, one of several that a field may be."""
+    """Return whether a part of a path is the name of a type, one of several of a field."""
     return isinstance(part, str) and (part in ("int", "float", "str") or "[" in part)
 
 

@@ -1,1 +1,1 @@
-"""What Optuna's dashboard shows beside its own: a note, pictures and the weights of each trial."""
+"""Additions to Optuna's dashboard: a note, pictures and the weights of each trial."""

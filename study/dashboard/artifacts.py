@@ -1,4 +1,4 @@
-"""What there is to see of each trial, found or drawn when it is asked for. Changes no row."""
+"""The artifacts shown for each trial, found or drawn on request. Changes no row."""
 
 import json
 import os
@@ -30,10 +30,10 @@ from trainers.data.manifest import Split
 from trainers.schedule import Schedule
 
 PHOTOS = 12
-"""So many photos are on a sheet of heat maps."""
+"""Number of photos on a sheet of heat maps."""
 
 TIES = 20
-"""So many runners-up are looked through for one of the winner's score."""
+"""Number of runners-up that are searched for one with the winner's score."""
 
 _Kept = dict[tuple[int | None, int | None], Checkpoint]
 """The best weights that are kept, by stage run and epoch."""
@@ -42,7 +42,7 @@ _NAMESPACE = uuid.UUID("6f1b7b5e-6d0e-4a53-9d0e-0b7f6c1f2a3d")
 
 
 class Exhibit(StrEnum):
-    """What is shown of a trial."""
+    """The kinds of artifacts of a trial."""
 
     CURVES = "curves.png"
     CONFUSION = "confusion.png"
@@ -60,7 +60,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class _Data:
-    """What a study's predictions are about."""
+    """The photos that a study's predictions are about."""
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -81,7 +81,7 @@ class Exhibits:
         self._heating, self._choosing = Lock(), Lock()
 
     def known(self, study: str) -> StudyRecord | None:
-        """Return a study of ours; None where Optuna knows one that we do not."""
+        """Return a study from our tables; None if only Optuna has it."""
         return next((each for each in self._store.studies() if each.name == study), None)
 
     def of(self, study: StudyRecord) -> dict[int, dict[str, Exhibit]]:
@@ -97,7 +97,7 @@ class Exhibits:
         return found
 
     def notes(self, study: StudyRecord, address: "Addresses") -> dict[int, str]:
-        """Return a note on each trial that has ended; each is written once, unless weights go."""
+        """Return a note on each trial that has ended, written once, unless weights are deleted."""
         kept = self._kept(study)
         ended = [t for t in self._store.trials(study.id) if t.state is not State.RUNNING]
         for trial in ended:
@@ -111,7 +111,7 @@ class Exhibits:
         return {trial.number: self._notes[study.name, trial.number] for trial in ended}
 
     def winners(self) -> dict[str, str]:
-        """Return by study a note on its winner; at most one is found anew, which takes seconds."""
+        """Return by study a note on its winner; at most one is recomputed, which takes seconds."""
         with self._choosing:
             for study in self._store.studies():
                 running = tuple(trial.number for trial in self._store.running_trials(study.id))
@@ -139,11 +139,11 @@ class Exhibits:
             return f"Nothing can be selected yet: {plain(str(error))}"
 
     def name(self, study: str, number: int, exhibit: Exhibit) -> str:
-        """Return what an exhibit is asked for by: always the same."""
+        """Return an exhibit's id, which is always the same."""
         return self._register(Key(study, number, exhibit))
 
     def show(self, name: str) -> bytes | Path | None:
-        """Return an exhibit's content, or the file that has it; None where there is no such."""
+        """Return an exhibit's content, or the file that has it; None if there is none."""
         key = self._keys.get(name)
         study = key and self.known(key.study)
         if key is None or study is None:
@@ -203,7 +203,7 @@ class Exhibits:
         return vault.path(kept.path) if kept and whole else None
 
     def _heat(self, study: StudyRecord, trial: Trial) -> bytes | Path:
-        """Draw what a trial's weights go by, once: one at a time, and after all that trains."""
+        """Draw a trial's heat maps, once; one trial at a time, and at the lowest priority."""
         weights = self._weights(study, trial)
         if weights is None:
             return draw_words("no heat maps: the weights are not kept")
@@ -219,7 +219,7 @@ class Exhibits:
 
 
 class Addresses:
-    """Gives the address under which a browser finds an exhibit of a trial, by its number."""
+    """Returns the URL of an exhibit of a trial, given its number."""
 
     def __init__(self, study_id: int, trial_ids: Mapping[int, int]) -> None:
         self._study_id = study_id
@@ -244,7 +244,7 @@ def _epoch(trial: Trial) -> tuple[int | None, int | None]:
 def _run_aside(words: list[str]) -> str:
     """Run a command of ours in a process of the lowest priority; return its last line.
 
-    It reads the words from its input: what stands in its command line, everybody here can list.
+    It reads the arguments from its input, since all users of the machine can list command lines.
     """
     cli = __name__.removesuffix("study.dashboard.artifacts") + "cli"  # installed, below `encore`
     program = (

@@ -1,4 +1,4 @@
-"""Who may ask the dashboard for what: this machine's own pages, and nothing a search stands on."""
+"""Which requests the dashboard accepts: from its own pages only, and none that harms a search."""
 
 import json
 import re
@@ -19,15 +19,15 @@ _INERT = [
         "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'",
     ),
 ]
-"""A page or drawing that was uploaded is shown, but runs nothing in the dashboard's name."""
+"""An uploaded page or drawing is shown, but cannot run scripts with the dashboard's origin."""
 
 
 class Guard:
-    """Lets through what comes from this server's own pages, and changes notes and uploads only.
+    """Accepts requests from this server's own pages that change nothing but notes and uploads.
 
-    Another site's page that names 127.0.0.1 by a name of its own (DNS rebinding), or has
-    the browser send something here, is refused. So is what would end trials of a search or delete
-    them behind its back, be it a click in good faith.
+    Another site's page that names 127.0.0.1 by a name of its own (DNS rebinding), or has the
+    browser send something here, is refused. So are requests that would end or delete trials of a
+    search, even from the dashboard's own page.
     """
 
     def __init__(self, application: Application, hosts: Iterable[str]) -> None:
@@ -35,7 +35,7 @@ class Guard:
         self._hosts = frozenset(hosts)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request, as WSGI has it."""
+        """Answer a WSGI request."""
         origin = environ.get("HTTP_ORIGIN")
         ours = origin is None or origin in {f"http://{host}" for host in self._hosts}
         if environ.get("HTTP_HOST") not in self._hosts or not ours:

@@ -16,7 +16,7 @@ from trainers.metrics import Metric, confusion_matrix
 from trainers.schedule import Schedule
 
 CLASSES = 10
-"""With more classes, the note has the worst confusions instead of a table."""
+"""With more classes, the note lists the worst confusions instead of a table."""
 
 WORST = 12
 
@@ -32,7 +32,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a trial's best epoch says of the validation photos: labels and answers, (n,) each."""
+    """A trial's best epoch on the validation photos: labels and predictions, (n,) each."""
 
     classes: Sequence[str]
     labels: NDArray[np.int64]
@@ -47,7 +47,7 @@ class Predicted:
 def note_on(
     trial: Trial, metric: Metric, study: str, predicted: Predicted | None, weights: str | None
 ) -> str:
-    """Say what a trial was, what came of it, and how to go on from it.
+    """Describe a trial, its result, and the next commands.
 
     `weights` is the address of its file; None where none is kept.
     """
@@ -68,7 +68,7 @@ def note_on(
 
 
 def winner_note(chosen: Selection) -> str:
-    """Say which trial won, what to expect of its weights on new photos, and how to go on."""
+    """Describe the winning trial, its estimated score on new photos, and the next commands."""
     metric = chosen.metric
     seen = f"{chosen.phrase(chosen.score)} with {chosen.errors_text}"
     found = chosen.bias_corrected
@@ -91,13 +91,13 @@ def winner_note(chosen: Selection) -> str:
         seeds = len(chosen.seed_scores)
         parts.append(plain(f"mean over {seeds} seeds of its schedule {mean}, sd {spread}"))
     parts.append(plain(schedule_text(Schedule.from_dict(chosen.schedule))))
-    # Not its file's name: a browser breaks it nowhere, and it is wider than a phone.
+    # Not its file's name: a browser does not wrap it, and it is wider than a phone.
     parts.append(f"`{hint('best', '--study', chosen.study)}`")
     return "\n\n".join(parts)
 
 
 def plain(text: str, longest: int = 1000) -> str:
-    """Return text that markdown and HTML leave as it is, shortened where it is longer than that."""
+    """Return text escaped for markdown and HTML, shortened where it is longer than that."""
     short = text if len(text) <= longest else text[:longest] + "..."
     return "".join(_harmless(c) for c in short)
 

@@ -1,7 +1,7 @@
 """Optuna's storage and artifact store as the dashboard sees them: with our notes and pictures.
 
-They are laid over what Optuna has when it is read, and nothing of them is ever written, so that a
-search which is running never waits for them. What people write themselves is kept as usual.
+They are added when Optuna's data are read and never written, so that a running search never waits
+for them. What users write themselves is stored as usual.
 """
 
 import json
@@ -20,7 +20,7 @@ from storage.errors import RemoteUnusable
 from study.dashboard.artifacts import Addresses, Exhibit, Exhibits
 from study.dashboard.parameters import lay_over
 
-_ARTIFACT = "artifacts:"  # optuna.artifacts keeps a trial's under that prefix
+_ARTIFACT = "artifacts:"  # the prefix under which optuna.artifacts stores a trial's artifacts
 
 _NOTE = "dashboard:note_"
 _VERSION = f"{_NOTE}ver"
@@ -44,7 +44,7 @@ class DecoratedStorage(RDBStorage):
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> Attributes:
-        """Return what Optuna has, and the notes on a study's winner and trials."""
+        """Return Optuna's attributes of a study, and the notes on its winner and trials."""
         own = super().get_study_system_attrs(study_id)
         return own | self._notes(study_id, own, self._exhibits.winners())
 
@@ -74,14 +74,14 @@ class DecoratedStorage(RDBStorage):
         return next((each for each in shown if each.number == best.number), best)
 
     def get_trial_system_attrs(self, trial_id: int) -> Attributes:
-        """Return what Optuna has, and a trial's exhibits."""
+        """Return Optuna's attributes of a trial, and its exhibits."""
         own = super().get_trial_system_attrs(trial_id)
         number = self.get_trial_number_from_id(trial_id)
         study = self._exhibits.known(self.get_study_name_from_id(self._study_of(trial_id)))
         return own | _artifacts(self._exhibits.of(study).get(number, {}) if study else {})
 
     def _notes(self, study_id: int, own: Attributes, winners: Mapping[str, str]) -> Attributes:
-        """Return notes on a study and its trials, but on those that a user has written on."""
+        """Return notes on a study and its trials, except where a user has written a note."""
         study = self._exhibits.known(self.get_study_name_from_id(study_id))
         if study is None:
             return {}
@@ -108,7 +108,7 @@ class DecoratedStorage(RDBStorage):
 
 
 class DecoratedArtifacts(FileSystemArtifactStore):
-    """Keeps what people upload in a folder, and draws ours when it is asked for."""
+    """Stores uploads in a folder, and draws our exhibits on request."""
 
     def __init__(self, folder: Path, exhibits: Exhibits) -> None:
         folder.mkdir(parents=True, exist_ok=True)

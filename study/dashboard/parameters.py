@@ -1,8 +1,8 @@
 """Parameters of trials that no sampler suggested: their schedules, as Optuna's pages show them.
 
-A probe, and what is tried first, may lie outside of the space; Optuna then knows no parameters of
-it. Pages compare trials by parameters of one name and one distribution: so what is laid over here
-goes by the names of the space, and a distribution becomes wide enough for what lies outside.
+Probes and schedules tried first may lie outside of the space; Optuna then has no parameters of
+them. Pages compare trials by parameters of one name and one distribution: so the overlay uses the
+names of the space, and widens distributions to hold values that lie outside.
 """
 
 import json
@@ -43,7 +43,7 @@ def lay_over(trials: Sequence[FrozenTrial], schedules: Mapping[int, Schedule]) -
 
 
 def parameters_of(schedule: Schedule, known: Mapping[str, Any] | None = None) -> dict[str, Value]:
-    """Return a schedule's parameters by the names of a space: what is `known` or not usual."""
+    """Return a schedule's parameters by the names of a space: those `known` or not default."""
     found: dict[str, Value] = {
         "backbone": schedule.backbone,
         "hidden": _plain(schedule.hidden),
@@ -66,7 +66,7 @@ def parameters_of(schedule: Schedule, known: Mapping[str, Any] | None = None) ->
 
 
 def _plain(value: Any) -> Value:
-    """Return a value as Optuna keeps it: of a list its JSON."""
+    """Return a value as Optuna stores it: a list as JSON."""
     if isinstance(value, Enum):
         return str(value.value)
     return json.dumps(value) if isinstance(value, tuple) else value
@@ -77,7 +77,7 @@ def _is_number(value: object) -> bool:
 
 
 def _fits(value: Value, span: BaseDistribution) -> bool:
-    """Tell whether a value is of a distribution's kind, so that it may be widened to hold it."""
+    """Return whether a value has a distribution's type, so that it may be widened to hold it."""
     return isinstance(span, CategoricalDistribution) or _is_number(value)
 
 

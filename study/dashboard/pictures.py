@@ -19,9 +19,9 @@ CLASSES = 30
 """Of more classes, those with the most mistakes are shown."""
 
 _DPI = 110
-_BLUE, _ORANGE, _BAND = "#0072b2", "#d55e00", "#eef1f4"  # Okabe and Ito's, for whatever eyes
+_BLUE, _ORANGE, _BAND = "#0072b2", "#d55e00", "#eef1f4"  # Okabe and Ito's
 _LONGEST = 18
-_DRAWING = Lock()  # matplotlib's fonts are not for two threads at once
+_DRAWING = Lock()  # matplotlib's fonts are not thread-safe
 
 
 def draw_curves(epochs: Sequence[EpochRecord], metric: Metric, title: str) -> bytes:

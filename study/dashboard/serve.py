@@ -18,7 +18,7 @@ from study.errors import ConfigError
 
 HOST = "127.0.0.1"
 ARTIFACTS = ".artifacts"
-"""The folder among the runs of what people upload; no study can have its name."""
+"""The folder of uploads, among the runs; no study can have its name."""
 
 
 def dashboard(
@@ -27,7 +27,7 @@ def dashboard(
     port: int = 8080,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve optuna-dashboard on 127.0.0.1 until interrupted; `ready` is told the address.
+    """Serve optuna-dashboard on 127.0.0.1 until interrupted; `ready` is called with the address.
 
     Raises `StudyNotFound` where there is no database, `ConfigError` if the port is taken.
     """
@@ -41,7 +41,7 @@ def dashboard(
                 f"port {port} cannot be used ({error.strerror}); give another with --port"
             ) from None
     _quiet()
-    import optuna_dashboard  # seconds, which a mistake need not wait for
+    import optuna_dashboard  # takes seconds; errors above need not wait for it
 
     from study.dashboard.artifacts import Exhibits
     from study.dashboard.guard import Guard
@@ -60,7 +60,7 @@ def dashboard(
 
 
 def _quiet() -> None:
-    """Keep libraries' warnings out of the terminal: nothing can be done about them there."""
+    """Keep libraries' warnings out of the terminal, where the user cannot act on them."""
     warnings.simplefilter("ignore")
     logging.getLogger("optuna").setLevel(logging.ERROR)
     logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
@@ -72,13 +72,13 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a browser that has left; all else is told as usual."""
+        """Ignore a closed connection; report all other errors as usual."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Quiet(WSGIRequestHandler):
-    """Writes no line for each request."""
+    """Logs no line per request."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Say nothing."""

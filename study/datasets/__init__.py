@@ -1,1 +1,1 @@
-"""Photos before training: found, frozen, looked over, put right."""
+"""Photos before training: found, frozen, checked, cleaned."""

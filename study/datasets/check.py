@@ -23,14 +23,14 @@ from trainers.data.inspect.group_guess import GroupGuess, guess_groups
 from trainers.data.manifest import LeftOut, Manifest, build_manifest
 
 REMOVED = (Remove.DUPLICATES, Remove.CONFLICTS)
-"""What an amended list lacks, unless something else is asked for."""
+"""What is removed from a cleaned CSV by default."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The answer of `check-data`; `left_out` are files that cannot be used at all.
+    """The result of `check-data`; `left_out` are files that cannot be used at all.
 
-    `guess` are groups that photos seem to come in, where none were given.
+    `guess` are groups that the photos seem to form, where none were given.
     """
 
     data: str
@@ -58,11 +58,11 @@ def check_data(
     seed: int = 0,
     listener: Listener = lambda _: None,
 ) -> Checked:
-    """Look thoroughly over a folder or CSV of photos; nothing in it is ever changed.
+    """Check a folder or CSV of photos thoroughly; nothing in it is changed.
 
-    `regroup` splits the photos anew, by `seed`, duplicates and groups together; `group_by` finds
-    groups as for `search`. `write_csv` writes a list of the photos without what is to `remove`.
-    Decoded photos are kept beside `storage`. Raises `DatasetError`, and `ConfigError` for a list
+    `regroup` splits the photos again, by `seed`, duplicates and groups together; `group_by` finds
+    groups as for `search`. `write_csv` is the cleaned CSV: the photos without those to `remove`.
+    Decoded photos are kept beside `storage`. Raises `DatasetError`, and `ConfigError` for a CSV
     that would lie among the data.
     """
     if Remove.NOTHING in remove and len(remove) > 1:
@@ -93,7 +93,7 @@ def check_data(
 def _amended(
     manifest: Manifest, found: Inspection, remove: Collection[Remove], file: Path
 ) -> Amended:
-    """Write the list without what is to `remove`."""
+    """Write the cleaned CSV, without the photos to `remove`."""
     better, removed = amend(manifest, found, remove)
     write_list(better, file)
     words = ["search", "--data", file]
@@ -103,7 +103,7 @@ def _amended(
 
 
 def _keep(storage: str, found: Inspection) -> None:
-    """Keep what was found with the studies on these data, if there are any: reports show it."""
+    """Store the findings with the studies on these data, if there are any, for their reports."""
     absent = suppress(StudyNotFound)
     with absent, open_store(storage, create=False) as store, suppress(LookupError):
         store.manifest(found.manifest_digest)  # LookupError: no study is on these data

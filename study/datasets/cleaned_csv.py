@@ -1,4 +1,4 @@
-"""A list of photos that is put right: what is left out, and a CSV that `search --data` takes."""
+"""The cleaned CSV: a list of photos without the removed ones, for `search --data`."""
 
 import csv
 from collections.abc import Collection, Iterator
@@ -16,7 +16,7 @@ from trainers.files import replacing
 
 
 class Remove(StrEnum):
-    """What may be left out of a list."""
+    """What may be removed."""
 
     DUPLICATES = "duplicates"
     CONFLICTS = "conflicts"
@@ -38,12 +38,12 @@ _REMOVING = {
 }
 
 _JUDGES = (Split.TEST, Split.VALID, Split.TRAIN)
-"""Of copies, the one that judges stays, so that scores remain comparable."""
+"""Of copies, the test or validation photo stays, so that scores remain comparable."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A photo that is left out, and why."""
+    """A removed photo, and why."""
 
     path: str
     reason: str
@@ -51,7 +51,7 @@ class Removed:
 
 @dataclass(frozen=True)
 class Amended:
-    """A list that was written: how many photos it has, which it lacks, how to search on them."""
+    """A cleaned CSV: its number of photos, the removed ones, and the command to search on it."""
 
     file: str
     photos: int
@@ -62,11 +62,11 @@ class Amended:
 def amend(
     manifest: Manifest, found: Inspection, kinds: Collection[Remove]
 ) -> tuple[Manifest, tuple[Removed, ...]]:
-    """Leave photos out, and put what is left of each group, and of duplicates, into one split.
+    """Remove photos, and put the rest of each group, and of duplicates, into one split.
 
     Raises DatasetError if too little is left.
     """
-    gone = dict(reversed([*_reasons(found, kinds)]))  # the first reason is told
+    gone = dict(reversed([*_reasons(found, kinds)]))  # the first reason is reported
     rest = without(manifest, gone.keys())
     copies = {photo.path: group[0].path for group in found.groups for photo in group}
     linked = joined(
@@ -108,7 +108,7 @@ def write_list(manifest: Manifest, file: Path) -> None:
 
 
 def _reasons(found: Inspection, kinds: Collection[Remove]) -> Iterator[tuple[str, str]]:
-    """Yield the path of each photo that has to go, with the reason; maybe more than once."""
+    """Yield the path of each photo to remove, with the reason; maybe more than once."""
     if Remove.CONFLICTS in kinds:
         yield from _conflicts(found)
     if Remove.DUPLICATES in kinds:
@@ -148,7 +148,7 @@ def _order(split: Split) -> int:
 
 
 def _check_round_trip(manifest: Manifest, file: Path) -> None:
-    """Check that the CSV says what it should: names of files and classes may be anything."""
+    """Check that the CSV reads back as written: names of files and classes may hold anything."""
     wanted = {(p.path, manifest.label_text(p), p.split, p.group) for p in manifest.photos}
     read = {(p.path, p.label, p.split, p.group) for p in find_in_csv(file, manifest.root).photos}
     if wanted != read:

@@ -1,4 +1,4 @@
-"""Data under a URL, brought to this machine: all that comes after knows folders and files alone."""
+"""Data under a URL, copied to this machine, so that later steps see local files only."""
 
 import hashlib
 import posixpath
@@ -24,7 +24,7 @@ LISTED = "listed"
 """The folder of photos that lists name by address, among the mirrors."""
 
 PATIENCE = 30.0
-"""Seconds to wait for data that do not come: nothing has been trained yet."""
+"""Seconds to wait for data that do not arrive; short, since nothing has been trained yet."""
 
 
 def local_data(
@@ -32,7 +32,7 @@ def local_data(
 ) -> tuple[Path, Path | None]:
     """Return where a folder or CSV of photos lies on this machine, and the root of a CSV's paths.
 
-    What lies under a URL is fetched, as far as it is not here yet. Raises `RemoteUnusable`, and
+    Files under a URL are fetched unless they are here already. Raises `RemoteUnusable`, and
     `DatasetError` for a CSV that cannot be read.
     """
     bring = _Bringing(runs_folder(storage) / CACHE / MIRRORS, listener)
@@ -52,10 +52,10 @@ def local_data(
 
 
 def at_hand(manifest: Manifest, study: StudyRecord, storage: str) -> Manifest:
-    """Return a study's manifest with its photos on this machine, be they found on another.
+    """Return a study's manifest with its photos on this machine, even if it was made on another.
 
     Only those under a URL can be fetched, and those that a list names by address. Raises
-    `RemoteUnusable`, and `DatasetError` for a list that has changed so that they are not there.
+    `RemoteUnusable`, and `DatasetError` for a list that has changed and no longer names them.
     """
     source, root = (study.config.get("data", {}).get(name) for name in ("source", "root"))
     if source is None or manifest.root.is_dir():
@@ -68,7 +68,7 @@ def at_hand(manifest: Manifest, study: StudyRecord, storage: str) -> Manifest:
 
 
 class _Bringing:
-    """Keeps a folder for each URL below one."""
+    """Has a folder for each URL, all below one."""
 
     def __init__(self, folder: Path, listener: Listener) -> None:
         self._folder = folder
@@ -76,16 +76,16 @@ class _Bringing:
         self._look = telling(listener, "looking for photos")
 
     def __call__(self, url: str, wanted: Callable[[str], bool]) -> Path:
-        """Return the folder that holds what is wanted of a URL."""
-        # The last part of the URL is what a person would call the data.
+        """Return the folder that holds the wanted files of a URL."""
+        # The last part of the URL is the most natural name of the data.
         digest = hashlib.sha256(url.encode()).hexdigest()[:16]
         folder = self._folder / digest / (url.rpartition("/")[2] or "data")
         remote = Remote(url, give_up_after=PATIENCE, say=self._say)
-        passed_over = mirror(remote, folder, wanted, self._tell)
-        if passed_over:
+        skipped = mirror(remote, folder, wanted, self._tell)
+        if skipped:
             self._say(
-                f"{len(passed_over)} names under {url} are no paths of files, as "
-                f"{passed_over[0]!r}: passed over"
+                f"skipped {len(skipped)} names under {url} that are not paths of files, such as "
+                f"{skipped[0]!r}"
             )
         return folder
 
@@ -111,8 +111,8 @@ class _Bringing:
 
 
 def _is_visible_photo(name: str) -> bool:
-    """Tell what a folder on this machine would be searched for."""
+    """Return whether a name would be read from a folder on this machine."""
     steps = name.split("/")
     hidden = any(step.startswith(".") or step == "__MACOSX" for step in steps)
-    # A name that leads out is no photo either, but that deserves a word.
+    # A name that leads out of the folder is not a photo either, but is worth a warning.
     return is_photo_name(steps[-1]) and (not hidden or ".." in steps)

@@ -1,4 +1,4 @@
-"""The data of a search: frozen once, looked over, and refused if the study knows them otherwise."""
+"""The data of a search: frozen once, checked, and refused if they differ from the study's."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from trainers.schedule import Stage
 
 @dataclass(frozen=True)
 class Frozen:
-    """The data, and what was found in them; None where they had been looked over before."""
+    """The data, and what was found in them; None if they were checked before."""
 
     manifest: Manifest
     check: Inspection | None = None
@@ -39,7 +39,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Known:
-    """What a study has been begun with, if it has; `seed` draws its splits."""
+    """The data that a study began with, if it has begun; `seed` draws its splits."""
 
     study: StudyRecord | None
     manifest: Manifest | None
@@ -52,13 +52,13 @@ def freeze_data(
     listener: Listener,
     cache_folder: Path | None = None,
 ) -> Frozen:
-    """Read the data and look them over; see `known_data`, `read_data` and `pass_gate`."""
+    """Read the data and check them; see `known_data`, `read_data` and `pass_gate`."""
     known = known_data(config, store)
     return pass_gate(config, known, read_data(config, known, listener), listener, cache_folder)
 
 
 def known_data(config: StudyConfig, store: Store | None) -> Known:
-    """Return what the study of these settings was begun with; `store` is None before the first."""
+    """Return the data that the study of these settings began with, if it is in `store`."""
     try:
         study = store.study(config.study_name) if store else None
     except StudyNotFound:
@@ -70,7 +70,7 @@ def known_data(config: StudyConfig, store: Store | None) -> Known:
 
 
 def read_data(config: StudyConfig, known: Known, listener: Listener) -> Manifest:
-    """Read all photos; DatasetError if they cannot be used, or the study knows them otherwise."""
+    """Read all photos; DatasetError if they cannot be used, or differ from the study's."""
     if known.manifest is not None and known.manifest.folds != (config.data.folds or 0):
         raise ConfigError(_other_folds(config.study_name, known.manifest.folds))
     folded = known.manifest is not None and known.manifest.folds
@@ -113,16 +113,16 @@ def pass_gate(
     cache_folder: Path | None = None,
     stages: Sequence[Stage] = (),
 ) -> Frozen:
-    """Look data over before they become a study's, which then keeps them; refuse shared photos.
+    """Check data before they become a study's; refuse photos shared between splits.
 
-    Photos are decoded into `cache_folder`, if there is one, at once for all that `stages` will look
-    at.
+    Photos are decoded into `cache_folder`, if there is one, at once for all `stages`.
     """
     if known.manifest is not None:
         return Frozen(manifest)
     if config.data.source is None:
         return Frozen(_dealt(config, manifest, known.seed))
-    if config.data.folds:  # those in folds are other data to the cache: decoded when they are known
+    # photos in folds are other data to the cache: decoded once the folds are known
+    if config.data.folds:
         stages = ()
     cache = cache_folder and _decoded(config, manifest, listener, cache_folder, stages)
     return _looked_over(config, manifest, known.seed, listener, cache or None)
@@ -148,20 +148,20 @@ def _looked_over(
         listener(Notice(f"the data: {said}; `{command}` shows them"))
     if config.metric is Metric.ACCURACY and (uneven := imbalance(found)):
         others = "--metric balanced_accuracy and --metric f1 count each class alike"
-        listener(Notice(f"{uneven}; accuracy tells little of small ones, {others}"))
+        listener(Notice(f"{uneven}; accuracy says little about small ones, {others}"))
     return Frozen(manifest, found)
 
 
 def _dealt(
     config: StudyConfig, manifest: Manifest, seed: int, together: Sequence[Sequence[Photo]] = ()
 ) -> Manifest:
-    """Deal photos into folds, if that is asked for."""
+    """Deal photos into folds if the settings ask for it."""
     folds = config.data.folds
     return in_folds(manifest, folds, seed, together) if folds else manifest
 
 
 def _check_command(data: Data) -> str:
-    """Return the command that shows what is wrong with the data."""
+    """Return the command that shows the problems of the data."""
     options = {"--data-root": data.root, "--group-by": data.group_by}
     given = [word for option in options.items() if option[1] is not None for word in option]
     return hint("check-data", data.source, *given)
@@ -181,7 +181,7 @@ def _decoded(
 
 
 def keep_check(store: Store, found: Inspection) -> None:
-    """Keep what was found: it can be looked at later."""
+    """Store the findings, for later reports."""
     store.save_check(found.manifest_digest, json.dumps(document_of(found), ensure_ascii=True))
 
 

@@ -1,4 +1,4 @@
-"""The data gate: photos are looked over before anything is trained, and leaks are refused."""
+"""The data gate: photos are checked before anything is trained, and leaks are refused."""
 
 from collections import Counter
 
@@ -12,10 +12,10 @@ from trainers.data.manifest import DatasetError, Manifest, Parted, keep_together
 from trainers.data.sources import Split
 
 FEW = 300
-"""Below so many validation photos, folds are suggested."""
+"""With fewer validation photos, folds are suggested."""
 
 SUGGESTED = 5
-"""So many folds are suggested."""
+"""The number of folds that is suggested."""
 
 
 def look_over(
@@ -40,7 +40,7 @@ def look_over(
 
 
 def refuse_leaks(found: Inspection, command: str) -> None:
-    """Raise DatasetError if photos or groups of one split are in another one, too.
+    """Raise DatasetError if photos or groups of one split are also in another.
 
     `command` shows them.
     """
@@ -58,7 +58,7 @@ def refuse_leaks(found: Inspection, command: str) -> None:
 
 
 def leaked(found: Inspection) -> str:
-    """Say how many photos of which splits lie in another split, too."""
+    """Say how many photos of which splits are also in another split."""
     judged = {
         photo.path: photo.split
         for pair in found.leaks
@@ -68,7 +68,7 @@ def leaked(found: Inspection) -> str:
     counts: Counter[Split] = Counter(judged.values())
     parts = [f"{count_text(counts[split], 'photo')} of {split}" for split in Split if counts[split]]
     verb = "is" if len(judged) == 1 else "are"
-    return f"{' and '.join(parts)} {verb} in another split, too"
+    return f"{' and '.join(parts)} {verb} also in another split"
 
 
 def parted(found: Inspection) -> str:
@@ -88,14 +88,14 @@ def imbalance(found: Inspection) -> str:
 
 
 def few_photos(manifest: Manifest) -> str:
-    """Suggest folds where one split leaves few photos to judge by, and each class allows them."""
+    """Suggest folds where there are few validation photos, and each class is large enough."""
     judged = len(manifest.of_split(Split.VALID))
     every = [p.label for p in manifest.photos if p.split is not Split.TEST]
     if manifest.folds or judged >= FEW or min(Counter(every).values()) < SUGGESTED:
         return ""
     return (
         f"{count_text(judged, 'validation photo')}, few to choose by: --folds {SUGGESTED} would "
-        f"judge each schedule by all {len(every):,} of train and validation, for "
+        f"score each schedule on all {len(every):,} of train and validation, for "
         f"{SUGGESTED} times the training"
     )
 
@@ -112,7 +112,7 @@ def _pair_text(pair: Pair) -> str:
 
 
 def summary(found: Inspection) -> str:
-    """Say in a line what was found, if anything."""
+    """Return a line on what was found, "" if nothing was."""
     inside = [pair for pair in found.pairs if not pair.leaks]
     flaws = Counter(each.flaw for each in found.flaws)
     cues = [cue.name for cue in found.cues or () if cue.leaks]

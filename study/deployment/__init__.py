@@ -1,1 +1,1 @@
-"""Chosen weights at work: prediction, explanation, export."""
+"""Use of the chosen weights: prediction, explanation, export."""

@@ -1,4 +1,4 @@
-"""Pictures of `explain`: a photo beside its heat map, with a caption; all of them on one sheet."""
+"""The pictures of `explain`: a photo beside its heat map, with a caption; and a sheet of all."""
 
 import math
 from bisect import bisect_left
@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from study.sanitizing import masked
 
 SIDE = 320
-"""Pixels a side of a photo in a picture of its own."""
+"""Side of a photo in its own picture, in pixels."""
 
 SHEET_SIDES = (176, 144, 112, 88, 64)
-"""The same on a sheet: the first with which it is no larger than `MAX_BYTES`."""
+"""Sides on a sheet: the first is used for which the file is at most `MAX_BYTES`."""
 
 MAX_BYTES = 4_000_000 - 1
 
@@ -28,10 +28,13 @@ _INFERNO = (
     *((0, 0, 4), (22, 11, 57), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84)),
     *((221, 81, 58), (243, 120, 25), (252, 165, 10), (246, 215, 70), (252, 255, 164)),
 )
-"""Every tenth of matplotlib's inferno (CC0): even steps to the eye, whatever colours it sees."""
+"""Every tenth colour of matplotlib's inferno (CC0).
+
+Perceptually uniform, safe for colour blindness.
+"""
 
 _STRENGTH = 0.65
-"""How much of a place is heat; the rest is the photo, in grey lest its colours look like heat."""
+"""The opacity of the heat map; the photo is grey, so that its colours do not look like heat."""
 
 _GAP, _INDENT, _MARGIN = 4, 2, 12
 _INK, _FAINT, _ALARM, _PAPER = "#1a1a1a", "#5c5c5c", "#b33c00", "#ffffff"
@@ -41,10 +44,10 @@ _MAX_TEXT = 200
 
 @dataclass(frozen=True)
 class Picture:
-    """A square photo (S, S, 3) with its heat map (H, H) in 0..1, and what is to say of it.
+    """A square photo (S, S, 3) with its heat map (H, H) in 0..1, and its caption.
 
-    The `verdict` stands out if it is `wrong`; `notes` follow it, a line each, and may lose their
-    beginnings where there is little room.
+    The `verdict` is highlighted if it is `wrong`; `notes` follow it, a line each, shortened at the
+    beginning where there is little room.
     """
 
     photo: NDArray[np.uint8]
@@ -65,7 +68,7 @@ def draw_sheet(pictures: Sequence[Picture], title: str) -> bytes:
         sheet = _sheet(pictures, title, side)
         if len(drawn := _png(sheet)) <= MAX_BYTES:
             return drawn
-    # A hundred photos of noise, which nothing compresses: with a byte a pixel there is room.
+    # Photos of noise do not compress: the size must do for a byte a pixel.
     return _png(sheet.quantize(256))
 
 
@@ -140,7 +143,7 @@ def _cut(text: str, size: int, room: int) -> str:
     text = text[:_MAX_TEXT]
     if _font(size).getlength(text) <= room:
         return text
-    # The first length that is one too many; captions of a hundred photos are tried many times.
+    # By bisection, since captions of a hundred photos are measured.
     too_long = bisect_left(
         range(len(text)), True, key=lambda n: _font(size).getlength(text[:n] + "...") > room
     )
@@ -148,7 +151,7 @@ def _cut(text: str, size: int, room: int) -> str:
 
 
 def _shortened(text: str, size: int, room: int) -> str:
-    """Leave out the beginning of a text that is too long: the end of a path tells more."""
+    """Leave out the beginning of a text that is too long: the end of a path is more informative."""
     text = masked(text)[-_MAX_TEXT:]
     if _font(size).getlength(text) <= room:
         return text
@@ -160,7 +163,7 @@ def _shortened(text: str, size: int, room: int) -> str:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return DejaVu Sans, which comes with matplotlib: Pillow's own font has no umlauts."""
+    """Return DejaVu Sans, which matplotlib includes: Pillow's own font has no umlauts."""
     found = find_spec("matplotlib")  # looked for, not imported
     for folder in (found and found.submodule_search_locations) or ():
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Use case `explain`: which area of a photo the network went by, as pictures to look at."""
+"""Use case `explain`: pictures of the areas of a photo that the network used."""
 
 import os
 import re
@@ -21,23 +21,23 @@ from trainers.data.manifest import Split
 from trainers.data.scale import Scale, read_at, validation_scale
 from trainers.schedule import CropType
 
-if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
+if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before
     from trainers.classifier import Classifier
 
 SHEET = "sheet.png"
 MAX_LIMIT = 100
 """More photos are no longer legible on one sheet."""
 
-_MAX_STEM = 120  # bytes of a photo's name in that of its picture; file systems allow 255
+_MAX_STEM = 120  # bytes of a photo's name used in its picture's name; file systems allow 255
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A photo, what is seen on it, and the picture that shows why: of class `explained`.
+    """A photo, its prediction, and the picture that explains class `explained`.
 
-    `label` is None where the photo's class is not known, `predicted` where the rule of the weights
+    `label` is None where the photo's class is not known, `predicted` where the decision rule
     rejects it. `probability` is that of the predicted class, `explained_probability` that of the
-    explained one. `blank` says that no area speaks for that class.
+    explained one. `blank` means that no area supports that class.
     """
 
     path: str
@@ -51,7 +51,7 @@ class Explained:
 
     @property
     def verdict(self) -> str:
-        """Say label, prediction and probability in a few words."""
+        """Return label, prediction and probability in a few words."""
         sure = _bracketed(self.probability)
         if self.predicted is None:
             return f"{self.label or 'photo'} rejected {sure}"
@@ -64,7 +64,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer of `explain`: the worst mistakes first, then what it was least sure of."""
+    """The result of `explain`: the worst mistakes first, then the least certain photos."""
 
     weights: str
     sheet: str
@@ -73,7 +73,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ToExplain:
-    """A photo to explain: where it lies, what to call it, its class and its fold if known."""
+    """A photo to explain: its path, its name, and its class and fold if known."""
 
     path: Path
     name: str
@@ -83,7 +83,7 @@ class ToExplain:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the weights say of a photo; `predicted` is None where their rule rejects it."""
+    """The prediction for a photo; `predicted` is None where the decision rule rejects it."""
 
     photo: ToExplain
     predicted: str | None
@@ -109,13 +109,13 @@ def explain(
     target: str | None = None,
     device: str = "auto",
 ) -> Explanation:
-    """Draw which area of each photo speaks for the class that was predicted, or for `target`.
+    """Draw which area of each photo supports the predicted class, or `target`.
 
     `inputs` are as `predict` takes them; without any, they are the validation photos that the
-    weights were chosen by. Without `weights`: those that `best` names for the study. Into the
-    folder `to` go `sheet.png` and a picture for each of the `limit` worst photos, all or none.
-    Raises FileNotFoundError, `ConfigError`, `UnreadablePhoto`, `NotOurWeights`, and what `best`
-    raises.
+    weights were chosen by. Without `weights`, those that `best` chooses for the study are used.
+    Into the folder `to` go `sheet.png` and a picture for each of the `limit` worst photos, all or
+    none. Raises FileNotFoundError, `ConfigError`, `UnreadablePhoto`, `NotOurWeights`, and what
+    `best` raises.
     """
     if not 1 <= limit <= MAX_LIMIT:
         raise ConfigError(f"limit must be 1 to {MAX_LIMIT} photos, got {limit}")
@@ -132,7 +132,7 @@ def explain(
         photos = [_given(path, classifier.classes) for path in paths]
     else:
         photos = _validation(classifier.card.manifest_digest, storage)
-        # Of many photos, those that were mistaken when they were last seen will do.
+        # Of many photos, only those that stored predictions have wrong are looked at.
         mistakes = {mistake.path for mistake in chosen.mistakes} if chosen else set()
         if len(mistakes) >= limit:
             photos = [photo for photo in photos if photo.name in mistakes]
@@ -144,9 +144,8 @@ def draw(
 ) -> list[tuple[Explained, Picture]]:
     """Return the `limit` worst of the photos with their pictures, as `explain` would write them.
 
-    Photos of a fold are looked at by the network that was trained without it.
-    Raises `ConfigError` for a backbone that has no places to point at, and what reading a photo
-    raises.
+    Photos of a fold are explained by the network that was trained without it.
+    Raises `ConfigError` for a backbone without spatial features, and what reading a photo raises.
     """
     judges = {fold: classifier.of_fold(fold) for fold in {photo.fold for photo in photos}}
     seen = [
@@ -165,12 +164,12 @@ def _load(file: Path, device: str) -> "Classifier":
 
     try:
         return load(file, device)
-    except ValueError as error:  # no such device here: `load` says what to try
+    except ValueError as error:  # no such device here: `load` suggests others
         raise ConfigError(str(error)) from error
 
 
 def _given(path: Path, classes: Sequence[str]) -> ToExplain:
-    """Take the nearest folder that is called like a class for the photo's label."""
+    """Return as the photo's label the nearest folder that is named after a class."""
     label = next((each.name for each in path.absolute().parents if each.name in classes), None)
     return ToExplain(path, os.fsencode(path).decode("utf-8", "backslashreplace"), label)
 
@@ -199,7 +198,7 @@ def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
 
 
 def _rank(seen: _Seen) -> tuple[bool, float]:
-    """Put mistakes first, the worst of them foremost; then what it is least sure of."""
+    """Order photos: mistakes first, the worst at the top, then the least certain."""
     named = seen.photo.label if seen.wrong else seen.answer
     return not seen.wrong, seen.probabilities[named or seen.answer]
 
@@ -212,7 +211,7 @@ def _pictures(
     classifier = next(iter(judges.values()))
     card = classifier.card
     small = validation_scale(card.image_size, CropType(card.crop))
-    # The same part of the photo as the network sees, in the detail that a person wants.
+    # The part of the photo that the network sees, in more detail.
     scales = small, Scale(SIDE, squeeze=small.squeeze, cut=small.cut)
     read = [read_at(each.photo.path, scales) for each in seen]
     asked = [target or each.answer for each in seen]
@@ -225,7 +224,7 @@ def _pictures(
                 squares = np.stack([read[place][0] for place in places])
                 found = attribute(judge, squares, [indices[place] for place in places])
                 heats |= dict(zip(places, found, strict=True))
-    except ValueError as error:  # a backbone of an odd kind
+    except ValueError as error:  # an unusual backbone
         raise ConfigError(str(error)) from None
     return [
         _picture(place + 1, len(seen), each, name, large, heats[place])
@@ -255,28 +254,28 @@ def _picture(
     if asked != about.predicted:
         notes.insert(0, f"the map is of {asked} {_bracketed(about.explained_probability)}")
     if about.blank:
-        notes.insert(0, f"no area speaks for {asked}")
+        notes.insert(0, f"no area supports {asked}")
     verdict = f"{rank}. {about.verdict}"
     return about, Picture(photo, heat, verdict, tuple(notes), wrong=seen.wrong)
 
 
 def picture_name(rank: int, of: int, path: Path) -> str:
-    """Name a photo's picture: its rank among `of`, and what is harmless of its own name."""
+    """Name a photo's picture: its rank among `of`, and the safe characters of its own name."""
     stem = re.sub(r"[^\w.-]+", "_", path.stem).strip("._")
     short = stem.encode("utf-8", "ignore")[:_MAX_STEM].decode("utf-8", "ignore")
     return f"{rank:0{max(2, len(str(of)))}d}_{short or 'photo'}.png"
 
 
 def _bracketed(probability: float) -> str:
-    """Say a probability in brackets, as in "(98.2 %)"."""
+    """Return a probability in brackets, such as "(98.2 %)"."""
     return f"({100 * probability:.1f} %)"
 
 
 def _publish(
     folder: Path, pictures: Sequence[tuple[Explained, Picture]], weights: str
 ) -> Explanation:
-    """Draw all, beside where they belong, and only then put them there."""
-    title = f"What {Path(weights).name} goes by"
+    """Draw all pictures in a temporary folder beside the final one, then move them."""
+    title = f"What {Path(weights).name} looks at"
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".explain-", dir=folder) as beside:
         for about, picture in pictures:

@@ -27,7 +27,7 @@ from trainers.data.photo import is_photo_name
 from trainers.files import sha256_of
 from trainers.formats import DISTANCE, Format, describe
 
-if TYPE_CHECKING:  # seconds, for which a mistake in the flags need not wait
+if TYPE_CHECKING:  # takes seconds; wrong flags are reported before
     from trainers.card import WeightsCard
     from trainers.classifier import Classifier
     from trainers.reference import Reference
@@ -35,14 +35,14 @@ if TYPE_CHECKING:  # seconds, for which a mistake in the flags need not wait
 SPEC, CARD = "model.json", "MODEL_CARD.md"
 FORMAT, FORMAT_VERSION = "encore-export", 1
 VERIFY_ON = 100
-"""A graph that answers rightly on so many photos, spread evenly over those given, is right."""
+"""Number of photos, spread evenly over those given, on which a graph is verified."""
 
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The weights to export; of a study's best also why they are, and the data of the study."""
+    """The weights to export; for a study's best also the choice, and the study's data."""
 
     file: Path
     chosen: Selection | None = None
@@ -60,16 +60,16 @@ def export(
     expected: str | None = None,
     unknown: float | None = None,
 ) -> Exported:
-    """Write a folder with a network in each format, its description and its model card.
+    """Write a folder with the network in each format, its description and its model card.
 
-    Without `weights` they are those that `best` names. Each file is read back and shown photos
-    first: those in the folder `verify_on`, else the study's for validation, else noise. `expected`
-    is what the card says of how good the weights will be on photos to come. With `unknown`, by
-    default what the weights carry, the networks say how far photos are from the training photos,
-    and the description from where on they are unknown: see `predict`.
-    A folder that `export` has made is replaced file by file. Raises `ConfigError`, the errors of
-    `best` and of `load`, FileExistsError for another folder that is not empty, and `ExportRefused`
-    for a network that answers otherwise once it is written; then nothing is left behind.
+    Without `weights`, those that `best` chooses are exported. Each file is first read back and
+    verified on photos: those in the folder `verify_on`, else the study's validation photos, else
+    noise. `expected` is the card's estimate for new photos. With `unknown`, by default the rate
+    that the weights carry, the networks also output the distance from the training photos, and the
+    description has the threshold for unknown photos: see `predict`. A folder that `export` has made
+    is replaced file by file. Raises `ConfigError`, the errors of `best` and of `load`,
+    FileExistsError for another folder that is not empty, and `ExportRefused` for a network whose
+    outputs differ once it is written; then nothing is left behind.
     """
     if weights is not None and study is not None:
         raise ConfigError("give --weights FILE or --study NAME, not both")
@@ -87,7 +87,7 @@ def export(
     limits = None if reference is None else stated(reference, rate, None)
     about = _about(card, source.file, formats) | {"unknown": limits and _unknown(limits)}
     around = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    # Beside the place where they will lie, so that a file comes there whole or not at all.
+    # Beside the final folder, so that each file appears there whole or not at all.
     with tempfile.TemporaryDirectory(prefix=".encore-export-", dir=around) as beside:
         made = Path(beside)
         files = tuple(_write(classifier, made, kind, squares, about, reference) for kind in formats)
@@ -146,7 +146,7 @@ def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
 
 
 def _with_rule(card: "WeightsCard", chosen: Selection | None) -> "WeightsCard":
-    """Return a file's card with the decision rule that `best` has fitted to the study's prices."""
+    """Return a file's card with the decision rule that `best` fitted to the study's prices."""
     if chosen is None or chosen.operation is None:
         return card
     return replace(card, decision=chosen.operation.decision.to_dict())
@@ -155,7 +155,7 @@ def _with_rule(card: "WeightsCard", chosen: Selection | None) -> "WeightsCard":
 def _squares(
     classifier: "Classifier", source: _Source, verify_on: Path | None
 ) -> tuple[NDArray[np.uint8], str]:
-    """Return what to show the written networks, and say what it is."""
+    """Return the inputs for verifying the written networks, and what they are in words."""
     from trainers.exporting import photo_squares, random_squares
 
     if verify_on is not None:
@@ -168,7 +168,7 @@ def _squares(
             squares = photo_squares(classifier, _spread(there))
             return squares, f"{len(squares)} validation photos of the study"
     squares = random_squares(classifier)
-    return squares, f"{len(squares)} squares of noise, since no photos were at hand"
+    return squares, f"{len(squares)} squares of noise, since no photos were available"
 
 
 def _photos_in(folder: Path) -> list[Path]:
@@ -215,8 +215,8 @@ def _unknown(limits: Stated) -> dict[str, Any]:
         "words": (
             f"The second output, `{DISTANCE}`, says how far a photo is from the fifth nearest "
             "training photo, by what the network sees before its head: 1 less the cosine. Above "
-            "the threshold, name no class: the photo is unlike the training photos. Of photos like "
-            "those of validation that happens to at most `rate`."
+            "the threshold, predict no class: the photo is unlike the training photos. At most "
+            "`rate` of photos like those of validation are above it."
         ),
         "output": DISTANCE,
         "threshold": limits.distance,
@@ -237,7 +237,7 @@ def _write(
     from trainers.exporting import export_network
 
     path = made / kind.file_name
-    # With no letter beyond ASCII: not every reader of these files takes the same encoding.
+    # ASCII only: not all readers of these files assume the same encoding.
     difference = export_network(classifier, path, kind, squares, json.dumps(about), reference)
     return ExportedFile(path.name, kind, sha256_of(path), path.stat().st_size, difference)
 
@@ -246,11 +246,11 @@ def _move(made: Path, folder: Path) -> None:
     """Put the files in place; the description, which knows their hashes, comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {kind.file_name for kind in Format} - {path.name for path in made.iterdir()}:
-        (folder / stale).unlink(missing_ok=True)  # it would be of other weights
+        (folder / stale).unlink(missing_ok=True)  # an old file would be of other weights
     for path in sorted(made.iterdir(), key=lambda path: path.name == SPEC):
         path.replace(folder / path.name)
 
 
 def _put_text(path: Path, text: str) -> None:
-    # Half a surrogate pair in a class's name is no UTF-8; as an escape it is JSON all the same.
+    # A lone surrogate in a class's name is not valid UTF-8; as an escape it is valid JSON.
     path.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""What an export has written."""
+"""The files that an export wrote."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from trainers.formats import Format
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A network's file; `largest_difference` of a logit from those of the network it is made of."""
+    """A network's file; `largest_difference` is between its logits and the original network's."""
 
     name: str
     format: Format
@@ -18,7 +18,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Exported:
-    """The answer of `export`: what lies in `folder`, of which weights, verified on what."""
+    """The result of `export`: the files in `folder`, of which weights, verified on what."""
 
     folder: str
     weights: str

@@ -1,6 +1,6 @@
-"""The model card: in Markdown, what a network is, how it came about and what it is good for. Pure.
+"""The model card, in Markdown: what a network is, how it was made and its limits. Pure.
 
-Names of classes and files are anybody's: none of them can become markup.
+Names of classes and files are untrusted: none of them can become markup.
 """
 
 import re
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from trainers.card import WeightsCard
 
 MATRIX_CLASSES = 20
-"""Of more classes a table is no longer read: then the most frequent mistakes are listed."""
+"""With more classes, the most frequent mistakes are listed in place of a table."""
 
 LONGEST = 100
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "\\": "&#92;"}
 _HARMLESS = set("-,.'\"/=% ")
-_LINK = re.compile(r"(?<=www)\.", re.IGNORECASE)  # GitHub makes links of such words
+_LINK = re.compile(r"(?<=www)\.", re.IGNORECASE)  # GitHub turns these into links
 
 
 def model_card(
@@ -38,9 +38,9 @@ def model_card(
     expected: str | None = None,
     stated: "Stated | None" = None,
 ) -> str:
-    """Write the card of weights; what only a study knows is said of its `chosen` ones.
+    """Write the card of weights; facts from the study only if they are its `chosen` ones.
 
-    `expected` is what is to be expected on photos to come, `stated` which ones are unknown.
+    `expected` is the estimate for new photos, `stated` the limits for unknown ones.
     """
     sections = [
         _title(card),
@@ -85,22 +85,22 @@ def _title(card: "WeightsCard") -> str:
     more = f" and {len(card.classes) - 10} more" if len(card.classes) > 10 else ""
     return (
         f"# Image classifier: {names}{more}\n\n"
-        f"A {escaped(card.backbone)} that tells {len(card.classes)} classes of photos apart, "
-        f"shown as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` says in "
-        "words and numbers how a photo becomes such a square and how the answer is read."
+        f"A {escaped(card.backbone)} that classifies photos into {len(card.classes)} classes, "
+        f"as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` describes the "
+        "preprocessing of photos and the interpretation of the output."
     )
 
 
 def _mirrored(card: "WeightsCard") -> str:
     if not card.tta:
         return ""
-    return ", each judged by the mean of its probabilities and those of its mirror image"
+    return ", averaging the probabilities of each photo and its mirror image"
 
 
 def _data(card: "WeightsCard", manifest: Manifest | None) -> str:
     digest = f"Manifest digest: {escaped(card.manifest_digest or 'unknown')}."
     if manifest is None:
-        return f"## Data\n\n{digest} The weights file says no more of its data."
+        return f"## Data\n\n{digest} The weights file says nothing else about its data."
     splits = [split for split in Split if manifest.of_split(split)]
     counts = {split: Counter(p.label for p in manifest.of_split(split)) for split in splits}
     rows: list[Sequence[object]] = [
@@ -136,14 +136,14 @@ def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) 
     if chosen is None:
         rows = [(escaped(k), escaped(_rounded(v))) for k, v in _items(card.metrics)]
         said = _table(["metric", "on the validation photos"], rows) if rows else "Unknown."
-        return f"## Score\n\n{said}\n\nWhat the weights file says of itself."
+        return f"## Score\n\n{said}\n\nAs stated by the weights file itself."
     metric, scores = chosen.metric, chosen.seed_scores
     spread = "" if (sd := chosen.schedule_spread) is None else f" ± {chosen.text(sd)}"
     lines = [
         (
             f"These weights: **{metric} {chosen.phrase(chosen.score)}**, {chosen.errors_text}, "
-            f"log loss {chosen.loss:.4f}. They are the best of {chosen.trials} trials on these "
-            "very photos, so the number is optimistic."
+            f"log loss {chosen.loss:.4f}. They were chosen as the best of {chosen.trials} "
+            "trials on these photos, so the number is optimistic."
         ),
         f"**{_harmless(chosen.leak_text)}.**" if chosen.leak_text else "",
         (
@@ -167,7 +167,7 @@ def _expected(chosen: Selection) -> str:
     found, metric = chosen.bias_corrected, chosen.metric
     if found is None:
         few = photos_text(chosen.n_valid, chosen.n_groups)
-        return f"{few} are too few to estimate anything of new ones."
+        return f"{few} are too few to estimate the score on new ones."
     return (
         f"Estimated {metric} on new photos: **{chosen.phrase(found.estimate)}** "
         f"({_harmless(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was "
@@ -211,21 +211,21 @@ def _confusion(chosen: Selection) -> str:
 def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
     rule = card.rule
     if card.decision is None:
-        return "## Decision\n\nThe most probable class is named, however improbable it is."
-    lines = ["The class is named that costs least on average."]
+        return "## Decision\n\nThe most probable class is predicted, whatever its probability."
+    lines = ["The class with the least expected cost is predicted."]
     if rule.temperature != 1:
         lines.append(f"Probabilities are calibrated with temperature {rule.temperature:g}.")
     if rule.threshold is not None:
         lines.append(
-            f"{escaped(card.classes[0])} is named from probability {rule.threshold:.4f} on."
+            f"{escaped(card.classes[0])} is predicted from probability {rule.threshold:.4f} on."
         )
     if rule.reject_cost is not None:
-        lines.append(f"If that costs more than {rule.reject_cost:g}, no class is named.")
+        lines.append(f"If that costs more than {rule.reject_cost:g}, no class is predicted.")
     if chosen and (found := chosen.operation):
         low, high = found.cost_interval
         lines.append(
             f"Estimated cost on new photos: {found.cost:.4f} per photo (95 % CI {low:.4f}-"
-            f"{high:.4f}); to name the most probable class costs {found.plain_cost:.4f}."
+            f"{high:.4f}); predicting the most probable class costs {found.plain_cost:.4f}."
         )
     names = [escaped(name) for name in card.classes]
     rows = [
@@ -240,19 +240,19 @@ def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
 def _use(card: "WeightsCard", chosen: Selection | None, stated: "Stated | None") -> str:
     always = card.rule.reject_cost is None
     lines = [
-        "For photos like those it was trained on: taken of the same things, in the same way.",
+        "For photos like those it was trained on: of the same objects, taken in the same way.",
         (
-            f"It knows {len(card.classes)} classes and nothing else: a photo of something else is "
-            f"named one of them as well{'' if always else ', or is left to a person'}"
+            f"It knows {len(card.classes)} classes and nothing else: a photo of anything else is "
+            f"assigned to one of them as well{'' if always else ', or is rejected'}"
             f"{_unless_unknown(stated)}."
         ),
         (
-            "Before it decides anything of weight, score it on photos that had no part in training "
-            "or in choosing it."
+            "Before using it for anything important, evaluate it on photos that were used neither "
+            "for training nor for choosing it."
         ),
     ]
     if card.rule.temperature == 1:
-        lines.append("Its probabilities are not calibrated: they rank, but may be over-confident.")
+        lines.append("Its probabilities are not calibrated and may be over-confident.")
     if chosen and (few := [n.photos for n in chosen.per_class if n.photos < 30]):
         lines.append(
             f"{len(few)} of its classes {'has' if len(few) == 1 else 'have'} fewer than 30 "
@@ -289,7 +289,7 @@ def _origin(card: "WeightsCard", exported: "Exported") -> str:
 
 
 def _items(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    # A weights file may come from anywhere, and these of its fields are not checked.
+    # A weights file may come from anywhere, and these fields are not checked.
     return list(mapping.items()) if isinstance(mapping, dict) else []
 
 

@@ -1,4 +1,4 @@
-"""From what a user names - files, folders, patterns, a list - to the photos that are meant."""
+"""Find the photos that a user's inputs stand for: files, folders, patterns, a list."""
 
 import glob
 import os
@@ -14,23 +14,23 @@ LISTED = "-"
 
 
 def find_photos(inputs: Iterable[str]) -> list[Path]:
-    """Return the files that inputs stand for, each once; FileNotFoundError if that is none."""
+    """Return the files that inputs stand for, each once; FileNotFoundError if there are none."""
     paths = list(dict.fromkeys(path for text in inputs for path in _photos_of(text)))
     if not paths:
-        raise FileNotFoundError("no photo is given: standard input names none")
+        raise FileNotFoundError("standard input names no photo")
     return paths
 
 
 def _photos_of(text: str) -> list[Path]:
     if text == LISTED:
-        # A list may be long: what is no longer there is told when its turn comes.
+        # A list may be long: a missing file is reported when its turn comes.
         lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
         return [path for line in lines if line for path in _at(Path(line))]
-    # A file may be called "rose[1].jpg": what is there is no pattern.
+    # A file may be called "rose[1].jpg": a path that exists is not a pattern.
     if os.path.lexists(text):
         found = _at(Path(text))
     elif glob.has_magic(text):
-        # As the shell does it, hidden files aside; but what is no photo was not meant.
+        # As in the shell, without hidden files; files that are not photos are ignored.
         matches = map(Path, sorted(glob.glob(text, recursive=True)))  # noqa: PTH207
         meant = (each for each in matches if each.is_dir() or is_photo_name(each.name))
         found = [path for each in meant for path in _at(each)]
@@ -72,4 +72,4 @@ def _is_visible(name: str) -> bool:
 
 
 def _fail(error: OSError) -> None:
-    raise error  # a folder that cannot be listed is not passed over in silence
+    raise error  # a folder that cannot be listed is not skipped silently

@@ -1,4 +1,4 @@
-"""Use case `predict`: name the class of photos with the best weights, or those of a file."""
+"""Use case `predict`: classify photos with the best weights, or those of a file."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from study.statistics.conformal import p_values, sets
 from trainers.decision import REJECTED, Decision
 from trainers.prior import named_shares, reweighted
 
-if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
+if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before
     from trainers.card import WeightsCard
     from trainers.classifier import Classifier
     from trainers.reference import Reference
@@ -28,20 +28,20 @@ if TYPE_CHECKING:  # torch takes seconds, and a mistake is answered before
 BATCH = 64
 
 COMPARED = 16
-"""Photos whose probabilities tell what another precision than that of validation changes."""
+"""Number of photos used to measure the effect of another precision than in validation."""
 
 _Outcome = tuple[str | None, float, dict[str, float]]
-"""Of a photo: label, probability and probabilities, as `Prediction` has them."""
+"""Label, probability and probabilities of a photo, as in `Prediction`."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is seen on a photo. `label` is None where the rule of the weights rejects it.
+    """The prediction for a photo. `label` is None where the decision rule rejects it.
 
-    Probabilities are calibrated by the rule; `probability` is that of the label, or,
-    of a photo without one, that of its most probable class. If asked for: `unknown` says that the
-    photo is unlike the training photos, then it has no label; `p_value` is the share of validation
-    photos that are as far from these, counting itself; `classes` are those that it may be of.
+    Probabilities are calibrated by the rule; `probability` is that of the label, or, of a photo
+    without one, that of its most probable class. On request: `unknown` means that the photo is
+    unlike the training photos, and it has no label; `p_value` is the share of validation photos at
+    least as far from these, counting itself; `classes` are those that it may be of.
     """
 
     path: str
@@ -63,12 +63,12 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answer of `predict`: what it stands on, and an answer for each photo, as it comes.
+    """The result of `predict`: the weights used, and an iterator of answers, one per photo.
 
-    `rule` is what was set for these weights; None where the most probable class is named.
+    `rule` is the weights' decision rule; None where the most probable class is predicted.
     `rounding` says by how much probabilities differ from those in validation where this device
     computes in another precision; else "". `stated` are the rates of unknown photos and of sets of
-    classes, where they are asked for.
+    classes, if requested.
     """
 
     weights: str
@@ -93,12 +93,13 @@ def predict(
 ) -> Predictions:
     """Predict files, folders at any depth, patterns such as `*.jpg`, and `-` for a list of paths.
 
-    Without `weights`: those that `best` names for the study (by default the one used last).
-    `augment` is as for `Classifier.predict`. `prior` are shares of classes, "A380=0.1", where they
-    come in other ones than in training. Photos that are unlike the training photos are unknown; the
-    share `unknown` of photos like the validation photos are as well, at most: by default what the
-    weights carry, none for 0. `coverage` is the share of photos whose set of classes holds theirs.
-    Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and what `best` raises.
+    Without `weights`, those that `best` chooses for the study are used (by default the study used
+    last). `augment` is as for `Classifier.predict`. `prior` are shares of classes, "A380=0.1",
+    where they differ from those in training. Photos unlike the training photos are unknown, and so
+    is at most the share `unknown` of photos like the validation photos: by default the rate that
+    the weights carry; 0 turns it off. `coverage` is the share of photos whose set of classes
+    contains the true one. Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and
+    what `best` raises.
     """
     paths = find_photos(inputs)
     file = Path(best(study, storage=storage).file) if weights is None else weights
@@ -115,7 +116,7 @@ def predict(
     shares = _prior(card, prior)
     if coverage is not None and (shares or augment not in (None, card.tta)):
         raise ConfigError(
-            "--coverage is stated for photos judged as in validation; drop "
+            "--coverage holds for photos predicted as in validation; drop "
             f"{'--prior' if shares else '--augment'}, or drop --coverage"
         )
     limits, reference = None, None
@@ -146,7 +147,7 @@ def _rounding(classifier: "Classifier", paths: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class _Judge:
-    """What answers: the weights, shares of classes if others are given, limits if any are asked."""
+    """What predicts: the weights, the given shares of classes, and the requested limits."""
 
     classifier: "Classifier"
     prior: Sequence[float] | None
@@ -205,13 +206,13 @@ def _answers(
 
 
 def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | None:
-    """Return the shares of all classes that photos are to be predicted for, if any are given."""
+    """Return the shares of all classes among the photos, if any are given."""
     if not shares:
         return None
     if card.prior is None:
         raise ConfigError(
-            "--prior needs weights that tell the classes' shares in training, which older ones do "
-            "not; train them again"
+            "--prior needs weights that record the classes' shares in training; older ones do "
+            "not, so train them again"
         )
     try:
         return named_shares(shares, card.classes, card.prior)
@@ -235,5 +236,5 @@ def _outcomes(
 
 
 def _shown(path: str) -> str:
-    """Return a path as text that can be written: odd bytes in its name become escapes."""
+    """Return a path as text that can be written: invalid bytes in its name become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What tells photos that are unlike the training photos: found beside weights, or measured."""
+"""The reference for recognising photos unlike the training photos: read, or measured."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,17 +29,17 @@ if TYPE_CHECKING:  # torch takes seconds
     from trainers.reference import Reference
 
 KEPT = "references"
-"""The folder in the cache for references of weights in a study."""
+"""The cache's folder of references for weights of a study."""
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What is stated of photos that come about like the validation photos, at most.
+    """Guaranteed rates for photos like those of validation.
 
-    `unknown` is the share that is called unknown, being farther than `distance` from the training
-    photos; `missed` the share whose class is not in its set of classes, those with a probability of
-    at least 1 less `misfit`. Of what is not asked for, the rate and its limit are None. `photos`
-    and `groups` are those of validation that the rates stand on.
+    At most the share `unknown` is labelled unknown: farther than `distance` from the training
+    photos. For at most the share `missed`, the true class is not in the set of classes, those with
+    a probability of at least 1 - `misfit`. A rate that was not requested is None, and so is its
+    limit. `photos` and `groups` count the validation photos that the rates are based on.
     """
 
     photos: int
@@ -51,7 +51,7 @@ class Stated:
 
     @property
     def photos_text(self) -> str:
-        """The photos that the rates stand on, in words."""
+        """The photos that the rates are based on, in words."""
         return photos_text(self.photos, self.groups)
 
 
@@ -70,7 +70,7 @@ def share_of(flag: str, text: str | None) -> float | None:
 
 
 def stated(reference: "Reference", unknown: float | None, coverage: float | None) -> Stated:
-    """Return the limits of the rates that are asked for; `ConfigError` where too few can tell."""
+    """Return the limits of the requested rates; `ConfigError` if there are too few photos."""
     groups, count = reference.groups, reference.count
     found = Stated(len(reference.distances), None if groups is None else count)
     missed = None if coverage is None else 1 - coverage
@@ -96,24 +96,24 @@ def _too_few(flag: str, rate: float, found: Stated, other: str) -> ConfigError:
 
 
 def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Reference":
-    """Return what lies beside a weights file; else what was measured before, or is now.
+    """Return the reference beside a weights file; else one measured before, or now.
 
-    To measure it, the photos of the study that trained the weights are looked at: up to 2,000 each
-    of training and validation. Raises `NotOurWeights` for a broken file, LookupError where nothing
-    is known of the photos, `DatasetError` where they have changed.
+    To measure it, up to 2,000 training and 2,000 validation photos of the study that trained the
+    weights are used. Raises `NotOurWeights` for a broken file, LookupError where nothing is known
+    of the photos, `DatasetError` where they have changed.
     """
     from trainers.reference import SUFFIX, beside, digest_of, read_reference, save_reference
 
     if folds := classifier.card.folds:
         raise ConfigError(
             f"these weights hold a network for each of {folds} folds, so that no photos are left "
-            "that none of them was trained on, to measure rates on; omit --unknown and --coverage"
+            "that none of them was trained on to measure rates; omit --unknown and --coverage"
         )
     if beside(file).exists():
         return read_reference(beside(file), classifier.network)
     digest = digest_of(classifier.network)
     kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
-    with suppress(NotOurWeights):  # a broken one is made anew
+    with suppress(NotOurWeights):  # a broken one is made again
         if kept.exists():
             return read_reference(kept, classifier.network)
     found = measured(classifier, storage, digest)
@@ -124,7 +124,7 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
 
 
 def copy_with_reference(chosen: Selection, folder: Path, storage: str, unknown: str) -> Path:
-    """Copy the chosen weights with the rate of `--unknown`, and what it takes beside them.
+    """Copy the chosen weights with the rate of `--unknown`, and the reference beside them.
 
     Raises what `reference_of`, `stated` and `copy_weights` raise, before anything is copied.
     """
@@ -138,13 +138,13 @@ def copy_with_reference(chosen: Selection, folder: Path, storage: str, unknown: 
     found = reference_of(load(source), source, storage)
     stated(found, rate, None)
     folder.mkdir(parents=True, exist_ok=True)
-    # First what the weights' card speaks of: weights without it would be refused.
+    # First the reference that the weights' card mentions: weights without it would be refused.
     save_reference(beside(folder / source.name), found)
     return copy_weights(chosen, folder, rate)
 
 
 def measured(classifier: "Classifier", storage: str, digest: str) -> "Reference":
-    """Look at the photos that weights were trained on, and at those of validation."""
+    """Measure a reference from the photos that weights were trained on, and those of validation."""
     from trainers.reference import MOST, Reference, distances, rounded
 
     study, manifest = _photos_of(classifier, storage)
@@ -179,7 +179,7 @@ def _spread(photos: Sequence[Photo], most: int) -> tuple[Photo, ...]:
 
 
 def _photos_of(classifier: "Classifier", storage: str) -> tuple[str, Manifest]:
-    """Return a study and the data that weights were trained on, or say why there are none."""
+    """Return a study and the data that weights were trained on; LookupError if there are none."""
     card = classifier.card
     if "trained on" in card.made_by:
         raise ConfigError(
@@ -192,7 +192,7 @@ def _photos_of(classifier: "Classifier", storage: str) -> tuple[str, Manifest]:
     if found is None:
         copied = hint("best", "--copy-to", "chosen", "--unknown", "5%")
         raise LookupError(
-            "what photos are compared with does not lie beside these weights, and no study here "
+            "there is no reference beside these weights, and no study here "
             f"knows the photos that they were trained on; run `{copied}` where their study is"
         )
     return found

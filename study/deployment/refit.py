@@ -1,8 +1,8 @@
 """Use case `best --refit`: the chosen schedule trained once more, on the validation photos as well.
 
-They chose it; as photos to train on they serve once more, and the estimate of the choice, which was
-trained without them, is a cautious one of what comes of it. Under several seeds the weights that
-come of it are averaged: see `trainers.soup`.
+These photos chose it and can now be used for training. The estimate for the choice, which was
+trained without them, is a conservative estimate for the refit. With several seeds the weights are
+averaged: see `trainers.soup`.
 """
 
 import time
@@ -35,7 +35,7 @@ from trainers.files import replacing, sha256_of
 class Refitted:
     """Weights of the chosen schedule, trained on `photos`: train and validation together.
 
-    They are the mean of those under each of `seeds`. Nothing has validated them.
+    They are the mean over `seeds`. They have no validation score.
     """
 
     file: str
@@ -56,10 +56,9 @@ def refit(
 ) -> Refitted:
     """Train the chosen schedule as it was trained, on more photos; write the weights to `folder`.
 
-    It is trained under so many `seeds`, the chosen one and those that follow it.
-
-    Raises `ConfigError` for a trainer of the user's own, which may choose epochs by photos that are
-    in train now, `DatasetError` where the data have changed, `EncoreError` if the training fails.
+    `seeds` is their number: the chosen one and those that follow it. Raises `ConfigError` for a
+    custom trainer, which may choose epochs by photos that are now in train, `DatasetError` where
+    the data have changed, `EncoreError` if the training fails.
     """
     began, runs = time.perf_counter(), runs_folder(storage)
     with open_store(storage, create=False) as store:
@@ -109,7 +108,7 @@ def _name(chosen: Selection, backbone: str, seeds: Sequence[int]) -> str:
 
 
 def _quietly(listener: Listener) -> Listener:
-    """Tell how far it is, and no scores: the photos that judge are in train."""
+    """Report progress without scores: the validation photos are in train."""
 
     def heard(told: Progress) -> None:
         if isinstance(told, Working):
@@ -121,7 +120,7 @@ def _quietly(listener: Listener) -> Listener:
 def _write(
     trained: Sequence[Path], mean: Path, data: Manifest, file: Path, chosen: Selection
 ) -> None:
-    """Write the mean, whose card tells no scores, and the decision rule if prices were set."""
+    """Write the mean, with a card without scores, and the decision rule if prices were set."""
     from trainers.card import copy_with, read_card
 
     if len(trained) > 1:

@@ -164,7 +164,7 @@ def test_people_are_told_what_to_do(photos: Path, run: Run) -> None:
     """The terminal's summary names the leak and the ways out; markup in names stays text."""
     code, text = run("check-data", str(photos))
     assert code == 4
-    assert "1 photo of valid is in another split, too" in text
+    assert "1 photo of valid is also in another split" in text
     assert "One photo under two labels" in text
     assert "--regroup" in text
     assert HOSTILE in text

@@ -29,7 +29,7 @@ def test_a_search_in_folds(
         found = capsys.readouterr()
         return " ".join((found.out if code == 0 else found.err).split())
 
-    assert "--folds 5 would judge each schedule by all 32" in told("check-data", "photos")
+    assert "--folds 5 would score each schedule on all 32" in told("check-data", "photos")
     where = ("search", "--data", "photos", "--devices", "cpu", "--trials", "2", "--study", "mine")
     assert cli.run((*where, "--folds", "3")) == 0
     assert "32 in 3 folds, 8 test" in " ".join(capsys.readouterr().err.split())

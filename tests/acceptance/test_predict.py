@@ -244,7 +244,7 @@ def test_the_weights_are_those_that_best_names(
         (("hollow",), 2, "'hollow' holds no photos"),
         (("photos/*.gif",), 2, "'photos/*.gif' holds no photos, or matches none"),
         (("photos/*.txt",), 2, "'photos/*.txt' holds no photos, or matches none"),
-        (("-",), 2, "standard input names none"),
+        (("-",), 2, "standard input names no photo"),
         (("photos", "--weights", "absent.safetensors"), 2, "no weights file 'absent.safetensors'"),
         (("photos", "--weights", "photos/note.txt"), 1, "not a whole safetensors file"),
     ],
@@ -293,7 +293,7 @@ def test_shares_of_classes_may_be_others_than_in_training(
     """Probabilities go by --prior; weights that do not tell their own, and misuse, end with 2."""
     asked = ("predict", "photos/a.png", "--weights", WEIGHTS)
     assert cli.run((*asked, "--prior", "a=0.9")) == 2
-    assert "--prior needs weights that tell the classes' shares" in capsys.readouterr().err
+    assert "--prior needs weights that record the classes' shares" in capsys.readouterr().err
     weights(prior=(0.5, 0.5))
 
     def odds(*flags: str) -> float:

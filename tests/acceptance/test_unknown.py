@@ -115,7 +115,7 @@ def test_copied_weights_carry_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(unknown(answered(capsys, *asked, "--unknown", "0")[0], ""))
     beside(weights).unlink()
     assert cli.run(["predict", *asked]) == 1
-    assert "does not lie beside these weights, and no study here" in capsys.readouterr().err
+    assert "beside these weights, and no study here" in capsys.readouterr().err
 
 
 def test_a_csv_tells_what_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_python_asks_for_it_as_well() -> None:
         (("--unknown", "much"), 2, "--unknown must be a share below 1, such as 5% or 0.05, got"),
         (("--unknown", "5"), 2, "got '5'"),
         (("--coverage", "nan"), 2, "--coverage must be a share"),
-        (("--coverage", "90%", "--augment"), 2, "--coverage is stated for photos judged as in"),
+        (("--coverage", "90%", "--augment"), 2, "--coverage holds for photos predicted as in"),
     ],
 )
 def test_what_cannot_be_stated_is_refused(

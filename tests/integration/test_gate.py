@@ -84,10 +84,10 @@ def config(folder: Path, data: Path, **settings: Any) -> StudyConfig:
 
 
 def test_few_clean_photos_pass_with_a_suggestion(freeze: Freeze, clean: Path) -> None:
-    """Of them nothing is said but that folds judge by more; what was found is given."""
+    """Only folds are suggested, which score on more photos; the findings are returned."""
     frozen, notices = freeze(clean)
     (said,) = notices
-    assert said.startswith("12 validation photos, few to choose by: --folds 5 would judge each")
+    assert said.startswith("12 validation photos, few to choose by: --folds 5 would score each")
     assert frozen.check is not None
     assert frozen.check.pairs == ()
     assert frozen.check.manifest_digest == frozen.manifest.digest
@@ -114,7 +114,7 @@ def test_leaks_are_refused_in_one_sentence(freeze: Freeze, leaking: Path) -> Non
     with pytest.raises(DatasetError) as error:
         freeze(leaking)
     text = str(error.value)
-    assert text.startswith("2 photos of valid are in another split, too, such as 'train/day/2.jpg'")
+    assert text.startswith("2 photos of valid are also in another split, such as 'train/day/2.jpg'")
     for way in ("check-data", "--write-csv", "--regroup", "--allow-leaks"):
         assert way in text
     assert text.isprintable()
@@ -125,7 +125,7 @@ def test_leaks_may_be_allowed(freeze: Freeze, leaking: Path) -> None:
     frozen, notices = freeze(leaking, allow_leaks=True)
     assert [pair.leaks for pair in frozen.check.pairs] == [True, True] if frozen.check else False
     (said,) = (each for each in notices if "--folds" not in each)
-    assert "2 photos of valid are in another split, too" in said
+    assert "2 photos of valid are also in another split" in said
 
 
 def test_regrouping_brings_duplicates_together(freeze: Freeze, leaking: Path) -> None:

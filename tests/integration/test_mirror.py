@@ -159,7 +159,7 @@ def test_no_name_leads_out_of_the_copy(object_store: ObjectStore, tmp_path: Path
     written = files_of(tmp_path).keys() - before.keys()
     assert all(name.startswith("deep/copy/") for name in written - {f"deep/copy/{JOURNAL}"})
     local_data(f"s3://{bucket}/p", None, f"sqlite:///{tmp_path}/encore.db", told.append)
-    assert any(isinstance(each, Notice) and "passed over" in each.text for each in told)
+    assert any(isinstance(each, Notice) and "skipped" in each.text for each in told)
 
 
 def test_photos_that_another_machine_found_are_brought_here(
