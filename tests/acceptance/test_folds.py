@@ -1,41 +1,93 @@
 """Searching in folds by the command line: every command knows what the study and its file are."""
 
+import io
 import json
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 
 import cli
+from study.dashboard.artifacts import Exhibit, Exhibits
+from tests.cluster import needs_ray
 from tests.scenes import save, scene
+from tests.tiny_search import copy_of
 from trainers.card import read_card
 
+torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
-def test_a_search_in_folds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """From the suggestion to the export: 3 folds judge all photos but those of test."""
-    monkeypatch.chdir(tmp_path)
+SETTINGS = """
+backbone = "test_resnet"
+weights = "random"
+portfolio = false
+sampler = "random"
+strategy = "independent"
+[space]
+n_stages = [2]
+image_size = [32]
+batch_size = [8]
+lrs = [0.001]
+cycle_len = [1]
+[[space.stages]]
+lrs = [0.001, 0.002]
+"""
+SEARCH = ("search", "--data", "photos", "--devices", "cpu", "--trials", "2", "--study", "mine")
+
+Told = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Search 32 photos in 3 folds: 2 trials that share their first stage, 8 photos of test."""
+    folder = tmp_path_factory.mktemp("made")
     for number in range(40):
         kind = ("day", "night")[number % 2]
-        save(scene(number, 48, 40), Path("photos") / kind / f"{number}.jpg", quality=90)
-    Path("study.toml").write_text(
-        'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
-        "image_size = [32]\nbatch_size = [8]\nlrs = [0.001]\ncycle_len = [1, 2]\n"
-    )
+        save(scene(number, 48, 40), folder / "photos" / kind / f"{number}.jpg", quality=90)
+    (folder / "study.toml").write_text(SETTINGS)
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said), redirect_stdout(said):
+        patch.chdir(folder)
+        code = cli.run([*SEARCH, "--folds", "3"])
+    (folder / "said").write_text(said.getvalue())
+    assert code == 0, said.getvalue()
+    return folder
 
-    def told(*words: str, code: int = 0) -> str:
+
+@pytest.fixture
+def searched(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go where it was searched."""
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.fixture
+def told(searched: Path, capsys: pytest.CaptureFixture[str]) -> Told:  # noqa: ARG001
+    """Return what runs a command, and gives what it says: of an error, what that says."""
+
+    def run(*words: str, code: int = 0) -> str:
         capsys.readouterr()
-        assert cli.run(words) == code, capsys.readouterr().err
+        ended = cli.run(words)
         found = capsys.readouterr()
+        assert ended == code, found.err
         return " ".join((found.out if code == 0 else found.err).split())
 
-    assert "--folds 5 would score each schedule on all 32" in told("check-data", "photos")
-    where = ("search", "--data", "photos", "--devices", "cpu", "--trials", "2", "--study", "mine")
-    assert cli.run((*where, "--folds", "3")) == 0
-    assert "32 in 3 folds, 8 test" in " ".join(capsys.readouterr().err.split())
-    assert "is searched in 3 folds; give --folds 3" in told(*where, code=2)
-    assert cli.run((*where, "--folds", "3")) == 0  # again: there is nothing left to do
+    return run
 
+
+def test_the_search_says_what_it_does(searched: Path, told: Told) -> None:
+    """Folds are suggested, counted and kept to: the same command goes on, another is refused."""
+    assert "--folds 5 would score each schedule on all 32" in told("check-data", "photos")
+    assert "32 in 3 folds, 8 test" in " ".join((searched / "said").read_text().split())
+    assert "is searched in 3 folds; give --folds 3" in told(*SEARCH, code=2)
+    told(*SEARCH, "--folds", "3")  # again: there is nothing left to do
+    for words in (("ls",), ("show", "0"), ("tree",), ("compare", "0", "1"), ("doctor",)):
+        told(*words)
+
+
+def test_the_chosen_file_is_the_networks_of_all_folds(told: Told) -> None:
+    """`best` says so, counts all photos, and its other ways to choose do or are refused."""
     text = told("best")
     assert "on 32 validation photos" in text
     assert "3 folds: each photo judged by the network trained without its fold" in text
@@ -46,15 +98,98 @@ def test_a_search_in_folds(
     assert "a soup is of files with one network each" in told("best", "--soup", code=2)
     assert "ensemble of" in told("best", "--ensemble", "2")
     assert "on 8 test photos" in told("best", "--final-test")
-    assert "on 32 photos, those of all 3 folds" in told("best", "--refit", "--copy-to", "all")
-    (refitted,) = Path("all").glob("refit_*.safetensors")
-    assert read_card(refitted).folds == 0
 
-    for words in (("ls",), ("show", "0"), ("tree",), ("report",), ("compare", "0", "1")):
-        told(*words)
-    for file in (chosen["file"], str(refitted)):
+
+def test_what_photos_are_unknown_is_refused_in_a_sentence(told: Told, tmp_path: Path) -> None:
+    """No photos are left that none of the networks was trained on, wherever it is asked for."""
+    for words in (
+        ("predict", "photos/day", "--unknown", "5%"),
+        ("predict", "photos/day", "--coverage", "90%"),
+        ("best", "--copy-to", str(tmp_path / "copy"), "--unknown", "5%"),
+        ("export", "--to", str(tmp_path / "out"), "--format", "torchscript", "--unknown", "5%"),
+    ):
+        assert "hold a network for each of 3 folds" in told(*words, code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refit_is_one_network_on_the_photos_of_all_folds(told: Told, tmp_path: Path) -> None:
+    """It and the folds' file predict; both name the same classes."""
+    said = told("best", "--refit", "--copy-to", str(tmp_path))
+    assert "on 32 photos, those of all 3 folds" in said
+    (refitted,) = tmp_path.glob("refit_*.safetensors")
+    assert read_card(refitted).folds == 0
+    for file in (json.loads(told("best", "--json"))["file"], str(refitted)):
         rows = told("predict", "photos/day", "--weights", file, "--json")
         assert len(json.loads(rows)["predictions"]) == 20
-    told("explain", "--to", "why", "--top", "3")
-    told("export", "--to", "out", "--format", "torchscript")
-    assert "dealt into 3 folds" in next(Path("out").glob("*.md")).read_text(encoding="utf-8")
+
+
+def test_the_networks_of_all_folds_are_made_again(told: Told) -> None:
+    """`reproduce` knows the file by trial and by path, and --run gives the same bits."""
+    file = json.loads(told("best", "--json"))["file"]
+    assert "trial" in told("reproduce", file)
+    again = json.loads(told("reproduce", "1", "--run", "--json"))
+    assert (again["identical"], again["reproduced"], again["photos"]) == (True, True, 32)
+
+
+def test_reports_and_pictures_are_of_all_photos(searched: Path, told: Told, tmp_path: Path) -> None:
+    """Each photo is explained by its own fold's network, in pages, sheets and the dashboard."""
+    told("report", "--to", str(tmp_path / "report.html"))
+    assert "in 3 folds: each is judged" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    file = json.loads(told("best", "--json"))["file"]
+    told("explain", "--weights", file, "--to", str(tmp_path / "why"), "--top", "3")
+    shown = Exhibits(f"sqlite:///{searched / 'runs' / 'encore.db'}")
+    try:
+        study = shown.known("mine")
+        assert study is not None
+        found = {kind: shown.show(name) for name, kind in shown.of(study)[1].items()
+                 if kind is not Exhibit.HEAT}  # fmt: skip
+        assert {Exhibit.CURVES, Exhibit.CONFUSION, Exhibit.WEIGHTS} == found.keys()
+        assert all(found.values())
+        assert "Winner: trial" in shown.winners()["mine"]
+    finally:
+        shown.close()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("torch-export", marks=pytest.mark.slow),
+        "torchscript",
+    ],
+)
+def test_exported_they_are_one_network(told: Told, tmp_path: Path, kind: str) -> None:
+    """The written file answers as the mean of all folds' networks, which `export` makes sure of."""
+    told("export", "--to", str(tmp_path / "out"), "--format", kind)
+    about = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
+    assert "validation photos of the study" in about["verified_on"]
+    assert "dealt into 3 folds" in (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_more_seeds_and_fewer_files(
+    searched: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`repeat` trains the networks of all folds under one more seed; `gc` deletes whole files."""
+    copy_of(searched, tmp_path / "copy", monkeypatch)
+    told("repeat", "0", "--seeds", "2")
+    trials = json.loads(told("ls", "--json"))["trials"]
+    assert [(each["state"], each["seed"]) for each in trials[2:]] == [("complete", 1)]
+    cleaned = json.loads(told("gc", "--keep", "1", "--delete", "--json"))
+    assert cleaned["files"]
+    assert json.loads(told("best", "--json"))["folds"] == 3
+    told("doctor")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_on_a_ray_cluster_it_is_the_same(
+    searched: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that get their photos and starts over the wire record the same scores."""
+    expected = json.loads(told("ls", "--json"))["trials"]
+    copy_of(searched, tmp_path / "copy", monkeypatch)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    away = ("--storage", f"sqlite:///{tmp_path / 'away' / 'encore.db'}")  # nothing is taken over
+    told(*SEARCH, "--folds", "3", "--engine", "ray", *away)
+    found = json.loads(told("ls", "--json", *away))["trials"]
+    assert [each["score"] for each in found] == [each["score"] for each in expected]

@@ -112,20 +112,23 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_weights_are_bit_identical(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--folds", "2")], ids=["one split", "folds"])
+def test_killed_at_any_moment_the_weights_are_bit_identical(
+    tmp_path: Path, flags: tuple[str, ...]
+) -> None:
     """Killed by SIGKILL again and again, a search ends with the files of an undisturbed one.
 
     The first kill comes where only training can bring an epoch back, the others wherever. The
     undisturbed search decodes its photos without a cache, which must come to the same.
     """
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    undisturbed = start(calm, 2, "--cache-limit", "0")
+    undisturbed = start(calm, 2, "--cache-limit", "0", *flags)
     _, said = undisturbed.communicate(timeout=240)
     assert undisturbed.returncode == 0, said
     assert "would exceed the cache limit" in said
     moment = random.Random()  # noqa: S311 - no secret
     for kill in range(3):
-        search = start(rough, 2)
+        search = start(rough, 2, *flags)
         halted = wait_for_an_epoch(rough, search)
         if kill:
             search.send_signal(signal.SIGCONT)
@@ -133,7 +136,7 @@ def test_killed_at_any_moment_the_weights_are_bit_identical(tmp_path: Path) -> N
         assert halted or kill
         search.kill()
         assert search.wait() in (-signal.SIGKILL, 0)
-    assert start(rough, 2).wait(240) == 0
+    assert start(rough, 2, *flags).wait(240) == 0
     assert weights(rough) == weights(calm)
     assert epochs(rough) == epochs(calm)
     trials = listed(rough, "ls")["trials"]

@@ -37,28 +37,30 @@ import os, signal, sys, time
 from pathlib import Path
 import torch
 from trainers.base import StageTask
+from trainers.data.folds import in_folds
 from trainers.data.manifest import build_manifest
 from trainers.device import choose_compute
 from trainers.finetuner import Finetuner
 from trainers.schedule import Schedule, Stage
 
-def train(folder, every, yielded):
+def train(folder, every, folds, yielded):
     torch.set_num_threads(1)
     stage = Stage(
         image_size=24, batch_size=6, cycle_len=5, lrs=0.01, dropout=0.3, augmentation="side-on"
     )
     schedule = Schedule(backbone="test_resnet", stages=(stage,), hidden=(8,), weights="random")
     photos = build_manifest(Path(sys.argv[1]))
+    photos = in_folds(photos, folds, 0) if folds else photos
     trainer = Finetuner(photos, compute=choose_compute("cpu"), checkpoint_seconds=float(every))
     for epoch in trainer.train(StageTask(schedule=schedule, seed=0, folder=Path(folder))):
         os.write(yielded, b".")
 
 for line in sys.stdin:
-    folder, every, epochs, seconds = line.rsplit(maxsplit=3)
+    folder, every, epochs, seconds, folds = line.rsplit(maxsplit=4)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        train(folder, every, writing)
+        train(folder, every, int(folds), writing)
         os._exit(0)
     os.close(writing)
     if all(os.read(reading, 1) for _ in range(int(epochs))):
@@ -78,13 +80,15 @@ class Nursery:
         assert process.stdout is not None
         self._orders, self._answers = process.stdin, process.stdout
 
-    def train(self, folder: Path, every: float, epochs: int = 99, seconds: float = 0) -> int:
+    def train(
+        self, folder: Path, every: float, folds: int, epochs: int = 99, seconds: float = 0
+    ) -> int:
         """Train into a folder until some seconds after an epoch; return the exit status.
 
-        LAST is written `every` so many seconds.
+        LAST is written `every` so many seconds. The photos are dealt into `folds`; of 0, in none.
         """
         folder.mkdir(exist_ok=True)
-        print(folder, every, epochs, seconds, file=self._orders, flush=True)
+        print(folder, every, epochs, seconds, folds, file=self._orders, flush=True)
         return int(self._answers.readline())
 
 
@@ -223,21 +227,23 @@ def test_a_full_disk_ends_the_training(
     assert outcome(tmp_path / "a") == outcome(tmp_path / "whole")
 
 
-KILLS = {0.0: (0, 0, 1, 2, 3, 4), 1e9: (0, 4, 4, 5)}
-"""How often LAST is written, and the epochs after which a training is killed one time each."""
+KILLS = {(0.0, 0): (0, 0, 1, 2, 3, 4), (1e9, 0): (0, 4, 4, 5), (0.0, 3): (0, 1, 2, 4)}
+"""How often LAST is written and how many folds there are; after which epochs it is killed once."""
 
 
-@pytest.mark.parametrize("every", KILLS)
-def test_killed_at_random_moments(trainings: Nursery, tmp_path: Path, every: float) -> None:
+@pytest.mark.parametrize(("every", "folds"), KILLS)
+def test_killed_at_random_moments(
+    trainings: Nursery, tmp_path: Path, every: float, folds: int
+) -> None:
     """SIGKILL again and again, then until the end: both files are those of a training in one go."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     rng = random.Random(0)  # noqa: S311 - no secret is made of it
-    assert trainings.train(whole, every) == 0
-    for epochs in KILLS[every]:
+    assert trainings.train(whole, every, folds) == 0
+    for epochs in KILLS[every, folds]:
         pause = rng.uniform(0, 0.1)
-        assert trainings.train(killed, every, epochs, pause) in (-signal.SIGKILL, 0)
+        assert trainings.train(killed, every, folds, epochs, pause) in (-signal.SIGKILL, 0)
         if every == 0:  # at worst, it was about to write the latest
             assert epochs_in_last(killed) >= epochs - 1
-    assert trainings.train(killed, every) == 0
+    assert trainings.train(killed, every, folds) == 0
     for name in (LAST, BEST):
         assert tensors(killed / name) == tensors(whole / name)

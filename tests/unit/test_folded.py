@@ -82,6 +82,31 @@ def test_a_cut_costs_no_bit(photos: Manifest, tmp_path: Path, fields: dict[str, 
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("done", [2, 5])
+def test_killed_between_two_folds_costs_no_bit(
+    photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    """Dead when two folds have trained an epoch, the first or second, it goes on from `LAST`."""
+    mine, trained = schedule(stage(**STAGES[0])), list[int]()
+    whole = train(photos, tmp_path / "whole", mine)
+    real = Finetuner._once
+
+    def deadly(*given: Any) -> EpochMetrics:
+        trained.append(1)
+        if len(trained) > done:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetuner, "_once", deadly)
+        with pytest.raises(KeyboardInterrupt):
+            train(photos, tmp_path / "cut", mine, checkpoint_seconds=0)
+    assert (tmp_path / "cut" / LAST).exists() == (done > 3)
+    again = train(photos, tmp_path / "cut", mine)
+    assert [numbers(epoch) for epoch in again] == [numbers(epoch) for epoch in whole]
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
 def test_a_stage_goes_on_from_all_folds_networks(photos: Manifest, tmp_path: Path) -> None:
     """With learning rates of 0, each fold's network stays what it was in the stage before."""
     train(photos, tmp_path / "first", schedule(stage()))
@@ -91,10 +116,24 @@ def test_a_stage_goes_on_from_all_folds_networks(photos: Manifest, tmp_path: Pat
     assert all(torch.equal(first[name], then[name]) for name in first if "weight" in name)
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["in a cache", "in memory"])
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [({"train": "probe", "tta": True}, 2), ({**STAGES[1], "frozen": 0.5}, 4)],
+    ids=["a probe", "half of the layers"],
+)
 def test_frozen_features_are_computed_once_for_all_folds(
-    photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+    passes: int,
+    kept: bool,
 ) -> None:
-    """However many folds: each photo passes the body as often as with one split; or in a cache."""
+    """However many folds, each photo passes frozen layers as often as with one split.
+
+    That is once as it is validated, once mirrored, and once for each view; of a cache, no more.
+    """
     shown, real = list[int](), Cut.rows
 
     def counting(cut: Cut, squares: Tensor, *others: Any) -> Tensor:
@@ -102,12 +141,11 @@ def test_frozen_features_are_computed_once_for_all_folds(
         return real(cut, squares, *others)
 
     monkeypatch.setattr(Cut, "rows", counting)
-    cache = Cache(tmp_path / "cache", photos)
-    mine = schedule(stage(train="probe", tta=True), hidden=())
-    train(photos, tmp_path / "probe", mine, cache=cache)
-    assert sum(shown) == 2 * len(photos.photos)  # with their mirror images
-    train(photos, tmp_path / "again", mine, cache=Cache(tmp_path / "cache", photos))
-    assert sum(shown) == 2 * len(photos.photos)
+    mine = schedule(stage(**fields), hidden=() if fields.get("train") else (8,))
+    for folder in ("first", "again") if kept else ("first",):
+        train(photos, tmp_path / folder, mine,
+              cache=Cache(tmp_path / "cache", photos) if kept else None)  # fmt: skip
+        assert sum(shown) == passes * len(photos.photos)
 
 
 def test_without_room_for_features_it_is_the_same(
