@@ -4,13 +4,13 @@ from trainers.errors import EncoreError
 
 
 class ConfigError(EncoreError, ValueError):
-    """A setting that cannot be; the message is one sentence for the user."""
+    """An invalid setting; the message is one sentence for the user."""
 
     exit_code = 2
 
 
 class NotInStudy(EncoreError, LookupError):
-    """What was named, a trial or a file, is none of the study's."""
+    """The named trial or file does not belong to the study."""
 
     exit_code = 2
 
@@ -28,4 +28,4 @@ class NothingToSelect(EncoreError):
 
 
 class UnrelatedWeights(EncoreError, LookupError):
-    """Trials without a common beginning: the mean of their weights would be no network."""
+    """Trials without common first stages: the mean of their weights would be useless."""

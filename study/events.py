@@ -1,4 +1,4 @@
-"""What a search tells while it runs; the live view and the log lines are made of these."""
+"""Events of a running search; the live view and the log lines are made from them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from trainers.schedule import Schedule
 
 @dataclass(frozen=True)
 class Working:
-    """Something that takes a while, such as "reading photos"; it is over when all is done.
+    """Work that takes a while, such as "reading photos"; it is over when `done` equals `total`.
 
-    `total` is 0 as long as it is not known how much there is to do.
+    `total` is 0 as long as it is not known.
     """
 
     what: str
@@ -32,10 +32,10 @@ class Notice:
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """Before the first trial: what there is and what is to come, repeats included.
+    """Before the first trial: trials ended and to go, repeats included.
 
-    `to_go` is None where not a number of trials ends the search; `goal` says in words what it
-    counts. Scores are of so many validation `photos`.
+    `to_go` is None if the search is not ended by a number of trials; `goal` describes in words what
+    it counts. Scores are on `photos` validation photos.
     """
 
     study: str
@@ -63,12 +63,12 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """So many batches of the epoch that a trial trains are done, of so many.
+    """How many batches of the epoch that a trial trains are done, and of how many.
 
     `step` is that epoch's, counted as in `EpochFinished`: `step - 1 + done / total` epochs of the
-    trial are trained. It comes at most four times a second, never in an epoch that is shorter than
-    that, and from users' own trainers only if they tell. An epoch that does not fit into memory
-    begins again: `done` may fall.
+    trial are trained. It comes at most four times a second, never in an epoch shorter than that,
+    and from custom trainers only if they report batches. An epoch that does not fit into memory
+    starts again: `done` may decrease.
     """
 
     number: int
@@ -81,8 +81,8 @@ class EpochProgress:
 class EpochFinished:
     """An epoch of a trial is recorded; `step` counts through the trial's stages from 1.
 
-    `device_time` is what the study has taken with it, `seconds_left` how long the search is
-    expected to go on, None where nothing bounds it.
+    `device_time` is the study's total with this epoch, `seconds_left` the expected rest of the
+    search, None if nothing bounds it.
     """
 
     number: int
@@ -94,10 +94,10 @@ class EpochFinished:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is expected, in the metric's unit: the `score` of the best so far, and how sure that is.
+    """A forecast, in the metric's unit.
 
-    `gain` is by how much the best would improve for as much compute again. It is `flat` where that
-    is less than what validation's noise could show.
+    The expected `score` of the best so far, with its interval. `gain` is the expected improvement
+    for as much compute again. It is `flat` if that is less than validation's noise could show.
     """
 
     score: float
@@ -111,10 +111,10 @@ class Outlook:
 class TrialFinished:
     """A trial has ended; `file` is its best weights, absent if it failed or was pruned.
 
-    `outlook` is what is expected now, under a strategy that expects anything. `repeats` is the
-    first trial of the same schedule, if it is not this one; `shared` are how many of its first
-    stages another trial had trained for it, and that trial's number. `resumed` says that an earlier
-    run of the search had begun it.
+    `outlook` is the current forecast, under a strategy that has one. `repeats` is the first trial
+    of the same schedule, if it is not this one; `shared` is how many of its first stages another
+    trial had trained, and that trial's number. `resumed` means that an earlier run of the search
+    had begun it.
     """
 
     trial: Trial
@@ -135,13 +135,13 @@ Listener = Callable[[Progress], None]
 
 
 def telling(listener: Listener, what: str) -> Callable[[int, int], None]:
-    """Return what tells a listener how far some work is."""
+    """Return a function that reports progress of some work to a listener."""
     return lambda done, total: listener(Working(what, done, total))
 
 
 @contextmanager
 def working(listener: Listener, what: str) -> Iterator[None]:
-    """Tell a listener that some work is being done, of which nothing can be counted."""
+    """Report to a listener that some work without countable steps is being done."""
     listener(Working(what, 0, 0))
     try:
         yield
@@ -150,5 +150,5 @@ def working(listener: Listener, what: str) -> Iterator[None]:
 
 
 def noticing(listener: Listener) -> Callable[[str], None]:
-    """Return what tells a listener sentences."""
+    """Return a function that sends notices to a listener."""
     return lambda text: listener(Notice(text))

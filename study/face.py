@@ -1,4 +1,4 @@
-"""What `encore.search(...)` and its like are: the use cases, with their progress shown.
+"""The functions of the package `encore`: the use cases, with their progress shown.
 
 Nothing heavy is imported before it is needed: torch takes seconds.
 """
@@ -34,7 +34,7 @@ __all__ = ["Selection", "Study", "best", "check_data", "load", "report", "search
 
 @dataclass(frozen=True)
 class Study(SearchOutcome):
-    """What `search` returns: how it ended, and the study as it is when it is asked.
+    """The result of `search`: how it ended, and access to the study's current state.
 
     `study` is its name, `storage` the URL of its database.
     """
@@ -102,8 +102,8 @@ def search(
     """Search schedules until the budget is spent; the same call again goes on where it was.
 
     Give a `StudyConfig`, or settings by the names of the command line's flags: data, trials,
-    budget, study, storage, metric, repeats, finalists, ... `progress` shows how far it is, in a
-    terminal and in a notebook; `listener` is told what happens. Raises `ConfigError`,
+    budget, study, storage, metric, repeats, finalists, ... `progress` shows the progress, in a
+    terminal and in a notebook; `listener` is called with each event. Raises `ConfigError`,
     `DatasetError`, `StudyInUse`, `WeightsUnavailable`, `TooManyFailures` and the database's errors;
     nothing is written before data and settings have been checked.
     """
@@ -140,7 +140,7 @@ def load(file: Path | str, device: str = "cpu") -> "Classifier":
 
 @contextmanager
 def _shown(listener: Listener, *, progress: bool) -> Iterator[Listener]:
-    """Show what is told to a listener, where somebody looks: in a notebook or a terminal."""
+    """Return a context with a listener that shows events in a notebook or a terminal."""
     from study.views.notebook import NotebookView, in_notebook
     from study.views.progress import SearchView
     from study.views.terminal import Terminal
@@ -148,7 +148,7 @@ def _shown(listener: Listener, *, progress: bool) -> Iterator[Listener]:
     if not progress or not (in_notebook() or sys.stderr.isatty()):
         yield listener
         return
-    # Of tqdm, whose bars others bring: it would have a package installed to draw them.
+    # tqdm, used by other libraries, asks for a package to be installed to draw its bars.
     warnings.filterwarnings("ignore", message="IProgress not found")
     err = Terminal(emoji=False, stderr=True)
     with NotebookView() if in_notebook() else SearchView(err) as view:

@@ -1,11 +1,11 @@
-"""What to expect of a schedule, from all stage runs so far: a Gaussian process. Pure.
+"""The expected result of a schedule, from all stage runs so far: a Gaussian process. Pure.
 
-It models a stage run's shortfall: two noisy measures of the same thing, what it gets wrong and its
-calibrated loss, tell more together than either (benchmarks/README.md). Each stage run is a schedule
-that ended there, so early stages tell of later ones, as in freeze-thaw Bayesian optimization
-(Swersky, Snoek & Adams 2014). The covariance has three parts: similar stages come out alike (a sum
-and a product of one kernel per field), stage runs of one path share its luck, and what validation
-photos tell is noisy.
+It models a stage run's shortfall, which combines two noisy measures of quality, the error rate and
+the calibrated loss; together they are more informative than either (benchmarks/README.md). Each
+stage run is treated as a schedule that ends there, so early stages inform the forecast of later
+ones, as in freeze-thaw Bayesian optimization (Swersky, Snoek & Adams 2014). The covariance has
+three parts: similar stages have similar results (a sum and a product of one kernel per field),
+stage runs of one path share its random effect, and validation adds noise.
 """
 
 import math
@@ -25,7 +25,7 @@ from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
 
 Array = NDArray[np.float64]
 Features = Mapping[str, float | str | None]
-"""What decides how a stage run comes out: numbers, which have an order, and names."""
+"""The inputs of the model: numbers, which have an order, and names."""
 
 RATIOS = {
     "work": 8,
@@ -39,7 +39,7 @@ RATIOS = {
     "before image_size": 2,
     "before lr head": 10,
 }
-"""What matters by its ratio, and the ratio that similarity reaches over."""
+"""Fields on a logarithmic scale, and the ratio that is one length scale."""
 
 STEPS = {
     "hidden": 500,
@@ -61,13 +61,13 @@ STEPS = {
     "label_smoothing": 0.2,
     "ema": 0.05,
 }
-"""What matters by its difference, and how far similarity reaches."""
+"""Fields on a linear scale, and their length scales."""
 
 NAMES = (
     *("backbone", "train", "annealing", "crop", "augmentation", "batch_norm", "optimizer"),
     *("balance", "tta", "start_from", "before train"),
 )
-"""What has no order: two of them are as far apart as similarity reaches."""
+"""Fields without an order: two different values are one length scale apart."""
 
 REACH = {
     **{name: math.log(ratio) for name, ratio in RATIOS.items()},
@@ -76,16 +76,16 @@ REACH = {
 }
 
 VARYING = 8
-"""So many fields that vary are usual: their kernels' sum is divided by it."""
+"""The usual number of fields that vary: the sum of kernels is divided by it."""
 
 INHERITED = 0.75
-"""The part of a stage run's luck that the next stage keeps; 0.5 to 0.95 made no difference."""
+"""The part of a stage run's random effect that the next stage keeps; robust from 0.5 to 0.95."""
 
 LUCK = 0.5
-"""The part of the variance between seeds that is in the weights; validation adds the rest."""
+"""The part of the variance between seeds that is due to the weights; validation adds the rest."""
 
 SPREADS = tuple(0.02 * 1.5**power for power in range(11))
-"""The standard deviations between schedules that are tried."""
+"""The grid of standard deviations between schedules."""
 
 NOISES = tuple(0.01 * 1.5**power for power in range(10))
 """Those between seeds of one schedule."""
@@ -99,26 +99,26 @@ OFFSET = 1.0
 JITTER = 1e-9
 
 NAMED = 1e9
-"""No field's number is as great, in units of its reach."""
+"""Larger than any field's number in units of its length scale."""
 
 DRAWS = 1000
-"""From so many draws the expected best of several is worked out."""
+"""Number of draws for the expected best of several."""
 
 LEAST_LOSS, LEAST_SHARE = 1e-4, 1e-3
-"""What there is of loss and of mistakes, even where all photos are right."""
+"""Minimum loss and errors, in photos, even if all photos are right."""
 
 MOST = 300
-"""So many stage runs are modelled: the better half of them the best, the others the newest."""
+"""Maximum number of stage runs that are modelled: half of them the best, the others the newest."""
 
 FITTED = 100
-"""At most so many of them, the first, decide on spread and noise."""
+"""Maximum number of them, from the first, that are used to fit spread and noise."""
 
 
 @dataclass(frozen=True)
 class Point:
     """A stage run that was trained or could be.
 
-    `path` names the stage runs that it goes through and has its luck from, its own last.
+    `path` names the stage runs that it passes through and shares random effects with, its own last.
     """
 
     features: Features
@@ -126,7 +126,7 @@ class Point:
 
     @cached_property
     def coded(self) -> Array:
-        """Where each field lies, in units of its reach; a name is a number from `NAMED` on."""
+        """Each field in units of its length scale; a name is a number from `NAMED` on."""
         values = ((self.features.get(name), reach) for name, reach in REACH.items())
         return np.array(
             [
@@ -139,10 +139,10 @@ class Point:
 
 
 def shortfall(metric: Metric, score: Array, loss: Array) -> Array:
-    """Return how far stage runs fall short, on a log scale.
+    """Return the shortfall of stage runs, on a log scale.
 
-    That is the mean logarithm of the calibrated loss and of what the score is short of a perfect
-    one; under log loss the former alone.
+    It is the mean of the logarithms of the calibrated loss and of the score's distance from a
+    perfect one; for log loss only the former.
     """
     of_loss = np.log(np.maximum(loss, LEAST_LOSS))
     if metric.is_loss:
@@ -151,7 +151,7 @@ def shortfall(metric: Metric, score: Array, loss: Array) -> Array:
 
 
 def shortfall_of(metric: Metric, node: Node) -> float:
-    """Return how far a stage run falls short; infinite where it cannot be told."""
+    """Return the shortfall of a stage run; infinite if it is unknown."""
     trained = node.trained
     score = metric.score_of(trained.rank) if trained else None
     if trained is None or trained.loss is None or score is None:
@@ -160,7 +160,7 @@ def shortfall_of(metric: Metric, node: Node) -> float:
 
 
 class Forecast:
-    """What the `shortfalls` of `points` let one expect of these and of others."""
+    """The posterior given the `shortfalls` of `points`."""
 
     def __init__(self, points: Sequence[Point], shortfalls: Sequence[float] | Array) -> None:
         from scipy.linalg import solve_triangular
@@ -176,15 +176,15 @@ class Forecast:
         self.known = self.smoothed(logs)
 
     def smoothed(self, shortfalls: Array) -> Array:
-        """Return what is expected of the points, if these were their own, (n,) or (n, B)."""
+        """Return the posterior mean of the points, had they these shortfalls, (n,) or (n, B)."""
         told = self._solve(self._root, shortfalls - self._mean)
         return np.asarray(self._mean + self._smooth.T @ told)
 
     def at(self, points: Sequence[Point], pending: Sequence[Point] = ()) -> tuple[Array, Array]:
-        """Return mean and standard deviation of the shortfall of each, validation's noise left out.
+        """Return mean and standard deviation of the shortfall of each, without validation's noise.
 
-        What is `pending` in training counts as if it had come out as expected (Ginsbourger et al.
-        2010): so its neighbours are known better, and promise less.
+        Stage runs `pending` in training count as if their results were as expected (Ginsbourger et
+        al. 2010), which lowers the expected improvement of their neighbours.
         """
         across = self._solve(self._root, self._covariance(self._points, points))
         variance = self._own(points) - np.square(across).sum(axis=0)
@@ -197,17 +197,18 @@ class Forecast:
         return self._mean + across.T @ self._told, np.sqrt(np.maximum(variance, JITTER))
 
     def improvement(self, mean: Array, sd: Array) -> Array:
-        """Return by how much each may be expected to lower what is expected of the best known.
+        """Return by how much each is expected to lower the posterior mean of the best known.
 
-        What is to be expected of a stage run is known less well than it came out, for validation is
-        noisy: the knowledge gradient (Frazier, Powell & Dayanik 2009) of the run itself. Otherwise
-        the luck of other seeds, which no knowledge ends, would promise more than can be seen.
+        This is the knowledge gradient (Frazier, Powell & Dayanik 2009) of the run itself. It uses
+        the standard deviation of the posterior mean, since a result is observed with validation's
+        noise. Otherwise the variance between seeds would promise improvements that cannot be
+        observed.
         """
         seen = np.square(sd) / np.hypot(sd, self.seen_noise)
         return expected_improvement(mean, seen, float(self.known.min()))
 
     def least_of(self, points: Sequence[Point]) -> float:
-        """Return how far below the best known the best of these may be expected to come out."""
+        """Return how far below the best known the best of these is expected to be."""
         across = self._solve(self._root, self._covariance(self._points, points))
         covariance = self._covariance(points, points) - across.T @ across
         root = np.linalg.cholesky(covariance + 1e-6 * np.eye(len(points)))
@@ -217,7 +218,7 @@ class Forecast:
 
     @property
     def seen_noise(self) -> float:
-        """The standard deviation that validation's photos alone make."""
+        """The standard deviation due to the finite number of validation photos."""
         return math.sqrt(self._of_validation)
 
     @property
@@ -235,13 +236,13 @@ class Forecast:
 
 
 def point_of(schedule: Schedule, seed: int) -> Point:
-    """Return where a schedule ends. A probe has no luck to hand on: it is fitted, not trained."""
+    """Return where a schedule ends. A probe has no random effect to pass on: it is fitted."""
     path = (hash((p, seed)) for p in schedule.prefixes() if p.stages[-1].train is Train.NETWORK)
     return Point(_features(schedule), tuple(path))
 
 
 def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
-    """Return how far below `best` each may be expected to come out (Mockus 1975)."""
+    """Return the expected improvement of each below `best` (Mockus 1975)."""
     from scipy.special import ndtr
 
     gap = best - mean
@@ -287,9 +288,9 @@ def _prior(name: str, value: float) -> float:
 
 
 def _similarity(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
-    """Return how alike stage runs are, shape (rows, columns): a sum and a product over fields.
+    """Return the similarity of stage runs, shape (rows, columns): a sum and a product over fields.
 
-    Of each field a table of its values' squared distances is looked up, all by one product.
+    Squared distances come from a table of each field's values, all in one matrix product.
     """
     from scipy.linalg import block_diag
 
@@ -306,7 +307,7 @@ def _similarity(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
 
 
 def _squares(values: Array) -> Array:
-    """Return the squared distances of a field's values, in units of its reach."""
+    """Return the squared distances of a field's values, in units of its length scale."""
     named = (values >= NAMED)[:, None] | (values >= NAMED)
     return np.where(named, 1 - np.eye(len(values)), np.square(values[:, None] - values))
 
@@ -315,7 +316,7 @@ SELF_SIMILARITY = (len(REACH) / VARYING + 1) / 2
 
 
 def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
-    """Return how far stage runs share their luck: it is inherited along their paths."""
+    """Return the covariance of random effects, inherited along the paths of stage runs."""
     names: dict[Hashable, int] = {}
     deep = max((len(point.path) for point in (*rows, *columns)), default=0)
     ids = np.full((len(rows) + len(columns), deep), -1)
@@ -328,7 +329,7 @@ def _shared(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
 
 
 def _features(prefix: Schedule) -> Features:
-    """Return what the last of these stages, and what came before it, make of its outcome."""
+    """Return the features of the last of these stages, and of those before it."""
     *before, stage = prefix.stages
     found = {
         "backbone": prefix.backbone,
@@ -355,12 +356,12 @@ def _described(stage: Stage) -> dict[str, Any]:
 
 
 def _work(stage: Stage) -> float:
-    """Return how much a stage trains, but for the photos: the same for all of a study."""
+    """Return how much a stage trains, up to the number of photos, which is constant in a study."""
     return stage.epochs * stage.min_steps * stage.batch_size * stage.image_size**2
 
 
 def _ordered(name: str, value: Any) -> float | str | None:
-    """Return a number on the scale on which equal steps matter alike; a name as it is."""
+    """Return a number on the scale on which equal steps have equal effects; a name as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value if value is None else str(value)
     return math.log(max(value, 1e-9)) if name in RATIOS else float(value)

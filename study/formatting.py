@@ -1,4 +1,4 @@
-"""Texts that several rooms write alike: scores, times, counts, paths, JSON, names of weights.
+"""Common text formats: scores, times, counts, paths, JSON, names of weights.
 
 Weights files are called after the article: `acc98.70_<backbone>_<epochs>_<size>_...`.
 """
@@ -18,7 +18,7 @@ from trainers.metrics import Criterion, Metric
 def percent(share: float, photos: int = 0) -> str:
     """Return a share in per cent, without the sign, rounded once, halves up as pages do it.
 
-    It has one decimal, or two where it is of so many `photos` that one is less than 0.1 %.
+    It has one decimal, or two if a single one of the `photos` is less than 0.1 %.
     """
     if not math.isfinite(share):
         return str(share)
@@ -27,25 +27,25 @@ def percent(share: float, photos: int = 0) -> str:
 
 
 def score_text(metric: Criterion, score: float | None, photos: int = 0) -> str:
-    """Return a score as tables have it: shares in per cent, all else as it is."""
+    """Return a score as in tables: shares in per cent, all others unchanged."""
     if score is None:
         return "-"
     return percent(score, photos) if metric.is_share else f"{score:.4f}"
 
 
 def score_phrase(metric: Criterion, score: float | None, photos: int = 0) -> str:
-    """Return a score as sentences have it, shares with the sign of per cent."""
+    """Return a score as in sentences: shares with a per cent sign."""
     unit = " %" if metric.is_share and score is not None else ""
     return score_text(metric, score, photos) + unit
 
 
 def score_in_name(metric: Criterion, score: float) -> str:
-    """Return a score as names of files have it, with two decimals whatever the photos."""
+    """Return a score as in file names, always with two decimals."""
     return f"{100 * score:.2f}" if metric.is_share else f"{score:.4f}"
 
 
 def time_text(seconds: float) -> str:
-    """Return a span of time as people say it: "54 s", "3.2 min"."""
+    """Return a span of time as text: "54 s", "3.2 min"."""
     for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
         span = seconds / size
         if unit == "h" or round(span) < 60:
@@ -54,7 +54,7 @@ def time_text(seconds: float) -> str:
 
 
 def size_text(size: int) -> str:
-    """Return a number of bytes as people say it: "12 bytes", "3.1 kB", "84.3 MB", "1.2 GB"."""
+    """Return a number of bytes as text: "12 bytes", "3.1 kB", "84.3 MB", "1.2 GB"."""
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= least:
             return f"{size / least:.1f} {unit}"
@@ -75,18 +75,18 @@ def weights_name(
 
 
 def count_text(count: int, what: str) -> str:
-    """Return a number of things in words: "1 trial", "2,000 trials"."""
+    """Return a count with its noun: "1 trial", "2,000 trials"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def photos_text(count: int, groups: int | None, kind: str = "validation") -> str:
-    """Return a number of photos in words, and of their groups if there are any."""
+    """Return a count of photos, and of their groups if there are any."""
     within = "" if groups is None else f" in {count_text(groups, 'group')}"
     return f"{count_text(count, f'{kind} photo')}{within}"
 
 
 def path_text(path: Path) -> str:
-    """Return a path as a person in the current folder would write it."""
+    """Return a path relative to the current folder if it lies there."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

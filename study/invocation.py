@@ -15,18 +15,18 @@ SOURCE = Path(__file__).parents[1]
 """Encore's own folder: a git checkout's, or that of installed packages."""
 
 FROM_PYTHON = "search(...)"
-"""The command of a search that is started from Python, by the user's own program or a notebook."""
+"""The command recorded for a search that is started from Python, by a program or a notebook."""
 
 _SOURCES = ("cli.py", "study", "storage", "trainers")
 _PROGRAMS = ("cli.py", "encore", "encore.exe")
 _PATIENCE = 5.0
-"""Seconds that git gets; a file system that hangs must not keep a search from beginning."""
+"""Timeout of git in seconds; a file system that hangs must not keep a search from beginning."""
 
 
 def hint(*words: object) -> str:
-    """Return a command of ours to type next, `encore show 3`, quoted so that it can be pasted.
+    """Return a command to suggest, such as `encore show 3`, quoted so that it can be pasted.
 
-    Where a checkout's `cli.py` is being run, the command is run in the same way.
+    If a checkout's `cli.py` is being run, the command uses it as well.
     """
     ran = sys.argv[0] if sys.argv else ""
     program = [Path(sys.orig_argv[0]).name, ran] if Path(ran).name == "cli.py" else ["encore"]
@@ -40,9 +40,9 @@ def searched_by() -> dict[str, str]:
 
 
 def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
-    """Return the command that was typed, fit for a shell, without the passwords of databases.
+    """Return the command that was typed, quoted for a shell, without the passwords of databases.
 
-    `words` and `all_words` are `sys.argv` and `sys.orig_argv`, which knows the interpreter, too.
+    `words` and `all_words` are `sys.argv` and `sys.orig_argv`, which includes the interpreter.
     """
     if not words or Path(words[0]).name not in _PROGRAMS:
         return FROM_PYTHON
@@ -50,7 +50,7 @@ def command_line(words: Sequence[str], all_words: Sequence[str]) -> str:
 
 
 def typed(words: Sequence[str]) -> str:
-    """Return a command as it can be typed, without passwords: others get to read it."""
+    """Return a command as it can be typed, without passwords, as others may read it."""
     return shlex.join(map(redact_word, words))
 
 
@@ -58,12 +58,12 @@ def typed(words: Sequence[str]) -> str:
 def commit(folder: Path) -> str:
     """Return the git commit that is checked out in a folder, with "+changes" if its source differs.
 
-    Nothing where there is no git, or the folder is no checkout but lies in one.
+    None if there is no git, or the folder is not the root of a checkout.
     """
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return ""
-    # A git that runs us, as for a hook, would have its variables lead to its own repository.
+    # If git itself runs us, as in a hook, its variables would point to another repository.
     environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     question = ["status", "--porcelain=v2", "--branch", "--", *_SOURCES]
     try:
@@ -82,7 +82,7 @@ def commit(folder: Path) -> str:
 
 
 def commit_of(status: str) -> str:
-    """Read the commit from what `git status --porcelain=v2 --branch` says."""
+    """Read the commit from the output of `git status --porcelain=v2 --branch`."""
     mark, lines = "# branch.oid ", status.splitlines()
     found = next((line.removeprefix(mark) for line in lines if line.startswith(mark)), "")
     if not found or found.startswith("("):  # "(initial)": nothing has been committed yet

@@ -1,8 +1,8 @@
-"""Texts of others made fit for a terminal, a log and a spreadsheet: the one place for it.
+"""Sanitizing of untrusted text for terminals, logs and spreadsheets.
 
-Names of files, classes and studies, formats of weights files and what servers say are others' to
-choose: an escape sequence in one would colour, hide or rewrite what is shown, and a bidirectional
-mark would have it read backwards. JSON escapes what must be by itself, and stays as it is.
+Names of files, classes and studies, metadata of weights files and messages of servers are
+untrusted: an escape sequence could colour, hide or rewrite the output, and a bidirectional mark
+reverse it. JSON needs none of this, as it escapes such characters itself.
 """
 
 import re
@@ -13,7 +13,7 @@ _FORMULA = re.compile(r"[\t\r\n]|\s*[=+@-]")
 
 
 def visible(text: str, spared: str = "") -> str:
-    """Return text whose control characters, but those `spared`, are spelled out."""
+    """Return text with its control characters, except those `spared`, escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -23,23 +23,23 @@ def visible(text: str, spared: str = "") -> str:
 
 
 def masked(text: str, mark: str = "?") -> str:
-    """Return text of the same length with `mark` in the place of each control character."""
+    """Return text of the same length with each control character replaced by `mark`."""
     return text if text.isprintable() else "".join(c if c.isprintable() else mark for c in text)
 
 
 def harmless(cell: str) -> str:
-    """Return a cell of a CSV that steers no terminal and is no formula to a spreadsheet program.
+    """Return a cell of a CSV that is safe for terminals and spreadsheet programs.
 
-    What begins like a formula gets a leading ', which makes it text.
+    Text that begins like a formula gets a leading ' and so stays text.
     """
     return visible(defused(cell))
 
 
 def defused(cell: str) -> str:
-    """Return a cell of a file that is read back: as it is, unless it is a formula."""
+    """Return a cell of a file that is read back: unchanged, unless it is a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def printable(text: str) -> str:
-    """Return text that can be printed: lines stay lines, URLs show no passwords."""
+    """Return printable text: line breaks are kept, passwords in URLs are hidden."""
     return redact_text(visible(text, spared="\n"))

@@ -1,4 +1,4 @@
-"""The seam between who decides what to train and where it runs: submit, then take events."""
+"""The interface between the coordinator and where training runs: submit, then take events."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -45,9 +45,9 @@ class StageFailed:
 
 @dataclass(frozen=True)
 class BatchesDone:
-    """So many batches of an epoch (from 1) in training are done, of so many.
+    """How many batches of an epoch (from 1) in training are done, and of how many.
 
-    It is for the eye alone: it comes a few times a second, or never, and decides nothing.
+    For display only: it comes a few times a second, or never, and no decision depends on it.
     """
 
     key: str
@@ -61,11 +61,11 @@ Event = EpochEnded | StageEnded | StageFailed
 
 
 def unwatched(_: BatchesDone) -> None:
-    """Take what an engine tells of batches, where nothing shows it."""
+    """Ignore an engine's reports of batches, where nothing shows them."""
 
 
 class Engine(Protocol):
-    """Runs submitted stage runs in its slots."""
+    """Trains submitted stage runs in its slots."""
 
     @property
     def slots(self) -> int:
@@ -84,16 +84,16 @@ class Engine(Protocol):
         ...
 
     def watch(self, watcher: Watcher) -> None:
-        """Have `watcher` told of batches from now on, by the thread that reads `events`."""
+        """Report batches to `watcher` from now on, from the thread that reads `events`."""
         ...
 
     def cancel(self, key: str) -> None:
-        """Leave a stage run whose epoch was last yielded; no event of it follows.
+        """Cancel the stage run whose epoch was last yielded; no event of it follows.
 
         When this returns, its files are up to date.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what the engine holds, such as its processes."""
+        """Release the engine's resources, such as its processes."""
         ...

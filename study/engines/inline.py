@@ -27,14 +27,14 @@ from trainers.metrics import EpochMetrics
 log = logging.getLogger(__name__)
 
 TELL_EVERY = 0.25
-"""Seconds between two words on the batches of a stage run."""
+"""Seconds between two reports on the batches of a stage run."""
 
 
 class InlineEngine:
     """See `Engine`. One slot: this process.
 
-    It is no `WorkerPool`: nothing has to be waited for, retried or killed, and an error that no
-    other trial would survive is raised, not told.
+    It is not a `WorkerPool`: there is nothing to wait for, retry or kill, and an error that would
+    fail all other trials as well is raised, not reported as a failure.
     """
 
     slots = 1
@@ -47,7 +47,7 @@ class InlineEngine:
         self._watcher: Watcher = unwatched
 
     def watch(self, watcher: Watcher) -> None:
-        """Have `watcher` told of batches, while an epoch trains."""
+        """Report batches to `watcher` while an epoch trains."""
         self._watcher = watcher
 
     def submit(self, key: str, task: StageTask) -> None:
@@ -64,7 +64,7 @@ class InlineEngine:
             self._leave()
 
     def cancel(self, key: str) -> None:
-        """Leave a stage run after the epoch whose event was last yielded."""
+        """Cancel the stage run after the epoch whose event was last yielded."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
         if self._training == key:  # not a mark on the key: it may be submitted again at once
             self._leave()
@@ -83,19 +83,20 @@ class InlineEngine:
                 yield StageEnded(key)
                 return
             except Exception as error:  # one trial may fail in any way; the search goes on
-                if _is_full_disk(error):  # no other trial would fare better
+                if _is_full_disk(error):  # all other trials would fail as well
                     raise _full_disk() from error
                 log.debug("%s", traceback.format_exc())
                 _raise_if_lost(error)
                 text = f"{type(error).__name__}: {error}"
-                reason = " ".join(text.split()).removesuffix(":")  # torch has many lines
+                # torch's messages have many lines
+                reason = " ".join(text.split()).removesuffix(":")
                 yield StageFailed(key, _kind(error), reason)
                 return
             meter.epoch = metrics.epoch + 1
             yield EpochEnded(key, metrics)
 
     def _leave(self) -> None:
-        """Let the trainer write what it has reached."""
+        """Let the trainer write its state."""
         self._training = None
         if self._epochs is not None:
             try:
@@ -109,7 +110,7 @@ class InlineEngine:
 
 
 class _Meter:
-    """Passes on what a trainer tells of its batches, but no more often than is of use."""
+    """Forwards a trainer's reports of batches at a limited rate."""
 
     def __init__(self, key: str, watcher: Watcher) -> None:
         self.epoch = 1
@@ -118,7 +119,7 @@ class _Meter:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        # A trainer of the user's own may call from any thread: the line to the coordinator has one.
+        # A custom trainer may call from any thread, but the connection allows only one.
         if now < self._next or threading.get_ident() != self._thread:
             return
         self._next = now + TELL_EVERY
@@ -127,7 +128,7 @@ class _Meter:
 
 
 def _raise_if_lost(error: Exception) -> None:
-    """Raise `DeviceLost` for what no other trial would survive in this process."""
+    """Raise `DeviceLost` for an error that would fail all other trials in this process as well."""
     if is_device_lost(error):
         raise DeviceLost(str(error).splitlines()[0]) from error
 
@@ -137,7 +138,7 @@ def _full_disk() -> OSError:
 
 
 def _is_full_disk(error: Exception) -> bool:
-    # safetensors has an error of its own for what the system says, with the number in its text.
+    # safetensors wraps system errors in its own class, with the number in the text.
     number = getattr(error, "errno", None)
     return number == errno.ENOSPC or f"os error {errno.ENOSPC})" in str(error)
 

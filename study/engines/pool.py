@@ -1,4 +1,4 @@
-"""What engines share whose workers train elsewhere: the queue, and what becomes of deaths."""
+"""The common part of engines whose workers train elsewhere: the queue and retries after deaths."""
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -20,7 +20,7 @@ from trainers.base import StageTask
 
 
 class Worker(Protocol):
-    """Trains one stage run at a time, and waits after each epoch for a word to go on."""
+    """Trains one stage run at a time, and waits after each epoch for the order to continue."""
 
     key: str
     task: StageTask
@@ -31,21 +31,21 @@ class Worker(Protocol):
         ...
 
     def begin(self, key: str, task: StageTask) -> None:
-        """Have a stage run trained, which is `key` and `task` from now on."""
+        """Start training a stage run, which is `key` and `task` from now on."""
         ...
 
     def go_on(self) -> None:
-        """Have the next epoch trained."""
+        """Start the next epoch."""
         ...
 
     def leave(self) -> None:
-        """Ask it to leave its stage run, without waiting for that."""
+        """Ask it to stop its stage run, without waiting for that."""
         ...
 
     def wait_until_left(self) -> Exception | None:
-        """Wait until it has left, or has ended; return what kept its files from being up to date.
+        """Wait until it has stopped, or has ended; return why its files are not up to date, if so.
 
-        What it still says is not heard.
+        Messages that it still sends are ignored.
         """
         ...
 
@@ -58,10 +58,11 @@ W = TypeVar("W", bound=Worker)
 
 
 class WorkerPool(ABC, Generic[W]):
-    """See `Engine`. A worker that dies costs its stage run a retry, from its `last`, and no other.
+    """See `Engine`.
 
-    So does one whose GPU has failed: it is ended, as all that it did from then on would fail, too.
-    After `max_retries` deaths over one stage run, that has failed: it `died`, is the reason.
+    If a worker dies, its stage run is retried from its `last`, and no other is affected. A worker
+    whose GPU has failed is ended and counts as dead, since its context cannot be used again. After
+    more than `max_retries` deaths the stage run has failed, with the reason `died`.
     """
 
     died: str
@@ -75,7 +76,7 @@ class WorkerPool(ABC, Generic[W]):
         self._watcher: Watcher = unwatched
 
     def watch(self, watcher: Watcher) -> None:
-        """Have `watcher` told of the batches that workers say are done."""
+        """Report to `watcher` the batches that workers have finished."""
         self._watcher = watcher
 
     def submit(self, key: str, task: StageTask) -> None:
@@ -84,32 +85,32 @@ class WorkerPool(ABC, Generic[W]):
         self._waiting.append((key, task))
 
     def events(self) -> Generator[Event, None, None]:
-        """Train what is queued, yielding what the workers say."""
+        """Train what is queued, yielding the workers' events."""
         try:
             while self._waiting or self._busy:
                 self._assign()
                 for worker in self._ready():
                     yield from self._listen(worker)
                     self._assign()
-        except KeyboardInterrupt:  # now means now, not when the epochs have ended
+        except KeyboardInterrupt:  # stop at once, not at the end of the epochs
             self._abandon()
             raise
         finally:
             self._leave(list(self._busy.values()))
 
     def cancel(self, key: str) -> None:
-        """Leave a stage run, at the end of its epoch if it is in the middle of one."""
+        """Cancel a stage run, at the end of its epoch if it is in the middle of one."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)
         if key in self._busy:
             self._leave([self._busy[key]])
 
     @abstractmethod
     def _ready(self) -> Iterable[W]:
-        """Wait until workers have something to say; return them, or none for the time being."""
+        """Wait for messages; return the workers that have sent one, or none for now."""
 
     @abstractmethod
     def _listen(self, worker: W) -> Generator[Event, None, None]:
-        """Hear what a worker says, and do it."""
+        """Receive a worker's message and act on it."""
 
     def _assign(self) -> None:
         while self._waiting and self._idle:
@@ -118,7 +119,7 @@ class WorkerPool(ABC, Generic[W]):
             worker.begin(key, task)
 
     def _heed(self, worker: W, said: object) -> Generator[Event, None, None]:
-        """Do what follows from the word of a worker that trains."""
+        """Act on the message of a worker that trains."""
         key = worker.key
         match said:
             case Lost(reason):
@@ -133,7 +134,8 @@ class WorkerPool(ABC, Generic[W]):
             case EpochEnded():
                 yield said
                 if self._busy.get(key) is worker:  # else it was cancelled meanwhile
-                    self._busy[key] = self._busy.pop(key)  # to the end: none waits for long
+                    # to the end of the queue: none waits for long
+                    self._busy[key] = self._busy.pop(key)
                     worker.go_on()
             case StageEnded() | StageFailed():
                 self._release(worker)
@@ -152,7 +154,7 @@ class WorkerPool(ABC, Generic[W]):
         yield StageFailed(key, FailureKind.KILLED, f"{self.died} {times} ({how})")
 
     def _put_back(self, worker: W) -> None:
-        """Have another worker train the stage run of a dead one before all others."""
+        """Put the stage run of a dead worker at the front of the queue."""
         self._release(worker)
         self._waiting.appendleft((worker.key, worker.task))
 
@@ -162,13 +164,13 @@ class WorkerPool(ABC, Generic[W]):
             self._idle.append(worker)
 
     def _abandon(self) -> None:
-        """End at once whatever trains."""
+        """End all training workers at once."""
         for worker in list(self._busy.values()):
             worker.kill()
             self._release(worker)
 
     def _leave(self, workers: Sequence[W]) -> None:
-        """Have workers leave what they train, all at once."""
+        """Stop the workers' stage runs, all in parallel."""
         for worker in workers:
             worker.leave()
         errors = []

@@ -17,20 +17,20 @@ from trainers.signals import held_back
 from trainers.spawning import with_environment, without_main
 
 _PATIENCE = 10.0
-"""Seconds that an idle worker gets to end."""
+"""Seconds for an idle worker to exit."""
 
 _STARTS_WITHIN = 120.0
-"""Seconds that a worker gets to say its first word: to import ours from a slow disk takes some."""
+"""Seconds for a worker's first message: importing from a slow disk takes a while."""
 
 _TRIES = 3
-"""Workers of a slot that may die in a row as they start: one may be killed by chance, not three."""
+"""How many workers of a slot may die in a row at start: one may be killed by chance, not three."""
 
 
 class ProcessEngine(WorkerPool["_Worker"]):
     """See `Engine` and `WorkerPool`. `build` makes the trainer in each worker.
 
-    A worker that dies before its trainer is made says nothing of the stage run, and another one is
-    started; where none will start, `events` raises ChildProcessError.
+    A worker that dies before its trainer is made does not count against the stage run; another one
+    is started. If none starts, `events` raises ChildProcessError.
     """
 
     died = "its worker process died"
@@ -51,7 +51,7 @@ class ProcessEngine(WorkerPool["_Worker"]):
             worker.stop()
 
     def _ready(self) -> "list[_Worker]":
-        """Wait for workers that have spoken, died or been silent for too long as they start."""
+        """Wait for workers that have sent a message, died, or been silent for too long at start."""
         busy = list(self._busy.values())
         left = min(worker.deadline for worker in busy) - time.monotonic()
         spoken = wait([worker.connection for worker in busy], None if left == math.inf else left)
@@ -71,7 +71,7 @@ class ProcessEngine(WorkerPool["_Worker"]):
                 yield from self._heed(worker, said)
 
     def _start_again(self, worker: "_Worker") -> None:
-        """Put off what a worker that has died as it started was to train."""
+        """Queue again the stage run of a worker that died at start."""
         how = worker.kill()
         self._put_back(worker)
         worker.failed_starts += 1
@@ -85,9 +85,9 @@ class ProcessEngine(WorkerPool["_Worker"]):
 
 
 class _Worker:
-    """A process and the line to it; it is started when there is something to train.
+    """A process and its connection; it is started when there is something to train.
 
-    `is_ready` once its trainer is made; until then, it is to say something before `deadline`.
+    `is_ready` once its trainer is made; until then, a message is due before `deadline`.
     """
 
     usable = True  # another process takes the place of a dead one
@@ -104,7 +104,7 @@ class _Worker:
         self.failed_starts = 0
 
     def begin(self, key: str, task: StageTask) -> None:
-        """Have a stage run trained, once there is a process that is ready for it."""
+        """Train a stage run, once the process is ready for it."""
         self.key, self.task = key, task
         if self._process is None or not self._process.is_alive():
             self._start()
@@ -112,7 +112,7 @@ class _Worker:
             self.say((key, task))
 
     def prepare(self, said: Readiness) -> None:
-        """Tell the process what it needs as it starts."""
+        """Send the process what it needs at start."""
         self.deadline = math.inf
         if said is Readiness.AWAKE:
             self.say(self._recipe)
@@ -121,41 +121,41 @@ class _Worker:
             self.say((self.key, self.task))
 
     def go_on(self) -> None:
-        """Have the next epoch trained."""
+        """Start the next epoch."""
         self.say(Order.GO_ON)
 
     def say(self, order: object) -> None:
-        """Send an order; a dead worker's silence is noticed when it is listened to."""
+        """Send an order; that a worker is dead is noticed when receiving."""
         with suppress(ConnectionError):
             self.connection.send(order)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it should have said something by now."""
+        """Whether a message from it is overdue."""
         return time.monotonic() >= self.deadline
 
     def has_news(self) -> bool:
-        """Whether there is something to hear, be it that the worker is dead or overdue."""
+        """Whether there is something to act on: a message, a dead worker, or an overdue one."""
         return self.connection.poll() or self.is_overdue
 
     def hear(self) -> object:
-        """Return what the worker says next; None if it is dead, or says nothing though overdue."""
+        """Return the worker's next message; None if it is dead or overdue."""
         if self.is_overdue and not self.connection.poll():
             return None
         try:
             return self.connection.recv()
-        except (EOFError, OSError):  # the latter where it died in the middle of a word
+        except (EOFError, OSError):  # the latter if it died in the middle of a message
             return None
 
     def leave(self) -> None:
-        """Have it leave what it trains; one that does not train yet has nothing to save."""
+        """Ask it to stop its stage run; one that does not train yet has nothing to save."""
         if self.is_ready:
             self.say(Order.LEAVE)
         else:
             self.kill()
 
     def wait_until_left(self) -> Exception | None:
-        """Wait until what it trained is left, or has ended; return what kept it from that."""
+        """Wait until its stage run has stopped or ended; return the error if that failed."""
         if self._process is None:
             return None
         while isinstance(said := self.hear(), EpochEnded | BatchesDone):
@@ -173,7 +173,7 @@ class _Worker:
             self.kill()
 
     def kill(self) -> str:
-        """End the process at once; say how it ended."""
+        """End the process at once; return how it ended."""
         if self._process is None:
             return "nothing"
         silent = self.is_overdue and self._process.is_alive()

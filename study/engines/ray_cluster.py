@@ -31,19 +31,19 @@ from trainers.base import BEST, LAST, StageTask
 from trainers.errors import DeviceLost
 
 _GLANCE = 1.0
-"""Seconds after which the engine looks anew which nodes there are."""
+"""Seconds between two looks at the cluster's nodes."""
 
 _TRIES = 3
-"""Workers in a row that may fail to start on a node before it gets none."""
+"""How many workers in a row may fail to start on a node before it gets no more."""
 
 
 class ClusterEngine(WorkerPool["_Worker"]):
     """See `Engine` and `WorkerPool`. A worker for each slot of each node.
 
-    It needs no disk or database of ours. Nodes may join and leave: what trained on one that left
-    goes on elsewhere from the last epoch that came home. The decoded photos under `cache` named by
-    `maps()` are sent to each node once, to those that lack them. `say` gets a sentence of nodes
-    that join or leave and of workers that are lost.
+    Workers need no access to our disk or database. Nodes may join and leave: a stage run on a node
+    that left continues elsewhere from the last epoch that was sent back. The decoded photos under
+    `cache` named by `maps()` are sent once to each node that lacks them. `say` is called with a
+    sentence when nodes join or leave and when workers are lost.
     """
 
     died = "its worker on the Ray cluster was lost"
@@ -99,7 +99,7 @@ class ClusterEngine(WorkerPool["_Worker"]):
         self._leaving.close()
 
     def _hire(self) -> None:
-        """Take on the slots of nodes that have joined, take off those of nodes that left."""
+        """Add the slots of nodes that have joined, remove those of nodes that left."""
         if time.monotonic() - self._looked < _GLANCE:
             return
         self._looked = time.monotonic()
@@ -120,7 +120,7 @@ class ClusterEngine(WorkerPool["_Worker"]):
         return _Worker(self._build, share, self._cache, node, self._board.writer)
 
     def _read_board(self) -> None:
-        """Tell of batches; a word on an epoch that has ended since comes too late."""
+        """Report batches, unless their epoch has ended since."""
         for said in self._board.read() if self._board else ():
             worker = self._busy.get(said.key)
             if worker is not None and said.epoch > worker.epochs:
@@ -143,15 +143,16 @@ class ClusterEngine(WorkerPool["_Worker"]):
         return [str(path.resolve().relative_to(self._cache)) for path in self._maps()]
 
     def _assign(self) -> None:
-        """Take workers on first. The earliest start with the first stage run, not with the engine.
+        """Start workers first.
 
-        By then the coordinator has decoded the photos.
+        They start with the first stage run, not with the engine: by then the coordinator has
+        decoded the photos.
         """
         self._hire()
         super()._assign()
 
     def _ready(self) -> "list[_Worker]":
-        """Return a worker that has spoken; none if none has for a while."""
+        """Return a worker that has sent a message; none if none has for a while."""
         self._read_board()
         by_word = {worker.word: worker for worker in (*self._busy.values(), *self._arriving)}
         if not by_word:
@@ -175,7 +176,7 @@ class ClusterEngine(WorkerPool["_Worker"]):
         yield from self._heed(worker, said)
 
     def _settle(self, worker: "_Worker") -> None:
-        """Send a worker what its node lacks; then it can train."""
+        """Send a worker the decoded photos that its node lacks; then it can train."""
         try:
             missing = ray.get(worker.word)
         except RayError as error:
@@ -209,7 +210,7 @@ class ClusterEngine(WorkerPool["_Worker"]):
 
 
 class _Worker:
-    """An actor in a slot of a node, and the word from it that is waited for."""
+    """An actor in a slot of a node, and the pending call to it."""
 
     def __init__(
         self, build: BuildAway, share: Share, cache: Path, node: str, watcher: Watcher
@@ -217,7 +218,7 @@ class _Worker:
         self.node = node
         self.key: str
         self.task: StageTask
-        self.epochs = 0  # of the stage run that have ended
+        self.epochs = 0  # that have ended in this stage run
         self.usable = True
         self.word: Any = None
         self._left: Any = None
@@ -228,11 +229,11 @@ class _Worker:
         ).remote(build, share.slot, cache, watcher)
 
     def survey(self, names: Sequence[str]) -> None:
-        """Have it look which decoded photos its node lacks."""
+        """Ask which decoded photos its node lacks."""
         self.word = self.actor.missing.remote(names)
 
     def begin(self, key: str, task: StageTask) -> None:
-        """Have a stage run trained, from what of it is at home."""
+        """Train a stage run, starting from its files here."""
         self.key, self.task, self.epochs = key, task, 0
         paths = [task.folder / name for name in (LAST, BEST)]
         files: dict[str, Content] = {p.name: read_whole(p) for p in paths if p.exists()}
@@ -240,17 +241,17 @@ class _Worker:
         self.word = self.actor.begin.remote(key, task, start, files)
 
     def go_on(self) -> None:
-        """Have the next epoch trained."""
+        """Start the next epoch."""
         self.word = self.actor.go_on.remote()
 
     def leave(self) -> None:
-        """Have it leave what it trains, at the end of the epoch."""
+        """Ask it to stop its stage run, at the end of the epoch."""
         self._left = self.actor.leave.remote()
 
     def wait_until_left(self) -> Exception | None:
-        """Wait until what it trained is left; return what kept it from that.
+        """Wait until its stage run has stopped; return the error if that failed.
 
-        Where it is lost, its files are those of the last epoch that came home.
+        If the worker is lost, the files are those of the last epoch that was sent back.
         """
         try:
             for word in filter(None, (self.word, self._left)):  # an epoch may have ended
@@ -266,7 +267,7 @@ class _Worker:
         return None
 
     def hear(self) -> object:
-        """Return what it says, its files brought home before. Raises `RayError` if it is lost."""
+        """Return its message, after storing its files here. Raises `RayError` if it is lost."""
         word: Reply = ray.get(self.word)
         self.word = None
         for name, content in word.files.items():
@@ -274,7 +275,7 @@ class _Worker:
         return word.said
 
     def kill(self) -> None:
-        """End it at once, for good."""
+        """End it at once, without a restart."""
         self.usable = False
         with suppress(RayError):
             ray.kill(self.actor)

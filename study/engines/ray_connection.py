@@ -1,4 +1,4 @@
-"""From an address to a Ray cluster: whether one is there, and this machine's part in it."""
+"""Connect to a Ray cluster at an address, or start one here."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ import ray
 from trainers.allowance import usable_cpus
 
 PATIENCE = 10.0
-"""Seconds that a cluster gets to answer, and an idle worker to end."""
+"""Seconds for a cluster to answer, and for an idle worker to exit."""
 
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
 _MODE = "RAY_AUTH_MODE"
@@ -43,7 +43,7 @@ for process in watched:
 
 
 def check_reachable(address: str) -> None:
-    """See whether a cluster is there: Ray itself would try for minutes."""
+    """Check that a cluster answers: Ray itself would try for minutes."""
     if address != "auto":
         host, _, port = address.rpartition(":")
         try:
@@ -51,7 +51,7 @@ def check_reachable(address: str) -> None:
         except (OSError, ValueError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise ConnectionError(
-                f"there is no answer at {address} ({why.lower()}); "
+                f"no answer at {address} ({why.lower()}); "
                 "start a Ray cluster there, or check --address"
             ) from None
     asked = [] if address == "auto" else ["--address", address]
@@ -67,10 +67,10 @@ def check_reachable(address: str) -> None:
 
 
 def join(address: str | None) -> ExitStack:
-    """Join the cluster at `address`; None is that of RAY_ADDRESS, else one is started here.
+    """Join the cluster at `address`; None means that of RAY_ADDRESS, else one is started here.
 
-    What is given leaves it again when it is closed, if this call has joined. Raises
-    ConnectionError in a sentence.
+    The result leaves the cluster on close, if this call has joined it. Raises ConnectionError in a
+    sentence.
     """
     leaving = ExitStack()
     if ray.is_initialized():
@@ -79,7 +79,7 @@ def join(address: str | None) -> ExitStack:
     options: dict[str, Any] = {}
     if place == "local":
         options = {"include_dashboard": False, "num_cpus": usable_cpus()}
-        # It listens on all interfaces. Ray asks for a token by itself, but would keep one for all
+        # Ray listens on all interfaces. It demands a token by default, but would keep one for all
         # clusters in a file that other users may read.
         leaving.callback(_forget_token, {name: os.environ.get(name) for name in (_TOKEN, _MODE)})
         os.environ.setdefault(_TOKEN, secrets.token_hex(32))
@@ -100,7 +100,7 @@ def join(address: str | None) -> ExitStack:
         raise ConnectionError(f"Ray cannot be used at {place}: {text[:300]}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
+            signal.signal(signal.SIGTERM, on_terminate)  # a variable that Ray itself has set
     if place == "local" and sys.platform == "linux":
         leaving.enter_context(_ends_with_us(others))
     leaving.callback(ray.shutdown)
@@ -108,7 +108,7 @@ def join(address: str | None) -> ExitStack:
 
 
 def _forget_token(before: dict[str, str | None]) -> None:
-    """Put back what was set: Ray leaves its mode, remembers both, and would send our token on."""
+    """Restore the variables: otherwise Ray would keep its mode and reuse our token elsewhere."""
     for name, value in before.items():
         os.environ.pop(name, None)
         if value is not None:
@@ -121,10 +121,10 @@ def _forget_token(before: dict[str, str | None]) -> None:
 
 @contextmanager
 def _ends_with_us(others: frozenset[int]) -> Iterator[None]:
-    """Have the processes of our cluster end when this one does, however that comes about.
+    """Make the processes of our cluster end when this one does, in whatever way.
 
     After kill -9, Ray's head and its workers end by themselves, and their agents much later. So a
-    process waits for its input to end, as it does when the process at the other side is gone.
+    helper process waits for the end of its input, which comes when this process is gone.
     """
     pids = [str(pid) for pid in _descendants(os.getpid()) if pid not in others]
     command = [sys.executable, "-I", "-S", "-c", _WATCH, *pids]
@@ -141,6 +141,6 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def living_nodes() -> dict[str, dict[str, float]]:
-    """Return the resources of each node that lives."""
+    """Return the resources of each live node."""
     found: Any = ray.nodes  # untyped
     return {each["NodeID"]: each["Resources"] for each in found() if each["Alive"]}

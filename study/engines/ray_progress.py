@@ -1,4 +1,4 @@
-"""How far epochs are on a Ray cluster: workers write it on a board, which the engine reads."""
+"""Progress of epochs on a Ray cluster: workers write it to an actor, which the engine reads."""
 
 import time
 from contextlib import suppress
@@ -25,11 +25,11 @@ class ProgressBoard:
 
     @property
     def writer(self) -> Watcher:
-        """What a worker writes with, without waiting; it can be sent to its machine."""
+        """Writes a worker's progress without waiting; it can be pickled."""
         return partial(_write, self._actor)
 
     def read(self) -> list[BatchesDone]:
-        """Return what was written since it was last read; it is not waited for."""
+        """Return what was written since the last read, without waiting."""
         if self._asked is None:
             if time.monotonic() >= self._next:
                 self._asked = self._actor.take.remote()
@@ -39,7 +39,7 @@ class ProgressBoard:
         asked, self._asked, self._next = self._asked, None, time.monotonic() + TELL_EVERY
         try:
             written: list[BatchesDone] = ray.get(asked)
-        except RayError:  # the board is lost; the search can do without
+        except RayError:  # the actor is lost; the search continues without it
             self._next = float("inf")
             return []
         return written
@@ -51,7 +51,7 @@ class ProgressBoard:
 
 
 class _Board:
-    """Holds the latest word on each stage run."""
+    """Holds the latest progress of each stage run."""
 
     def __init__(self) -> None:
         self._latest: dict[str, BatchesDone] = {}

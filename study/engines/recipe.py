@@ -16,17 +16,17 @@ from trainers.metrics import Metric
 from trainers.schedule import Stage
 
 LARGEST = 20 * 10**9
-"""No backbone's weights have more bytes: what is larger is not read for a minute, or an hour."""
+"""No backbone's weights are larger; larger files are refused rather than read for minutes."""
 
 ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a trainer is made of. `own` names the user's class, `package.module:Class`.
+    """Everything needed to make a trainer. `own` names the user's class, `package.module:Class`.
 
     The user's class is called with the manifest and, by name, the metric and the device. `made_by`
-    says who searches; Encore's own weights files tell it on. With `keep_latest`, the best epoch of
+    describes the search; Encore's own weights files store it. With `keep_latest`, the best epoch of
     Encore's own stages is the latest, whatever its score.
     """
 
@@ -67,9 +67,9 @@ class Recipe:
         )
 
     def trainer(self, slot: Slot, cache_folder: Path | None = None, *, alone: bool) -> Trainer:
-        """Make the trainer of a slot; `alone` in a process that sees nothing but its device.
+        """Make the trainer of a slot; `alone` in a process that sees only its device.
 
-        `cache_folder` is that of another machine. Raises `ConfigError` for what it cannot do.
+        `cache_folder` is given on another machine. Raises `ConfigError` if it cannot be made.
         """
         device = slot.alone if alone else slot.device
         if self.own is not None:
@@ -144,7 +144,7 @@ def find_class(name: str) -> Any:
         sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # it is the user's code: it may do anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise ConfigError(f"trainer {name!r} cannot be imported: {_what(error)}") from error
     if not callable(getattr(found, "train", None)):
         raise ConfigError(f"trainer {name!r} must be a class with a method `train`")

@@ -22,7 +22,7 @@ from trainers.files import replacing
 
 Content = NDArray[np.uint8]
 Files = Mapping[str, Content]
-"""Files of a folder by name, as arrays: Ray hands these on without copying them."""
+"""Files of a folder by name, as arrays: Ray passes these without copying."""
 
 BuildAway = Callable[[Slot, Path], Trainer]
 """Makes the trainer of a slot, given the folder where its machine keeps decoded photos."""
@@ -32,7 +32,7 @@ _START = "start.safetensors"
 
 @dataclass(frozen=True)
 class Reply:
-    """What a worker says, and those of its files that have changed since it last spoke."""
+    """A worker's message, and its files that have changed since the last one."""
 
     said: Event | Left | Broken | Lost
     files: Files
@@ -41,15 +41,15 @@ class Reply:
 class AwayWorker:
     """Trains stage runs one after the other, an epoch at a time.
 
-    Between two calls it stands still, so what the coordinator has is what was recorded. `cache` is
+    Between two calls nothing runs, so the coordinator's files match what was recorded. `cache` is
     where the coordinator keeps decoded photos; on a machine without it they lie in a folder of
-    temporary files, for all workers there. `watcher` is told of batches.
+    temporary files, for all workers there. Batches are reported to `watcher`.
     """
 
     def __init__(
         self, build: BuildAway, slot: Slot, cache: Path, watcher: Watcher = unwatched
     ) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator says when to leave
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator says when to stop
         os.environ.update(slot.environment)
         self._build, self._slot, self._watcher = build, slot, watcher
         self._cache = cache if cache.is_dir() else _ours() / "cache"
@@ -59,11 +59,11 @@ class AwayWorker:
         self._sent: dict[str, tuple[int, int, int]] = {}
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Name the decoded photos, of those given, that this machine has not got."""
+        """Return which of the given decoded photos this machine lacks."""
         return [name for name in names if not (self._cache / name).exists()]
 
     def keep(self, names: Sequence[str], *contents: Content) -> list[str]:
-        """Keep decoded photos for all workers of this machine; name what is still missing."""
+        """Store decoded photos for all workers of this machine; return those still missing."""
         self._cache.mkdir(parents=True, exist_ok=True)
         with FileLock(self._cache / "lock"):
             for name, content in zip(names, contents, strict=True):
@@ -73,7 +73,7 @@ class AwayWorker:
         return self.missing(names)
 
     def begin(self, key: str, task: StageTask, start: Content | None, files: Files) -> Reply:
-        """Train a stage run's first epoch, going on from `files`."""
+        """Train a stage run's next epoch, starting from `files`."""
         self._folder = self._scratch / task.folder.name
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
@@ -94,15 +94,15 @@ class AwayWorker:
         return self.go_on()
 
     def go_on(self) -> Reply:
-        """Train an epoch more."""
+        """Train another epoch."""
         return self._say(lambda: next(self._events))
 
     def leave(self) -> Reply:
-        """Leave the stage run; its files are up to date."""
+        """Stop the stage run; its files are up to date."""
         return self._say(self._leave)
 
     def vacate(self) -> None:
-        """Leave nothing on this machine but the decoded photos."""
+        """Remove everything from this machine but the decoded photos."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _leave(self) -> Left:
@@ -129,7 +129,7 @@ class AwayWorker:
 
 
 def write_whole(path: Path, content: Content) -> None:
-    """Write a file that appears under its name when it is safely on the disk."""
+    """Write a file that appears under its name only when it is safely on the disk."""
     with replacing(path, synced=True) as temporary, temporary.open("wb") as stream:
         content.tofile(stream)
 

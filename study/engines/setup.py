@@ -1,4 +1,4 @@
-"""What a command sets up before it trains: devices, weights, the trainer's recipe, the engine."""
+"""What a command prepares before it trains: devices, weights, the trainer's recipe, the engine."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +21,19 @@ _ANY_STAGE = Stage(image_size=64)
 
 
 class Setup:
-    """Where settings have their stages trained, and from which weights: found out once each."""
+    """The devices and initial weights that settings ask for, each found once."""
 
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
 
     @cached_property
     def slots(self) -> list[Slot]:
-        """The slots to train in. Raises `ConfigError`, also for a trainer that is not there."""
+        """The slots to train in. Raises `ConfigError`, also if the trainer cannot be imported."""
         return _choose_slots(self.config)
 
     @cached_property
     def weights(self) -> str:
-        """What schedules say of the backbone's weights. Raises `ConfigError`."""
+        """The name of the backbone's weights in schedules. Raises `ConfigError`."""
         file = weights_file(self.config)
         if file is None:
             return self.config.weights or "pretrained"
@@ -48,7 +48,7 @@ class Setup:
         cache_folder: Path,
         made_by: Mapping[str, str] | None = None,
     ) -> "Training":
-        """Return what trains on these data, by settings that fit them; see `Recipe`."""
+        """Return the training set-up for these data, with settings that fit them; see `Recipe`."""
         return Training(self, config, Recipe.of(config, manifest, cache_folder, made_by))
 
 
@@ -61,7 +61,7 @@ class Training:
     recipe: Recipe
 
     def check_backbones(self) -> list[str]:
-        """Build every backbone once, so that weights which cannot be had are found now.
+        """Build every backbone once, so that unavailable weights are found now.
 
         Returns the names of those that have BatchNorm. Raises `ConfigError`.
         """
@@ -81,7 +81,7 @@ class Training:
         return normed
 
     def engine(self, say: Callable[[str], None] = lambda _: None) -> Engine:
-        """Make the engine that the settings ask for; `say` is told of nodes that come and go.
+        """Make the engine that the settings ask for; `say` reports nodes that join and leave.
 
         Raises `ConfigError` where Ray is missing.
         """
@@ -100,7 +100,7 @@ class Training:
     def _cluster(self, say: Callable[[str], None]) -> Engine:
         if find_spec("ray") is None:
             raise ConfigError("engine ray needs Ray; pip install -c constraints.txt -e '.[ray]'")
-        # Ray reads it when it is imported; else it would print a lost node's last words to stdout.
+        # Ray reads it on import; without it, Ray would print a lost node's output to stdout.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         from study.engines.ray_cluster import ClusterEngine
 
@@ -117,7 +117,10 @@ class Training:
 
 
 def _on_a_gpu(config: StudyConfig, slot: Slot) -> bool:
-    """Whether AUTO means a worker process for one slot, too: one that survives no GPU's failure."""
+    """Return whether AUTO means a worker process even for one slot.
+
+    A GPU's failure ends its process.
+    """
     kind, _, _ = slot.device.partition(":")
     if config.engine is not EngineKind.AUTO or (config.trainer or "").startswith("__main__:"):
         return False

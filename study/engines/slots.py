@@ -1,4 +1,4 @@
-"""From `--devices` to slots: where stage runs train, and what of the machine each may use."""
+"""From `--devices` to slots: where stage runs train, and the resources each may use."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from trainers.allowance import usable_cpus
 class Slot:
     """A device or a share of one.
 
-    `device` is its name for torch. A process of its own gets `environment`, which lets it see
-    nothing but that device, as `alone`, and computes with `threads` of the CPU. `sharers` are all
-    the slots of this machine, `device_sharers` those of the same device.
+    `device` is its name for torch. A separate process gets `environment`, which hides all other
+    devices, calls the device `alone`, and uses `threads` CPU threads. `sharers` counts the slots of
+    this machine, `device_sharers` those of the same device.
     """
 
     device: str
@@ -28,7 +28,7 @@ class Slot:
 def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
     """Return the slots of a list of devices, such as "0,1", "cuda:1", "mps", "cpu:2" or "auto".
 
-    AUTO is every GPU, or the one device there is. Raises ValueError for what cannot be read.
+    AUTO is every GPU, or the one device there is. Raises ValueError for an invalid list.
     """
     names = _names(devices)
     named = [name for name in names for _ in range(per_device)]
@@ -41,7 +41,7 @@ def slots_of(devices: str, per_device: int = 1) -> list[Slot]:
 
 @dataclass(frozen=True)
 class Share:
-    """A slot of a cluster's node, and what of the node's resources it asks for."""
+    """A slot of a cluster's node, and the resources that it requests from the node."""
 
     slot: Slot
     cpus: float = 0.0
@@ -49,7 +49,7 @@ class Share:
 
 
 def check_cluster_devices(devices: str) -> None:
-    """Raise ValueError unless these are devices that any node of a cluster may have."""
+    """Raise ValueError for devices that only one node of a cluster can have, such as cuda:1."""
     if not _ON_A_NODE.fullmatch(devices.strip().lower()):
         raise ValueError(
             f"devices must be auto, cuda or cpu:2 with engine ray, got {devices!r}: "
@@ -127,6 +127,6 @@ def _slot(name: str, threads: int, sharers: int) -> Slot:
 
 
 def _physical(index: int) -> str:
-    """Return what the system calls the GPU that this process counts as `index`."""
+    """Return the system's name of the GPU that has number `index` in this process."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[index] if index < len(visible) else str(index)

@@ -1,4 +1,4 @@
-"""A worker process: trains stage runs one after the other, as its coordinator says."""
+"""A worker process: trains stage runs one after the other, as ordered by its coordinator."""
 
 import ctypes
 import os
@@ -24,18 +24,18 @@ from trainers.base import StageTask, Trainer
 from trainers.errors import DeviceLost
 
 Build = Callable[[Slot], Trainer]
-"""Makes the trainer in the worker; it is sent there, so it must be picklable."""
+"""Makes the trainer in the worker; it must be picklable."""
 
 
 class Readiness(Enum):
-    """What a worker says before it trains."""
+    """A worker's messages before it trains."""
 
-    AWAKE = "awake, and waiting for what makes its trainer"
+    AWAKE = "started, and waiting for what makes its trainer"
     READY = "ready, its trainer made"
 
 
 class Order(Enum):
-    """What a worker is told after each epoch."""
+    """The orders to a worker after each epoch."""
 
     GO_ON = "go on"
     LEAVE = "leave"
@@ -43,41 +43,41 @@ class Order(Enum):
 
 @dataclass(frozen=True)
 class Left:
-    """A worker has left its stage run; the files are up to date."""
+    """A worker has stopped its stage run; the files are up to date."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A worker cannot work at all: no other stage run would fare better."""
+    """A worker cannot work at all: every other stage run would fail as well."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker's GPU has failed: another process may do better with the same stage run."""
+    """A worker's GPU has failed: the same stage run may succeed in another process."""
 
     reason: str
 
 
 def work(connection: "Connection[object, object]", lifeline: "Connection[object, object]") -> None:
-    """Train what comes through `connection` until that says None; die when `lifeline` breaks.
+    """Train the stage runs sent through `connection` until None; exit when `lifeline` breaks.
 
-    First comes what makes the trainer. It is too long for an argument of the process: who starts
-    one that dies at once would wait for ever for that to be read.
+    The first message makes the trainer. It is too long for an argument of the process: if that died
+    at once, its parent would wait for ever for the argument to be read.
     """
     _die_with_the_coordinator(lifeline)
-    signals.ignore()  # the coordinator says when to leave
+    signals.ignore()  # the coordinator says when to stop
     try:
         engine = _awake(connection)
         while (order := connection.recv()) is not None:
-            if isinstance(order, tuple):  # else it was to leave a stage run that had just ended
+            if isinstance(order, tuple):  # else an order to stop a stage run that had just ended
                 _train(connection, engine, *order)
     except DeviceLost as error:
         with suppress(ConnectionError):
             connection.send(Lost(error.reason))
     except Exception as error:  # noqa: BLE001 - what it was, the coordinator says
-        with suppress(ConnectionError):  # unless that has gone
+        with suppress(ConnectionError):  # unless the coordinator is gone
             connection.send(Broken(sendable(error)))
 
 
@@ -92,7 +92,7 @@ def _awake(connection: "Connection[object, object]") -> InlineEngine:
 
 
 def _tell(connection: "Connection[object, object]", said: BatchesDone) -> None:
-    """Say how far an epoch is, unless the coordinator is busy: no batch waits for that."""
+    """Report an epoch's progress, unless the coordinator is busy: no batch waits for it."""
     with suppress(ConnectionError):
         if select.select([], [connection], [], 0)[1]:
             connection.send(said)
@@ -102,8 +102,8 @@ def _train(connection: "Connection[object, object]", engine: InlineEngine, key: 
            task: StageTask) -> None:  # fmt: skip
     """Train one stage run, in step with the coordinator.
 
-    After each epoch the worker waits for its word, so that what is on disk when it is told to leave
-    is what was recorded: milliseconds, while an epoch takes seconds.
+    After each epoch the worker waits for an order, so that its files, when it is told to stop,
+    match what was recorded. The wait is milliseconds, while an epoch takes seconds.
     """
     engine.submit(key, task)
     with closing(engine.events()) as events:
@@ -117,7 +117,7 @@ def _train(connection: "Connection[object, object]", engine: InlineEngine, key: 
 
 
 def sendable(error: Exception) -> Exception:
-    """Return an error that arrives as it was sent: some classes cannot be unpickled."""
+    """Return an error that survives pickling: some classes cannot be unpickled."""
     error.add_note(f"In a worker process:\n{traceback.format_exc()}")
     with suppress(Exception):
         copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
@@ -127,7 +127,7 @@ def sendable(error: Exception) -> Exception:
 
 
 def _die_with_the_coordinator(lifeline: "Connection[object, object]") -> None:
-    """End this process when the coordinator ends, however that comes about.
+    """End this process when the coordinator ends, in whatever way.
 
     No orphan may keep a GPU. Linux kills it; elsewhere a thread notices that the pipe is closed.
     """

@@ -1,1 +1,1 @@
-"""What was run, and what may go: rows and files, read."""
+"""Past runs: rows and files, what they contain and what can be deleted."""

@@ -1,4 +1,4 @@
-"""What the cache beside a database holds: decoded photos, what was made of them, fetched photos."""
+"""The contents of the cache beside a database: decoded photos, activations, fetched photos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from study.deployment.reference import KEPT
 
 @dataclass(frozen=True)
 class CachedPhotos:
-    """A file of decoded photos, of what a network makes of them, or a folder of fetched ones.
+    """A file of decoded photos or of activations, or a folder of fetched photos.
 
-    `size` is in bytes; `trouble` says why a file is not whole.
+    `size` is in bytes; `trouble` says why a file is incomplete.
     """
 
     path: str
@@ -45,7 +45,7 @@ def fetched_photos(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
 
 
 def kept_references(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
-    """List the files of what photos were compared with by `predict --unknown`."""
+    """List the references that `predict --unknown` compared photos with."""
     files = sorted((runs_folder(storage) / CACHE / KEPT).glob("*"))
     return [CachedPhotos(str(path), path.stat().st_size) for path in files]
 

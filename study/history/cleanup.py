@@ -1,4 +1,4 @@
-"""Use case `gc`: what lies on the disk that can be made again."""
+"""Use case `gc`: files on the disk that are no longer needed or can be made again."""
 
 import shutil
 from contextlib import nullcontext, suppress
@@ -24,8 +24,8 @@ from trainers.data.manifest import Split
 def delete_cached(storage: str = StudyConfig().storage) -> list[CachedPhotos]:
     """Delete all decoded and fetched photos and list them.
 
-    A search that uses decoded ones goes on reading them. While there are fetched ones, none may
-    run: that is `StudyInUse`.
+    A running search can still read decoded ones. If there are fetched ones, no search may run:
+    `StudyInUse`.
     """
     folders = fetched_photos(storage)
     if folders:
@@ -51,7 +51,7 @@ def _check_idle(storage: str) -> None:
 
 @dataclass(frozen=True)
 class SpareFile:
-    """A weights file that can go, and why."""
+    """A weights file that can be deleted, and why."""
 
     path: str
     size: int
@@ -60,10 +60,10 @@ class SpareFile:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What of a study's weights can go, or has gone; sizes are in bytes.
+    """The weights of a study that can be, or were, deleted; sizes are in bytes.
 
-    `predictions` counts the epochs of which less can be, or is, kept in the database, and
-    `predictions_size` is what those take before.
+    `predictions` counts the epochs whose predictions can be, or were, shortened in the database;
+    `predictions_size` is their size before.
     """
 
     study: str
@@ -124,7 +124,7 @@ def clean_strays(
 ) -> Cleaned:
     """List the files in a study's folder that look like weights but that it knows nothing of.
 
-    They may be a user's own or another database's, so nothing but `delete` ever removes them.
+    They may be a user's own or another database's, so only `delete` removes them.
     Raises `StudyNotFound`, and `StudyInUse` where a search would be disturbed.
     """
     with open_store(storage, create=False) as store:
@@ -140,14 +140,14 @@ def clean_strays(
 
 
 def _is_ongoing(store: Store, study: StudyRecord, config: StudyConfig, standing: Standing) -> bool:
-    """Tell whether the same command would begin any more trials."""
+    """Return whether the same command would begin any more trials."""
     policy = SearchPolicy(config, Independent(config))
     time = device_time(store, study.id, config.workers_per_device, policy.compute)
     return policy.to_go(standing) != 0 and not time.spent
 
 
 def _too_long(store: Store, study: StudyRecord, config: StudyConfig) -> list[KeptPredictions]:
-    """Choose whose predictions are shortened; the manifest is read only if any have to be."""
+    """Choose the predictions to shorten; the manifest is read only if there are any."""
     kept, limit = store.kept_predictions(study), config.keep.max_predictions
     if sum(each.size for each in kept) <= limit:
         return []

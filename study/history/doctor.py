@@ -1,4 +1,4 @@
-"""Use case `doctor`: is this machine fit, is everything kept in order, and what to do if not."""
+"""Use case `doctor`: check the machine, the database and all files, and suggest fixes."""
 
 import platform
 import shutil
@@ -35,13 +35,13 @@ COLLAPSE = 0.10
 
 
 DAMAGE = (DatabaseUnusable, LookupError, ValueError, zlib.error)
-"""What comes of rows that the database, or we, cannot read."""
+"""The advice for rows that cannot be read."""
 
 DAMAGED = "restore the database from a copy; damaged predictions are skipped meanwhile"
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
+    """How serious a finding is."""
 
     GOOD = "good"
     NOTICE = "notice"
@@ -50,7 +50,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, what was found, and what to do about it."""
+    """One check: its subject, the finding, and the advice."""
 
     what: str
     level: Level
@@ -59,7 +59,7 @@ class Finding:
 
 
 def doctor(*, storage: str = StudyConfig().storage) -> list[Finding]:
-    """Look at the machine, the database and the files of every study. Changes nothing."""
+    """Check the machine, the database and the files of every study. Changes nothing."""
     return [*_machine(), *_disk(runs_folder(storage)), *_cache(storage), *_database(storage)]
 
 
@@ -153,7 +153,7 @@ def _database(url: str) -> Iterator[Finding]:
 
 
 def _readable(store: Store, study: StudyRecord, url: str) -> Iterator[Finding]:
-    """Look at a study as far as the database can be read: the others are looked at as well."""
+    """Check a study as far as the database can be read; the others are checked as well."""
     try:
         yield from _study(store, study, open_vault(url, study), url)
     except DAMAGE as error:
@@ -178,7 +178,7 @@ def _study(store: Store, study: StudyRecord, vault: Vault, url: str) -> Iterator
 
 
 def _predictions(store: Store, study: StudyRecord, url: str) -> Iterator[Finding]:
-    """Say how much the predictions take, and what happens where that is too much."""
+    """Report the size of the predictions, and what happens if it is too large."""
     kept = store.kept_predictions(study)
     size, short = sum(each.size for each in kept), sum(not each.full for each in kept)
     limit = stored_config(study, url).keep.max_predictions
@@ -222,7 +222,7 @@ def _files(
 
 
 def _photos(store: Store, study: StudyRecord) -> Iterator[Finding]:
-    """Look for the folder that the study's photos were last searched in."""
+    """Check that the folder of the study's photos is still there."""
     given = study.config.get("data") or {}
     if is_url(given.get("root") or given.get("source") or ""):
         return  # they are fetched when they are needed
@@ -271,7 +271,7 @@ def _strays(store: Store, study: StudyRecord, vault: Vault) -> Iterator[Finding]
 
 
 def _collapsed(store: Store, study: StudyRecord) -> Iterator[Finding]:
-    """Compare each stage run with those at the same place and image size."""
+    """Compare each stage run with those at the same position and image size."""
     if not study.metric.higher_is_better:
         return
     scores: dict[int, float] = {}

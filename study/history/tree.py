@@ -1,4 +1,4 @@
-"""Use case `tree`: what was trained once for several trials, and where trials were stopped."""
+"""Use case `tree`: which stage runs trials share, and where trials were stopped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from trainers.schedule import Stage, Train
 class StageNode:
     """A stage run in the tree. `score` is its best epoch's, `trials` share it.
 
-    `pixels` are those it was trained on: epochs x passes x photos x size x size. `stopped` are the
-    trials that did not go on after it; `taken_from` is the study that trained it, if another.
+    `pixels` counts those it was trained on: epochs x passes x photos x size x size. `stopped` are
+    the trials that ended after it without completing; `taken_from` is the study that trained it, if
+    another.
     """
 
     key: str
@@ -44,7 +45,10 @@ class StageNode:
 
 @dataclass(frozen=True)
 class ShownTree:
-    """A study's stage tree. `saved_pixels` would have been trained, were nothing shared."""
+    """A study's stage tree.
+
+    `saved_pixels` is how many more would have been trained without sharing.
+    """
 
     study: str
     metric: Metric
@@ -90,7 +94,7 @@ def show_tree(study: str | None = None, *, storage: str = StudyConfig().storage)
 
 @dataclass(frozen=True)
 class _View:
-    """Turns nodes into what is shown of them."""
+    """Turns nodes into the records that are shown."""
 
     metric: Metric
     photos: int

@@ -1,4 +1,4 @@
-"""Use cases `ls` and `show`: what was run. Reads rows alone: no torch, no Optuna."""
+"""Use cases `ls` and `show`: trials and their details. Reads rows only: no torch, no Optuna."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from trainers.metrics import Metric
 
 @dataclass(frozen=True)
 class TrialLine:
-    """A trial in a list. `epochs` are those its schedule plans, `file` its best weights."""
+    """A trial in a list. `epochs` is the schedule's number, `file` its best weights."""
 
     number: int
     seed: int
@@ -35,7 +35,7 @@ class TrialLine:
 
 @dataclass(frozen=True)
 class TrialList:
-    """All trials of a study, in the order they began, and by what photos they are scored."""
+    """All trials of a study, in the order they began, and the photos that scores are based on."""
 
     study: str
     metric: Metric
@@ -47,8 +47,8 @@ class TrialList:
 class StageView:
     """A stage of a trial: its settings, its epochs, its files; `trained_by` is a trial number.
 
-    It may be `taken_from` another study, which has trained it.
-    `settings` are all fields of the stage, `text` says them in a few words.
+    It may be `taken_from` another study, which has trained it. `settings` are all fields of the
+    stage, `text` is a short description.
     """
 
     position: int

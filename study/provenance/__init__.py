@@ -1,1 +1,1 @@
-"""Where weights come from, and making them again."""
+"""The provenance of weights, and training them again."""

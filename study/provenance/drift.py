@@ -1,4 +1,4 @@
-"""Who searches, for weights files to tell, and what has changed since they were made."""
+"""The environment of a search, as recorded in weights files, and what has changed since."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from study.invocation import SOURCE, commit
 
 @dataclass(frozen=True)
 class Drift:
-    """Something that weights may depend on, as it was when they were made, and as it is now."""
+    """Something that weights may depend on, as it was when they were made and as it is now."""
 
     what: str
     then: str
@@ -18,9 +18,9 @@ class Drift:
 def drift_between(
     then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str] | None = None
 ) -> tuple[Drift, ...]:
-    """Return what differs, of these names or of all that were known then.
+    """Return what differs, among these names or all that were recorded.
 
-    What was not known then cannot differ.
+    What was not recorded cannot differ.
     """
     return tuple(
         Drift(name, then[name], now.get(name, "unknown"))
@@ -30,10 +30,10 @@ def drift_between(
 
 
 def circumstances_now(device: str, made_by: Mapping[str, str]) -> dict[str, str]:
-    """Return what is now of all that a card tells: versions, commit, processor and device.
+    """Return the current values of what a card records: versions, commit, processor and device.
 
-    `device` is where it would be trained now; of the card's only the precision is taken, which is
-    a setting. Raises ValueError for a device that is not here.
+    `device` is where it would be trained now; only the precision, a setting, is taken from the
+    card. Raises ValueError for a device that is not here.
     """
     from trainers.card import package_versions  # torch: seconds to import
     from trainers.device import Compute, choose_device, processor

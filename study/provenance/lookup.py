@@ -1,4 +1,4 @@
-"""Where weights come from: the trial, stage run and epoch behind a number or a file."""
+"""Find the trial, stage run and epoch of a trial's number or a weights file."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FileState(StrEnum):
-    """What has become of a weights file; UNLISTED is one that no row speaks of."""
+    """The state of a weights file; UNLISTED is one without a row."""
 
     WHOLE = "whole"
     CHANGED = "changed"
@@ -32,9 +32,9 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True)
 class Origin:
-    """The epoch of a stage run that weights are of, as the database knows it.
+    """The epoch of a stage run that weights were saved at, as recorded in the database.
 
-    `row` is that of the weights file, be it of a deleted one; None if there was none.
+    `row` is that of the weights file, which may be deleted; None if there was none.
     """
 
     study: StudyRecord
@@ -55,14 +55,14 @@ class Origin:
 
     @property
     def is_the_trial_s_best(self) -> bool:
-        """Whether the trial's number alone leads here."""
+        """Whether the trial's number alone identifies these weights."""
         best = self.trial.best_stage_run, self.trial.best_epoch
         return self.kind is Kind.BEST and best == (self.run.id, self.epoch)
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """What a number or a path leads to: weights whose origin, file or card may be unknown."""
+    """The weights of a number or a path; their origin, file or card may be unknown."""
 
     origin: Origin | None
     file: Path | None
@@ -71,12 +71,12 @@ class FoundWeights:
 
     @property
     def made_by(self) -> dict[str, str]:
-        """What the card tells of who made it, and on what."""
+        """What the card records of the environment that made it."""
         return dict(self.card.made_by) if self.card else {}
 
     @property
     def state(self) -> FileState:
-        """What has become of the file."""
+        """The state of the file."""
         row = self.origin.row if self.origin else None
         if self.sha256 is not None:
             if row is None:
@@ -88,9 +88,9 @@ class FoundWeights:
 
 
 def find(target: str, study: str | None, store: Store, storage: str) -> FoundWeights:
-    """Find what a trial's number or the path of a weights file leads to.
+    """Find the weights of a trial's number or a path.
 
-    Raises LookupError where that is nothing, `NotOurWeights` for a file that is none of ours.
+    Raises LookupError if there are none, `NotOurWeights` for a file that Encore did not write.
     """
     if target.isdecimal():
         record = find_study(store, study)
@@ -118,7 +118,7 @@ def _with_file(origin: Origin, file: Path | None) -> FoundWeights:
 
 
 def of_trial(store: Store, study: StudyRecord, number: int) -> Origin:
-    """Return the best epoch of a trial. LookupError where it has none."""
+    """Return the best epoch of a trial; LookupError if it has none."""
     trial = find_trial(store, study, number)
     runs = {run.id: run for run in store.stage_runs_of(trial.id)}
     if trial.best_epoch is None or trial.best_stage_run not in runs:
@@ -131,7 +131,7 @@ def of_trial(store: Store, study: StudyRecord, number: int) -> Origin:
 
 
 def read_card_of(file: Path) -> "WeightsCard":
-    """Read what a weights file says about itself, so that it can be relied on.
+    """Read and validate a weights file's card.
 
     Raises `NotOurWeights`.
     """
@@ -155,7 +155,7 @@ def read_card_of(file: Path) -> "WeightsCard":
 
 
 def _card_if_any(file: Path) -> "WeightsCard | None":
-    """Read a card where there may be none: a `last` and a user's own trainer write none."""
+    """Read a card where there may be none: a `last` has none, nor has a custom trainer's file."""
     from trainers.errors import NotOurWeights
 
     try:
@@ -165,7 +165,7 @@ def _card_if_any(file: Path) -> "WeightsCard | None":
 
 
 def _file_of(origin: Origin, storage: str) -> Path | None:
-    """Return where a file lies, or lay; it is fetched if it is kept elsewhere."""
+    """Return the path of a file, even if it is gone; it is fetched if it is kept elsewhere."""
     row, vault = origin.row, open_vault(storage, origin.study)
     if row is None:
         return None
@@ -175,7 +175,7 @@ def _file_of(origin: Origin, storage: str) -> Path | None:
 
 
 def _of_content(store: Store, studies: Iterable[StudyRecord], file: Path) -> Origin | None:
-    """Find whose bytes a file has, wherever it lies."""
+    """Find the weights with the same bytes as a file, wherever it is."""
     if not file.is_file():
         return None
     sha256 = sha256_of(file)
@@ -185,7 +185,7 @@ def _of_content(store: Store, studies: Iterable[StudyRecord], file: Path) -> Ori
 def _of_place(
     store: Store, studies: Iterable[StudyRecord], storage: str, file: Path
 ) -> Origin | None:
-    """Find what lies, or lay, in a place of the vault."""
+    """Find the weights that are, or were, at a path of the vault."""
     place = file.resolve()
 
     def lies_there(study: StudyRecord, row: Checkpoint) -> bool:
@@ -209,7 +209,7 @@ def _of_row(
 
 
 def _of_card(store: Store, studies: Iterable[StudyRecord], card: "WeightsCard") -> Origin | None:
-    """Find the stage run that a card describes: a copy may have been given prices, say."""
+    """Find the stage run that a card describes: the bytes of a copy may differ, e.g. by prices."""
     key = stage_run_key(card.manifest_digest, Schedule.from_dict(card.schedule), card.seed)
     for study in studies:
         run = store.stage_run(study.id, key)
@@ -221,7 +221,7 @@ def _of_card(store: Store, studies: Iterable[StudyRecord], card: "WeightsCard") 
 
 
 def _rows(store: Store, study: StudyRecord) -> Iterator[Checkpoint]:
-    """Yield what is kept before what was deleted: the same may have been made again."""
+    """Yield existing weights before deleted ones: the same may have been made again."""
     yield from store.checkpoints(study.id)
     yield from reversed(store.deletions(study.id))
 

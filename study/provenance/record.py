@@ -1,4 +1,4 @@
-"""What made weights, put together from the database's rows and the file's own card."""
+"""The record of how weights were made, from the database's rows and the file's own card."""
 
 import math
 import shlex
@@ -21,11 +21,11 @@ _NUMBERS = ("train_loss", "valid_loss", "accuracy", "balanced_accuracy", "f1")
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made some weights, as the database and the file's own card say.
+    """How weights were made, according to the database and the file's own card.
 
-    `study`, `trial`, `metric` and `score` are None where the database does not know them; the
-    `metrics` then are the card's. `stage` counts from 0, `epoch` from 1. `made_by` and `packages`
-    are empty where no card tells. `drift` is what differs now, `how` are the commands that make the
+    `study`, `trial`, `metric` and `score` are None if the database does not know them; the
+    `metrics` are then the card's. `stage` counts from 0, `epoch` from 1. `made_by` and `packages`
+    are empty without a card. `drift` is what differs now, `how` are the commands that make the
     weights again.
     """
 
@@ -59,7 +59,7 @@ def of_rows(
     drift: tuple[Drift, ...],
     how: tuple[str, ...],
 ) -> Provenance:
-    """Tell what the database knows, and the card beside it."""
+    """Make a record from the database, and the card beside it."""
     row, schedule, metric = origin.row, origin.prefix, origin.study.metric
     return Provenance(
         study=origin.study.name,
@@ -87,7 +87,7 @@ def of_rows(
 
 
 def of_card(found: FoundWeights, drift: tuple[Drift, ...], how: tuple[str, ...]) -> Provenance:
-    """Tell what a file says of itself, where the database does not know it."""
+    """Make a record from a file's card, if the database does not know it."""
     card = found.card
     if card is None:
         raise ValueError(f"weights must have a card or a row, got {found.file}")
@@ -134,12 +134,12 @@ def commands(found: FoundWeights, storage: str) -> tuple[str, ...]:
 
 
 def finite(number: float) -> float | None:
-    """Return a number as JSON knows it: what is none is None."""
+    """Return a number for JSON; NaN and infinity become None."""
     return number if math.isfinite(number) else None
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return what is a number: a file may claim anything."""
+    """Return only the values that are numbers: a file may claim anything."""
     return {
         name: float(value)
         for name, value in metrics.items()

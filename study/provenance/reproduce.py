@@ -1,4 +1,4 @@
-"""Use case `reproduce`: what made a weights file, what has changed since, and making it again."""
+"""Use case `reproduce`: how weights were made, what has changed since, and making them again."""
 
 import time
 from dataclasses import dataclass
@@ -31,16 +31,17 @@ from trainers.metrics import EpochNumbers
 
 _DEFAULT = StudyConfig().storage
 _COMPARED = ("device", "processor", "commit")
-"""What of `made_by` is drift: threads are taken as they were, the rest are settings."""
+"""The parts of `made_by` that can drift: threads are set as they were, the rest are settings."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of training some weights once more, beside what was recorded of them.
+    """The result of training weights again, beside what was recorded of them.
 
-    `identical` and `largest_difference` are of the tensors, None where no file is left to compare
-    with. `other_predictions` counts those of the validation photos that differ; `as_recorded` says
-    that none does, nor the loss by a bit. All are None if nothing came, which `failure` explains.
+    `identical` and `largest_difference` compare the tensors, None if no file is left.
+    `other_predictions` counts validation photos whose predictions differ; `as_recorded` means that
+    none does and the loss is bit-identical. All are None if training failed, which `failure`
+    explains.
     """
 
     provenance: Provenance
@@ -58,9 +59,9 @@ class Reproduction:
 
     @property
     def reproduced(self) -> bool:
-        """Whether the same came again, or the same predictions where something else has changed.
+        """Whether the weights are the same, or the predictions if something has changed since.
 
-        Under the same circumstances other weights are a fault, whatever they predict.
+        In an unchanged environment, different weights are a failure whatever they predict.
         """
         if self.identical or (self.identical is None and self.as_recorded):
             return True
@@ -68,7 +69,10 @@ class Reproduction:
 
     @property
     def may_differ(self) -> bool:
-        """Whether there is a reason for other bits: drift, an unknown past, or a hurried GPU."""
+        """Whether different bits can be explained.
+
+        By drift, an unknown environment, or a GPU in non-deterministic mode.
+        """
         made = self.provenance.made_by
         return (
             bool(self.provenance.drift)
@@ -86,10 +90,10 @@ def what_made(
     device: str = "auto",
     listener: Listener = lambda _: None,
 ) -> Provenance:
-    """Say what made the best weights of a trial (by its number) or a weights file (by its path).
+    """Return how the best weights of a trial, or a weights file, were made.
 
-    Raises LookupError for what is neither, `NotOurWeights` for a file that is none of Encore's,
-    `StudyNotFound` and the database's errors.
+    `target` is the trial's number or the file's path. Raises LookupError for anything else,
+    `NotOurWeights` for a file that Encore did not write, `StudyNotFound` and the database's errors.
     """
     with open_store(storage, create=False) as store:
         return _trace(store, target, study, storage, device, listener).provenance
@@ -103,7 +107,7 @@ def reproduce(
     device: str = "auto",
     listener: Listener = lambda _: None,
 ) -> Reproduction:
-    """Train the same weights once more, beside the vault, and compare; nothing is kept of it.
+    """Train the same weights again, in a temporary folder beside the vault, and compare.
 
     Raises what `what_made` does, `DatasetError` where the data have changed, and LookupError for
     weights that the database does not know.
@@ -122,9 +126,9 @@ def reproduce(
 
 @dataclass(frozen=True)
 class _Traced:
-    """What was found of some weights, and the settings that make them again.
+    """Weights that were found, and the settings that make them again.
 
-    `data` are those of their study, or what is wrong there.
+    `data` are those of their study, or the error in finding them.
     """
 
     found: FoundWeights
@@ -162,7 +166,7 @@ def _data(config: StudyConfig, store: Store, listener: Listener) -> Manifest | D
 
 
 def _drift(found: FoundWeights, setup: Setup) -> tuple[Drift, ...]:
-    """Return what differs from what the card tells."""
+    """Return what differs from the card."""
     if found.card is None:
         return ()
     made_by = found.made_by
@@ -181,7 +185,7 @@ def _epoch(store: Store, origin: Origin) -> EpochRecord:
 def _compared(
     store: Store, traced: _Traced, origin: Origin, data: Manifest, listener: Listener
 ) -> Reproduction:
-    """Train the weights once more in a folder that goes when this ends, and compare."""
+    """Train the weights again in a temporary folder, and compare."""
     runs, began = runs_folder(traced.config.storage), time.perf_counter()
     training = traced.setup.training(traced.config, data, runs / CACHE)
     told = telling(listener, "decoding photos")

@@ -1,4 +1,4 @@
-"""Train stages once more, as they were trained, and compare what comes of it."""
+"""Train stages again, as they were trained, and compare the results."""
 
 import math
 import os
@@ -34,16 +34,16 @@ _FILES = {Kind.BEST: BEST, Kind.LAST: LAST}
 _MAX_THREADS = 1024
 
 _AGAIN = ".again-"
-"""How a folder of training again is named; the number of its process follows."""
+"""The prefix of a temporary folder's name; the number of its process follows."""
 
 
 def settings_as_made(
     config: StudyConfig, made_by: Mapping[str, str], device: str = "auto"
 ) -> StudyConfig:
-    """Return settings under which training gives the same weights again, where it can.
+    """Return settings under which training gives the same weights again, as far as possible.
 
-    `made_by` is what their card says, if there is one; `device` is "auto" for the kind that made
-    them. What a card tells counts: the study may have been searched otherwise since.
+    `made_by` is from their card, if there is one; `device` is "auto" for the kind that made them.
+    The card takes precedence: the study may have been searched with other settings since.
     """
     kind, _, precision = made_by.get("device", "").rpartition(", ")
     update: dict[str, Any] = {}
@@ -59,16 +59,16 @@ def settings_as_made(
 
 
 def with_data(config: StudyConfig, root: Path) -> StudyConfig:
-    """Name a study's data by the folder they were found in: the current one does not matter."""
+    """Give a study's data as an absolute path, independent of the current folder."""
     if config.data.source is None or not root.is_dir():
         return config
     source = Path(config.data.source)
-    if config.data.root is not None:  # the photos' root: their list may lie anywhere
+    if config.data.root is not None:  # the photos' root: the CSV may be anywhere
         data = config.data.model_copy(update={"root": str(root)})
     else:
         listed = source.suffix.lower() == ".csv"
         there = root / source.name if listed else root
-        # A list of addresses lies apart from the photos that were fetched.
+        # A CSV of URLs is not beside the photos that were fetched.
         stays = listed and not there.exists() and (is_url(config.data.source) or source.is_file())
         moved = {"root": str(root)} if stays else {"source": str(there)}
         data = config.data.model_copy(update=moved)
@@ -78,13 +78,13 @@ def with_data(config: StudyConfig, root: Path) -> StudyConfig:
 def config_as_made(
     store: Store, study: StudyRecord, storage: str, made_by: Mapping[str, str], device: str
 ) -> StudyConfig:
-    """Return a study's settings as they made some weights, its data named by where they lay."""
+    """Return a study's settings as they made some weights, with its data as an absolute path."""
     root = Path(store.manifest(study.manifest_digest).root)
     return settings_as_made(with_data(stored_config(study, storage), root), made_by, device)
 
 
 def setup_as_made(config: StudyConfig) -> Setup:
-    """Return the set-up of such settings; the first of its slots will do."""
+    """Return the set-up of such settings, with its first slot only."""
     return Setup(config.model_copy(update={"engine": EngineKind.AUTO}))
 
 
@@ -97,7 +97,7 @@ def engine_as_made(training: Training, made_by: Mapping[str, str]) -> Iterator[E
     alone = len(slots) > 1 or training.config.engine is EngineKind.PROCESSES
     slot, threads, before = slots[0], made_by.get("threads", ""), torch.get_num_threads()
     running: Engine
-    if made.own is not None and alone:  # what a worker may use, only a worker can tell
+    if made.own is not None and alone:  # what a worker may use is known in a worker only
         running = training.processes([slot])
     elif made.own is not None:
         running = InlineEngine(made.trainer(slot, alone=False))
@@ -115,7 +115,7 @@ def engine_as_made(training: Training, made_by: Mapping[str, str]) -> Iterator[E
 
 @contextmanager
 def workplace(runs: Path) -> Iterator[Path]:
-    """Make a folder to train in; it goes when this ends, and those of killed processes go now."""
+    """Make a temporary folder to train in; also remove those of killed processes."""
     runs.mkdir(parents=True, exist_ok=True)
     for folder in runs.glob(f"{_AGAIN}*"):
         pid = folder.name.removeprefix(_AGAIN).partition("-")[0]
@@ -127,7 +127,7 @@ def workplace(runs: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of it: a weights file and its epoch, or why there is none."""
+    """The result: a weights file and its epoch, or why there is none."""
 
     file: Path
     epoch: EpochMetrics | None
@@ -135,7 +135,7 @@ class Retrained:
 
 
 def train_again(origin: Origin, engine: Engine, folder: Path, listener: Listener) -> Retrained:
-    """Train all stages that made some weights, from the root, as far as the epoch they are of."""
+    """Train all stages that made some weights, from the root up to their epoch."""
     stages, start = origin.prefix.stages, None
     done, total = 0, sum(stage.epochs for stage in stages[:-1]) + origin.epoch
     for position, prefix in enumerate(origin.prefix.prefixes()):
@@ -178,10 +178,10 @@ def _tell(listener: Listener, origin: Origin, epoch: EpochMetrics, done: int, to
 
 @dataclass(frozen=True)
 class Compared:
-    """Whether two weights files hold the same tensors to the last bit, and how far they part.
+    """Whether the tensors of two weights files are bit-identical, and how much they differ.
 
-    `largest_difference` is absolute, over all tensors; None where there is none to measure: other
-    names, other shapes, values that are no numbers.
+    `largest_difference` is absolute, over all tensors; None if it cannot be measured: other names,
+    other shapes, values that are not numbers.
     """
 
     identical: bool
@@ -189,10 +189,10 @@ class Compared:
 
 
 def compare_files(old: Path, new: Path) -> Compared | None:
-    """Compare two weights files; None where `old` cannot be read.
+    """Compare two weights files; None if `old` cannot be read.
 
-    Files that are no safetensors, which a user's own trainer may write, are compared as a whole; a
-    sealed `last`, which is its network alone, with the network of `new`.
+    Files other than safetensors, which a custom trainer may write, are compared as a whole; a
+    sealed `last`, which contains only the network, with the network of `new`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # torch: seconds to import
@@ -228,7 +228,7 @@ def _kinds(tensors: Mapping[str, "Tensor"]) -> dict[str, tuple[object, Sequence[
 
 
 def _same_bits(first: "Tensor", second: "Tensor") -> bool:
-    # As bytes: numbers that are none differ from themselves, and -0.0 equals 0.0.
+    # As bytes: NaN differs from itself, and -0.0 equals 0.0.
     import torch
 
     a, b = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))

@@ -1,1 +1,1 @@
-"""The report: a study as one page that a person reads, clicks and prints."""
+"""The report: a study as one HTML page."""

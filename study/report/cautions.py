@@ -1,4 +1,4 @@
-"""What to know before a score is believed: leaks, a single seed, few photos."""
+"""Reasons to doubt a score: leaks, a single seed, few photos."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ FEW_OF_CLASS = 20
 
 
 def cautions(chosen: Selection) -> Iterator[str]:
-    """Yield a sentence for each reason to doubt the winner's score, the weightiest first."""
+    """Yield a sentence for each reason to doubt the winner's score, the most important first."""
     if chosen.leak_text:
         yield f"{chosen.leak_text}."
     if chosen.n_valid < FEW:
@@ -35,6 +35,6 @@ def cautions(chosen: Selection) -> Iterator[str]:
         )
     if len(chosen.seed_scores) < 2:
         yield (
-            "One seed only: how much of this is chance is not known. The same search with "
+            "One seed only: the variance between seeds is unknown. The same search with "
             "--repeats 3 trains the best schedules again under other seeds."
         )

@@ -10,11 +10,11 @@ from study.report.thumbnails import thumbnails
 from study.views.data_check import checked_document
 
 MOST_PAIRS, MOST_DOUBTS, MOST_FLAWS = 200, 100, 100
-"""So many of each kind are shown, the worst first: a page should stay below 20 MB."""
+"""How many of each kind are shown, the worst first, so that a page stays below 20 MB."""
 
 
 def write_check_page(checked: Checked, file: Path) -> None:
-    """Write what was found as one HTML file that needs nothing else, whole or not at all."""
+    """Write the findings as one self-contained HTML file, whole or not at all."""
     write_page(check_page(checked), file)
 
 

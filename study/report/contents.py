@@ -1,4 +1,4 @@
-"""Everything that a report shows, read once: rows alone, no torch, no Optuna."""
+"""Everything that a report shows, read once: rows only, no torch, no Optuna."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -34,15 +34,15 @@ RUNNERS_UP = 5
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What a report is made of.
+    """The contents of a report.
 
     `manifest` and `tree` are None where the data set is not kept (a synthetic search). `selection`
-    is the answer of `best`; None where nothing can be selected, for the reason `unselected`.
-    `trials` are in number order, `statuses` what they and the stage runs are doing; `runs` and
-    `epochs` are by the stage run's id; `links` gives by trial number the ids of the stage runs it
-    has entered, in training order. `winner` is the selected trial, or else the best that has ended,
-    and `predictions` are those of its best epoch. `check` is the document that `check-data` left on
-    this data, None where it was not run.
+    is the result of `best`; None if nothing can be selected, for the reason `unselected`. `trials`
+    are in number order, `statuses` are theirs and those of the stage runs; `runs` and `epochs` are
+    by the stage run's id; `links` gives by trial number the ids of the stage runs it has entered,
+    in training order. `winner` is the selected trial, or else the best that has ended, and
+    `predictions` are those of its best epoch. `check` is the document of `check-data` on this data,
+    None if it was not run.
     """
 
     study: StudyRecord
@@ -81,7 +81,7 @@ class Contents:
 
     @property
     def schedules(self) -> tuple[ScheduleLine, ...]:
-        """The schedules in the running, the best first; none where nothing can be selected."""
+        """The candidate schedules, the best first; none if nothing can be selected."""
         return self.selection.schedules if self.selection else ()
 
     @cached_property
@@ -91,7 +91,7 @@ class Contents:
         return tuple(sorted(self.trials, key=lambda t: (*metric.rank(*_numbers(t)), t.number)))
 
     def text(self, score: float | None) -> str:
-        """Return a score by the study's metric as people read it."""
+        """Return a score by the study's metric as text."""
         return score_text(self.study.metric, score, len(self.photos))
 
     def epochs_of(self, number: int) -> list[EpochRecord]:
@@ -108,7 +108,7 @@ def read_contents(study: str | None = None, storage: str = StudyConfig().storage
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
         manifest = _manifest(store, record, storage)
-        # What is read later may only know more: a search may be running.
+        # A search may be running: later reads may contain more than earlier ones.
         trials, statuses = tuple(store.trials(record.id)), Statuses.of(store, record)
         links = _links(store.links(record.id))
         selection, unselected = _select(store, record, storage, manifest)
@@ -135,7 +135,7 @@ def _manifest(store: Store, record: StudyRecord, storage: str) -> Manifest | Non
         manifest = manifest_of(store, record)
     except LookupError:
         return None
-    with suppress(RemoteUnusable, DatasetError):  # a page without photos is worth having
+    with suppress(RemoteUnusable, DatasetError):  # a page without photos is still useful
         return at_hand(manifest, record, storage)
     return manifest
 

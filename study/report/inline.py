@@ -1,4 +1,4 @@
-"""A figure of the report as a notebook shows it: on its own, under the cell that asks for it."""
+"""A figure of the report for a notebook."""
 
 from typing import TYPE_CHECKING
 
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _LIGHT = {"template": "plotly_white", "paper_bgcolor": "white", "plot_bgcolor": "white"}
-"""The report's page lends its figures its colours; a notebook has none to lend."""
+"""In the report, figures take their colours from the page; here they are set."""
 
 
 def inline(panel: Panel) -> "go.Figure":
-    """Return a panel's figure; where there is nothing to draw, one that says why."""
+    """Return a panel's figure; if there is nothing to draw, one with the reason as text."""
     import plotly.graph_objects as go  # seconds to import
 
     made = go.Figure(panel.figure)

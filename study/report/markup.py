@@ -1,4 +1,4 @@
-"""What all pages share: one look, escaped names, scripts and styles listed by hash, whole files."""
+"""Common parts of all pages: style, escaping of names, hashes of scripts and styles."""
 
 import json
 from base64 import b64encode
@@ -18,9 +18,9 @@ from trainers.files import replacing
 
 
 def policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
-    """Return a Content Security Policy under which those run and apply, and no others.
+    """Return a Content Security Policy that allows only these scripts and styles.
 
-    Nothing can be fetched. Attributes may style, as plotly's do.
+    Nothing can be fetched. Style attributes are allowed, as plotly needs them.
     """
     parts = {
         "default-src": "'none'",
@@ -35,22 +35,22 @@ def policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Return JSON that can stand in a script element: no sign in it can end one."""
-    # ASCII alone: half pairs and line separators are spelled out, too.
+    """Return JSON that is safe in a script element: nothing in it can end the element."""
+    # ASCII only: lone surrogates and line separators are escaped as well.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
 
 
 @cache
 def asset(*names: str) -> str:
-    """Return scripts or styles of ours, one after the other."""
+    """Return some of our scripts or styles, concatenated."""
     folder = files(__package__) / "assets"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return what renders our templates: every value is escaped, a missing one is an error."""
+    """Return the environment of our templates: values are escaped, missing ones are errors."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,
@@ -71,7 +71,7 @@ def environment() -> jinja2.Environment:
 
 
 def write_page(text: str, to: Path) -> None:
-    """Write a page, whole or not at all: until it is whole, the one before it can be read."""
+    """Write a page atomically: until it is complete, the previous one can be read."""
     to.parent.mkdir(parents=True, exist_ok=True)
     with replacing(to) as beside:
         # A browser reads any line's end as \n, and hashes scripts as it reads them. A file's name

@@ -1,4 +1,4 @@
-"""The report as one HTML file: everything in it, and nothing it could ask the network for."""
+"""The report as one self-contained HTML file."""
 
 import re
 from collections import Counter
@@ -22,16 +22,15 @@ SCRIPTS = ("theme", "page", "table", "trials", "tree", "classes", "watch")
 """The page's own script, in parts; they are one module, and see each other."""
 
 EMPTY = ""
-"""What plotly's style sheets hold when they are added: their rules come later, one by one."""
+"""The initial contents of plotly's style sheets: their rules are added one by one."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page is made of.
+    """The contents of a page.
 
-    `next_commands` use the winner, `commands` make it again; both are by what they do.
-
-    A page that is being watched loads itself again after `reload` seconds.
+    `next_commands` use the winner, `commands` make it again; both by description. A page that is
+    being watched loads itself again after `reload` seconds.
     """
 
     contents: Contents
@@ -46,14 +45,14 @@ class Report:
 
     @property
     def states(self) -> dict[str, int]:
-        """Count the trials by how far they have come."""
+        """Count the trials by status."""
         contents = self.contents
         count = Counter(contents.statuses.of_trial(trial) for trial in contents.trials)
         return {status.value: count[status] for status in Status}
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before the winner's score is believed."""
+        """Reasons to doubt the winner's score."""
         return list(cautions(self.contents.selection)) if self.contents.selection else []
 
     @property
@@ -63,13 +62,13 @@ class Report:
 
     @property
     def unanswered(self) -> str:
-        """Why no figure of probabilities can be drawn; said once for all of them."""
+        """Why no figure of probabilities can be drawn; shown once for all of them."""
         mine = [self.panels[d.name] for d in drawings() if d.section == "confidence"]
         return "" if any(each.figure for each in mine) else mine[0].said
 
     @property
     def made_by(self) -> dict[str, str]:
-        """Who made the winner: what its card tells, but the command, which is shown apart."""
+        """The environment from the winner's card; the command is shown separately."""
         return {k: v for k, v in self.explanation.made_by.items() if k != "command"}
 
     @property
@@ -112,7 +111,7 @@ def render(report: Report) -> str:
 
 @cache
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # no need of it to say what is wrong with a study
+    from plotly.offline import get_plotlyjs  # not needed to report a problem with a study
 
     # A browser reads any line's end as \n, and hashes what it has read.
     return re.sub(r"\r\n?", "\n", get_plotlyjs())
@@ -124,7 +123,7 @@ def _sheets(plotly: str) -> list[str]:
 
 
 def _fallback(contents: Contents, place: int) -> dict[str, Any]:
-    """Say what is known of a photo from the database alone."""
+    """Return a photo's description from the database only."""
     found = contents.predictions
     photo = contents.photos[place]
     if found is None:

@@ -19,5 +19,5 @@ def drawings() -> tuple[Drawing, ...]:
 
 
 def panels(contents: Contents) -> dict[str, Panel]:
-    """Draw them all; what `data` each has beside its figure is said by the function that draws."""
+    """Draw all panels; the function that draws a panel documents its `data`."""
     return {each.name: each.draw(contents) for each in drawings()}

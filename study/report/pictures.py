@@ -11,7 +11,7 @@ from study.report.thumbnails import thumbnails
 from study.report.worst_errors import worst_of
 
 FIRST, MOST_IN_CELLS, MOST_PAIRS = 5, 240, 24
-"""So many photos, at most, are shown of the confusion matrix, and so many pairs of duplicates."""
+"""Maximum number of photos of the confusion matrix, and of pairs of duplicates."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def pairs(contents: Contents) -> Sequence[Mapping[str, Any]]:
 
 
 def photos_json(contents: Contents, cells: Sequence[Mapping[str, Any]], have: Pictures) -> Any:
-    """Return by place what the page's script shows of the photos in the matrix's cells."""
+    """Return by index what the page's script shows of the photos in the matrix's cells."""
     found = contents.predictions
     places = sorted({place for cell in cells for place in cell["photos"]})
     if found is None:

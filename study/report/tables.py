@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_CLASSES = 50
-"""Of so many classes each has a column of probabilities."""
+"""Up to this many classes each have a column of probabilities."""
 
 _OF_PHOTO = ("path", "label", "split")
 _OF_PAIR = ("likeness", "agreement", "cosine", "mirrored", "leaks", "conflicts")
 
 
 def frames(contents: Contents) -> dict[str, "pd.DataFrame"]:
-    """Return all that is known of a study, by name.
+    """Return all tables of a study, by name.
 
     `trials` (with their parameters flattened, stages counted from 1), `stages` (stage runs),
     `epochs`, `schedules` (the best first), `classes` and `predictions` (of the winner's best epoch,
     a row a validation photo), and `duplicates` if the data gate has looked. A frame without rows
-    has its columns all the same, but for parameters.
+    still has its columns, except those of parameters.
     """
     return {
         "trials": _trials(contents),
@@ -51,7 +51,7 @@ def write_csvs(made: dict[str, "pd.DataFrame"], folder: Path) -> list[Path]:
 def _write(frame: "pd.DataFrame", path: Path) -> Path:
     safe = frame.map(_defused).rename(columns=_defused)
     with replacing(path) as temporary:
-        # A file name may hold bytes that are no UTF-8, or the half of a line's end: Python quotes
+        # A file name may hold bytes that are not UTF-8, or half of a line's end: Python quotes
         # what is in the line's end that it is told.
         safe.to_csv(
             temporary,
@@ -247,7 +247,7 @@ def _predictions(contents: Contents) -> "pd.DataFrame":
 
 
 def _duplicates(contents: Contents) -> dict[str, "pd.DataFrame"]:
-    """Return the pairs that `check-data` found: nothing, if it was not run."""
+    """Return the pairs that `check-data` found: none if it was not run."""
     if contents.check is None:
         return {}
     whose = tuple(f"{who}_{what}" for who in ("first", "second") for what in _OF_PHOTO)

@@ -17,16 +17,16 @@ SIDE, QUALITY = 160, 70
 
 
 def thumbnails(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Return by path a small picture of each photo, as a data URI; of what is no photo, none."""
+    """Return by path a small picture of each photo, as a data URI; none for unreadable files."""
     some = list(dict.fromkeys(paths))
-    # Threads do: Pillow decodes outside of Python's lock.
+    # Threads suffice: Pillow releases the GIL while decoding.
     with ThreadPoolExecutor(usable_cpus()) as pool:
         drawn = pool.map(lambda path: thumbnail(root / path), some)
         return {path: uri for path, uri in zip(some, drawn, strict=True) if uri}
 
 
 def thumbnail(path: Path) -> str | None:
-    """Return a small picture of a photo as a data URI; None if the file is missing or no photo."""
+    """Return a small picture of a photo as a data URI; None if the file is not readable."""
     with suppress(OSError, ValueError, UnreadablePhoto):
         photo = read_photo(path, reduction_of(path, 2 * SIDE))
         photo.thumbnail((SIDE, SIDE))
@@ -35,7 +35,7 @@ def thumbnail(path: Path) -> str | None:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """Return a picture as the address of a JPEG that needs no file."""
+    """Return a picture as the data URI of a JPEG."""
     stream = BytesIO()
     picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode('ascii')}"

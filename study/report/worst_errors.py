@@ -1,7 +1,7 @@
-"""The report's worst errors: each photo beside what the network went by.
+"""The report's worst errors: each photo beside its heat map.
 
-A network takes seconds to be imported and loaded. So it is done by a process of its own, while the
-figures are made; and whatever goes wrong there, the report is written, and says so.
+Loading a network takes seconds, so it is done in a separate process while the figures are made; if
+that fails, the report is still written, and says so.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ from study.report.thumbnails import data_uri
 from trainers.spawning import without_main
 
 SIDE = 224
-"""Pixels a side of a photo and of its heat map."""
+"""Side of a photo and of its heat map, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Worst:
 
 @dataclass(frozen=True)
 class ExplainedErrors:
-    """The worst errors; where there are no pictures of them, why.
+    """The worst errors; if there are no pictures of them, why.
 
-    `made_by` and `packages` are what the weights' own card tells of who made them, and with what.
+    `made_by` and `packages` are from the weights' card.
     """
 
     photos: tuple[Worst, ...] = ()
@@ -56,9 +56,9 @@ class ExplainedErrors:
 
 
 def worst_of(contents: Contents, top: int) -> list[int]:
-    """Return the places of the `top` worst validation photos, the surest mistakes first.
+    """Return the indices of the `top` worst validation photos, the most confident mistakes first.
 
-    After the mistakes come those that were rightly named with the least certainty.
+    After the mistakes come the right predictions with the least confidence.
     """
     found = contents.predictions
     if found is None:
@@ -69,7 +69,7 @@ def worst_of(contents: Contents, top: int) -> list[int]:
 
 
 class Explainer:
-    """Explains the worst errors in a process of its own, for as long as it is entered."""
+    """A context that explains the worst errors in a separate process."""
 
     def __init__(self) -> None:
         self._process: SpawnProcess | None = None
@@ -80,14 +80,14 @@ class Explainer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Be done with the process: what it still has to tidy up would take a second."""
+        """Kill the process: an orderly exit would take a second."""
         if self._process is not None and self._line is not None:
             self._process.kill()
             self._process.join()
             self._line.close()
 
     def start(self) -> None:
-        """Start the process, if it is not there yet: its imports take seconds."""
+        """Start the process unless it runs already: its imports take seconds."""
         if self._process is None:
             spawn = multiprocessing.get_context("spawn")
             line, theirs = spawn.Pipe()
@@ -98,7 +98,7 @@ class Explainer:
             self._process, self._line = process, line
 
     def ask(self, contents: Contents, top: int) -> None:
-        """Have the `top` worst errors explained, where that can be."""
+        """Start explaining the `top` worst errors, if possible."""
         chosen, manifest = contents.selection, contents.manifest
         self._reason = _reason(contents)
         if self._reason or chosen is None or manifest is None:
@@ -113,11 +113,11 @@ class Explainer:
         ]
         self.start()
         if self._line is not None:
-            with suppress(OSError):  # that it has died is found when it should answer
+            with suppress(OSError):  # a dead process is noticed when its answer is read
                 self._line.send((Path(chosen.file), asked))
 
     def answer(self) -> ExplainedErrors:
-        """Wait for what came of it."""
+        """Wait for the result."""
         if self._reason or self._line is None:
             return ExplainedErrors(reason=self._reason)
         try:
@@ -128,7 +128,7 @@ class Explainer:
 
 
 def _work(line: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
     with suppress(Exception):  # the page says what is missing
         from trainers import attribution, classifier  # noqa: F401
     with suppress(EOFError):
@@ -136,11 +136,11 @@ def _work(line: Connection) -> None:
 
 
 def _reason(contents: Contents) -> str:
-    """Say why there can be no pictures, if that is known without loading anything."""
+    """Return why there can be no pictures, if that is known without loading anything."""
     if contents.selection is None:
         return contents.unselected
     if contents.study.config.get("trainer"):
-        return "the network is that of your own trainer, which Encore cannot look into"
+        return "the network is your own trainer's, which Encore cannot explain"
     return ""
 
 
@@ -149,7 +149,7 @@ def explain_all(weights: Path, photos: list[ToExplain]) -> ExplainedErrors:
     try:
         from trainers.classifier import load
 
-        # The accelerator, if there is one, is the search's.
+        # The accelerator, if there is one, is left to the search.
         classifier = load(weights, "cpu")
         card = classifier.card
         known = partial(ExplainedErrors, made_by=dict(card.made_by), packages=dict(card.packages))

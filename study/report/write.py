@@ -1,4 +1,4 @@
-"""Use case `report`: a study as one page, written once or for as long as a search goes on."""
+"""Use case `report`: a study as one page, written once or repeatedly during a search."""
 
 import shlex
 import time
@@ -22,15 +22,15 @@ from study.report.worst_errors import ExplainedErrors, Explainer
 from study.studies import find_study
 
 MOST_ERRORS = 100
-"""Of more photos with their heat maps, a page would become too large."""
+"""With more photos and heat maps, a page would be too large."""
 
 RELOAD, POLL = 15, 5.0
-"""Seconds after which a watched page loads itself again, and the study is looked at again."""
+"""Seconds between two reloads of a watched page, and between two checks of the study."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `report` has written: the page, and CSV files if they were asked for."""
+    """The files that `report` has written: the page, and CSV files if requested."""
 
     file: str
     csv: tuple[str, ...] = ()
@@ -46,8 +46,8 @@ def report(
 ) -> Written:
     """Write a study (by default the one used last) as a page, however far its search has come.
 
-    The `top` worst errors are shown with what the network went by. Into the folder `csv` go the
-    tables. Raises `StudyNotFound`, `ConfigError` and OSError.
+    The `top` worst errors are shown with their heat maps. Tables are written to the folder `csv`.
+    Raises `StudyNotFound`, `ConfigError` and OSError.
     """
     _check(to, top)
     composed = compose(study, storage, top)
@@ -67,14 +67,14 @@ def watch(
 ) -> None:
     """Write the page whenever the study has changed, until `stop` or Ctrl-C.
 
-    The page loads itself again as long as it is watched, and no longer. `written` is told of each
-    writing. Raises as `report` does.
+    The page reloads itself until watching ends. `written` is called after each writing. Raises what
+    `report` raises.
     """
     _check(to, top)
     store = Store(open_database(storage, create=False))
     composed: Report | None = None
     try:
-        # The one used last may become another: it stays with this.
+        # Another study may become the one used last: keep this one.
         name = find_study(store, study).name
         seen = None
         while not stop():
@@ -95,9 +95,9 @@ def watch(
 
 
 def compose(study: str | None, storage: str, top: int, earlier: Report | None = None) -> Report:
-    """Read a study and make all that its page shows.
+    """Read a study and make the contents of its page.
 
-    What the winner went by is taken from an `earlier` report, if that has the same winner.
+    Heat maps are taken from an `earlier` report if it has the same winner.
     """
     with Explainer() as explainer:
         if earlier is None:
@@ -129,7 +129,7 @@ def _check(to: Path, top: int) -> None:
 
 
 def _pulse(store: Store, name: str) -> tuple[object, ...]:
-    """Return what changes whenever something happens in a study, and costs little to ask."""
+    """Return a value that changes whenever the study does, and is cheap to read."""
     record = store.study(name)
     running = tuple(trial.number for trial in store.running_trials(record.id))
     return store.count_trials(record.id), running, store.seconds_of_epochs(record.id)
@@ -154,7 +154,7 @@ def _where(contents: Contents, storage: str) -> list[str]:
 
 
 def _next(contents: Contents, storage: str) -> dict[str, str]:
-    """Return the commands that use the winner, by what they do."""
+    """Return the commands that use the winner, by description."""
     where = _where(contents, storage)
     asked = {
         "Predict photos with it": ["predict", "PHOTOS"],
@@ -166,7 +166,7 @@ def _next(contents: Contents, storage: str) -> dict[str, str]:
 
 
 def _commands(contents: Contents, explanation: ExplainedErrors, storage: str) -> dict[str, str]:
-    """Return the commands that lead here again, by what they do."""
+    """Return the commands that reproduce this study, by description."""
     where = _where(contents, storage)
     found = {}
     if (typed := explanation.made_by.get("command", FROM_PYTHON)) != FROM_PYTHON:

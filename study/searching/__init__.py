@@ -1,1 +1,1 @@
-"""A search: what to train next, the loop that has it trained, and what it keeps."""
+"""A search: the policy that chooses what to train, the loop that trains it, and retention."""

@@ -1,4 +1,4 @@
-"""Schedules that could be tried next: neighbours of good ones, and any of the space. Pure."""
+"""Candidate schedules: neighbours of good ones, and random ones of the space. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from trainers.schedule import Schedule
 
 
 def anywhere(space: Space, weights: str, rng: np.random.Generator) -> Iterator[Schedule]:
-    """Yield schedules of the space, each choice at random."""
+    """Yield random schedules of the space."""
     while True:
         yield suggest_schedule(_Chooser(rng, {}), space, weights)
 
@@ -31,7 +31,7 @@ def neighbours(schedule: Schedule, space: Space, rng: np.random.Generator) -> It
 
 
 class _Chooser:
-    """Chooses what is `fixed`, as far as it is allowed, and the rest at random."""
+    """Chooses `fixed` values where they are allowed, and all others at random."""
 
     def __init__(self, rng: np.random.Generator, fixed: Mapping[str, Any]) -> None:
         self._rng, self._fixed = rng, fixed

@@ -1,4 +1,4 @@
-"""The weights files of stage runs: which of them are whole, and how they are sealed."""
+"""The weights files of stage runs: checking and sealing them."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -18,7 +18,7 @@ _SOURCES = {Kind.BEST: BEST, Kind.LAST: LAST}
 
 
 class WeightsFiles:
-    """Keeps the store's rows and the vault's files of one study in step: files first, then rows."""
+    """Keeps a study's rows and files consistent: files first, then rows."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class WeightsFiles:
         self._metric = metric
 
     def take_over(self, study_id: int, keys: set[str]) -> None:
-        """See to what an earlier search has left: it stopped, was killed, or lost the study.
+        """Clean up after an earlier search that stopped, was killed, or lost the study.
 
-        Files that it had begun to seal are removed, as they never got a row. Its workspaces are
-        gone on with, those of the stage runs `keys`.
+        Files that it had begun to seal are removed, as they never got a row. Its workspaces of the
+        stage runs `keys` are continued.
         """
         left = self._store.pending(study_id)
         self._store.note_name(study_id, self._vault.desk)
@@ -54,10 +54,10 @@ class WeightsFiles:
         return {checkpoint.kind: checkpoint for checkpoint in self._store.checkpoints_of(run.id)}
 
     def serve(self, run: StageRun, next_starts_from: Kind | None) -> bool:
-        """Tell whether a stage run is complete and what a trial needs of it is there, whole.
+        """Return whether a stage run is complete and its files that a trial needs are intact.
 
-        Its best weights are needed, unless they were deleted on purpose: then they are not chosen.
-        But what the next stage starts from has to be there, whatever was deleted why.
+        Its best weights are needed unless they were deleted on purpose: then they are not chosen.
+        The weights that the next stage starts from are always needed.
         """
         if run.state is not State.COMPLETE:
             return False
@@ -78,20 +78,20 @@ class WeightsFiles:
         return self._vault.path(self.kept(parent)[Kind(stage.start_from)].path)
 
     def whole(self, run: StageRun) -> dict[Kind, Checkpoint]:
-        """Return the sealed files that are there and unchanged; forget those that are not."""
+        """Return the sealed files that exist unchanged; delete the rows of the others."""
         kept = self.kept(run)
         for kind, checkpoint in list(kept.items()):
             if not self._vault.verify(checkpoint.path, checkpoint.sha256, checkpoint.size):
-                # What lies there in its place is not ours to delete.
+                # A changed file may be the user's: it is not deleted.
                 self._store.delete_checkpoint(run.id, kind)
                 del kept[kind]
         return kept
 
     def seal(self, run: StageRun, trial: Trial, epochs_before: int, *, with_last: bool) -> Trained:
-        """End a stage run that `trial` had trained; return what came of it.
+        """End a stage run that `trial` has trained; return its result.
 
-        `epochs_before` are those of the trial's earlier stages. `last` is kept where a stage
-        follows that may start from it.
+        `epochs_before` are those of the trial's earlier stages. `last` is kept if a next stage may
+        start from it.
         """
         epochs, before = self._store.epochs(run.id), self.kept(run)
         chosen = {Kind.BEST: min(epochs, key=lambda epoch: epoch.rank(self._metric))}
@@ -101,7 +101,8 @@ class WeightsFiles:
         for kind, epoch in chosen.items():
             old = before.get(kind)
             if old and (old.epoch, old.score) == (epoch.epoch, epoch.score(self._metric)):
-                sealed.append(old)  # trained again for the other file: this one keeps its name
+                # trained again because another file was missing: this one keeps its name
+                sealed.append(old)
             else:
                 source = self._vault.workspace(run.key) / _SOURCES[kind]
                 source = network_alone(source) if kind is Kind.LAST else source
@@ -127,10 +128,10 @@ class WeightsFiles:
         vault: Vault,
         next_starts_from: Kind | None,
     ) -> Trained | None:
-        """End a stage run as its `twin` ended in another study, of that name and vault.
+        """End a stage run with the result of its `twin` in another study, of that name and vault.
 
-        Its files are copied, so that each study goes on without the other. None, and nothing
-        done, where a file is missing that `serve` would ask for.
+        Its files are copied, so that the studies stay independent. None, and nothing done, if a
+        file is missing that `serve` would require.
         """
         theirs = {
             file.kind: file

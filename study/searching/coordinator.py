@@ -1,7 +1,7 @@
 """The loop behind a search: ask, submit, take events, record, tell. The only writer.
 
-Where a trial stands is not kept in memory alone: each step asks the store whether a stage run's
-key is done, so a search that was killed goes on as if it had not been.
+The state of a trial is not kept in memory only: each step asks the store whether a stage run's key
+is done, so a search that was killed continues as if it had not been.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,15 +54,17 @@ from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
     from study.searching.drafts import Draft
-    from study.searching.optuna_study import Suggestions  # Optuna, which `best` and `ls` do without
+
+    # imports Optuna, which `best` and `ls` do not need
+    from study.searching.optuna_study import Suggestions
 
 TIDY_EVERY = 10
-"""After so many trials, or a tenth of all, weights that are no longer needed are deleted."""
+"""After this many trials, or a tenth of all, weights that are no longer needed are deleted."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """A study and what it is searched by: its settings, and the weights that schedules start from.
+    """A study, the settings of its search, and the name of the initial weights.
 
     `labels` are those of the validation photos, int64 (n,), and `groups` theirs, if they have any.
     """
@@ -75,7 +77,7 @@ class Searched:
 
 
 class Coordinator:
-    """Drives one study. `stop` is asked after each epoch whether to leave off."""
+    """Runs the search of one study. `stop` is checked after each epoch."""
 
     def __init__(
         self,
@@ -101,14 +103,14 @@ class Coordinator:
         self.engine = engine
         self.listener = listener
         self.stop = stop
-        self.time_left: TimeLeft | None = None  # estimates it, where it is to be told
+        self.time_left: TimeLeft | None = None  # estimates it, if it is to be shown
         self.tree = StageTree()
         self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
         self._outcomes = Outcomes(store, config.metric, self.labels, searched.groups)
-        self._training: dict[str, list[RunningTrial]] = {}  # whose stage run has that key
-        self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it go on
-        self._draft: Draft | None = None  # what the sampler has suggested last
+        self._training: dict[str, list[RunningTrial]] = {}  # by the key of their stage run
+        self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it continue
+        self._draft: Draft | None = None  # the sampler's last suggestion
         self._others = OtherStudies(store, self.study, config)
         self._failures = Failures(config.budget.max_failures)
         self._load()
@@ -154,7 +156,7 @@ class Coordinator:
         return device_time(self.store, self.study.id, per_device, self.policy.compute)
 
     def _load(self) -> None:
-        """Learn what has been run."""
+        """Add results to the tree."""
         trials = self.store.trials(self.study.id)
         self._trials = {trial.number: trial for trial in trials}
         self.tree = StageTree.of(self.store, self.study)
@@ -178,7 +180,7 @@ class Coordinator:
                     self._finish(self._waiting.pop(number), State.PRUNED)
 
     def _has_room(self) -> bool:
-        """Whether a slot is idle, and not too many trials wait for what the others train."""
+        """Whether a slot is idle, and not too many trials wait for stage runs of others."""
         joined = sum(len(sharing) for sharing in self._training.values())
         return len(self._training) < self.engine.slots and joined < 2 * self.engine.slots
 
@@ -206,9 +208,9 @@ class Coordinator:
     # through the stages
 
     def _advance(self, running: RunningTrial, *, let_on: bool = False) -> None:
-        """Walk over the stages that are done; have the first that is not trained, or finish.
+        """Skip the stages that are done; train the first that is not, or finish.
 
-        What has to be trained first is asked for, unless the trial is `let_on` or was before.
+        Before training, the policy is asked, unless the trial is `let_on` or was before.
         """
         trial = running.trial
         prefixes = trial.schedule.prefixes()
@@ -235,7 +237,7 @@ class Coordinator:
         self._finish(running, State.COMPLETE)
 
     def _may_enter(self, running: RunningTrial, key: str) -> bool:
-        """Ask the policy where it costs something; have the trial wait or end as it says."""
+        """Ask the policy if the next stage costs something; the trial waits or ends as decided."""
         trial, position, onward = running.trial, running.position, self.tree.find(key)
         trained = onward is not None and onward.rank is not None
         if position == 0 or trained or self.tree.has_entered(trial.number, position):
@@ -251,11 +253,11 @@ class Coordinator:
         return False
 
     def _waits_for_budget(self, key: str) -> bool:
-        """Whether a stage run is left for a larger budget: one that was begun is gone on with."""
+        """Whether a stage run has to wait for a larger budget; one that was begun is continued."""
         return self.tree.find(key) is None and self.device_time.spent
 
     def _taken(self, running: RunningTrial, run: StageRun) -> StageRun:
-        """Return a stage run that nothing was trained of with what another study has of it."""
+        """Complete a stage run that was not begun with another study's result, if there is one."""
         if run.state is not State.RUNNING or run.key in self._training or self.store.epochs(run.id):
             return run
         trial = running.trial
@@ -277,7 +279,7 @@ class Coordinator:
     def _train(
         self, running: RunningTrial, run: StageRun, prefix: Schedule, start: Path | None
     ) -> None:
-        """Have a stage run trained, or wait for it with those that had it submitted."""
+        """Train a stage run, or wait for it with the trials that have submitted it."""
         trial, before = running.trial, running.epochs_before
         self.listener(
             StageStarted(trial.number, trial.schedule, trial.seed, running.position, before)
@@ -319,13 +321,13 @@ class Coordinator:
                 self._failures.count(failure)
 
     def _show(self, said: BatchesDone) -> None:
-        """Tell of an epoch in training, for each trial that waits for it."""
+        """Report the progress of an epoch, for each trial that waits for it."""
         for running in self._training.get(said.key, ()):
             step = running.epochs_before + said.epoch
             self.listener(EpochProgress(running.trial.number, step, said.done, said.total))
 
     def _let_on(self, key: str) -> None:
-        """Take trials that wait over a stage run that is trained now, as after a restart."""
+        """Advance trials that wait before a stage run that is now trained, as after a restart."""
         ended = self.tree.find(key)
         for number, running in [*self._waiting.items()]:
             trial = running.trial
@@ -347,17 +349,17 @@ class Coordinator:
             self._note(running, metrics)
 
     def _seconds_left(self, standing: Standing, to_go: int | None) -> float | None:
-        """Estimate how long the search goes on, where that was asked for."""
+        """Estimate the rest of the search, if requested."""
         if self.time_left is None:
             return None
         return self.time_left.seconds(standing, to_go, self.device_time)
 
     def _seconds(self, run: StageRun) -> float:
-        """How long a stage run was trained so far."""
+        """How long a stage run has been trained so far, in seconds."""
         return sum(epoch.seconds for epoch in self.store.epochs(run.id))
 
     def _note(self, running: RunningTrial, epoch: EpochNumbers) -> None:
-        """Report an epoch, be it new or taken over."""
+        """Report an epoch, whether new or shared."""
         metric = self.config.metric
         if running.best is None or epoch.rank(metric) < running.best.rank(metric):
             running.best, running.best_run = epoch, running.run
@@ -366,11 +368,11 @@ class Coordinator:
         self.suggestions.report(running.trial.number, step, epoch.score(metric))
 
     def _seal(self, sharing: Sequence[RunningTrial], run: StageRun) -> None:
-        """End a stage run for all who share it; give its weights their names and hashes."""
+        """End a stage run for all trials that share it; seal its weights."""
         del self._training[run.key]
         first = sharing[0]
         longer = any(running.next_starts_from for running in sharing)
-        # Another trial may go on from here, though this one does not.
+        # Another trial may continue from here, even if this one does not.
         longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
         with working(self.listener, "saving weights"):
             trained = self.weights_files.seal(
@@ -381,7 +383,7 @@ class Coordinator:
             running.seconds += trained.seconds
 
     def _finish(self, running: RunningTrial, state: State, failure: str | None = None) -> None:
-        """End a trial, in our tables first: `reconcile` tells Optuna what a crash withheld."""
+        """End a trial, in our tables first: after a crash, `reconcile` updates Optuna."""
         metric, best, best_run = self.config.metric, running.best, running.best_run
         kept = self.weights_files.kept(best_run) if best_run else {}
         file = kept[Kind.BEST].path if Kind.BEST in kept else None
@@ -425,14 +427,14 @@ class Coordinator:
             self._tidy_at = self.ended + max(TIDY_EVERY, self.ended // 10)
 
     def _value(self, number: int) -> float | None:
-        """Return what Optuna learns of a trial: the score of its last stage, which is its own."""
+        """Return the value of a trial in Optuna: the score of its last stage."""
         node = self.tree.last_trained(number)
         return None if node is None or node.rank is None else self.config.metric.score_of(node.rank)
 
     def _tidy(self) -> None:
-        """Delete weights that will not be chosen and that no trial goes on from.
+        """Delete weights that will not be chosen and that no trial continues from.
 
-        Even at the end, beginnings stay: the same command may be given more trials.
+        Even at the end, weights of first stages stay: the same command may be given more trials.
         """
         kept = Kept.of(self.store, self.study)
         spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)

@@ -1,7 +1,7 @@
-"""What a sampler suggests for a trial, before any of it is written down.
+"""A sampler's suggestion for a trial, before any of it is written.
 
-A parameter whose choices are all numbers is ordered for Optuna, from the least to the greatest of
-them, and what the sampler says is rounded to a choice: so it learns what lies beside what.
+A parameter whose choices are all numbers is ordered for Optuna, from the smallest to the largest,
+and the suggestion is rounded to a choice, so that the sampler can use the order.
 """
 
 import json
@@ -23,14 +23,14 @@ from trainers.schedule import Schedule
 Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
 
 LOGARITHMIC_FROM = 4
-"""A scale is logarithmic if the greatest choice is at least so many times the least."""
+"""A scale is logarithmic if the largest choice is at least this many times the smallest."""
 
 
 @dataclass(frozen=True)
 class Draft:
     """A suggested schedule and the parameters that lead to it.
 
-    In `notes` the sampler says what it wants to find beside the trial's result, if it is begun.
+    `notes` are attributes that the sampler stores with the trial, if it is begun.
     """
 
     schedule: Schedule
@@ -46,7 +46,7 @@ def drafted(
 ) -> Draft:
     """Let a study's sampler suggest a schedule.
 
-    What it does not model is drawn with `rng`, each choice as likely as any other.
+    Parameters that it does not model are drawn with `rng`, uniformly from the choices.
     """
     aside = _Aside(study._storage)
     seen = optuna.Study(study.study_name, cast("BaseStorage", aside), sampler=study.sampler)
@@ -56,7 +56,7 @@ def drafted(
 
 
 def distribution_of(values: Sequence[Any]) -> Distribution:
-    """Return what Optuna is told of a parameter: ordered if all of its choices are numbers."""
+    """Return a parameter's distribution in Optuna: ordered if all of its choices are numbers."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return CategoricalDistribution([_spelt(value) for value in values])
     least, greatest = min(values), max(values)
@@ -66,7 +66,7 @@ def distribution_of(values: Sequence[Any]) -> Distribution:
 
 
 def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
-    """Return a trial that runs with these parameters, as Optuna stores it."""
+    """Return a running trial with these parameters, as Optuna stores it."""
     return create_trial(
         state=TrialState.RUNNING,
         params={name: _spelt(value) for name, (value, _) in params.items()},
@@ -76,7 +76,7 @@ def running(params: Params, notes: Mapping[str, Any]) -> FrozenTrial:
 
 
 class _Drawing:
-    """Chooses what the sampler says, else at random; notes what it chose."""
+    """Chooses by the sampler, else at random; records the choices."""
 
     def __init__(self, study: optuna.Study, rng: Generator) -> None:
         self.params: Params = {}
@@ -97,7 +97,7 @@ class _Drawing:
 
 
 class _Aside:
-    """Optuna's storage, but what a sampler notes of a trial that is not stored is kept aside."""
+    """Wraps Optuna's storage: attributes of a trial that is not stored are kept in memory."""
 
     def __init__(self, storage: BaseStorage) -> None:
         self.notes: dict[str, Any] = {}
@@ -108,12 +108,12 @@ class _Aside:
         self.notes[key] = value
 
     def __getattr__(self, name: str) -> Any:
-        """Pass on all else."""
+        """Forward everything else."""
         return getattr(self._storage, name)
 
 
 def _nearest(said: Any, allowed: Sequence[Any], distribution: Distribution) -> Any:
-    """Return the allowed value that is meant, or nearest, on the distribution's scale."""
+    """Return the allowed value, or the nearest one, on the distribution's scale."""
     if isinstance(distribution, CategoricalDistribution):
         return {_spelt(value): value for value in allowed}[said]
     place = math.log if distribution.log else float
@@ -121,5 +121,5 @@ def _nearest(said: Any, allowed: Sequence[Any], distribution: Distribution) -> A
 
 
 def _spelt(value: Any) -> Any:
-    """Return a value as Optuna keeps it, whose choices are scalars: of a list, its JSON."""
+    """Return a value as Optuna stores it, whose choices are scalars: a list as JSON."""
     return json.dumps(value) if isinstance(value, tuple) else value

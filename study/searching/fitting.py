@@ -1,4 +1,4 @@
-"""From the data, once they are frozen, to settings that fit them and to what is tried first."""
+"""Fit the settings to the frozen data, and choose the schedules that are tried first."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from trainers.schedule import Schedule
 class Fit:
     """Settings with a space that fits the data, or is the user's `own`; and the data's facts.
 
-    `liked` are the best schedules of the study that the search is to be like, if any.
+    `liked` are the best schedules of the study given with --like, if any.
     """
 
     config: StudyConfig
@@ -46,7 +46,7 @@ def fitted_to(
 
 
 def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
-    """Return what of the data decides; the headers of some photos are read for that."""
+    """Return the facts that the recipe depends on; the headers of some photos are read for that."""
     training = manifest.of_one_network().of_split(Split.TRAIN)
     of_class = Counter(photo.label for photo in training).values()
     return DataFacts(
@@ -61,10 +61,10 @@ def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
 
 
 def tried_first(fit: Fit, weights: str) -> tuple[Schedule, ...]:
-    """Return what a search begins with: probes, the preset, liked schedules, the portfolio, peers.
+    """Return the first schedules: probes, the preset, those of --like, the portfolio, peers.
 
-    A trainer of one's own knows no probes. The digits' space is known to do, and what a backbone
-    sees in photos tells little of them: fitting their probes would take ten trials' time.
+    A custom trainer has no probes. Nor are there any for the digits: their space is known to work,
+    pretrained features help little, and probes would take the time of ten trials.
     """
     config = fit.config
     backbone, ours = config.resolved_space.backbone[0], config.trainer is None

@@ -1,8 +1,9 @@
-"""The strategy `forecast`: train what promises most for the seconds still to be paid. Pure.
+"""The strategy `forecast`: train the candidate with the best expected improvement per second. Pure.
 
-Candidates are the trials that wait between two stages, what is given and was not tried yet, other
-seeds of what looks best, its neighbours, and fresh schedules. All are forecast to their ends; one
-stage is trained, and then all is asked anew. Nothing is stopped for good before the search ends.
+Candidates are the trials that wait between two stages, given schedules that were not tried yet,
+other seeds and neighbours of the best schedules, and new suggestions. All are forecast to their
+ends; one stage is trained, and all are forecast again. No trial is stopped for good before the
+search ends.
 """
 
 import math
@@ -36,28 +37,30 @@ from study.stage_tree import Node
 from trainers.schedule import Schedule
 
 FEW = 3
-"""So many trained networks are needed for a forecast; before, what is given is tried in order."""
+"""Trained networks needed for a forecast; before that, given schedules are tried in order."""
 
 BEST = 3
-"""Of so many of the best schedules other seeds and neighbours are candidates."""
+"""Number of best schedules whose other seeds and neighbours are candidates."""
 
 NEIGHBOURS, FRESH = 8, 16
-"""How many neighbours each of them gets, and how many candidates come from anywhere."""
+"""Number of neighbours of each, and number of random candidates."""
 
 PRICED = 0.5
-"""The power of the seconds that improvement is divided by: by all of them, a search would train
-little but the cheapest (benchmarks/README.md)."""
+"""The exponent of the seconds that the improvement is divided by.
+
+With 1, a search would mostly train the cheapest candidates (benchmarks/README.md).
+"""
 
 FLAT = 0.5
-"""As much compute again must be expected to bring this part of validation's noise."""
+"""The gain expected of as much compute again must be this part of validation's noise."""
 
 LEAST = 0.002
-"""How much less shortfall a trial that waits must promise to be gone on with past the last."""
+"""The expected reduction of the shortfall for which a waiting trial continues after the last."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What could be done next: `action` leads to the end of `schedule` under `seed`."""
+    """A candidate: `action` is its next step towards the end of `schedule` under `seed`."""
 
     action: Begin | GoOn
     schedule: Schedule
@@ -66,9 +69,10 @@ class Proposal:
 
 
 class _Done:
-    """What has been begun and trained, and what it took.
+    """The stage runs that were begun and trained, and their costs.
 
-    It grows with the study: to hash all schedules anew would be much of what a decision takes.
+    It is updated as the study grows: hashing all schedules again would dominate the time of a
+    decision.
     """
 
     def __init__(self, photos: int) -> None:
@@ -100,8 +104,8 @@ class _Done:
     def left(self, schedule: Schedule, seed: int) -> float:
         """Return the seconds that it would still take.
 
-        A probe that was fitted under one seed costs next to nothing under another: its features
-        are kept.
+        A probe that was fitted under one seed costs next to nothing under another: its features are
+        cached.
         """
         missing = (
             prefix
@@ -140,7 +144,7 @@ class Forecasting:
         if may_begin:
             best = self._best(standing, known, forecast)
             new = self._new_ones(standing, given, [standing.suggest()], best)
-            # Where all stages are trained already, a trial would tell nothing new.
+            # A trial whose stages are all trained already would add no information.
             options += (each for each in new if not self._done.is_trained(each.schedule, each.seed))
         if options:
             chosen, gain = self._choose(options, standing, forecast)
@@ -151,11 +155,11 @@ class Forecasting:
         return Stop(min(standing.waiting))
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
-        """Wait until it is the most promising."""
+        """Let it wait until it is the best candidate."""
         return Verdict.WAIT
 
     def outlook(self, standing: Standing) -> Outlook | None:
-        """Translate the expected shortfall into the metric, by how both have gone together."""
+        """Translate the expected shortfall into the metric, by a regression over all trials."""
         known = self._known(standing)
         pairs = list(self._pairs(known))
         line = _line(*zip(*pairs, strict=True)) if pairs else None
@@ -196,7 +200,7 @@ class Forecasting:
         return replace(options[place].action, notes=notes), float(gain[place])
 
     def _further(self, standing: Standing, known: Sequence[Node], forecast: Forecast) -> float:
-        """Return by how much the best shortfall would shrink for as much compute again."""
+        """Return the expected reduction of the best shortfall for as much compute again."""
         new = self._new_ones(standing, (), (), self._best(standing, known, forecast))
         options = [*self._waiting(standing), *new]
         points = [_end_of(option) for option in options]
@@ -208,7 +212,7 @@ class Forecasting:
         return forecast.least_of([points[place] for place in order[:affordable]])
 
     def _seconds(self, options: Sequence[Proposal]) -> NDArray[np.float64]:
-        """Return the seconds that are still to be paid for each."""
+        """Return the seconds still needed for each."""
         return np.array([self._done.left(option.schedule, option.seed) for option in options])
 
     def _waiting(self, standing: Standing) -> Iterator[Proposal]:
@@ -247,7 +251,7 @@ class Forecasting:
     def _best(
         self, standing: Standing, known: Sequence[Node], forecast: Forecast
     ) -> list[Schedule]:
-        """Return the schedules of the best trials that went to their end, each once."""
+        """Return the schedules of the best complete trials, each once."""
         trials = {trial.number: trial for trial in standing.trials}
         found: dict[Schedule, None] = {}
         for place in forecast.known.argsort(kind="stable"):
@@ -266,7 +270,7 @@ class Forecasting:
     def _forecast(self, known: Sequence[Node]) -> Forecast:
         """Forecast from stage runs; one that failed counts as the worst of the others.
 
-        The latest is kept: an outlook and the decision after it are made of the same.
+        The latest is cached: an outlook and the next decision use the same one.
         """
         shortfalls = np.array([self._shortfall(node) for node in known])
         told = tuple(f"{node.key} {found}" for node, found in zip(known, shortfalls, strict=True))
@@ -278,7 +282,7 @@ class Forecasting:
         return self._latest[told]
 
     def _known(self, standing: Standing) -> list[Node]:
-        """Return the stage runs that say something, of many those that say most."""
+        """Return the stage runs to model, the most informative ones if there are many."""
         self._done.learn(standing)
         nodes = [n for n in standing.tree if n.failed or self._shortfall(n) < math.inf]
         return [nodes[place] for place in to_model([self._shortfall(node) for node in nodes])]
@@ -308,7 +312,7 @@ def _end_of(option: Proposal) -> Point:
 
 
 def explorer_of(config: StudyConfig, weights: str, photos: int) -> Explorer:
-    """Return what explores by a config's strategy, with so many photos to train on."""
+    """Return the explorer of a config's strategy; `photos` are the training photos."""
     match config.strategy:
         case Strategy.FORECAST:
             return Forecasting(config, weights, photos)
@@ -319,7 +323,7 @@ def explorer_of(config: StudyConfig, weights: str, photos: int) -> Explorer:
 
 
 def _line(shortfalls: Sequence[float], scores: Sequence[float]) -> tuple[float, float] | None:
-    """Return intercept and slope of scores over shortfalls; None where there are too few."""
+    """Return intercept and slope of scores over shortfalls; None if there are too few."""
     if len(set(shortfalls)) < FEW:
         return None
     slope, intercept = np.polyfit(shortfalls, scores, 1)

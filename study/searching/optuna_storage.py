@@ -1,4 +1,4 @@
-"""Optuna's tables on our database, opened as our own, and as patient while a server is away."""
+"""Optuna's tables in our database, with the same retries while a server is unavailable."""
 
 from collections.abc import Callable, Container, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ _WHOLE = {name for name in vars(BaseStorage) if not name.startswith("_")} | {
     "_get_trials",
     "_set_trial_param",
 }
-"""What Optuna asks of its storage, each a whole transaction: the public and some private verbs."""
+"""Methods of Optuna's storage that are one transaction each, public and some private ones."""
 
 _CHANGES = {name for name in _WHOLE if name.lstrip("_").startswith("set_trial")}
 """Those that change a trial, which they name first."""
@@ -33,14 +33,14 @@ def optuna_storage(
 ) -> RDBStorage:
     """Open Optuna's tables; `make` gets the URL and `engine_kwargs` of `RDBStorage`.
 
-    With `claim`, nothing is written any more once another process has the study: `StudyInUse`.
+    With `claim`, writes raise `StudyInUse` once another process has the study.
     """
     plain, options = settings(url)
-    plain = plain.replace("{", "{{").replace("}", "}}")  # for Optuna, a template
+    plain = plain.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
     with making_tables(url):
         try:
             storage = make(plain, engine_kwargs=options)
-        except RuntimeError as error:  # so Optuna says that its tables are of another version
+        except RuntimeError as error:  # Optuna's error for tables of another version
             raise DatabaseTooNew(
                 f"{redact(url)} holds tables of another Optuna, which this one, {__version__}, "
                 "does not read; install the Optuna that wrote it"
@@ -52,10 +52,10 @@ def optuna_storage(
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage, whose questions and changes are repeated while the server is away.
+    """Optuna's storage, with queries and changes repeated while the server is unavailable.
 
-    No other process may write to its study meanwhile. So what was read is known, and trials are
-    read again only if they have changed: Optuna asks for all that run whenever it suggests one.
+    No other process may write to its study meanwhile. So reads can be cached, and trials are read
+    again only if they have changed: Optuna reads all running ones for each suggestion.
     """
 
     def __init__(self, patience: Patience, url: str, engine_kwargs: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class PatientStorage(RDBStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """End a trial, or begin a waiting one; one that has come so far is left alone."""
+        """End a trial, or begin a waiting one; nothing if it has that state already."""
         change = partial(super().set_trial_state_values, trial_id, state, values)
         return self._patience.either(
             change, lambda: self.get_trial(trial_id).state is state or change()
@@ -82,7 +82,7 @@ class PatientStorage(RDBStorage):
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
     ) -> FrozenTrial:
-        # Optuna's own way to repeat this would leave a second trial if only the answer was lost.
+        # Optuna's own retry would create a second trial if only the response was lost.
         if study_id not in self._trials:
             self._trials[study_id] = self.get_n_trials(study_id)
         create = partial(super()._create_new_trial, study_id, template_trial)
@@ -109,7 +109,7 @@ class PatientStorage(RDBStorage):
         changed = self._changed.setdefault(study_id, set())
         if not included_trial_ids and trial_id_greater_than < 0:  # for the first time, or by us
             return super()._get_trials(study_id, states, set(), trial_id_greater_than)
-        # A caller that asks again has kept what was given before.
+        # A caller that asks again has kept the earlier ones.
         found = super()._get_trials(study_id, states, changed, _LAST_ID) if changed else []
         changed.clear()
         return found

@@ -1,4 +1,4 @@
-"""Optuna's study behind a few verbs: it owns what was suggested, and tells the story on its board.
+"""Optuna's study behind a small interface: it stores suggestions, and data for its dashboard.
 
 Beside `drafts`, `optuna_storage` and `board` the only module that knows Optuna.
 """
@@ -27,10 +27,10 @@ from trainers.metrics import Metric
 
 
 class Suggestions:
-    """The Optuna study of a search. Trials are named by their number, here as there.
+    """The Optuna study of a search. Trials have the same numbers as in our tables.
 
-    With `patience`, it outlasts the absence of a database server; with `claim`, it writes only
-    while the study is this process's.
+    With `patience`, it waits for an unavailable database server; with `claim`, it writes only while
+    this process owns the study.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Suggestions:
         )
 
     def draft(self, space: Space, weights: str, turn: int) -> Draft:
-        """Let the sampler suggest a schedule. Nothing is written of it: many may be drafted.
+        """Let the sampler suggest a schedule. Nothing is written: many may be drafted.
 
-        What is random in it depends on the seed and on `turn` alone, so that a search that was
-        killed is suggested the same on its return.
+        The result depends only on the seed, `turn` and the trials so far, so that a search that was
+        killed gets the same suggestion when it continues.
         """
         self._study.sampler = _sampler(self._name, self._seed, turn)
         rng = np.random.default_rng(_stream(self._seed, turn))
@@ -95,13 +95,13 @@ class Suggestions:
         return trial.number
 
     def annotate(self, number: int, attributes: Mapping[str, Any]) -> None:
-        """Attach what Optuna's dashboard shows beside the parameters."""
+        """Attach attributes that Optuna's dashboard shows beside the parameters."""
         trial = self._trial(number)
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
 
     def report(self, number: int, step: int, score: float) -> None:
-        """Report an epoch, as Optuna's dashboard shows it; steps count through all stages."""
+        """Report an epoch, for Optuna's dashboard; steps count through all stages."""
         trial = self._trial(number)
         known = self._reported.setdefault(number, set())
         if step not in known:
@@ -111,8 +111,9 @@ class Suggestions:
     def tell(self, number: int, state: State, score: float | None) -> None:
         """End a trial. A pruned one keeps its latest report as its value.
 
-        A complete one whose score is no number is a failed one there: Optuna takes no other. So is
-        one that lies outside the space, for samplers that learn what all trials have in common.
+        A complete one whose score is not a number is a failed one in Optuna, which accepts no
+        other. So is one outside the space, for samplers that use only parameters common to all
+        trials.
         """
         trial = self._open.pop(number, number)
         if state is not State.FAILED and self._is_in_the_way(number):
@@ -126,11 +127,12 @@ class Suggestions:
         self._reported.pop(number, None)
 
     def reconcile(self, ours: Mapping[int, tuple[State, float | None]]) -> None:
-        """End what a dead coordinator left running here but not in our own tables.
+        """End trials that a dead coordinator left running in Optuna but not in our tables.
 
-        `ours` are those, by number. Optuna's sampler would avoid a RUNNING trial for ever.
+        `ours` are our tables' trials, by number. Optuna's sampler would avoid a RUNNING trial for
+        ever.
         """
-        # Enqueued, but not asked for any more: the next to ask would be given it.
+        # Enqueued but never begun: the next trial would get it.
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.tell(self._study.ask(), state=TrialState.FAIL)
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -141,12 +143,12 @@ class Suggestions:
                 self.tell(frozen.number, state, score)
 
     def _is_in_the_way(self, number: int) -> bool:
-        """Tell whether the sampler could not learn from others beside a trial."""
+        """Return whether a trial would keep the sampler from learning from the others."""
         of_all = (optuna.samplers.TPESampler, optuna.samplers.RandomSampler)
         return not isinstance(self._study.sampler, of_all) and not self._frozen(number).params
 
     def _trial(self, number: int) -> optuna.Trial:
-        """Return a trial that has not ended. Each is kept: to open it again costs queries."""
+        """Return a trial that has not ended. Trials are cached, since opening one costs queries."""
         if number not in self._open:
             self._open[number] = optuna.Trial(self._study, self._identity(number))
             self._reported[number] = set(self._frozen(number).intermediate_values)
@@ -163,7 +165,7 @@ def _sampler(name: Sampler, seed: int, turn: int) -> optuna.samplers.BaseSampler
     stream = _stream(seed, turn)
     match name:
         case Sampler.TPE:
-            # Stages come in varying number: `group` learns the parameters of each number apart.
+            # The number of stages varies: `group` models the parameters of each number separately.
             return optuna.samplers.TPESampler(group=True, seed=stream)
         case Sampler.RANDOM:
             return optuna.samplers.RandomSampler(seed=stream)
@@ -172,7 +174,7 @@ def _sampler(name: Sampler, seed: int, turn: int) -> optuna.samplers.BaseSampler
         case Sampler.CMAES:
             return optuna.samplers.CmaEsSampler(seed=stream, warn_independent_sampling=False)
         case Sampler.QMC:
-            # One sequence over all processes: Optuna keeps count of it, if the seed stays.
+            # One sequence over all processes: Optuna counts it, if the seed stays.
             return optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
 
 
@@ -181,6 +183,6 @@ def _stream(seed: int, turn: int) -> int:
 
 
 def _quiet() -> None:
-    # Its own log lines would tear the live view; what matters is told by ours.
+    # Optuna's log lines would break the live view; our own events report what matters.
     optuna.logging.set_verbosity(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""Stage runs of the database's other studies: what these have trained need not be trained again."""
+"""Sharing stage runs with other studies of the database, so that they are not trained again."""
 
 from collections.abc import Iterator
 
@@ -16,9 +16,9 @@ _TRAINED_BY = ("metric", "costs", "trainer", "precision", "compile", "determinis
 
 
 class OtherStudies:
-    """The other studies that trained as one of these settings does, as far as they are known now.
+    """The other studies with equal training settings, as known now.
 
-    A trainer of the user's own shares nothing: its code may have changed since.
+    A custom trainer shares nothing: its code may have changed since.
     """
 
     def __init__(self, store: Store, study: StudyRecord, config: StudyConfig) -> None:
@@ -33,10 +33,10 @@ class OtherStudies:
         files: WeightsFiles,
         next_starts_from: Kind | None,
     ) -> tuple[str, Trained] | None:
-        """End a stage run that was not begun with what another study has of it.
+        """End a stage run that was not begun with the result from another study.
 
-        Return that study's name and what came of it; None where no other study has it, with the
-        weights that the next stage starts from.
+        Return that study's name and the result; None if no other study has it with the weights that
+        the next stage starts from.
         """
         for twin in self._store.twins(run, self._studies):
             other = self._studies[twin.study_id]

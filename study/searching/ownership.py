@@ -1,4 +1,4 @@
-"""One coordinator a study: claim it, say every few seconds that we live, give it up."""
+"""One coordinator per study: claim the study, send heartbeats, release it."""
 
 import logging
 import os
@@ -21,13 +21,13 @@ from study.invocation import typed
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER = timedelta(seconds=60)
 WATCH_SECONDS = 3 * HEARTBEAT_SECONDS
-"""How long a silent owner is watched before it is replaced: its clock may be slow."""
+"""Seconds to watch an owner without heartbeats before replacing it: its clock may be slow."""
 
 log = logging.getLogger(__name__)
 
 
 def searcher(store: Store, study_id: int) -> Owner | None:
-    """Return who searches a study now; one that has died, or is silent for long, does not count."""
+    """Return the owner of a study; None if it has died or has been silent for long."""
     owner = store.owner(study_id)
     if owner is None or _is_silent(store, owner):
         return None
@@ -35,22 +35,21 @@ def searcher(store: Store, study_id: int) -> Owner | None:
 
 
 def _is_silent(store: Store, owner: Owner) -> bool:
-    """Whether the heartbeat is old of a process that only its heartbeat tells of."""
+    """Whether a process that can be checked only by its heartbeat has an old one."""
     unknown = life_of(owner, socket.gethostname()) is Life.UNKNOWN
     return unknown and store.now() - owner.heartbeat_at > STALE_AFTER
 
 
 class DatabaseReplaced(DatabaseUnusable):
-    """Another file, or none, lies where the database was opened."""
+    """The database's file was deleted or replaced while it was open."""
 
 
 class Ownership:
-    """A context in which this process is a study's only searcher. Raises `StudyInUse` on entry.
+    """A context in which this process is the only owner of a study. Raises `StudyInUse` on entry.
 
     `lost` is set to the reason if another process took the study over meanwhile, or if the
-    database's file was deleted or replaced: what is open leads to one that cannot be found again.
-    Where the context is left by an error after that, the reason is raised in its place. `say` is
-    told of waiting.
+    database's file was deleted or replaced: the open file is then lost. If the context is left by
+    an error after that, the reason is raised in its place. `say` is called when it has to wait.
     """
 
     def __init__(
@@ -85,16 +84,16 @@ class Ownership:
         self._over.set()
         self._thread.join()
         if isinstance(self.lost, DatabaseReplaced):
-            return  # the row is gone; what lies there now is another's
+            return  # the row is gone; a new file belongs to another process
         try:
             if isinstance(error, Exception):
-                self.confirm()  # who lost the study stumbles over what the other one does
+                self.confirm()  # errors after a loss are consequences of it
             self._store.release(self.claim)
-        except DatabaseAway:  # an owner without a heartbeat does not keep others out for long
-            log.debug("the study was not given up", exc_info=True)
+        except DatabaseAway:  # without a heartbeat, the ownership expires by itself
+            log.debug("the study was not released", exc_info=True)
 
     def confirm(self) -> None:
-        """Say now that we live, and learn at once if we are the owner no more.
+        """Send a heartbeat now, and check that we are still the owner.
 
         Raises `StudyInUse`, or `DatabaseReplaced`.
         """
@@ -102,7 +101,7 @@ class Ownership:
         self._store.heartbeat(self.claim)
 
     def _watch(self) -> datetime | None:
-        """Return the heartbeat of an owner that was silent for long, and while we watched."""
+        """Return the heartbeat of an owner that has been silent for long, also while we watched."""
         owner = self._store.owner(self.claim.study_id)
         if owner is None or not _is_silent(self._store, owner):
             return None
@@ -120,7 +119,7 @@ class Ownership:
             except (StudyInUse, DatabaseReplaced) as error:
                 self.lost = error
                 return
-            except Exception:  # a database busy for once must not end the heartbeat
+            except Exception:  # one busy database must not end the heartbeat
                 log.debug("a heartbeat was missed", exc_info=True)
 
     def _check_file(self) -> None:

@@ -1,7 +1,7 @@
-"""Use case `plan`: what a search would cost, before anything is spent.
+"""Use case `plan`: the estimated cost of a search.
 
-The search is rehearsed: the real policy, tree and sampler over a trainer that is arithmetic, in a
-database that is thrown away. What it would have trained is paid at the measured price of an epoch.
+The search is simulated: with the real policy, tree and sampler, but a trainer that is a formula, in
+a temporary database. Its stage runs are priced by the measured time of an epoch.
 """
 
 import math
@@ -34,7 +34,7 @@ from trainers.schedule import Schedule, Stage, Train
 from trainers.synthetic import SyntheticTrainer
 
 REHEARSED = 200
-"""At most so many trials are rehearsed; a longer search is reckoned from them."""
+"""Maximum number of trials that are simulated; a longer search is extrapolated."""
 
 SAMPLE = 96
 """Photos of each split that an epoch is measured on, where the study has none yet."""
@@ -42,7 +42,7 @@ SAMPLE = 96
 
 @dataclass(frozen=True)
 class StageCost:
-    """What is to be trained of a kind of stage; `measured` says if its epochs were ever timed."""
+    """The training of a kind of stage; `measured` says whether its epochs were timed."""
 
     stage: str
     image_size: int
@@ -54,10 +54,10 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """A search's expected cost. `alone_seconds` is what its trials cost if each trained all.
+    """A search's expected cost. `alone_seconds` is the cost without sharing between trials.
 
     `seconds` are those of slots, `device_seconds` of the devices that slots share. `budget` is that
-    of device time, where it is what bounds the trials.
+    of device time, if it bounds the trials.
     """
 
     study: str
@@ -98,7 +98,7 @@ def _plan(
     prices: Mapping[Work, float],
     known: Collection[Work],
 ) -> Plan:
-    """Pay what would be trained at these prices, as far as the budget goes."""
+    """Price the simulated training, up to the budget."""
     costs = [prices[work] * epochs for work, epochs in would.stage_runs]
     paid, scale, bound = _affordable(config, costs)
     trials = would.begun_with(paid)
@@ -126,10 +126,10 @@ def _plan(
 
 
 def _affordable(config: StudyConfig, costs: Sequence[float]) -> tuple[int, float, bool]:
-    """Return what the budget buys of stage runs that cost so many seconds, in their order.
+    """Return how far the budget goes for stage runs of these costs in seconds, in order.
 
-    How many of them, how many times as many trials as there were, and whether device time is what
-    bounds these.
+    That is their number, the factor by which to scale the number of trials, and whether device time
+    is the bound.
     """
     limit = (config.budget.compute or math.inf) * config.workers_per_device
     paid = bisect_left(list(accumulate(costs)), limit) + 1  # the one that crosses it is finished
@@ -146,7 +146,7 @@ _Epochs = tuple[Work, int]
 
 @dataclass(frozen=True)
 class _Rehearsal:
-    """What a search would train: its `stage_runs` in order, each for the trial that began it.
+    """The simulated training: its `stage_runs` in order, each with the trial that began it.
 
     `trials` are all stages of each trial by its number, `begun_by` the numbers of the stage runs.
     """
@@ -156,13 +156,13 @@ class _Rehearsal:
     trials: dict[int, list[_Epochs]]
 
     def begun_with(self, paid: int) -> list[list[_Epochs]]:
-        """Return the trials that so many of the stage runs lead to."""
+        """Return the trials that the first stage runs complete."""
         last = self.begun_by[paid - 1] if paid < len(self.stage_runs) else math.inf
         return [stages for number, stages in self.trials.items() if number <= last]
 
 
 def _rehearse(ready: Prepared, photos: int) -> _Rehearsal:
-    """Run the search with a trainer that takes no time; return what it trained."""
+    """Run the search with a trainer that takes no time; return its stage runs."""
     from study.searching.optuna_study import Suggestions  # a second to import
 
     config, manifest = ready.fit.config, ready.manifest
@@ -172,7 +172,7 @@ def _rehearse(ready: Prepared, photos: int) -> _Rehearsal:
         mine = config.model_copy(
             update={
                 "storage": url,
-                "sampler": Sampler.RANDOM,  # at once, and a pessimist about what will be shared
+                "sampler": Sampler.RANDOM,  # all at once, which is pessimistic about sharing
                 "budget": config.budget.model_copy(update={"trials": trials, "compute": None}),
                 "seeds": config.seeds.model_copy(update={"repeats": 0}),
             }
@@ -228,8 +228,8 @@ def _measure(
     config, manifest, weights = ready.fit.config, ready.manifest, ready.setup.weights
     if works and config.trainer is not None:
         raise ConfigError(
-            "plan cannot time a trainer of your own; search one trial with it first "
-            "(--trials 1), then its epochs are known"
+            "plan cannot time your own trainer; search one trial with it first (--trials 1), then "
+            "its epochs are known"
         )
     networks, manifest = max(1, manifest.folds), manifest.of_one_network()
     few = replace(manifest, photos=tuple(p for split in Split for p in _spread(manifest, split)))
@@ -274,7 +274,7 @@ def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageT
 
 
 def _time(engine: Engine, task: StageTask, what: str) -> EpochMetrics:
-    """Train, and return the last epoch: the first one also warms up."""
+    """Train, and return the last epoch: the first one is warm-up."""
     engine.submit(task.folder.name, task)
     epochs = []
     for event in engine.events():
@@ -287,12 +287,12 @@ def _time(engine: Engine, task: StageTask, what: str) -> EpochMetrics:
 
 
 def _price(epoch: EpochMetrics, work: Work, few: Manifest, manifest: Manifest) -> float:
-    """Return the seconds that an epoch on all photos takes, by one that passed over few once."""
+    """Return the seconds of an epoch on all photos, extrapolated from one pass over few."""
     (trained, judged), (training, validation) = (
         [len(photos.of_split(split)) for split in (Split.TRAIN, Split.VALID)]
         for photos in (few, manifest)
     )
-    if work.train is Train.PROBE:  # the body sees each photo once, whatever it is for
+    if work.train is Train.PROBE:  # the body processes each photo once, in training or validation
         return epoch.seconds * (training + validation) / (trained + judged)
     seconds = trained / epoch.images_per_second
     return (

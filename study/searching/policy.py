@@ -1,4 +1,4 @@
-"""What to train next? Pure: what has been run so far in, the next action out."""
+"""What to train next. Pure: from the state of the study to the next action."""
 
 import math
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ from trainers.schedule import Schedule
 
 @dataclass(frozen=True)
 class Begin:
-    """Begin a trial. `notes` say for people what is expected of it."""
+    """Begin a trial. `notes` are its forecast, for display."""
 
     schedule: Schedule
     seed: int
@@ -30,7 +30,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class GoOn:
-    """Train one stage more of a trial that waits."""
+    """Train another stage of a trial that waits."""
 
     number: int
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ Action = Begin | GoOn | Stop
 
 
 class Verdict(Enum):
-    """What becomes of a trial between two stages."""
+    """The decision on a trial between two stages."""
 
     GO_ON = auto()
     WAIT = auto()
@@ -55,12 +55,12 @@ class Verdict(Enum):
 
 
 def _nobody() -> Schedule:
-    raise LookupError("suggest must ask a sampler where schedules are explored, got none")
+    raise LookupError("suggest must be a sampler's function where schedules are explored, got none")
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What has been run.
+    """The state of a study.
 
     `outcomes` are each repeated schedule's gains, by seed (see `racing`), `waiting` the numbers of
     the trials that wait between two stages. `suggest` asks the sampler for a schedule.
@@ -74,23 +74,23 @@ class Standing:
 
 
 class Policy(Protocol):
-    """Decides for a coordinator."""
+    """Makes a coordinator's decisions."""
 
     @property
     def compute(self) -> float | None:
-        """How many seconds of devices the study may take in all; None is without a bound."""
+        """The limit of the study's device time in seconds; None for no limit."""
         ...
 
     def next_action(self, standing: Standing) -> Action | None:
-        """Say what to do next, or None when there is nothing to do (now)."""
+        """Return the next action; None if there is nothing to do (now)."""
         ...
 
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
-        """Say what becomes of a trial that could go on after a stage run."""
+        """Decide whether a trial continues after a stage run."""
         ...
 
     def to_go(self, standing: Standing) -> int | None:
-        """Count the trials that are still to end, as far as it can be known."""
+        """Count the trials that are still to end, as far as it is known."""
         ...
 
     def outlook(self, standing: Standing) -> Outlook | None:
@@ -98,24 +98,24 @@ class Policy(Protocol):
         ...
 
     def is_flat(self, standing: Standing) -> bool:
-        """Tell whether the search is to end where little more is expected, and is there."""
+        """Return whether the search should end because little more is expected."""
         ...
 
 
 class Explorer(Protocol):
-    """A strategy: says how a search's trials are chosen, and which go on between stages."""
+    """A strategy: how a search's trials are chosen, and which continue between stages."""
 
     def next_action(
         self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
     ) -> Action | None:
-        """Say what to do next; begin a trial only if that is allowed.
+        """Return the next action; begin a trial only if that is allowed.
 
-        `given` are the schedules to try first that have not been, the best first.
+        `given` are the schedules to try first that are left, the best first.
         """
         ...
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:
-        """Say what becomes of a trial of its own after a stage run."""
+        """Decide whether one of its own trials continues after a stage run."""
         ...
 
     def outlook(self, standing: Standing) -> Outlook | None:
@@ -125,14 +125,14 @@ class Explorer(Protocol):
 
 @dataclass(frozen=True)
 class Independent:
-    """Trains what is given, and then whatever the sampler suggests, to its end."""
+    """Trains given schedules, and then the sampler's suggestions, to their ends."""
 
     config: StudyConfig
 
     def next_action(
         self, standing: Standing, given: Sequence[Schedule], *, may_begin: bool
     ) -> Action | None:
-        """Take what is given, or ask the sampler."""
+        """Begin a given schedule, or ask the sampler."""
         return given_or_suggested(standing, given, self.config) if may_begin else None
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
@@ -145,15 +145,15 @@ class Independent:
 
 @dataclass(frozen=True)
 class Halving(Independent):
-    """Trains what the sampler suggests as long as it is among the best 1/eta after each stage.
+    """Trains suggestions as long as they are among the best 1/eta after each stage.
 
     Asynchronous successive halving, with stages as rungs (Li et al., A System for Massively
-    Parallel Hyperparameter Tuning, 2020): each is compared with those that have come as far before
-    it, and the best so far goes on however few there are.
+    Parallel Hyperparameter Tuning, 2020): each is compared with those that reached the same stage
+    before it, and the best so far always continues.
     """
 
     def between_stages(self, after: Node, standing: Standing) -> Verdict:
-        """Compare with what has reached the same place."""
+        """Compare with the trials that have reached the same stage."""
         rank, reached = after.rank, standing.tree.reached(after.position)
         if rank is None:
             return Verdict.GO_ON
@@ -172,14 +172,14 @@ class SearchPolicy:
 
     @property
     def compute(self) -> float | None:
-        """The budget's, for all runs of the same command together."""
+        """The budget's limit, for all runs of the same command together."""
         return self.config.budget.compute
 
     def next_action(self, standing: Standing) -> Action | None:
         """Explore, then race the finalists.
 
         Races begin once all exploration has ended. Each finalist gets its first fresh seed before
-        any gets its second, and those that are beaten get no more.
+        any gets its second; eliminated ones get no more.
         """
         exploring = _exploring(standing)
         may_begin = self._to_explore(exploring) != 0 and not self.is_flat(standing)
@@ -192,14 +192,14 @@ class SearchPolicy:
         return self._race(standing, exploring)
 
     def is_flat(self, standing: Standing) -> bool:
-        """Tell whether the search is to end where little more is expected, and is there."""
+        """Return whether the search should end because little more is expected."""
         if not self.config.budget.until_flat:
             return False
         outlook = self.outlook(standing)
         return outlook is not None and outlook.flat
 
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
-        """Ask the explorer of what it began itself, unless nothing but a probe was trained."""
+        """Ask the explorer about its own trials, unless only a probe was trained."""
         if trial.role is not Role.EXPLORE or after.probe:
             return Verdict.GO_ON
         return self.explorer.between_stages(after, standing)
@@ -211,9 +211,9 @@ class SearchPolicy:
     def to_go(self, standing: Standing) -> int | None:
         """Count the trials that are still to end, repeats included.
 
-        None where not their number ends the search. Exact once exploration and the races are over.
-        Before, it is the most that can be: a trial that fails, or shares its schedule with another
-        one, is no finalist, and a beaten one drops out.
+        None if the search is not ended by their number. Exact once exploration and the races are
+        over. Before, it is an upper bound: a trial that fails, or shares its schedule with another
+        one, is not a finalist, and eliminated ones get no more seeds.
         """
         exploring = _exploring(standing)
         to_explore = self._to_explore(exploring)
@@ -253,7 +253,7 @@ class SearchPolicy:
 
 @dataclass(frozen=True)
 class SeedsPolicy:
-    """What `repeat` does: the schedule of a trial, until it was trained under `seeds` seeds."""
+    """The policy of `repeat`: train a trial's schedule until it has `seeds` seeds."""
 
     of: Trial
     seeds: int
@@ -261,11 +261,11 @@ class SeedsPolicy:
 
     @property
     def compute(self) -> None:
-        """No bound: so many seeds were asked for, whatever the search has spent."""
+        """No limit: the number of seeds is fixed, whatever the search has spent."""
         return
 
     def next_action(self, standing: Standing) -> Action | None:
-        """Train it under one more seed, if there are too few."""
+        """Train it under another seed, if there are too few."""
         return repeat_of(self.of, standing, self.config) if self._missing(standing) else None
 
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
@@ -276,11 +276,11 @@ class SeedsPolicy:
         """Expect nothing."""
 
     def is_flat(self, standing: Standing) -> bool:  # noqa: ARG002
-        """Go on: so many seeds were asked for."""
+        """Continue, as the number of seeds is fixed."""
         return False
 
     def to_go(self, standing: Standing) -> int:
-        """Count what runs and what is missing."""
+        """Count running and missing trials."""
         running = sum(trial.state is State.RUNNING for trial in standing.trials)
         return running + self._missing(standing)
 
@@ -295,9 +295,9 @@ class SeedsPolicy:
 
 
 def given_or_suggested(standing: Standing, given: Sequence[Schedule], config: StudyConfig) -> Begin:
-    """Begin what is given, or what the sampler suggests.
+    """Begin a given schedule, or the sampler's suggestion.
 
-    What was run already becomes one more seed of that schedule.
+    A schedule that was run already gets another seed.
     """
     role = Role.PRESET if given else Role.EXPLORE
     schedule = given[0] if given else standing.suggest()
@@ -307,7 +307,7 @@ def given_or_suggested(standing: Standing, given: Sequence[Schedule], config: St
 def repeat_of(trial: Trial, standing: Standing, config: StudyConfig) -> Begin:
     """Begin the schedule of a trial again, under a fresh seed.
 
-    One that was stopped is trained as well: without its weak seeds a mean would flatter.
+    Pruned seeds are trained as well: without weak seeds a mean would be optimistic.
     """
     tried = [each for each in standing.trials if each.state is not State.PRUNED]
     seed = fresh_seed(tried, trial.schedule, config.seeds.first)
@@ -329,7 +329,7 @@ def finalists(exploring: Sequence[Trial], metric: Metric, count: int) -> list[Tr
 
 
 def fresh_seed(trials: Iterable[Trial], schedule: Schedule, first: int) -> int:
-    """Return the smallest seed, from `first` on, under which a schedule was not yet trained."""
+    """Return the smallest seed, from `first` on, that a schedule was not yet trained under."""
     digest = schedule.digest
     used = {trial.seed for trial in trials if trial.schedule_digest == digest}
     seed = first
@@ -343,7 +343,7 @@ def _exploring(standing: Standing) -> list[Trial]:
 
 
 def _missing(given: Sequence[Schedule], exploring: Sequence[Trial]) -> list[Schedule]:
-    """Return what of that was not run yet; a schedule given twice is run twice."""
+    """Return the given schedules that were not run yet; one given twice is run twice."""
     run = Counter(trial.schedule_digest for trial in exploring if trial.role is Role.PRESET)
     missing = []
     for schedule in given:
@@ -364,7 +364,7 @@ def _racing(standing: Standing, exploring: Sequence[Trial], config: StudyConfig)
 
 
 def _repeated(trials: Iterable[Trial]) -> Counter[str]:
-    """Count each schedule's repeats, whatever came of them."""
+    """Count each schedule's repeats, including failed ones."""
     return Counter(trial.schedule_digest for trial in trials if trial.role is Role.REPEAT)
 
 

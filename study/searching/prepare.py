@@ -1,4 +1,4 @@
-"""What a search and its plan set up alike, before anything is written or trained."""
+"""The common preparation of `search` and `plan`, before anything is written or trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,17 +23,17 @@ from trainers.data.manifest import Manifest
 from trainers.schedule import Schedule, Stage
 
 LIKED = 3
-"""So many schedules of another study are tried first: what is best elsewhere is one of the best."""
+"""How many schedules of another study are tried first: its best is among the best here."""
 
 MakePolicy = Callable[[Fit, str], Policy]
-"""Makes what decides, of what fits the data and of the weights that schedules start from."""
+"""Makes the policy, from the fitted settings and the name of the initial weights."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data that may be searched on and settings that fit them, what trains and what decides.
+    """Checked data and settings that fit them, the training set-up and the policy.
 
-    `check` is what was found in the data; None where they had been looked over before.
+    `check` is what was found in the data; None if they were checked before.
     """
 
     setup: Setup
@@ -46,7 +46,7 @@ class Prepared:
 def check_settings(config: StudyConfig, make_policy: MakePolicy) -> Setup:
     """Check devices, weights and grid before a database is opened. Raises `ConfigError`."""
     setup = Setup(config)
-    if setup.slots:  # devices first: they are what is mistaken most
+    if setup.slots:  # devices first: the most frequent mistake
         make_policy(Fit(config), setup.weights)
     return setup
 
@@ -58,10 +58,9 @@ def prepare(
     listener: Listener,
     cache_folder: Path | None = None,
 ) -> Prepared:
-    """Read the data, fit the settings to them, look the data over; see `known_data`, `pass_gate`.
+    """Read the data, fit the settings to them, check the data; see `known_data`, `pass_gate`.
 
-    Raises `DatasetError`, `StudyTooOld`, and for what a search is to be like `StudyNotFound` and
-    `NothingToSelect`.
+    Raises `DatasetError`, `StudyTooOld`, and for --like `StudyNotFound` and `NothingToSelect`.
     """
     config, slots, weights = setup.config, setup.slots, setup.weights
     known = known_data(config, store)
@@ -72,13 +71,13 @@ def prepare(
     fitted = replace(fitted_to(config, manifest, slots, known.study), liked=liked)
     looks = views(make_policy(fitted, weights))
     frozen = pass_gate(config, known, manifest, listener, cache_folder, looks)
-    # Copies may be together now.
+    # The split may have changed, to keep copies together.
     fitted = replace(fitted_to(config, frozen.manifest, slots, known.study), liked=liked)
     return Prepared(setup, fitted, frozen.manifest, frozen.check, make_policy(fitted, weights))
 
 
 def _liked(config: StudyConfig, store: Store | None) -> tuple[Schedule, ...]:
-    """Return the best schedules of the study that a search is to be like."""
+    """Return the best schedules of the study given with --like."""
     if config.like is None:
         return ()
     if store is None:
@@ -88,7 +87,7 @@ def _liked(config: StudyConfig, store: Store | None) -> tuple[Schedule, ...]:
     found = finalists(exploring, study.metric, LIKED)
     if not found:
         raise NothingToSelect(
-            f"no trial of study {study.name!r} is complete, to be liked; let its search run on, or "
+            f"study {study.name!r} of --like has no complete trial; let its search run on, or "
             "drop --like"
         )
     return tuple(trial.schedule for trial in found)
@@ -107,7 +106,7 @@ def search_policy(fit: Fit, weights: str) -> SearchPolicy:
 
 
 def views(policy: Policy) -> list[Stage]:
-    """Return stages that look at photos in every way that a search may, the first ones first."""
+    """Return stages with every size and crop that a search may use, the first ones first."""
     if isinstance(policy, SeedsPolicy):
         return list(policy.of.schedule.stages)
     if not isinstance(policy, SearchPolicy) or policy.config.trainer:

@@ -1,4 +1,4 @@
-"""What each validation photo came to under each fresh seed, as races are decided by."""
+"""The gain of each validation photo under each fresh seed, by which races are decided."""
 
 from collections import defaultdict
 
@@ -35,7 +35,8 @@ class Outcomes:
     def learn(self, trial: Trial) -> None:
         """Read the predictions of a repeat that has ended; None stands for one that failed.
 
-        Exploration is left out: who was chosen for a lucky score there must not race with it.
+        Trials of the exploration are excluded: their scores decided who the finalists are, and so
+        are biased.
         """
         if trial.role is Role.REPEAT and trial.state is not State.RUNNING:
             self.by_schedule[trial.schedule_digest].append(self._gains(trial))

@@ -17,11 +17,11 @@ ALPHA = 0.05
 
 
 def beaten(outcomes: Mapping[str, Sequence[Gains | None]], rounds: int) -> set[str]:
-    """Return the schedules that are worse than the leader beyond what luck explains.
+    """Return the schedules that are significantly worse than the leader.
 
     `outcomes` has each schedule's gains under each of its seeds, in order; None is a seed whose
     training failed. After each round, in which all that are still racing got a seed, they are
-    compared with the best of them; the first round to tell is the second, the last is `rounds`.
+    compared with the best of them; the first such round is the second, the last is `rounds`.
     """
     out: set[str] = set()
     for seeds in range(2, rounds + 1):
@@ -47,7 +47,7 @@ def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
     """
     of_seeds, freedom = spread_of_seeds(list(racing.values()))
     if not freedom:
-        return set()  # without a second seed it is not known how much seeds differ
+        return set()  # without a second seed the variance between seeds is unknown
     leader = max(racing, key=lambda name: racing[name].mean())
     return {
         name

@@ -1,4 +1,4 @@
-"""Which weights files stay. What goes will not be chosen, and no trial goes on from it."""
+"""Which weights files are kept. Deleted ones would not be chosen, nor would a trial start there."""
 
 import math
 from collections import Counter
@@ -27,12 +27,12 @@ from study.selection.expected import expected_of
 from study.stage_tree import Node, StageTree
 
 _SHORT = 6
-"""So many bytes a photo's prediction takes when it is shortened."""
+"""Bytes of a photo's shortened prediction."""
 
 
 @dataclass(frozen=True)
 class Spare:
-    """A weights file that can go, and why."""
+    """A weights file that can be deleted, and why."""
 
     checkpoint: Checkpoint
     reason: str
@@ -40,10 +40,10 @@ class Spare:
 
 @dataclass(frozen=True)
 class Kept:
-    """What there is to choose from: weights files, their stage runs' keys, trials, the best first.
+    """What retention chooses from: weights files, their stage runs' keys, trials, the best first.
 
-    First comes the one that is expected to be the best, then the one with the best score, and then
-    all by what is expected of them. The first `best` of them are never deleted.
+    The first trial has the best forecast, the second the best score, and the rest are ordered by
+    forecast. The first `best` of them are never deleted.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -65,12 +65,12 @@ class Kept:
 def spare(
     kept: Kept, trials: Sequence[Trial], tree: StageTree, config: StudyConfig, *, ongoing: bool
 ) -> list[Spare]:
-    """Choose what can go; `ongoing` says whether the search still has trials to begin.
+    """Choose files to delete; `ongoing` says whether the search still has trials to begin.
 
-    The best of the first `keep.trials` trials and of all trials of repeated schedules stay, and
-    what a running trial may need. While the search goes on, so do the beginnings that it may go on
-    from. If `keep.max_disk` is exceeded, the least of those goes too, but never the best of all,
-    nor a finalist.
+    Kept are the best weights of the first `keep.trials` trials and of all trials of repeated
+    schedules, all that a running trial may need and, while the search goes on, weights of first
+    stages that new trials may start from. If `keep.max_disk` is exceeded, the weakest of those are
+    deleted too, but never the best of all, nor a finalist's.
     """
     nodes = {run: tree.find(key) for run, key in kept.keys.items()}
     running = {trial.number for trial in trials if trial.state is State.RUNNING}
@@ -124,10 +124,10 @@ def discard(spares: Iterable[Spare], study_id: int, store: Store, vault: Vault) 
 
 
 def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[KeptPredictions]:
-    """Choose whose predictions are shortened, the weakest first, until all take `limit` bytes.
+    """Choose the predictions to shorten, the weakest first, until all take `limit` bytes.
 
-    `kept` are those of the best epochs first. A trial's best epoch is shortened after all others,
-    for means and ensembles are made of those, and the best of all stays whole.
+    `kept` starts with those of the best epochs. A trial's best epoch is shortened after all others,
+    as means and ensembles need it, and the best of all is never shortened.
     """
     size = sum(each.size for each in kept)
     weakest = [each for each in reversed(kept[1:]) if each.full]
@@ -141,7 +141,7 @@ def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[K
 
 
 def shorten_all(kept: Iterable[KeptPredictions], store: Store, labels: NDArray[np.int64]) -> None:
-    """Keep less of these predictions; the choice by accuracy, F1 or log loss stays the same."""
+    """Shorten these predictions; a choice by accuracy, F1 or log loss stays the same."""
     for each in kept:
         store.shorten_predictions(each.stage_run_id, each.epoch, labels)
 
@@ -149,7 +149,7 @@ def shorten_all(kept: Iterable[KeptPredictions], store: Store, labels: NDArray[n
 def _chosen(
     ranking: Sequence[RankedTrial], trials: Iterable[Trial], count: int
 ) -> dict[tuple[int, int], int]:
-    """Return the (stage run, epoch) of the weights to keep, each with its place among the best."""
+    """Return the (stage run, epoch) of the weights to keep, each with its rank."""
     repeated = {trial.schedule_digest for trial in trials if trial.role is Role.REPEAT}
     chosen: dict[tuple[int, int], int] = {}
     for ranked in ranking:
@@ -180,7 +180,7 @@ def _staying(kept: Kept, trials: Sequence[Trial], config: StudyConfig) -> set[tu
 def _starts(
     trials: Sequence[Trial], tree: StageTree, config: StudyConfig
 ) -> dict[tuple[str, Kind], int]:
-    """Return whose weights later trials may start from, and which weights; each with its place."""
+    """Return the weights that later trials may start from, each with its rank."""
     best = _before_starts_from_best(trials, config)
     return {
         (node.key, kind): place
@@ -193,7 +193,7 @@ def _starts(
 def _before_starts_from_best(trials: Sequence[Trial], config: StudyConfig) -> set[int]:
     """Return the positions after which a stage may start from the best epoch.
 
-    A grid's schedules are not in the space: those that were begun tell what others are like.
+    A grid's schedules are not in the space: the ones begun stand for the others.
     """
     space = config.resolved_space
     allowed = [space.of_stage(p).get("start_from", ()) for p in range(max(space.n_stages))]
@@ -207,10 +207,10 @@ def _before_starts_from_best(trials: Sequence[Trial], config: StudyConfig) -> se
 
 
 def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
-    """Return what later trials may begin with, best first.
+    """Return the stage runs that later trials may start from, best first.
 
-    That is every first stage, of which a space has few and any suggestion may take one, and of the
-    others but the last, which no trial goes on from, as many as trials keep their weights.
+    Those are all first stages, of which a space has few, and of the later ones except the last as
+    many as trials keep their weights.
     """
     last = max(max(config.resolved_space.n_stages) - 1, *(node.position for node in tree), 0)
     ranked = sorted(tree, key=lambda node: node.rank or (math.inf,))
@@ -221,5 +221,5 @@ def _beginnings(tree: StageTree, config: StudyConfig) -> list[Node]:
 
 def _why(checkpoint: Checkpoint, config: StudyConfig) -> str:
     if checkpoint.kind is Kind.LAST:
-        return "no trial will go on from it"
+        return "no trial will continue from it"
     return f"not the best weights of one of the best {config.keep.trials} trials"

@@ -1,4 +1,4 @@
-"""A trial on its way through its stages."""
+"""A running trial."""
 
 from dataclasses import dataclass
 
@@ -24,11 +24,11 @@ class RunningTrial:
 
     @property
     def epochs_before(self) -> int:
-        """Epochs of the stages before the one at hand."""
+        """Epochs of the stages before the current one."""
         return sum(stage.epochs for stage in self.trial.schedule.stages[: self.position])
 
     @property
     def next_starts_from(self) -> Kind | None:
-        """Which weights of the stage at hand the next one needs, if there is a next one."""
+        """Which weights of the current stage the next one needs, if there is a next one."""
         following = self.trial.schedule.stages[self.position + 1 :]
         return Kind(following[0].start_from) if following else None

@@ -1,4 +1,4 @@
-"""Use cases `search` and `repeat`: wire the parts, run the coordinator."""
+"""Use cases `search` and `repeat`: assemble the parts, run the coordinator."""
 
 import math
 import threading
@@ -48,15 +48,15 @@ from study.studies import (
 from trainers.data.manifest import Manifest, Split
 
 CHECK_WITHIN = 3.0
-"""Seconds that a vault has to answer when a search begins: nothing would be lost yet."""
+"""Timeout of a vault when a search begins: nothing would be lost yet."""
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search left: the study's trials that have ended, those to go, and what all took.
+    """How a search ended: the study's trials that have ended, those to go, and the device time.
 
-    `to_go` is None where not a number of trials ends the search. `stopped` says that the user
-    stopped it, `spent` which part of the budget ended it, if it was not the number of trials.
+    `to_go` is None if the search is not ended by a number of trials. `stopped` means that the user
+    stopped it, `spent` is the limit that ended it, if it was not the number of trials.
     """
 
     study: str
@@ -76,9 +76,9 @@ def search(
     """Search schedules until the budget is spent; the same call again goes on where it was.
 
     Give a `StudyConfig`, or settings by the names of the command line's flags: data, trials,
-    budget, study, storage, metric, repeats, finalists, ... `listener` is told what happens. Raises
-    `ConfigError`, `DatasetError`, `StudyInUse`, `WeightsUnavailable`, `TooManyFailures` and the
-    database's errors; nothing is written before data and settings have been checked.
+    budget, study, storage, metric, repeats, finalists, ... `listener` is called with each event.
+    Raises `ConfigError`, `DatasetError`, `StudyInUse`, `WeightsUnavailable`, `TooManyFailures` and
+    the database's errors; nothing is written before data and settings have been checked.
     """
     config = config or load_config(settings_of(**settings))
     return _run(config, None, listener, search_policy)
@@ -106,7 +106,7 @@ def repeat(
 def _run(
     config: StudyConfig, store: Store | None, listener: Listener, make_policy: MakePolicy
 ) -> SearchOutcome:
-    """Check everything, become the study's owner, search; in `store`, if it is open already."""
+    """Check everything, claim the study, search; in `store`, if it is open already."""
     deadline, say = time.monotonic() + (config.budget.timeout or math.inf), noticing(listener)
     if config.vault is not None:
         Remote(config.vault, give_up_after=CHECK_WITHIN).check()
@@ -132,7 +132,7 @@ def _run(
         )
         coordinator.time_left = _time_left(ready, engine.slots, deadline)
         _tell_start(coordinator, ready.manifest, listener)
-        # Before there is a trial, there is nothing to finish: one signal stops at once.
+        # Before the first trial there is nothing to finish: one signal stops at once.
         training.recipe.prepare(views(ready.policy), telling(listener, "decoding photos"), say)
         with interruption(interrupted, say):
             coordinator.run()
@@ -143,7 +143,7 @@ def _run(
 
 @dataclass(frozen=True)
 class _Own:
-    """The database while the study is ours, and the coordinator that alone writes there."""
+    """The database while the study is ours, and the coordinator, its only writer."""
 
     store: Store
     ownership: Ownership
@@ -157,7 +157,7 @@ class _Own:
         listener: Listener,
         stop: Callable[[], bool],
     ) -> Coordinator:
-        """Write down how the study is searched from now on; make who searches."""
+        """Store the current settings of the study; make the coordinator."""
         from study.searching.optuna_study import Suggestions  # a second to import
 
         config, say, claim = ready.fit.config, noticing(listener), self.ownership.claim
@@ -206,9 +206,9 @@ def _tell_start(coordinator: Coordinator, manifest: Manifest, listener: Listener
 
 
 def _goal(policy: Policy) -> str:
-    """Say which trials are counted as those to go."""
+    """Return in words which trials are counted as to go."""
     if isinstance(policy, SeedsPolicy):
-        return f"those there are, and so many that #{policy.of.number} has {policy.seeds} seeds"
+        return f"the existing ones, and repeats until #{policy.of.number} has {policy.seeds} seeds"
     if not isinstance(policy, SearchPolicy) or policy.config.budget.trials is None:
         return ""
     seeds = policy.config.seeds
@@ -219,7 +219,7 @@ def _goal(policy: Policy) -> str:
 
 
 def _outcome(coordinator: Coordinator, deadline: float, *, stopped: bool) -> SearchOutcome:
-    """Say what a search left, and what has ended it."""
+    """Return how a search ended."""
     standing, device_time, policy = (
         coordinator.standing,
         coordinator.device_time,
@@ -227,11 +227,11 @@ def _outcome(coordinator: Coordinator, deadline: float, *, stopped: bool) -> Sea
     )
     to_go, spent = policy.to_go(standing), None
     if device_time.spent:
-        spent = "the device time of --budget is spent"
+        spent = "the device time of --budget is used up"
     elif time.monotonic() >= deadline:
         spent = "the time of --timeout is over"
     elif not stopped and policy.is_flat(standing):
-        spent = "as much time again is expected to bring less than validation could show"
+        spent = "the same time again is expected to bring less than validation could show"
     return SearchOutcome(
         study=coordinator.study.name,
         ended=coordinator.ended,
@@ -245,7 +245,7 @@ def _outcome(coordinator: Coordinator, deadline: float, *, stopped: bool) -> Sea
 def _warn_of_moving(
     fit: Fit, policy: Policy, backbones: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Warn where the user has a probe's head trained on features that BatchNorm moves away."""
+    """Warn if a probe's head would be trained on features that BatchNorm's updates shift."""
     if not backbones or not isinstance(policy, SearchPolicy):
         return
     if fit.config.strategy is Strategy.GRID:
@@ -254,6 +254,7 @@ def _warn_of_moving(
         moves = fit.own and may_move_a_probe(fit.config.resolved_space)
     if moves:
         say(
-            f"stages start from a probe's head while BatchNorm moves the features it was fitted on "
+            "stages start from a probe's head while BatchNorm shifts the features it was fitted "
+            "on "
             f'({", ".join(backbones)}): give the stages after a probe batch_norm = "frozen"'
         )

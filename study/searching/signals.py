@@ -1,4 +1,4 @@
-"""Signals that end a search: the first lets its epochs end, the second is obeyed at once."""
+"""Signals that end a search: the first lets its epochs end, the second stops it at once."""
 
 import errno
 import os
@@ -13,10 +13,10 @@ from types import FrameType
 from trainers.signals import INTERRUPTS, TERMINATIONS
 
 ECHO = 5.0
-"""Seconds in which a second SIGTERM or SIGHUP says nothing new.
+"""Seconds in which a second SIGTERM or SIGHUP is ignored.
 
-A cluster sends it to every process of a job, and the job's script passes it on; of a terminal that
-is closed, both the system and its shell tell.
+A cluster sends it to every process of a job, and the job's script forwards it; when a terminal
+closes, both the system and its shell send it.
 """
 
 
@@ -28,9 +28,9 @@ AGAIN = "press Ctrl-C again to stop now"
 def interruption(
     event: threading.Event, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[None]:
-    """Have the first of `INTERRUPTS` set `event`, the second one raise `KeyboardInterrupt`.
+    """Make the first of `INTERRUPTS` set `event`, and the second raise `KeyboardInterrupt`.
 
-    `say` is told of the first, by a thread of its own: a handler may come amid printing.
+    `say` is called on the first, from a separate thread: a handler may interrupt printing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -59,14 +59,14 @@ def interruption(
 
 
 def is_deaf_to(number: int) -> bool:
-    """Tell whether this process was started so that it outlasts its terminal, as `nohup` does."""
+    """Return whether this process was started to survive its terminal, as by `nohup`."""
     return number not in (signal.SIGINT, signal.SIGTERM) and (
         signal.getsignal(number) is signal.SIG_IGN
     )
 
 
 def leave_the_terminal(number: int) -> None:
-    """After SIGHUP, print nowhere: to write to a closed terminal fails, amid an epoch."""
+    """After SIGHUP, discard output: writing to a closed terminal would fail during an epoch."""
     if sys.platform == "win32" or number != signal.SIGHUP:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

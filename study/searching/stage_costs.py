@@ -1,4 +1,4 @@
-"""What a stage run will take, by what others took. Pure."""
+"""The expected time of a stage run, from the times of others. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from study.searching.work import Work, work_of
 from trainers.schedule import Schedule, Train
 
 UNKNOWN = 1.0
-"""Seconds that a stage run takes as long as nothing was measured: all are alike then."""
+"""Seconds assumed for a stage run before anything was measured."""
 
 
 class StageCosts:
@@ -18,12 +18,12 @@ class StageCosts:
         self._photos = photos
         self._epochs: dict[Work, list[float]] = defaultdict(list)
         self._prices: dict[Train, list[float]] = defaultdict(list)
-        self._medians: dict[Work | Train, float] = {}  # of both, until more is learned
+        self._medians: dict[Work | Train, float] = {}  # until more is known
         for prefix, seconds in measured:
             self.learn(prefix, seconds / prefix.stages[-1].epochs)
 
     def learn(self, prefix: Schedule, seconds: float, times: int = 1) -> None:
-        """Learn what an epoch of the last stage took, so many times."""
+        """Add measured seconds per epoch of the last stage, with a number of epochs."""
         work, train = self._work(prefix), prefix.stages[-1].train
         self._epochs[work] += [seconds] * times
         self._prices[train] += [seconds / _pixels(work)] * times
@@ -31,9 +31,9 @@ class StageCosts:
             self._medians.pop(key, None)
 
     def seconds(self, prefix: Schedule) -> float:
-        """Return what the last stage is expected to take.
+        """Return the expected seconds of the last stage.
 
-        It is what such stages took; where there was none, what its pixels cost in others.
+        It is the time of stages of that kind; if there was none, the cost per pixel in others.
         """
         work, stage = self._work(prefix), prefix.stages[-1]
         if work in self._epochs:
@@ -44,10 +44,10 @@ class StageCosts:
         return stage.epochs * price * _pixels(work)
 
     def rough(self, prefix: Schedule) -> float:
-        """Return the same, but what was never trained by what its pixels cost in a probe.
+        """Return the same costs, but kinds that were never trained by a probe's cost per pixel.
 
-        It passes each training photo forward twice, as it is and mirrored, and those of validation:
-        that comes to about one step forward and backward.
+        A probe passes each training photo forward twice, once mirrored, and those of validation:
+        about the cost of one step forward and backward.
         """
         train = prefix.stages[-1].train
         if train is Train.PROBE or train in self._prices or Train.PROBE not in self._prices:
@@ -65,5 +65,5 @@ class StageCosts:
 
 
 def _pixels(work: Work) -> float:
-    """Return how many pixels of a photo pass through what trains, in an epoch."""
+    """Return how many pixels of a photo pass through the trained part in an epoch."""
     return float(work.passes * work.image_size**2 * (1 - work.frozen / 2))

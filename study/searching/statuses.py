@@ -1,4 +1,4 @@
-"""What trials and stage runs are doing now, for all that show them: decided here alone."""
+"""The status of trials and stage runs, for all views."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,10 +9,10 @@ from study.searching.ownership import searcher
 
 
 class Status(StrEnum):
-    """What a trial or a stage run is doing.
+    """The status of a trial or a stage run.
 
-    It is RUNNING only while a search that lives trains a stage of it. One that has not ended, and
-    is not trained, is WAITING: for the search to decide on it, or to be run again.
+    It is RUNNING only while a live search trains a stage of it. One that has not ended and is not
+    being trained is WAITING: for a decision of the search, or for the search to be run again.
     """
 
     RUNNING = "running"
@@ -24,24 +24,27 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Statuses:
-    """Those of a study: whether it is `searched` now, and the numbers of trials `in_training`."""
+    """The statuses of a study.
+
+    Whether it is `searched` now, and the numbers of trials `in_training`.
+    """
 
     searched: bool
     in_training: frozenset[int]
 
     @classmethod
     def of(cls, store: Store, study: StudyRecord) -> "Statuses":
-        """Return those of a study as its rows have it, and by whether its search lives."""
+        """Return the statuses of a study, from its rows and whether its search is alive."""
         if searcher(store, study.id) is None:
             return cls(searched=False, in_training=frozenset())
         return cls(searched=True, in_training=frozenset(store.trials_in_training(study.id)))
 
     def of_trial(self, trial: Trial) -> Status:
-        """Return that of a trial."""
+        """Return the status of a trial."""
         return _status(trial.state, in_training=trial.number in self.in_training)
 
     def of_stage_run(self, run: StageRun) -> Status:
-        """Return that of a stage run."""
+        """Return the status of a stage run."""
         return _status(run.state, in_training=self.searched)
 
 

@@ -1,7 +1,7 @@
 """From Optuna's parameters to a schedule. The parameters are s0_*, s1_*, ... and n_stages.
 
-A parameter has the same choices throughout a study. Where what was chosen before leaves only some
-of them, as sizes never shrink, those are what is `allowed`.
+A parameter has the same choices throughout a study. If earlier parameters exclude some of them, as
+sizes never shrink, the rest is `allowed`.
 """
 
 import re
@@ -15,11 +15,11 @@ from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, BatchNorm, Schedule, S
 _ANY = Stage(image_size=8, batch_size=2)
 
 Params = dict[str, tuple[Any, Sequence[Any]]]
-"""For each of Optuna's parameters what was chosen, and what there is to choose from."""
+"""For each of Optuna's parameters the chosen value and the choices."""
 
 
 class Chooser(Protocol):
-    """What decides on a parameter: a sampler, chance, or a schedule that there is."""
+    """Chooses a parameter: by a sampler, at random, or from an existing schedule."""
 
     def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
         """Return one of the `allowed` among a parameter's values."""
@@ -27,7 +27,7 @@ class Chooser(Protocol):
 
 
 def suggest_schedule(chooser: Chooser, space: Space, weights: str) -> Schedule:
-    """Have a schedule chosen, stage by stage; sizes never shrink."""
+    """Choose a schedule, stage by stage; sizes never shrink."""
     backbone = _choose(chooser, "backbone", space.backbone)
     hidden = _choose(chooser, "hidden", space.hidden)
     stages: list[Stage] = []
@@ -38,13 +38,13 @@ def suggest_schedule(chooser: Chooser, space: Space, weights: str) -> Schedule:
 
 
 def stage_of(parameter: str) -> int | None:
-    """Return the stage that a parameter is about; None if it is about the whole schedule."""
+    """Return the stage of a parameter; None if it belongs to the whole schedule."""
     found = re.match(r"s(\d+)_", parameter)
     return int(found[1]) if found else None
 
 
 def views_of(space: Space) -> list[Stage]:
-    """Return a stage for each way in which this space may look at photos: size, crop and zoom."""
+    """Return a stage for each combination of size, crop and zoom in this space."""
     views: list[Stage] = []
     sizes = {0}
     for position in range(max(space.n_stages)):
@@ -58,7 +58,7 @@ def views_of(space: Space) -> list[Stage]:
 
 
 def moves_a_probe(schedule: Schedule) -> bool:
-    """Tell whether BatchNorm moves the features that a probe was fitted on, as its head trains."""
+    """Return whether BatchNorm's updates shift the features that a probe's head was fitted on."""
     return any(
         before.train is Train.PROBE
         and after.train is Train.NETWORK
@@ -68,7 +68,7 @@ def moves_a_probe(schedule: Schedule) -> bool:
 
 
 def may_move_a_probe(space: Space) -> bool:
-    """Tell whether any schedule of a space does."""
+    """Return whether any schedule of a space does."""
     every = [space.of_stage(position) for position in range(max(space.n_stages))]
     return any(
         Train.PROBE in before.get("train", ())
@@ -79,7 +79,7 @@ def may_move_a_probe(space: Space) -> bool:
 
 
 def params_of(schedule: Schedule, space: Space) -> Params | None:
-    """Return the parameters by which a space comes to a schedule; None where it does not."""
+    """Return a schedule's parameters in a space; None if it lies outside."""
     recalled = _Recalling(schedule)
     try:
         same = suggest_schedule(recalled, space, schedule.weights) == schedule
@@ -89,14 +89,14 @@ def params_of(schedule: Schedule, space: Space) -> Params | None:
 
 
 class _Recalling:
-    """A chooser that chooses what a schedule has; LookupError where that is no choice."""
+    """A chooser that takes a schedule's values; LookupError for one that is not a choice."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.params: Params = {}
         self._schedule = schedule
 
     def choose(self, name: str, values: Sequence[Any], allowed: Sequence[Any]) -> Any:
-        """Return what the schedule has there."""
+        """Return the schedule's value."""
         for value in self._spellings(name, allowed):
             if value in allowed:
                 self.params[name] = allowed[allowed.index(value)], values
@@ -115,7 +115,7 @@ class _Recalling:
         if field == "late_lr":
             return [stage.lrs[LAYER_GROUPS.index("body-late")]]
         if field == "views" and not stage.frozen:
-            return allowed  # they change nothing
+            return allowed  # they have no effect
         value = getattr(stage, field)
         return [value, stage.lrs[-1]] if field == "lrs" else [value]
 
@@ -141,7 +141,7 @@ def _at_least(smallest: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 def _choose(
     chooser: Chooser, name: str, values: tuple[Any, ...], allowed: tuple[Any, ...] = ()
 ) -> Any:
-    """Have a value chosen; a single choice is no parameter, nor is a size that is not listed."""
+    """Choose a value; a single choice is not a parameter, nor is a size that is not listed."""
     values = tuple(dict.fromkeys(values))
     allowed = tuple(dict.fromkeys(allowed)) or values
     if len(values) == 1 or allowed[0] not in values:

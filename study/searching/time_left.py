@@ -1,4 +1,4 @@
-"""How long a search still takes, as far as its epochs tell. Pure, but for the clock."""
+"""The estimated rest of a search, from its epochs. Pure, except for the clock."""
 
 import math
 import time
@@ -15,16 +15,15 @@ from study.stage_tree import Node, StageTree
 from trainers.schedule import Schedule, Train
 
 SETTLED = 4
-"""After so many epochs a slot, what passes between epochs is counted as well."""
+"""Epochs per slot after which the time between epochs is included."""
 
 
 class TimeLeft:
     """Estimates the rest of a search from the first epoch on.
 
-    An epoch costs what `plan` makes of those that were trained: the median of its kind. `photos`
-    are the training photos, `given` the schedules that are tried first. The search ends at
-    `deadline` (of `clock`) at the latest. The tree is walked over once; from then on it is asked
-    for the stage runs alone that train.
+    An epoch's cost is the median of its kind, as in `plan`. `photos` are the training photos,
+    `given` the schedules that are tried first. The search ends at `deadline` (of `clock`) at the
+    latest. The tree is traversed once; after that only stage runs in training are looked up.
     """
 
     def __init__(
@@ -44,13 +43,13 @@ class TimeLeft:
         self._costs = StageCosts(photos)
         self._spent = 0.0  # on all stage runs
         self._walked = False
-        self._new: list[tuple[str, float]] = []  # epochs of which the costs know nothing yet
-        self._epochs: Counter[str] = Counter()  # that were learned, by stage run
-        self._learned = 0.0  # the seconds of these
+        self._new: list[tuple[str, float]] = []  # epochs not yet added to the costs
+        self._epochs: Counter[str] = Counter()  # already added, by stage run
+        self._learned = 0.0  # their seconds
         self._since: float | None = None  # when the first of them began
 
     def learn(self, key: str, seconds: float) -> None:
-        """Learn what an epoch of a stage run took."""
+        """Add the seconds of an epoch of a stage run."""
         if self._since is None:
             self._since = self._clock() - seconds
         self._new.append((key, seconds))
@@ -58,7 +57,7 @@ class TimeLeft:
         self._learned += seconds
 
     def seconds(self, standing: Standing, to_go: int | None, spent: DeviceTime) -> float | None:
-        """Return the seconds to the end; None where no epoch is known, and no bound."""
+        """Return the seconds to the end; None if neither an epoch nor a limit is known."""
         bounds = [self._deadline - self._clock()]
         if spent.budget is not None:
             share = self._slots / self._config.workers_per_device
@@ -71,13 +70,13 @@ class TimeLeft:
 
     @property
     def _slower(self) -> float:
-        """How many times as long as its epochs a search takes, with all that is between them."""
+        """The ratio of a search's wall time to the time of its epochs."""
         if self._since is None or self._epochs.total() < SETTLED * self._slots:
             return 1.0
         return max((self._clock() - self._since) * self._slots / self._learned, 1.0)
 
     def _take_in(self, tree: StageTree) -> None:
-        """Take in what was trained before, once, and the epochs since."""
+        """Add earlier training, once, and the epochs since."""
         if not self._walked:
             before = (node for node in tree if node.key not in self._epochs)
             for node in before:
@@ -95,8 +94,8 @@ class TimeLeft:
     def _work(self, standing: Standing, to_go: int) -> float:
         """Return the seconds of training that `to_go` trials still take.
 
-        A trial to come takes what those begun take on average, and those that are given first; a
-        repeat takes what a whole trial did.
+        A future trial takes the average of those begun and of those given first; a repeat takes the
+        time of a whole trial.
         """
         running = [trial for trial in standing.trials if trial.state is State.RUNNING]
         rest = sum(self._rest(trial, standing) for trial in running)
@@ -111,15 +110,16 @@ class TimeLeft:
         return rest + (coming - repeats) * each + repeats * fmean(whole or full or [each])
 
     def _repeats(self, standing: Standing) -> int:
-        """Return how many trials, beyond those that explore, are repeats of finalists."""
+        """Return how many trials, beyond the exploration, are repeats of finalists."""
         seeds = self._config.seeds
         begun = sum(trial.role is Role.REPEAT for trial in standing.trials)
         return max(seeds.repeats * seeds.finalists - begun, 0)
 
     def _rest(self, trial: Trial, standing: Standing) -> float:
-        """Return what a trial that has begun still takes by itself.
+        """Return the remaining seconds of a trial that has begun.
 
-        Under the forecast, one that explores waits after each stage but a probe, mostly for good.
+        Under the forecast, one of the exploration waits after each stage except a probe, usually
+        for good.
         """
         if trial.number in standing.waiting:
             return 0.0
@@ -136,7 +136,7 @@ class TimeLeft:
         return left
 
     def _rest_of_stage(self, node: Node, trial: Trial) -> float:
-        """Return what is left of a stage run; the trial that entered it first pays for it."""
+        """Return the remaining seconds of a stage run, charged to the trial that entered first."""
         if node.trained or node.failed or node.trials[0] != trial.number:
             return 0.0
         epochs = node.prefix.stages[-1].epochs

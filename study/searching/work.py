@@ -1,4 +1,4 @@
-"""What makes one stage's epoch cost more than another's."""
+"""Kinds of stages by the cost of their epochs."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from trainers.schedule import Schedule, Train
 
 @dataclass(frozen=True, order=True)
 class Work:
-    """A kind of stage whose epochs cost alike, whatever else is chosen.
+    """A kind of stage whose epochs cost the same, whatever else is chosen.
 
-    With `cached`, what is frozen has been applied once and for all. An epoch of training shows the
-    photos in so many `passes`.
+    With `cached`, activations of the frozen part are cached. An epoch of training has `passes` over
+    the photos.
     """
 
     backbone: str
@@ -35,7 +35,7 @@ class Work:
 
 
 def work_of(schedule: Schedule, position: int, photos: int) -> Work:
-    """Return what an epoch of a schedule's stage costs by, with so many photos to train on."""
+    """Return the kind of a schedule's stage, given the number of training photos."""
     stage = schedule.stages[position]
     return Work(
         backbone=schedule.backbone,

@@ -124,4 +124,4 @@ def test_beginnings_are_needed_until_the_budget_is_spent(
     with finished.reading() as (store, study, _):
         store.update_config(study.id, plain_config(finished.config))
     reasons = {file.reason for file in clean_weights(storage=finished.url).files}
-    assert ("no trial will go on from it" not in reasons) is ongoing
+    assert ("no trial will continue from it" not in reasons) is ongoing

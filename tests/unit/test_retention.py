@@ -249,7 +249,7 @@ def test_deletions_are_told_in_a_line() -> None:
     """How many files, how much of the disk, and why; each reason with its count."""
     going = Imagined(None, None, None).spare(config(keep=2))
     assert deletion_text(going) == (
-        "deleting 10 weights files (1.0 kB): 6 no trial will go on from it, "
+        "deleting 10 weights files (1.0 kB): 6 no trial will continue from it, "
         "4 not the best weights of one of the best 2 trials"
     )
     assert deletion_text(going[:1]).endswith(
@@ -278,7 +278,7 @@ def test_each_deletion_has_its_reason() -> None:
     """People read why a file is gone."""
     asked = config(keep=2, max_disk="100B")
     said = {one.checkpoint.path: one.reason for one in Imagined(None, None, None).spare(asked)}
-    assert said["11-last"] == "no trial will go on from it"
+    assert said["11-last"] == "no trial will continue from it"
     assert said["31-best"] == "not the best weights of one of the best 2 trials"
     assert said["21-best"] == "the weights exceed 100B"
 

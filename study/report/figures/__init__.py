@@ -1,1 +1,1 @@
-"""The report's figures: from its contents to what plotly draws, one file for a panel or two."""
+"""The report's figures for plotly, one file for a panel or two."""

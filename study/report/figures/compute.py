@@ -1,4 +1,4 @@
-"""What was computed, and what sharing stage runs saved."""
+"""Compute time by stage, and the time saved by sharing stage runs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def compute(contents: Contents) -> Panel:
             showgrid=False,
         ),
     )
-    said = f"{time_text(total)} spent; trials share no stage yet, so that nothing is saved."
+    said = f"{time_text(total)} spent; trials share no stage yet, so nothing is saved."
     if less:
         said = (
             f"{time_text(total)} spent; without shared stages it would have been "
@@ -65,7 +65,7 @@ def _seconds(contents: Contents) -> tuple[dict[Group, float], dict[Group, float]
     saved: dict[Group, float] = defaultdict(float)
     for run in contents.runs.values():
         group = (run.position + 1, run.image_size)
-        # While it runs, its epochs alone know.
+        # Of a running one only the epochs have times.
         known = run.seconds or sum(epoch.seconds for epoch in contents.epochs.get(run.id, ()))
         seconds = number(known) or 0.0
         spent[group] += seconds

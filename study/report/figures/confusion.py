@@ -25,8 +25,8 @@ def confusion(contents: Contents) -> Panel:
 
     A cell's `customdata` is [true class, predicted class, photos], classes by index. `data` are the
     cells that have photos, mistakes first, the most frequent first: {true, predicted, count,
-    photos}, where `photos` are indices into `Contents.photos` of up to `PHOTOS`: of a mistake the
-    surest ones, of what is right the least sure.
+    photos}, where `photos` are indices into `Contents.photos` of up to `PHOTOS`: the most confident
+    mistakes, or the least confident right predictions.
     """
     found = contents.predictions
     if found is None:
@@ -43,7 +43,7 @@ def confusion(contents: Contents) -> Panel:
         max(320, min(900, 140 + 28 * len(some) + 4 * widest)),
         xaxis=axis("predicted", **ticks, tickangle=-40 if len(some) * widest > 40 else 0),
         yaxis=axis("true", **ticks, autorange="reversed"),
-        # Long names must leave room for the matrix: with none, plotly fails.
+        # Long names must leave room for the matrix: without room, plotly fails.
         meta={"min_width": 22 * len(some) + 7 * widest + 60, "dark_scale": _DARK},
     )
     wrong = int(counts.sum() - np.trace(counts))

@@ -1,4 +1,4 @@
-"""Curves: what every trial reached, epoch by epoch; and all of its details, for a closer look."""
+"""Curves: the results of every trial by epoch, and its details on request."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,14 +24,16 @@ from study.stage_text import schedule_text
 from trainers.schedule import Stage
 
 NAMED = 20
-"""So many of the best trials have a line of their own."""
+"""How many of the best trials have a named line."""
 
 BEHIND, BEHIND_POINTS = 500, 30
-"""So many of the others are drawn behind them, of so many epochs each: plotly makes every line a
-path of its own."""
+"""How many of the others are drawn behind them, and how many epochs of each.
+
+Plotly draws every line as an SVG path.
+"""
 
 DETAIL_POINTS, LONGEST = 100_000, 200
-"""So many epochs are written down for a closer look: of all stage runs, and of one."""
+"""How many epochs are listed in the details: of all stage runs, and of one."""
 
 _DASHES = ("solid", "dash", "dot")
 
@@ -74,7 +76,7 @@ def curves(contents: Contents) -> Panel:
 
 
 def details_of(contents: Contents) -> dict[str, Any]:
-    """Return what is known of each trial's training, each stage run once.
+    """Return the details of each trial's training, each stage run once.
 
     `trials`: a list, in number order, of {n (the number), seed, role, state, score, score_text,
     loss, schedule (in words), runs (ids in training order), failure}. `runs`: by id {stage (from
@@ -194,7 +196,7 @@ def _evenly(trials: Sequence[Trial], most: int) -> list[Trial]:
 
 
 def _behind(trials: Sequence[Trial], contents: Contents, panel: str) -> Iterator[dict[str, Any]]:
-    """Draw many trials as one line with gaps: a trace each would make the page slow."""
+    """Draw many trials as one line with gaps: one trace each would make the page slow."""
     x: list[float | None] = []
     y: list[float | None] = []
     picked: list[int | None] = []
@@ -240,7 +242,7 @@ def _form(contents: Contents, panel: str) -> str:
 
 
 def _bounded(losses: Sequence[float]) -> dict[str, Any]:
-    """Keep a few trials that diverged from flattening all others; a double click shows them."""
+    """Limit an axis so that diverged trials do not flatten the others; a double click shows all."""
     finite = sorted(loss for loss in losses if math.isfinite(loss))
     if not finite:
         return {}

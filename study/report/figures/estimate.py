@@ -1,4 +1,4 @@
-"""What the winner is worth: observed, estimated on new photos, and the mean over seeds."""
+"""The winner's score: observed, estimated on new photos, and the mean over seeds."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ from study.statistics.selection_bias import BiasCorrected
 
 
 def estimate(contents: Contents) -> Panel:
-    """Draw on one axis the scores that stand for the winner, intervals where they are known.
+    """Draw the winner's scores on one axis, with their intervals.
 
-    A row each, the estimate first: on new photos, without photos that are in train, too; as
-    observed; the mean over seeds with each seed's score; the probe that the search began with.
+    Rows, the estimate first: on new photos, without photos that are also in train; observed; the
+    mean over seeds with each seed's score; the probe that the search began with.
     """
     chosen = contents.selection
     if chosen is None:

@@ -1,4 +1,4 @@
-"""Which parameters matter? As far as a random forest can tell, and only where it can."""
+"""Importance of parameters by a random forest, only if it predicts at all."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ from study.report.figures.style import (
 )
 
 FEWEST = 20
-"""Of fewer schedules a forest learns nothing that another search would confirm."""
+"""From fewer schedules a forest learns nothing reproducible."""
 
 MOST_BARS, TREES, SAMPLES = 15, 100, 512
 
 
-@lru_cache(maxsize=1)  # a forest takes seconds, and two figures ask
+@lru_cache(maxsize=1)  # a forest takes seconds, and two figures need it
 def importance(contents: Contents) -> Panel:
-    """Draw each parameter's share in what a random forest makes of the scores.
+    """Draw each parameter's importance by a random forest over the scores.
 
-    That is the mean decrease of impurity (Breiman 2001), as Optuna's evaluator of that name takes
-    it, summed over the columns of a category. One row is a schedule, with its mean over seeds: a
-    repeat outside of a tree's sample is no new evidence. `data` are (parameter, share), the
-    weightiest first.
+    It is the mean decrease of impurity (Breiman 2001), as in Optuna's evaluator of that name,
+    summed over the columns of a category. A row is a schedule, with its mean over seeds: repeats in
+    and out of a tree's sample would not be independent. `data` are (parameter, share), the most
+    important first.
     """
     schedules, scores = _outcomes(contents.trials)
     if len(scores) < FEWEST:
@@ -61,7 +61,7 @@ def importance(contents: Contents) -> Panel:
     drawn = figure(
         [_bars(names, shares, spreads)],
         80 + 24 * len(names),
-        xaxis=axis("share of what the forest explains", tickformat=".0%", rangemode="tozero"),
+        xaxis=axis("share of the explained variance", tickformat=".0%", rangemode="tozero"),
         yaxis=axis(
             tickvals=list(range(len(names))),
             ticktext=[shown(name, 30) for name in names],
@@ -69,8 +69,8 @@ def importance(contents: Contents) -> Panel:
         ),
     )
     said = (
-        f"A random forest over {len(scores)} schedules explains {explained:.0%} of how their "
-        "scores differ (out-of-bag R²); the lines are a standard deviation over its trees."
+        f"A random forest over {len(scores)} schedules explains {explained:.0%} of the variance "
+        "of their scores (out-of-bag R²); error bars are standard deviations over its trees."
     )
     return Panel(drawn, said, [[name, number(shares[name])] for name in order])
 
@@ -78,7 +78,7 @@ def importance(contents: Contents) -> Panel:
 def _bars(
     names: Sequence[str], shares: Mapping[str, float], spreads: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return a bar for each parameter, with what its share varies by."""
+    """Return a bar for each parameter, with its standard deviation."""
     return {
         "type": "bar",
         "orientation": "h",
@@ -101,7 +101,7 @@ def _outcomes(trials: Sequence[Trial]) -> tuple[list[Trial], list[float]]:
     """Return a trial of each schedule that was trained to its end, and the mean over its seeds."""
     found: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
-        # What was stopped early scores lower for that alone.
+        # Pruned trials score lower because they were pruned.
         if trial.state is State.COMPLETE and number(trial.score) is not None:
             found[trial.schedule_digest].append(trial)
     means = [fmean(float(trial.score or 0.0) for trial in same) for same in found.values()]
@@ -136,12 +136,12 @@ def _forest(
 
 
 def _encoded(table: Table) -> tuple[NDArray[np.float64], list[str]]:
-    """Return numbers as they are and a column for each category, and whose column each is."""
+    """Return numbers unchanged and a column for each category, and each column's parameter."""
     columns: list[list[float]] = []
     owners = []
     for name, values in table.items():
         if is_numeric(values):
-            # A stage that is not there is below all that are.
+            # A missing stage is below all others.
             columns.append([-1.0 if value is None else float(value) for value in values])
             owners.append(name)
             continue

@@ -1,7 +1,7 @@
 """Parallel coordinates: a line a trial, through its parameters to its score.
 
-Drawn with plain lines: plotly's own trace for it compiles programs for the graphics card while the
-page is open, which the page's security policy forbids, and prints as a coarse picture.
+Drawn with plain lines: plotly's own trace for it uses WebGL and compiles code at run time, which
+the page's security policy forbids, and it prints as a coarse raster image.
 """
 
 import math
@@ -34,7 +34,7 @@ from study.report.figures.style import (
 
 MOST_TRIALS, MOST_AXES, MOST_LEVELS, SHADES = 1000, 16, 12, 10
 JITTER = 0.03
-"""Equal values are spread by so much of the axis, the better trials on top, to be seen apart."""
+"""Equal values are spread over this share of the axis, better trials on top."""
 
 
 def parallel(contents: Contents) -> Panel:
@@ -76,7 +76,7 @@ def parallel(contents: Contents) -> Panel:
         yaxis={"visible": False, "range": [-0.08, 1.08]},
         showlegend=False,
         margin={"l": 16, "r": 48, "t": 80, "b": 16},
-        # So narrow, at least, can it be read: the page may scroll within.
+        # The minimum readable width: the page scrolls within.
         meta={"min_width": 60 * len(names)},
     )
     return Panel(drawn, said + ".")
@@ -94,7 +94,7 @@ def _thinned(scored: Sequence[Trial]) -> Sequence[Trial]:
 def _places(
     table: Table, trials: Sequence[Trial], contents: Contents
 ) -> tuple[list[list[float]], list[list[tuple[float, str]]]]:
-    """Return by axis where each trial crosses it, from 0 to 1, and the axis's labels."""
+    """Return for each axis the trials' positions, from 0 to 1, and the axis's labels."""
     columns = list(table.values())
     found = [_column(values) for values in columns]
     metric = contents.study.metric
@@ -109,7 +109,7 @@ def _places(
 
 
 def _column(values: Sequence[Value]) -> tuple[list[float], list[tuple[float, str]], bool]:
-    """Return the places on an axis, its labels, and whether it has a few levels alone."""
+    """Return the positions on an axis, its labels, and whether it has only a few levels."""
     levels = levels_of(values)
     given = [float(value) for value in values if isinstance(value, int | float)]
     if len(levels) <= MOST_LEVELS or not is_numeric(values) or None in values:
@@ -140,7 +140,7 @@ def _spread(spots: Sequence[float]) -> list[float]:
 def _lines(
     places: Sequence[Sequence[float]], table: Table, trials: Sequence[Trial], contents: Contents
 ) -> list[dict[str, Any]]:
-    """Draw the trials in some shades, the best last and so on top."""
+    """Draw the trials in shades by score, the best last and so on top."""
     columns = list(table.values())
     count = len(trials)
     shades = min(SHADES, count)

@@ -1,4 +1,4 @@
-"""The parameters of schedules as a table: a column each, those alone that vary."""
+"""The parameters of schedules as a table, with a column for each one that varies."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ Table = dict[str, list[Value]]
 def table_of(schedules: Sequence[Schedule]) -> Table:
     """Flatten schedules into the parameters that differ between them, in training order."""
     flat = [flattened(schedule) for schedule in schedules]
-    # The longest schedule names its parameters in order; shorter ones have no others.
+    # The longest schedule gives the order of parameters; shorter ones have no others.
     names = dict.fromkeys(name for each in sorted(flat, key=len, reverse=True) for name in each)
     table = {name: [each.get(name) for each in flat] for name in names}
-    # A stage that some lack, and that is alike in all others, says no more than how many there are.
+    # A stage that some lack and that is equal in all others adds nothing to the number of stages.
     return {name: values for name, values in table.items() if len({*values} - {None}) > 1}
 
 
@@ -39,13 +39,13 @@ def flattened(schedule: Schedule) -> dict[str, Value]:
 
 
 def _of_stage(stage: Stage) -> dict[str, Value]:
-    """Return a stage's parameters; of a probe, those alone that mean something."""
+    """Return a stage's parameters; of a probe, only the relevant ones."""
     early, late, head = stage.lrs
     course: dict[str, Value] = {
         "batch size": stage.batch_size,
         "epochs": stage.epochs,
         "lr": head,
-        # Nearly always alike: columns only where rates were listed one by one.
+        # Nearly always in one ratio: columns only if rates were listed one by one.
         "lr early/head": float(f"{early / head:.3g}") if head else 0.0,
         "lr late/head": float(f"{late / head:.3g}") if head else 0.0,
         "dropout": stage.dropout if isinstance(stage.dropout, float) else _listed(stage.dropout),
@@ -71,7 +71,7 @@ def _plain(value: float | str) -> Value:
 
 
 def is_numeric(values: Sequence[Value]) -> bool:
-    """Tell whether a column holds numbers alone, gaps aside."""
+    """Return whether a column holds only numbers, gaps aside."""
     return all(value is None or isinstance(value, int | float) for value in values)
 
 
@@ -85,14 +85,14 @@ def levels_of(values: Sequence[Value]) -> list[Value]:
 
 
 def parameter_text(value: Value) -> str:
-    """Return a value as people write it."""
+    """Return a value as text."""
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, int | float) else value
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:
-    """Tell whether numbers spread so widely that their ratios are what counts."""
+    """Return whether numbers span so much that a logarithmic axis fits."""
     low, high = min(values), max(values)
     return low > 0 and high / low > 20 and math.isfinite(high)
 

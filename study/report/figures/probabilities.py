@@ -1,4 +1,4 @@
-"""The winner's probabilities, as they come and calibrated, and how far off they are."""
+"""The winner's probabilities, raw and calibrated, and their calibration error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +20,15 @@ Probabilities = NDArray[np.float64]
 
 BINS, FOLDS = 10, 10
 BIG = 400_000
-"""Of more probabilities a temperature is found with half the photos for the other half: ten fits
-would take seconds, and so many photos tell it well enough."""
+"""Beyond this many probabilities a temperature is fitted on half the photos for the other half.
+
+Ten fits would take seconds, and half the photos suffice.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What the winner says of the validation photos: as it comes, and after a temperature.
+    """The winner's predictions for the validation photos: raw, and calibrated by a temperature.
 
     `labels` (n,); `plain` and `calibrated` (n, C): each photo's temperature was fitted without it.
     """
@@ -36,27 +38,27 @@ class Answers:
     calibrated: Probabilities
 
 
-@lru_cache(maxsize=1)  # several figures are of them
+@lru_cache(maxsize=1)  # several figures use them
 def answers_of(contents: Contents) -> tuple[Answers | None, str]:
-    """Return the winner's answers, or None and the reason why there are none."""
+    """Return the winner's predictions, or None and the reason why there are none."""
     found = contents.predictions
     if found is None:
         return None, UNPREDICTED
     if found.probabilities is None:
         return None, (
-            "This would need the probabilities of all classes; of so many photos and classes only "
-            "those of the true and of the predicted class are stored."
+            "This needs the probabilities of all classes; with so many photos and classes only "
+            "those of the true and the predicted class are stored."
         )
     if len(contents.labels) < 2:
         return None, "This needs at least 2 validation photos."
     if not np.isfinite(found.probabilities).all():
-        return None, "Some of the winner's probabilities are no numbers: its training diverged."
+        return None, "Some of the winner's probabilities are not finite: its training diverged."
     plain = found.probabilities.astype(np.float64)
     return Answers(contents.labels, plain, _cross_fitted(contents, plain)), ""
 
 
 def of_answers(draw: Callable[[Contents, Answers], Panel]) -> Callable[[Contents], Panel]:
-    """Return what draws a figure of the winner's answers, or says why there are none."""
+    """Return what draws a figure of the winner's predictions, or says why there are none."""
 
     def drawn(contents: Contents) -> Panel:
         answers, why = answers_of(contents)
@@ -66,7 +68,7 @@ def of_answers(draw: Callable[[Contents, Answers], Panel]) -> Callable[[Contents
 
 
 def reliability_diagram(_: Contents, answers: Answers) -> Panel:
-    """Draw accuracy by confidence: the winner's answers in bins of the predicted probability.
+    """Draw accuracy by confidence: the winner's predictions in bins of the predicted probability.
 
     Before and after a cross-fitted temperature (Guo et al. 2017). `data` are the expected
     calibration errors {before, after}: the mean distance

@@ -1,4 +1,4 @@
-"""How the search went: each trial's score when it ended, and the best so far."""
+"""Progress of the search: each trial's score when it ended, and the best so far."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise

@@ -1,4 +1,4 @@
-"""Seeds: how much of a schedule's score is luck."""
+"""Seeds: the variance of a schedule's score."""
 
 from collections.abc import Sequence
 from typing import Any

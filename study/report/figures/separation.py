@@ -1,4 +1,4 @@
-"""How well a class is told from the others, at any threshold: ROC, and precision by recall."""
+"""ROC and precision-recall curves of each class against the others."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -32,7 +32,7 @@ _DASHES = ("solid", "dash")
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What one class's threshold gives, from the strictest on: three arrays of one length.
+    """One class's rates at each threshold, from the strictest on: three arrays of one length.
 
     `false` are false positive rates, `recall` recalls. `area` is that under the ROC curve,
     `precise` the average precision.
@@ -53,7 +53,7 @@ def sweep(positive: NDArray[np.bool_], scores: Floats) -> Sweep:
     named = ends + 1.0
     false = (named - hits) / max(int((~positive).sum()), 1)
     recall, precision = hits / max(int(positive.sum()), 1), hits / named
-    # Each point begins a step: nothing is named at a threshold that no photo reaches.
+    # Each point begins a step, from a threshold that no photo reaches.
     false, recall = np.append(0.0, false), np.append(0.0, recall)
     precision = np.append(precision[0], precision)
     area = float((np.diff(false) * (recall[1:] + recall[:-1]) / 2).sum())
@@ -65,7 +65,7 @@ def roc(contents: Contents, answers: Answers) -> Panel:
     """Draw ROC curves: of two classes one, of more one for each class against all others.
 
     Shown are the `WEAKEST` by area and the mean over all classes. `data` are {class's index: area}
-    of all classes that can be told.
+    of all classes that have an area.
     """
     return _curves(contents, answers, Curve.ROC)
 
@@ -76,13 +76,13 @@ def precision_recall(contents: Contents, answers: Answers) -> Panel:
 
 
 class Curve(Enum):
-    """A kind of curve over all thresholds: its axes, and what sums it up."""
+    """A kind of curve over all thresholds: its axes and its summary value."""
 
     ROC = ("false positive rate", "recall", "the area under the curve")
     PRECISION = ("recall", "precision", "the average precision")
 
     def of(self, one: Sweep) -> tuple[Floats, Floats, float]:
-        """Return a class's x and y, and what sums them up."""
+        """Return a class's x and y, and their summary value."""
         if self is Curve.ROC:
             return one.false, one.recall, one.area
         return one.recall, one.precision, one.precise
@@ -95,7 +95,7 @@ class Curve(Enum):
 def _curves(contents: Contents, answers: Answers, kind: Curve) -> Panel:
     sweeps = _sweeps(answers.labels, answers.plain)
     if not sweeps:
-        return Panel(None, "This needs validation photos of two classes to be told apart.")
+        return Panel(None, "This needs validation photos of two classes.")
     weakest = sorted(sweeps, key=lambda label: sweeps[label].area)[:WEAKEST]
     traces = [_diagonal()] if kind is Curve.ROC else []
     if len(sweeps) > 1:
@@ -123,7 +123,7 @@ def _curves(contents: Contents, answers: Answers, kind: Curve) -> Panel:
 
 def _said(contents: Contents, told: int, drawn: int) -> str:
     if len(contents.classes) == 2:
-        # A name is no markup here: the page escapes what is said.
+        # Names are not escaped here: the page escapes this text.
         return f"{contents.classes[1]} against {contents.classes[0]},"
     some = f"the {drawn} weakest of {told} classes" if drawn < told else f"all {told} classes"
     return f"Each class against all others, {some},"
@@ -146,7 +146,7 @@ def _mean_roc(sweeps: list[Sweep]) -> Floats:
 
 
 def _mean_precision(sweeps: list[Sweep]) -> Floats:
-    """Average the precision at each recall: the best that any threshold with that recall has."""
+    """Average the precision at each recall: the best of all thresholds with that recall."""
     curves = []
     for each in sweeps:
         best = np.maximum.accumulate(each.precision[::-1])[::-1]

@@ -1,4 +1,4 @@
-"""What all figures share: their colours, their layout, and the one way that text gets into them."""
+"""The common style of all figures: colours, layout, and the escaping of text."""
 
 import html
 import math
@@ -11,34 +11,36 @@ from study.report.contents import Contents
 from trainers.metrics import Metric
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800")
-"""Told apart with any colour vision, on white and on black: Okabe and Ito (2008), without their
-black, and with their yellow darkened."""
+"""Distinguishable with any colour vision, on white and on black.
+
+Okabe and Ito (2008), without their black, and with their yellow darkened.
+"""
 
 WEAK, MIDDLE, GOOD = (86, 180, 233), (169, 169, 169), (230, 159, 0)
-"""Of a score: blue over grey to orange, which no kind of colour blindness confuses."""
+"""For scores: blue over grey to orange, distinguishable with any colour blindness."""
 
 SCALE = [[at, f"rgb{rgb}"] for at, rgb in ((0, WEAK), (0.5, MIDDLE), (1, GOOD))]
 FAINT = "rgba(128, 128, 128, 0.25)"
 GREY = "#888888"
 
 LONGEST = 60
-"""So many characters of a name are shown."""
+"""Maximum length of a name that is shown."""
 
 # What plotly reads as markup, as a template's field, as the end of an attribute or as TeX. Of the
 # named entities it knows few, of the numbered ones all.
 _RISKY = str.maketrans({sign: f"&#{ord(sign)};" for sign in "\"'{}$`\\"})
 
 Figure = dict[str, Any]
-"""What `Plotly.newPlot` takes: data and layout, plain values alone."""
+"""The arguments of `Plotly.newPlot`: data and layout, plain values only."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure, a sentence on it, and what the page's script needs beside it.
+    """A figure, a sentence on it, and data for the page's script.
 
-    `figure` is None where there is nothing to draw; then `said` tells why. `said` and `data` hold
-    names as they are: they are for a template that escapes, and for a script that sets text. Names
-    in `figure` are escaped by `shown`. Numbers are finite, or None.
+    `figure` is None if there is nothing to draw; then `said` tells why. `said` and `data` hold
+    unescaped names: the template escapes them, and the script sets them as text. Names in `figure`
+    are escaped by `shown`. Numbers are finite, or None.
     """
 
     figure: Figure | None
@@ -62,10 +64,10 @@ class Drawing:
 
 
 def shown(text: object, longest: int = LONGEST) -> str:
-    """Make a name safe for plotly, which takes labels, ticks and hover texts for HTML.
+    """Make a name safe for plotly, which interprets labels, ticks and hover texts as HTML.
 
-    Characters that cannot be seen are dropped: control, formatting (those that turn the reading
-    direction, too) and half pairs. Long names lose their middle, as file names differ at their end.
+    Invisible characters are dropped: control, formatting (including bidirectional marks) and lone
+    surrogates. Long names are shortened in the middle, as file names differ at their end.
     """
     seen = "".join(c if unicodedata.category(c)[0] != "C" else "" for c in str(text))
     if len(seen) > longest:
@@ -75,7 +77,7 @@ def shown(text: object, longest: int = LONGEST) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> float | None:
-    """Round to so many significant digits, to be short in JSON; None for what is not finite."""
+    """Round to significant digits, to be short in JSON; None for a number that is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
@@ -111,7 +113,7 @@ def axis(title: str = "", **others: Any) -> dict[str, Any]:
     return {
         "title": {"text": title, "standoff": 10},
         "automargin": True,
-        "ticks": "outside",  # which cannot be seen: they keep labels off what is drawn
+        "ticks": "outside",  # invisible ticks, which keep labels away from the marks
         "ticklen": 4,
         "tickcolor": "rgba(0,0,0,0)",
         "zeroline": False,
@@ -119,7 +121,7 @@ def axis(title: str = "", **others: Any) -> dict[str, Any]:
 
 
 def count_axis(title: str, last: int, **others: Any) -> dict[str, Any]:
-    """Return an axis of whole numbers from 1 to `last`: few of them would get ticks between."""
+    """Return an axis of whole numbers from 1 to `last`, without fractional ticks."""
     return axis(title, **({"dtick": 1} if last <= 10 else {}), **others)
 
 
@@ -136,7 +138,7 @@ def share_axis(title: str, **others: Any) -> dict[str, Any]:
 
 
 def score_axis(metric: Metric, **others: Any) -> dict[str, Any]:
-    """Return the axis of a study's metric: shares in per cent, all else as it is."""
+    """Return the axis of a study's metric: shares in per cent, all others unchanged."""
     form = {"tickformat": ".1%"} if metric.is_share else {}
     return axis(metric.label, **form, **others)
 
@@ -156,7 +158,7 @@ def colour_at(share: float) -> str:
 
 
 def ranks_of(scores: Mapping[Any, float], *, higher_is_better: bool) -> dict[Any, float]:
-    """Return each its place as a share: 0 the worst, 1 the best."""
+    """Return each score's rank as a share: 0 the worst, 1 the best."""
     order = sorted(scores, key=lambda one: scores[one], reverse=not higher_is_better)
     last = max(len(order) - 1, 1)
     return {one: place / last if len(order) > 1 else 1.0 for place, one in enumerate(order)}

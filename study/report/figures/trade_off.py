@@ -1,4 +1,4 @@
-"""What another threshold would cost, or rejecting more photos: for the page's slider."""
+"""The cost of other thresholds, or of rejecting more photos: for the page's slider."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,11 +26,11 @@ from trainers.decision import Decision
 Point = dict[str, Any]
 
 FEW_CLASSES = 50
-"""Of so many the page may show all prices."""
+"""Maximum number of classes for which the page shows all prices."""
 
 
 def trade_off(contents: Contents, answers: Answers) -> Panel:
-    """Draw what each setting of the decision rule gives, on cross-fitted probabilities.
+    """Draw the result of each setting of the decision rule, on cross-fitted probabilities.
 
     By the prices of the study, or at 1 for each mistake. The figure's first shape is the line that
     marks a setting: the slider moves its `x0` and `x1`, to a point's `at` or `answered`. `data` are
@@ -111,7 +111,7 @@ def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], floa
 
 
 def _threshold(point: TradeOff, photos: Sequence[int]) -> Point:
-    # Of two classes a recall says all: a class's other photos are misclassified as the other.
+    # With two classes, all photos of a class beyond its recall are misclassified as the other.
     first, second = (round(r * n) for r, n in zip(point.recalls, photos, strict=True))
     return {
         "at": number(point.at),
@@ -140,7 +140,7 @@ def _doubts(contents: Contents, answers: Answers) -> tuple[list[Point], float | 
 
 
 def _doubt(point: TradeOff, photos: Sequence[int]) -> Point:
-    # A recall counts what is rejected as right: what it lacks are mistakes.
+    # Recalls count rejected photos as right: the rest are mistakes.
     wrong = sum(n * (1 - recall) for recall, n in zip(point.recalls, photos, strict=True))
     return {
         "at": number(point.at),
@@ -151,7 +151,7 @@ def _doubt(point: TradeOff, photos: Sequence[int]) -> Point:
 
 
 def _by_doubt(answers: Answers) -> list[Point]:
-    """Answer ever more photos, the surest first, each mistake at 1.
+    """Accept more and more photos, the most certain first, each mistake at 1.
 
     As `study.tradeoff.by_doubt`, which weighs prices, and would take seconds for a thousand
     classes.
@@ -176,7 +176,7 @@ def _by_doubt(answers: Answers) -> list[Point]:
     ]
 
 
-# From one setting to the next, all photos get the answers of the next.
+# Between two settings the predictions of the next one apply.
 def _line(name: str, x: list[float | None], y: list[float | None], colour: int) -> Point:
     return {
         "type": "scatter",

@@ -1,4 +1,4 @@
-"""The stage tree: what each stage run cost, and whether it was worth it."""
+"""The stage tree: the cost and the score of each stage run."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from study.searching.statuses import Status
 from trainers.schedule import Train
 
 MOST_NODES = 150
-"""So many stage runs are shown by themselves; the others of a parent are one box."""
+"""How many stage runs have their own box; the others of a parent share one."""
 
 MOST_TRIALS = 100
-"""So many trials of a box can be picked."""
+"""How many trials of a box can be picked."""
 
 _ROOT = "study"
 
@@ -66,13 +66,13 @@ def stage_tree(contents: Contents) -> Panel:
 
 
 def boxes_of(contents: Contents) -> list[Box]:
-    """Return the tree's boxes, parents first; of big trees those alone that lead to the best."""
+    """Return the tree's boxes, parents first; of big trees only those that lead to the best."""
     roots = contents.tree.roots if contents.tree else ()
     sign = -1 if contents.study.metric.higher_is_better else 1
     worth: dict[str, tuple[float, int, int]] = {}
 
     def weigh(node: StageNode, depth: int) -> float:
-        """Return how good the best below is. No child is worth more than its parent."""
+        """Return the value of the best run below. No child is worth more than its parent."""
         own = math.inf if node.score is None else sign * node.score
         best = min([own, *(weigh(child, depth + 1) for child in node.children)])
         worth[node.key] = (best, -len(node.trials), depth)
@@ -89,7 +89,7 @@ def _boxes(
 ) -> Iterator[Box]:
     below = list(_below([node for node in nodes if node.key not in kept]))
     for node in nodes:
-        # A single one is no more to show than its count.
+        # A single one is shown itself, not merged.
         if node.key in kept or len(below) == 1:
             yield _box(node, parent, depth, contents)
             yield from _boxes(node.children, node.key, depth + 1, kept, contents)
