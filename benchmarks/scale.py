@@ -80,6 +80,9 @@ class VirtualEngine:
             self._wait(key)
             yield EpochEnded(key, metrics)
 
+    def wake(self) -> None:
+        """Do nothing: it never waits."""
+
     def cancel(self, key: str) -> None:
         """Leave a stage run."""
         self._running.pop(key).close()

@@ -189,6 +189,9 @@ class Interleaved:
                 _, (_, events) = self._training.popitem()
                 events.close()
 
+    def wake(self) -> None:
+        """Do nothing: it never waits."""
+
     def cancel(self, key: str) -> None:
         """Leave a stage run."""
         self._waiting = [waiting for waiting in self._waiting if waiting[0] != key]

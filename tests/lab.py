@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from study.searching.forecasting import explorer_of
 from study.searching.optuna_study import Suggestions
 from study.searching.ownership import Ownership
 from study.searching.policy import SearchPolicy
+from study.searching.sealing import THREAD as SEALING
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Split
 from trainers.metrics import EpochMetrics
@@ -212,6 +214,9 @@ class Lab:
         try:
             yield Bench(store, vault, study, suggestions, self.trainer, engine, coordinator)
         finally:
+            for thread in threading.enumerate():  # a process that is killed has none
+                if thread.name == SEALING:
+                    thread.join()
             engine.close()
             store.close()
             suggestions._storage.engine.dispose()

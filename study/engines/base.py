@@ -44,6 +44,11 @@ class StageFailed:
 
 
 @dataclass(frozen=True)
+class Woken:
+    """`Engine.wake` was called: who reads the events has something else to see to."""
+
+
+@dataclass(frozen=True)
 class BatchesDone:
     """How many batches of an epoch (from 1) in training are done, and of how many.
 
@@ -57,7 +62,7 @@ class BatchesDone:
 
 
 Watcher = Callable[[BatchesDone], None]
-Event = EpochEnded | StageEnded | StageFailed
+Event = EpochEnded | StageEnded | StageFailed | Woken
 
 
 def unwatched(_: BatchesDone) -> None:
@@ -85,6 +90,10 @@ class Engine(Protocol):
 
     def watch(self, watcher: Watcher) -> None:
         """Report batches to `watcher` from now on, from the thread that reads `events`."""
+        ...
+
+    def wake(self) -> None:
+        """Have `events` yield `Woken` soon, where it would wait for long; any thread may ask."""
         ...
 
     def cancel(self, key: str) -> None:

@@ -63,6 +63,9 @@ class InlineEngine:
         finally:
             self._leave()
 
+    def wake(self) -> None:
+        """Do nothing: an epoch in training is not to be disturbed, and then comes its event."""
+
     def cancel(self, key: str) -> None:
         """Cancel the stage run after the epoch whose event was last yielded."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting[0] != key)

@@ -13,6 +13,7 @@ from study.engines.base import (
     StageEnded,
     StageFailed,
     Watcher,
+    Woken,
     unwatched,
 )
 from study.engines.worker import Broken, Lost
@@ -74,6 +75,7 @@ class WorkerPool(ABC, Generic[W]):
         self._deaths: Counter[str] = Counter()
         self._max_retries = max_retries
         self._watcher: Watcher = unwatched
+        self._woken = False
 
     def watch(self, watcher: Watcher) -> None:
         """Report to `watcher` the batches that workers have finished."""
@@ -92,11 +94,18 @@ class WorkerPool(ABC, Generic[W]):
                 for worker in self._ready():
                     yield from self._listen(worker)
                     self._assign()
+                if self._woken:
+                    self._woken = False
+                    yield Woken()
         except KeyboardInterrupt:  # stop at once, not at the end of the epochs
             self._abandon()
             raise
         finally:
             self._leave(list(self._busy.values()))
+
+    def wake(self) -> None:
+        """Have `events` yield `Woken` once `_ready` returns, which may wait for long."""
+        self._woken = True
 
     def cancel(self, key: str) -> None:
         """Cancel a stage run, at the end of its epoch if it is in the middle of one."""

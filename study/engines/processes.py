@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -38,11 +39,17 @@ class ProcessEngine(WorkerPool["_Worker"]):
     def __init__(self, build: Build, slots: Sequence[Slot], *, max_retries: int = 2) -> None:
         super().__init__(max_retries=max_retries)
         self._idle = [_Worker(build, slot) for slot in slots]
+        self._bell = _Bell()
 
     @property
     def slots(self) -> int:
         """How many stage runs it can run at once."""
         return len(self._idle) + len(self._busy)
+
+    def wake(self) -> None:
+        """Have `events` yield `Woken`."""
+        super().wake()
+        self._bell.ring()
 
     def close(self) -> None:
         """End the workers, at once if they train."""
@@ -54,7 +61,10 @@ class ProcessEngine(WorkerPool["_Worker"]):
         """Wait for workers that have sent a message, died, or been silent for too long at start."""
         busy = list(self._busy.values())
         left = min(worker.deadline for worker in busy) - time.monotonic()
-        spoken = wait([worker.connection for worker in busy], None if left == math.inf else left)
+        heard = [self._bell.heard, *(worker.connection for worker in busy)]
+        spoken = wait(heard, None if left == math.inf else left)
+        if self._bell.heard in spoken:
+            self._bell.silence()
         return [worker for worker in busy if worker.connection in spoken or worker.is_overdue]
 
     def _listen(self, worker: "_Worker") -> Generator[Event, None, None]:
@@ -82,6 +92,27 @@ class ProcessEngine(WorkerPool["_Worker"]):
                 f"by {how}; see what they wrote to the terminal and, for SIGKILL, whether the "
                 "system's memory was full, and run the same command again: it goes on"
             )
+
+
+class _Bell:
+    """Wakes who waits for workers; it may be rung by any thread."""
+
+    def __init__(self) -> None:
+        self.heard, self._cord = multiprocessing.Pipe(duplex=False)
+        self._lock, self._rung = threading.Lock(), False
+
+    def ring(self) -> None:
+        """Have `heard` be ready to be read."""
+        with self._lock:
+            if not self._rung:
+                self._cord.send_bytes(b"!")
+            self._rung = True
+
+    def silence(self) -> None:
+        """Read what was rung, so that it can be again."""
+        with self._lock:
+            self.heard.recv_bytes()
+            self._rung = False
 
 
 class _Worker:

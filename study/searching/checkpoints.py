@@ -1,6 +1,7 @@
 """The weights files of stage runs: checking and sealing them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from trainers.metrics import Metric
 from trainers.schedule import Stage
 
 _SOURCES = {Kind.BEST: BEST, Kind.LAST: LAST}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """The sealed weights files of a stage run, and the earlier ones that they replace."""
+
+    files: Sequence[Checkpoint]
+    replaced: Sequence[Checkpoint]
 
 
 class WeightsFiles:
@@ -87,14 +96,21 @@ class WeightsFiles:
                 del kept[kind]
         return kept
 
-    def seal(self, run: StageRun, trial: Trial, epochs_before: int, *, with_last: bool) -> Trained:
-        """End a stage run that `trial` has trained; return its result.
+    def trained(self, run: StageRun) -> Trained:
+        """Return the result of a stage run whose epochs are all recorded."""
+        epochs = self._store.epochs(run.id)
+        best = self._best(epochs)
+        seconds = sum(epoch.seconds for epoch in epochs)
+        return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
+
+    def seal(self, run: StageRun, trial: Trial, epochs_before: int, *, with_last: bool) -> Sealed:
+        """Seal the files of a stage run that `trial` has trained; `enter` has to follow.
 
         `epochs_before` are those of the trial's earlier stages. `last` is kept if a next stage may
-        start from it.
+        start from it. Any thread may call this: it changes no rows but those of names.
         """
         epochs, before = self._store.epochs(run.id), self.kept(run)
-        chosen = {Kind.BEST: min(epochs, key=lambda epoch: epoch.rank(self._metric))}
+        chosen = {Kind.BEST: self._best(epochs)}
         if with_last:
             chosen[Kind.LAST] = epochs[-1]
         sealed = []
@@ -107,16 +123,17 @@ class WeightsFiles:
                 source = self._vault.workspace(run.key) / _SOURCES[kind]
                 source = network_alone(source) if kind is Kind.LAST else source
                 sealed.append(self._seal_file(source, run, kind, trial, epochs_before, epoch))
-        seconds = sum(epoch.seconds for epoch in epochs)
-        self._store.seal_stage_run(run.id, State.COMPLETE, seconds, sealed)
-        for old in before.values():
-            if old not in sealed:
-                size = size_text(old.size)
-                self._say(f"deleting {old.path} ({size}): its stage was trained again")
-                self._vault.delete(old.path, old.sha256)
+        return Sealed(sealed, [old for old in before.values() if old not in sealed])
+
+    def enter(self, run: StageRun, sealed: Sealed) -> None:
+        """Record the end of a stage run whose files are sealed; delete those they replace."""
+        seconds = sum(epoch.seconds for epoch in self._store.epochs(run.id))
+        self._store.seal_stage_run(run.id, State.COMPLETE, seconds, sealed.files)
+        for old in sealed.replaced:
+            size = size_text(old.size)
+            self._say(f"deleting {old.path} ({size}): its stage was trained again")
+            self._vault.delete(old.path, old.sha256)
         self._vault.discard(run.key)
-        best = chosen[Kind.BEST]
-        return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
 
     def take(
         self,
@@ -148,7 +165,7 @@ class WeightsFiles:
             for kind, file in theirs.items()
         ]
         self._store.take_stage_run(run, twin, study, sealed)
-        best = min(epochs.values(), key=lambda epoch: epoch.rank(self._metric))
+        best = self._best(epochs.values())
         return Trained(best.rank(self._metric), best.calibrated_loss, twin.seconds)
 
     def _seal_file(
@@ -173,6 +190,9 @@ class WeightsFiles:
             epoch=epoch.epoch,
             score=score,
         )
+
+    def _best(self, epochs: Iterable[EpochRecord]) -> EpochRecord:
+        return min(epochs, key=lambda epoch: epoch.rank(self._metric))
 
     def _note(self, study_id: int, file: StoredFile) -> bool:
         return self._store.note_name(study_id, file.path, file.sha256)

@@ -7,6 +7,7 @@ is done, so a search that was killed continues as if it had not been.
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,16 @@ from storage.store import Store
 from storage.vault import Vault
 from study.budget import DeviceTime, device_time
 from study.config.schema import StudyConfig
-from study.engines.base import BatchesDone, Engine, EpochEnded, Event, StageEnded, StageFailed
+from study.engines.base import (
+    BatchesDone,
+    Engine,
+    EpochEnded,
+    Event,
+    StageEnded,
+    StageFailed,
+    Woken,
+)
+from study.errors import TooManyFailures
 from study.events import (
     EpochFinished,
     EpochProgress,
@@ -44,6 +54,7 @@ from study.searching.retention import (
     too_many,
 )
 from study.searching.running_trial import RunningTrial
+from study.searching.sealing import Job, Sealing
 from study.searching.suggest import params_of
 from study.searching.time_left import TimeLeft
 from study.stage_tree import StageTree
@@ -110,6 +121,7 @@ class Coordinator:
         self._outcomes = Outcomes(store, config.metric, self.labels, searched.groups)
         self._training: dict[str, list[RunningTrial]] = {}  # by the key of their stage run
         self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it continue
+        self._sealing = Sealing(engine.wake)
         self._draft: Draft | None = None  # the sampler's last suggestion
         self._others = OtherStudies(store, self.study, config)
         self._failures = Failures(config.budget.max_failures)
@@ -126,13 +138,14 @@ class Coordinator:
             self._advance(RunningTrial(trial, resumed=True))
         self._fill()
         self.engine.watch(self._show)
-        with closing(self.engine.events()) as events:
-            for event in events:
-                self._take(event)
-                if self.stop():
-                    return
-                self._fill()
-        self._tidy()
+        try:
+            through = self._train_all()
+        except TooManyFailures:
+            self._settle()
+            raise
+        self._settle()
+        if through:
+            self._tidy()
 
     @property
     def standing(self) -> Standing:
@@ -163,6 +176,24 @@ class Coordinator:
         for trial in trials:
             self._outcomes.learn(trial)
 
+    def _train_all(self) -> bool:
+        """Train until nothing is left; return False if `stop` has ended it before."""
+        while True:
+            with closing(self.engine.events()) as events:
+                for event in events:
+                    self._take(event)
+                    for job in self._sealing.ended():
+                        self._enter(job)
+                    if self.stop():
+                        return False
+                    self._fill()
+            if not self._sealing:
+                return True
+            self._enter_next()  # nothing trains now; trials may continue from these files
+            if self.stop():
+                return False
+            self._fill()
+
     # starting trials
 
     def _fill(self) -> None:
@@ -180,9 +211,13 @@ class Coordinator:
                     self._finish(self._waiting.pop(number), State.PRUNED)
 
     def _has_room(self) -> bool:
-        """Whether a slot is idle, and not too many trials wait for stage runs of others."""
-        joined = sum(len(sharing) for sharing in self._training.values())
-        return len(self._training) < self.engine.slots and joined < 2 * self.engine.slots
+        """Whether a slot is idle, and not too many trials wait for stage runs of others.
+
+        A slot is kept for each trial that continues as soon as the files it needs are sealed.
+        """
+        joined = sum(len(sharing) for sharing in self._training.values()) + self._sealing.put_off
+        busy = len(self._training) + self._sealing.held
+        return busy < self.engine.slots and joined < 2 * self.engine.slots
 
     def _begin(self, action: Begin) -> Trial:
         """Begin a trial, in Optuna and in our own tables."""
@@ -219,7 +254,7 @@ class Coordinator:
             key = stage_run_key(self.study.manifest_digest, prefix, trial.seed)
             if not let_on and not self._may_enter(running, key):
                 return
-            if self._waits_for_budget(key):
+            if self._waits_for_budget(key) or self._waits_for_files(running, key):
                 return
             start = self.weights_files.start(running.run, prefix.stages[-1])
             running.run = run = self.store.begin_stage_run(trial, key, running.position)
@@ -255,6 +290,12 @@ class Coordinator:
     def _waits_for_budget(self, key: str) -> bool:
         """Whether a stage run has to wait for a larger budget; one that was begun is continued."""
         return self.tree.find(key) is None and self.device_time.spent
+
+    def _waits_for_files(self, running: RunningTrial, key: str) -> bool:
+        """Put a trial off while the files it continues from, or shares, are being sealed."""
+        before = [running.run.key] if running.run else []
+        advance = partial(self._advance, running, let_on=True)
+        return any(self._sealing.wait(each, advance, hold=True) for each in (*before, key))
 
     def _taken(self, running: RunningTrial, run: StageRun) -> StageRun:
         """Complete a stage run that was not begun with another study's result, if there is one."""
@@ -295,6 +336,8 @@ class Coordinator:
     # taking events
 
     def _take(self, event: Event) -> None:
+        if isinstance(event, Woken):
+            return
         sharing = self._training[event.key]
         run = sharing[0].run
         if run is None:
@@ -304,9 +347,6 @@ class Coordinator:
                 self._record(sharing, run, metrics)
             case StageEnded():
                 self._seal(sharing, run)
-                for running in sharing:
-                    running.position += 1
-                    self._advance(running)
                 self._let_on(event.key)
             case StageFailed(_, kind, reason):
                 failure = redact_text(f"{kind}: {reason}")
@@ -368,22 +408,51 @@ class Coordinator:
         self.suggestions.report(running.trial.number, step, epoch.score(metric))
 
     def _seal(self, sharing: Sequence[RunningTrial], run: StageRun) -> None:
-        """End a stage run for all trials that share it; seal its weights."""
+        """End a stage run for all trials that share it; seal its weights.
+
+        With several slots, a thread seals them, and what needs the files is put off.
+        """
         del self._training[run.key]
-        first = sharing[0]
+        first, trained = sharing[0], self.weights_files.trained(run)
         longer = any(running.next_starts_from for running in sharing)
         # Another trial may continue from here, even if this one does not.
         longer |= run.position + 1 < max(self.config.resolved_space.n_stages)
-        with working(self.listener, "saving weights"):
-            trained = self.weights_files.seal(
-                run, first.trial, first.epochs_before, with_last=longer
-            )
+        seal = partial(
+            self.weights_files.seal, run, first.trial, first.epochs_before, with_last=longer
+        )
+        if self.engine.slots > 1:
+            self._sealing.begin(run, seal)
+        else:  # what is tried next must not depend on the speed of the disk
+            with working(self.listener, "saving weights"):
+                self.weights_files.enter(run, seal())
         self.tree.finish(run.key, trained)
         for running in sharing:
             running.seconds += trained.seconds
+            running.position += 1
+            self._advance(running)
+
+    def _enter(self, job: Job) -> None:
+        """Record a stage run whose files are sealed; do what was put off until then."""
+        self.weights_files.enter(job.run, job.files.result())
+        for then in job.then:
+            then()
+
+    def _enter_next(self) -> None:
+        """Wait until a stage run is sealed."""
+        with working(self.listener, "saving weights"):
+            job = self._sealing.next()
+        self._enter(job)
+
+    def _settle(self) -> None:
+        """Wait until all that was trained is sealed."""
+        while self._sealing:
+            self._enter_next()
 
     def _finish(self, running: RunningTrial, state: State, failure: str | None = None) -> None:
         """End a trial, in our tables first: after a crash, `reconcile` updates Optuna."""
+        ended = partial(self._finish, running, state, failure)
+        if running.run and self._sealing.wait(running.run.key, ended, hold=False):
+            return
         metric, best, best_run = self.config.metric, running.best, running.best_run
         kept = self.weights_files.kept(best_run) if best_run else {}
         file = kept[Kind.BEST].path if Kind.BEST in kept else None

@@ -40,7 +40,7 @@ def test_a_sealed_last_is_as_large_as_its_network(tmp_path: Path) -> None:
         save_training_state(folder / LAST, in_last(network), history)
         save_weights(folder / BEST, network.state_dict(), card_of())
         weights = WeightsFiles(store, vault, Metric.ACCURACY)
-        weights.seal(run, trial, 0, with_last=True)
+        weights.enter(run, weights.seal(run, trial, 0, with_last=True))
         sealed = vault.path(weights.kept(run)[Kind.LAST].path)
         with safetensors.safe_open(sealed, "np") as file:
             assert {name.partition(".")[0] for name in file.keys()} == {"network"}  # noqa: SIM118

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from study.config.loading import load_config
-from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed
+from study.engines.base import EpochEnded, Event, FailureKind, StageEnded, StageFailed, Woken
 from study.engines.inline import InlineEngine
 from study.engines.processes import ProcessEngine
 from study.engines.recipe import Recipe
@@ -228,6 +228,20 @@ def test_a_worker_killed_in_the_middle_of_a_word_is_a_dead_worker(
     heard += list(events)
     assert told(heard, heard[0].key) == [1, 2, StageEnded]
     assert told(heard, other) == [1, 2, StageEnded]
+
+
+def test_who_waits_for_workers_can_be_woken(make_engine: MakeEngine, tmp_path: Path) -> None:
+    """By any thread, again and again, while a worker has nothing to say."""
+    engine = make_engine(halts={"a": 1})
+    engine.submit("a", task(tmp_path, "a", 1))
+    engine.wake()  # before anybody listens
+    events = engine.events()
+    assert next(events) == Woken()
+    for _ in range(2):
+        threading.Timer(0.1, engine.wake).start()
+        assert next(events) == Woken()
+    (tmp_path / "a.go").touch()
+    assert told(list(events), "a") == [1, StageEnded]
 
 
 def test_a_worker_that_died_while_idle_is_replaced(make_engine: MakeEngine, tmp_path: Path) -> None:
