@@ -1,15 +1,13 @@
 """The record of how weights were made, from the database's rows and the file's own card."""
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from storage.records import Deletion, EpochRecord
-from storage.redaction import redact
 from study.config.schema import StudyConfig
-from study.invocation import FROM_PYTHON
+from study.invocation import FROM_PYTHON, hint
 from study.provenance.drift import Drift
 from study.provenance.lookup import FileState, FoundWeights, Origin
 from study.stage_text import schedule_text
@@ -123,14 +121,14 @@ def commands(found: FoundWeights, storage: str) -> tuple[str, ...]:
     known = (typed,) if typed not in ("", FROM_PYTHON) else ()
     if origin is None:
         return known
-    words = ["encore", "reproduce", "--run"]
+    words = ["reproduce", "--run"]
     if origin.is_the_trial_s_best:
         words += [str(origin.trial.number), "--study", origin.study.name]
     else:
         words.append(str(found.file))
     if storage != StudyConfig().storage:
-        words += ["--storage", redact(storage)]
-    return (*known, shlex.join(words))
+        words += ["--storage", storage]
+    return (*known, hint(*words))
 
 
 def finite(number: float) -> float | None:

@@ -87,16 +87,17 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
     yield from _of_all_photos(checked)
     if found.doubts:
         lines = [
-            f"{doubt.photo.path}: rather {found.classes[doubt.suggested]} "
-            f"({doubt.suggested_probability:.0%}, its own label {doubt.own_probability:.0%})"
+            f"{doubt.photo.path}: labelled {found.classes[doubt.photo.label]} "
+            f"({100 * doubt.own_probability:.0f} %), predicted {found.classes[doubt.suggested]} "
+            f"({100 * doubt.suggested_probability:.0f} %)"
             for doubt in found.doubts
         ]
         yield "Labels that a simple classifier doubts; look at them", lines
     for cue in found.cues or ():
         if cue.leaks:
             head = (
-                f"{cue.name} alone tells the classes apart ({cue.accuracy:.0%}; guessing "
-                f"{cue.chance:.0%}): a network may look at nothing else"
+                f"{cue.name} alone tells the classes apart ({100 * cue.accuracy:.0f} %; guessing "
+                f"{100 * cue.chance:.0f} %): a network may look at nothing else"
             )
             yield head, [f"above all {found.classes[label]}" for label in cue.classes]
     flaws = defaultdict(list)
