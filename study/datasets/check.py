@@ -30,7 +30,8 @@ REMOVED = (Remove.DUPLICATES, Remove.CONFLICTS)
 class Checked:
     """The result of `check-data`; `left_out` are files that cannot be used at all.
 
-    `guess` are groups that the photos seem to form, where none were given.
+    `guess` are groups that the photos seem to form, where none were given; `search` is the command
+    that searches on the data as they are.
     """
 
     data: str
@@ -39,6 +40,7 @@ class Checked:
     left_out: tuple[LeftOut, ...]
     amended: Amended | None
     guess: GroupGuess | None = None
+    search: str = ""
 
     @property
     def leaks(self) -> bool:
@@ -87,7 +89,11 @@ def check_data(
     amended = None if write_csv is None else _amended(manifest, found, remove, write_csv)
     _keep(storage, found)
     guess = None if manifest.grouped else guess_groups(manifest.root, manifest.photos)
-    return Checked(data, manifest, found, manifest.left_out, amended, guess)
+    words = ["search", "--data", data]
+    words += ["--data-root", data_root] if data_root else []
+    words += ["--regroup"] if regroup else []
+    words += ["--group-by", group_by] if group_by else []
+    return Checked(data, manifest, found, manifest.left_out, amended, guess, hint(*words))
 
 
 def _amended(

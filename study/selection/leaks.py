@@ -66,7 +66,7 @@ def shared_with_train(store: Store, study: StudyRecord, manifest: Manifest) -> S
 
 @dataclass(frozen=True)
 class Judged:
-    """By how many validation `photos` a study's scores are, and why they flatter, if they do."""
+    """By how many validation `photos` scores are, and by what `leaks` they are too high, if any."""
 
     photos: int
     leaks: str | None

@@ -35,6 +35,7 @@ def checked_document(checked: Checked) -> dict[str, Any]:
         "guessed_groups": checked.guess and asdict(checked.guess),
         "refused": checked.leaks,
         "amended": checked.amended and asdict(checked.amended),
+        "search": None if checked.leaks or checked.amended else checked.search,
     }
 
 
@@ -165,7 +166,9 @@ def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
             "again with --regroup, or search with --allow-leaks"
         )
         yield refused
-    elif not list(_parts(checked)):
-        yield "nothing was found"
+    else:
+        nothing = "" if list(_parts(checked)) else "nothing was found: "
+        yield f"{nothing}no photo of one split is in another one; to search:"
+        yield f"  {checked.search}"
     if few := few_photos(checked.manifest):
         yield few

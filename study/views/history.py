@@ -71,7 +71,7 @@ def _in_a_line(line: TrialLine) -> Text | str:
 
 
 def print_leaks(console: Console, judged: Judged) -> None:
-    """Print why the scores flatter, if they do."""
+    """Print why the scores are too high, if they are."""
     if judged.leaks:
         console.print(f"[bold red]{judged.leaks}[/]", highlight=False)
 

@@ -161,7 +161,7 @@ class SearchView:
             self._work = _Work(told.what, now, told.done, told.total)
 
     def _search_started(self, told: SearchStarted) -> None:
-        self._search = search = _Search(
+        self._search = _Search(
             self._search.since,
             told.metric,
             told.photos,
@@ -178,7 +178,8 @@ class SearchView:
             self._print(f"  and {len(told.left_out) - 20} more left out")
         self._print(progress_text(told.done, told.to_go, told.device_time), wrap=True)
         if told.goal:
-            self._print(f"{search.counts}: trials that have ended, of {told.goal}", wrap=True)
+            of = told.done + (told.to_go or 0)
+            self._print(f"{told.done}/{of}: trials that have ended, of {told.goal}", wrap=True)
         self._print("#: the order in which trials began; *: the best so far", wrap=True)
 
     def _stage_started(self, told: StageStarted) -> None:

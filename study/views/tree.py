@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from study.formatting import score_text, time_text
+from study.formatting import count_text, score_text, time_text
 from study.history.tree import ShownTree, StageNode
 from study.searching.statuses import Status
 from study.views.history import STATUS_STYLE, print_leaks
@@ -21,8 +21,9 @@ def print_tree(console: Console, shown: ShownTree) -> None:
     whole = shown.pixels + shown.saved_pixels
     saved = f", {100 * shown.saved_pixels / whole:.0f} % saved by sharing" if whole else ""
     tree = Tree(
-        f"[bold]study {escape(shown.study)}[/]: {shown.trials} trials, {shown.stage_runs} stage "
-        f"runs, {_pixels(shown.pixels)} in {time_text(shown.seconds)}{saved}",
+        f"[bold]study {escape(shown.study)}[/]: {count_text(shown.trials, 'trial')}, "
+        f"{count_text(shown.stage_runs, 'stage run')}, {_pixels(shown.pixels)} in "
+        f"{time_text(shown.seconds)}{saved}",
         guide_style="dim",
     )
     for root in shown.roots:

@@ -24,6 +24,7 @@ from trainers.decision import Decision
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
 Capture = pytest.CaptureFixture[str]
+SPLITS = ("train", "valid")
 SETTINGS = (
     'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
     "image_size = [32]\nbatch_size = [8]\nlrs = [0.001]\ncycle_len = [1, 2]\n"
@@ -207,6 +208,44 @@ def test_changed_test_photos_are_refused(searched: Path, capsys: Capture, change
     assert "test/a/0.png" in said
     assert len(said.strip().splitlines()) == 1
     assert looks() == []
+
+
+@pytest.fixture
+def leaking(here: Path) -> Path:
+    """Have the study's data gate know of a validation photo that is in train, too."""
+    ends = [{"path": f"{split}/a/0.png", "label": "a", "split": split} for split in SPLITS]
+    pair = {"first": ends[0], "second": ends[1], "leaks": True, "conflicts": False}
+    pair |= {"likeness": "exact", "agreement": 1.0, "cosine": 1.0, "mirrored": False}
+    found = {"pairs": [pair], "n_pairs": 1, "n_leaks": 1, "n_conflicts": 0}
+    store = Store(open_database("sqlite:///runs/encore.db"))
+    store.save_check(store.studies()[0].manifest_digest, json.dumps(found))
+    store.close()
+    return here
+
+
+@pytest.mark.usefixtures("leaking")
+def test_leaks_are_told_wherever_a_score_is(capsys: Capture) -> None:
+    """As after `search --allow-leaks`: by each command, on the report's first screen, on the card.
+
+    What speaks for these weights says their score without the photo, too.
+    """
+    for words in (
+        "ls", "show 0", "tree", "compare 0 1", "best", "best --details", "best --cost a>b=5",
+        "best --ensemble 2", "best --final-test",
+    ):  # fmt: skip
+        assert cli.run(words.split()) == 0
+        said = capsys.readouterr().out
+        assert "1 of 12 validation photos is also in train" in said, words
+        assert ("without them" in said) == words.startswith("best"), words
+    assert cli.run(["report"]) == 0
+    page = Path("report.html").read_text(encoding="utf-8")
+    first = page[page.index('id="winner"') : page.index('id="schedules"')]
+    assert "1 of 12 validation photos is also in train" in first
+    assert "without them" in first
+    assert cli.run(["export", "--to", "exported", "--format", "torchscript"]) == 0
+    card = (Path("exported") / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "1 of 12 validation photos is also in train" in card
+    assert "without them" in card
 
 
 @pytest.mark.usefixtures("here")

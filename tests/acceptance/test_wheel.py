@@ -97,6 +97,21 @@ def test_a_search_among_strangers(site: Path, folder: Path, how: tuple[str, ...]
     assert {f["what"]: f["level"] for f in findings}["database"] == "good"
 
 
+def test_an_editable_install_has_one_name(tmp_path: Path) -> None:
+    """`encore` alone can be imported from elsewhere: what lies beside it has no name out there."""
+    site = tmp_path / "site"
+    install = [*PIP, "install", "--no-deps", "--target", str(site), "--editable", str(ROOT)]
+    subprocess.run(install, check=True, timeout=300)
+    asked = (
+        "import site, sys\nfrom importlib.util import find_spec\nsite.addsitedir(sys.argv[1])\n"
+        "names = ('encore', 'study', 'storage', 'trainers', 'cli')\n"
+        "print(*filter(find_spec, names))\n"
+    )
+    program = [sys.executable, "-I", "-S", "-c", asked, str(site)]
+    done = subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["encore"]
+
+
 def test_a_program_among_strangers(site: Path, folder: Path) -> None:
     """`import encore` and `import study` are two things, before and after a search."""
     (folder / "program.py").write_text(

@@ -1,6 +1,7 @@
 """A whole search with everything real but the training: SQLite, vault, Optuna, engine."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from storage.records import Role, State
 from study.config.portfolio import TYPICAL, portfolio, probes, space_for
 from study.config.schema import Sampler
 from study.errors import TooManyFailures
-from study.events import EpochFinished, Progress, StageStarted, TrialFinished
+from study.events import EpochFinished, Notice, Progress, StageStarted, TrialFinished
 from study.formatting import weights_name
 from study.searching.optuna_study import _sampler
 from tests.crashes import is_step
@@ -58,6 +59,21 @@ def test_all_trials_end_and_each_is_told_once(make_lab: MakeLab) -> None:
     steps = [(news.number, news.step) for news in told if isinstance(news, EpochFinished)]
     assert steps == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 3), (3, 3), (3, 4)]
     lab.check_order()
+
+
+def test_each_deletion_is_told_and_the_best_weights_stay(make_lab: MakeLab) -> None:
+    """Each file that goes is counted in a line, however little room `--max-disk` leaves."""
+    lab = make_lab(*(schedule(stage(32 + 8 * n)) for n in range(12)), max_disk="1kB")
+    notices = [news.text for news in lab.search() if isinstance(news, Notice)]
+    counts = [re.match(r"deleting (\d+) weights files? \(.+\): ", text) for text in notices]
+    with lab.reading() as (store, study, vault):
+        gone = len(store.deletions(study.id))
+        best = store.ranking(study)[0].checkpoint
+    assert gone == sum(int(found[1]) for found in counts if found)
+    assert gone > 10
+    assert any("the weights exceed 1.0" in text for text in notices)
+    assert best is not None
+    assert vault.verify(best.path, best.sha256)
 
 
 def test_a_search_whose_budget_is_spent_does_nothing(make_lab: MakeLab) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -26,6 +27,8 @@ from study.report.thumbnails import SIDE, thumbnails
 from study.report.worst_errors import ExplainedErrors, Explainer, explain_all, worst_of
 from study.report.write import _commands, _next
 from study.selection.leaks import Leaks
+from study.views.data_check import print_checked
+from study.views.terminal import Terminal
 from tests.contents import HOSTILE, make_contents
 from tests.lab import Lab
 from trainers.data.inspect.findings import (
@@ -348,8 +351,8 @@ def test_what_to_doubt_is_said(finished: Lab) -> None:
     assert f"The class {chosen.classes[-1]} has 3 validation photos" in rare
 
 
-def checked_page() -> str:
-    """Return the check page of photos in a class with a hostile name: a leak, and a wrong label."""
+def checked() -> Checked:
+    """Make a check of photos in a class with a hostile name: a leak, and a wrong label."""
     manifest = make_contents(1).manifest
     assert manifest is not None
     first, second = (
@@ -368,12 +371,12 @@ def checked_page() -> str:
         doubts=(Doubt(second, 1, 0.9, 0.05),),
         cues=(),
     )
-    return check_page(Checked("photos", manifest, found, (), None))
+    return Checked("photos", manifest, found, (), None, search="encore search --data photos")
 
 
 def test_both_pages_have_one_look_and_the_theme_switch() -> None:
     """The check page has the report's style and button; names stay text, one script runs."""
-    page, other = Page(checked_page()), Page(page_of(1))
+    page, other = Page(check_page(checked())), Page(page_of(1))
     assert page.styles[0] == other.styles[0]
     for each in (page, other):
         assert [a["id"] for a in each.all("button") if a.get("id")][:1] == ["theme"]
@@ -382,3 +385,17 @@ def test_both_pages_have_one_look_and_the_theme_switch() -> None:
     [(_, script)] = page.scripts
     assert f"script-src {hashed(script)};" in allowed
     assert HOSTILE[0] in "".join(page.words)
+
+
+@pytest.mark.parametrize("leaks", [True, False])
+def test_who_has_checked_photos_learns_how_to_search_them(leaks: bool) -> None:
+    """Where nothing leaks, page and terminal have the command; else the ways out."""
+    found = checked()
+    if not leaks:
+        found = replace(found, found=replace(found.found, pairs=(), groups=()))
+    text = io.StringIO()
+    print_checked(Terminal(file=text), found, None)
+    words = "".join(Page(check_page(found)).words)
+    for said in (text.getvalue(), words):
+        assert ("encore search --data photos" in said) is not leaks
+        assert ("--allow-leaks" in said) is leaks
