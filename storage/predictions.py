@@ -13,13 +13,13 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.metrics import Evaluation
+from trainers.metrics import Evaluation, columns_of
 
 FULL_LIMIT = 2_000_000
 """Up to so many probabilities (photos times classes) are kept; beyond it the form is COMPACT."""
 
 _HEADER = struct.Struct("<4sBII")  # magic, version, photos, classes
-_MAGIC, _VERSION = b"ENCP", 1
+_MAGIC, _VERSION, _SEVERAL = b"ENCP", 1, 2  # of photos that are asked several questions
 _HALF = np.dtype("<f2")
 
 
@@ -43,26 +43,28 @@ class StoredPredictions:
 def encode(evaluation: Evaluation) -> tuple[Form, bytes]:
     """Pack an evaluation; its labels are left out, for they are the manifest's."""
     photos, classes = evaluation.probabilities.shape
-    predicted = evaluation.predicted.astype(_class_dtype(classes)).tobytes()
+    answers = columns_of(evaluation.predicted, evaluation.probabilities)
+    predicted = answers.astype(_class_dtype(classes)).tobytes()
     if photos * classes <= FULL_LIMIT:
         form = Form.FULL
         body = predicted + _half(evaluation.probabilities)
     else:
         form = Form.COMPACT
-        confidence = _pick(evaluation.probabilities, evaluation.predicted)
-        true_probability = _pick(evaluation.probabilities, evaluation.labels)
+        confidence = _pick(evaluation.probabilities, answers)
+        true_probability = _pick(evaluation.probabilities, evaluation.columns)
         body = predicted + _half(confidence) + _half(true_probability)
     # Level 1: the bits of probabilities hardly compress, and an epoch should not wait for that.
-    return form, _HEADER.pack(_MAGIC, _VERSION, photos, classes) + zlib.compress(body, level=1)
+    version = _VERSION if evaluation.questions == 1 else _SEVERAL
+    return form, _HEADER.pack(_MAGIC, version, photos, classes) + zlib.compress(body, level=1)
 
 
 def shorten(blob: bytes, labels: NDArray[np.int64]) -> bytes:
     """Pack what `encode` gave in the full form into the compact one; see `decode`."""
     found = decode(Form.FULL, blob, labels)
-    _, _, photos, classes = _HEADER.unpack_from(blob)
-    predicted = found.predicted.astype(_class_dtype(classes)).tobytes()
+    _, version, photos, classes = _HEADER.unpack_from(blob)
+    predicted = (found.predicted % classes).astype(_class_dtype(classes)).tobytes()
     body = predicted + _half(found.confidence) + _half(found.true_probability)
-    return _HEADER.pack(_MAGIC, _VERSION, photos, classes) + zlib.compress(body, level=1)
+    return _HEADER.pack(_MAGIC, version, photos, classes) + zlib.compress(body, level=1)
 
 
 def decode(form: str, blob: bytes, labels: NDArray[np.int64]) -> StoredPredictions:
@@ -79,23 +81,27 @@ def decode(form: str, blob: bytes, labels: NDArray[np.int64]) -> StoredPredictio
     numbers = np.frombuffer(body, _HALF, halves, photos * width.itemsize).astype(np.float32)
     if predicted.max(initial=0) >= classes:
         raise ValueError(f"stored predictions name a class beyond the {classes} they are about")
+    numbered = predicted + labels - labels % classes  # on from one question to the next
     if form is Form.COMPACT:
-        return StoredPredictions(predicted, numbers[:photos], numbers[photos:], None)
+        return StoredPredictions(numbered, numbers[:photos], numbers[photos:], None)
     table = numbers.reshape(photos, classes)
-    return StoredPredictions(predicted, _pick(table, predicted), _pick(table, labels), table)
+    true = _pick(table, labels % classes)
+    return StoredPredictions(numbered, _pick(table, predicted), true, table)
 
 
 def _read_header(form: Form, blob: bytes, labels: NDArray[np.int64]) -> tuple[int, int]:
     if len(blob) < _HEADER.size:
         raise ValueError(f"stored predictions must have {_HEADER.size} bytes, got {len(blob)}")
     magic, version, photos, classes = _HEADER.unpack_from(blob)
-    if magic != _MAGIC or version != _VERSION:
-        raise ValueError(f"stored predictions must be of version {_VERSION}, got {blob[:5]!r}")
+    if magic != _MAGIC or version not in (_VERSION, _SEVERAL):
+        raise ValueError(
+            f"stored predictions must be of version {_VERSION} or {_SEVERAL}, got {blob[:5]!r}"
+        )
     if photos != len(labels):
         raise ValueError(f"stored predictions are of {photos} photos, but {len(labels)} labels")
     if form is Form.FULL and photos * classes > FULL_LIMIT:
         raise ValueError(f"stored predictions claim {photos} x {classes} probabilities")
-    if photos and not 0 <= labels.min() <= labels.max() < classes:
+    if version == _VERSION and photos and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels must be from 0 to {classes - 1}, the stored classes")
     return photos, classes
 

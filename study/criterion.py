@@ -10,6 +10,7 @@ class Area(Criterion):
 
     name = "auroc"
     tag = "auroc"
+    kinds = frozenset({"class"})
     needs_probabilities = True
 
 
@@ -20,6 +21,7 @@ class Cost(Criterion):
     tag = "cost"
     higher_is_better = False
     is_share = False
+    kinds = frozenset({"class"})
     needs_probabilities = True
 
 

@@ -16,7 +16,9 @@ from study.config.space import SPACE_VERSION, describe_space, space_changes, spa
 from study.config.validation import section_in
 from study.errors import ConfigError, NotInStudy
 from study.invocation import hint
+from trainers.data.label_kind import ONE_CLASS
 from trainers.data.manifest import Manifest
+from trainers.metrics import Criterion
 
 
 def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRecord:
@@ -137,3 +139,22 @@ def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
             f"study {study.name!r} has no trial {number}; its {count} trials are listed "
             f"by `{hint('ls', '--study', study.name)}`"
         ) from None
+
+
+def check_kind(manifest: Manifest, criterion: Criterion) -> None:
+    """Raise `ConfigError` for a criterion that says nothing of such labels."""
+    kind = manifest.kind.name
+    if kind not in criterion.kinds:
+        known = ", ".join(each.value for each in Criterion if kind in each.kinds)
+        what = "one class" if kind == ONE_CLASS.name else "several labels"
+        raise ConfigError(
+            f"metric {criterion} is not for photos of {what} each; give one of {known}"
+        )
+
+
+def refuse_several(manifest: Manifest, what: str, instead: str = "leave it away") -> None:
+    """Raise `ConfigError` for what has no meaning yet for photos of several labels each."""
+    if manifest.n_questions > 1:
+        raise ConfigError(
+            f"{what}: only for photos of one class each, and these have several labels; {instead}"
+        )

@@ -19,6 +19,8 @@ from trainers.errors import NotOurWeights
 from trainers.schedule import CropType, Schedule, Stage
 
 FORMAT_VERSION = "1"
+FORMAT_VERSIONS = {"class": FORMAT_VERSION, "labels": "2"}
+"""By the kind of labels: what an older Encore would misread has a version that it refuses."""
 
 CARD = "encore"
 """Where in a weights file's metadata its card lies."""
@@ -31,6 +33,8 @@ class WeightsCard:
     With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
     were in validation. It belongs to them as image size and crop do, so it stands beside these and
     not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
+    `kind` says what a label is (`LabelKind`). Of several labels, those are there whose probability
+    is at least that of `thresholds`, 0.5 where none were set.
     `prior` is the share of each class in training, each alike if classes were balanced; None where
     that is not known. `unknown` is the share of photos like those of validation that may be called
     unknown, where photos unlike the training photos are: a reference lies beside such weights.
@@ -55,6 +59,8 @@ class WeightsCard:
     metrics: dict[str, float]
     packages: dict[str, str]
     tta: bool = False
+    kind: str = "class"
+    thresholds: tuple[float, ...] | None = None
     decision: dict[str, Any] | None = None
     prior: tuple[float, ...] | None = None
     unknown: float | None = None
@@ -67,18 +73,20 @@ class WeightsCard:
         """Read a card; anything but a whole card of this format version is a `NotOurWeights`."""
         try:
             plain = json.loads(text)
-            if plain["format_version"] != FORMAT_VERSION:
+            if plain["format_version"] not in FORMAT_VERSIONS.values():
                 raise NotOurWeights(
                     f"weights are of format {plain['format_version']}, this Encore reads "
-                    f"{FORMAT_VERSION}; upgrade encore-search"
+                    f"{max(FORMAT_VERSIONS.values())}; upgrade encore-search"
                 )
             # What came later may be missing: files of all versions of this format are read.
             later: dict[str, Any] = {"tta": False, "decision": None, "prior": None}
             later |= {"unknown": None, "folds": 0, "made_by": {}}
+            later |= {"kind": "class", "thresholds": None}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
             for name in ("hidden", "classes", "mean", "std"):
                 known[name] = tuple(known[name])
-            known["prior"] = known["prior"] and tuple(map(float, known["prior"]))
+            for name in ("prior", "thresholds"):
+                known[name] = known[name] and tuple(map(float, known[name]))
             card = cls(**known)
             card._check()
             return card
@@ -102,6 +110,16 @@ class WeightsCard:
             raise ValueError(f"unknown must be a share between 0 and 1, got {self.unknown!r:.100}")
         if self.folds not in (0, *range(FEWEST_FOLDS, MOST_FOLDS + 1)):
             raise ValueError(f"folds must be {FEWEST_FOLDS} to {MOST_FOLDS}, got {self.folds!r}")
+        if self.kind != "class" and (self.unknown is not None or self.folds):
+            raise ValueError("unknown and folds must be left out for several labels")
+        if FORMAT_VERSIONS.get(self.kind) != self.format_version:
+            raise ValueError(
+                f"kind must be that of format {self.format_version}, got {self.kind!r}"
+            )
+        if self.thresholds is not None and not (
+            len(self.thresholds) == len(self.classes) and all(0 <= t <= 1 for t in self.thresholds)
+        ):
+            raise ValueError(f"thresholds must be one a label, got {str(self.thresholds)[:100]}")
         if not all(isinstance(value, str) for value in dict(self.made_by).values()):
             raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
 

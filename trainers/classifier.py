@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trainers.backbone import Network, empty_network
 from trainers.base import Precision
 from trainers.card import WeightsCard
 from trainers.checkpoint import read_weights, shapes
+from trainers.data.label_kind import SEPARATOR
 from trainers.data.photo import upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
@@ -24,6 +25,7 @@ from trainers.device import Compute, choose_device, use_no_more_than_usable_cpus
 from trainers.errors import NotOurWeights, UnreadablePhoto
 from trainers.folded import FoldNetworks
 from trainers.mirrored import Seeing, judging
+from trainers.objective import OBJECTIVES
 from trainers.reference import Nearest, Reference
 from trainers.schedule import CropType
 
@@ -52,6 +54,7 @@ class Classifier:
         self._compute = Compute(device, _precision_at(card, device))
         self.classes = card.classes
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.objective = OBJECTIVES[card.kind]
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
     def of_fold(self, number: int | None) -> "Classifier":
@@ -86,7 +89,11 @@ class Classifier:
 
         Never holds the pixels of more than two batches.
         """
-        model = judging(self.network, tta=self.card.tta if augment is None else augment)
+        model = judging(
+            self.network,
+            tta=self.card.tta if augment is None else augment,
+            objective=self.objective,
+        )
         yield from self._stream(photos, batch_size, model, nn.Identity())
 
     def look(
@@ -101,7 +108,11 @@ class Classifier:
 
         With a `reference` it goes on with how far the photo is from training photos, (C + 1,).
         """
-        model = Seeing(self.network, tta=self.card.tta if augment is None else augment)
+        model = Seeing(
+            self.network,
+            tta=self.card.tta if augment is None else augment,
+            objective=self.objective,
+        )
         measure = nn.Identity() if reference is None else Nearest(reference.features)
         measure.to(self._compute.device)
         yield from self._stream(photos, batch_size, model, measure)
@@ -149,9 +160,19 @@ class Classifier:
         """Name each photo's class by the rule of the weights, from what `predict` gives.
 
         None is a photo that the rule rejects, since any answer would cost too much on average.
+        Of several labels, those that are there are named as in a list, "a;b".
         """
+        if self.card.kind == "labels":
+            there = probabilities >= self.thresholds
+            return [SEPARATOR.join(compress(self.classes, row)) for row in there.tolist()]
         answers = self.card.rule.decide(probabilities).tolist()
         return [None if answer == REJECTED else self.classes[answer] for answer in answers]
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """From which probability on each of several labels is there, (C,)."""
+        given = self.card.thresholds
+        return np.full(len(self.classes), 0.5) if given is None else np.array(given)
 
     def _begin(
         self, pool: ThreadPoolExecutor, photos: Iterable[Photo]
@@ -189,7 +210,7 @@ class Classifier:
         # Not in the autocast: a distance is the difference of numbers that are nearly alike.
         logits, *features = made if isinstance(made, tuple) else (made,)
         beside = [measure(each.float()) for each in features]
-        rows = torch.cat([logits.float().softmax(1), *beside], 1)
+        rows = torch.cat([self.objective.probabilities(logits.float()), *beside], 1)
         if not rows.isfinite().all():
             raise NotOurWeights("these weights are damaged: they give no numbers for a photo")
         found: NDArray[np.float32] = rows.cpu().numpy()

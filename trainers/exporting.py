@@ -61,8 +61,12 @@ def export_network(
     # The layout in memory is for speed on the classifier's device, and no part of the network.
     own = copy.deepcopy(classifier.network).cpu()
     own.to(memory_format=torch.contiguous_format)
-    tta = classifier.card.tta
-    network = Measuring(own, reference, tta=tta) if reference else judging(own, tta=tta)
+    tta, objective = classifier.card.tta, classifier.objective
+    network = (
+        Measuring(own, reference, tta=tta)
+        if reference
+        else judging(own, tta=tta, objective=objective)
+    )
     network.eval()
     size = classifier.card.image_size
     # Two squares: of one, torch would take for granted that there is never another.

@@ -2,34 +2,35 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.annealing import cycle_of, lr_multiplier
 from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
 from trainers.batch_count import BatchCount
-from trainers.card import WeightsCard, package_versions
+from trainers.card import FORMAT_VERSIONS, WeightsCard, package_versions
 from trainers.checkpoint import TrainingState, load_network_weights
 from trainers.checkpointing import Keeper
 from trainers.data.batches import passes_of
 from trainers.data.cache import Cache, wanted_by
-from trainers.data.loader import Photos, training_steps
+from trainers.data.loader import Batch, Photos, training_steps
 from trainers.data.manifest import Manifest, Split
 from trainers.device import Compute, choose_compute, processor
 from trainers.folded import FoldNetworks, FoldStates, together
 from trainers.inputs import Inputs
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
-from trainers.metrics import EpochMetrics, Metric
+from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.mixing import Mixing
-from trainers.probe import balancing, fit_probe
+from trainers.objective import OBJECTIVES
+from trainers.probe import balancing, fit_probe, fit_probes
 from trainers.schedule import Balance, Stage, Train
 from trainers.shortage import Shortage
 
@@ -74,6 +75,7 @@ class Finetuner:
         )
         self._inputs = Inputs(self._photos, self.compute)
         self._shortage = Shortage(self.compute.device)
+        self._objective = OBJECTIVES[manifest.kind.name]
         self._folds = [self._of_fold(number) for number in range(manifest.folds)]
 
     def _of_fold(self, number: int) -> "Finetuner":
@@ -213,7 +215,7 @@ class Finetuner:
         state.network.eval()
         model, batches = self._inputs.validation(state.judged, stage, micro_batch, progress)
         validation = Waited(progress.passing(batches))
-        evaluation, valid_loss = evaluate(model, validation, self.compute, micro_batch=micro_batch)
+        evaluation, valid_loss = self._evaluate(model, validation, micro_batch)
         seconds = time.perf_counter() - started
         photos = len(self.manifest.of_split(Split.TRAIN))
         scale = multiplier(first)
@@ -247,6 +249,14 @@ class Finetuner:
             clip_grad=stage.clip_grad,
             then=average,
             micro_batch=micro_batch,
+            objective=self._objective,
+        )
+
+    def _evaluate(
+        self, model: nn.Module, batches: Iterable[Batch], micro_batch: int | None
+    ) -> tuple[Evaluation, float]:
+        return evaluate(
+            model, batches, self.compute, micro_batch=micro_batch, objective=self._objective
         )
 
     def _class_weights(self) -> Tensor:
@@ -255,8 +265,10 @@ class Finetuner:
         return weights.float().to(self.compute.device)
 
     def _prior(self, stage: Stage) -> tuple[float, ...]:
-        """Return how much each class counts in training."""
-        counts = np.bincount(self.manifest.labels(Split.TRAIN))
+        """Return how much each class counts in training, or which share of photos has a label."""
+        counts = np.array(self.manifest.counts(Split.TRAIN))
+        if self.manifest.n_questions > 1:
+            return tuple((counts / len(self.manifest.of_split(Split.TRAIN))).tolist())
         if stage.balance is not Balance.NONE:
             counts = np.ones_like(counts)
         return tuple((counts / counts.sum()).tolist())
@@ -271,10 +283,11 @@ class Finetuner:
         progress = BatchCount(task.progress, ahead, ahead)
         photos, labels = inputs.features(network, stage, split, micro_batch, progress)
         mirrored, _ = inputs.features(network, stage, split, micro_batch, progress, mirrored=True)
-        train_loss = fit_probe(network.head, photos, mirrored, labels, stage.balance)
+        fit = fit_probe if self.manifest.n_questions == 1 else fit_probes
+        train_loss = fit(network.head, photos, mirrored, labels, stage.balance)
         fitted = time.perf_counter()
         model, batches = inputs.validation(network, stage, micro_batch, progress)
-        evaluation, valid_loss = evaluate(model, batches, self.compute, micro_batch=micro_batch)
+        evaluation, valid_loss = self._evaluate(model, batches, micro_batch)
         return EpochMetrics.of(
             evaluation,
             stage=task.position,
@@ -296,6 +309,8 @@ class Finetuner:
             backbone=task.schedule.backbone,
             hidden=task.schedule.hidden,
             classes=self.manifest.classes,
+            kind=self.manifest.kind.name,
+            format_version=FORMAT_VERSIONS[self.manifest.kind.name],
             mean=tuple(network.mean.flatten().tolist()),
             std=tuple(network.std.flatten().tolist()),
             image_size=task.stage.image_size,

@@ -49,11 +49,13 @@ def describe(card: "WeightsCard") -> dict[str, Any]:
             "name": OUTPUT,
             "shape": ["batch", len(card.classes)],
             "type": "float32",
-            "meaning": f"logits in the order of `classes`; their softmax is {_softmax(card.tta)}",
+            "meaning": f"logits in the order of `classes`; {_meaning(card)}",
             "mirror_images": card.tta,
         },
         "classes": list(card.classes),
-        "decision": {
+        "decision": _of_labels(card)
+        if card.kind == "labels"
+        else {
             "words": (
                 "Raise the probabilities, at least 1e-7 each, to the power of 1 / temperature and "
                 "divide them by their sum. What it costs on average to name class j is the sum "
@@ -65,6 +67,20 @@ def describe(card: "WeightsCard") -> dict[str, Any]:
             "default": card.decision is None,
         },
     }
+
+
+def _of_labels(card: "WeightsCard") -> dict[str, Any]:
+    return {
+        "words": "Each label is there whose probability is at least its threshold.",
+        "thresholds": list(card.thresholds or [0.5] * len(card.classes)),
+        "default": card.thresholds is None,
+    }
+
+
+def _meaning(card: "WeightsCard") -> str:
+    if card.kind == "class":
+        return f"their softmax is {_softmax(card.tta)}"
+    return f"each one's sigmoid is, for that label, {_softmax(card.tta)}"
 
 
 def _softmax(tta: bool) -> str:

@@ -32,6 +32,7 @@ from trainers.data.manifest import Split
 from trainers.data.passes import Indices, draw_passes
 from trainers.device import Compute, has_own_memory, processor
 from trainers.mirrored import MirroredPairs, judging
+from trainers.objective import OBJECTIVES
 from trainers.schedule import Augmentation, CropType, Stage, Train
 
 _KEPT = 4
@@ -65,6 +66,7 @@ class Inputs:
 
     def __init__(self, photos: Photos, compute: Compute, *, memory: int | None = None) -> None:
         self._photos = photos
+        self._objective = OBJECTIVES[photos.manifest.kind.name]
         self._compute = compute
         share = int(MEMORY_SHARE * usable_memory() / photos.sharers)
         self._memory = share if memory is None else memory
@@ -144,7 +146,7 @@ class Inputs:
         """
         cut = self._cut(network, stage)
         if cut is None:
-            model = judging(self._compiled(network), tta=stage.tta)
+            model = judging(self._compiled(network), tta=stage.tta, objective=self._objective)
             return model, validation_batches(self._photos, stage)
         plain = self._validated(cut, stage, micro_batch, progress)
         if not stage.tta:
@@ -154,7 +156,7 @@ class Inputs:
             (torch.stack([values, other], 1), labels)
             for (values, labels), (other, _) in zip(plain, mirrored, strict=True)
         )
-        return MirroredPairs(self._tail(cut)), pairs
+        return MirroredPairs(self._tail(cut), self._objective), pairs
 
     def _validated(
         self,

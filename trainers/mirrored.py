@@ -1,39 +1,39 @@
 """Photos judged together with their mirror images, as logits: a drop-in for a plain network.
 
-The logits are the logarithm of the mean of both probabilities, whose softmax is that mean. So
+The logits are those whose probabilities are the mean of both (`Objective.mean`). So
 whatever takes a network's logits, be it a loss or an exported file's user, need not know of it.
 """
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from trainers.backbone import Network
+from trainers.objective import ONE_CLASS, Objective
 
 
 class Mirrored(nn.Module):
     """Judges squares (B, 3, S, S) by a network's view of them and of their mirror images."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, objective: Objective = ONE_CLASS) -> None:
         super().__init__()
         self.network = network
+        self.objective = objective
 
     def forward(self, squares: Tensor) -> Tensor:
         """Return logits (B, C)."""
-        return _together(self.network(squares), self.network(squares.flip(3)))
+        return self.objective.mean(self.network(squares), self.network(squares.flip(3)))
 
 
 class MirroredPairs(nn.Module):
     """Judges what a body made of photos and of their mirror images, (B, 2, ...), by the rest."""
 
-    def __init__(self, rest: nn.Module) -> None:
+    def __init__(self, rest: nn.Module, objective: Objective = ONE_CLASS) -> None:
         super().__init__()
         self.rest = rest
+        self.objective = objective
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Return logits (B, C)."""
-        return _together(self.rest(pairs[:, 0]), self.rest(pairs[:, 1]))
+        return self.objective.mean(self.rest(pairs[:, 0]), self.rest(pairs[:, 1]))
 
 
 class Seeing(nn.Module):
@@ -42,24 +42,20 @@ class Seeing(nn.Module):
     Those of mirror images are not given: what is seen is compared with photos as they are.
     """
 
-    def __init__(self, network: Network, *, tta: bool) -> None:
+    def __init__(self, network: Network, *, tta: bool, objective: Objective = ONE_CLASS) -> None:
         super().__init__()
         self.network, self._tta = network, tta
+        self.objective = objective
 
     def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, F)."""
         features = self.network.features(squares)
         logits = self.network.head(features)
         if self._tta:
-            logits = _together(logits, self.network(squares.flip(3)))
+            logits = self.objective.mean(logits, self.network(squares.flip(3)))
         return logits, features
 
 
-def judging(network: nn.Module, *, tta: bool) -> nn.Module:
+def judging(network: nn.Module, *, tta: bool, objective: Objective = ONE_CLASS) -> nn.Module:
     """Return what judges squares: the network itself, or with `tta` it and the mirror images."""
-    return Mirrored(network) if tta else network
-
-
-def _together(one: Tensor, other: Tensor) -> Tensor:
-    both = torch.stack([one.float().log_softmax(1), other.float().log_softmax(1)])
-    return both.logsumexp(0) - math.log(2)
+    return Mirrored(network, objective) if tta else network

@@ -1,7 +1,7 @@
 """A linear probe: the head as a regularised logistic regression on a frozen body's features."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,18 @@ def fit_probe(
     that the head is a network's as any other and may be trained on. Features, (n, F) each, are of
     the photos and of their mirror images in the same order.
     """
+    return _fit(head, photos, mirrored, labels, Regression, labels, balance)
+
+
+def _fit(
+    head: nn.Sequential,
+    photos: Tensor,
+    mirrored: Tensor,
+    labels: Tensor,
+    kind: "type[Regression]",
+    strata: Tensor,
+    balance: Balance = Balance.NONE,
+) -> float:
     norm: Any = head[0]
     linear: Any = head[-1]
     features, truth = torch.cat([photos, mirrored]), torch.cat([labels, labels])
@@ -46,14 +58,31 @@ def fit_probe(
         nn.init.ones_(norm.weight)
         nn.init.zeros_(norm.bias)
         inputs = head.eval()[:-1](features)
-    regression = Regression.of(inputs, truth, linear.out_features)
-    weights = class_weights(regression.labels, linear.out_features, balance)
-    penalty = choose_penalty(regression, deal_folds(regression.labels[: len(labels)]), weights)
+    regression = kind.of(inputs, truth, linear.out_features)
+    every = torch.cat([strata, strata]).to(regression.inputs.device)
+    weights = class_weights(every, linear.out_features, balance)
+    penalty = choose_penalty(regression, deal_folds(every[: len(labels)]), weights)
     found = regression.fit(weights[:, None], penalty)
     with torch.no_grad():
         linear.weight.copy_(regression.turned_back(found[:-1]).T)
         linear.bias.copy_(found[-1])
     return float(regression.losses(found).mean())
+
+
+def fit_probes(
+    head: nn.Sequential, photos: Tensor, mirrored: Tensor, labels: Tensor, balance: Balance
+) -> float:
+    """Do as `fit_probe` for several labels, (n, C): a regression for each, under one penalty."""
+    if balance is not Balance.NONE:
+        raise ValueError(f"balance must be none for several labels, got {balance}")
+    return _fit(
+        head,
+        photos,
+        mirrored,
+        labels,
+        SeveralRegressions,
+        torch.zeros_like(labels[:, 0], dtype=torch.int64),
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +103,7 @@ class Regression:
     squares: Tensor
 
     @classmethod
-    def of(cls, inputs: Tensor, labels: Tensor, n_classes: int) -> "Regression":
+    def of(cls, inputs: Tensor, labels: Tensor, n_classes: int) -> Self:
         """Prepare the regressions on inputs of any float type."""
         # Apple's GPUs do not know float64.
         device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
@@ -105,7 +134,7 @@ class Regression:
         if start is None:
             size = self.inputs.shape[1] + 1, weights.shape[1] * self.n_classes
             start = self.fit(weights, penalty, self.inputs.new_zeros(size), tolerance=_ROUGH)
-        likely = self._logits(start).softmax(2)
+        likely = self._likely(self._logits(start))
         curvature = (likely * (1 - likely)).mean().clamp(min=_FLAT)
         units = torch.cat([curvature * self.squares + penalty, curvature[None]]).rsqrt()[:, None]
         shares = weights / weights.sum(0)
@@ -136,6 +165,9 @@ class Regression:
         truth = self.labels[:, None, None].expand(-1, logits.shape[1], 1)
         return logits.logsumexp(2) - logits.gather(2, truth)[:, :, 0]
 
+    def _likely(self, logits: Tensor) -> Tensor:
+        return logits.softmax(2)
+
     def _logits(self, coefficients: Tensor) -> Tensor:
         """Return those of each sample in each column, (n, columns, C)."""
         logits = torch.addmm(coefficients[-1], self.inputs, coefficients[:-1])
@@ -144,6 +176,20 @@ class Regression:
     def turned_back(self, weights: Tensor) -> Tensor:
         """Return the weights of the inputs as they were given."""
         return self.turned @ weights
+
+
+class SeveralRegressions(Regression):
+    """Logistic regressions, one for each label, (n, C), that a photo has or has not."""
+
+    def losses(self, coefficients: Tensor) -> Tensor:
+        """Return the log loss of each sample in each column, the mean over labels, (n, columns)."""
+        logits = self._logits(coefficients)
+        truth = self.labels[:, None].expand_as(logits).to(logits.dtype)
+        kept = nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        return kept.mean(2)
+
+    def _likely(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
 
 
 def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> float:

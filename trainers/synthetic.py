@@ -17,7 +17,7 @@ from trainers.annealing import cycle_of, lr_multiplier
 from trainers.base import BEST, LAST, StageTask
 from trainers.errors import TrainingDiverged
 from trainers.files import replacing
-from trainers.metrics import EpochMetrics, Evaluation, Metric
+from trainers.metrics import EpochMetrics, Evaluation, Metric, columns_of
 from trainers.schedule import Schedule, Stage
 
 
@@ -66,7 +66,7 @@ class SyntheticTrainer:
         probabilities = np.repeat(
             ((1 - right) / max(1, self.n_classes - 1))[:, None], self.n_classes, 1
         )
-        probabilities[np.arange(n), self.labels] = right
+        probabilities[np.arange(n), columns_of(self.labels, probabilities)] = right
         evaluation = Evaluation(self.labels, probabilities.astype(np.float32))
         scale = lr_multiplier(epoch - 1, 1, task.stage.cycle_lengths, task.stage.annealing)
         return EpochMetrics.of(

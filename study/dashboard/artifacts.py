@@ -194,7 +194,9 @@ class Exhibits:
                 manifest = manifest_of(self._store, study)
             except LookupError:  # a search without photos
                 return None
-            self._data[study.name] = _Data(manifest.classes, manifest.labels(Split.VALID))
+            self._data[study.name] = _Data(
+                tuple(manifest.kind.names(manifest.classes)), manifest.labels(Split.VALID)
+            )
         return self._data[study.name]
 
     def _weights(self, study: StudyRecord, trial: Trial) -> Path | None:

@@ -94,7 +94,7 @@ def write_list(manifest: Manifest, file: Path) -> None:
             with temporary.open("w", encoding="utf-8", newline="") as stream:
                 rows = csv.writer(stream)
                 columns = 4 if manifest.grouped else 3
-                rows.writerow(("path", "label", "split", "group")[:columns])
+                rows.writerow(("path", manifest.kind.column, "split", "group")[:columns])
                 rows.writerows(
                     (p.path, manifest.label_text(p), p.split.value, p.group)[:columns]
                     for p in manifest.photos

@@ -149,6 +149,14 @@ def _looked_over(
     if config.metric is Metric.ACCURACY and (uneven := imbalance(found)):
         others = "--metric balanced_accuracy and --metric f1 count each class alike"
         listener(Notice(f"{uneven}; accuracy says little about small ones, {others}"))
+    if config.metric is Metric.ACCURACY and manifest.n_questions > 1:
+        listener(
+            Notice(
+                "photos have several labels: accuracy counts each label of each photo, most of "
+                "which are absent; --metric macro_f1 and --metric micro_f1 count those that are "
+                "there"
+            )
+        )
     return Frozen(manifest, found)
 
 
@@ -193,4 +201,5 @@ def describe_data(config: StudyConfig, manifest: Manifest) -> str:
         counts = f"{inside:,} in {manifest.folds} folds, {test:,} test"
     name = config.data.source or "the handwritten digits of scikit-learn (no --data was given)"
     groups = f", in {count_text(manifest.n_groups, 'group')}" if manifest.grouped else ""
-    return f"{name}: {len(manifest.classes)} classes, {counts}{groups}"
+    what = "classes" if manifest.n_questions == 1 else "labels"
+    return f"{name}: {len(manifest.classes)} {what}, {counts}{groups}"

@@ -8,6 +8,7 @@ from study.formatting import count_text
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
 from trainers.data.inspect.inspection import inspect_data, moved
+from trainers.data.label_kind import ONE_CLASS
 from trainers.data.manifest import DatasetError, Manifest, Parted, keep_together
 from trainers.data.sources import Split
 
@@ -81,7 +82,7 @@ def imbalance(found: Inspection) -> str:
     """Say that one class has many more training photos than another, if it has."""
     counts = list(found.counts[Split.TRAIN])
     most, least = max(counts), min(counts)
-    if not imbalanced(counts):
+    if found.kind is not ONE_CLASS or not imbalanced(counts):
         return ""
     large, small = (found.classes[counts.index(count)] for count in (most, least))
     return f"classes are imbalanced: {large!r} has {most:,} training photos, {small!r} {least:,}"
@@ -89,6 +90,8 @@ def imbalance(found: Inspection) -> str:
 
 def few_photos(manifest: Manifest) -> str:
     """Suggest folds where there are few validation photos, and each class is large enough."""
+    if manifest.n_questions > 1:  # which are not dealt into folds
+        return ""
     judged = len(manifest.of_split(Split.VALID))
     every = [p.label for p in manifest.photos if p.split is not Split.TEST]
     if manifest.folds or judged >= FEW or min(Counter(every).values()) < SUGGESTED:

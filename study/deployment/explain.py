@@ -17,6 +17,7 @@ from study.deployment.photos import find_photos
 from study.deployment.reference import trained_on
 from study.errors import ConfigError
 from study.selection.best import best
+from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Split
 from trainers.data.scale import Scale, read_at, validation_scale
 from trainers.schedule import CropType
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before
     from trainers.classifier import Classifier
 
 SHEET = "sheet.png"
+NONE = "no label"
 MAX_LIMIT = 100
 """More photos are no longer legible on one sheet."""
 
@@ -55,11 +57,12 @@ class Explained:
         sure = _bracketed(self.probability)
         if self.predicted is None:
             return f"{self.label or 'photo'} rejected {sure}"
+        predicted, label = self.predicted or NONE, self.label or NONE
         if self.label is None:
-            return f"{self.predicted} {sure}"
-        if self.label == self.predicted:
-            return f"{self.label}, rightly {sure}"
-        return f"{self.label} misclassified as {self.predicted} {sure}"
+            return f"{predicted} {sure}"
+        if label == predicted:
+            return f"{label}, rightly {sure}"
+        return f"{label} misclassified as {predicted} {sure}"
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,15 @@ class _Seen:
     photo: ToExplain
     predicted: str | None
     probabilities: dict[str, float]
+    about: str = ""  # of several labels the one to look at
 
     @property
     def answer(self) -> str:
-        return self.predicted or max(self.probabilities, key=self.probabilities.__getitem__)
+        return (
+            self.about
+            or self.predicted
+            or max(self.probabilities, key=self.probabilities.__getitem__)
+        )
 
     @property
     def wrong(self) -> bool:
@@ -129,7 +137,9 @@ def explain(
         names = ", ".join(classifier.classes)
         raise ConfigError(f"class must be one of {names}, got {target!r}")
     if inputs:
-        photos = [_given(path, classifier.classes) for path in paths]
+        several = classifier.card.kind == "labels"  # no folder is called like a set of labels
+        known = () if several else classifier.classes
+        photos = [_given(path, known) for path in paths]
     else:
         photos = _validation(classifier.card.manifest_digest, storage)
         # Of many photos, only those that stored predictions have wrong are looked at.
@@ -190,6 +200,10 @@ def _validation(digest: str, storage: str) -> list[ToExplain]:
 
 def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
     rows = classifier.predict(photo.path for photo in photos)
+    if classifier.card.kind == "labels":
+        tables = (dict(zip(classifier.classes, row, strict=True)) for row in rows.tolist())
+        told = zip(photos, classifier.decide(rows), tables, strict=True)
+        return [_labelled(*each) for each in told]
     numbers = classifier.card.rule.calibrated(rows).tolist()
     return [
         _Seen(photo, answer, dict(zip(classifier.classes, shares, strict=True)))
@@ -197,8 +211,22 @@ def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
     ]
 
 
+def _labelled(photo: ToExplain, named: str | None, shares: dict[str, float]) -> _Seen:
+    """Look at the label that is most off where the weights are wrong, or at the most probable."""
+    if photo.label is None or named == photo.label:
+        return _Seen(photo, named, shares, max(shares, key=shares.__getitem__))
+    there = SEVERAL.named(photo.label)
+    return _Seen(
+        photo, named, shares, max(shares, key=lambda name: abs((name in there) - shares[name]))
+    )
+
+
 def _rank(seen: _Seen) -> tuple[bool, float]:
     """Order photos: mistakes first, the worst at the top, then the least certain."""
+    if seen.about:  # of a mistake, the label that is most off comes first
+        off = seen.probabilities[seen.about]
+        there = seen.about in SEVERAL.named(seen.photo.label or "")
+        return not seen.wrong, off if there or not seen.wrong else 1 - off
     named = seen.photo.label if seen.wrong else seen.answer
     return not seen.wrong, seen.probabilities[named or seen.answer]
 

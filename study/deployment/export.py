@@ -147,9 +147,7 @@ def _source(weights: Path | None, study: str | None, storage: str) -> _Source:
 
 def _with_rule(card: "WeightsCard", chosen: Selection | None) -> "WeightsCard":
     """Return a file's card with the decision rule that `best` fitted to the study's prices."""
-    if chosen is None or chosen.operation is None:
-        return card
-    return replace(card, decision=chosen.operation.decision.to_dict())
+    return replace(card, **chosen.rule) if chosen else card
 
 
 def _squares(

@@ -5,7 +5,6 @@ Names of classes and files are untrusted: none of them can become markup.
 
 import re
 import string
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +84,16 @@ def _title(card: "WeightsCard") -> str:
     more = f" and {len(card.classes) - 10} more" if len(card.classes) > 10 else ""
     return (
         f"# Image classifier: {names}{more}\n\n"
-        f"A {escaped(card.backbone)} that classifies photos into {len(card.classes)} classes, "
+        f"A {escaped(card.backbone)} that {_purpose(card)}, "
         f"as squares of {card.image_size} pixels{_mirrored(card)}. `model.json` describes the "
         "preprocessing of photos and the interpretation of the output."
     )
+
+
+def _purpose(card: "WeightsCard") -> str:
+    if card.kind == "labels":
+        return f"predicts which of {len(card.classes)} labels a photo has"
+    return f"classifies photos into {len(card.classes)} classes"
 
 
 def _mirrored(card: "WeightsCard") -> str:
@@ -102,12 +107,12 @@ def _data(card: "WeightsCard", manifest: Manifest | None) -> str:
     if manifest is None:
         return f"## Data\n\n{digest} The weights file says nothing else about its data."
     splits = [split for split in Split if manifest.of_split(split)]
-    counts = {split: Counter(p.label for p in manifest.of_split(split)) for split in splits}
+    counts = {split: manifest.counts(split) for split in splits}
     rows: list[Sequence[object]] = [
         [escaped(name), *(counts[split][label] for split in splits)]
         for label, name in enumerate(manifest.classes)
     ]
-    rows.append(["all", *(sum(counts[split].values()) for split in splits)])
+    rows.append(["all", *(len(manifest.of_split(split)) for split in splits)])
     left_out = len(manifest.left_out)
     return (
         f"## Data\n\nThe photos of the folder {escaped(manifest.root.name)}. {digest}"
@@ -190,6 +195,13 @@ def _confusion(chosen: Selection) -> str:
             for name, n in zip(names, chosen.per_class, strict=True)
         ],
     )
+    if chosen.several is not None:
+        heads = ["label", "rightly absent", "wrongly named", "missed", "found"]
+        rows = [[name, *row] for name, row in zip(names, chosen.confusion, strict=True)]
+        return (
+            "## Mistakes on the validation photos\n\nAt a probability of a half for each label."
+            f"\n\n{_table(heads, rows)}\n\n{numbers}"
+        )
     if len(names) <= MATRIX_CLASSES:
         rows = [[name, *row] for name, row in zip(names, chosen.confusion, strict=True)]
         counts = _table(["true \\ named", *names], rows)
@@ -210,6 +222,13 @@ def _confusion(chosen: Selection) -> str:
 
 def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
     rule = card.rule
+    if card.kind == "labels":
+        if card.thresholds is None:
+            return "## Decision\n\nEach label is named whose probability is at least a half."
+        cuts = zip(map(escaped, card.classes), card.thresholds, strict=True)
+        limits = [(name, f"{cut:.4f}") for name, cut in cuts]
+        said = "Each label is named whose probability is at least its threshold."
+        return f"## Decision\n\n{said}\n\n{_table(['label', 'threshold'], limits)}"
     if card.decision is None:
         return "## Decision\n\nThe most probable class is predicted, whatever its probability."
     lines = ["The class with the least expected cost is predicted."]
@@ -241,11 +260,7 @@ def _use(card: "WeightsCard", chosen: Selection | None, stated: "Stated | None")
     always = card.rule.reject_cost is None
     lines = [
         "For photos like those it was trained on: of the same objects, taken in the same way.",
-        (
-            f"It knows {len(card.classes)} classes and nothing else: a photo of anything else is "
-            f"assigned to one of them as well{'' if always else ', or is rejected'}"
-            f"{_unless_unknown(stated)}."
-        ),
+        _knows(card, stated, always=always),
         (
             "Before using it for anything important, evaluate it on photos that were used neither "
             "for training nor for choosing it."
@@ -259,6 +274,16 @@ def _use(card: "WeightsCard", chosen: Selection | None, stated: "Stated | None")
             "validation photos: their numbers are rough."
         )
     return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _knows(card: "WeightsCard", stated: "Stated | None", *, always: bool) -> str:
+    if card.kind == "labels":
+        return f"It knows {len(card.classes)} labels and nothing else."
+    return (
+        f"It knows {len(card.classes)} classes and nothing else: a photo of anything else is "
+        f"assigned to one of them as well{'' if always else ', or is rejected'}"
+        f"{_unless_unknown(stated)}."
+    )
 
 
 def _unless_unknown(stated: "Stated | None") -> str:

@@ -66,6 +66,8 @@ class Predictions:
     """The result of `predict`: the weights used, and an iterator of answers, one per photo.
 
     `rule` is the weights' decision rule; None where the most probable class is predicted.
+    With `several` labels, each photo's are in `label` as in a list, "a;b", and `probability` is
+    that of the least certain label, present or not.
     `rounding` says by how much probabilities differ from those in validation where this device
     computes in another precision; else "". `stated` are the rates of unknown photos and of sets of
     classes, if requested.
@@ -77,6 +79,7 @@ class Predictions:
     answers: Iterator[Prediction | Unreadable]
     rounding: str = ""
     stated: Stated | None = None
+    several: bool = False
 
 
 def predict(
@@ -131,6 +134,7 @@ def predict(
         _answers(_Judge(classifier, shares, limits, reference), paths, augment=augment),
         _rounding(classifier, paths),
         limits,
+        several=card.kind == "labels",
     )
 
 
@@ -209,6 +213,11 @@ def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | No
     """Return the shares of all classes among the photos, if any are given."""
     if not shares:
         return None
+    if card.kind == "labels":
+        raise ConfigError(
+            "--prior is for photos of one class each, and these weights tell of several labels; "
+            "drop it"
+        )
     if card.prior is None:
         raise ConfigError(
             "--prior needs weights that record the classes' shares in training; older ones do "
@@ -223,6 +232,11 @@ def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | No
 def _outcomes(
     classifier: "Classifier", rows: NDArray[np.float32], prior: Sequence[float] | None
 ) -> Iterator[_Outcome]:
+    if classifier.card.kind == "labels":
+        for named, numbers in zip(classifier.decide(rows), rows.tolist(), strict=True):
+            sure = min(max(number, 1 - number) for number in numbers)
+            yield named, sure, dict(zip(classifier.classes, numbers, strict=True))
+        return
     # For all at once: of a thousand classes, a rule has a million prices.
     card = classifier.card
     calibrated = card.rule.calibrated(rows)

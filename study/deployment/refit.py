@@ -133,8 +133,7 @@ def _write(
         "metrics": {},
         "made_by": read_card(mean).made_by | {"trained on": "train and validation photos"},
     }
-    if chosen.operation:
-        changes["decision"] = chosen.operation.decision.to_dict()
+    changes |= chosen.rule
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
         copy_with(mean, temporary, changes)

@@ -71,8 +71,17 @@ class Contents:
 
     @cached_property
     def labels(self) -> Labels:
-        """The validation photos' classes, shape (n,)."""
-        return np.array([photo.label for photo in self.photos], np.int64)
+        """The validation photos' true answers, as `Manifest.labels`: their classes, (n,)."""
+        return self.manifest.labels(Split.VALID) if self.manifest else np.zeros(0, np.int64)
+
+    @property
+    def questions(self) -> int:
+        """How many answers there are for each photo: one, or one a label."""
+        return self.manifest.n_questions if self.manifest else 1
+
+    def texts(self, answers: Labels) -> list[str]:
+        """Return what is answered of each photo, as its label would be written."""
+        return self.manifest.kind.texts(answers, self.classes) if self.manifest else []
 
     @property
     def groups(self) -> Groups | None:

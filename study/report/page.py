@@ -128,11 +128,14 @@ def _fallback(contents: Contents, place: int) -> dict[str, Any]:
     photo = contents.photos[place]
     if found is None:
         raise ValueError("a worst photo needs predictions")
-    predicted = int(found.predicted[place])
+    mine = slice(place * contents.questions, (place + 1) * contents.questions)
+    (label,), (predicted,) = (
+        contents.texts(answers[mine]) for answers in (contents.labels, found.predicted)
+    )
     return {
         "path": photo.path,
-        "label": contents.classes[photo.label],
-        "predicted": contents.classes[predicted],
-        "probability": float(found.confidence[place]),
-        "wrong": predicted != photo.label,
+        "label": label,
+        "predicted": predicted,
+        "probability": float(found.confidence[mine].min()),
+        "wrong": predicted != label,
     }

@@ -222,26 +222,29 @@ def _predictions(contents: Contents) -> "pd.DataFrame":
     found, classes = contents.predictions, contents.classes
     if found is None:
         return _frame([], columns)
+    # Of several labels, what is least sure stands for a photo.
+    least = (
+        of.reshape(-1, contents.questions).min(axis=1).tolist()
+        for of in (found.confidence, found.true_probability)
+    )
+    answers = contents.texts(contents.labels), contents.texts(found.predicted)
     rows: list[dict[str, Any]] = [
         {
             "path": photo.path,
-            "label": classes[photo.label],
-            "predicted": classes[answer],
-            "right": photo.label == answer,
+            "label": label,
+            "predicted": answer,
+            "right": label == answer,
             "confidence": sure,
             "true_probability": true,
         }
-        for photo, answer, sure, true in zip(
-            contents.photos,
-            found.predicted.tolist(),
-            found.confidence.tolist(),
-            found.true_probability.tolist(),
-            strict=True,
-        )
+        for photo, label, answer, sure, true in zip(contents.photos, *answers, *least, strict=True)
     ]
     if found.probabilities is not None and len(classes) <= MOST_CLASSES:
         names = [f"p {name}" for name in classes]
-        for row, probabilities in zip(rows, found.probabilities.tolist(), strict=True):
+        table = found.probabilities
+        if contents.questions > 1:
+            table = table[:, 1].reshape(-1, contents.questions)
+        for row, probabilities in zip(rows, table.tolist(), strict=True):
             row |= dict(zip(names, probabilities, strict=True))
     return _frame(rows, columns)
 

@@ -65,6 +65,7 @@ def worst_of(contents: Contents, top: int) -> list[int]:
         return []
     wrong = found.predicted != contents.labels
     doubt = np.where(wrong, found.true_probability, 1 + found.confidence)
+    doubt = doubt.reshape(-1, contents.questions).min(axis=1)
     return [int(place) for place in np.argsort(doubt, kind="stable")[:top]]
 
 

@@ -1,6 +1,5 @@
 """Fit the settings to the frozen data, and choose the schedules that are tried first."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,15 +46,18 @@ def fitted_to(
 
 def data_facts(manifest: Manifest, slots: Sequence[Slot]) -> DataFacts:
     """Return the facts that the recipe depends on; the headers of some photos are read for that."""
-    training = manifest.of_one_network().of_split(Split.TRAIN)
-    of_class = Counter(photo.label for photo in training).values()
+    seen = manifest.of_one_network()
+    training = seen.of_split(Split.TRAIN)
+    of_class = [n for n in seen.counts(Split.TRAIN) if n]
+    # Of several labels, classes are not balanced: what is rare is rarely there.
+    largest = max(of_class) if manifest.n_questions == 1 else min(of_class)
     return DataFacts(
         training=len(training),
         validation=len(manifest.of_split(Split.VALID)),
         classes=len(manifest.classes),
         short_side=typical_short_side(manifest),
         smallest_class=min(of_class),
-        largest_class=max(of_class),
+        largest_class=largest,
         on_gpu=not any(slot.device.startswith("cpu") for slot in slots),
     )
 

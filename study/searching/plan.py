@@ -180,7 +180,8 @@ def _rehearse(ready: Prepared, photos: int) -> _Rehearsal:
         with open_store(url) as store:
             study = open_study(store, mine, manifest)
             labels = manifest.labels(Split.VALID)[:SAMPLE]
-            trainer = SyntheticTrainer(labels, len(manifest.classes), metric=config.metric)
+            answers = manifest.n_answers // manifest.n_questions
+            trainer = SyntheticTrainer(labels, answers, metric=config.metric)
             Coordinator(
                 Searched(study, labels, mine, "random"),
                 policy=search_policy(replace(ready.fit, config=mine), "random"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from storage.errors import StudyNotFound
 from storage.records import Role
 from storage.store import Store
+from study.config.costs import Costs
 from study.config.presets import grid_schedules
 from study.config.schema import Strategy, StudyConfig
 from study.datasets.freeze import known_data, pass_gate, read_data
@@ -17,10 +18,10 @@ from study.searching.fitting import Fit, fitted_to, tried_first
 from study.searching.forecasting import explorer_of
 from study.searching.policy import Policy, SearchPolicy, SeedsPolicy, finalists
 from study.searching.suggest import views_of
-from study.studies import find_study, refuse_old
+from study.studies import check_kind, find_study, refuse_old, refuse_several
 from trainers.data.inspect.findings import Inspection
 from trainers.data.manifest import Manifest
-from trainers.schedule import Schedule, Stage
+from trainers.schedule import Balance, Schedule, Stage
 
 LIKED = 3
 """How many schedules of another study are tried first: its best is among the best here."""
@@ -68,12 +69,34 @@ def prepare(
         refuse_old(known.study)
     liked = _liked(config, store)
     manifest = read_data(config, known, listener)
+    _check_labels(config, manifest)
     fitted = replace(fitted_to(config, manifest, slots, known.study), liked=liked)
     looks = views(make_policy(fitted, weights))
     frozen = pass_gate(config, known, manifest, listener, cache_folder, looks)
     # The split may have changed, to keep copies together.
     fitted = replace(fitted_to(config, frozen.manifest, slots, known.study), liked=liked)
-    return Prepared(setup, fitted, frozen.manifest, frozen.check, make_policy(fitted, weights))
+    policy = make_policy(fitted, weights)
+    _check_balance(policy, frozen.manifest)
+    return Prepared(setup, fitted, frozen.manifest, frozen.check, policy)
+
+
+def _check_labels(config: StudyConfig, manifest: Manifest) -> None:
+    """Raise `ConfigError` for settings that say nothing of such labels."""
+    check_kind(manifest, config.metric)
+    if config.costs != Costs():
+        refuse_several(manifest, "[costs]")
+    if config.trainer:
+        refuse_several(manifest, "--trainer")
+    if config.data.folds:
+        refuse_several(manifest, "--folds", "drop it")
+
+
+def _check_balance(policy: Policy, manifest: Manifest) -> None:
+    if not isinstance(policy, SearchPolicy):
+        return
+    given = {stage.balance for schedule in policy.given for stage in schedule.stages}
+    if (given | set(policy.config.resolved_space.balance or ())) - {Balance.NONE}:
+        refuse_several(manifest, "balance")
 
 
 def _liked(config: StudyConfig, store: Store | None) -> tuple[Schedule, ...]:

@@ -30,11 +30,12 @@ from study.selection.goals import goal_of
 from study.selection.leaks import Leaks, shared_with_train
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
+from study.selection.several_labels import judge_labels
 from study.selection.thresholds import Operation, operate
 from study.statistics.intervals import Limits, of_share
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
-from study.studies import find_study, manifest_of
-from trainers.data.manifest import Manifest, Photo, Split
+from study.studies import check_kind, find_study, manifest_of, refuse_several
+from trainers.data.manifest import Split
 from trainers.files import replacing
 from trainers.metrics import confusion_matrix, per_class
 from trainers.schedule import Train
@@ -83,9 +84,7 @@ def copy_weights(selection: Selection, folder: Path, unknown: float | None = Non
         raise ConfigError(f"--copy-to must be another folder than that of {source}, got {folder}")
     try:
         with replacing(target) as temporary:
-            changes: dict[str, Any] = {}
-            if selection.operation:
-                changes["decision"] = selection.operation.decision.to_dict()
+            changes: dict[str, Any] = dict(selection.rule)
             if unknown is not None:
                 changes["unknown"] = unknown
             if changes:
@@ -115,6 +114,9 @@ class Selector:
         self._expected = self._forecast(asked)
         none = By.MAX if asked.by is By.FORECAST else asked.by or By.MAX
         self._by = By.FORECAST if self._expected else none
+        check_kind(self._manifest, self._criterion)
+        if asked.costs or asked.recalls or asked.reject_cost is not None:
+            refuse_several(self._manifest, "--cost, --recall and --reject-cost", "drop them")
         self._goal = goal_of(costs, asked.costs, asked.recalls, asked.reject_cost, classes)
 
     def select(self, runners_up: int) -> Selection:
@@ -209,8 +211,15 @@ class Selector:
         manifest, labels = self._manifest, self._labels
         predictions = self._store.predictions(kept.stage_run_id, kept.epoch, labels)
         confusion = confusion_matrix(labels, predictions.predicted, manifest.n_answers)
+        numbers, counts, several = per_class(confusion), confusion.tolist(), None
+        if (questions := manifest.n_questions) > 1:
+            firsts = range(0, 2 * questions, 2)
+            counts = [confusion[i : i + 2, i : i + 2].ravel().tolist() for i in firsts]
+            groups = manifest.groups(Split.VALID)
+            several = judge_labels(labels, predictions, questions, groups)
+            numbers = numbers[1::2]
         wrong = np.flatnonzero(predictions.predicted != labels)
-        photos = manifest.of_split(Split.VALID)
+        photos, names = manifest.of_split(Split.VALID), manifest.kind.names(manifest.classes)
         schedules = {line.digest: line for line in lines}
         own = schedules[trial.schedule_digest]
         runs = self._store.stage_runs_of(trial.id)
@@ -226,17 +235,21 @@ class Selector:
             bias_corrected=self._corrected(pool, winner.column),
             loss=trial.loss,
             errors=len(wrong),
-            n_valid=len(labels),
+            n_valid=len(photos),
+            several=several,
             n_groups=manifest.n_groups_of(Split.VALID),
             folds=manifest.folds,
             classes=manifest.classes,
-            per_class=tuple(per_class(confusion)),
-            confusion=confusion.tolist(),
+            per_class=tuple(numbers),
+            confusion=counts,
             mistakes=tuple(
-                _mistake(
-                    photos[i], manifest, int(predictions.predicted[i]), predictions.confidence[i]
+                Mistake(
+                    photos[i // questions].path,
+                    names[labels[i]],
+                    names[predictions.predicted[i]],
+                    float(predictions.confidence[i]),
                 )
-                for i in wrong
+                for i in wrong.tolist()
             ),
             schedule=trial.schedule.to_dict(),
             schedule_digest=trial.schedule_digest,
@@ -268,7 +281,8 @@ class Selector:
     def _recalls(self, right: NDArray[np.bool_]) -> Iterator[Limits]:
         """Yield the interval of each class's recall."""
         groups = self._manifest.groups(Split.VALID)
-        for label in range(len(self._manifest.classes)):
+        several = self._manifest.n_questions > 1
+        for label in range(int(several), self._manifest.n_answers, 1 + several):
             own = self._labels == label
             within = None if groups is None else np.unique(groups[own], return_inverse=True)[1]
             yield of_share(right[own], within) if own.any() else (0.0, 1.0)
@@ -304,13 +318,14 @@ class Selector:
         shared = shared_with_train(self._store, self._study, self._manifest)
         if not shared.photos:
             return None
-        clean = np.flatnonzero(~shared.mask)
+        asked = self._manifest.n_questions
+        clean = np.flatnonzero(~np.repeat(shared.mask, asked))
         score = pool.scorer.score(np.full(len(clean), column), clean) if len(clean) else math.nan
         told = math.isfinite(score)  # of an area under the curve, both kinds of photos must be left
         return Leaks(
             photos=shared.photos,
             at_least=shared.at_least,
-            n_valid=len(clean),
+            n_valid=len(clean) // asked,
             errors=int(wrong[clean].sum()),
             score=score if told else None,
             bias_corrected=self._corrected(pool, column, clean) if told else None,
@@ -345,8 +360,3 @@ def _whole(found: StoredPredictions) -> NDArray[np.float32]:
             "many photos and classes; drop --cost, --recall and --reject-cost"
         )
     return np.nan_to_num(found.probabilities)
-
-
-def _mistake(photo: Photo, manifest: Manifest, predicted: int, probability: float) -> Mistake:
-    label = manifest.label_text(photo)
-    return Mistake(photo.path, label, manifest.classes[predicted], float(probability))

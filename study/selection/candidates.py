@@ -91,7 +91,9 @@ def gather(
     tables = Tables(read, len(kept)) if lean and criterion.needs_probabilities else None
     epochs = {epoch: place for place, epoch in enumerate(kept)}
     predictions, groups = [found[epoch] for epoch in kept], manifest.groups(Split.VALID)
-    scorer = scorer_of(predictions, labels, n_classes, criterion, goal, tables, groups)
+    scorer = scorer_of(
+        predictions, labels, n_classes, criterion, goal, tables, groups, manifest.n_questions
+    )
     damaged = (each for each in wanted if each not in found)
     named = tuple("the predictions of stage run {}, epoch {}".format(*each) for each in damaged)
     return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds, named)
@@ -115,6 +117,7 @@ def scorer_of(
     goal: Goal | None,
     tables: Tables | None = None,
     groups: Groups | None = None,
+    questions: int = 1,
 ) -> Scorer:
     """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice.
 
@@ -130,6 +133,7 @@ def scorer_of(
         p_true=np.stack([each.true_probability for each in found]),
         probabilities=probabilities,
         groups=groups,
+        questions=questions,
     )
     if criterion is not Criterion.COST:
         return Scorer(candidates, criterion)

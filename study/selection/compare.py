@@ -17,7 +17,7 @@ from study.selection.predictions_csv import read_answers
 from study.statistics.crossfit import flipped_p
 from study.statistics.groups import Groups
 from study.statistics.intervals import of_share
-from study.studies import find_study, manifest_of
+from study.studies import find_study, manifest_of, refuse_several
 from trainers.data.manifest import Manifest, Split
 
 
@@ -43,10 +43,20 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class LabelErrors:
+    """How often each of the two is wrong about a label."""
+
+    label: str
+    first: int
+    second: int
+
+
+@dataclass(frozen=True)
 class Comparison:
     """How two fare on the same photos, in `groups` of them (None without any).
 
-    `p_value` is two-sided: McNemar's, exact, or by the signs of what groups differ by.
+    `p_value` is two-sided: McNemar's, exact, or by the signs of what groups differ by. Where photos
+    have several labels, one is right if all of them are, and `labels` counts errors label by label.
     """
 
     study: str
@@ -61,6 +71,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     leaks: str | None = None
     groups: int | None = None
+    labels: tuple[LabelErrors, ...] | None = None
 
 
 def compare(
@@ -77,11 +88,22 @@ def compare(
         one, other = (_answers(t, store, record, manifest, storage) for t in (first, second))
         leaks = judged_by(store, record).leaks
     right, also, groups = one == labels, other == labels, manifest.groups(Split.VALID)
+    asked, each = manifest.n_questions, None
+    names, differ = manifest.kind.texts, np.flatnonzero((one != other).reshape(-1, asked).any(1))
+    if asked > 1:
+        right, also = (every.reshape(-1, asked) for every in (right, also))
+        wrong = zip(
+            manifest.classes, (~right).sum(0).tolist(), (~also).sum(0).tolist(), strict=True
+        )
+        each = tuple(LabelErrors(*of) for of in wrong)
+        right, also = right.all(axis=1), also.all(axis=1)
+        groups = None if groups is None else groups[::asked]
+        groups = None if manifest.n_groups_of(Split.VALID) is None else groups
+    said = [names(answers, manifest.classes) for answers in (labels, one, other)]
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
-    names = manifest.classes
     return Comparison(
         study=record.name,
-        photos=len(labels),
+        photos=len(photos),
         groups=manifest.n_groups_of(Split.VALID),
         first=_side(first, right, groups),
         second=_side(second, also, groups),
@@ -91,10 +113,10 @@ def compare(
         neither_right=int((~right & ~also).sum()),
         p_value=flipped_p(right.astype(np.float64) - also, groups),
         differences=tuple(
-            Difference(photos[i].path, names[labels[i]], names[one[i]], names[other[i]])
-            for i in np.flatnonzero(one != other).tolist()
+            Difference(photos[i].path, *(texts[i] for texts in said)) for i in differ.tolist()
         ),
         leaks=leaks,
+        labels=each,
     )
 
 
@@ -103,6 +125,7 @@ def _answers(
 ) -> NDArray[np.int64]:
     """Return what one of the two names each validation photo, (n,)."""
     if target.lower().endswith(".csv"):
+        refuse_several(manifest, "a CSV of answers", "compare trials or weights files")
         photos = [photo.path for photo in manifest.of_split(Split.VALID)]
         return read_answers(Path(target), photos, manifest.classes)
     if target.isdecimal():  # its rows suffice: its file would be read with torch

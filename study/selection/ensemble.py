@@ -22,7 +22,7 @@ from study.selection.kept_weights import kept_weights
 from study.statistics.crossfit import ENTRIES, CrossFit, Labels, Table, compare, score
 from study.statistics.folds import folds_of
 from study.statistics.scoring import Candidates, Scorer
-from study.studies import find_study, manifest_of
+from study.studies import find_study, manifest_of, refuse_several
 from trainers.metrics import Metric
 
 FOLDS, PARTINGS = 5, 10
@@ -74,6 +74,7 @@ def ensemble(
     """
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
+        refuse_several(manifest_of(store, record), "--ensemble", "drop it")
         vault = open_vault(storage, record)
         kept, damaged = kept_weights(store, vault, record)
         if len(kept) < 2:

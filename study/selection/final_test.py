@@ -17,7 +17,8 @@ from study.statistics.intervals import of_share
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.tables import Table
 from study.studies import find_study, manifest_of
-from trainers.data.manifest import Split
+from trainers.data.manifest import Manifest, Split
+from trainers.metrics import Evaluation
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class FinalTest:
 
     `low` and `high` are the 95 % interval of their accuracy (Wilson), by `groups` of them if there
     are any (None otherwise). `cost` is what the answers of
-    the decision rule came to per photo, if prices were set.
+    the decision rule came to per photo, if prices were set. Where photos have several, accuracy and
+    errors are of so many `labels` of all photos, each there or not.
     """
 
     score: float
@@ -38,6 +40,7 @@ class FinalTest:
     cost: float | None
     looks: tuple[Look, ...]
     groups: int | None = None
+    labels: int | None = None
 
 
 def final_test(
@@ -63,12 +66,13 @@ def final_test(
 
         classifier = load(chosen.file, device)
         paths = [manifest.root / photo.path for photo in photos]
-        probabilities = classifier.predict(paths, augment=augment)
-        right = probabilities.argmax(axis=1) == labels
+        probabilities = manifest.kind.table(classifier.predict(paths, augment=augment))
+        predicted = Evaluation(labels, probabilities).predicted
+        right = predicted == labels
         cost = _cost(chosen, labels, probabilities)
         score = cost
         if chosen.metric is not Criterion.COST or score is None:
-            score = _score(chosen, labels, probabilities)
+            score = _score(chosen, labels, probabilities, manifest)
         look = Look(
             study_id=study.id,
             trial=chosen.trial,
@@ -76,7 +80,7 @@ def final_test(
             criterion=chosen.metric.value,
             score=score,
             errors=int((~right).sum()),
-            photos=len(labels),
+            photos=len(photos),
             looked_at=datetime.now(UTC),
         )
         store.record_look(look)
@@ -90,6 +94,7 @@ def final_test(
             photos=look.photos,
             groups=manifest.n_groups_of(Split.TEST),
             cost=cost,
+            labels=len(labels) if manifest.n_questions > 1 else None,
             looks=tuple(store.looks(study.id)),
         )
 
@@ -102,13 +107,14 @@ def _cost(chosen: Selection, labels: Labels, probabilities: Table) -> float | No
     return float(chosen.goal.priced.prices(labels, answers).mean())
 
 
-def _score(chosen: Selection, labels: Labels, probabilities: Table) -> float:
-    rows = np.arange(len(labels))
+def _score(chosen: Selection, labels: Labels, probabilities: Table, manifest: Manifest) -> float:
+    rows, found = np.arange(len(labels)), Evaluation(labels, probabilities)
     candidates = Candidates(
         labels=labels,
-        n_classes=len(chosen.classes),
-        predicted=probabilities.argmax(axis=1)[None],
-        p_true=probabilities[rows, labels][None],
+        n_classes=manifest.n_answers,
+        predicted=found.predicted[None],
+        p_true=probabilities[rows, found.columns][None],
         probabilities=probabilities[None],
+        questions=manifest.n_questions,
     )
     return Scorer(candidates, chosen.metric).score(np.zeros_like(rows), rows)

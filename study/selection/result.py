@@ -12,6 +12,7 @@ from study.sanitizing import printable, visible
 from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
+from study.selection.several_labels import SeveralLabels
 from study.selection.thresholds import Operation
 from study.statistics.intervals import FEWEST_OF_CLASS, Limits
 from study.statistics.selection_bias import BiasCorrected, By
@@ -84,7 +85,9 @@ class Selection:
     photos, by which intervals count; None where each photo is alone. Of photos in `folds` (0 for
     none), each was predicted by what was trained without its fold, and the file holds the networks
     of all folds as one. `recall_intervals` are 95 %
-    intervals of each class's recall, of 0 to 1 where it has no photo.
+    intervals of each class's recall, of 0 to 1 where it has no photo. `several` is None unless
+    photos have several labels: then `errors` are of single labels, and `confusion` has a row for
+    each label: photos rightly without it, wrongly named, missed and found.
     """
 
     study: str
@@ -119,6 +122,7 @@ class Selection:
     operation: Operation | None
     damaged: tuple[str, ...]
     leaks: Leaks | None = None
+    several: SeveralLabels | None = None
     n_groups: int | None = None
     folds: int = 0
 
@@ -147,13 +151,25 @@ class Selection:
         return f"<table>{rows}</table>"
 
     @property
+    def rule(self) -> dict[str, Any]:
+        """What the weights' card is to say of how probabilities are read, by its fields."""
+        if self.operation:
+            return {"decision": self.operation.decision.to_dict()}
+        thresholds = self.several.thresholds if self.several else None
+        return {} if thresholds is None else {"thresholds": thresholds}
+
+    @property
     def _observed(self) -> str:
         return f"{self.metric} {self.phrase(self.score)} ({self.errors_text})"
 
     @property
     def errors_text(self) -> str:
         """How many errors there are, and on how many photos."""
-        return f"{count_text(self.errors, 'error')} on {photos_text(self.n_valid, self.n_groups)}"
+        photos = photos_text(self.n_valid, self.n_groups)
+        if self.several is not None:
+            of = f"{self.n_valid * len(self.classes):,} labels of {photos}"
+            return f"{count_text(self.errors, 'error')} on {of}"
+        return f"{count_text(self.errors, 'error')} on {photos}"
 
     @property
     def _expected(self) -> str:
@@ -167,6 +183,9 @@ class Selection:
         if found is None:
             return f"too few for an interval: {photos_text(self.n_valid, self.n_groups)}"
         if found.few is not None:
+            if self.several is not None:
+                name = self.classes[found.few // 2]
+                return f"too few photos with or without {name} for an interval"
             grouped = self.n_groups is not None
             what = "groups of photos" if grouped else "photos"
             count = "" if grouped else f"{self.per_class[found.few].photos}, "

@@ -35,7 +35,7 @@ from study.selection.soup_choice import (
 )
 from study.statistics.crossfit import CrossFit, Table, compare, paired_p, score
 from study.statistics.folds import folds_of
-from study.studies import find_study, manifest_of
+from study.studies import find_study, manifest_of, refuse_several
 from trainers.data.manifest import Manifest, Split
 from trainers.data.sources import sample
 from trainers.metrics import Metric
@@ -109,6 +109,7 @@ def soup(
     """
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
+        refuse_several(manifest_of(store, record), "--soup", "drop it")
         vault = open_vault(storage, record)
         if folds := manifest_of(store, record).folds:
             raise ConfigError(

@@ -47,7 +47,7 @@ def of_share(right: NDArray[np.bool_], groups: Groups | None = None) -> Limits:
     return wilson(float(right.mean()) * n, n)
 
 
-def of_classes(score: float, confusion: Numbers, metric: OfClasses) -> Limits:
+def of_classes(score: float, confusion: Numbers, metric: OfClasses, questions: int = 1) -> Limits:
     """Return the interval of a metric of counts by class; confusion (C, C), row true.
 
     Each class's recall has an interval of its own (Jeffreys: of few photos it errs less than
@@ -56,8 +56,9 @@ def of_classes(score: float, confusion: Numbers, metric: OfClasses) -> Limits:
     """
     hits, photos, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     mistakes = confusion - np.diag(hits)
-    # Where no mistake was seen, any other class is as likely to be named.
-    mistakes = np.where((photos > hits)[:, None], mistakes, 1.0 - np.eye(len(hits)))
+    # Where no mistake was seen, any other answer to the question is as likely to be given.
+    likely = np.kron(np.eye(questions), np.ones((len(hits) // questions,) * 2)) - np.eye(len(hits))
+    mistakes = np.where((photos > hits)[:, None], mistakes, likely)
     where = mistakes / mistakes.sum(axis=1, keepdims=True)
     found, whole = metric.of_counts(hits, photos, predicted), photos[:, None]
     scatter = _scatter(metric, hits, photos, predicted, where) if metric.needs_predicted else 1.0

@@ -38,6 +38,7 @@ class Candidates:
 
     `labels` (n,); `predicted` (M, n); `p_true` (M, n), the true class's probability;
     `probabilities` (M, n, C), where a criterion needs them; `groups` (n,), where photos have any.
+    With several `questions` a photo, n are their answers, and C those of all questions.
     """
 
     labels: NDArray[np.int64]
@@ -46,6 +47,7 @@ class Candidates:
     p_true: NDArray[np.float32] | NDArray[np.float64]
     probabilities: NDArray[np.float32] | Tables | None = None
     groups: Groups | None = None
+    questions: int = 1
 
     @cached_property
     def losses(self) -> NDArray[Any]:
@@ -82,7 +84,7 @@ class Candidates:
         if groups is not None:
             groups = np.unique(groups[rows], return_inverse=True)[1]
         mine = (self.predicted[:, rows], self.p_true[:, rows], found, groups)
-        return Candidates(self.labels[rows], self.n_classes, *mine)
+        return Candidates(self.labels[rows], self.n_classes, *mine, self.questions)
 
     @property
     def every_probability(self) -> NDArray[np.float32] | Tables:
@@ -171,7 +173,7 @@ class Scorer:
         n, counts = len(self.candidates.labels) / effect, self.candidates.photos / effect
         match self._criterion:
             case OfClasses() as metric:
-                return of_classes(score, evidence / effect, metric)
+                return of_classes(score, evidence / effect, metric, self.candidates.questions)
             case Area():
                 return of_area(score, evidence[0] * effect, evidence[1] / effect, counts)
             case OfPhotos(is_share=True):

@@ -143,7 +143,7 @@ def _line(found: Inspection, pair: Pair) -> str:
     turned = ", mirrored" if pair.mirrored else ""
     labels = ""
     if pair.conflicts:
-        first, second = (found.classes[p.label] for p in (pair.first, pair.second))
+        first, second = (found.label_text(p) for p in (pair.first, pair.second))
         labels = f", {first} or {second}?"
     ends = " = ".join(f"{p.path} ({p.split})" for p in (pair.first, pair.second))
     return f"{ends}: {how}{turned}{labels}"

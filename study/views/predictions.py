@@ -13,10 +13,11 @@ from rich.text import Text
 from study.deployment.predict import Prediction, Predictions, Unreadable
 from study.deployment.reference import Stated
 from study.sanitizing import harmless, printable, visible
+from trainers.data.label_kind import SEPARATOR
 from trainers.decision import Decision
 
 MANY_PHOTOS = 500
-REJECTED, UNKNOWN = "rejected", "unknown"
+REJECTED, UNKNOWN, NONE = "rejected", "unknown", "(none)"
 
 
 def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
@@ -35,7 +36,7 @@ def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
         table.add_column("set", overflow="fold")
     table.add_column("photo", overflow="fold")
     for each in first:
-        label = Text(visible(_answer(each)), style="" if each.label else "yellow")
+        label = Text(visible(_answer(each)), style="yellow" if each.label is None else "")
         cells = [Text(visible(cell)) for cell in (*_set(each), each.path)]
         table.add_row(label, f"{each.probability:.4f}", *cells)
     if first:
@@ -43,7 +44,10 @@ def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
 
 
 def _answer(each: Prediction) -> str:
-    return each.label or (UNKNOWN if each.unknown else REJECTED)
+    """Say a photo's class, or its labels."""
+    if each.label is None:
+        return UNKNOWN if each.unknown else REJECTED
+    return each.label or NONE
 
 
 def _set(each: Prediction) -> list[str]:
@@ -72,7 +76,7 @@ class Tally:
     def __init__(self, console: Console, found: Predictions) -> None:
         self._console, self._found = console, found
         self._counts: Counter[str | None] = Counter()
-        self._unknown = 0
+        self._photos = self._unknown = 0
         self.unreadable: list[Unreadable] = []
 
     def predictions(self) -> Iterator[Prediction]:
@@ -82,7 +86,10 @@ class Tally:
                 self.unreadable.append(answer)
                 self._say(f"{answer.path}: cannot be read: {answer.reason}")
             else:
-                self._counts[answer.label] += 1
+                several = self._found.several and answer.label is not None
+                names = (answer.label or "").split(SEPARATOR) if several else [answer.label]
+                self._counts.update(names)
+                self._photos += 1
                 self._unknown += answer.unknown
                 yield answer
 
@@ -96,13 +103,15 @@ class Tally:
         if self._found.rounding:
             self._say(self._found.rounding)
         counts = [f"{self._counts[label]} {label}" for label in self._found.classes]
+        if self._counts[""]:
+            counts.append(f"{self._counts['']} {NONE}")
         if self._unknown:
             counts.append(f"{self._unknown} {UNKNOWN}")
         if rejected := self._counts[None] - self._unknown:
             counts.append(f"{rejected} {REJECTED}")
         if self.unreadable:
             counts.append(f"{len(self.unreadable)} unreadable")
-        photos = self._counts.total() + len(self.unreadable)
+        photos = self._photos + len(self.unreadable)
         self._say(f"{photos} {'photo' if photos == 1 else 'photos'}: {', '.join(counts)}")
 
     def _say(self, text: str) -> None:

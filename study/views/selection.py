@@ -38,6 +38,7 @@ def print_best(console: Console, chosen: Selection, *, details: bool = False) ->
     for line in (
         _observed(chosen),
         _estimated(chosen),
+        *_together(chosen),
         *_leaks(chosen),
         *_folds(chosen),
         _these(chosen),
@@ -54,7 +55,7 @@ def print_details(console: Console, chosen: Selection, top: int = 5) -> None:
     schedule = Schedule.from_dict(chosen.schedule)
     text = f"{schedule.backbone}, {schedule_text(schedule)}"
     console.print(f"schedule {chosen.schedule_digest[:12]}: {escape(text)}", highlight=False)
-    console.print(_confusion(chosen))
+    console.print(_confusion(chosen) if chosen.several is None else _labels(chosen))
     _print_mistakes(console, chosen)
     _print_schedules(console, chosen, top)
     if chosen.runners_up and top:
@@ -89,6 +90,9 @@ def print_comparison(console: Console, found: Comparison) -> None:
     test = "McNemar, exact" if found.groups is None else "signs of the groups' differences"
     verdict = "unlikely to be chance" if found.p_value < 0.05 else "this may well be chance"
     console.print(f"[bold]p = {found.p_value:.2g}[/] ({test}): {verdict}", highlight=False)
+    for label in found.labels or ():
+        line = f"  {label.label}: {label.first} and {label.second} wrong"
+        console.print(line, markup=False, highlight=False)
     if found.leaks:
         console.print(f"[bold red]{found.leaks}[/]", highlight=False)
     if not found.differences:
@@ -136,7 +140,9 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     other = f", {chosen.metric} {score_phrase(chosen.metric, found.score, found.photos)}"
     console.print(
         f"[bold]test photos: accuracy {accuracy} %[/] (95 % CI {low}-{high}), "
-        f"{count_text(found.errors, 'error')} on {photos_text(found.photos, found.groups, 'test')}"
+        f"{count_text(found.errors, 'error')} on "
+        + ("" if found.labels is None else f"{found.labels:,} labels of ")
+        + photos_text(found.photos, found.groups, "test")
         + ("" if chosen.metric is Criterion.ACCURACY else other),
         highlight=False,
     )
@@ -286,6 +292,40 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
     console.print(table)
 
 
+def _together(chosen: Selection) -> list[str]:
+    """Say how several labels are told together, by other numbers than the metric."""
+    found = chosen.several
+    if found is None:
+        return []
+    means = [("mAP", found.mean_average_precision), ("mean AUROC", found.mean_auroc)]
+    told = [f"{name} {share:.4f}" for name, share in means if share is not None]
+    scores = (("macro F1", found.macro_f1), ("micro F1", found.micro_f1))
+    told += [f"{name} {percent(share)} %" for name, share in scores]
+    lines = [f"{', '.join(told)}; all labels right of {percent(found.whole)} % of the photos"]
+    gain = f"macro F1 {percent(found.own_macro_f1)} % (cross-fitted, the weights not chosen anew)"
+    if found.thresholds:
+        return [*lines, f"with a threshold for each label: {gain}; --copy-to and export carry them"]
+    return [*lines, f"with a threshold for each label: {gain}; a half for each is as good"]
+
+
+def _labels(chosen: Selection) -> Table:
+    """Return what is said of each label."""
+    table = Table(title="label by label", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("label", overflow="fold")
+    heads = ("photos", "found", "missed", "wrongly named", "precision", "F1", "recall", "95 % CI")
+    for name in (*heads, "AUROC", "average precision", "threshold"):
+        table.add_column(name, justify="right")
+    each = chosen.several.each if chosen.several else ()
+    for i, (name, own, more) in enumerate(zip(chosen.classes, chosen.per_class, each, strict=True)):
+        _, wrongly, missed, found = chosen.confusion[i]
+        limits = "-".join(map(percent, chosen.recall_intervals[i]))
+        counts = map(str, (own.photos, found, missed, wrongly))
+        numbers = map(percent, (own.precision, own.f1, own.recall))
+        areas = ("-" if x is None else f"{x:.4f}" for x in (more.auroc, more.average_precision))
+        table.add_row(escape(name), *counts, *numbers, limits, *areas, f"{more.threshold:.3f}")
+    return table
+
+
 def _confusion(chosen: Selection) -> Table:
     table = Table(title="true class by predicted class", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
@@ -337,7 +377,8 @@ def _runners_up(console: Console, chosen: Selection) -> Table:
 def _side(side: Side, found: Comparison) -> str:
     shares = (side.accuracy, side.low, side.high)
     accuracy, low, high = (percent(share, found.photos) for share in shares)
+    what = "accuracy" if found.labels is None else "all labels right"
     return (
-        f"[bold]{escape(side.name)}[/]: accuracy {accuracy} % (95 % CI {low}-{high}), "
+        f"[bold]{escape(side.name)}[/]: {what} {accuracy} % (95 % CI {low}-{high}), "
         f"{count_text(side.errors, 'error')} on {photos_text(found.photos, found.groups)}"
     )

@@ -276,7 +276,7 @@ def test_a_file_says_only_what_it_knows(tmp_path: Path, capsys: pytest.CaptureFi
     shown = HOSTILE.replace("\n", "?").replace("\u202e", "?")
     assert [shown, "0", "4"] in cells(card)
     assert ["command", shown] in cells(card)
-    for said in ("temperature 1.5", "says no more of its data", "from probability 0.2000"):
+    for said in ("temperature 1.5", "says nothing else about its data", "from probability 0.2000"):
         assert said in card
     assert "of 1 trials" not in card
 

@@ -70,7 +70,8 @@ def broken_cards() -> dict[str, str]:
     """Return cards that are no card of this format, each wrong in one way."""
     plain = json.loads(json.dumps(card_of().__dict__))
     changes: dict[str, dict[str, Any]] = {
-        "another format": {"format_version": "2"},
+        "another format": {"format_version": "3"},
+        "a class in the format of labels": {"format_version": "2"},
         "no format": {"format_version": None},
         "a huge head": {"hidden": [10**9]},
         "a head of text": {"hidden": "abc"},
@@ -94,7 +95,8 @@ def broken_cards() -> dict[str, str]:
         "a prior of nothing": {"prior": [0.0] * len(plain["classes"])},
     }
     cards = {name: json.dumps({**plain, **change}) for name, change in changes.items()}
-    later = ("tta", "decision", "prior", "made_by", "unknown", "folds")  # older files have none
+    # Older files have none of these.
+    later = {"tta", "decision", "prior", "made_by", "unknown", "folds", "kind", "thresholds"}
     for field in (name for name in plain if name not in later):
         cards[f"no {field}"] = json.dumps({k: v for k, v in plain.items() if k != field})
     cards |= {"empty": "", "no JSON": "{'a': 1}", "null": "null", "list": "[]", "number": "7"}
@@ -113,7 +115,7 @@ def test_broken_cards_are_refused(kind: str, tmp_path: Path) -> None:
     if kind == "another format":
         assert (
             str(error.value)
-            == "weights are of format 2, this Encore reads 1; upgrade encore-search"
+            == "weights are of format 3, this Encore reads 2; upgrade encore-search"
         )
 
 

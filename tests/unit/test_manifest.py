@@ -122,8 +122,8 @@ def test_json_gives_the_manifest_back(tmp_path: Path) -> None:
     assert again.root == Path("/elsewhere")
     assert (again.photos, again.left_out) == (manifest.photos, manifest.left_out)
     assert again.digest == manifest.digest
-    with pytest.raises(ValueError, match="version of the manifest must be 1 to 3, got 4"):
-        Manifest.from_json(json.dumps({**json.loads(text), "version": 4}), tmp_path)
+    with pytest.raises(ValueError, match="version of the manifest must be 1 to 4, got 5"):
+        Manifest.from_json(json.dumps({**json.loads(text), "version": 5}), tmp_path)
 
 
 def test_known_photos_are_not_decoded_again(

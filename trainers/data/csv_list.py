@@ -1,4 +1,7 @@
-"""Find photos in a CSV: path,label[,split][,group] under a header, or AutoML's columns."""
+"""Find photos in a CSV: path,label[,split][,group] under a header, or AutoML's columns.
+
+Of several labels each: `labels` in the place of `label`, as "a;b", or a column of 0 and 1 for each.
+"""
 
 import csv
 import io
@@ -9,6 +12,7 @@ from pathlib import Path
 
 from trainers.data.addresses import Copies, Steps, is_address, steps_of
 from trainers.data.inside import Inside
+from trainers.data.label_kind import ONE_CLASS, SEPARATOR, SEVERAL, LabelKind
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import (
     SPLIT_NAMES,
@@ -20,8 +24,8 @@ from trainers.data.sources import (
 )
 from trainers.errors import DatasetError
 
-_COLUMNS = ("path", "label", "split", "group")
-_NEEDED = {"path", "label"}
+_OTHERS = {"path", "split", "group"}
+_COLUMNS = {*_OTHERS, ONE_CLASS.column}
 _SPLITS: dict[str, Split | None] = {
     **SPLIT_NAMES,
     "training": Split.TRAIN,  # as Vertex AI, AutoML's successor, has it
@@ -48,20 +52,22 @@ def find_in_csv(
     Of photos that are listed by address, copies must lie there. `progress` gets (rows, rows in
     all) now and then. Raises DatasetError.
     """
-    rows = list(_rows(source))
+    rows, kind, listed = _read(source)
     addresses, folder = _addresses(rows, source), os.path.realpath(data_root or source.parent)
     alone = all(path in addresses for _, path, *_ in rows)
     copies = Copies(addresses, Path(folder), alone=alone)
     inside = Inside(str(copies.root))
     photos: dict[str, Found] = {}
-    classes: set[str] = set()
+    classes, known = set(listed), set[str]()
     groups: set[str] = set()
     name = repr(source.name)
     for done, (number, path, label, split, group) in enumerate(rows, 1):
         where = f"row {number} of {name}"
-        if label not in classes:
-            check_class_name(label, where)
-            classes.add(label)
+        if label not in known:
+            known.add(label)
+            for each in kind.named(label):
+                check_class_name(each, where)
+                classes.add(each)
         if group not in groups:
             check_group_name(group, where)
             groups.add(group)
@@ -73,19 +79,20 @@ def find_in_csv(
             )
         if done % _TOLD_EVERY == 0 or done == len(rows):
             progress(done, len(rows))
-    return Findings(root=copies.root, classes=tuple(sorted(classes)), photos=tuple(photos.values()))
+    found_photos = tuple(photos.values())
+    return Findings(copies.root, tuple(sorted(classes)), found_photos, kind=kind)
 
 
 def listed_paths(source: Path) -> set[str]:
     """Return the paths that a CSV lists, as they are written there, be there files or not."""
-    return {path for _, path, *_ in _rows(source)}
+    return {path for _, path, *_ in _read(source)[0]}
 
 
 def listed_addresses(source: Path) -> dict[str, Steps]:
     """Return the addresses that a CSV lists, in parts; DatasetError if it lists paths as well."""
     if not os.path.isfile(source) or "://" not in _text(source):  # noqa: PTH113 - see Inside
         return {}  # most lists: not worth a look at each row
-    rows = list(_rows(source))
+    rows, *_ = _read(source)
     addresses = _addresses(rows, source)
     for number, path, *_ in rows:
         if addresses and path not in addresses:
@@ -105,15 +112,25 @@ def _addresses(rows: list[_Row], source: Path) -> dict[str, Steps]:
     }
 
 
-def _rows(source: Path) -> Iterator[_Row]:
+def _read(source: Path) -> tuple[list[_Row], LabelKind, list[str]]:
+    """Return the rows, what their labels are, and the classes that the header names."""
     table = _table(source)
     if not table:
         raise DatasetError(f"{source.name!r} has no rows; give one row per photo: path,label")
-    header, name = _header(table[0][1], source), repr(source.name)
+    header = _header(table[0][1], source)
+    listed = [name for name in header if name not in {*_COLUMNS, SEVERAL.column}]
+    kind = SEVERAL if listed or SEVERAL.column in header else ONE_CLASS
+    return list(_rows(table, header, listed, source)), kind, listed
+
+
+def _rows(
+    table: list[tuple[int, list[str]]], header: list[str], listed: list[str], source: Path
+) -> Iterator[_Row]:
+    name = repr(source.name)
     for number, cells in islice(table, 1 if header else 0, None):
         where = f"row {number} of {name}"
         path, label, split, group = (
-            _by_header(cells, header, where) if header else _automl(cells, where)
+            _by_header(cells, header, listed, where) if header else _automl(cells, where)
         )
         if (key := split.strip().lower()) not in _SPLITS:
             raise DatasetError(
@@ -168,13 +185,19 @@ def _trimmed(cells: list[str]) -> list[str]:
 
 def _header(cells: list[str], source: Path) -> list[str]:
     """Return the names of the columns, or nothing if the first row is a photo already."""
-    names = [cell.strip().lower() for cell in cells]
-    if not {"path", "label"} & set(names) or any(map(_is_photo, names)):
+    plain = [cell.strip() for cell in cells]
+    lowered = [cell.lower() for cell in plain]
+    if not {"path", "label", "labels"} & set(lowered) or any(map(_is_photo, lowered)):
         return []
-    if len(set(names)) < len(names) or not _NEEDED <= set(names) <= set(_COLUMNS):
+    special = {*_COLUMNS, SEVERAL.column}
+    names = [low if low in special else name for low, name in zip(lowered, plain, strict=True)]
+    labels = set(names) & {ONE_CLASS.column, SEVERAL.column}
+    others = set(names) - special
+    if len(set(names)) < len(names) or "path" not in names or len(labels) + bool(others) != 1:
         raise DatasetError(
-            f"the header of {source.name!r} must be path,label, maybe with split and group, got "
-            f"{','.join(names)!r}; rename or remove the other columns"
+            f"the header of {source.name!r} must be path,label, maybe with split and group, or for "
+            "several labels path,labels or path and a column of 0 and 1 for each label, got "
+            f"{','.join(lowered)!r}; rename or remove the other columns"
         )
     return names
 
@@ -183,19 +206,37 @@ def _is_photo(cell: str) -> bool:
     return is_photo_name(cell) or is_address(cell)
 
 
-def _by_header(cells: list[str], header: list[str], where: str) -> _Cells:
+def _by_header(cells: list[str], header: list[str], listed: list[str], where: str) -> _Cells:
     if len(cells) > len(header):
         raise DatasetError(
             f"{where} has {len(cells)} cells under {len(header)} columns; "
             "keep one label per photo, and quote a path that has a comma"
         )
     named = dict(zip(header, cells, strict=False))
+    if listed:
+        label = SEPARATOR.join(_ticked(named, listed, where))
+    elif SEVERAL.column in header:
+        label = SEPARATOR.join(SEVERAL.named(named.get(SEVERAL.column, "")))
+    else:
+        label = named.get(ONE_CLASS.column, "")
     return (
         named.get("path", ""),
-        named.get("label", ""),
+        label,
         named.get("split", ""),
         named.get("group", ""),
     )
+
+
+def _ticked(named: dict[str, str], listed: list[str], where: str) -> Iterator[str]:
+    """Yield the labels whose column has a 1."""
+    for name in sorted(listed):
+        cell = named.get(name, "").strip()
+        if cell not in ("0", "1"):
+            raise DatasetError(f"{where} must have 0 or 1 under {name!r}, got {cell[:50]!r}")
+        if SEPARATOR in name:
+            raise DatasetError(f"the label {name!r} must have no {SEPARATOR!r}; rename its column")
+        if cell == "1":
+            yield name
 
 
 def _automl(cells: list[str], where: str) -> _Cells:

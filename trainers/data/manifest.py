@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
 from trainers.data.groups import find_groups, parse_group_by
-from trainers.data.label_kind import ONE_CLASS, LabelKind
+from trainers.data.label_kind import KINDS, ONE_CLASS, LabelKind
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
-from trainers.data.splits import assign_groups
+from trainers.data.splits import assign_groups, assign_several
 from trainers.data.verify import Reading, read_all
 from trainers.errors import DatasetError, NoSuchData
 
@@ -36,8 +36,9 @@ __all__ = [
     "without",
 ]
 
-FORMAT, GROUPED, FOLDED = 1, 2, 3
-"""Versions of the manifest's JSON, plain, with groups, and with folds, too; part of the digest."""
+FORMAT, GROUPED, FOLDED, OF_KIND = 1, 2, 3, 4
+"""Versions of the manifest's JSON, plain, with groups, with folds, too, and with all of these and
+another kind of labels than a class for each photo; part of the digest."""
 
 MAX_UNREADABLE = 0.05
 """With a greater share of unreadable photos, something is wrong with the data as a whole."""
@@ -163,8 +164,17 @@ class Manifest:
     def groups(self, split: Split) -> NDArray[np.int64] | None:
         """Return the number of each photo's group, shape (n,), from 0 on, by the order of `labels`.
 
-        None where no two photos share one: then each counts by itself.
+        None where no two photos share one: then each counts by itself. A photo that is asked
+        several questions is a group of their answers.
         """
+        numbers = self._groups(split)
+        if self.n_questions == 1:
+            return numbers
+        every = np.arange(len(self.of_split(split))) if numbers is None else numbers
+        return np.repeat(every, self.n_questions)
+
+    def _groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Return the number of each photo's group, (photos,)."""
         photos = self.of_split(split)
         if not any(photo.group for photo in photos):
             return None
@@ -176,7 +186,7 @@ class Manifest:
 
     def n_groups_of(self, split: Split) -> int | None:
         """Return how many groups a split's photos are in, None where each is alone."""
-        found = self.groups(split)
+        found = self._groups(split)
         return None if found is None else int(found.max()) + 1
 
     @property
@@ -212,9 +222,9 @@ class Manifest:
     def from_json(cls, text: str, root: Path) -> Self:
         """Build from `to_json`; raises ValueError for another version of the format."""
         plain = json.loads(text)
-        if plain["version"] not in (FORMAT, GROUPED, FOLDED):
+        if plain["version"] not in (FORMAT, GROUPED, FOLDED, OF_KIND):
             raise ValueError(
-                f"version of the manifest must be {FORMAT} to {FOLDED}, got {plain['version']!r}"
+                f"version of the manifest must be {FORMAT} to {OF_KIND}, got {plain['version']!r}"
             )
         return cls(
             root=root,
@@ -224,15 +234,19 @@ class Manifest:
                 for path, label, split, sha256, size, *places in plain["photos"]
             ),
             left_out=tuple(LeftOut(path, reason) for path, reason in plain["left_out"]),
+            kind=KINDS[plain.get("kind", ONE_CLASS.name)],
         )
 
     def _contents(self) -> dict[str, Any]:
         version = FOLDED if self.folds else GROUPED if self.grouped else FORMAT
+        if self.kind is not ONE_CLASS:
+            version = OF_KIND
         photos = [
             [p.path, p.label, p.split.value, p.sha256, p.size, p.group, p.fold][: version + 4]
             for p in self.photos
         ]
-        return {"version": version, "classes": list(self.classes), "photos": photos}
+        found = {"version": version, "classes": list(self.classes), "photos": photos}
+        return found | ({"kind": self.kind.name} if version == OF_KIND else {})
 
 
 def build_manifest(
@@ -260,16 +274,18 @@ def build_manifest(
     given = {photo.split for photo in found.photos}
     needed = {Split.TRAIN, Split.VALID, *given} - {None}
     # What the reading cannot mend is told before it; splits that are yet to draw have no gaps.
-    filled = {(photo.label, photo.split) for photo in found.photos}
+    named = found.kind.named
+    filled = {(name, photo.split) for photo in found.photos for name in named(photo.label)}
     _check_filled(found.classes, filled, set() if None in given else needed, found.left_out)
     pairs, left_out = _read(found, known, progress)
     if group_by is not None:
         pairs = _grouped(pairs, found.root, group_by)
-    photos = _photos(pairs, found.classes, seed, known)
-    filled = {(found.classes[photo.label], photo.split) for photo in photos}
-    _check_filled(found.classes, filled, needed | {split for _, split in filled}, left_out)
+    photos = _photos(pairs, found, seed, known)
     drawn = frozenset(photo.path for photo, _ in pairs if photo.split is None)
-    return Manifest(found.root, found.classes, photos, left_out, drawn)
+    made = Manifest(found.root, found.classes, photos, left_out, drawn, found.kind)
+    filled = set(_filled(made, photos))
+    _check_filled(found.classes, filled, needed | {split for _, split in filled}, left_out)
+    return made
 
 
 def _grouped(
@@ -294,7 +310,8 @@ def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: i
     """
     # Photos of one hash stay together: let those of a group have one.
     twin = {photo.sha256: min(each.sha256 for each in g) for g in groups for photo in g}
-    splits = assign_groups(
+    splits = _assigned(
+        manifest.kind,
         [manifest.label_text(photo) for photo in manifest.photos],
         [twin.get(photo.sha256, photo.sha256) for photo in manifest.photos],
         [photo.group for photo in manifest.photos],
@@ -379,25 +396,39 @@ def _read(
 
 def _photos(
     pairs: Sequence[tuple[Found, Reading]],
-    classes: Sequence[str],
+    found: Findings,
     seed: int,
     known: Manifest | None,
 ) -> tuple[Photo, ...]:
     """Assign the splits that are missing, and put the photos into order."""
     before = {(photo.path, photo.sha256): photo.split for photo in known.photos} if known else {}
-    splits = assign_groups(
+    splits = _assigned(
+        found.kind,
         [photo.label for photo, _ in pairs],
         [file.sha256 for _, file in pairs],
         [photo.group for photo, _ in pairs],
         [photo.split or before.get((photo.path, file.sha256)) for photo, file in pairs],
         seed,
     )
-    index = {name: position for position, name in enumerate(classes)}
+    number = cache(lambda label: found.kind.number(label, found.classes))
     photos = (
-        Photo(photo.path, index[photo.label], split, file.sha256, file.size, photo.group)
+        Photo(photo.path, number(photo.label), split, file.sha256, file.size, photo.group)
         for (photo, file), split in zip(pairs, splits, strict=True)
     )
     return tuple(sorted(photos, key=lambda photo: photo.path))
+
+
+def _assigned(
+    kind: LabelKind,
+    labels: Sequence[str],
+    hashes: Sequence[str],
+    groups: Sequence[str],
+    given: Sequence[Split | None],
+    seed: int,
+) -> list[Split]:
+    if kind is ONE_CLASS:
+        return assign_groups(labels, hashes, groups, given, seed)
+    return assign_several([kind.named(label) for label in labels], hashes, groups, given, seed)
 
 
 def _filled(manifest: Manifest, photos: Iterable[Photo]) -> set[tuple[str, Split]]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
+from trainers.data.label_kind import ONE_CLASS, LabelKind
 from trainers.errors import DatasetError as DatasetError  # raised by trainers of one's own
 
 MAX_CLASS_NAME = 200
@@ -66,6 +67,7 @@ class Findings:
     classes: tuple[str, ...]
     photos: tuple[Found, ...]
     left_out: tuple[LeftOut, ...] = ()
+    kind: LabelKind = ONE_CLASS
 
 
 def is_inside(path: str, root: str) -> bool:

@@ -8,6 +8,8 @@ from trainers.data.groups import joined
 from trainers.data.sources import Split
 from trainers.errors import DatasetError
 
+_ANY = ""
+
 _DRAWS = 20
 """So often splits of groups are drawn at most: of few groups, a fold may lack a class."""
 
@@ -61,6 +63,55 @@ def assign_groups(
     else:
         _fill_groups(labels, names, chosen, seed)
     return [split or chosen[unit] for unit, split in zip(names, given, strict=True)]
+
+
+def assign_several(
+    labels: Sequence[Sequence[str]],
+    hashes: Sequence[str],
+    groups: Sequence[str],
+    given: Sequence[Split | None],
+    seed: int,
+) -> list[Split]:
+    """Do as `assign_groups` for photos of any number of labels each.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): what has the rarest label is
+    dealt first, to the split that lacks most of it. Raises DatasetError as `assign_groups` does.
+    """
+    units = _units(hashes, groups)
+    chosen: dict[str, Split] = {}
+    for split in reversed(Split):
+        chosen |= {unit: split for unit, other in zip(units, given, strict=True) if other is split}
+    photos: dict[str, Counter[str]] = defaultdict(Counter)  # _ANY: whatever labels they have
+    of_label: dict[str, set[str]] = defaultdict(set)
+    for names, unit in zip(labels, units, strict=True):
+        photos[unit].update([_ANY, *names])
+        for name in names:
+            of_label[name].add(unit)
+    flat = [(name, split) for names, split in zip(labels, given, strict=True) for name in names]
+    what = "groups of photos" if any(groups) else "distinct photos"
+    _check_enough([name for name, _ in flat], [split for _, split in flat], of_label, what)
+    totals = sum(photos.values(), Counter[str]())
+    room = {(n, split): left for n, of in totals.items() for split, left in _shares(of).items()}
+    for unit, split in chosen.items():
+        for name, n in photos[unit].items():
+            room[name, split] -= n
+    rarest = {unit: min(own, key=lambda n: (totals[n], n)) for unit, own in photos.items()}
+    free = sorted(
+        photos.keys() - chosen.keys(),
+        key=lambda unit: (totals[rarest[unit]], rarest[unit], _draw(seed, unit)),
+    )
+    for unit in free:
+        own = photos[unit]
+        chosen[unit] = max(
+            Split,
+            key=lambda split: (
+                room[rarest[unit], split],
+                sum(n * room[name, split] for name, n in own.items()),
+            ),
+        )
+        for name, n in own.items():
+            room[name, chosen[unit]] -= n
+    return [split or chosen[unit] for unit, split in zip(units, given, strict=True)]
 
 
 def _units(hashes: Sequence[str], groups: Sequence[str]) -> list[str]:

@@ -11,12 +11,14 @@ from trainers.metrics.evaluation import (
     ClassNumbers,
     Evaluation,
     class_counts,
+    columns_of,
     confusion_matrix,
     negative_log,
     per_class,
 )
 from trainers.metrics.f1 import MacroF1
 from trainers.metrics.kinds import Metric, OfClasses, OfPhotos
+from trainers.metrics.label_f1 import LabelMacroF1, LabelMicroF1
 from trainers.metrics.log_loss import LogLoss
 from trainers.metrics.matthews import Matthews
 
@@ -31,6 +33,7 @@ __all__ = [
     "OfPhotos",
     "calibrated_loss",
     "class_counts",
+    "columns_of",
     "confusion_matrix",
     "negative_log",
     "per_class",
@@ -42,3 +45,5 @@ register(BalancedAccuracy())
 register(MacroF1())
 register(LogLoss())
 register(Matthews())
+register(LabelMacroF1())
+register(LabelMicroF1())

@@ -36,7 +36,8 @@ class Criterion(str, metaclass=_Registry):
     `Criterion("f1")` and `Criterion.F1` are the registered object of that name. `tag` begins the
     names of files; a share is printed as per cent. `higher_is_better` says whether a greater score
     wins, `classes_alike` whether each class counts alike, however few photos it has, and
-    `needs_probabilities` whether it takes those of all classes, not only the true one's.
+    `needs_probabilities` whether it takes those of all classes, not only the true one's. `kinds`
+    are the names of the kinds of labels that it can be of.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Criterion(str, metaclass=_Registry):
     is_share: ClassVar[bool] = True
     classes_alike: ClassVar[bool] = False
     needs_probabilities: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[str]] = frozenset({"class", "labels"})
 
     def __new__(cls, value: str | None = None) -> Self:
         """Find what is registered under a name; without one, make what is to be registered."""

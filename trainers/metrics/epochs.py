@@ -20,7 +20,7 @@ def calibrated_loss(evaluation: Evaluation, metric: Metric) -> float | None:
     if not len(labels) or not np.isfinite(kept).all():
         return None
     weights = 1 / np.bincount(labels)[labels] if metric.classes_alike else None
-    return temperature.calibrated_loss(labels, kept.astype(np.float32), weights)
+    return temperature.calibrated_loss(evaluation.columns, kept.astype(np.float32), weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class EpochMetrics(EpochNumbers):
             valid_loss=valid_loss,
             accuracy=Metric.ACCURACY.of(evaluation),
             balanced_accuracy=Metric.BALANCED_ACCURACY.of(evaluation),
-            f1=Metric.F1.of(evaluation),
+            f1=(Metric.F1 if evaluation.questions == 1 else Metric.MACRO_F1).of(evaluation),
             seconds=seconds,
             images_per_second=images_per_second,
             data_wait=data_wait,

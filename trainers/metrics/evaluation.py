@@ -12,7 +12,11 @@ from trainers.temperature import SMALLEST
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Predictions on n photos of C classes: `labels` int64 (n,), `probabilities` float32 (n, C)."""
+    """Predictions on n photos of C classes: `labels` int64 (n,), `probabilities` float32 (n, C).
+
+    Where photos are asked several questions of C answers each, n rows are of photos and questions,
+    and labels and predictions are numbered on from one question of a photo to its next.
+    """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
@@ -46,17 +50,36 @@ class Evaluation:
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each photo, shape (n,)."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        if self.questions > 1:
+            predicted += self.labels - self.columns
         return predicted
+
+    @property
+    def questions(self) -> int:
+        """How many questions a photo is asked."""
+        return int(self.labels.max(initial=0)) // int(self.probabilities.shape[1]) + 1
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """The column of the true answer's probability, (n,)."""
+        return columns_of(self.labels, self.probabilities)
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Counts, shape (C, C): row is the true class, column the predicted one."""
-        return confusion_matrix(self.labels, self.predicted, self.probabilities.shape[1])
+        return confusion_matrix(
+            self.labels, self.predicted, self.questions * self.probabilities.shape[1]
+        )
 
     def losses(self, *, stored: bool = False) -> NDArray[np.float32]:
         """Return each photo's log loss, (n,); if `stored`, of probabilities as files keep them."""
-        true = self.probabilities[np.arange(len(self.labels)), self.labels]
+        true = self.probabilities[np.arange(len(self.labels)), self.columns]
         return negative_log(true.astype(np.float16).astype(np.float32) if stored else true)
+
+
+def columns_of(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    """Return where probabilities (..., C) of labels' questions have the labels, (n,)."""
+    return np.asarray(labels % probabilities.shape[-1], np.int64)
 
 
 def confusion_matrix(

@@ -8,6 +8,7 @@ class MacroF1(MeanOverClasses):
 
     name = field = "f1"
     tag = "f1-"
+    kinds = frozenset({"class"})
 
     def of_counts(self, hits: Floats, photos: Floats, predicted: Floats) -> Floats:
         """Return the mean of the harmonic means of recall and precision."""

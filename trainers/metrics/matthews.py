@@ -18,6 +18,7 @@ class Matthews(OfClasses):
     is_share = False
     classes_alike = True
     lowest = -1.0
+    kinds = frozenset({"class"})
 
     @property
     def label(self) -> str:

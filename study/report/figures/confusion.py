@@ -31,6 +31,8 @@ def confusion(contents: Contents) -> Panel:
     found = contents.predictions
     if found is None:
         return Panel(None, UNPREDICTED)
+    if contents.questions > 1:
+        return _each_label(contents)
     counts = confusion_matrix(contents.labels, found.predicted, len(contents.classes))
     some = _most_confused(counts)
     longest = 16 if len(some) > 10 else 24
@@ -53,6 +55,49 @@ def confusion(contents: Contents) -> Panel:
     if len(some) < len(counts):
         said += f"; shown are the {len(some)} classes that are confused most, of {len(counts)}"
     return Panel(drawn, said + ".", _cells(contents, found, some))
+
+
+def _each_label(contents: Contents) -> Panel:
+    """Draw a table of the labels: how often each is found, missed and wrongly named."""
+    found = contents.predictions
+    rows = [] if found is None else _label_rows(contents, found)
+    heads = ("label", "photos", "found", "missed", "wrongly named", "recall", "precision", "F1")
+    columns = [
+        [shown(row["name"]) for row in rows],
+        [row["photos"] for row in rows],
+        [row["found"] for row in rows],
+        [row["photos"] - row["found"] for row in rows],
+        [row["predicted"] - row["found"] for row in rows],
+        *([row[name] for row in rows] for name in ("recall", "precision", "f1")),
+    ]
+    table = {
+        "type": "table",
+        "header": {"values": list(heads), "align": "left"},
+        "cells": {"values": columns, "align": "left"},
+    }
+    said = "At a probability of a half for each label, on the validation photos."
+    return Panel(figure([table], min(900, 140 + 24 * len(rows))), said)
+
+
+def _label_rows(contents: Contents, found: StoredPredictions) -> list[dict[str, Any]]:
+    """Return the numbers of each label as `class_table` has them, and how often it is found."""
+    counts = confusion_matrix(contents.labels, found.predicted, 2 * contents.questions)
+    rows = [
+        {
+            "index": label,
+            "name": contents.classes[label],
+            "photos": numbers.photos,
+            "found": int(counts[2 * label + 1, 2 * label + 1]),
+            "predicted": int(counts[:, 2 * label + 1].sum()),
+            "recall": number(numbers.recall, 3),
+            "precision": number(numbers.precision, 3),
+            "f1": number(numbers.f1, 3),
+            "taken_for": None,
+            "times": 0,
+        }
+        for label, numbers in enumerate(per_class(counts)[1::2])
+    ]
+    return sorted(rows, key=lambda row: (row["recall"], row["index"]))
 
 
 def _heatmap(
@@ -96,6 +141,8 @@ def class_table(contents: Contents) -> Panel:
     found = contents.predictions
     if found is None:
         return Panel(None, UNPREDICTED)
+    if contents.questions > 1:
+        return Panel(None, "The labels, the most often missed first.", _label_rows(contents, found))
     counts = confusion_matrix(contents.labels, found.predicted, len(contents.classes))
     missed = counts - np.diag(np.diag(counts))
     rows = []

@@ -44,6 +44,8 @@ def answers_of(contents: Contents) -> tuple[Answers | None, str]:
     found = contents.predictions
     if found is None:
         return None, UNPREDICTED
+    if contents.questions > 1:
+        return None, "Photos have several labels: these figures are of photos of one class each."
     if found.probabilities is None:
         return None, (
             "This needs the probabilities of all classes; with so many photos and classes only "

@@ -14,7 +14,7 @@ MOST = 2000
 
 def document_of(found: Inspection) -> dict[str, Any]:
     """Return an inspection in plain values: labels by name, photos by path."""
-    say = _Words(found.classes)
+    say = _Words(found)
     return {
         "format": FORMAT,
         "manifest": found.manifest_digest,
@@ -49,13 +49,14 @@ def worst_first(pairs: tuple[Pair, ...]) -> list[Pair]:
 class _Words:
     """Says findings in plain values."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self._classes = classes
+    def __init__(self, found: Inspection) -> None:
+        self._classes = found.classes
+        self._text = found.label_text
 
     def photo(self, photo: Photo) -> dict[str, Any]:
         return {
             "path": photo.path,
-            "label": self._classes[photo.label],
+            "label": self._text(photo),
             "split": photo.split.value,
         }
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from trainers.data.label_kind import ONE_CLASS, LabelKind
 from trainers.data.manifest import Parted, Photo
 from trainers.data.sources import Split
 
@@ -111,6 +112,11 @@ class Inspection:
     doubts: tuple[Doubt, ...] | None = None
     cues: tuple[Cue, ...] | None = None
     parted: tuple[Parted, ...] = ()
+    kind: LabelKind = ONE_CLASS
+
+    def label_text(self, photo: Photo) -> str:
+        """Return a photo's label as people write it."""
+        return self.kind.text(photo.label, self.classes)
 
     @property
     def leaks(self) -> tuple[Pair, ...]:

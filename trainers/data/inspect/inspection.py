@@ -38,6 +38,7 @@ def inspect_data(
     """
     shots = Shots(manifest, CHECK_SCALE, cache, lambda *n: progress("decoding photos", *n))
     photos, total = manifest.photos, len(manifest.photos)
+    one_class = manifest.n_questions == 1  # of several labels, neither cues nor doubts are known
     prints: list[Fingerprint] = []
     facts: list[Facts] = []
     for done, (mark, fact) in enumerate(shots.each(lambda *of: _look(manifest, *of)), 1):
@@ -58,10 +59,11 @@ def inspect_data(
         groups=groups,
         flaws=find_flaws(photos, facts),
         uncompared=uncompared,
-        cues=find_cues(photos, facts, len(manifest.classes)),
+        cues=find_cues(photos, facts, len(manifest.classes)) if one_class else None,
         parted=manifest.parted,
+        kind=manifest.kind,
     )
-    if features is None:
+    if features is None or not one_class:
         return found
     numbers = _group_numbers(photos, groups)
     doubts = doubt_labels(photos, features, numbers, len(manifest.classes))
