@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.data import augment
 from trainers.data.augment import (
@@ -314,3 +316,30 @@ def test_one_gather_makes_the_same_canvas_as_copies(seed: int) -> None:
     copied = augment._canvas(photos, corners, until, 20)
     assert copied.any()
     assert torch.equal(augment._gathered(photos, corners, until, 20), copied)
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations, each of which a GPU's host would launch."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation.NONE, Augmentation.TOP_DOWN])
+def test_a_batch_on_a_device_takes_as_many_launches_whatever_its_size(
+    augmentation: Augmentation,
+) -> None:
+    """Not one for each photo, on which a GPU would wait. A device without any memory plays one."""
+    mine, counts = stage(CropType.GOOGLENET, augmentation), []
+    memory = torch.empty(64 * 3 * 40 * 50, dtype=torch.uint8, device="meta")
+    for count in (4, 64):
+        photos = [part.view(40, 50, 3) for part in memory.tensor_split(64)[:count]]
+        with Launches() as launches:
+            squares = apply_changes(photos, drawn(mine, 50, 40, count), mine, memory.device)
+        assert squares.shape == (count, 3, 32, 32)
+        counts.append(launches.count)
+    assert counts[0] == counts[1]

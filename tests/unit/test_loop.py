@@ -202,6 +202,41 @@ def test_validation_waits_for_its_device_at_the_end(monkeypatch: pytest.MonkeyPa
     assert counts[0] == counts[1] <= 6
 
 
+class Looked(nn.Module):
+    """Notes whether a network is applied for inference alone, and what of it has a gradient."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.inference: list[bool] = []
+        self.gradients: list[int] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Note, and apply it."""
+        self.inference.append(torch.is_inference_mode_enabled())
+        self.gradients.append(sum(p.grad is not None for p in self.network.parameters()))
+        found: Tensor = self.network(inputs)
+        return found
+
+
+def test_validation_keeps_nothing_for_gradients() -> None:
+    """It is inference alone, in each of its batches."""
+    looked = Looked(plain_network().eval())
+    evaluate(looked, plain_batches(4, 4), CPU, micro_batch=2)
+    assert looked.inference == [True] * 4
+
+
+def test_gradients_are_added_up_over_parts_alone() -> None:
+    """Each step begins without any: only what passes in parts adds to what lies there."""
+    looked = Looked(plain_network())
+    train(looked, plain_batches(4, 4), plain_optimizer(looked.network))
+    assert looked.gradients == [0, 0]
+    looked.gradients.clear()
+    optimizer = plain_optimizer(looked.network)
+    train(looked, plain_batches(4, 4), optimizer, micro_batch=2)
+    assert looked.gradients == [0, 4, 0, 4]
+
+
 def test_what_makes_a_program_wait_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two tests before this one would notice a loss that is looked at in each step."""
     with Waits(monkeypatch) as waits:
