@@ -16,7 +16,7 @@ from study.config.space import SPACE_VERSION, describe_space, space_changes, spa
 from study.config.validation import section_in
 from study.errors import ConfigError, NotInStudy
 from study.invocation import hint
-from trainers.data.label_kind import ONE_CLASS
+from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest
 from trainers.metrics import Criterion
 
@@ -143,10 +143,11 @@ def find_trial(store: Store, study: StudyRecord, number: int) -> Trial:
 
 def check_kind(manifest: Manifest, criterion: Criterion) -> None:
     """Raise `ConfigError` for a criterion that says nothing of such labels."""
-    kind = manifest.kind.name
-    if kind not in criterion.kinds:
-        known = ", ".join(each.value for each in Criterion if kind in each.kinds)
-        what = "one class" if kind == ONE_CLASS.name else "several labels"
+    like = manifest.kind.like
+    if not like & criterion.kinds:
+        known = ", ".join(each.value for each in Criterion if like & each.kinds)
+        several = manifest.kind is SEVERAL
+        what = "several labels" if several else f"one {manifest.kind.name}"
         raise ConfigError(
             f"metric {criterion} is not for photos of {what} each; give one of {known}"
         )

@@ -19,7 +19,7 @@ from trainers.errors import NotOurWeights
 from trainers.schedule import CropType, Schedule, Stage
 
 FORMAT_VERSION = "1"
-FORMAT_VERSIONS = {"class": FORMAT_VERSION, "labels": "2"}
+FORMAT_VERSIONS = {"class": FORMAT_VERSION, "labels": "2", "grade": FORMAT_VERSION}
 """By the kind of labels: what an older Encore would misread has a version that it refuses."""
 
 CARD = "encore"
@@ -110,7 +110,7 @@ class WeightsCard:
             raise ValueError(f"unknown must be a share between 0 and 1, got {self.unknown!r:.100}")
         if self.folds not in (0, *range(FEWEST_FOLDS, MOST_FOLDS + 1)):
             raise ValueError(f"folds must be {FEWEST_FOLDS} to {MOST_FOLDS}, got {self.folds!r}")
-        if self.kind != "class" and (self.unknown is not None or self.folds):
+        if self.kind == "labels" and (self.unknown is not None or self.folds):
             raise ValueError("unknown and folds must be left out for several labels")
         if FORMAT_VERSIONS.get(self.kind) != self.format_version:
             raise ValueError(

@@ -78,7 +78,7 @@ def _of_labels(card: "WeightsCard") -> dict[str, Any]:
 
 
 def _meaning(card: "WeightsCard") -> str:
-    if card.kind == "class":
+    if card.kind != "labels":
         return f"their softmax is {_softmax(card.tta)}"
     return f"each one's sigmoid is, for that label, {_softmax(card.tta)}"
 

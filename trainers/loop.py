@@ -134,7 +134,7 @@ def evaluate(
             ]
         labels.append(truth)
     every_logit, every_label = torch.cat(logits).cpu(), torch.cat(labels).cpu()
-    loss = objective.loss(every_logit, every_label).item()
+    loss = objective.validation_loss(every_logit, every_label).item()
     return objective.evaluation(every_logit, every_label), _finite(loss, "validation")
 
 

@@ -43,6 +43,10 @@ class Objective:
         both = torch.stack([one.float().log_softmax(1), other.float().log_softmax(1)])
         return both.logsumexp(0) - math.log(2)
 
+    def validation_loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the mean log loss of photos."""
+        return self.loss(logits, truth)
+
     def evaluation(self, logits: Tensor, truth: Tensor) -> Evaluation:
         """Return what logits (n, C) on the CPU say of photos."""
         return Evaluation(truth.numpy(), _plain(self.probabilities(logits)))
@@ -86,7 +90,49 @@ class SeveralLabels(Objective):
         return Evaluation(answers.ravel(), np.stack([1 - yes, yes], 2).reshape(-1, 2))
 
 
-OBJECTIVES: dict[str, Objective] = {each.kind: each for each in (Objective(), SeveralLabels())}
+class Grades(Objective):
+    """The sum of the binary cross-entropies of the C - 1 questions whether a grade is above k.
+
+    Ordinal regression as binary questions (Frank and Hall 2001; Cheng, Wang and Pollastri 2008)
+    with a softmax's sums for their answers, which so agree with each other: the ranked form of the
+    log loss (Toedter and Ahrens 2012), a proper score. An answer that is far off costs more.
+    """
+
+    kind = "grade"
+
+    def loss(
+        self,
+        logits: Tensor,
+        truth: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean loss of photos whose labels are grades, or shares of grades."""
+        count = logits.shape[1]
+        if not truth.is_floating_point():
+            truth = functional.one_hot(truth, count).to(logits.dtype)
+        truth = truth * (1 - label_smoothing) + label_smoothing / count
+        if class_weights is not None:
+            truth = truth * class_weights
+        return (truth * self._losses(logits)).sum() / len(truth)
+
+    def _losses(self, logits: Tensor) -> Tensor:
+        """Return what it costs if each of the grades is the true one, (B, C)."""
+        above = torch.ones(logits.shape[1] - 1, logits.shape[1], device=logits.device).triu(1)
+        likely = logits.log_softmax(1)[:, None]
+        yes = likely.masked_fill(above == 0, -math.inf).logsumexp(2)
+        no = likely.masked_fill(above == 1, -math.inf).logsumexp(2)
+        return -(yes @ above + no @ (1 - above))
+
+    def validation_loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the mean log loss, as that of any classes."""
+        return super().loss(logits, truth)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    each.kind: each for each in (Objective(), SeveralLabels(), Grades())
+}
 """The objectives by the kind of labels."""
 
 ONE_CLASS = OBJECTIVES[Objective.kind]

@@ -201,5 +201,4 @@ def describe_data(config: StudyConfig, manifest: Manifest) -> str:
         counts = f"{inside:,} in {manifest.folds} folds, {test:,} test"
     name = config.data.source or "the handwritten digits of scikit-learn (no --data was given)"
     groups = f", in {count_text(manifest.n_groups, 'group')}" if manifest.grouped else ""
-    what = "classes" if manifest.n_questions == 1 else "labels"
-    return f"{name}: {len(manifest.classes)} {what}, {counts}{groups}"
+    return f"{name}: {len(manifest.classes)} {manifest.kind.plural}, {counts}{groups}"

@@ -8,7 +8,7 @@ from study.formatting import count_text
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
 from trainers.data.inspect.inspection import inspect_data, moved
-from trainers.data.label_kind import ONE_CLASS
+from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import DatasetError, Manifest, Parted, keep_together
 from trainers.data.sources import Split
 
@@ -82,7 +82,7 @@ def imbalance(found: Inspection) -> str:
     """Say that one class has many more training photos than another, if it has."""
     counts = list(found.counts[Split.TRAIN])
     most, least = max(counts), min(counts)
-    if found.kind is not ONE_CLASS or not imbalanced(counts):
+    if found.kind is SEVERAL or not imbalanced(counts):
         return ""
     large, small = (found.classes[counts.index(count)] for count in (most, least))
     return f"classes are imbalanced: {large!r} has {most:,} training photos, {small!r} {least:,}"

@@ -12,6 +12,7 @@ from study.formatting import count_text, photos_text
 from study.sanitizing import masked
 from study.selection.result import Selection
 from study.stage_text import schedule_text, stage_table
+from trainers.data.label_kind import KINDS
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule
 
@@ -93,7 +94,7 @@ def _title(card: "WeightsCard") -> str:
 def _purpose(card: "WeightsCard") -> str:
     if card.kind == "labels":
         return f"predicts which of {len(card.classes)} labels a photo has"
-    return f"classifies photos into {len(card.classes)} classes"
+    return f"classifies photos into {len(card.classes)} {KINDS[card.kind].plural}"
 
 
 def _mirrored(card: "WeightsCard") -> str:
@@ -280,8 +281,8 @@ def _knows(card: "WeightsCard", stated: "Stated | None", *, always: bool) -> str
     if card.kind == "labels":
         return f"It knows {len(card.classes)} labels and nothing else."
     return (
-        f"It knows {len(card.classes)} classes and nothing else: a photo of anything else is "
-        f"assigned to one of them as well{'' if always else ', or is rejected'}"
+        f"It knows {len(card.classes)} {KINDS[card.kind].plural} and nothing else: a photo of "
+        f"anything else is assigned to one of them as well{'' if always else ', or is rejected'}"
         f"{_unless_unknown(stated)}."
     )
 

@@ -21,7 +21,7 @@ from study.selection.best import copy_weights
 from study.selection.result import Selection
 from study.statistics.conformal import fewest, limit
 from study.studies import manifest_of
-from trainers.data.label_kind import ONE_CLASS
+from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import NotOurWeights
 
@@ -105,7 +105,7 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
     """
     from trainers.reference import SUFFIX, beside, digest_of, read_reference, save_reference
 
-    if classifier.card.kind != ONE_CLASS.name:
+    if classifier.card.kind == SEVERAL.name:
         raise ConfigError(
             "--unknown and --coverage are for photos of one class each, and these weights tell of "
             "several labels; drop them"

@@ -35,6 +35,7 @@ from study.selection.thresholds import Operation, operate
 from study.statistics.intervals import Limits, of_share
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
 from study.studies import check_kind, find_study, manifest_of, refuse_several
+from trainers.data.label_kind import GRADES
 from trainers.data.manifest import Split
 from trainers.files import replacing
 from trainers.metrics import confusion_matrix, per_class
@@ -237,6 +238,7 @@ class Selector:
             errors=len(wrong),
             n_valid=len(photos),
             several=several,
+            off=_off(predictions.predicted - labels) if manifest.kind is GRADES else None,
             n_groups=manifest.n_groups_of(Split.VALID),
             folds=manifest.folds,
             classes=manifest.classes,
@@ -350,6 +352,11 @@ class Selector:
             return path_text(self._vault.path(kept.path))
         except RowDamaged:  # a runner-up's, which was not looked at yet
             return kept.path
+
+
+def _off(differences: NDArray[np.int64]) -> tuple[int, ...]:
+    """Count the photos whose grade is 0, 1, 2, ... away."""
+    return tuple(np.bincount(np.abs(differences)).tolist())
 
 
 def _whole(found: StoredPredictions) -> NDArray[np.float32]:

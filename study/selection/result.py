@@ -87,7 +87,8 @@ class Selection:
     of all folds as one. `recall_intervals` are 95 %
     intervals of each class's recall, of 0 to 1 where it has no photo. `several` is None unless
     photos have several labels: then `errors` are of single labels, and `confusion` has a row for
-    each label: photos rightly without it, wrongly named, missed and found.
+    each label: photos rightly without it, wrongly named, missed and found. Of grades, `off` counts
+    the photos that are named 0, 1, 2, ... grades off; None of other classes.
     """
 
     study: str
@@ -123,6 +124,7 @@ class Selection:
     damaged: tuple[str, ...]
     leaks: Leaks | None = None
     several: SeveralLabels | None = None
+    off: tuple[int, ...] | None = None
     n_groups: int | None = None
     folds: int = 0
 

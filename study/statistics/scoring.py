@@ -28,9 +28,6 @@ from trainers.metrics import (
 )
 from trainers.temperature import SMALLEST
 
-SURPRISE = 4.0
-"""The log loss of a photo of which a network is wrong, and sure of it: it may just not be there."""
-
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -233,8 +230,10 @@ class Scorer:
     @property
     def _dear(self) -> float:
         """What a photo may cost though none was seen to."""
+        if isinstance(self._criterion, OfPhotos):
+            return self._criterion.dear(self.candidates.n_classes)
         if self._decision is None:
-            return SURPRISE
+            raise TypeError(f"{self._criterion} must be a mean over photos")
         return max(*map(max, self._decision.costs), self._decision.reject_cost or 0.0)
 
     def _confusion(self, columns: Columns, rows: Rows) -> NDArray[np.int64]:
@@ -253,7 +252,7 @@ class Scorer:
             return np.stack([price.astype(np.float32) for price in prices])
         if not isinstance(self._criterion, OfPhotos):
             raise TypeError(f"{self._criterion} must be a mean over photos, or of another kind")
-        worth = self._criterion.worth(candidates.predicted == candidates.labels, candidates.losses)
+        worth = self._criterion.worth(candidates.labels, candidates.predicted, candidates.losses)
         return worth.astype(np.float32) if worth.dtype == np.bool_ else worth
 
 

@@ -293,7 +293,9 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
 
 
 def _together(chosen: Selection) -> list[str]:
-    """Say how several labels are told together, by other numbers than the metric."""
+    """Say how grades or several labels are told, by other numbers than the metric."""
+    if chosen.off is not None:
+        return [_grades(chosen.off)]
     found = chosen.several
     if found is None:
         return []
@@ -306,6 +308,12 @@ def _together(chosen: Selection) -> list[str]:
     if found.thresholds:
         return [*lines, f"with a threshold for each label: {gain}; --copy-to and export carry them"]
     return [*lines, f"with a threshold for each label: {gain}; a half for each is as good"]
+
+
+def _grades(off: tuple[int, ...]) -> str:
+    photos, mean = sum(off), sum(far * count for far, count in enumerate(off)) / sum(off)
+    shares = percent(off[0] / photos, photos), percent(sum(off[:2]) / photos, photos)
+    return f"off by {mean:.2f} grades on average: {shares[0]} % right, {shares[1]} % within one"
 
 
 def _labels(chosen: Selection) -> Table:

@@ -1,6 +1,7 @@
 """Find photos in a CSV: path,label[,split][,group] under a header, or AutoML's columns.
 
 Of several labels each: `labels` in the place of `label`, as "a;b", or a column of 0 and 1 for each.
+Of grades: `grade`.
 """
 
 import csv
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from trainers.data.addresses import Copies, Steps, is_address, steps_of
 from trainers.data.inside import Inside
-from trainers.data.label_kind import ONE_CLASS, SEPARATOR, SEVERAL, LabelKind
+from trainers.data.label_kind import KINDS, ONE_CLASS, SEPARATOR, SEVERAL, LabelKind
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import (
     SPLIT_NAMES,
@@ -25,7 +26,7 @@ from trainers.data.sources import (
 from trainers.errors import DatasetError
 
 _OTHERS = {"path", "split", "group"}
-_COLUMNS = {*_OTHERS, ONE_CLASS.column}
+_KINDS = {kind.column: kind for kind in KINDS.values()}
 _SPLITS: dict[str, Split | None] = {
     **SPLIT_NAMES,
     "training": Split.TRAIN,  # as Vertex AI, AutoML's successor, has it
@@ -80,7 +81,7 @@ def find_in_csv(
         if done % _TOLD_EVERY == 0 or done == len(rows):
             progress(done, len(rows))
     found_photos = tuple(photos.values())
-    return Findings(copies.root, tuple(sorted(classes)), found_photos, kind=kind)
+    return Findings(copies.root, kind.ordered(classes), found_photos, kind=kind)
 
 
 def listed_paths(source: Path) -> set[str]:
@@ -118,19 +119,24 @@ def _read(source: Path) -> tuple[list[_Row], LabelKind, list[str]]:
     if not table:
         raise DatasetError(f"{source.name!r} has no rows; give one row per photo: path,label")
     header = _header(table[0][1], source)
-    listed = [name for name in header if name not in {*_COLUMNS, SEVERAL.column}]
-    kind = SEVERAL if listed or SEVERAL.column in header else ONE_CLASS
-    return list(_rows(table, header, listed, source)), kind, listed
+    listed = [name for name in header if name not in {*_OTHERS, *_KINDS}]
+    kinds = (_KINDS[name] for name in header if name in _KINDS)
+    kind = SEVERAL if listed else next(kinds, ONE_CLASS)
+    return list(_rows(table, header, listed, kind, source)), kind, listed
 
 
 def _rows(
-    table: list[tuple[int, list[str]]], header: list[str], listed: list[str], source: Path
+    table: list[tuple[int, list[str]]],
+    header: list[str],
+    listed: list[str],
+    kind: LabelKind,
+    source: Path,
 ) -> Iterator[_Row]:
     name = repr(source.name)
     for number, cells in islice(table, 1 if header else 0, None):
         where = f"row {number} of {name}"
         path, label, split, group = (
-            _by_header(cells, header, listed, where) if header else _automl(cells, where)
+            _by_header(cells, header, listed, kind, where) if header else _automl(cells, where)
         )
         if (key := split.strip().lower()) not in _SPLITS:
             raise DatasetError(
@@ -187,16 +193,17 @@ def _header(cells: list[str], source: Path) -> list[str]:
     """Return the names of the columns, or nothing if the first row is a photo already."""
     plain = [cell.strip() for cell in cells]
     lowered = [cell.lower() for cell in plain]
-    if not {"path", "label", "labels"} & set(lowered) or any(map(_is_photo, lowered)):
+    if not {"path", *_KINDS} & set(lowered) or any(map(_is_photo, lowered)):
         return []
-    special = {*_COLUMNS, SEVERAL.column}
+    special = {*_OTHERS, *_KINDS}
     names = [low if low in special else name for low, name in zip(lowered, plain, strict=True)]
-    labels = set(names) & {ONE_CLASS.column, SEVERAL.column}
+    labels = set(names) & set(_KINDS)
     others = set(names) - special
     if len(set(names)) < len(names) or "path" not in names or len(labels) + bool(others) != 1:
         raise DatasetError(
             f"the header of {source.name!r} must be path,label, maybe with split and group, or for "
-            "several labels path,labels or path and a column of 0 and 1 for each label, got "
+            "several labels path,labels or path and a column of 0 and 1 for each label, or for "
+            "grades path,grade, got "
             f"{','.join(lowered)!r}; rename or remove the other columns"
         )
     return names
@@ -206,7 +213,9 @@ def _is_photo(cell: str) -> bool:
     return is_photo_name(cell) or is_address(cell)
 
 
-def _by_header(cells: list[str], header: list[str], listed: list[str], where: str) -> _Cells:
+def _by_header(
+    cells: list[str], header: list[str], listed: list[str], kind: LabelKind, where: str
+) -> _Cells:
     if len(cells) > len(header):
         raise DatasetError(
             f"{where} has {len(cells)} cells under {len(header)} columns; "
@@ -215,10 +224,8 @@ def _by_header(cells: list[str], header: list[str], listed: list[str], where: st
     named = dict(zip(header, cells, strict=False))
     if listed:
         label = SEPARATOR.join(_ticked(named, listed, where))
-    elif SEVERAL.column in header:
-        label = SEPARATOR.join(SEVERAL.named(named.get(SEVERAL.column, "")))
     else:
-        label = named.get(ONE_CLASS.column, "")
+        label = SEPARATOR.join(kind.named(named.get(kind.column, "")))
     return (
         named.get("path", ""),
         label,

@@ -5,12 +5,15 @@ scores predictions sees questions alone: row by row, photo after photo, with ans
 from one question of a photo to its next.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainers.errors import DatasetError
 
 Answers = NDArray[np.int64]
 
@@ -19,11 +22,18 @@ class LabelKind:
     """One class for each photo: one question, whose answers are the classes.
 
     Another kind is a subclass, registered in `KINDS`. `Photo.label` is the number that `number`
-    makes of what a list or a folder says; `name` is what a manifest keeps.
+    makes of what a list or a folder says; `name` is what a manifest keeps, `column` that of a CSV.
+    Criteria that are of one of the kinds `like` it are of it, too.
     """
 
     name: ClassVar[str] = "class"
-    column: ClassVar[str] = "label"  # of a CSV
+    column: ClassVar[str] = "label"
+    plural: ClassVar[str] = "classes"
+    like: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    def ordered(self, classes: Iterable[str]) -> tuple[str, ...]:
+        """Put the names of all classes into the order of their numbers; may raise DatasetError."""
+        return tuple(sorted(classes))
 
     def named(self, text: str) -> tuple[str, ...]:
         """Return the names of the classes that a list's cell, or a folder's name, stands for."""
@@ -81,6 +91,8 @@ class SeveralLabels(LabelKind):
 
     name = "labels"
     column = "labels"
+    plural = "labels"
+    like = frozenset({"labels"})
 
     def named(self, text: str) -> tuple[str, ...]:
         """Return the labels of "a;b"."""
@@ -131,10 +143,42 @@ class SeveralLabels(LabelKind):
         return np.asarray(there.sum(axis=0, dtype=np.float64), np.int64)
 
 
+class Grades(LabelKind):
+    """One class for each photo, of classes that are in an order: 0, 1, 2, or "0 none", "1 mild".
+
+    Answers are as those of any class; what training lowers says how far they are off.
+    """
+
+    name = "grade"
+    column = "grade"
+    plural = "grades"
+    like = frozenset({"class", "grade"})
+
+    def ordered(self, classes: Iterable[str]) -> tuple[str, ...]:
+        """Put grades into order by the numbers that they begin with."""
+        found: dict[float, str] = {}
+        for name in sorted(classes):
+            begun = _NUMBER.match(name)
+            if begun is None:
+                raise DatasetError(
+                    f"grades must begin with the number that orders them, as 0, 1, 2 or '1 mild', "
+                    f"got {name[:50]!r}; rename it, or call the column label"
+                )
+            other = found.setdefault(float(begun[0]), name)
+            if other != name:
+                raise DatasetError(
+                    f"grades must have numbers of their own, got {other[:50]!r} and "
+                    f"{name[:50]!r}; rename one of them"
+                )
+        return tuple(found[number] for number in sorted(found))
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(?:\.[0-9]{1,9})?(?![\w]|\.[0-9])")
+
 SEPARATOR = ";"
 """Between the labels of a photo, in a list and in answers."""
 
-KINDS: dict[str, LabelKind] = {kind.name: kind for kind in (LabelKind(), SeveralLabels())}
+KINDS: dict[str, LabelKind] = {kind.name: kind for kind in (LabelKind(), SeveralLabels(), Grades())}
 """The kinds of labels by the name that a manifest keeps."""
 
-ONE_CLASS, SEVERAL = KINDS[LabelKind.name], KINDS[SeveralLabels.name]
+ONE_CLASS, SEVERAL, GRADES = (KINDS[kind.name] for kind in (LabelKind, SeveralLabels, Grades))

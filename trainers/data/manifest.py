@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
 from trainers.data.groups import find_groups, parse_group_by
-from trainers.data.label_kind import KINDS, ONE_CLASS, LabelKind
+from trainers.data.label_kind import KINDS, ONE_CLASS, SEVERAL, LabelKind
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
 from trainers.data.splits import assign_groups, assign_several
 from trainers.data.verify import Reading, read_all
@@ -426,7 +426,7 @@ def _assigned(
     given: Sequence[Split | None],
     seed: int,
 ) -> list[Split]:
-    if kind is ONE_CLASS:
+    if kind is not SEVERAL:
         return assign_groups(labels, hashes, groups, given, seed)
     return assign_several([kind.named(label) for label in labels], hashes, groups, given, seed)
 

@@ -61,7 +61,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a source holds; `root` is free of links and `classes` are sorted."""
+    """All that a source holds; `root` is free of links and `classes` are in order."""
 
     root: Path
     classes: tuple[str, ...]

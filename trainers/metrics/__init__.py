@@ -17,6 +17,7 @@ from trainers.metrics.evaluation import (
     per_class,
 )
 from trainers.metrics.f1 import MacroF1
+from trainers.metrics.grade_error import GradeError
 from trainers.metrics.kinds import Metric, OfClasses, OfPhotos
 from trainers.metrics.label_f1 import LabelMacroF1, LabelMicroF1
 from trainers.metrics.log_loss import LogLoss
@@ -47,3 +48,4 @@ register(LogLoss())
 register(Matthews())
 register(LabelMacroF1())
 register(LabelMicroF1())
+register(GradeError())

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from trainers.metrics.kinds import Floats, OfPhotos
+from trainers.metrics.kinds import Floats, Labels, OfPhotos
 
 
 class Accuracy(OfPhotos):
@@ -14,6 +13,6 @@ class Accuracy(OfPhotos):
     name = field = "accuracy"
     tag = "acc"
 
-    def worth(self, right: NDArray[np.bool_], losses: Floats) -> NDArray[Any]:  # noqa: ARG002
+    def worth(self, labels: Labels, predicted: Labels, losses: Floats) -> NDArray[Any]:  # noqa: ARG002
         """Return whether each photo is right."""
-        return right
+        return predicted == labels

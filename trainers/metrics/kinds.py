@@ -50,18 +50,22 @@ class Metric(Criterion):
 class OfPhotos(Metric):
     """A mean over photos."""
 
-    def worth(self, right: NDArray[np.bool_], losses: Floats) -> NDArray[Any]:
-        """Return what each photo counts, by whether it is right and by its log loss."""
+    def worth(self, labels: Labels, predicted: Labels, losses: Floats) -> NDArray[Any]:
+        """Return what each photo counts, by its class, its answer and its log loss, (..., n)."""
         raise NotImplementedError
+
+    def dear(self, n_classes: int) -> float:  # noqa: ARG002 - grades are off by so many
+        """Return what a photo may count though none was seen to, where less is better."""
+        return 1.0
 
     def of(self, evaluation: Evaluation, *, stored: bool = False) -> float:
         """Return the mean over all photos."""
-        right = evaluation.predicted == evaluation.labels
-        return float(self.worth(right, evaluation.losses(stored=stored)).mean())
+        losses = evaluation.losses(stored=stored)
+        return float(self.worth(evaluation.labels, evaluation.predicted, losses).mean())
 
     def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:
         """Return what each photo counts, negated where less is better."""
-        found = self.worth(predicted == labels, losses).astype(np.float64)
+        found = self.worth(labels, predicted, losses).astype(np.float64)
         return found if self.higher_is_better else -found
 
     def stakes(self, labels: Labels) -> Numbers:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from trainers.metrics.kinds import Floats, OfPhotos
+from trainers.metrics.kinds import Floats, Labels, OfPhotos
 
 
 class LogLoss(OfPhotos):
@@ -21,6 +20,10 @@ class LogLoss(OfPhotos):
     is_share = False
     is_loss = True
 
-    def worth(self, right: NDArray[np.bool_], losses: Floats) -> NDArray[Any]:  # noqa: ARG002
+    def dear(self, n_classes: int) -> float:  # noqa: ARG002
+        """Return the loss of a photo of which a network is wrong, and sure of it."""
+        return 4.0
+
+    def worth(self, labels: Labels, predicted: Labels, losses: Floats) -> NDArray[Any]:  # noqa: ARG002
         """Return each photo's loss."""
         return losses
