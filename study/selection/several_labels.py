@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.predictions import StoredPredictions
-from study.statistics.areas import auroc
 from study.statistics.folds import Labels, folds_of
 from study.statistics.groups import Groups
+from trainers.metrics import Metric, OfRanks
 
 FOLDS = 5
 HALF = 0.5
@@ -71,8 +71,8 @@ def judge_labels(
     thresholds = best_thresholds(there, shares)
     each = tuple(
         LabelNumbers(
-            _area(there[:, label], shares[:, label]),
-            average_precision(there[:, label], shares[:, label]),
+            _ranked(Metric.MACRO_AUROC, there[:, label], shares[:, label]),
+            _ranked(Metric.MEAN_AVERAGE_PRECISION, there[:, label], shares[:, label]),
             float(thresholds[label]),
         )
         for label in range(n_labels)
@@ -104,14 +104,6 @@ def best_thresholds(there: _There, shares: _Shares) -> _Shares:
     return found
 
 
-def average_precision(there: _There, shares: _Shares) -> float | None:
-    """Return the mean precision where each photo that has the label is found, equals together."""
-    if not there.any():
-        return None
-    hits, named, _ = _sweep(there, shares)
-    return float((np.diff(np.append(0, hits)) * hits / named).sum() / hits[-1])
-
-
 def _sweep(there: _There, shares: _Shares) -> tuple[NDArray[np.int64], NDArray[np.int64], _Shares]:
     """Return how many are found, how many named and the probability, from the strictest on."""
     order = np.argsort(-shares, kind="stable")
@@ -127,10 +119,8 @@ def _macro_f1(there: _There, said: _There) -> float:
     return float(shares.mean()) if len(shares) else 0.0
 
 
-def _area(there: _There, shares: _Shares) -> float | None:
-    if there.all() or not there.any():
-        return None
-    return auroc(there.astype(np.int64), np.stack([1 - shares, shares], axis=1))
+def _ranked(metric: OfRanks, there: _There, shares: _Shares) -> float | None:
+    return None if there.all() or not there.any() else metric.of_label(there, shares)[0]
 
 
 def _mean(numbers: list[float | None]) -> float | None:

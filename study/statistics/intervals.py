@@ -18,6 +18,10 @@ Z = 1.959964
 PRIOR = 10
 """So many misplaced photos say as much of an area's variance as is known of it beforehand."""
 
+FEW = 2
+"""The same of a mean over labels of how well they are ranked: without, simulated intervals of 100
+photos held the truth in 88 to 97 %, with it in 92 % and more."""
+
 FEWEST_OF_CLASS = 2
 """Of fewer photos of a class too little is known of how often it is right: with one photo,
 an interval of balanced accuracy held the truth in 91.5 % of simulated studies."""
@@ -102,6 +106,21 @@ def of_area(score: float, variance: float, misplaced: float, photos: Numbers) ->
                 outer = middle
         limits.append(inner)
     return limits[0], limits[1]
+
+
+def of_ranks(score: float, variance: float, telling: float, photos: Counts) -> Limits:
+    """Return the interval of a mean over labels of how well each is ranked: Wilson's of a share.
+
+    It is that of as many photos as have such a `variance`, as far as it rests on more than a few
+    `telling` photos: before, they are as many as have a label, or have not, in the harmonic mean.
+    `photos` (2 L,) are those without each label and with it.
+    """
+    rarer = photos.reshape(-1, 2).min(axis=1)
+    n = len(rarer) / float((1 / np.maximum(rarer, 1)).sum())
+    if 0 < score < 1:
+        ratio = variance * n / (score * (1 - score))
+        n /= max(ratio, (telling * ratio + FEW) / (telling + FEW))
+    return wilson(score * n, n)
 
 
 def of_mean(mean: float, square: float, n: float, dear: float) -> Limits:

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from study.criterion import Area, Cost
 from study.statistics.areas import auroc, aurocs, delong, placements
 from study.statistics.groups import Groups, design_effect
-from study.statistics.intervals import FEWEST_OF_CLASS, Limits, of_area, of_classes, of_mean, wilson
+from study.statistics.intervals import (
+    FEWEST_OF_CLASS,
+    Limits,
+    of_area,
+    of_classes,
+    of_mean,
+    of_ranks,
+    wilson,
+)
 from study.statistics.tables import HELD, Tables
 from trainers.decision import Decision
 from trainers.metrics import (
@@ -22,6 +30,7 @@ from trainers.metrics import (
     Metric,
     OfClasses,
     OfPhotos,
+    OfRanks,
     class_counts,
     confusion_matrix,
     negative_log,
@@ -130,6 +139,8 @@ class Scorer:
                 return auroc(candidates.labels[rows], table)
             case OfClasses() as metric:
                 return metric.of_confusion(self._confusion(columns, rows))
+            case OfRanks() as metric:
+                return metric.of_rows(candidates.labels[rows], candidates.losses[columns, rows])
             case _:
                 return float(self._worth[columns, rows].mean(dtype=np.float64))
 
@@ -161,6 +172,10 @@ class Scorer:
             case Area():
                 table = self.candidates.every_probability[columns, rows]
                 return np.array(delong(self.candidates.labels, table))
+            case OfRanks():
+                squares = np.square(self._worth[columns, rows] - self._worth[columns, rows].mean())
+                telling = squares.sum() ** 2 / max(np.square(squares).sum(), SMALLEST)
+                return np.array([squares.mean(dtype=np.float64), telling], np.float64)
             case _:
                 worth = self._worth[columns, rows].astype(np.float64)
                 return np.array([np.square(worth).mean()])
@@ -173,6 +188,8 @@ class Scorer:
                 return of_classes(score, evidence / effect, metric, self.candidates.questions)
             case Area():
                 return of_area(score, evidence[0] * effect, evidence[1] / effect, counts)
+            case OfRanks():
+                return of_ranks(score, evidence[0] / n, evidence[1], self.candidates.photos)
             case OfPhotos(is_share=True):
                 return wilson(score * n, n)
             case _:
@@ -224,7 +241,7 @@ class Scorer:
     def few(self) -> int | None:
         """The class with too few photos, or groups, for an interval, if each class has its own."""
         counts = self.candidates.independent
-        by_class = isinstance(self._criterion, OfClasses | Area)
+        by_class = isinstance(self._criterion, OfClasses | OfRanks | Area)
         return int(counts.argmin()) if by_class and counts.min() < FEWEST_OF_CLASS else None
 
     @property
@@ -243,8 +260,11 @@ class Scorer:
 
     @cached_property
     def _worth(self) -> NDArray[Any]:
-        """What each photo adds to a score that is a mean over photos, (M, n)."""
+        """What each photo adds to a score that is a mean over photos, or nearly one, (M, n)."""
         candidates, rule = self.candidates, self._decision
+        if isinstance(self._criterion, OfRanks):
+            every = range(len(candidates.predicted))
+            return np.stack([self.gains(column).astype(np.float32) for column in every])
         if rule is not None:
             prices = (
                 rule.prices(candidates.labels, rule.decide(p)) for p in candidates.every_probability

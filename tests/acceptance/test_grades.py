@@ -28,7 +28,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append((path, name, ("train", "valid")[index % 2]))
     with (folder / "list.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
-    (folder / "study.toml").write_text(f'{SETTINGS}balance = ["none", "loss"]\nmixup = [0.0, 0.2]\n')
+    (folder / "study.toml").write_text(
+        f'{SETTINGS}balance = ["none", "loss"]\nmixup = [0.0, 0.2]\n'
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert cli.run(("check-data", "list.csv")) == 0
@@ -52,7 +54,7 @@ def test_the_choice_says_how_far_grades_are_off(capsys: pytest.CaptureFixture[st
     off = chosen["off"]
     assert sum(off) == chosen["n_valid"] == 24
     assert chosen["score"] == pytest.approx(np.dot(off, np.arange(len(off))) / 24)
-    assert chosen["score"] == min(each["best"] for each in chosen["schedules"])
+    assert chosen["score"] == pytest.approx(min(each["best"] for each in chosen["schedules"]))
     for metric in ("accuracy", "f1", "matthews", "auroc", "log_loss"):
         assert cli.run(("best", "--metric", metric)) == 0
     assert "within one" in capsys.readouterr().out

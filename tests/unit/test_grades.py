@@ -39,7 +39,7 @@ def test_grades_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     again = Manifest.from_json(made.to_json(), made.root)
     assert (again.kind, again.photos, again.digest) == (GRADES, made.photos, made.digest)
     assert made.digest != build_manifest(listed(tmp_path, texts, "label")).digest
-    assert {split: sum(made.counts(split)) for split in Split}[Split.TRAIN] == 12
+    assert sum(sum(made.counts(split)) for split in Split) == 16
 
 
 def test_grades_without_an_order_are_refused(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_mean_absolute_error_is_that_of_scikit_learn() -> None:
         assert MAE.of(Evaluation(labels, table)) == pytest.approx(expected)
         assert score(MAE, labels, table) == pytest.approx(expected)
         assert -scorer.gains(file).mean() == pytest.approx(expected)
-        assert -within[file] == pytest.approx(expected, abs=1e-4)
+        assert -within[file] == pytest.approx(expected, abs=1e-3)
         low, high = scorer.limits(expected, scorer.evidence(np.full(200, file)))
         assert 0 < low < expected < high < 3
     right = Scorer(Candidates(labels, 4, labels[None], np.ones((1, 200))), MAE)

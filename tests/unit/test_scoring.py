@@ -19,7 +19,8 @@ PRICES = {
     3: ((0.0, 1.0, 9.0), (2.0, 0.0, 0.25), (1.0, 1.0, 0.0)),
 }
 CASES = [(2, 60), (3, 90), (2, 309), (3, 200)]
-EXACT = [each for each in Criterion if each is not Criterion.AUROC]
+OF_CLASSES = [each for each in Criterion if "class" in each.kinds]
+EXACT = [each for each in OF_CLASSES if each is not Criterion.AUROC]
 
 
 def candidates_of(n_classes: int, n: int, candidates: int = 12, seed: int = 0) -> Candidates:
@@ -81,7 +82,7 @@ def whole(found: Candidates) -> NDArray[np.float32]:
     return np.ones((len(found.labels), 1), np.float32)
 
 
-@pytest.mark.parametrize("criterion", [each for each in Criterion if "class" in each.kinds])
+@pytest.mark.parametrize("criterion", OF_CLASSES)
 @pytest.mark.parametrize(("n_classes", "n"), CASES)
 def test_a_score_is_that_of_scikit_learn(criterion: Criterion, n_classes: int, n: int) -> None:
     """For every candidate, on all photos and on samples in which some come several times."""
@@ -107,7 +108,7 @@ def test_over_more_classes_the_area_is_one_against_the_rest() -> None:
         assert auroc(found.labels, even) == pytest.approx(theirs)
 
 
-@pytest.mark.parametrize("criterion", [each for each in Criterion if "class" in each.kinds])
+@pytest.mark.parametrize("criterion", OF_CLASSES)
 def test_each_photo_may_be_answered_by_another_candidate(criterion: Criterion) -> None:
     """Photo by photo, the answer of its own column counts."""
     found = candidates_of(3, 90)
@@ -194,7 +195,7 @@ def test_what_is_no_number_never_wins() -> None:
         assert scores.argmax() != 0
 
 
-@pytest.mark.parametrize("criterion", [c for c in Criterion if c is not Criterion.F1])
+@pytest.mark.parametrize("criterion", [c for c in OF_CLASSES if c is not Criterion.F1])
 @pytest.mark.parametrize(("n_classes", "n"), [(2, 60), (2, 309)])
 def test_gains_are_the_score_on_average(criterion: Criterion, n_classes: int, n: int) -> None:
     """What each photo adds, less where less is better; F1 is split as balanced accuracy."""

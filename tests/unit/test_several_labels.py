@@ -15,7 +15,7 @@ from torch import nn
 
 from storage.predictions import Form, decode, encode, shorten
 from study.datasets.cleaned_csv import write_list
-from study.selection.several_labels import average_precision, best_thresholds, judge_labels
+from study.selection.several_labels import best_thresholds, judge_labels
 from study.statistics.groups import design_effect
 from study.statistics.scoring import Candidates, Scorer
 from tests.tiny_photos import csv_file, photo, refused
@@ -175,7 +175,6 @@ def test_thresholds_are_the_best_there_are() -> None:
         best = max(reference.f1_score(truth[:, label], mine >= at) for at in mine)
         assert reference.f1_score(truth[:, label], mine >= cut) == pytest.approx(best)
     assert best_thresholds(np.zeros((4, 1), bool), table[:4, :1]) == 0.5
-    assert average_precision(np.zeros(4, bool), table[:4, 0]) is None
 
 
 def test_cross_fitted_thresholds_of_noise_do_not_flatter() -> None:

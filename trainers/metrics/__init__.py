@@ -4,6 +4,7 @@ A metric is one module beside this one, and one line of registration below.
 """
 
 from trainers.metrics.accuracy import Accuracy
+from trainers.metrics.average_precision import MeanAveragePrecision
 from trainers.metrics.balanced_accuracy import BalancedAccuracy
 from trainers.metrics.criterion import Criterion, register
 from trainers.metrics.epochs import EpochMetrics, EpochNumbers, calibrated_loss
@@ -18,7 +19,8 @@ from trainers.metrics.evaluation import (
 )
 from trainers.metrics.f1 import MacroF1
 from trainers.metrics.grade_error import GradeError
-from trainers.metrics.kinds import Metric, OfClasses, OfPhotos
+from trainers.metrics.kinds import Metric, OfClasses, OfPhotos, OfRanks
+from trainers.metrics.label_auroc import MacroAuroc
 from trainers.metrics.label_f1 import LabelMacroF1, LabelMicroF1
 from trainers.metrics.log_loss import LogLoss
 from trainers.metrics.matthews import Matthews
@@ -32,6 +34,7 @@ __all__ = [
     "Metric",
     "OfClasses",
     "OfPhotos",
+    "OfRanks",
     "calibrated_loss",
     "class_counts",
     "columns_of",
@@ -48,4 +51,6 @@ register(LogLoss())
 register(Matthews())
 register(LabelMacroF1())
 register(LabelMicroF1())
+register(MeanAveragePrecision())
+register(MacroAuroc())
 register(GradeError())

@@ -4,6 +4,7 @@ A metric says what it is, its kind works out everything else: one table's score,
 each photo adds to it. Intervals and sets of photos are `study.statistics.scoring`'s.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from trainers.metrics.evaluation import Evaluation, class_counts
 Labels = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Numbers = NDArray[np.float64]
+
+HALF = 0.5
 
 
 class Metric(Criterion):
@@ -143,6 +146,80 @@ class MeanOverClasses(OfClasses):
         """Return what each photo counts of its class, times n."""
         counts = np.bincount(labels)
         return np.asarray(len(labels) / (counts[labels] * np.count_nonzero(counts)), np.float64)
+
+
+class OfRanks(Metric):
+    """A mean over labels of how well the photos that have one come before those that have not.
+
+    Labels that all photos have, or none, say nothing and are left out. Probabilities are taken as
+    files keep them: those of a label that is there and of one that is not are rounded alike.
+    """
+
+    kinds = frozenset({"labels"})
+    classes_alike = True
+
+    def of_sweep(self, hits: Numbers, named: Numbers) -> tuple[float, Numbers, Numbers]:
+        """Return a label's score, and by how much photos of a place raise it, (G,) twice.
+
+        That is, for each unit of weight, of photos that have the label and of others (the score's
+        slope). Of G places, the most probable first, `hits` count photos that have the label up to
+        there, and `named` all, (G,).
+        """
+        raise NotImplementedError
+
+    def of(self, evaluation: Evaluation, *, stored: bool = False) -> float:
+        """Return the mean over labels."""
+        return self.of_rows(evaluation.labels, evaluation.losses(stored=stored))
+
+    def of_rows(self, labels: Labels, losses: Floats) -> float:
+        """Return the mean over labels, of rows of photos and labels; NaN if none says anything."""
+        found = [self.of_label(*each)[0] for _, *each in self._by_label(labels, losses)]
+        return float(np.mean(found)) if found else float("nan")
+
+    def of_label(self, there: NDArray[np.bool_], shares: Numbers) -> tuple[float, Numbers]:
+        """Return a label's score by its probabilities, (n,), and what each photo adds to it, (n,).
+
+        What photos add has the score for its mean: n times the score's slope along a photo's weight
+        (the infinitesimal jackknife, Jaeckel 1972).
+        """
+        order = np.argsort(-shares, kind="stable")
+        ends = np.append(np.diff(shares[order]) != 0, True)
+        hits = there[order].cumsum()[ends].astype(np.float64)
+        score, having, others = self.of_sweep(hits, np.flatnonzero(ends) + 1.0)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.append(0, ends.cumsum()[:-1])
+        return score, score + len(order) * np.where(there, having[place], others[place])
+
+    def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:  # noqa: ARG002
+        """Return what each photo and label adds, (n,), so that the mean is the score."""
+        found, told = np.zeros(len(labels)), 0
+        for mine, there, shares in self._by_label(labels, losses):
+            _, found[mine] = self.of_label(there, shares)
+            told += len(there)
+        return found * (len(labels) / max(told, 1))
+
+    def stakes(self, labels: Labels) -> Numbers:
+        """Return 0 for each: answers differ by degrees."""
+        return np.zeros(len(labels))
+
+    def _by_label(
+        self, labels: Labels, losses: Floats
+    ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], Numbers]]:
+        """Yield each label's rows, (n,), and which of these have it, with what probabilities."""
+        shares, there = shares_of(labels, np.exp(-losses)), labels % 2 == 1
+        for label in np.unique(labels // 2):
+            mine = labels // 2 == label
+            if there[mine].any() and not there[mine].all():
+                yield mine, there[mine], shares[mine]
+
+
+def shares_of(labels: Labels, p_true: Floats) -> Numbers:
+    """Return the probability that labels are there, of those of rows' true answers, (n,).
+
+    Of the two answers' probabilities the greater is rounded, as files keep it.
+    """
+    sure = np.maximum(p_true, 1 - p_true).astype(np.float16).astype(np.float64)
+    return np.where((p_true >= HALF) == (labels % 2 == 1), sure, 1 - sure)
 
 
 def mean_share(part: Floats, whole: Floats) -> Floats:
