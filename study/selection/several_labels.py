@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from storage.predictions import StoredPredictions
 from study.statistics.folds import Labels, folds_of
 from study.statistics.groups import Groups
-from trainers.metrics import Metric, OfRanks
+from trainers.metrics import OfRanks
+from trainers.metrics.average_precision import MeanAveragePrecision
+from trainers.metrics.label_auroc import MacroAuroc
 
 FOLDS = 5
 HALF = 0.5
@@ -71,8 +73,8 @@ def judge_labels(
     thresholds = best_thresholds(there, shares)
     each = tuple(
         LabelNumbers(
-            _ranked(Metric.MACRO_AUROC, there[:, label], shares[:, label]),
-            _ranked(Metric.MEAN_AVERAGE_PRECISION, there[:, label], shares[:, label]),
+            _ranked(MacroAuroc(), there[:, label], shares[:, label]),
+            _ranked(MeanAveragePrecision(), there[:, label], shares[:, label]),
             float(thresholds[label]),
         )
         for label in range(n_labels)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from trainers.metrics.kinds import Floats, Labels, OfPhotos
@@ -15,4 +16,4 @@ class Accuracy(OfPhotos):
 
     def worth(self, labels: Labels, predicted: Labels, losses: Floats) -> NDArray[Any]:  # noqa: ARG002
         """Return whether each photo is right."""
-        return predicted == labels
+        return np.asarray(predicted == labels)

@@ -23,4 +23,4 @@ class GradeError(OfPhotos):
 
     def worth(self, labels: Labels, predicted: Labels, losses: Floats) -> NDArray[Any]:  # noqa: ARG002
         """Return by how many grades each photo is off."""
-        return np.abs(predicted - labels).astype(np.float64)
+        return np.asarray(np.abs(predicted - labels), np.float64)

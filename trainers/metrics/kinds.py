@@ -173,7 +173,8 @@ class OfRanks(Metric):
 
     def of_rows(self, labels: Labels, losses: Floats) -> float:
         """Return the mean over labels, of rows of photos and labels; NaN if none says anything."""
-        found = [self.of_label(*each)[0] for _, *each in self._by_label(labels, losses)]
+        by_label = self._by_label(labels, losses)
+        found = [self.of_label(there, shares)[0] for _, there, shares in by_label]
         return float(np.mean(found)) if found else float("nan")
 
     def of_label(self, there: NDArray[np.bool_], shares: Numbers) -> tuple[float, Numbers]:
@@ -185,7 +186,8 @@ class OfRanks(Metric):
         order = np.argsort(-shares, kind="stable")
         ends = np.append(np.diff(shares[order]) != 0, True)
         hits = there[order].cumsum()[ends].astype(np.float64)
-        score, having, others = self.of_sweep(hits, np.flatnonzero(ends) + 1.0)
+        named = 1 + np.flatnonzero(ends).astype(np.float64)
+        score, having, others = self.of_sweep(hits, named)
         place = np.empty(len(order), np.int64)
         place[order] = np.append(0, ends.cumsum()[:-1])
         return score, score + len(order) * np.where(there, having[place], others[place])
