@@ -65,7 +65,7 @@ STEPS = {
 
 NAMES = (
     *("backbone", "train", "annealing", "crop", "augmentation", "batch_norm", "optimizer"),
-    *("balance", "tta", "start_from", "before train"),
+    *("loss", "balance", "tta", "start_from", "before train"),
 )
 """Fields without an order: two different values are one length scale apart."""
 

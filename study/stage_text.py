@@ -27,6 +27,7 @@ LABELS = {
     "weight_decay": "weight decay",
     "clip_grad": "clip grad",
     "label_smoothing": "smoothing",
+    "loss": "loss",
     "balance": "balance",
     "ema": "EMA",
     "tta": "mirror images",

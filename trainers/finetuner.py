@@ -249,7 +249,7 @@ class Finetuner:
             clip_grad=stage.clip_grad,
             then=average,
             micro_batch=micro_batch,
-            objective=self._objective,
+            objective=self._objective.lowering(stage.loss),
         )
 
     def _evaluate(

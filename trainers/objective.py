@@ -10,12 +10,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.metrics import Evaluation
+from trainers.schedule import Loss
+
+_FOCUS_YES, _FOCUS_NO, _MARGIN, _LEAST = 1.0, 4.0, 0.05, 1e-8
+"""Of the asymmetric loss: how little sure answers count, and how sure a label is absent at once."""
 
 
 class Objective:
     """Cross-entropy over classes, of which each photo has one."""
 
     kind: ClassVar[str] = "class"
+
+    def lowering(self, loss: Loss) -> "Objective":
+        """Return the objective of a stage whose loss is that one; ValueError if it has none."""
+        if loss is not Loss.ENTROPY:
+            raise ValueError(f"loss must be {Loss.ENTROPY} but for several labels, got {loss}")
+        return self
 
     def loss(
         self,
@@ -57,6 +67,10 @@ class SeveralLabels(Objective):
 
     kind = "labels"
 
+    def lowering(self, loss: Loss) -> Objective:
+        """Return itself, or what lowers the asymmetric loss."""
+        return Asymmetric() if loss is Loss.ASYMMETRIC else self
+
     def loss(
         self,
         logits: Tensor,
@@ -69,7 +83,10 @@ class SeveralLabels(Objective):
         if class_weights is not None:
             raise ValueError("class weights are for photos of one class each, not several labels")
         smoothed = truth * (1 - label_smoothing) + label_smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smoothed)
+        return self._of_labels(logits, smoothed)
+
+    def _of_labels(self, logits: Tensor, truth: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits, truth)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return that of each label, (B, C)."""
@@ -88,6 +105,17 @@ class SeveralLabels(Objective):
         yes = _plain(self.probabilities(logits))
         answers = truth.round().long().numpy() + 2 * np.arange(yes.shape[1])
         return Evaluation(answers.ravel(), np.stack([1 - yes, yes], 2).reshape(-1, 2))
+
+
+class Asymmetric(SeveralLabels):
+    """The asymmetric loss (Ridnik et al. 2021), the mean over labels, as timm has it by default."""
+
+    def _of_labels(self, logits: Tensor, truth: Tensor) -> Tensor:
+        yes = logits.sigmoid()
+        no = (1 - yes + _MARGIN).clamp(max=1)
+        found = truth * yes.clamp(min=_LEAST).log() + (1 - truth) * no.clamp(min=_LEAST).log()
+        sure = truth * yes + (1 - truth) * no
+        return -(found * (1 - sure) ** (_FOCUS_YES * truth + _FOCUS_NO * (1 - truth))).mean()
 
 
 class Grades(Objective):

@@ -75,6 +75,16 @@ class Balance(StrEnum):
     SAMPLING = "sampling"
 
 
+class Loss(StrEnum):
+    """What training lowers: cross-ENTROPY, or the ASYMMETRIC loss of several labels.
+
+    That one counts sure and absent labels less, of which there are many (Ridnik et al. 2021).
+    """
+
+    ENTROPY = "entropy"
+    ASYMMETRIC = "asymmetric"
+
+
 class Optimizer(StrEnum):
     """ADAMW, or SGD with momentum 0.9."""
 
@@ -104,6 +114,7 @@ _NAMED: dict[str, type[StrEnum]] = {
     "augmentation": Augmentation,
     "batch_norm": BatchNorm,
     "optimizer": Optimizer,
+    "loss": Loss,
     "balance": Balance,
 }
 
@@ -176,6 +187,7 @@ class Stage:
     weight_decay: float = 0.0
     clip_grad: float = 0.0
     label_smoothing: float = 0.0
+    loss: Loss = Loss.ENTROPY
     balance: Balance = Balance.NONE
     ema: float = 0.0
     tta: bool = False

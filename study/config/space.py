@@ -60,6 +60,7 @@ class StageChoices(Section):
     weight_decay: Choices[float] | None = None
     clip_grad: Choices[float] | None = None
     label_smoothing: Choices[float] | None = None
+    loss: Choices[str] | None = None
     balance: Choices[str] | None = None
     ema: Choices[float] | None = None
     tta: Choices[bool] | None = None

@@ -12,7 +12,7 @@ from study.config.presets import grid_schedules
 from study.config.schema import Strategy, StudyConfig
 from study.datasets.freeze import known_data, pass_gate, read_data
 from study.engines.setup import Setup
-from study.errors import NothingToSelect
+from study.errors import ConfigError, NothingToSelect
 from study.events import Listener
 from study.searching.fitting import Fit, fitted_to, tried_first
 from study.searching.forecasting import explorer_of
@@ -20,8 +20,9 @@ from study.searching.policy import Policy, SearchPolicy, SeedsPolicy, finalists
 from study.searching.suggest import views_of
 from study.studies import check_kind, find_study, refuse_old, refuse_several
 from trainers.data.inspect.findings import Inspection
+from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest
-from trainers.schedule import Balance, Schedule, Stage
+from trainers.schedule import Balance, Loss, Schedule, Stage
 
 LIKED = 3
 """How many schedules of another study are tried first: its best is among the best here."""
@@ -76,7 +77,7 @@ def prepare(
     # The split may have changed, to keep copies together.
     fitted = replace(fitted_to(config, frozen.manifest, slots, known.study), liked=liked)
     policy = make_policy(fitted, weights)
-    _check_balance(policy, frozen.manifest)
+    _check_stages(policy, frozen.manifest)
     return Prepared(setup, fitted, frozen.manifest, frozen.check, policy)
 
 
@@ -91,12 +92,22 @@ def _check_labels(config: StudyConfig, manifest: Manifest) -> None:
         refuse_several(manifest, "--folds", "drop it")
 
 
-def _check_balance(policy: Policy, manifest: Manifest) -> None:
+def _check_stages(policy: Policy, manifest: Manifest) -> None:
+    """Raise `ConfigError` for stages that cannot be trained on such labels."""
     if not isinstance(policy, SearchPolicy):
         return
-    given = {stage.balance for schedule in policy.given for stage in schedule.stages}
-    if (given | set(policy.config.resolved_space.balance or ())) - {Balance.NONE}:
+    given = [stage for schedule in policy.given for stage in schedule.stages]
+    space = policy.config.resolved_space
+    choices = [space.of_stage(position) for position in range(max(space.n_stages))]
+    balances = {stage.balance for stage in given}.union(*(c.get("balance", ()) for c in choices))
+    losses = {stage.loss for stage in given}.union(*(c.get("loss", ()) for c in choices))
+    if balances - {Balance.NONE}:
         refuse_several(manifest, "balance")
+    if manifest.kind is not SEVERAL and losses - {Loss.ENTROPY}:
+        raise ConfigError(
+            f"loss {Loss.ASYMMETRIC}: only for photos of several labels each, and these have one "
+            f"{manifest.kind.name}; leave it away"
+        )
 
 
 def _liked(config: StudyConfig, store: Store | None) -> tuple[Schedule, ...]:

@@ -121,6 +121,7 @@ def test_a_refit_under_two_seeds_is_scored_by_label(capsys: pytest.CaptureFixtur
         ("best", "--cost", "red>green=2"),
         ("best", "--metric", "f1"),
         ("best", "--metric", "auroc"),
+        ("best", "--metric", "mean_absolute_error"),
         ("best", "--copy-to", "chosen", "--unknown", "10%"),
         ("export", "--to", "out", "--unknown", "10%"),
         ("predict", "photos/0.png", "--unknown", "10%"),
@@ -147,6 +148,30 @@ def test_a_space_of_balanced_losses_alone_is_refused(capsys: pytest.CaptureFixtu
     search = ("search", "--data", "list.csv", "--study", "other", "--metric", "macro_f1")
     assert cli.run((*search, "--config", "balanced.toml")) == 2
     assert "balance: only for photos of one class each" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.usefixtures("there")
+def test_the_asymmetric_loss_is_searched_by_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a field of stages for several labels, and is refused for classes in a sentence."""
+    Path("asymmetric.toml").write_text(f'{SETTINGS}loss = ["asymmetric"]\n')
+    search = ("search", "--config", "asymmetric.toml", "--trials", "1")
+    ranks = ("--metric", "mean_average_precision")
+    assert cli.run((*search, "--data", "list.csv", "--study", "a", *ranks)) == 0
+    assert cli.run(("show", "0", "--study", "a")) == 0
+    assert "loss asymmetric" in capsys.readouterr().out
+    assert cli.run(("best", "--study", "a", "--json")) == 0
+    chosen = json.loads(capsys.readouterr().out)
+    assert chosen["score"] == pytest.approx(chosen["several"]["mean_average_precision"])
+    assert chosen["bias_corrected"]["low"] < chosen["score"] < chosen["bias_corrected"]["high"]
+    for metric in ("macro_auroc", "micro_f1", "accuracy"):
+        assert cli.run(("best", "--study", "a", "--metric", metric)) == 0
+    rows = list(csv.reader(Path("list.csv").read_text(encoding="utf-8").splitlines()))
+    with Path("classes.csv").open("w", encoding="utf-8", newline="") as file:
+        one = ((path, "red" if "red" in labels else "other") for path, labels in rows[1:])
+        csv.writer(file).writerows((("path", "label"), *one))
+    assert cli.run((*search, "--data", "classes.csv", "--study", "b")) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "loss asymmetric: only for photos of several labels each" in said
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.schedule import Augmentation, CropType, Optimizer, Schedule, Stage
+from trainers.schedule import Augmentation, CropType, Loss, Optimizer, Schedule, Stage
 
 
 def numbers(low: float, high: float) -> st.SearchStrategy[float]:
@@ -34,6 +34,7 @@ def stages(sites: int) -> st.SearchStrategy[Stage]:
         optimizer=st.sampled_from(Optimizer),
         weight_decay=numbers(0, 10),
         label_smoothing=rates,
+        loss=st.sampled_from(Loss),
         start_from=st.sampled_from(["last", "best"]),
     )
 

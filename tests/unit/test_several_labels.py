@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn import metrics as reference
+from timm.loss import AsymmetricLossMultiLabel
 from torch import nn
 
 from storage.predictions import Form, decode, encode, shorten
@@ -27,7 +28,7 @@ from trainers.errors import NotOurWeights
 from trainers.metrics import Evaluation, Metric
 from trainers.objective import OBJECTIVES
 from trainers.probe import fit_probes
-from trainers.schedule import Balance
+from trainers.schedule import Balance, Loss
 
 LABELS = ("a", "b", "c")
 BCE = OBJECTIVES["labels"]
@@ -237,6 +238,23 @@ def test_the_loss_is_binary_cross_entropy_of_soft_labels() -> None:
     assert BCE.loss(logits, truth) == plain(logits, truth)
     smoothed = BCE.loss(logits, truth, label_smoothing=0.1)
     assert smoothed == plain(logits, torch.tensor([[0.68, 0.05]]))
+
+
+def test_the_asymmetric_loss_is_that_of_timm() -> None:
+    """Of hard and of mixed labels, its gradient, too; classes and grades have none."""
+    torch.manual_seed(0)
+    logits, truth = torch.randn(30, 3, requires_grad=True), torch.rand(30, 3)
+    truth[:15] = truth[:15].round()
+    mine = BCE.lowering(Loss.ASYMMETRIC).loss(logits, truth, label_smoothing=0.1)
+    smoothed = truth * 0.9 + 0.05
+    theirs = AsymmetricLossMultiLabel(reduction="none")(logits, smoothed).mean()
+    torch.testing.assert_close(mine, theirs)
+    slopes = [torch.autograd.grad(each, logits)[0] for each in (mine, theirs)]
+    torch.testing.assert_close(*slopes)
+    assert BCE.lowering(Loss.ENTROPY) is BCE
+    for kind in ("class", "grade"):
+        with pytest.raises(ValueError, match="loss must be entropy but for several labels"):
+            OBJECTIVES[kind].lowering(Loss.ASYMMETRIC)
 
 
 def test_the_probe_is_a_logistic_regression_for_each_label() -> None:

@@ -30,6 +30,7 @@ SAID: list[tuple[dict[str, Any], str]] = [
     ({"weight_decay": 0.01}, "weight decay 0.01"),
     ({"clip_grad": 1.0}, "clip grad 1"),
     ({"label_smoothing": 0.1}, "smoothing 0.1"),
+    ({"loss": "asymmetric"}, "loss asymmetric"),
     ({"balance": "sampling"}, "balance sampling"),
     ({"ema": 0.99999}, "EMA 0.99999"),
     ({"tta": True}, "mirror images on"),
