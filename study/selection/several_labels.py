@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from storage.predictions import StoredPredictions
 from study.statistics.folds import Labels, folds_of
 from study.statistics.groups import Groups
-from trainers.metrics import OfRanks
+from trainers.metrics import OfRanks, shares_of
 from trainers.metrics.average_precision import MeanAveragePrecision
 from trainers.metrics.label_auroc import MacroAuroc
 
@@ -62,8 +62,7 @@ def judge_labels(
     labels: Labels, found: StoredPredictions, n_labels: int, groups: Groups | None
 ) -> SeveralLabels:
     """Judge predictions, (photos * n_labels,); `groups` are those of the rows."""
-    yes = np.where(found.predicted % 2 == 1, found.confidence, 1 - found.confidence)
-    shares = np.nan_to_num(yes.astype(np.float64)).reshape(-1, n_labels)
+    shares = shares_of(labels, np.nan_to_num(found.true_probability)).reshape(-1, n_labels)
     there = (labels % 2 == 1).reshape(-1, n_labels)
     half = (found.predicted % 2 == 1).reshape(-1, n_labels)
     own = np.zeros_like(half)

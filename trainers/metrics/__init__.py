@@ -19,7 +19,7 @@ from trainers.metrics.evaluation import (
 )
 from trainers.metrics.f1 import MacroF1
 from trainers.metrics.grade_error import GradeError
-from trainers.metrics.kinds import Metric, OfClasses, OfPhotos, OfRanks
+from trainers.metrics.kinds import Metric, OfClasses, OfPhotos, OfRanks, shares_of
 from trainers.metrics.label_auroc import MacroAuroc
 from trainers.metrics.label_f1 import LabelMacroF1, LabelMicroF1
 from trainers.metrics.log_loss import LogLoss
@@ -42,6 +42,7 @@ __all__ = [
     "negative_log",
     "per_class",
     "register",
+    "shares_of",
 ]
 
 register(Accuracy())
