@@ -42,8 +42,11 @@ _DEFAULTS = {field.name: field.default for field in fields(Stage)}
 
 
 def stages_text(stages: Sequence[Stage]) -> str:
-    """Return in a few words stages that all train the same; what differs is joined by `>`."""
-    size = f"{_joined(stage.image_size for stage in stages)} px"
+    """Return in a few words stages that all train the same; what differs is joined by `>`.
+
+    The sizes are always those of all stages, so that one can see how many there are.
+    """
+    size = f"{'>'.join(str(stage.image_size) for stage in stages)} px"
     crop = f"{_joined(stage.crop for stage in stages)} crop"
     if stages[0].train is Train.PROBE:
         usual = all(stage.crop == _DEFAULTS["crop"] for stage in stages)

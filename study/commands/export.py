@@ -75,7 +75,7 @@ def export(
         return
     lines = [f"{done.weights} is now in {done.folder}:"]
     lines += [
-        f"  {file.name}, {file.n_bytes / 1e6:.1f} MB, logits differ by at most "
+        f"  {file.name}, {file.n_bytes / 1e6:.1f} MB, logits differ from torch's by at most "
         f"{file.largest_difference:.2g}"
         for file in done.files
     ]

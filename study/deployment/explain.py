@@ -61,7 +61,7 @@ class Explained:
         if self.label is None:
             return f"{predicted} {sure}"
         if label == predicted:
-            return f"{label}, rightly {sure}"
+            return f"{label}, classified correctly {sure}"
         return f"{label} misclassified as {predicted} {sure}"
 
 

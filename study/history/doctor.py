@@ -184,13 +184,17 @@ def _predictions(store: Store, study: StudyRecord, url: str) -> Iterator[Finding
     limit = stored_config(study, url).keep.max_predictions
     if not kept:
         return
+    shortened = (
+        f", {short:,} of them shortened; beyond {size_text(limit)} (keep.max_predictions) a search "
+        f"and `{hint('gc', '--delete')}` keep of the weakest epochs the answer and two "
+        "probabilities per photo"
+        if short or size > limit
+        else ""
+    )
     yield Finding(
         f"study {study.name}: predictions",
         Level.GOOD,
-        f"{size_text(size)} of {_count(len(kept), 'epoch')}, {short:,} of them shortened; beyond "
-        f"{size_text(limit)} (keep.max_predictions) a search and "
-        f"`{hint('gc', '--delete')}` keep of the weakest epochs the answer and two probabilities "
-        "per photo",
+        f"{size_text(size)} of {_count(len(kept), 'epoch')}{shortened}",
     )
     try:
         labels = manifest_of(store, study).labels(Split.VALID)

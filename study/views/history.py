@@ -36,7 +36,7 @@ ROOMY = 110
 
 def print_trials(console: Console, listed: TrialList) -> None:
     """Print a line a trial; many of them without a table, which takes a millisecond a line."""
-    names = ["trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "s"]
+    names = ["trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "time"]
     rows = [_trial_cells(listed, line) for line in listed.trials]
     if len(rows) > MANY_TRIALS:
         widths = [max(map(len, column)) for column in zip(names, *rows, strict=False)]
@@ -85,7 +85,7 @@ def _trial_cells(listed: TrialList, line: TrialLine) -> list[str]:
         score_text(listed.metric, line.score, listed.judged.photos),
         "-" if line.loss is None else f"{line.loss:.4f}",
         str(line.epochs),
-        f"{line.seconds:.0f}",
+        time_text(line.seconds),
     ]
 
 
@@ -101,14 +101,12 @@ def print_trial(console: Console, view: TrialView) -> None:
     print_leaks(console, view.judged)
     if line.failure:
         console.print(f"[red]{escape(line.failure)}[/]")
-    console.print(
-        f"{view.backbone}, head {list(view.hidden)}, schedule {line.schedule_digest[:12]}"
-    )
+    console.print(f"{view.backbone}, {_head(view.hidden)}, schedule {line.schedule_digest[:12]}")
     epochs = [epoch for stage in view.stages for epoch in stage.epochs]
     for name, values in (
         ("training loss", [epoch.train_loss for epoch in epochs]),
         ("validation loss", [epoch.valid_loss for epoch in epochs]),
-        ("accuracy", [epoch.accuracy for epoch in epochs]),
+        ("accuracy in %", [100 * epoch.accuracy for epoch in epochs]),
     ):
         if len(values) == 1:
             console.print(f"[bold]{name}[/] {values[0]:.4g}", highlight=False)
@@ -118,6 +116,13 @@ def print_trial(console: Console, view: TrialView) -> None:
                 console.print(row, highlight=False)
     for stage in view.stages:
         _print_stage(console, view, stage)
+
+
+def _head(hidden: Sequence[int]) -> str:
+    """Say what stands on the backbone: hidden layers and their units, or the output alone."""
+    if not hidden:
+        return "linear head"
+    return f"head with {' and '.join(map(str, hidden))} hidden units"
 
 
 def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
@@ -176,9 +181,11 @@ def print_plan(console: Console, found: "Plan") -> None:
     slots = f" on {found.slots} slots" if found.slots > 1 else ""
     trials = count_text(found.trials, "trial")
     if found.budget is not None:
-        trials = f"{time_text(found.budget)} of device time buy about {trials}"
+        what = f"{time_text(found.budget)} of device time buy about {trials}"
+    else:
+        what = f"{trials} in all, without repeats"
     console.print(
-        f"{trials}: about {time_text(found.wall_seconds)}{slots}, "
+        f"{what}: about {time_text(found.wall_seconds)}{slots}, "
         f"{time_text(found.device_seconds)} of device time; "
         f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
         highlight=False,
@@ -196,7 +203,9 @@ def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:
     _print_speed(console, stage)
     losses = [e.calibrated_loss for e in stage.epochs if e.calibrated_loss is not None]
     if losses:
-        console.print(f"  least calibrated loss {min(losses):.4f}", highlight=False)
+        console.print(
+            f"  lowest validation loss after calibration {min(losses):.4f}", highlight=False
+        )
     for file in stage.files:
         console.print(
             f"  {file.kind}: {escape(view.folder)}/{escape(file.path)} "

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 
-from study.formatting import score_text
+from study.formatting import score_phrase
 from study.provenance.drift import Drift
 from study.provenance.lookup import FileState
 from study.provenance.record import Provenance
@@ -56,7 +56,7 @@ def print_reproduction(console: Console, again: Reproduction) -> None:
         _line(console, f"[red]not reproduced[/]: {_literal(again.failure)}")
         return
     _line(console, _verdict(again))
-    scores = (score_text(metric, score) for score in (again.recorded_score, again.score))
+    scores = (score_phrase(metric, score) for score in (again.recorded_score, again.score))
     losses = ("-" if n is None else f"{n:.6f}" for n in (again.recorded_loss, again.loss))
     _line(
         console,
@@ -89,7 +89,7 @@ def _place(made: Provenance) -> str:
     if made.study is None or made.metric is None:
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in made.metrics.items())
         return f"unknown to this database; its card says: {where}, {_literal(numbers)}"
-    score = score_text(made.metric, made.score)
+    score = score_phrase(made.metric, made.score)
     return f"trial {made.trial} of study {_literal(made.study)}, {where}: {made.metric} {score}"
 
 

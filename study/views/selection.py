@@ -262,7 +262,7 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
             ("classes, mistakes, schedules, runners-up", "--details"),
         ):
             command = escape(hint("best", "--study", chosen.study, flag))
-            lines.append(f"[dim]{what}: {command}[/]")
+            lines.append(f"[dim]{what}: `{command}`[/]")
     return lines
 
 
@@ -272,7 +272,7 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
         return
     by = "lower bound of the mean" if chosen.by is By.LCB else "mean over seeds"
     table = Table(title=f"schedules, by {by}", title_justify="left", box=None)
-    for name in ("trial", "seeds", "mean", "95 %", "best", "time"):
+    for name in ("trial", "seeds", "mean", "95 % CI", "best", "time"):
         table.add_column(name, justify="right")
     table.add_column("schedule", overflow="fold")
     for line in lines[:top]:
@@ -284,7 +284,7 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
             str(line.trial),
             str(len(line.scores)),
             f"{mark}{mean}",
-            "-" if line.low is None else f"{low} - {high}",
+            "-" if line.low is None else f"{low}-{high}",
             best,
             time_text(line.seconds),
             escape(line.schedule),

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from study.formatting import count_text, score_text, time_text
+from study.formatting import count_text, score_phrase, time_text
 from study.history.tree import ShownTree, StageNode
 from study.searching.statuses import Status
 from study.views.history import STATUS_STYLE, print_leaks
@@ -22,7 +22,7 @@ def print_tree(console: Console, shown: ShownTree) -> None:
     saved = f", {100 * shown.saved_pixels / whole:.0f} % saved by sharing" if whole else ""
     tree = Tree(
         f"[bold]study {escape(shown.study)}[/]: {count_text(shown.trials, 'trial')}, "
-        f"{count_text(shown.stage_runs, 'stage run')}, {_pixels(shown.pixels)} in "
+        f"{count_text(shown.stage_runs, 'stage run')}, {_pixels(shown.pixels)} trained in "
         f"{time_text(shown.seconds)}{saved}",
         guide_style="dim",
     )
@@ -55,7 +55,7 @@ def _grow(tree: Tree, node: StageNode, shown: ShownTree) -> None:
 
 def _outcome(node: StageNode, shown: ShownTree) -> Iterator[str]:
     """Yield score and time; of a stage run that has not ended, the score so far if there is one."""
-    score = f"[bold]{score_text(shown.metric, node.score, shown.judged.photos)}[/]"
+    score = f"[bold]{score_phrase(shown.metric, node.score, shown.judged.photos)}[/]"
     if node.state in (Status.RUNNING, Status.WAITING):
         if node.score is not None:
             yield f"{score} so far"
@@ -73,4 +73,4 @@ def _numbers(trials: tuple[int, ...]) -> str:
 
 
 def _pixels(count: int) -> str:
-    return f"{count / 1e9:.2f} Gpx" if count >= 1e9 else f"{count / 1e6:.1f} Mpx"
+    return f"{count / 1e9:.2f} gigapixels" if count >= 1e9 else f"{count / 1e6:.1f} megapixels"

@@ -105,6 +105,16 @@ def draw_all(page: "Page") -> list[str]:
     return empty
 
 
+def beyond(page: "Page") -> int:
+    """Count the figures that are wider than their place: their right end cannot be seen."""
+    found: int = page.evaluate(
+        """[...document.querySelectorAll('.plot .main-svg')].filter(
+             drawn => drawn.getBoundingClientRect().width > drawn.closest('.plot').clientWidth + 1
+           ).length"""
+    )
+    return found
+
+
 @pytest.mark.parametrize(
     ("trials", "size", "dark"),
     [
@@ -128,6 +138,7 @@ def test_the_report_is_whole_at_any_size(
     assert page_of(trials).stat().st_size < 20e6
     with visit(browser, page_of(trials), size, dark=dark) as seen:
         assert draw_all(seen.page) == []
+        assert beyond(seen.page) == 0
         for section in SECTIONS:
             head = seen.page.locator(f"section#{section} h2")
             assert head.count() == 1

@@ -81,6 +81,11 @@ def test_a_schedule_in_a_few_words_joins_what_differs() -> None:
     )
 
 
+def test_a_schedule_in_a_few_words_says_how_many_stages_it_has() -> None:
+    """Two stages of one kind do not read as one."""
+    assert schedule_text(schedule(stage(), stage())).startswith("32>32 px, epochs 1, lr 0.001")
+
+
 @pytest.mark.parametrize(
     ("right", "of", "text"),
     [

@@ -44,8 +44,8 @@ def test_a_probe_has_neither_epochs_nor_a_learning_rate() -> None:
     out = io.StringIO()
     print_tree(Console(file=out, width=120), shown)
     assert out.getvalue().splitlines()[1:-1] == [
-        "└── probe 32 px  50.0  1.0 s  trial 0",
-        "    └── 32 px  1 ep  lr 0.001  random crop  50.0  1.0 s  trial 0",
+        "└── probe 32 px  50.0 %  1.0 s  trial 0",
+        "    └── 32 px  1 ep  lr 0.001  random crop  50.0 %  1.0 s  trial 0",
     ]
     assert out.getvalue().splitlines()[-1] == "9 photos leak"
 
@@ -66,7 +66,7 @@ def test_a_stage_that_has_not_ended_has_no_time() -> None:
     print_tree(Console(file=out, width=120), shown)
     common = "32 px  1 ep  lr 0.001  random crop"
     assert out.getvalue().splitlines()[1:] == [
-        f"├── {common}  50.0 so far  trial 0  waiting",
+        f"├── {common}  50.0 % so far  trial 0  waiting",
         f"├── {common}  trial 0  waiting",
-        f"└── {common}  50.0  trained by study [b]  trial 0",
+        f"└── {common}  50.0 %  trained by study [b]  trial 0",
     ]

@@ -154,8 +154,8 @@ def test_show_is_printed_literally() -> None:
     assert f"of study {HOSTILE}: complete, repeat, seed 3, log_loss 0.5000" in said
     assert f"best: {HOSTILE}/{HOSTILE} (2.5 MB, sha256 ffffffffffff)" in said
     assert "stage 1: complete, trained by trial 2" in said
-    assert "net, head [512], schedule dddddddddddd" in said
-    assert "accuracy 0." in said  # one epoch is a number, no curve
+    assert "net, head with 512 hidden units, schedule dddddddddddd" in said
+    assert "accuracy in % 50" in said  # one epoch is a number, no curve
     assert "1 epochs" not in said
     assert "dropout 0.25/0.5" in said
 
@@ -184,13 +184,13 @@ def test_show_tells_the_least_calibrated_loss_of_a_stage() -> None:
     """Of the epochs that have one; of a stage that an earlier Encore trained nothing is said."""
     (shown,) = view().stages
     for losses, line in (
-        ((0.51, 0.42345, None), ["  least calibrated loss 0.4234"]),
+        ((0.51, 0.42345, None), ["  lowest validation loss after calibration 0.4234"]),
         ((None,), []),
     ):
         epochs = tuple(replace(shown.epochs[0], calibrated_loss=loss) for loss in losses)
         out, text = console()
         print_trial(out, view(stages=(replace(shown, epochs=epochs),)))
-        assert [found for found in text.getvalue().splitlines() if "calibrated" in found] == line
+        assert [found for found in text.getvalue().splitlines() if "calibration" in found] == line
 
 
 def test_show_says_how_fast_a_stage_was_and_what_held_it_up() -> None:

@@ -95,7 +95,7 @@ def _thresholds(contents: Contents, answers: Answers) -> tuple[list[Point], floa
             _line(cost, x, [p["cost"] for p in points], 5) | {"yaxis": "y2"},
         ],
         400,
-        xaxis=axis(f"threshold: predicted as {names[0]} from this probability on"),
+        xaxis=axis(f"threshold: probability of {names[0]}"),
         yaxis=axis("recall", tickformat=".0%"),
         yaxis2=axis(
             cost,
