@@ -40,7 +40,7 @@ def create_study(connection: Connection, values: dict[str, Any]) -> StudyRecord:
     """Insert a study; StudyInUse if there is one of that name."""
     name = values["name"]
     if connection.execute(select(StudyRow.id).where(StudyRow.name == name)).first():
-        # Who asked first whether it is there has just been overtaken by another process.
+        # Another process has created it since the caller checked.
         raise StudyInUse(
             f"study {name!r} has just been created by another process; "
             "run the command again, or give another --study"
@@ -61,14 +61,14 @@ def save_manifest(connection: Connection, manifest: ManifestRecord) -> None:
 
 
 def save_check(connection: Connection, manifest_digest: str, document: str) -> None:
-    """Put what the data gate found in the place of what it found before."""
+    """Replace the data gate's findings on a data set."""
     values = {"document": document, "made_at": datetime.now(UTC)}
     connection.execute(delete(CheckRow).where(CheckRow.manifest_digest == manifest_digest))
     connection.execute(insert(CheckRow).values(manifest_digest=manifest_digest, **values))
 
 
 def add_trial(connection: Connection, values: dict[str, Any]) -> Trial:
-    """Insert a trial, or return the very same one; ValueError if another has its number."""
+    """Insert a trial, or return it if it is there; ValueError if another one has its number."""
     number = values["number"]
     same = (TrialRow.study_id == values["study_id"], TrialRow.number == number)
     found = connection.execute(select(TrialRow).where(*same)).first()
@@ -134,7 +134,7 @@ def delete_checkpoint(connection: Connection, stage_run_id: int, kind: Kind) -> 
 
 
 def retire_checkpoint(connection: Connection, checkpoint: Checkpoint, reason: str) -> None:
-    """Have a deletion take the place of a weights file's row; its name is pending again."""
+    """Replace a weights file's row by a deletion; its name is pending again."""
     if delete_checkpoint(connection, checkpoint.stage_run_id, checkpoint.kind):
         values = vars(checkpoint) | {"reason": reason, "deleted_at": datetime.now(UTC)}
         connection.execute(insert(DeletionRow).values(values))

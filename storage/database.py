@@ -46,7 +46,7 @@ BUSY_SECONDS = 30
 """How long SQLite waits for another process's transaction to end."""
 
 _LOCK = text("SELECT pg_advisory_xact_lock(111524789056101)")
-"""Any number will do, as long as it is always the same."""
+"""Any number, as long as it never changes."""
 
 _SQLITE = ("sqlite", "sqlite+pysqlite")
 
@@ -54,9 +54,8 @@ _SQLITE = ("sqlite", "sqlite+pysqlite")
 def open_database(url: str, *, create: bool = True) -> Engine:
     """Connect to a database and bring its tables to this Encore's revision.
 
-    With `create=False` nothing is made where no Encore database is: that is StudyNotFound. A file
-    that cannot be written is then read as it is; of an earlier Encore's, a copy is brought up to
-    date.
+    With `create=False` nothing is created: without an Encore database, StudyNotFound is raised. A
+    read-only file is then opened as it is; if an earlier version wrote it, a copy is upgraded.
     Raises DatabaseUnusable, or DatabaseTooNew if a newer Encore wrote it.
     """
     parsed = _parse(url)
@@ -74,7 +73,7 @@ def open_database(url: str, *, create: bool = True) -> Engine:
 
 
 def is_written(engine: Engine) -> bool:
-    """Tell whether the database can be written, as far as `open_database` could see."""
+    """Return whether the database can be written, as far as `open_database` could see."""
     return not engine.get_execution_options().get("read_only", False)
 
 
@@ -104,13 +103,13 @@ def _reading_engine(url: URL, source: Source) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that only reads; a row that is none is `RowDamaged`."""
+    """Open a transaction that only reads; an unreadable row is `RowDamaged`."""
     try:
         with _usable(engine), engine.begin() as connection:
             yield connection
     except DatabaseUnusable:
         raise
-    except ValueError as error:  # of JSON, or a date
+    except ValueError as error:  # invalid JSON or date
         raise RowDamaged(
             f"{url_text(engine.url)} holds a row that cannot be read ({error}); "
             "restore it from a copy"
@@ -126,10 +125,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def alone(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that writes, after all others of this kind: for what searches share.
+    """Open a serialized write transaction, for rows that searches share.
 
-    Of two that look for a row and find none, the second would fail to make it. SQLite has one
-    writer at a time anyway; on a server, writers of one study do not wait for those of another.
+    Without it, of two transactions that look for a row and find none, the second would fail to
+    insert it. SQLite has one writer at a time anyway; on a server, other writes to different
+    studies do not wait for each other.
     """
     with writing(engine) as connection:
         if connection.dialect.name != "sqlite":
@@ -138,7 +138,7 @@ def alone(engine: Engine) -> Iterator[Connection]:
 
 
 def clock(connection: Connection) -> datetime:
-    """Tell the time by the database: that of its server, and of this machine where it is a file."""
+    """Return the database's time: its server's, or this machine's if it is a file."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
     now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
@@ -146,23 +146,23 @@ def clock(connection: Connection) -> datetime:
 
 
 def change_one(connection: Connection, change: Update, what: str, row_id: int) -> None:
-    """Carry out an update of one row; LookupError, in terms of `what`, if it is not there."""
+    """Update one row; LookupError, which names `what`, if it does not exist."""
     if not connection.execute(change).rowcount:
         raise LookupError(f"there is no {what} with id {row_id}")
 
 
 def settings(url: str) -> tuple[str, dict[str, Any]]:
-    """Return what the `create_engine` of others is to get; the URL holds the password."""
+    """Return the arguments for another library's `create_engine`; the URL holds the password."""
     parsed = _parse(url)
     plain = url if parsed.drivername in _SQLITE else parsed.render_as_string(hide_password=False)
     return plain, _settings(parsed)
 
 
 def adopt(engine: Engine) -> None:
-    """Have another library's engine do as ours: spare syncs, or say when the server is away.
+    """Configure another library's engine like ours.
 
-    With SQLite's write-ahead log, a power cut can then undo the latest transactions, but not harm
-    one.
+    Fewer syncs, or errors for an unavailable server. With SQLite's write-ahead log, a power cut can
+    then undo the latest transactions, but not harm one.
     """
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sync_seldom)
@@ -180,7 +180,7 @@ def making_tables(url: str) -> Iterator[None]:
         lock = Path(f"{parsed.database}.lock")
         with FileLock(lock):
             yield
-        # A process that waits for it, or makes it anew, finds the tables.
+        # A process that waited for the lock finds the tables.
         lock.unlink(missing_ok=True)
         return
     engine = _engine(parsed)
@@ -192,9 +192,9 @@ def making_tables(url: str) -> Iterator[None]:
 
 
 def url_text(url: URL) -> str:
-    """Return a database's URL fit for a message."""
+    """Return a database's URL for a message."""
     if url.get_backend_name() == "sqlite":
-        # Otherwise a folder with an umlaut or a # would be shown in percent signs.
+        # Otherwise a folder with an umlaut or a # would be shown percent-encoded.
         return redact(f"{url.drivername}:///{url.database or ''}")
     return redact(url.render_as_string(hide_password=True))
 
@@ -202,7 +202,7 @@ def url_text(url: URL) -> str:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-        if "@" in (parsed.host or ""):  # of a password, which a driver would quote as a host
+        if "@" in (parsed.host or ""):  # part of a password, which a driver would print as a host
             raise ValueError("an @ in a password must be written %40")
     except (ArgumentError, ValueError):
         raise NotADatabase(
@@ -259,7 +259,7 @@ def _settings(url: URL) -> dict[str, Any]:
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Python's driver would begin transactions late and only for some statements: we do it.
+    # Python's driver begins transactions late and only for some statements, so we begin them.
     connection.isolation_level = None
     _write_ahead(connection)
     _sync_seldom(connection, _record)
@@ -278,7 +278,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            # Two processes that switch a new file at once do not wait for each other by themselves.
+            # SQLite does not make two processes wait that switch a new file at the same time.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -305,7 +305,7 @@ def _bring_up_to_date(engine: Engine, *, create: bool) -> None:
         )
     if not _is_current(revision, engine.url):
         with alone(engine) as connection:
-            # Asked again behind the lock, for another process may just have done it.
+            # Check again under the lock: another process may just have done it.
             if not _is_current(schema_version.current(connection), engine.url):
                 schema_version.upgrade(connection)
 
@@ -321,7 +321,7 @@ def _is_current(revision: str | None, url: URL) -> bool:
 
 @contextmanager
 def _usable(engine: Engine) -> Iterator[None]:
-    """Turn what the world does to a database into one sentence; mistakes of ours stay as is."""
+    """Turn operational errors into one sentence; programming errors are not changed."""
     try:
         yield
     except (IntegrityError, ProgrammingError, DataError):
@@ -334,7 +334,7 @@ def _usable(engine: Engine) -> Iterator[None]:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Tell whether SQLite found no room; beyond a limit of file size it says "disk I/O error"."""
+    """Return whether the disk is full; at a limit of file size SQLite says "disk I/O error"."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 

@@ -1,4 +1,4 @@
-"""The errors of databases and of what lies behind URLs; `trainers.errors` draws the whole tree."""
+"""The errors of databases and remote files; `trainers.errors` draws the whole tree."""
 
 from trainers.errors import EncoreError
 
@@ -16,11 +16,11 @@ class NoSuchStudy(StudyNotFound):
 
 
 class StudyInUse(EncoreError):
-    """Another process owns the study, or took it over."""
+    """Another process owns the study, or has taken it over."""
 
 
 class StudyTooOld(EncoreError):
-    """An earlier Encore began the study: it can be read, not gone on with."""
+    """An earlier version began the study: it can be read, but not continued."""
 
 
 class DatabaseUnusable(EncoreError):
@@ -28,21 +28,21 @@ class DatabaseUnusable(EncoreError):
 
 
 class NotADatabase(DatabaseUnusable):
-    """What was given as a database's URL cannot be one."""
+    """The given URL cannot be a database's."""
 
     exit_code = 2
 
 
 class DatabaseFull(DatabaseUnusable):
-    """There is no room to write; with more, the same command goes on."""
+    """The disk is full; with more room, the same command continues."""
 
 
 class RowDamaged(DatabaseUnusable, ValueError):
-    """What a row says cannot be."""
+    """A row's content is invalid."""
 
 
 class DatabaseAway(DatabaseUnusable):
-    """A server cannot be reached or has stopped answering; what was asked may be asked again."""
+    """A server cannot be reached or has stopped responding; the transaction may be retried."""
 
 
 class DatabaseTooNew(EncoreError):
@@ -50,4 +50,4 @@ class DatabaseTooNew(EncoreError):
 
 
 class RemoteUnusable(EncoreError):
-    """What lies behind a URL cannot be reached, read or written."""
+    """A remote file cannot be reached, read or written."""

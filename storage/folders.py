@@ -1,4 +1,4 @@
-"""Whose folder it is: a file in it tells which study's weights it holds, here and under a URL."""
+"""The owner of a folder: a marker file names the study whose weights it holds, here or remotely."""
 
 import uuid
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from storage.store import Store
 from storage.vault import Vault, appear
 
 MARKER = ".encore-study"
-"""The file's name; its first line is the study's mark, what follows is for people."""
+"""The file's name; its first line is the study's mark, the rest is for humans."""
 
 
 def settle(
     store: Store, storage: str, study: StudyRecord, say: Callable[[str], None]
 ) -> StudyRecord:
-    """Return a study that is about to be searched with a folder of its own; `say` tells of another.
+    """Return a study before its search, with a folder of its own; `say` reports a changed name.
 
-    Raises `RemoteUnusable` where its place under a URL is another study's.
+    Raises `RemoteUnusable` if its remote folder is another study's.
     """
     if url := vault_url(study):
         _mark_remote(Remote(url, give_up_after=GIVE_UP_AFTER, say=say), study)
@@ -42,7 +42,7 @@ def settle(
 
 
 def owner_of(folder: Path) -> str | None:
-    """Return the mark of the study that a folder is of, if it says so."""
+    """Return the mark of a folder's study, if there is one."""
     try:
         with (folder / MARKER).open(encoding="utf-8", errors="replace") as file:
             return file.readline(100).strip()
@@ -51,9 +51,9 @@ def owner_of(folder: Path) -> str | None:
 
 
 def _is_mine(store: Store, folder: Path, study: StudyRecord) -> bool:
-    """Whether a folder is the study's, which it becomes if it has no owner.
+    """Whether a folder is the study's; one without an owner becomes the study's.
 
-    Of two studies that an earlier Encore had in one folder, both stay there.
+    Two studies that an earlier version put into one folder both stay there.
     """
     if owner_of(folder) is None and (study.identity is None or not Vault(folder).strays(set())):
         _mark(folder, study)
@@ -68,7 +68,7 @@ def _is_mine(store: Store, folder: Path, study: StudyRecord) -> bool:
 
 
 def _mark(folder: Path, study: StudyRecord) -> None:
-    """Make a folder a study's, unless it is one's already: whole or not at all, as others look."""
+    """Claim a folder for a study unless it has an owner, atomically, as others may look."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{MARKER}-{uuid.uuid4().hex}"
     try:

@@ -1,15 +1,15 @@
-"""Whether a process of this machine still lives, as far as the system tells."""
+"""Whether a process of this machine is still alive, as far as the system knows."""
 
 import os
 from enum import Enum
 from pathlib import Path
 
-_DEAD = ("Z", "X")  # a zombie waits only for its parent to notice
+_DEAD = ("Z", "X")  # a zombie has ended
 _STOPPED = ("T", "t")  # by Ctrl-Z or SIGSTOP, or by a debugger
 
 
 class Life(Enum):
-    """How a process is; it is UNKNOWN where it runs, or may run, on another machine."""
+    """The state of a process; UNKNOWN if it may run on another machine."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -18,7 +18,7 @@ class Life(Enum):
 
 
 def born(pid: int) -> str | None:
-    """Return what tells a process from a later one with the same pid; None where unknown."""
+    """Return what distinguishes a process from a later one with the same pid; None if unknown."""
     try:
         return f"{_where()}/{_stat(pid)[19]}"  # field 22 of proc(5): when it started, in ticks
     except OSError:
@@ -26,7 +26,7 @@ def born(pid: int) -> str | None:
 
 
 def life(pid: int, birth: str | None) -> Life:
-    """Tell how the process is that had `pid` and `birth` on a machine of this one's name."""
+    """Return the state of the process with `pid` and `birth` on a machine of this one's name."""
     if os.name != "posix" or (birth is not None and not _within_sight(birth)):
         return Life.UNKNOWN  # elsewhere, signal 0 is Ctrl-C
     try:
@@ -34,7 +34,7 @@ def life(pid: int, birth: str | None) -> Life:
     except (ProcessLookupError, OverflowError):
         return Life.GONE
     except PermissionError:
-        pass  # it lives, under another user
+        pass  # it is alive, under another user
     try:
         state = _stat(pid)[0]
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def life(pid: int, birth: str | None) -> Life:
 
 
 def _within_sight(birth: str) -> bool:
-    """Tell whether a process was born where we are: machines and containers may share a name."""
+    """Return whether a process started on this machine: several may share a name."""
     try:
         return birth.rpartition("/")[0] == _where()
     except OSError:

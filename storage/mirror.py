@@ -1,6 +1,6 @@
-"""A copy of what lies under a URL: fetched once, and again where it has changed there.
+"""A copy of remote files: fetched once, and again if they change.
 
-Anyone who may write there chooses the names: one that would lead out of the copy is skipped.
+Remote names are untrusted: one that would lead out of the copy is skipped.
 """
 
 import json
@@ -14,10 +14,10 @@ from storage.errors import RemoteUnusable
 from storage.remote import UNKNOWN, Entry, Remote
 
 JOURNAL = ".fetched"
-"""The file that says what has been fetched: a line of JSON for each file, the last one counts."""
+"""The index of fetched files: a line of JSON for each, of which the last one counts."""
 
 _AT_ONCE = 16
-"""Photos are small: most of the time, a fetch waits for an answer."""
+"""Photos are small: a fetch mostly waits for the response."""
 
 
 def mirror(
@@ -26,10 +26,10 @@ def mirror(
     wanted: Callable[[str], bool],
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Have `folder` hold what lies under a URL and is wanted, whole; return what was passed over.
+    """Copy the wanted files under a URL to `folder`; return the names that were skipped.
 
-    `progress` gets (files there, files in all). Killed at any moment, it goes on from there.
-    Raises `RemoteUnusable`.
+    `progress` gets (files present, files in all). After a kill, the next call continues. Raises
+    `RemoteUnusable`.
     """
     entries = remote.entries()
     safe, listed = _safe(entries), [name for name in entries if wanted(name)]
@@ -50,10 +50,10 @@ def mirror_named(
     looking: Callable[[int, int], None] = lambda *_: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Have `folder` hold some files from under a URL, or give those that cannot be had.
+    """Copy some files under a URL to `folder`, or return those that do not exist.
 
-    If there are such, nothing is fetched. `looking` gets (questions answered, questions in all)
-    before, `progress` (files there, files in all). Raises `RemoteUnusable`.
+    If any is missing, nothing is fetched. `looking` gets (requests done, requests in all) before,
+    `progress` (files present, files in all). Raises `RemoteUnusable`.
     """
     there = remote.look_up(_safe(names), looking)
     missing = sorted(set(names) - there.keys())
@@ -78,7 +78,7 @@ def _bring(
             for count, done in enumerate(as_completed(asked), 1):
                 done.result()
                 name = asked[done]
-                # The line's end comes first, and ends what a crash may have left of another.
+                # The line break comes first, to end a line that a crash may have cut.
                 journal.write("\n" + json.dumps([name, there[name].size, there[name].version]))
                 journal.flush()
                 progress(len(there) - len(missing) + count, len(there))
@@ -87,7 +87,7 @@ def _bring(
 
 
 def _safe(names: Iterable[str]) -> set[str]:
-    """Return the names that are paths below a folder, and of which none is a folder of another."""
+    """Return the names that are valid paths below a folder, none of them a folder of another."""
     plain = {name for name in names if _is_plain(name)}
     folders = {name[:end] for name in plain for end, mark in enumerate(name) if mark == "/"}
     return plain - folders

@@ -1,6 +1,6 @@
-"""Names in a study's vault, each given once. Each function is part of a transaction.
+"""Names in a study's vault, each used once. Each function is part of a transaction.
 
-As none is given again, who comes too late to delete a file finds no other one under its name.
+As no name is reused, a process that deletes a file too late cannot delete another one.
 """
 
 from collections.abc import Collection
@@ -12,9 +12,9 @@ from storage.tables import DeletionRow, NameRow, StageRunRow
 
 
 def note(connection: Connection, study_id: int, path: str, sha256: str | None) -> bool:
-    """Note a name before anything has it; False if it was ever given.
+    """Note a name before its file exists; False if it was ever used.
 
-    The very same note is no other one: it was made, and the answer was lost.
+    The same note may be made again: then the response to the first was lost.
     """
     mine = (NameRow.study_id == study_id, NameRow.path == path)
     if found := connection.execute(select(NameRow).where(*mine)).first():
@@ -26,13 +26,13 @@ def note(connection: Connection, study_id: int, path: str, sha256: str | None) -
 
 
 def settle(connection: Connection, study_id: int, paths: Collection[str]) -> None:
-    """Say that what has these names has its row, or is gone."""
+    """Note that the files of these names have rows, or are gone."""
     mine = (NameRow.study_id == study_id, NameRow.path.in_(paths))
     connection.execute(update(NameRow).where(*mine).values(pending=False))
 
 
 def retire(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Say that a file is about to be deleted; those of an earlier Encore were never noted."""
+    """Note that a file is about to be deleted; files of an earlier version were never noted."""
     study_id = study_of(connection, checkpoint.stage_run_id)
     if not note(connection, study_id, checkpoint.path, checkpoint.sha256):
         mine = (NameRow.study_id == study_id, NameRow.path == checkpoint.path)
@@ -40,7 +40,7 @@ def retire(connection: Connection, checkpoint: Checkpoint) -> None:
 
 
 def _was_retired(connection: Connection, study_id: int, path: str) -> bool:
-    """Tell whether a name waits for its file to be deleted, and not to appear."""
+    """Return whether a pending name's file is to be deleted, rather than written."""
     query = (
         select(DeletionRow.id)
         .join(StageRunRow, StageRunRow.id == DeletionRow.stage_run_id)
@@ -50,6 +50,6 @@ def _was_retired(connection: Connection, study_id: int, path: str) -> bool:
 
 
 def study_of(connection: Connection, stage_run_id: int) -> int:
-    """Return the study that a stage run is of."""
+    """Return the study of a stage run."""
     query = select(StageRunRow.study_id).where(StageRunRow.id == stage_run_id)
     return connection.execute(query).scalar_one()

@@ -1,6 +1,6 @@
-"""Who may search a study: an owner row with a heartbeat. Each function is part of a transaction.
+"""Ownership of a study: a row with a heartbeat. Each function is part of a transaction.
 
-Times are the database's, so that machines whose clocks differ agree on how old a heartbeat is.
+Times are the database's, so that machines with different clocks agree on the age of a heartbeat.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Step = Callable[[Connection, Owner, timedelta, datetime | None], None]
 
 @dataclass(frozen=True)
 class Claim:
-    """What a search holds while it owns a study."""
+    """A search's ownership of a study."""
 
     study_id: int
     token: str
@@ -39,11 +39,10 @@ def fenced(engine: Engine, claim: Claim) -> Engine:
 
 
 def fence(engine: Engine, claim: Claim) -> None:
-    """Have each transaction that writes end with the look at the owner: `StudyInUse` undoes it.
+    """Make each write transaction end with a check of the owner: `StudyInUse` rolls it back.
 
-    At its end, as only then it surely has the lock (SQLite), or holds the owner's row for the
-    moment until it is over (PostgreSQL): no other process can take over between the look and the
-    commit.
+    The check is at the end, where the transaction holds the lock (SQLite) or locks the owner's row
+    (PostgreSQL): no other process can take over between the check and the commit.
     """
 
     def note(connection: Connection, *given: Any) -> None:
@@ -61,7 +60,7 @@ def fence(engine: Engine, claim: Claim) -> None:
 
 
 def check(connection: Connection, claim: Claim) -> None:
-    """Raise StudyInUse unless the study is owned, as it then stays until the transaction ends."""
+    """Raise StudyInUse unless the study is owned; it stays so until the transaction ends."""
     own = select(OwnerRow.token).where(*_own(claim)).with_for_update(read=True)
     if connection.execute(own).first() is None:
         raise _lost(connection, claim.study_id)
@@ -70,7 +69,7 @@ def check(connection: Connection, claim: Claim) -> None:
 def claim(
     connection: Connection, claimant: Owner, stale_after: timedelta, silent: datetime | None
 ) -> None:
-    """Make `claimant` the study's owner, or raise StudyInUse while another one lives."""
+    """Make `claimant` the study's owner, or raise StudyInUse while another one is alive."""
     # The study's row is the lock: PostgreSQL would let two processes find no owner at once.
     study = select(StudyRow.name).where(StudyRow.id == claimant.study_id).with_for_update()
     if connection.execute(study).first() is None:
@@ -85,10 +84,10 @@ def claim(
 def refuse(
     connection: Connection, claimant: Owner, stale_after: timedelta, silent: datetime | None
 ) -> None:
-    """Raise StudyInUse while another process lives that owns the study.
+    """Raise StudyInUse while the study's owner is alive.
 
-    One of another machine counts as gone if its heartbeat is too old, and is still `silent`, the
-    one that the claimant has watched in vain.
+    One on another machine counts as dead if its heartbeat is too old and still equals `silent`, the
+    one that the claimant has watched.
     """
     owner = _owner(connection, claimant.study_id)
     if owner and owner.token != claimant.token:
@@ -102,7 +101,7 @@ def refuse(
 
 
 def heartbeat(connection: Connection, claim: Claim) -> None:
-    """Say that the owner lives; StudyInUse if another process took over."""
+    """Record a heartbeat of the owner; StudyInUse if another process took over."""
     own = update(OwnerRow).where(*_own(claim))
     if not connection.execute(own.values(heartbeat_at=clock(connection))).rowcount:
         raise _lost(connection, claim.study_id)
@@ -114,7 +113,7 @@ def release(connection: Connection, claim: Claim) -> None:
 
 
 def life_of(owner: Owner, host: str) -> Life:
-    """Tell how an owner is, as far as `host`, this machine's name, can know."""
+    """Return the state of an owner, as far as `host`, this machine, knows."""
     return liveness.life(owner.pid, owner.born) if owner.host == host else Life.UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""Where things lie: beside the database, or under a study's URL."""
+"""Locations of files: beside the database, or under a study's URL."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +14,20 @@ CACHE = ".cache"
 """The folder of decoded photos among the runs; no study can have its name."""
 
 READ_WITHIN = 10.0
-"""Seconds that a person who asks for weights waits for a vault that does not answer."""
+"""Timeout of a remote vault when a user asks for weights, in seconds."""
 
 
 def runs_folder(url: str) -> Path:
     """Return the folder that holds the studies' files: the SQLite file's own, else `runs`.
 
-    A URL that is none is `open_database`'s to refuse, not this one's.
+    An invalid URL is refused by `open_database`, not here.
     """
     file = sqlite_file(url)
     return file.parent if file is not None else Path("runs")
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the file that a database's URL names, if it is one of SQLite's."""
+    """Return the file of an SQLite database's URL, None for others."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -43,9 +43,9 @@ def study_folder(storage: str, study: StudyRecord) -> Path:
 
 
 def vault_url(study: StudyRecord) -> str | None:
-    """Return the URL that a study's weights are kept under, if it is not this machine's folder.
+    """Return the URL of a study's remote weights, None for a local folder.
 
-    It tells when the study began: studies of one name, of several databases, may share a bucket.
+    It includes the study's start: studies of one name, from several databases, may share a bucket.
     """
     url = study.config.get("vault")
     return url and f"{url}/{study.name}-{study.created_at:%Y%m%dT%H%M%S%f}"
@@ -59,9 +59,9 @@ def open_vault(
     give_up_after: float = READ_WITHIN,
     say: Callable[[str], None] = lambda _: None,
 ) -> Vault:
-    """Return the vault of a study; where it lies under a URL, its folder here holds copies.
+    """Return the vault of a study; if it is remote, its local folder holds copies.
 
-    `owner` is the token of who writes there.
+    `owner` is the token of the writing search.
     """
     url = vault_url(study)
     remote = Remote(url, give_up_after=give_up_after, say=say) if url else None

@@ -1,4 +1,4 @@
-"""What is peculiar to a database on a PostgreSQL server: how it is reached, refused and lost."""
+"""PostgreSQL: connection options, its errors, and lost connections."""
 
 import time
 from datetime import datetime
@@ -16,11 +16,11 @@ DRIVER = "postgresql+psycopg"
 INSTALL = "pip install 'encore-search[postgres]' (from a checkout: pip install '.[postgres]')"
 
 OLDEST = (12,)
-"""The first PostgreSQL that is known to do all that is asked of it here."""
+"""The oldest PostgreSQL that is known to work."""
 
 _CONNECTION = {
     "connect_timeout": 10,
-    # A server that vanishes without a word would otherwise be waited for for a quarter of an hour.
+    # Otherwise a server that vanishes would be noticed only after a quarter of an hour.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -39,10 +39,10 @@ _ADVICE = (
     ('role "', "check the user in --storage"),
     ('database "', "create it with `createdb`, or check its name in --storage"),
     ("pg_hba.conf", "have the server's pg_hba.conf let this machine in"),
-    ("connection option", "check what stands behind the ? in --storage"),
+    ("connection option", "check the options after the ? in --storage"),
 )
 _Session = tuple[int, datetime]
-"""Its process, and when it began: the number alone may be another's by now."""
+"""A session's process and start: the number alone may be reused."""
 
 _SESSION, _BLINK = "session", 0.01
 _OWN = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
@@ -53,23 +53,23 @@ _LOOK = "check the host and the port in --storage, and that the server runs"
 
 
 def connecting(url: URL) -> dict[str, Any]:
-    """Return `create_engine` what a server's connections need; what the URL says goes before."""
+    """Return the arguments of `create_engine` for a server; the URL's options take precedence."""
     own = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     return {"connect_args": own, "pool_pre_ping": True}
 
 
 def watch(engine: Engine, place: str) -> None:
-    """Have an engine raise `DatabaseAway`, in a sentence about `place`, where waiting may help.
+    """Make an engine raise `DatabaseAway`, with a sentence about `place`, if waiting may help.
 
-    It must be raised at the source: Optuna would turn the driver's error into one of its own, or
-    take it for another mistake and try something else. A retry finds what was lost either
-    done or undone: its session is ended before there is another one.
+    It must be raised at the source: Optuna would wrap the driver's error, or handle it as another
+    kind. A retry finds a lost transaction either committed or rolled back: its session is ended
+    before the next one begins.
     """
     lost: list[_Session] = []
 
     def tell(context: ExceptionContext) -> None:
         if context.sqlalchemy_exception is None or context.is_pre_ping:
-            return  # none of the driver's, or a connection from before an outage: replaced
+            return  # not the driver's, or a connection from before an outage, which is replaced
         error = context.original_exception
         found = reason(error, engine.url)
         if context.connection is None:
@@ -97,14 +97,14 @@ def watch(engine: Engine, place: str) -> None:
 
 
 def _end(connection: Any, session: _Session) -> None:
-    """End a session whose line was cut, which may be carrying out its last COMMIT even now."""
+    """End a session whose connection was lost, and whose last COMMIT may still be running."""
     while connection.execute(_TERMINATE, session).fetchone():
         connection.rollback()  # else it would see the same sessions for ever
         time.sleep(_BLINK)
 
 
 def check_age(connection: Connection, place: str) -> None:
-    """Raise `DatabaseUnusable` if the server is older than what this was tried with."""
+    """Raise `DatabaseUnusable` if the server is older than `OLDEST`."""
     found = connection.dialect.server_version_info
     if found is not None and found < OLDEST:
         raise DatabaseUnusable(
@@ -114,11 +114,11 @@ def check_age(connection: Connection, place: str) -> None:
 
 
 def reason(error: BaseException, url: URL) -> str:
-    """Return the line of an error's text that says why, without what is secret in the URL."""
+    """Return the line of an error's text with the reason, without secrets of the URL."""
     lines = [line.strip(" \t-") for line in str(error).splitlines()]
     # A name with several addresses: "All failures were:", and then one after the other.
     line = next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
-    # It may quote what it was given: a password, or the name of a service.
+    # It may quote its input: a password, or the name of a service.
     given = [(name, value) for name, values in url.normalized_query.items() for value in values]
     for secret in (url.password, *(value for name, value in given if not is_harmless(name, value))):
         line = line.replace(str(secret), HIDDEN) if secret else line

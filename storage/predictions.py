@@ -1,7 +1,7 @@
 """How an epoch's predictions are packed: a small header, then zlib over plain arrays.
 
-Both forms name the predicted class outright, because probabilities rounded to float16 can tie
-and change the argmax. Body of FULL: predicted, then all probabilities. Body of COMPACT, for big
+Both forms store the predicted class itself, because probabilities rounded to float16 can tie and
+change the argmax. Body of FULL: predicted, then all probabilities. Body of COMPACT, for big
 validation sets: predicted, its probability, the true class's probability.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trainers.metrics import Evaluation, columns_of
 
 FULL_LIMIT = 2_000_000
-"""Up to so many probabilities (photos times classes) are kept; beyond it the form is COMPACT."""
+"""The maximum number of probabilities (photos times classes) in the form FULL; else COMPACT."""
 
 _HEADER = struct.Struct("<4sBII")  # magic, version, photos, classes
 _MAGIC, _VERSION, _SEVERAL = b"ENCP", 1, 2  # of photos that are asked several questions
@@ -32,7 +32,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class StoredPredictions:
-    """What was kept of an evaluation on n photos; `probabilities` (n, C) only of the full form."""
+    """The stored part of an evaluation on n photos; `probabilities` (n, C) only if full."""
 
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float32]
@@ -41,7 +41,7 @@ class StoredPredictions:
 
 
 def encode(evaluation: Evaluation) -> tuple[Form, bytes]:
-    """Pack an evaluation; its labels are left out, for they are the manifest's."""
+    """Pack an evaluation, without its labels, which are in the manifest."""
     photos, classes = evaluation.probabilities.shape
     answers = columns_of(evaluation.predicted, evaluation.probabilities)
     predicted = answers.astype(_class_dtype(classes)).tobytes()
@@ -59,7 +59,7 @@ def encode(evaluation: Evaluation) -> tuple[Form, bytes]:
 
 
 def shorten(blob: bytes, labels: NDArray[np.int64]) -> bytes:
-    """Pack what `encode` gave in the full form into the compact one; see `decode`."""
+    """Convert packed predictions from the full form to the compact one; see `decode`."""
     found = decode(Form.FULL, blob, labels)
     _, version, photos, classes = _HEADER.unpack_from(blob)
     predicted = (found.predicted % classes).astype(_class_dtype(classes)).tobytes()
@@ -68,9 +68,9 @@ def shorten(blob: bytes, labels: NDArray[np.int64]) -> bytes:
 
 
 def decode(form: str, blob: bytes, labels: NDArray[np.int64]) -> StoredPredictions:
-    """Unpack what `encode` gave, beside the labels it was made with.
+    """Unpack the bytes of `encode`, given the labels it was made with.
 
-    Raises ValueError where the bytes are not that; takes no more memory than the labels justify.
+    Raises ValueError for any other bytes; uses no more memory than the labels justify.
     """
     form = Form(form)
     photos, classes = _read_header(form, blob, labels)
@@ -109,7 +109,7 @@ def _read_header(form: Form, blob: bytes, labels: NDArray[np.int64]) -> tuple[in
 def _inflate(packed: bytes, size: int) -> bytes:
     stream = zlib.decompressobj()
     try:
-        # One byte more than expected shows that there is too much, without unpacking it all.
+        # One byte more than expected detects excess data without unpacking it all.
         body = stream.decompress(packed, size + 1)
     except zlib.error as error:
         raise ValueError(f"stored predictions are damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""The questions to the database that take more than a line of SQL."""
+"""The queries of more than a line of SQL."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ def trials(study_id: int) -> Select[Any]:
 
 
 def ranking(study: StudyRecord) -> Select[Any]:
-    """Ask for the trials that there is something to choose from, beside the `kept_...` weights.
+    """Select the trials that can be chosen, with their weights as `kept_...`.
 
-    Complete trials are all there; pruned ones where their weights are kept.
+    These are all complete trials, and pruned ones whose weights are kept.
     """
     kept = [column.label(f"kept_{column.name}") for column in CheckpointRow.__table__.columns]
     return (

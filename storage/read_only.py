@@ -1,4 +1,4 @@
-"""An SQLite file that may be read but not written: on a read-only disk, or another user's."""
+"""Read-only SQLite files: on a read-only disk, or another user's."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 
 def is_read_only(file: Path) -> bool:
-    """Tell whether a database cannot be written: its log, too, has to appear in its folder."""
+    """Return whether a database cannot be written; its folder must be writable for the log, too."""
     return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
 
 
 @dataclass(frozen=True)
 class Source:
-    """How a file is read; `folder` holds a copy of it, and is removed with this object."""
+    """How to read a file; `folder` holds a copy of it, and is removed with this object."""
 
     uri: str
     folder: "TemporaryDirectory[str] | None" = None
@@ -29,10 +29,10 @@ class Source:
 
 
 def source_of(file: Path) -> Source:
-    """Find how a read-only file can be read; sqlite3.Error where it is none of SQLite's.
+    """Find how a read-only file can be read; sqlite3.Error if it is not an SQLite file.
 
-    Beside a search that runs, SQLite reads its log. Without a log, it must be told that it need not
-    make one. A log that another machine's crash has left is read in a copy.
+    During a search, SQLite reads its log. Without a log, SQLite must be told not to create one. A
+    log that another machine's crash has left is read in a copy.
     """
     plain = Source(_uri(file, "mode=ro"))
     try:
@@ -51,7 +51,7 @@ def source_of(file: Path) -> Source:
 
 
 def copy_of(source: Source) -> tuple[Path, "TemporaryDirectory[str]"]:
-    """Copy what a source holds to a file that can be brought up to date."""
+    """Copy a database to a file that can be upgraded."""
     folder = _folder()
     file = Path(folder.name, "encore.db")
     with closing(source.connect()) as old, closing(sqlite3.connect(file)) as new:
@@ -60,7 +60,7 @@ def copy_of(source: Source) -> tuple[Path, "TemporaryDirectory[str]"]:
 
 
 def copied(file: Path, folder: "TemporaryDirectory[str]") -> Source:
-    """Return how such a copy is read: what was written there would be lost."""
+    """Return how such a copy is read; writes to it would be lost."""
     return Source(_uri(file, "mode=ro"), folder)
 
 

@@ -1,4 +1,4 @@
-"""What is kept, as plain frozen data: studies, trials, stage runs, epochs, checkpoints, owners."""
+"""Records as frozen data classes: studies, trials, stage runs, epochs, checkpoints, owners."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ from trainers.metrics import EpochNumbers, Metric
 from trainers.schedule import Schedule
 
 FORMAT_VERSION = 3
-"""Part of every stage run's key: raise it when training the same thing gives other weights."""
+"""Part of every stage run's key: raise it when equal settings come to give other weights."""
 
 
 class State(StrEnum):
-    """How far a trial or a stage run has come."""
+    """The state of a trial or a stage run."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -26,10 +26,10 @@ class State(StrEnum):
 
 
 class Role(StrEnum):
-    """Why a trial exists.
+    """The role of a trial.
 
-    EXPLORE is what the search has chosen itself, PRESET what it was given to try first, REPEAT is
-    a finalist's fresh seed.
+    EXPLORE was chosen by the search, PRESET was given to try first, REPEAT is a finalist's fresh
+    seed.
     """
 
     EXPLORE = "explore"
@@ -80,7 +80,7 @@ class StudyRecord:
 
     @property
     def mark(self) -> str:
-        """What its folder is known by."""
+        """The identity in its folder's marker file."""
         began = f"{self.name} {self.created_at:%Y%m%dT%H%M%S%f}"
         return self.identity or hashlib.sha256(began.encode()).hexdigest()[:32]
 
@@ -148,7 +148,7 @@ def keys_of(manifest_digest: str, trials: Iterable[Trial]) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRun:
-    """One stage of a schedule prefix under one seed, shared by the trials that begin alike.
+    """One stage of a schedule prefix under one seed, shared by the trials with equal first stages.
 
     `epochs` is how many are planned, `trial_number` the trial that had it trained first. It may be
     `taken_from` another study of that name, which had trained it.
@@ -171,7 +171,7 @@ class StageRun:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord(EpochNumbers):
-    """What one epoch of a stage run reached, its predictions apart.
+    """The metrics of one epoch of a stage run, without its predictions.
 
     `stage` is the stage run's position in its schedule, counted from 0.
     """
@@ -208,7 +208,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion(Checkpoint):
-    """A weights file that was deleted on purpose; `reason` is for people."""
+    """A weights file that was deleted on purpose; `reason` is for humans."""
 
     reason: str
     deleted_at: datetime
@@ -216,7 +216,7 @@ class Deletion(Checkpoint):
 
 @dataclass(frozen=True)
 class Pending:
-    """What may be in the vault without a row: a file, or (without `sha256`) a folder."""
+    """A name that may be in the vault without a row: a file's, or (without `sha256`) a folder's."""
 
     path: str
     sha256: str | None
@@ -224,7 +224,7 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A look at the test photos: what `sha256`, of a trial, came to by `criterion`."""
+    """A look at the test photos: the score of `sha256`, weights of a trial, by `criterion`."""
 
     study_id: int
     trial: int
@@ -246,7 +246,10 @@ class RankedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The process that searches a study. `born` tells it from a later one with the same pid."""
+    """The process that searches a study.
+
+    `born` distinguishes it from a later one with the same pid.
+    """
 
     study_id: int
     host: str

@@ -1,7 +1,7 @@
-"""URLs fit to be shown or stored: what may be secret in one is hidden, be it well written or not.
+"""Hide secrets in URLs before they are shown or stored, even in malformed ones.
 
-A password may hold an @, a slash or a space, and a URL may hold one where none belongs. So this
-goes by the text and not by a parser, and where it cannot tell, it hides.
+A password may hold an @, a slash or a space, and a URL may hold one where it does not belong. So
+this works on the text and not with a parser, and hides in case of doubt.
 """
 
 import re
@@ -9,11 +9,11 @@ import re
 HIDDEN = "***"
 
 _NO_COLON = r"\b(?:postgresql|mysql|s3|https?|s?ftp)(?:\+\w+)?/+|//+"
-"""A scheme and slashes without the colon: of any other word, it is a path."""
+"""A scheme and slashes without the colon; after any other word, it is a path."""
 
 _SCHEME = r"\b[a-z][a-z0-9+.-]{1,30}:/+"
 _BEGIN = rf"(?:{_SCHEME}|{_NO_COLON})"
-"""Where a URL begins: also one that lacks its colon, or a slash, as of a URL taken for a path."""
+"""The beginning of a URL, also without its colon or a slash, as if it were a path."""
 
 _URL = re.compile(_BEGIN, re.IGNORECASE)
 _WITHIN = re.compile(
@@ -31,7 +31,7 @@ _PORT = re.compile(r"\d*(?:,[^:/@]*(?::\d*)?)*(?:[/?#]|[^\w/?#]*$)")
 _NO_PORT = re.compile(rf"([^\s:/@?#\[\]]+:)(?!{_PORT.pattern}).*", re.DOTALL)
 
 _NAMED = ("postgres", "mysql", "maria", "sqlite", "abfs", "wasb", "sftp", "ssh", "ftp", "hdfs")
-"""Schemes, by their beginning, in which what stands alone before an @ is a name, no token."""
+"""Prefixes of schemes in which a single word before an @ is a user name, not a token."""
 
 _QUERY, _TAIL = re.compile(r"\?"), re.compile(r"(?i)[?#]|%23|%3f")
 
@@ -64,13 +64,13 @@ _SECRET = re.compile(
     r"[\w.-]{0,40}(?:\s*=\s*|%3d|['\"]:\s*b?)|\bservice (?=\"))"
     r"('[^'\n]*'|\"[^\"\n]*\"|[^\s&'\"]+)"
 )
-"""Words that stand before a secret in a URL, a list of headers or a driver's own words."""
+"""Words that precede a secret in a URL, a list of headers or a driver's message."""
 
 
 def redact(url: str) -> str:
-    """Return a URL fit for a message: without passwords, even where it is misspelt.
+    """Return a URL for a message: without passwords, even if it is misspelt.
 
-    What is no URL stays as it is, but for what stands before an @.
+    Other text is unchanged, except before an @.
     """
     begin = _URL.search(url)
     if begin is None:
@@ -90,12 +90,12 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return a text fit to be shown or stored: with each URL in it as `redact` gives it."""
+    """Return a text with each URL in it redacted."""
     return _without_named(_WITHIN.sub(lambda found: redact(found[0]), text))
 
 
 def redact_word(text: str) -> str:
-    """Return a word, a path say, as `redact` does if there is a URL in it; else as it is."""
+    """Return a word, such as a path, redacted if it contains a URL; else unchanged."""
     return redact(text) if _URL.search(text) else text
 
 

@@ -1,8 +1,8 @@
-"""Files under a URL, s3://bucket/prefix say: sent, fetched, listed, deleted. fsspec does the work.
+"""Files under a URL, s3://bucket/prefix say: sent, fetched, listed, deleted. Uses fsspec.
 
-What passes by itself (a server that is busy, a connection that breaks) is waited for and tried
-again; what does not is `RemoteUnusable`, in one sentence. Endpoint and credentials are the
-environment's: a URL that holds a password is refused, as it would be stored.
+Transient errors (a busy server, a broken connection) are retried; others are raised as
+`RemoteUnusable`, in one sentence. Endpoint and credentials are the environment's: a URL that holds
+a password is refused, as it would be stored.
 """
 
 import errno
@@ -31,22 +31,22 @@ INSTALL = "pip install 'encore-search[{0}]' (from a checkout: pip install '.[{0}
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 20.0
 _PART = 16 << 20
-"""Bytes of a part of a large file: a part that fails is sent again alone."""
+"""Bytes of a part of a large file; only a failed part is sent again."""
 
 _S3, _GCS, _WEB = ("s3", "s3a"), ("gs", "gcs"), ("http", "https")
 _EXTRAS = {**dict.fromkeys(_S3, "s3"), **dict.fromkeys(_GCS, "gcs")}
 _WHOLE = (*_S3, *_GCS, "az", "abfs", "abfss", "adl", "oss", "memory")
-"""Where a file appears when all of it has arrived; elsewhere it is renamed into place."""
+"""Protocols where a file appears only when complete; elsewhere it is renamed into place."""
 
 _LASTING = (PermissionError, FileNotFoundError, ImportError, ValueError, TypeError)
 _BARE = ("NoCredentialsError", "PartialCredentialsError")
-"""By name, as botocore may not be there."""
+"""By name, as botocore may not be installed."""
 
 _AT_ONCE = 16
-"""Questions: most of the time, one waits for an answer."""
+"""Parallel requests, which mostly wait for a response."""
 
 UNKNOWN = -1
-"""Size of a file of which a web server does not tell it."""
+"""Size of a file for which a web server does not report it."""
 
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -54,16 +54,16 @@ _KEYS = {
 }
 
 _GONE = (404, 410)
-"""What a web server says of a file that is not there."""
+"""A web server's status codes for a missing file."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file under a URL: its size in bytes, and a text that changes when its content does.
+    """A remote file: its size in bytes, and a text that changes with its content.
 
-    Of some files a web server does not tell the size: it is UNKNOWN.
+    The size is UNKNOWN if a web server does not report it.
     """
 
     size: int
@@ -103,7 +103,7 @@ def plain_url(url: str) -> str:
 
 
 class Remote:
-    """The files below a URL. `say` is told when waiting begins and ends."""
+    """The files below a URL. `say` is called when waiting begins and ends."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Remote:
         self._say = say
 
     def check(self) -> None:
-        """Write, read and delete a small file, so that what is wrong shows before any work."""
+        """Write, read and delete a small file, to find problems before any work."""
         name = f".probe-{uuid.uuid4().hex}"
         with TemporaryDirectory() as folder:
             probe = Path(folder, "probe")
@@ -128,18 +128,18 @@ class Remote:
             self.delete(name)
 
     def send(self, source: Path, name: str) -> None:
-        """Put a file under a name, where it appears whole; one of that name is replaced."""
+        """Upload a file under a name, atomically; an existing one is replaced."""
         try:
             self._patiently(lambda: self._send(source, name))
         except FileNotFoundError as error:
             raise self._unusable(error) from None
 
     def fetch(self, name: str, target: Path) -> bool:
-        """Write a file's content to `target`; tell whether there is such a file."""
+        """Download a file to `target`; return whether it exists."""
         try:
             self._patiently(lambda: self._files.get_file(self._at(name), str(target)))
         except FileNotFoundError:
-            # That a bucket is away must not be taken for the loss of a file.
+            # An unreachable bucket must not be mistaken for a missing file.
             return self._is_listed(name)
         return True
 
@@ -174,9 +174,9 @@ class Remote:
     def look_up(
         self, names: Collection[str], progress: Callable[[int, int], None] = lambda *_: None
     ) -> dict[str, Entry]:
-        """Return those of some files that are there; `progress` gets (questions answered, in all).
+        """Return which of some files exist; `progress` gets (requests done, in all).
 
-        Where folders can be listed, each is asked for once, and else each file.
+        Each folder is listed once, if possible; else each file is checked.
         """
         web = _scheme(self.url) in _WEB
         asked = names if web else {name.rpartition("/")[0] for name in names}
@@ -203,7 +203,7 @@ class Remote:
         try:
             info: dict[str, Any] = self._files.info(self._at(name))
         except FileNotFoundError as error:
-            # fsspec says so of whatever went wrong: a server that is busy, too.
+            # fsspec raises this for any error, such as a busy server.
             cause = error.__cause__
             if not isinstance(cause, Exception) or _status(cause) in _GONE:
                 raise
@@ -225,14 +225,14 @@ class Remote:
     def _place(self) -> tuple[Any, str]:
         import fsspec  # only where there is a URL
 
-        # Not an instance from before: the variables may have changed, which fsspec does not see.
+        # Not a cached instance: fsspec does not notice that environment variables have changed.
         options: dict[str, Any] = {"skip_instance_cache": True}
         if _scheme(self.url) in _S3:
-            # botocore's own tries are few: who waits for how long is decided in `_patiently`.
+            # Few retries in botocore: the waiting is done in `_patiently`.
             retries = {"mode": "standard", "max_attempts": 2}
             options["config_kwargs"] = {"retries": retries, "connect_timeout": 10}
         if _scheme(self.url) in _GCS:
-            # It logs what it raises, with a traceback: it is told here, in one sentence.
+            # It logs its exceptions with a traceback; here they are reported in one sentence.
             logging.getLogger("gcsfs").setLevel(logging.CRITICAL + 1)
         try:
             files, root = fsspec.url_to_fs(self.url, **options)
@@ -276,7 +276,7 @@ class Remote:
         return False
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask, and again while that may help, after times that grow and that chance spreads."""
+        """Call, and retry while that may help, with exponential backoff and jitter."""
         deadline, delay, told = time.monotonic() + self._give_up_after, _FIRST_DELAY, False
         while True:
             try:
@@ -339,7 +339,7 @@ def _refuses(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int:
-    """Return the HTTP status that an error of aiohttp (`status`) or gcsfs (`code`) tells."""
+    """Return the HTTP status of an error of aiohttp (`status`) or gcsfs (`code`)."""
     told = str(getattr(error, "status", None) or getattr(error, "code", None))
     return int(told) if told.isdecimal() else 0
 

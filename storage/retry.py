@@ -1,7 +1,7 @@
-"""While a database server does not answer: wait, and repeat what was asked as a whole.
+"""Retries while a database server does not respond.
 
-Only whole transactions are repeated, and only such as may be: one that was carried out, but whose
-answer was lost, is asked for a second time.
+Only whole, idempotent transactions are repeated: one that was committed, but whose response was
+lost, is carried out a second time.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 from storage.errors import DatabaseAway, DatabaseUnusable
 
 GIVE_UP_AFTER = 600.0
-"""Seconds without an answer after which a search ends; a restart takes a tenth of that."""
+"""Seconds without a response after which a search ends; a restart takes a tenth of that."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Carries out transactions, again if need be. Calls of it may be nested.
+    """Carries out transactions with retries. Calls may be nested.
 
-    `say` is told when waiting begins and ends, `interrupted` ends it with `KeyboardInterrupt`.
+    `say` is called when waiting begins and ends, `interrupted` ends it with `KeyboardInterrupt`.
     `confirm` is called before anything is repeated; what it raises ends the waiting, too.
     """
 
@@ -47,7 +47,7 @@ class Patience:
         return self.either(asked, asked)
 
     def either(self, first: Callable[[], T], again: Callable[[], T]) -> T:
-        """Do `first`; should its answer be lost, do `again`: it has to find out what was done."""
+        """Call `first`; if its response is lost, call `again`, which finds out what was done."""
         try:
             return first()
         except DatabaseAway as error:
@@ -57,7 +57,7 @@ class Patience:
         deadline = time.monotonic() + self._give_up_after
         delay, told = 0.0, False
         while True:
-            # The first time at once: the server may only have been started anew.
+            # The first retry is immediate: the server may just have been restarted.
             if self._interrupted.wait(delay):
                 raise KeyboardInterrupt from lost
             try:

@@ -107,7 +107,7 @@ def look(row: Row[Any]) -> Look:
 
 
 _NUMBERS = ("train_loss", "valid_loss", "accuracy", "balanced_accuracy", "f1")
-"""What an epoch has of numbers that may be NULL: not a number."""
+"""The value of an epoch's numbers that are NULL: NaN."""
 
 
 def _number(value: float | None) -> float:
@@ -115,7 +115,7 @@ def _number(value: float | None) -> float:
 
 
 def _record(record: Callable[..., R], row: Row[Any], **others: Any) -> R:
-    """Make a record of the columns that are called as its fields are, but for `others`."""
+    """Make a record from the columns named after its fields, except `others`."""
     columns = row._mapping
     same = {name: columns[name] for name in _names(record) if name not in others}
     return record(**same, **others)

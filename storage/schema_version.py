@@ -1,6 +1,6 @@
-"""Which revision of the tables a database has, and how it gets the newest.
+"""The revision of a database's tables, and upgrades to the newest.
 
-Alembic is imported only for an upgrade: to read an up-to-date database must stay fast.
+Alembic is imported only for an upgrade: reading an up-to-date database must stay fast.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 """All revisions in order, as in `migrations/versions`; the last is what `tables` describes."""
 
 VERSION_TABLE = "encore_version"
-"""Where our revision stands; `alembic_version` is Optuna's."""
+"""The table with our revision; `alembic_version` is Optuna's."""
 
 OPTUNAS = frozenset(
     {
@@ -45,7 +45,7 @@ def current(connection: Connection) -> str | None:
 
 
 def strangers(connection: Connection) -> list[str]:
-    """Return the tables that are neither ours nor Optuna's, which may be here first.
+    """Return the tables that are neither ours nor Optuna's.
 
     Many programs have an `alembic_version`, and what two of them write there ruins both.
     """
@@ -55,7 +55,7 @@ def strangers(connection: Connection) -> list[str]:
 
 
 def upgrade(connection: Connection, target: str = REVISIONS[-1]) -> None:
-    """Bring the tables to the revision `target`, within the transaction that is open."""
+    """Upgrade the tables to the revision `target`, within the open transaction."""
     from alembic import command
     from alembic.config import Config
 

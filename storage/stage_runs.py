@@ -20,11 +20,11 @@ from trainers.metrics import EpochMetrics
 
 _HERE = ("stage_run_id", "epoch")
 _NUMBERS = [column.name for column in EpochRow.__table__.columns if column.name not in _HERE]
-"""What an epoch's row and its metrics have in common."""
+"""The common fields of an epoch's row and its metrics."""
 
 
 def begin(connection: Connection, trial: Trial, key: str, position: int) -> StageRun:
-    """Return the stage run of that key, new or as it is, and note that `trial` uses it."""
+    """Return the stage run of that key, created if needed, and note that `trial` uses it."""
     same = (StageRunRow.study_id == trial.study_id, StageRunRow.key == key)
     found = connection.execute(select(StageRunRow).where(*same)).first()
     run = rows.stage_run(found) if found else _new(connection, trial, key, position)
@@ -36,7 +36,7 @@ def begin(connection: Connection, trial: Trial, key: str, position: int) -> Stag
 
 
 def end(connection: Connection, stage_run_id: int, state: State, seconds: float) -> None:
-    """Say what came of a stage run; LookupError if there is none of that id."""
+    """Store the result of a stage run; LookupError if there is none of that id."""
     finished_at = None if state is State.RUNNING else datetime.now(UTC)
     change = update(StageRunRow).where(StageRunRow.id == stage_run_id)
     values = change.values(
@@ -48,7 +48,7 @@ def end(connection: Connection, stage_run_id: int, state: State, seconds: float)
 def replace_checkpoints(
     connection: Connection, stage_run_id: int, checkpoints: Sequence[Checkpoint]
 ) -> None:
-    """Make those given the weights files of a stage run."""
+    """Replace the weights files of a stage run."""
     connection.execute(delete(CheckpointRow).where(CheckpointRow.stage_run_id == stage_run_id))
     if checkpoints:
         connection.execute(insert(CheckpointRow), [vars(kept) for kept in checkpoints])
@@ -57,7 +57,7 @@ def replace_checkpoints(
 def record(
     connection: Connection, stage_run_id: int, metrics: EpochMetrics, form: str, blob: bytes
 ) -> None:
-    """Write down an epoch in place of itself and, unless the stage is sealed, of later ones."""
+    """Store an epoch, replacing itself and, unless the stage is sealed, later ones."""
     here = {"stage_run_id": stage_run_id, "epoch": metrics.epoch}
     numbers = {name: getattr(metrics, name) for name in _NUMBERS}
     query = select(StageRunRow.state).where(StageRunRow.id == stage_run_id)
@@ -70,13 +70,13 @@ def record(
 
 
 def copy_epochs(connection: Connection, of: int, to: int) -> None:
-    """Write down the epochs of a stage run, and their predictions, as those of another one."""
+    """Copy the epochs of a stage run, and their predictions, to another one."""
     _copy(connection, EpochRow, of, to)
     _copy(connection, PredictionsRow, of, to)
 
 
 def copy_deletions(connection: Connection, of: int, to: int, there: Collection[Kind]) -> None:
-    """Write down what was deleted of a stage run, but for what is `there`, as of another one."""
+    """Copy the deletions of a stage run, except of files `there`, to another one."""
     _copy(connection, DeletionRow, of, to, DeletionRow.kind.not_in(there))
 
 

@@ -1,7 +1,7 @@
-"""Every question and every change to the database, one named method each, whole transactions.
+"""Every query and change of the database: a named method each, a transaction each.
 
-The SQL of the questions is in `queries`, that of the changes in `changes`, `stage_runs`, `names`
-and `ownership`; `rows` makes records of what is found.
+The SQL of queries is in `queries`, that of changes in `changes`, `stage_runs`, `names` and
+`ownership`; `rows` turns rows into records.
 """
 
 import json
@@ -61,7 +61,7 @@ Place = tuple[int | None, int | None]
 """A stage run's id, and one of its epochs; a trial without a score has neither."""
 
 CHUNK = 100
-"""So many (stage run, epoch) pairs go into one query: some SQLites take 999 values at most."""
+"""How many (stage run, epoch) pairs go into one query: some SQLites take 999 values at most."""
 
 
 class Store:
@@ -79,9 +79,9 @@ class Store:
         self._engine.dispose()
 
     def fenced(self, claim: Claim, repeat: Repeat | None = None) -> "Store":
-        """Return the same store for who owns a study; it writes nothing once that is over.
+        """Return the same store for the owner of a study; it cannot write after losing the study.
 
-        With `repeat`, that carries out its transactions.
+        `repeat`, if given, carries out its transactions.
         """
         return Store(ownership.fenced(self._engine, claim), repeat or self._do.repeat)
 
@@ -93,7 +93,7 @@ class Store:
     def file_identity(self) -> tuple[int, int] | None:
         """Return device and inode of the file at the database's path; None on a server.
 
-        Raises FileNotFoundError where nothing lies there any more.
+        Raises FileNotFoundError if the file is gone.
         """
         if self._engine.dialect.name != "sqlite":
             return None
@@ -103,7 +103,7 @@ class Store:
     # studies
 
     def study(self, name: str) -> StudyRecord:
-        """Return the study of that name; StudyNotFound names the ones that are there."""
+        """Return the study of that name; StudyNotFound lists the existing ones."""
         found = self._do.first(select(StudyRow).where(StudyRow.name == name), rows.study)
         if found is not None:
             return found
@@ -126,7 +126,7 @@ class Store:
         config: dict[str, Any],
         space: dict[str, Any],
     ) -> StudyRecord:
-        """Begin a study; StudyInUse if there is one of that name."""
+        """Create a study; StudyInUse if there is one of that name."""
         now = datetime.now(UTC)
         values = {
             "name": name,
@@ -147,7 +147,7 @@ class Store:
         self._do.change(used, "study", study_id)
 
     def move_study(self, study_id: int, folder: str) -> None:
-        """Say which folder among the runs is the study's."""
+        """Set the study's folder among the runs."""
         change = update(StudyRow).where(StudyRow.id == study_id)
         self._do.change(change.values(folder=folder), "study", study_id)
 
@@ -162,26 +162,26 @@ class Store:
         return found
 
     def save_manifest(self, manifest: ManifestRecord) -> None:
-        """Keep a manifest; one of the same digest only gets its root updated."""
+        """Store a manifest; one of the same digest only gets its root updated."""
         self._do.write_alone(changes.save_manifest, manifest)
 
     def check(self, manifest_digest: str) -> dict[str, Any] | None:
-        """Return what the data gate found in a data set; None where it has not looked."""
+        """Return the data gate's findings on a data set; None if it was not checked."""
         query = select(CheckRow.document).where(CheckRow.manifest_digest == manifest_digest)
         return self._do.first(query, lambda row: dict(json.loads(row.document)))
 
     def save_check(self, manifest_digest: str, document: str) -> None:
-        """Keep what the data gate found in a data set, in place of what it found before."""
+        """Store the data gate's findings on a data set, replacing earlier ones."""
         self._do.write_alone(changes.save_check, manifest_digest, document)
 
     # the owner
 
     def owner(self, study_id: int) -> Owner | None:
-        """Return the process that searches the study, as its row says; None where none does."""
+        """Return the process that searches the study, according to its row, if any."""
         return self._do.first(select(OwnerRow).where(OwnerRow.study_id == study_id), rows.owner)
 
     def now(self) -> datetime:
-        """Return the time that heartbeats are of."""
+        """Return the clock that heartbeats use."""
         return self._do.read(clock)
 
     def claim(
@@ -196,9 +196,9 @@ class Store:
     ) -> None:
         """Become the study's owner, or raise StudyInUse.
 
-        An owner is replaced if it was a process of the same `host` that no longer lives; where that
-        cannot be known, if its heartbeat is older than `stale_after` and still that of `silent`.
-        The same claim may be made again.
+        An owner is replaced if it was a process of the same `host` that has ended; if that is
+        unknown, if its heartbeat is older than `stale_after` and still that of `silent`. The same
+        claim may be made again.
         """
 
         def take(connection: Connection, step: ownership.Step) -> None:
@@ -214,16 +214,16 @@ class Store:
             )
             step(connection, claimant, stale_after, silent)
 
-        # At first without a lock: a process that is stopped may hold that of a whole file.
+        # First without a lock: a stopped process may hold that of the whole file.
         self._do.read(take, ownership.refuse)
         self._do.write(take, ownership.claim)
 
     def heartbeat(self, claim: Claim) -> None:
-        """Say that the owner lives; StudyInUse if another process took over."""
+        """Record a heartbeat of the owner; StudyInUse if another process took over."""
         self._do.write(ownership.heartbeat, claim)
 
     def release(self, claim: Claim) -> None:
-        """Give the study up; nothing happens if it has another owner."""
+        """Release the study; nothing happens if it has another owner."""
         self._do.write(ownership.release, claim)
 
     # trials
@@ -258,7 +258,7 @@ class Store:
     def ranking(self, study: StudyRecord) -> list[RankedTrial]:
         """Return the trials by their best epoch, the best first, each with that epoch's weights.
 
-        Complete trials are all there; pruned ones where their weights are kept.
+        These are all complete trials, and pruned ones whose weights are kept.
         """
         found = self._do.all(queries.ranking(study), rows.ranked)
         return sorted(found, key=lambda r: _rank(study, r.trial.score, r.trial.loss))
@@ -268,7 +268,7 @@ class Store:
     ) -> Trial:
         """Begin a trial; ValueError if the study has another one of that number.
 
-        The very same trial is given as it is: it was begun, and the answer was lost.
+        An identical trial is returned as it is: it was begun, and the response was lost.
         """
         values = {
             "study_id": study_id,
@@ -293,7 +293,7 @@ class Store:
         failure: str | None,
         seconds: float,
     ) -> None:
-        """Write down what came of a trial. A score or loss that is not a number becomes None."""
+        """Store the result of a trial. A score or loss that is not a number becomes None."""
         result = {
             "state": state.value,
             "score": _or_none(score),
@@ -329,18 +329,18 @@ class Store:
         return self._do.all(query, lambda row: (row.number, row.position, row.stage_run_id))
 
     def seconds_by_trial(self, study_id: int) -> dict[int, float]:
-        """Return by trial number what its stage runs took, whichever trial had them trained."""
+        """Return by trial number the seconds of its stage runs, whichever trial trained them."""
         query = queries.seconds_by_trial(study_id)
         return dict(self._do.all(query, lambda row: (row.number, float(row.seconds))))
 
     def begin_stage_run(self, trial: Trial, key: str, position: int) -> StageRun:
-        """Return the stage run of that key, new or as it is, and note that `trial` uses it."""
+        """Return the stage run of that key, created if needed, and note that `trial` uses it."""
         return self._do.write(stage_runs.begin, trial, key, position)
 
     def seal_stage_run(
         self, stage_run_id: int, state: State, seconds: float, checkpoints: Sequence[Checkpoint]
     ) -> None:
-        """End a stage run, its checkpoints being those given: their files must be in the vault."""
+        """End a stage run with these checkpoints, whose files must be in the vault."""
         for checkpoint in checkpoints:
             if checkpoint.stage_run_id != stage_run_id:
                 raise ValueError(
@@ -380,7 +380,7 @@ class Store:
         return self._do.all(queries.epochs(StageRunRow.study_id == study_id), rows.epoch)
 
     def seconds_of_epochs(self, study_id: int) -> float:
-        """Return how long all epochs of a study took together."""
+        """Return the seconds of all epochs of a study."""
         query = queries.seconds_of_epochs(study_id)
         return self._do.first(query, lambda row: float(row[0] or 0.0)) or 0.0
 
@@ -393,7 +393,7 @@ class Store:
         return self._do.all(query, lambda row: (row.stage_run_id, row.epoch))
 
     def ranks(self, study: StudyRecord) -> dict[int, tuple[float, float]]:
-        """Return how good each stage run's best epoch is (see `Metric.rank`), by its id."""
+        """Return the rank of each stage run's best epoch (see `Metric.rank`), by its id."""
         return {run: rank for run, (rank, _) in self._bests(study).items()}
 
     def calibrated_losses(self, study: StudyRecord) -> dict[int, float]:
@@ -410,11 +410,11 @@ class Store:
         return best
 
     def record_epoch(self, stage_run_id: int, metrics: EpochMetrics) -> None:
-        """Write down an epoch and its predictions.
+        """Store an epoch and its predictions.
 
-        An epoch that is there already is replaced and those after it are forgotten: the stage was
-        resumed from before them, so they are to come again. A sealed stage, trained again for one
-        of its files, keeps them meanwhile: trials that have ended point to them.
+        An existing one is replaced and later ones are deleted: the stage was resumed from before
+        them. A sealed stage that is trained again for a missing file keeps them: ended trials refer
+        to them.
         """
         form, blob = encode(metrics.evaluation)  # before the transaction: it takes a while
         self._do.write(stage_runs.record, stage_run_id, metrics, form, blob)
@@ -442,7 +442,8 @@ class Store:
     ) -> list[StoredPredictions]:
         """Return the predictions of each (stage run, epoch); LookupError if one has none.
 
-        If not `whole`, all probabilities but two are left out: of many epochs they fill the memory.
+        If not `whole`, all probabilities but two are dropped: those of many epochs would fill the
+        memory.
         """
         found = self.readable_predictions(epochs, labels, whole=whole)
         if missing := [pair for pair in epochs if pair not in found]:
@@ -452,7 +453,7 @@ class Store:
     def readable_predictions(
         self, epochs: Sequence[Place], labels: NDArray[np.int64], *, whole: bool = True
     ) -> dict[Place, StoredPredictions]:
-        """Return the predictions of those (stage run, epoch) that have any, and undamaged."""
+        """Return the predictions of those (stage run, epoch) that have undamaged ones."""
         found: dict[Place, StoredPredictions] = {}
         for start in range(0, len(epochs), CHUNK):
             found |= self._readable(epochs[start : start + CHUNK], labels, whole)
@@ -472,7 +473,7 @@ class Store:
     def _readable(
         self, epochs: Sequence[Place], labels: NDArray[np.int64], whole: bool
     ) -> dict[Place, StoredPredictions]:
-        """Return what the database can read: a damaged page costs the rows on it alone."""
+        """Return the readable ones: a damaged page loses only its own rows."""
         try:
             return self._do.read(_decoded, epochs, labels, whole)
         except DatabaseAway:
@@ -482,15 +483,15 @@ class Store:
             return {pair: found for one in each for pair, found in one.items()}
 
     def kept_predictions(self, study: StudyRecord) -> list[KeptPredictions]:
-        """Return how the predictions of all epochs are kept, those of the best epochs first."""
+        """Return form and size of the predictions of all epochs, those of the best epochs first."""
         found = self._do.all(queries.kept_predictions(study), lambda row: row)
         found.sort(key=lambda row: _rank(study, row.score, row.loss))
         return [rows.kept_predictions(row) for row in found]
 
     def shorten_predictions(self, stage_run_id: int, epoch: int, labels: NDArray[np.int64]) -> None:
-        """Keep of an epoch's predictions two probabilities per photo; nothing if it is so already.
+        """Shorten an epoch's predictions to two probabilities per photo, unless they are.
 
-        What is damaged stays as it is.
+        Damaged ones are not changed.
         """
         self._do.write(changes.shorten_predictions, stage_run_id, epoch, labels)
 
@@ -519,11 +520,11 @@ class Store:
         return {checkpoint.path for checkpoint in self.checkpoints(study_id)}
 
     def delete_checkpoint(self, stage_run_id: int, kind: Kind) -> None:
-        """Forget a weights file; the file itself is the vault's to delete."""
+        """Delete the row of a weights file; the vault deletes the file itself."""
         self._do.write(changes.delete_checkpoint, stage_run_id, kind)
 
     def retire_checkpoint(self, checkpoint: Checkpoint, reason: str) -> None:
-        """Note that a weights file is deleted on purpose; the file is the vault's to delete.
+        """Note that a weights file is deleted on purpose; the vault deletes the file itself.
 
         This comes first: a row must never point to a file that is not there. Its name is pending
         until `settle_names` says that it is gone.
@@ -533,20 +534,20 @@ class Store:
     # names in the vault
 
     def pending(self, study_id: int) -> list[Pending]:
-        """Return what may be in the vault without a row: a search was stopped while it wrote."""
+        """Return names that may be in the vault without a row, after an interrupted write."""
         mine = (NameRow.study_id == study_id, NameRow.pending)
         return self._do.all(select(NameRow).where(*mine).order_by(NameRow.path), rows.pending)
 
     def expected(self, study_id: int) -> set[str]:
-        """Return all of the vault's paths that the study accounts for."""
+        """Return all paths of the vault that the study knows."""
         return self.known_paths(study_id) | {each.path for each in self.pending(study_id)}
 
     def note_name(self, study_id: int, path: str, sha256: str | None = None) -> bool:
-        """Note what a file or folder is about to be called; False if the name was ever given."""
+        """Note the name of a file or folder before it exists; False if the name was ever used."""
         return self._do.write(names.note, study_id, path, sha256)
 
     def settle_names(self, study_id: int, paths: Collection[str]) -> None:
-        """Say that nothing of these names is there without a row."""
+        """Note that no file of these names is left without a row."""
         self._do.write(names.settle, study_id, paths)
 
     # looks at the test photos
@@ -557,7 +558,7 @@ class Store:
         return self._do.all(query, rows.look)
 
     def record_look(self, look: Look) -> None:
-        """Write down that the test photos were looked at."""
+        """Store a look at the test photos."""
         self._do.write(changes.record_look, look)
 
 
@@ -586,7 +587,7 @@ def _or_none(number: float | None) -> float | None:
 
 @contextmanager
 def existing_store(url: str) -> Iterator[Store | None]:
-    """Open the store behind a URL for as long as it is needed; None where there is none yet."""
+    """Open the store of a URL as a context; None if there is no database yet."""
     with ExitStack() as opened:
         try:
             store = opened.enter_context(open_store(url, create=False))
@@ -597,7 +598,7 @@ def existing_store(url: str) -> Iterator[Store | None]:
 
 @contextmanager
 def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
-    """Open the store behind a URL for as long as it is needed; see `open_database`."""
+    """Open the store of a URL as a context; see `open_database`."""
     store = Store(open_database(url, create=create))
     try:
         yield store

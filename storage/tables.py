@@ -25,11 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PREFIX = "encore_"
-"""How the name of each of our tables begins."""
+"""The prefix of our tables' names."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, aware and in UTC on both sides; SQLite alone would drop the zone."""
+    """An aware datetime in UTC; plain SQLite would drop the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -51,7 +51,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         value: datetime | None,
         dialect: Dialect,  # noqa: ARG002 - the signature is SQLAlchemy's
     ) -> datetime | None:
-        """Give back the zone that SQLite dropped."""
+        """Restore the zone that SQLite dropped."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -77,7 +77,7 @@ class Base(DeclarativeBase):
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Tell Alembic which names to look at, so that it never touches Optuna's tables."""
+    """Select the names for Alembic, so that it never touches Optuna's tables."""
     return kind != "table" or (name or "").startswith(PREFIX)
 
 
@@ -219,7 +219,7 @@ class CheckpointRow(Base):
 
 
 class DeletionRow(Base):
-    """A weights file that was deleted on purpose, as its checkpoint's row said of it."""
+    """A weights file that was deleted on purpose, with its checkpoint's columns."""
 
     __tablename__ = "encore_deletions"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -235,9 +235,9 @@ class DeletionRow(Base):
 
 
 class NameRow(Base):
-    """A name in a study's vault that was given to a file or a folder, and to no other ever after.
+    """A name in a study's vault, used for one file or folder and never again.
 
-    While `pending`, it may be there though nothing else here says so: the next search sees to it.
+    While `pending`, it may exist without another row: the next search cleans it up.
     """
 
     __tablename__ = "encore_names"
@@ -248,7 +248,7 @@ class NameRow(Base):
 
 
 class LookRow(Base):
-    """A look at the test photos: each one makes the next a little less of a surprise."""
+    """A look at the test photos: scores of weights chosen after it are less independent."""
 
     __tablename__ = "encore_looks"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""What a `Store` asks of its database: whole transactions, each a function of its connection."""
+"""Transactions of a `Store`, each a function of its connection."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -11,11 +11,11 @@ from storage.database import alone, change_one, reading, writing
 P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[Concatenate[Connection, P], T]
-"""Part of a transaction: it gets the connection first. It may be carried out more than once."""
+"""The work of a transaction, given the connection. It may be carried out more than once."""
 
 
 class Repeat(Protocol):
-    """Carries out a transaction, again if need be: `storage.retry.Patience`, or `once`."""
+    """Carries out a transaction, with retries if needed: `storage.retry.Patience`, or `once`."""
 
     def __call__(self, transaction: Callable[[], T], /) -> T:
         """Return the transaction's result."""
@@ -23,7 +23,7 @@ class Repeat(Protocol):
 
 
 def once(transaction: Callable[[], T], /) -> T:
-    """Carry out a transaction once: what the database raises is the caller's."""
+    """Carry out a transaction once; errors are raised to the caller."""
     return transaction()
 
 
@@ -39,15 +39,15 @@ class Transactions:
         return self._carry_out(reading, work, *given, **named)
 
     def write(self, work: Work[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """Return what `work` returns; what it writes is written as a whole, or not at all."""
+        """Return the result of `work`; its writes are atomic."""
         return self._carry_out(writing, work, *given, **named)
 
     def write_alone(self, work: Work[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """Do the same after all others of this kind: for what searches share."""
+        """Write, serialized with all others of this kind: for rows that searches share."""
         return self._carry_out(alone, work, *given, **named)
 
     def change(self, change: Update, what: str, row_id: int) -> None:
-        """Update one row; LookupError, in terms of `what`, if it is not there."""
+        """Update one row; LookupError, which names `what`, if it does not exist."""
         self.write(change_one, change, what, row_id)
 
     def first(self, query: Executable, to_record: Callable[[Row[Any]], T]) -> T | None:

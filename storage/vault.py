@@ -1,13 +1,11 @@
-"""The weights files of one study: written whole or not at all, known by their SHA-256.
+"""The weights files of one study: written atomically, identified by their SHA-256.
 
-Under `root` lie the sealed files, each under its final name, and `stages/<owner>/<key[:16]>/`, one
-workspace per stage run, where a trainer keeps its files until they are sealed. Each search has an
-`owner` of its own: it takes over what an earlier one has left by renaming, so that a process
-that still writes there, or seals from there, no longer finds the place. Nothing is ever
-overwritten: users keep files here, too.
-
-Where a `Remote` is given, the sealed files are kept there, and `root` holds copies of them: a file
-is sealed once it has arrived there, and one that is missing here, or damaged, is fetched.
+`root` holds the sealed files, each under its final name, and `stages/<owner>/<key[:16]>/`, one
+workspace per stage run, for a trainer's files until they are sealed. Each search has its own
+`owner`: it takes over the workspaces of an earlier one by renaming, so that a process that still
+writes or seals there no longer finds them. Nothing is ever overwritten: users may keep files here,
+too. With a `Remote`, the sealed files are kept there, and `root` holds copies: a file is sealed
+once it has arrived there, and a missing or damaged copy is fetched.
 """
 
 import errno
@@ -29,10 +27,10 @@ from storage.remote import Remote
 from trainers.files import sha256_of
 
 SUFFIX = ".safetensors"
-"""What every sealed file's name ends with."""
+"""The suffix of sealed files."""
 
 NOBODY = "0" * 32
-"""The owner of workspaces where there is but one."""
+"""The owner of workspaces if there is only one."""
 
 _STAGES = "stages"
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -54,7 +52,7 @@ class StoredFile:
 class Vault:
     """The files under `root`, which is made when first needed, and in `remote`, if there is one.
 
-    With `remote`, all that needs a file which is not here may raise `RemoteUnusable`. `owner` is
+    With `remote`, methods that need a file which is not here may raise `RemoteUnusable`. `owner` is
     the search that writes, 32 hexadecimal digits.
     """
 
@@ -78,7 +76,7 @@ class Vault:
         folder = self._workspace(key)
         if folder.exists():
             shutil.rmtree(folder)
-        with suppress(OSError):  # others are at work
+        with suppress(OSError):  # other processes are writing
             folder.parent.rmdir()
 
     def take_over(self, desk: str) -> None:
@@ -91,7 +89,10 @@ class Vault:
         shutil.rmtree(self.root / desk, ignore_errors=True)
 
     def clear(self, keys: set[str]) -> None:
-        """Remove this owner's workspaces but those of these keys. Not while anything is sealed."""
+        """Remove this owner's workspaces except those of these keys.
+
+        Not while anything is being sealed.
+        """
         busy = {key[:16] for key in keys}
         for path in _entries(self.root / self.desk):
             if path.name not in busy:
@@ -100,17 +101,18 @@ class Vault:
     def seal(
         self, source: Path, name: str, note: Callable[[StoredFile], bool] = lambda _: True
     ) -> StoredFile:
-        """Copy a file to a final name, where it appears whole; the source stays.
+        """Copy a file to a final name, atomically; the source stays.
 
-        Where there is a file of that name, the new one gets another, with a number. `note` is told
-        what is about to appear, and says no to a name that must not be given. Where this fails, on
-        a full disk say, nothing is left behind.
+        If there is a file of that name, the new one gets another, with a number. `note` is called
+        with the name first, and returns False for a name that must not be used. If this fails, e.g.
+        on a full disk, nothing is left behind.
         """
         _check_name(name)
         (self.root / self.desk).mkdir(parents=True, exist_ok=True)
         temporary = self.root / self.desk / f".sealing-{uuid.uuid4().hex}"
         try:
-            # A copy, not a link: who still writes to the source cannot harm what is sealed.
+            # A copy, not a link: a process that still writes to the source cannot change the sealed
+            # file.
             sha256, size = _copy(source, temporary)
             offers = (StoredFile(each, sha256, size) for each in _names(name))
             file = next(offer for offer in offers if self._put(temporary, offer, note))
@@ -131,20 +133,20 @@ class Vault:
         return path
 
     def has(self, relative: str, sha256: str, size: int | None = None) -> bool:
-        """Tell whether a sealed file is here, with exactly that content.
+        """Return whether a sealed file is here, with exactly that content.
 
-        What is known to have another `size` is not read. A path that leads out of the vault is no
-        sealed file's: `has`, `verify`, `delete` and `sweep` take it for one that is not there.
+        A file of another `size` is not read. A path that leads out of the vault counts as missing
+        in `has`, `verify`, `delete` and `sweep`.
         """
         return self._leads_in(relative) and _has(self.path(relative), sha256, size)
 
     def verify(self, relative: str, sha256: str, size: int | None = None) -> bool:
-        """Tell the same, and fetch the file if need be; afterwards it lies at its `path`."""
+        """Return the same, after fetching the file if needed; it is then at its `path`."""
         there = self.has(relative, sha256, size)
         return there or (self._leads_in(relative) and self._fetch(relative, sha256))
 
     def broken(self, files: Iterable[StoredFile | Checkpoint]) -> list[str]:
-        """List those that are missing or changed; a remote file is judged by its size alone."""
+        """List the missing or changed files; a remote file is judged by its size only."""
         if self.remote is None:
             return [
                 file.path for file in files if not self.verify(file.path, file.sha256, file.size)
@@ -153,14 +155,14 @@ class Vault:
         return [f.path for f in files if f.path not in there or there[f.path].size != f.size]
 
     def delete(self, relative: str, sha256: str) -> None:
-        """Remove a sealed file, if it is there; another content is not ours."""
+        """Remove a sealed file, if it is there with that content; other content is not ours."""
         if self.has(relative, sha256):
             self.path(relative).unlink(missing_ok=True)
         if self.remote is not None and self._leads_in(relative):
             self.remote.delete(relative)
 
     def sweep(self, relative: str, sha256: str) -> None:
-        """Remove what a search that was killed had begun to seal; no row can name it yet."""
+        """Remove a file that a killed search had begun to seal, and which has no row."""
         if self.has(relative, sha256):
             self.path(relative).unlink(missing_ok=True)
         if self.remote is None or not (self._leads_in(relative) and self.remote.has(relative)):
@@ -171,7 +173,7 @@ class Vault:
                 self.remote.delete(relative)
 
     def remove(self, relative: str) -> None:
-        """Remove a stray, whatever it holds."""
+        """Remove a stray file or folder, whatever its content."""
         _remove(self.path(relative))
         if self.remote is not None:
             self.remote.delete(relative)
@@ -181,10 +183,11 @@ class Vault:
         return folder_size(self.root)
 
     def strays(self, known: set[str]) -> dict[str, int]:
-        """List what looks like a vault's, but is not `known`: each path with its size in bytes.
+        """List files that look like a vault's, but are not `known`.
 
-        That is sealed files, their temporary beginnings, and workspaces, be they another study's or
-        a user's own. Files of other kinds are not even listed.
+        Each path with its size in bytes. These are sealed files, temporary files of sealing, and
+        workspaces; they may be another study's or a user's own. Other kinds of files are not
+        listed.
         """
         here = [path for path in _entries(self.root) if _is_stray_file(path, known)]
         desks = [path for path in _entries(self.root / _STAGES) if self._is_stray_desk(path, known)]
@@ -203,13 +206,13 @@ class Vault:
         return True
 
     def _fetch(self, relative: str, sha256: str) -> bool:
-        """Have a file's remote content take its place here, if it is what it should be."""
+        """Fetch a file's remote content to its place here, if its hash is right."""
         if self.remote is None:
             return False
         temporary = self.root / f".sealing-{uuid.uuid4().hex}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # Twice: what was changed on its way is not what was lost.
+            # Twice: data damaged in transit is not a damaged file.
             for _ in range(2):
                 if not self.remote.fetch(relative, temporary):
                     return False
@@ -229,14 +232,14 @@ class Vault:
                 temporary.unlink(missing_ok=True)
 
     def _put(self, temporary: Path, file: StoredFile, note: Callable[[StoredFile], bool]) -> bool:
-        """Have a file appear under its name, unless that is, or was, another's."""
+        """Give a file its name, unless the name is or was used."""
         path = self.root / file.path
         if os.path.lexists(path) or (self.remote is not None and self.remote.has(file.path)):
             return False
         return note(file) and appear(temporary, path)
 
     def _take(self, workspace: Path) -> None:
-        """Rename an earlier owner's workspace; what was being written there stays unfinished."""
+        """Rename an earlier owner's workspace; a write in progress there stays unfinished."""
         mine = self._workspace(workspace.name)
         mine.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another process was faster
@@ -257,13 +260,13 @@ class Vault:
 
 
 def _names(name: str) -> Iterator[str]:
-    """Return a name, and then others that look like it."""
+    """Yield a name, and then numbered variants of it."""
     stem = name.removesuffix(SUFFIX)
     return chain([name], (f"{stem}_{number}{SUFFIX}" for number in count(2)))
 
 
 def appear(temporary: Path, path: Path) -> bool:
-    """Return a whole file its name; False if something has it already."""
+    """Give a complete file its name; False if the name is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -288,7 +291,7 @@ def _is_desk(relative: str) -> bool:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is no plain file name: it is made of others' names."""
+    """Refuse anything but a plain file name, as it contains untrusted text."""
     if name.startswith(".") or any(mark in name for mark in "/\\") or not name.isprintable():
         raise ValueError(
             "name must be a plain file name, without separators, leading dots or control "
@@ -301,7 +304,7 @@ def _check_name(name: str) -> None:
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:
-    """Copy to a new file that is safely on the disk; return the SHA-256 and size of what it got."""
+    """Copy to a new file and sync it to disk; return its SHA-256 and size."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while block := reader.read(_BLOCK):
@@ -315,7 +318,7 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
 
 def _has(path: Path, sha256: str, size: int | None = None) -> bool:
     try:
-        if not path.is_file():  # a FIFO would be waited for, a device read for ever
+        if not path.is_file():  # a FIFO would block, a device never end
             return False
         if size is not None and path.stat().st_size != size:  # it may be a sparse terabyte
             return False
@@ -325,7 +328,7 @@ def _has(path: Path, sha256: str, size: int | None = None) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
+    """Make a rename survive a power cut, where the system can."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -355,12 +358,12 @@ def _is_stray(name: str, known: set[str]) -> bool:
 
 
 def folder_size(folder: Path) -> int:
-    """Count the bytes of all files in a folder and below it, in which others may be at work."""
+    """Count the bytes of all files in and below a folder, which may change meanwhile."""
     return sum(_size(path) for path in folder.rglob("*"))
 
 
 def _size(path: Path) -> int:
     try:
         return 0 if path.is_symlink() or path.is_dir() else path.stat().st_size
-    except FileNotFoundError:  # a trainer replaced it just now
+    except FileNotFoundError:  # a trainer has just replaced it
         return 0

@@ -292,7 +292,7 @@ def test_two_classifiers_are_compared(searched: Path, capsys: Capture) -> None:
             2,
             "must be another folder",
         ),
-        (("compare", "0"), 2, "compare needs SECOND: the other one"),
+        (("compare", "0"), 2, "compare needs SECOND: the other classifier"),
         (("compare", "0", "99"), 2, "99"),
         (("compare", "0", "-1"), 2, "-1"),
         (("compare", "0", "missing.csv"), 2, "missing.csv"),

@@ -308,7 +308,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{user}:{secret}@localhost:{free}/postgres", "refused; check the host and the port"),
         ("{user}:{secret}@no-such-host.invalid/db", "check the host and the port"),
         ("{user}:{secret}@/db?host=/nowhere", "check the host and the port"),
-        ("{user}:{secret}@127.0.0.1:{port}/postgres?hunter2=x", "check what stands behind the ?"),
+        ("{user}:{secret}@127.0.0.1:{port}/postgres?hunter2=x", "check the options after the ?"),
         ("{user}:{secret}@127.0.0.1:{port}/postgres?sslmode=require", "SSL was required"),
     ],
 )
