@@ -100,7 +100,7 @@ def redact_word(text: str) -> str:
 
 
 def is_harmless(name: str, value: str) -> bool:
-    """Tell whether a URL's parameter can be shown."""
+    """Return whether a URL's parameter can be shown."""
     return name.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value) is not None
 
 

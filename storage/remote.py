@@ -71,7 +71,7 @@ class Entry:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is a URL, and no path."""
+    """Return whether a text is a URL, and no path."""
     return _URL.match(text) is not None
 
 
@@ -144,7 +144,7 @@ class Remote:
         return True
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file of that name."""
+        """Return whether there is a file of that name."""
         try:
             self._patiently(lambda: self._info(name))
         except FileNotFoundError:

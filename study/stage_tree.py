@@ -112,7 +112,7 @@ class StageTree:
         return self._reached.get(position, [])
 
     def has_entered(self, trial: int, position: int) -> bool:
-        """Tell whether a trial was let on to its stage at `position`."""
+        """Return whether a trial was let on to its stage at `position`."""
         return (trial, position) in self._at
 
     def at(self, trial: int, position: int) -> Node:

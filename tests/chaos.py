@@ -42,7 +42,7 @@ class Searches:
                 search.kill()
 
     def owner_is(self, search: Search) -> bool:
-        """Tell whether a process owns the study."""
+        """Return whether a process owns the study."""
         found = make_lab(self.folder, 1).sql("SELECT pid FROM encore_owners")
         return found == [(search.pid,)]
 

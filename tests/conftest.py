@@ -39,7 +39,7 @@ def pytest_collection_finish() -> None:
     ]
 )
 def every(request: pytest.FixtureRequest) -> bool:
-    """Tell whether to kill a search at every moment: otherwise `tests.crashes.chosen` ones do."""
+    """Return whether to kill a search at every moment: otherwise `tests.crashes.chosen` ones do."""
     return bool(request.param)
 
 

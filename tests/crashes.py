@@ -101,7 +101,7 @@ def check_end(lab: Lab, expected: dict[str, Any], where: str) -> None:
 
 
 def is_step(news: Progress) -> bool:
-    """Tell whether this says how far the search is, and not what it does meanwhile."""
+    """Return whether this says how far the search is, and not what it does meanwhile."""
     return not isinstance(news, Working | Notice)
 
 

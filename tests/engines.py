@@ -318,7 +318,7 @@ def workers() -> list[BaseProcess]:
 
 
 def lives(pid: int) -> bool:
-    """Tell whether a process lives (a dead one that nobody has asked after does not)."""
+    """Return whether a process lives (a dead one that nobody has asked after does not)."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -327,5 +327,5 @@ def lives(pid: int) -> bool:
 
 
 def all_dead(pids: Iterable[int]) -> bool:
-    """Tell whether none of these processes lives."""
+    """Return whether none of these processes lives."""
     return not any(lives(pid) for pid in pids)

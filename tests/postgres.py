@@ -86,7 +86,7 @@ class Server:
             self._process = None
 
     def answers(self) -> bool:
-        """Tell whether one can connect."""
+        """Return whether one can connect."""
         import psycopg
 
         with suppress(psycopg.OperationalError):

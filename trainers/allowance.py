@@ -1,8 +1,7 @@
-"""What of this machine the process may use: CPUs and memory, within its cgroups' limits.
+"""The CPUs and the memory that this process may use, within its cgroups' limits.
 
-Batch systems and containers give a part of a machine. What the machine has is of no use then: on
-more threads than CPUs each waits for the others, and memory beyond the limit ends the process.
-Free of torch.
+Batch systems and containers grant a part of a machine. More threads than CPUs would wait for each
+other, and memory beyond the limit would end the process. Free of torch.
 """
 
 import os
@@ -26,10 +25,10 @@ def usable_cpus(groups: Sequence[Path] | None = None) -> int:
 
 
 def usable_memory(groups: Sequence[Path] | None = None) -> int:
-    """Count the bytes that this process may still take: the machine's, within its groups' limits.
+    """Count the bytes that this process may still allocate.
 
-    Of a group, files that the system has kept in memory and can let go of count as free, as they
-    do of the machine.
+    The machine's, within its groups' limits. A group's reclaimable file cache counts as free, as it
+    does for the machine.
     """
     left = map(_left, own_groups() if groups is None else groups)
     machine: int = psutil.virtual_memory().available
@@ -42,8 +41,8 @@ def own_groups(root: Path = CGROUPS, process: Path = PROCESS) -> list[Path]:
         for line in process.read_text(encoding="utf-8").splitlines():
             number, _, path = line.partition("::")
             if number == "0":
-                # In a container the path may be one that is seen only outside of it: "..", or a
-                # folder that is not there. Its root is the container's own group then.
+                # In a container the path may be valid only outside of it: "..", or a missing
+                # folder. The root is then the container's own group.
                 place = Path(os.path.normpath(root / path.lstrip("/")))
                 above = [place, *place.parents]
                 return above[: above.index(root) + 1] if root in above else [root]
@@ -67,7 +66,7 @@ def _left(group: Path) -> int | None:
 
 
 def _named(path: Path, name: str) -> int:
-    """Read the number behind a name that begins a line; 0 where there is none."""
+    """Read the number after a name at the beginning of a line; 0 if there is none."""
     for first, *others in map(str.split, _lines(path)):
         if first == name and others and others[0].isdecimal():
             return int(others[0])

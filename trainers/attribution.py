@@ -1,4 +1,4 @@
-"""Which area of a photo speaks for a class: Grad-CAM, on any of timm's backbones.
+"""Which area of a photo supports a class: Grad-CAM, on any of timm's backbones.
 
 R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", ICCV 2017, https://arxiv.org/abs/1610.02391; the arithmetic is captum's.
@@ -21,13 +21,16 @@ from trainers.classifier import Classifier
 from trainers.folded import FoldNetworks
 
 MIN_SIDE = 5
-"""So many places a side a map should have; where a small photo's last layer has fewer, an earlier
-layer is taken. Measured with an EfficientNet-Lite0 on 289 photos of 96 pixels: with the hottest
-quarter hidden, the predicted class fell from 0.91 to 0.81 by the last layer's 3 x 3 places, as with
-any quarter hidden (0.81), and to 0.70 by the 6 x 6 places before them."""
+"""The minimum side of a map.
+
+If a small photo's last layer has fewer positions, an earlier one is used. Measured with an
+EfficientNet-Lite0 on 289 photos of 96 pixels: with the hottest quarter hidden, the predicted class
+fell from 0.91 to 0.81 by the last layer's 3 x 3 positions, as with any quarter hidden (0.81), and
+to 0.70 by the 6 x 6 positions before them.
+"""
 
 _Layout = Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
-"""Turns a layer's output into a grid (B, C, H, W), and gives what turns such a grid back."""
+"""Turns a layer's output into a grid (B, C, H, W), and returns the inverse function."""
 
 
 def attribute(
@@ -36,12 +39,12 @@ def attribute(
     classes: Sequence[int],
     batch_size: int = 8,
 ) -> NDArray[np.float32]:
-    """Return a heat map for each square: how much each place speaks for the class asked for.
+    """Return a heat map for each square: how much each position supports the given class.
 
-    `squares` are RGB, (B, S, S, 3), as validation shows them; `classes` are B indices. Of shape
-    (B, S, S), each map's hottest place is 1; one that nothing speaks for is 0 everywhere; of
-    networks of several folds, the maps are averaged. The network is left as it was. Raises
-    ValueError for a backbone without a layer that has places.
+    `squares` are RGB, (B, S, S, 3), as validation shows them; `classes` are B indices. The shape is
+    (B, S, S) and each map's maximum is 1, or 0 if nothing supports the class; maps of the networks
+    of several folds are averaged. The network is not changed. Raises ValueError for a backbone
+    without a spatial layer.
     """
     network = subject.network if isinstance(subject, Classifier) else subject
     if isinstance(network, FoldNetworks):
@@ -60,13 +63,13 @@ def attribute(
 
 
 def _grad_cam(network: Network, squares: Tensor, classes: Tensor) -> Tensor:
-    """Return the maps of a batch at the size of the layer that they are of, (B, 1, H, W)."""
+    """Return the maps of a batch at the size of their layer, (B, 1, H, W)."""
     layer, layout = _last_with_places(network, squares)
-    places = nn.Identity()  # captum looks at this one, and sees a grid whatever the layer's layout
+    places = nn.Identity()  # captum hooks this module, whose output is always a grid
 
     def show(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         grid, back = layout(output.detach())
-        # A copy, for what follows may write into it; the gradient needs to reach no further down.
+        # A copy, as later layers may write into it; the gradient need not go further down.
         return back(places(grid.requires_grad_()).clone())
 
     hook = layer.register_forward_hook(show)
@@ -87,7 +90,7 @@ def _stretched(maps: Tensor, size: int) -> Tensor:
 
 
 def _last_with_places(network: Network, squares: Tensor) -> tuple[nn.Module, _Layout]:
-    """Find the last layer with `MIN_SIDE` places a side, or most, by showing it a photo."""
+    """Find the last layer with `MIN_SIDE` positions a side, or the most, by a forward pass."""
     found: list[tuple[int, nn.Module, _Layout]] = []
     prefix = int(getattr(network.body, "num_prefix_tokens", 0))
 
@@ -108,16 +111,16 @@ def _last_with_places(network: Network, squares: Tensor) -> tuple[nn.Module, _La
             hook.remove()
     if not found:
         kind = type(network.body).__name__
-        raise ValueError(f"backbone must have a layer with places to explain it, got {kind}")
+        raise ValueError(f"backbone must have a spatial layer to be explained, got {kind}")
     enough = min(MIN_SIDE, max(side for side, _, _ in found))
     return next((module, layout) for side, module, layout in reversed(found) if side >= enough)
 
 
 def _candidates(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
-    """Yield the layers that stand in a row from photo to features, and norms of tokens.
+    """Yield the sequential layers from photo to features, and norms of tokens.
 
-    What is inside of a block is left out: its grids may be of windows, or of attention. Tokens are
-    taken before the last block's attention: after it, a class token is all that counts.
+    Layers inside of a block are excluded: their grids may be of windows, or of attention. Tokens
+    are taken before the last block's attention: after it, only a class token matters.
     """
     yield from ((inner, True) for name, inner in module.named_modules() if name.endswith("norm1"))
     rows = [module]
@@ -129,7 +132,7 @@ def _candidates(module: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
 
 
 def _layout_of(output: Any, prefix: int, *, tokens: bool) -> _Layout | None:
-    """Tell how the output for one square photo lies in memory; None if it has no places."""
+    """Return the layout of the output for one square photo; None if it is not spatial."""
     if not isinstance(output, Tensor) or len(output) != 1:
         return None
     shape = output.shape
@@ -165,7 +168,7 @@ def _from_tokens(
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its layers back where it was."""
+    """Switch a network to evaluation mode, as a context; afterwards restore each layer's mode."""
     before = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -26,5 +26,5 @@ class Average:
         return cast("Network", self._kept.module)
 
     def update(self, network: Network, step: int) -> None:
-        """Take in the weights after a step of the stage, counted from 0."""
+        """Update with the weights after a step of the stage, counted from 0."""
         self._kept.update(network, step + 2)  # timm counts from 2 on

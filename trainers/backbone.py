@@ -1,6 +1,6 @@
-"""A timm body with a head of our own: layer groups, freezing, dropout, and where weights come from.
+"""A timm body with our own head: layer groups, freezing, dropout, and loading weights.
 
-Only here and in `averaging` is timm touched. Imports torch and timm: seconds, so only training code
+Only this module and `averaging` use timm. Imports torch and timm: seconds, so only training code
 imports this.
 """
 
@@ -23,12 +23,12 @@ from trainers.packaged import PACKAGED_WEIGHTS
 from trainers.schedule import BatchNorm, Schedule
 
 DEFAULT_SIZE = 224
-"""The native image size of a backbone of which timm says none."""
+"""The native image size of a backbone for which timm gives none."""
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # of any number of dimensions
 
 _DROP_PATHS = ("drop_path", "drop_path1", "drop_path2")
-"""What timm calls the places of stochastic depth, at the end of a block's residual paths."""
+"""timm's attribute names for stochastic depth, at the end of a block's residual paths."""
 
 
 class Network(nn.Module):
@@ -57,7 +57,7 @@ class Network(nn.Module):
         return logits
 
     def features(self, squares: Tensor) -> Tensor:
-        """Return what the head sees: the body's pooled features, (B, F)."""
+        """Return the head's input: the body's pooled features, (B, F)."""
         features: Tensor = self.body((squares - self.mean) / self.std)
         return features
 
@@ -77,10 +77,11 @@ class Network(nn.Module):
         return groups
 
     def shares_by_block(self, decay: float) -> dict[nn.Parameter, float]:
-        """Return each parameter's share of its group's learning rate, falling towards the input.
+        """Return each parameter's factor of its group's learning rate, decreasing to the input.
 
-        That of a block is `decay` times that of the block after it, and 1 of the last one and of
-        the head. What belongs to no block, such as a transformer's positions, is of the first.
+        A block's factor is `decay` times that of the block after it; the last block and the head
+        have 1. Parameters outside of blocks, such as a transformer's positions, count with the
+        first.
         """
         blocks = blocks_of(self.body)
         shares = {parameter: decay ** (len(blocks) - 1) for parameter in self.body.parameters()}
@@ -89,9 +90,10 @@ class Network(nn.Module):
         return shares | dict.fromkeys(self.head.parameters(), 1.0)
 
     def set_drop_path(self, rate: float) -> None:
-        """Set stochastic depth: from 0 at the first block that has a place for it, to `rate`.
+        """Set stochastic depth.
 
-        Those are the residual blocks of timm's; a body without any ignores it.
+        From 0 at the first residual block of timm's, to `rate` at the last. A body without residual
+        blocks ignores it.
         """
         places = [
             (block, [name for name in _DROP_PATHS if _is_free(block, name)])
@@ -105,10 +107,10 @@ class Network(nn.Module):
         self.train(self.training)
 
     def freeze(self, share: float, batch_norm: BatchNorm = BatchNorm.TRAIN) -> None:
-        """Keep the first `share` of the body's blocks as they are, their BatchNorm statistics too.
+        """Freeze the first `share` of the body's blocks, with their BatchNorm statistics.
 
-        With a frozen `batch_norm` all others keep their statistics as well, but those of a head
-        that has none yet; their affine weights train.
+        With a frozen `batch_norm` all others keep their statistics as well, except a head that has
+        none yet; their affine weights train.
         """
         frozen = frozen_blocks(self.body, share)
         learning = blocks_of(self.body)[len(frozen) :]
@@ -116,7 +118,7 @@ class Network(nn.Module):
             id(parameter) for layer in (*learning, self.head) for parameter in layer.parameters()
         }
         for parameter in self.parameters():
-            # What belongs to no block, such as a transformer's positions, lies at the input.
+            # Parameters outside of blocks, such as a transformer's positions, are at the input.
             parameter.requires_grad_(not frozen or id(parameter) in free)
         self._still = list(frozen)
         if batch_norm is BatchNorm.FROZEN:
@@ -124,7 +126,7 @@ class Network(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, but for what is frozen."""
+        """Switch to training mode, except frozen layers."""
         super().train(mode)
         for layer in self._still:
             layer.eval()
@@ -136,7 +138,7 @@ def build_network(
 ) -> Network:
     """Build the network that a schedule starts from. The seed fixes everything random in it.
 
-    Raises `WeightsUnavailable` for weights that cannot be had, ValueError for an unknown backbone.
+    Raises `WeightsUnavailable` if the weights cannot be loaded, ValueError for an unknown backbone.
     """
     torch.manual_seed(seed)
     body = _build_body(schedule, weights_file)
@@ -145,7 +147,7 @@ def build_network(
 
 
 def empty_network(backbone: str, hidden: Sequence[int], n_classes: int) -> Network:
-    """Build a network whose weights are about to be loaded."""
+    """Build a network for weights that are loaded afterwards."""
     check_backbone(backbone)
     body = _create(backbone)
     return Network(body, _build_head(features_of(body), hidden, n_classes))
@@ -162,9 +164,9 @@ def check_backbone(name: str) -> None:
 
 
 def native_size(name: str) -> int:
-    """Return the image size that a backbone's weights are best at, as timm has it.
+    """Return the image size at which a backbone's weights are best, according to timm.
 
-    Where timm names a size for testing beside that of training, it is the larger one.
+    The larger of its sizes for training and for testing.
     """
     check_backbone(name)
     known = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -174,7 +176,7 @@ def native_size(name: str) -> int:
 
 
 def file_digest(path: Path) -> str:
-    """Return what stands for a weights file in `Schedule.weights`."""
+    """Return the name of a weights file in `Schedule.weights`."""
     return f"sha256:{sha256_of(path)}"
 
 
@@ -200,7 +202,7 @@ def _build_body(schedule: Schedule, weights_file: Path | None) -> Any:
 
 
 def _body_from_hub(name: str) -> Any:
-    # The hub's client tells each of its many retries twice; ours is the one sentence that counts.
+    # The hub's client logs each of its retries twice; our sentence is enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return _create(name, pretrained=True)
@@ -231,7 +233,7 @@ def _body_from_package(name: str) -> Any:
 
 
 def _rename_in_order(weights: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights the target's names: same order, every leaf name and shape checked."""
+    """Rename weights to the target's names: same order, every leaf name and shape checked."""
     if len(weights) != len(target):
         raise ValueError(f"weights hold {len(weights)} tensors, {len(target)} were expected")
     renamed = {}
@@ -267,7 +269,7 @@ def _body_from_file(name: str, digest: str, path: Path | None) -> Any:
 
 
 def _why_not(path: Path, digest: str) -> str:
-    """Say why a file is not the one with this digest; nothing if it is."""
+    """Return why a file does not have this digest; "" if it has."""
     try:
         return "" if file_digest(path) == digest else "is another"
     except OSError as error:
@@ -280,7 +282,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a hostile file may fail in any way at all
+    except Exception as error:  # a hostile file may raise anything
         raise WeightsUnavailable(
             f"{path} could not be read as weights ({type(error).__name__}); expected a "
             f"safetensors file or a checkpoint that torch.load(weights_only=True) accepts"
@@ -288,7 +290,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
 
 def _body_weights(weights: dict[str, Any]) -> dict[str, Tensor]:
-    """Unwrap what people save: {"state_dict": ...}, DataParallel's prefix, an Encore network."""
+    """Unwrap common formats: {"state_dict": ...}, DataParallel's prefix, an Encore network."""
     for wrapper in ("state_dict", "model"):
         if isinstance(weights.get(wrapper), dict):
             weights = weights[wrapper]
@@ -303,7 +305,7 @@ def _create(name: str, *, num_classes: int = 0, pretrained: bool = False) -> Any
     known = timm.get_pretrained_cfg(name, allow_unregistered=True)
     options: dict[str, Any] = {"num_classes": num_classes, "pretrained": pretrained}
     if known is not None and known.fixed_input_size:
-        # Transformers have one image size built in; most can be told that it will change.
+        # Transformers have a fixed image size; most accept an option to vary it.
         try:
             return timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError:
@@ -325,7 +327,7 @@ def blocks_of(body: nn.Module) -> list[nn.Module]:
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
-    """Return what a body is made of, in order: its blocks, and what has no weights between them."""
+    """Return a body's modules in order: its blocks, and modules without weights between them."""
     layers: list[nn.Module] = []
     for child in module.children():
         stacked = isinstance(child, nn.Sequential) or isinstance(
@@ -336,7 +338,7 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
 
 
 def frozen_blocks(body: nn.Module, share: float) -> list[nn.Module]:
-    """Return the blocks that a stage's `frozen` is about."""
+    """Return the blocks that a stage's `frozen` freezes."""
     blocks = blocks_of(body)
     return blocks[: round(share * len(blocks))]
 
@@ -348,12 +350,12 @@ def _is_free(block: nn.Module, name: str) -> bool:
 
 
 def has_batch_norm(body: nn.Module) -> bool:
-    """Tell whether a body normalises by batches."""
+    """Return whether a body has BatchNorm."""
     return any(isinstance(each, _BATCH_NORM) for each in body.modules())
 
 
 def _has_statistics(layer: nn.Module) -> bool:
-    """Whether a layer is BatchNorm that has seen something: a new head's has not."""
+    """Whether a layer is BatchNorm with statistics: a new head's has none."""
     if not isinstance(layer, _BATCH_NORM):
         return False
     return layer.running_mean is not None and bool(layer.running_mean.any())

@@ -1,4 +1,4 @@
-"""The seam between what is trained and who asks for it."""
+"""The interface between a trainer and its caller."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Protocol
 
 from trainers.annealing import cycle_of
-from trainers.errors import TrainingDiverged as TrainingDiverged  # raised by trainers of one's own
+from trainers.errors import TrainingDiverged as TrainingDiverged  # raised by custom trainers
 from trainers.errors import WeightsUnavailable as WeightsUnavailable
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.schedule import Schedule, Stage
 
 LAST = "last.safetensors"
-"""File in a task's folder with all that is needed to go on after its latest epoch."""
+"""File in a task's folder with the full state after its latest epoch."""
 
 BEST = "best.safetensors"
 """File in a task's folder with the weights of its best epoch so far."""
 
 
 class Precision(StrEnum):
-    """What numbers the network computes with; weights and optimizer are always float32.
+    """The number format of the computation; weights and optimizer are always float32.
 
-    AUTO is BF16 on a GPU that has it, FP16 (its gradients scaled) on one that has not, FP32
+    AUTO is BF16 on a GPU that supports it, FP16 (with scaled gradients) on other GPUs, FP32
     elsewhere. TF32 rounds the factors of float32 products to 10 bits, on NVIDIA's tensor cores.
     """
 
@@ -34,17 +34,17 @@ class Precision(StrEnum):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an allocator has failed: torch and each library have an error of their own."""
+    """Return whether an error means out of memory: torch and each library have their own."""
     signs = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Tell whether a GPU has failed in a way after which this process cannot use it any more.
+    """Return whether an error means that this process cannot use its GPU any more.
 
-    After a kernel's fault CUDA answers everything with an error, whatever is asked of it. Some of
-    its errors leave it usable, and cannot be told from the others.
+    After a kernel's fault every CUDA call fails. Some errors leave the GPU usable, but cannot be
+    distinguished from the others.
     """
     signs = ("cuda error", "cuda driver error", "triton error [cuda]", "hip error")
     of_cudnn = ("cudnn_status_execution_failed", "cudnn_status_internal_error")
@@ -53,17 +53,17 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def _unheard(done: int, total: int) -> None:
-    """Take what a trainer tells of its batches, where nothing shows it."""
+    """Ignore a trainer's reports of batches, where nothing shows them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTask:
-    """What a trainer is asked to do: train the last stage of `schedule` under `seed`.
+    """A trainer's task: train the last stage of `schedule` under `seed`.
 
-    `folder` belongs to this task alone and is where the trainer writes `LAST` and `BEST`.
-    `start` is the parent stage's weights file; None for a first stage. A trainer may call
-    `progress(done, total)` with the batches of the epoch at hand, as often as it likes and in the
-    thread that trains: all but a few calls a second cost nothing, and it need not call at all.
+    `folder` belongs to this task alone and is where the trainer writes `LAST` and `BEST`. `start`
+    is the parent stage's weights file; None for a first stage. A trainer may call `progress(done,
+    total)` with the batches of the current epoch, from the thread that trains. The calls are cheap
+    and optional.
     """
 
     schedule: Schedule
@@ -79,7 +79,7 @@ class StageTask:
 
     @property
     def position(self) -> int:
-        """Where the stage stands in the schedule, counted from 0."""
+        """The position of the stage in the schedule, counted from 0."""
         return len(self.schedule.stages) - 1
 
     def metrics(
@@ -109,12 +109,10 @@ class Trainer(Protocol):
     def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; yield each epoch's metrics.
 
-        When the last epoch is yielded, and when the generator is closed before, `LAST` and `BEST`
+        When the last epoch is yielded, and when the generator is closed earlier, `LAST` and `BEST`
         are those of the epochs yielded so far. In between, `LAST` may be older, so that a crash
-        costs some training.
-
-        If `task.folder` holds a `LAST`, go on from it, and first yield again the epochs it knows:
-        so they are learned that a crash has withheld. Raises `TrainingDiverged` when the
-        loss is no longer finite.
+        costs some training. If `task.folder` holds a `LAST`, continue from it, and first yield its
+        epochs again, as they may not have been recorded before a crash. Raises `TrainingDiverged`
+        when the loss is no longer finite.
         """
         ...

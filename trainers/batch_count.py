@@ -1,4 +1,4 @@
-"""How far an epoch is: batches counted as they pass."""
+"""The progress of an epoch: batches counted as they are consumed."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -7,10 +7,10 @@ T = TypeVar("T")
 
 
 class BatchCount:
-    """Counts the batches of an epoch, and calls `tell` with those that are done and with all.
+    """Counts the batches of an epoch, and calls `tell` with the done ones and the total.
 
-    On a GPU, one that counts as done may still be in the device's queue: it is not waited for. Of
-    `total`, so many `ahead` are of arrays that have yet to be made, should none be at hand.
+    On a GPU, a batch that counts as done may still be in the device's queue. `ahead` of the `total`
+    are batches of arrays that have to be made first, unless they exist.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a weights file says about itself: a card in its metadata."""
+"""The card of a weights file, in its metadata."""
 
 import json
 import platform
@@ -23,12 +23,12 @@ FORMAT_VERSIONS = {"class": FORMAT_VERSION, "labels": "2", "grade": FORMAT_VERSI
 """By the kind of labels: what an older Encore would misread has a version that it refuses."""
 
 CARD = "encore"
-"""Where in a weights file's metadata its card lies."""
+"""The metadata key of the card."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsCard:
-    """What a weights file says about itself: how to rebuild the network, and what made it.
+    """The card of a weights file: how to rebuild the network, and how it was made.
 
     With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
     were in validation. It belongs to them as image size and crop do, so it stands beside these and
@@ -78,7 +78,7 @@ class WeightsCard:
                     f"weights are of format {plain['format_version']}, this Encore reads "
                     f"{max(FORMAT_VERSIONS.values())}; upgrade encore-search"
                 )
-            # What came later may be missing: files of all versions of this format are read.
+            # Later fields may be missing: files of all versions of this format are read.
             later: dict[str, Any] = {"tta": False, "decision": None, "prior": None}
             later |= {"unknown": None, "folds": 0, "made_by": {}}
             later |= {"kind": "class", "thresholds": None}
@@ -94,7 +94,7 @@ class WeightsCard:
             raise NotOurWeights(f"the metadata of these weights is not Encore's: {error}") from None
 
     def _check(self) -> None:
-        # What a network is built by is checked as a schedule checks it.
+        # The fields that a network is built from are validated as in a schedule.
         crop = CropType(self.crop)
         stage = Stage(image_size=self.image_size, batch_size=2, crop=crop, tta=self.tta)
         Schedule(backbone=self.backbone, hidden=self.hidden, stages=(stage,))
@@ -125,14 +125,14 @@ class WeightsCard:
 
     @property
     def precision(self) -> Precision:
-        """What the network computed with in validation, as far as it is known."""
+        """The precision of the network in validation, if known."""
         word = self.made_by.get("device", "").rpartition(", ")[2]
         known = word in tuple(Precision) and word != Precision.AUTO
         return Precision(word) if known else Precision.FP32
 
     @property
     def rule(self) -> Decision:
-        """How the probabilities become an answer: the most probable class, if nothing was set."""
+        """The decision rule: the most probable class, if none was set."""
         if self.decision is None:
             return Decision.plain(len(self.classes))
         return Decision.from_dict(self.decision, len(self.classes))
@@ -150,7 +150,7 @@ def package_versions() -> dict[str, str]:
 
 
 def read_card(path: Path) -> WeightsCard:
-    """Read only what a weights file says about itself."""
+    """Read only the card of a weights file."""
     with opened(path) as file:
         return WeightsCard.from_json((file.metadata() or {}).get(CARD, "null"))
 
@@ -168,7 +168,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def copy_with(source: Path, target: Path, changes: Mapping[str, Any]) -> None:
-    """Copy weights; of their card some fields are changed, as how probabilities become answers."""
+    """Copy weights with some fields of their card changed, such as the decision rule."""
     with safetensors.safe_open(source, "np") as file:
         metadata = file.metadata() or {}
         card = json.loads(metadata.get(CARD, "null"))

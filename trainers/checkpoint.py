@@ -1,4 +1,4 @@
-"""Training state <-> one file; weights <-> safetensors that say themselves what they are.
+"""Training state <-> one file; weights <-> safetensors with a card.
 
 Nothing is pickled: tensors are safetensors, the rest is JSON in the file's metadata.
 """
@@ -32,7 +32,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], card: WeightsCard) -
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
-    """Read what `save_weights` wrote. Raises `NotOurWeights`; runs no code from the file."""
+    """Read a file of `save_weights`. Raises `NotOurWeights`; runs no code from the file."""
     with opened(path) as file:
         metadata = file.metadata() or {}
         if CARD not in metadata:
@@ -45,9 +45,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
 
 @dataclass
 class TrainingState:
-    """All that the next epoch of a stage depends on, and what has been reached so far.
+    """The full state that the next epoch of a stage depends on, and the results so far.
 
-    `best` are the judged network's tensors after the best epoch, None where those are the latest.
+    `best` are the validated network's tensors after the best epoch, None if that is the latest.
     """
 
     network: Network
@@ -59,7 +59,7 @@ class TrainingState:
 
     @property
     def judged(self) -> Network:
-        """What is validated and kept: the average of the weights, if there is one."""
+        """The network that is validated and kept: the average of the weights, if there is one."""
         return self.average.network if self.average else self.network
 
     def tensors(self) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class TrainingState:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put network, average and optimizer back to what `tensors` gave."""
+        """Restore network, average and optimizer from `tensors`."""
         self.network.load_state_dict(under(NETWORK, tensors))
         self.judged.load_state_dict(judged_of(tensors))
         groups = self.optimizer.param_groups
@@ -86,12 +86,12 @@ class TrainingState:
             state.setdefault(int(index), {})[field] = laid_out
         plain = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": plain})
-        for left_by_scaler in ("grad_scale", "found_inf"):  # in a step that has failed
+        for left_by_scaler in ("grad_scale", "found_inf"):  # left by a step that has failed
             vars(self.optimizer).pop(left_by_scaler, None)
         self.optimizer.zero_grad()
 
     def adopt(self, saved: "SavedState") -> None:
-        """Go on from what was read from a file."""
+        """Restore from a file's content."""
         self.restore(saved.tensors)
         if saved.scaler:
             self.scaler.load_state_dict(saved.scaler)
@@ -102,7 +102,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What `LAST` holds; see `TrainingState`."""
+    """The content of `LAST`; see `TrainingState`."""
 
     tensors: dict[str, Tensor]
     history: list[EpochMetrics]
@@ -118,14 +118,15 @@ def save_training_state(
     best: Mapping[str, Tensor] | None = None,
     scaler: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what `TrainingState.tensors` gave, the epochs so far, and the best epoch's network.
+    """Write the tensors of `TrainingState`, the epochs so far, and the best epoch's network.
 
-    After a stage's last epoch its network alone is needed: the next stage begins anew.
+    After a stage's last epoch only its network is needed: the next stage starts with a new
+    optimizer.
     """
     written = _cpu(tensors)
     written |= named(_BEST, _cpu(best or {}))
     for epoch in history:
-        found = epoch.evaluation  # as much of it as the database keeps
+        found = epoch.evaluation  # in the same precision as in the database
         written[f"probabilities.{epoch.epoch}"] = torch.from_numpy(found.probabilities).half()
         written[f"predicted.{epoch.epoch}"] = torch.from_numpy(found.predicted).int()
     plain = [_plain_epoch(epoch) for epoch in history]
@@ -134,7 +135,7 @@ def save_training_state(
 
 
 def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64]) -> SavedState:
-    """Read what `save_training_state` wrote; `labels` are those of its predictions.
+    """Read a file of `save_training_state`; `labels` are those of its predictions.
 
     Raises `NotOurWeights` for anything but a whole state of this network.
     """
@@ -155,7 +156,7 @@ def read_training_state(path: Path, network: nn.Module, labels: NDArray[np.int64
 
 
 def load_network_weights(path: Path, network: nn.Module) -> None:
-    """Put a parent stage's weights, be they `last` or `best`, into a network."""
+    """Load a parent stage's weights, `last` or `best`, into a network."""
     with opened(path) as file:
         names = list(file.keys())
         own = [name for name in names if name.startswith(NETWORK)] or names
@@ -169,10 +170,10 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    # Fused optimizers walk through memory: a state must lie there in its parameter's order.
+    # Fused optimizers iterate over memory: a state must have its parameter's memory format.
     if value.shape == parameter.shape:
         return torch.empty_like(parameter).copy_(value)
-    return value.clone()  # a step counter, which the optimizer would go on counting with
+    return value.clone()  # a step counter, which the optimizer would modify
 
 
 def _plain_epoch(epoch: EpochMetrics) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def _epoch(
 
 
 def judged_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return of what `TrainingState.tensors` gave what is validated, kept and handed on."""
+    """Return the validated network's tensors among those of `TrainingState.tensors`."""
     return under(_AVERAGE, tensors) or under(NETWORK, tensors)
 
 

@@ -1,4 +1,4 @@
-"""Keep what a stage has reached: in memory after every epoch, on disk every so often."""
+"""Keep a stage's state: in memory after every epoch, on disk at intervals."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,10 @@ from trainers.metrics import EpochMetrics, Metric
 
 
 class Scaling(Protocol):
-    """What is kept of gradients' scaling."""
+    """The state of a gradient scaler."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return it in plain values."""
+        """Return it as plain values."""
         ...
 
     def load_state_dict(self, saved: dict[str, Any], /) -> None:
@@ -39,7 +39,7 @@ class Scaling(Protocol):
 
 
 class State(Protocol):
-    """What a stage has reached: a `TrainingState`, or those of several networks as one."""
+    """The state of a stage: a `TrainingState`, or those of several networks as one."""
 
     history: list[EpochMetrics]
     best: dict[str, Tensor] | None
@@ -51,7 +51,7 @@ class State(Protocol):
 
     @property
     def scaler(self) -> Scaling:
-        """What scales its gradients."""
+        """The scaler of its gradients."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ class State(Protocol):
         ...
 
     def restore(self, tensors: Mapping[str, Tensor], /) -> None:
-        """Put them back to what `tensors` gave."""
+        """Restore them from `tensors`."""
         ...
 
     def adopt(self, saved: SavedState, /) -> None:
@@ -70,10 +70,10 @@ class State(Protocol):
 class Keeper:
     """Copies a stage's state after each epoch, and writes `LAST` from the copy, in the background.
 
-    `seconds` is how much training a crash may cost, if an epoch is not longer. `LAST` holds the
-    best epoch's weights, too, so that it alone is enough to go on; `BEST` is written when the stage
-    ends, after `epochs`, or is left; without a `metric` the latest epoch is the best. `card` makes
-    the metadata of an epoch's weights.
+    `seconds` is how much training a crash may cost, if an epoch is not longer. `LAST` also holds
+    the best epoch's weights, so that it is enough to continue; `BEST` is written when the stage
+    ends, after `epochs`, or is cancelled; without a `metric` the latest epoch is the best. `card`
+    makes the metadata of an epoch's weights.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Keeper:
         self._scaler: dict[str, Any] = {}
         self._writer = ThreadPoolExecutor(1, initializer=use_one_thread)
         self._writing: Future[None] | None = None
-        self._saved, self._saved_at = 0, time.monotonic()  # epochs that LAST knows, and since when
+        self._saved, self._saved_at = 0, time.monotonic()  # epochs in LAST, and when it was written
 
     def resume(self, labels: NDArray[np.int64]) -> None:
-        """Go on from `LAST`, if there is one that fits."""
+        """Continue from `LAST`, if there is one that fits."""
         try:
             saved = read_training_state(self._last, self._state.network, labels)
             if len(saved.history) < self._epochs or self._is_whole(saved):
@@ -117,7 +117,7 @@ class Keeper:
         state = self._state
         if self._best_epoch() is state.history[-1]:
             state.best = None
-        elif state.best is None:  # until now the latest was the best: it is still in the copy
+        elif state.best is None:  # the latest was the best until now: it is still in the copy
             state.best = {k: v.clone() for k, v in judged_of(self._copy).items()}
         self._take_copy()
         if self._has_ended:
@@ -126,12 +126,12 @@ class Keeper:
             self._writing = self._writer.submit(self._save, list(state.history), state.best)
 
     def restore(self) -> None:
-        """Go back to where the latest epoch ended, or the stage began."""
+        """Restore the state at the end of the latest epoch, or at the stage's start."""
         self._state.restore(self._copy)
         self._state.scaler.load_state_dict(self._scaler)
 
     def leave(self) -> None:
-        """Write the files of a stage that is left, unless it has ended: these are there."""
+        """Write the files of a cancelled stage, unless it has ended: then they exist."""
         self._wait()
         if self._has_ended or not self._state.history:
             return
@@ -148,15 +148,15 @@ class Keeper:
         return len(self._state.history) == self._epochs
 
     def _finish(self) -> None:
-        """Write the files of a stage that has ended: of the last epoch, the network alone."""
+        """Write the files of a stage that has ended: of the last epoch, only the network."""
         self._save_best()
-        # BEST first: once LAST says that the stage has ended, nothing can make BEST again.
+        # BEST first: once LAST marks the stage as ended, BEST could not be written again.
         network = named(NETWORK, judged_of(self._copy))
         save_training_state(self._last, network, self._state.history)
 
     def _wait(self) -> None:
         if self._writing:
-            self._writing.result()  # raises what it raised, such as a full disk
+            self._writing.result()  # raises its exception, such as a full disk
 
     def _take_copy(self) -> None:
         """Copy the state, into the same memory as before."""
@@ -176,7 +176,7 @@ class Keeper:
         save_weights(self._best, weights, self._card(self._best_epoch()))
 
     def _is_whole(self, saved: SavedState) -> bool:
-        """Whether the best weights of a stage that had ended are there, or can be made again."""
+        """Whether the best weights of an ended stage exist, or can be restored."""
         best = self._best_of(saved.history)
         try:
             if read_card(self._best).epoch == best.epoch:

@@ -1,4 +1,4 @@
-"""Values that a schedule is made of: read into one spelling, or refused in one sentence."""
+"""Validation of a schedule's values: normalised, or refused in one sentence."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def member_of(kind: type[StrEnum], name: str, value: str) -> StrEnum:
-    """Return the member of a kind that a text names, in whatever case."""
+    """Return the member of an enumeration with this name, in any case."""
     try:
         return kind(value.lower())
     except (ValueError, AttributeError):
@@ -49,7 +49,7 @@ def check_between(name: str, value: float, low: float, high: float) -> None:
 
 
 def check_known(what: str, plain: Mapping[str, Any], kind: type[Any]) -> None:
-    """Raise ValueError, naming what there is, for a key that is no field of a kind."""
+    """Raise ValueError, listing the fields, for a key that is not a field."""
     names = {field.name for field in fields(kind)}
     for key in plain:
         if key not in names:

@@ -1,4 +1,4 @@
-"""A weights file put to work: `load(path)` alone gives a classifier."""
+"""A classifier of a weights file: `load(path)`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +30,7 @@ from trainers.reference import Nearest, Reference
 from trainers.schedule import CropType
 
 Photo = Path | str | Image.Image
-"""What can be predicted: a file by its path, or an image that PIL has opened."""
+"""An input: a file's path, or an image opened by PIL."""
 
 Row = NDArray[np.float32]
 """The probabilities of one photo, shape (classes,)."""
@@ -38,13 +38,13 @@ Row = NDArray[np.float32]
 Square = NDArray[np.uint8]
 
 Measure = Callable[[Tensor], Tensor]
-"""From features (B, F) to what is said of them beside the probabilities, (B, K)."""
+"""From features (B, F) to further outputs beside the probabilities, (B, K)."""
 
 
 class Classifier:
-    """A trained network with its classes and the way it wants its photos.
+    """A trained network with its classes and its preprocessing.
 
-    Of photos in folds it is the networks of all folds, whose probabilities are averaged.
+    For photos in folds these are the networks of all folds, whose probabilities are averaged.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Classifier:
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
     def of_fold(self, number: int | None) -> "Classifier":
-        """Return the network that was trained without a fold, alone; itself where there is none."""
+        """Return the network that was trained without a fold; itself if there are no folds."""
         if number is None or not isinstance(self.network, FoldNetworks):
             return self
         return Classifier(self.network.networks[number], self.card, self._compute.device)
@@ -68,10 +68,10 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Return the probabilities of each class for each photo, shape (photos, classes).
 
-        With `augment` they are the mean of those of the photo and of its mirror image: twice the
-        work for a few errors less, where left and right mean nothing. None is as the weights were
-        validated (the card's `tta`).
-        Raises `UnreadablePhoto` for a file that is no photo, FileNotFoundError for none.
+        With `augment` they are the mean of those of the photo and its mirror image: twice the work
+        for slightly fewer errors, if left and right are equivalent. None means as in validation
+        (the card's `tta`). Raises `UnreadablePhoto` for a file that is not a photo,
+        FileNotFoundError for none.
         """
         rows = []
         for photo, row in self.stream(photos, batch_size, augment=augment):
@@ -85,9 +85,9 @@ class Classifier:
     def stream(
         self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
-        """Yield each photo in turn with what `predict` gives for it, or why it cannot be read.
+        """Yield each photo in turn with its probabilities, or why it cannot be read.
 
-        Never holds the pixels of more than two batches.
+        Holds the pixels of at most two batches.
         """
         model = judging(
             self.network,
@@ -121,29 +121,30 @@ class Classifier:
         self, photos: Iterable[Photo], batch_size: int, model: nn.Module, measure: Measure
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
         waiting = iter(photos)
-        # Threads do: Pillow decodes outside of Python's lock, and a process takes seconds to start.
+        # Threads suffice: Pillow releases the GIL while decoding, and processes take seconds to
+        # start.
         with ThreadPoolExecutor(usable_cpus()) as pool:
             batch = self._begin(pool, islice(waiting, batch_size))
             while batch:
-                # Decoded while the network is at work on the batch before it.
+                # Decoded while the network computes the batch before it.
                 following = self._begin(pool, islice(waiting, batch_size))
                 yield from self._finish(batch, model, measure)
                 batch = following
 
     @property
     def precision(self) -> Precision:
-        """What it computes with: on a CUDA device, the same as in validation."""
+        """The precision: on a CUDA device, the same as in validation."""
         return self._compute.precision
 
     def rounding(self, photos: Iterable[Photo], batch_size: int = 64) -> float:
         """Return by how much probabilities of photos differ, at most, from those of validation.
 
-        0.0 where the precision is the same. Elsewhere that of validation is imitated, whose sums
-        are added up in another order: it is an estimate. What cannot be read is passed over.
+        0.0 where the precision is the same. Elsewhere that of validation is emulated, with another
+        order of summation: it is an estimate. Unreadable photos are skipped.
         """
         if self.precision is self.card.precision:
             return 0.0
-        # TF32 keeps as many digits as float16, and only a GPU has it.
+        # TF32 has as many digits as float16, but only on a GPU.
         halved = Precision.FP16 if self.card.precision is Precision.TF32 else self.card.precision
         own, imitated = self._compute, Compute(self._compute.device, halved)
         rows: list[list[Row]] = []
@@ -157,7 +158,7 @@ class Classifier:
         return float(np.abs(np.array(rows[0]) - np.array(rows[1])).max(initial=0.0))
 
     def decide(self, probabilities: NDArray[np.floating[Any]]) -> list[str | None]:
-        """Name each photo's class by the rule of the weights, from what `predict` gives.
+        """Return each photo's class by the decision rule, given the probabilities of `predict`.
 
         None is a photo that the rule rejects, since any answer would cost too much on average.
         Of several labels, those that are there are named as in a list, "a;b".
@@ -181,7 +182,7 @@ class Classifier:
 
     def _square(self, pool: ThreadPoolExecutor, photo: Photo) -> Future[Square]:
         if isinstance(photo, Image.Image):
-            # Read here: one image may come twice, and no two threads may read it at once.
+            # Read here: the same image may come twice, and two threads must not read it at once.
             upright = upright_rgb(photo)
             return pool.submit(lambda: np.asarray(self._scale.fit(upright)))
         path = Path(photo)
@@ -207,7 +208,7 @@ class Classifier:
         squares = (squares / 255).contiguous(memory_format=torch.channels_last)
         with self._compute.rounded(), self._compute.autocast():
             made = model(squares)
-        # Not in the autocast: a distance is the difference of numbers that are nearly alike.
+        # Not in the autocast: a distance is the difference of nearly equal numbers.
         logits, *features = made if isinstance(made, tuple) else (made,)
         beside = [measure(each.float()) for each in features]
         rows = torch.cat([self.objective.probabilities(logits.float()), *beside], 1)
@@ -235,7 +236,7 @@ def load(path: Path | str, device: str = "cpu") -> Classifier:
 
 
 def _precision_at(card: WeightsCard, device: torch.device) -> Precision:
-    """Return what to compute with: as in validation where that is a GPU's, else exactly."""
+    """Return the precision: as in validation if that was a GPU's, else float32."""
     return card.precision if device.type == "cuda" else Precision.FP32
 
 
@@ -255,10 +256,10 @@ def _empty(card: WeightsCard) -> Network | FoldNetworks:
 
 
 def _claims_more(card: WeightsCard, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a card describes another network than the tensors are of.
+    """Whether a card and the tensors are of different networks.
 
-    Found out on torch's meta device, where the most gigantic network takes no memory. Older timm
-    cannot build every backbone there; what does not fit is then found when it is loaded.
+    Checked on torch's meta device, where even a huge network takes no memory. Older timm cannot
+    build every backbone there; a mismatch is then found on loading.
     """
     if len(card.hidden) > len(tensors):
         return True

@@ -1,4 +1,4 @@
-"""Networks through `torch.compile`, and a word where one is not compiled after all."""
+"""Networks through `torch.compile`, with a warning if one cannot be compiled."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Compiler:
     """Compiles the networks of one stage after the other. `refused` is why it does not, else "".
 
     torch counts how often it compiles the same code, and gives up after eight times. Stages differ
-    in what is trained and in sizes, so that each would use up some of these: `begin` one.
+    in sizes and in what is trained, so each would use up some of these: call `begin` for each.
     """
 
     def __init__(self) -> None:
@@ -35,20 +35,20 @@ class Compiler:
         return _Compiled(network, self)
 
     def refuse(self, error: Exception) -> None:
-        """Note why this stage goes on without, and say so."""
+        """Note why this stage is not compiled, and log it."""
         self.refused = " ".join(str(error).split())[:300] or type(error).__name__
         log.warning(
-            "a network is not compiled (%s); it passes as it is written, which is slower: see "
-            "whether a compiler is missing, or drop --compile",
+            "a network is not compiled (%s); it runs uncompiled, which is slower: check whether a "
+            "compiler is missing, or drop --compile",
             self.refused,
         )
 
 
 class _Compiled(nn.Module):
-    """Applies the compiled network to batches of the first one's size, else the one as written.
+    """Applies the compiled network to batches of the first one's size, else the original one.
 
-    The last batch of an epoch is mostly smaller: a network compiled for two sizes is compiled for
-    any, which is slower, and for each anew.
+    The last batch of an epoch is usually smaller: for a second size torch would compile the network
+    again, with dynamic shapes, which is slower.
     """
 
     def __init__(self, network: nn.Module, compiler: Compiler) -> None:

@@ -1,4 +1,4 @@
-"""A network in two where a stage's frozen blocks end: what those make of squares can be kept."""
+"""Split a network after a stage's frozen blocks, so that their activations can be cached."""
 
 import copy
 import hashlib
@@ -15,12 +15,12 @@ _LARGEST = torch.finfo(torch.float16).max
 
 
 class Cut:
-    """The front of a network, which is frozen, and its `tail`, which takes what the front gives.
+    """The frozen front of a network, and its `tail`, whose input is the front's output.
 
-    The tail shares its weights with the network. If the whole body is frozen, the front gives
-    pooled features and the tail is the head; then rows are kept in float32, as they are small and
-    a probe is solved on them. Otherwise they are activations, kept in float16 and channels last.
-    `shape` is that of one row for squares of `image_size`, `digest` stands for the front.
+    The tail shares its weights with the network. If the whole body is frozen, the front returns
+    pooled features and the tail is the head; rows are then kept in float32, as they are small and a
+    probe is fitted on them. Otherwise they are activations, kept in float16 and channels last.
+    `shape` is that of one row for squares of `image_size`, `digest` identifies the front.
     """
 
     def __init__(self, network: Network, front: Sequence[nn.Module], image_size: int) -> None:
@@ -37,19 +37,19 @@ class Cut:
 
     @property
     def tail(self) -> nn.Module:
-        """The tail, in the mode, of training or not, that the network is in."""
+        """The tail, in the network's mode (training or evaluation)."""
         if not self.pooled:
             for name, module in self._late.named_modules():
                 module.training = self._body.get_submodule(name).training
         return self._tail
 
-    # Not inference_mode: what it makes cannot be trained on.
+    # Not inference_mode: its outputs cannot be used in training.
     @torch.no_grad()
     def rows(self, squares: Tensor, compute: Compute, size: int) -> Tensor:
-        """Apply the front to squares, and return what is kept of each.
+        """Apply the front to squares, and return the row of each.
 
-        Always `size` at a time, the last ones filled up: another number may change the last bit,
-        while the place among so many does not. So rows do not depend on the process.
+        Always in batches of `size`, the last one padded: another batch size may change the last
+        bit, while the position in a batch does not. So rows do not depend on the process.
         """
         found = []
         for some in torch.split(squares, size):
@@ -61,7 +61,7 @@ class Cut:
         return torch.cat(found)
 
     def restored(self, rows: Tensor) -> Tensor:
-        """Return what the tail takes, from rows that were kept."""
+        """Return the tail's input from stored rows."""
         values = rows.float()
         return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
 
@@ -79,7 +79,7 @@ class Cut:
 
     @torch.no_grad()
     def _shape(self, network: Network, image_size: int) -> tuple[int, ...]:
-        """Apply both parts to noise, and raise ValueError unless they do what the network does."""
+        """Apply both parts to noise; raise ValueError unless the result equals the network's."""
         rng = torch.Generator().manual_seed(0)
         squares = torch.rand(2, 3, image_size, image_size, generator=rng).to(self._mean.device)
         squares = squares.contiguous(memory_format=torch.channels_last)
@@ -97,10 +97,10 @@ class Cut:
 
 
 def cut_of(network: Network, frozen: float, image_size: int) -> Cut | None:
-    """Cut a network where a stage's `frozen` ends; None where nothing is frozen, or it cannot be.
+    """Cut a network where a stage's `frozen` ends; None if nothing is frozen, or it cannot be cut.
 
-    It can where the body's blocks follow each other, as those of convolutional networks do; a
-    transformer may add positions in between.
+    It can be cut if the body's blocks are sequential, as in convolutional networks; a transformer
+    may add positions in between.
     """
     body, ours = network.body, frozen_blocks(network.body, frozen)
     blocks, layers = blocks_of(body), layers_of(body)
@@ -115,7 +115,7 @@ def cut_of(network: Network, frozen: float, image_size: int) -> Cut | None:
 
 
 def _without(body: nn.Module, front: Sequence[nn.Module]) -> nn.Module:
-    """Return the body, nothing copied but its containers, with nothing in the place of layers."""
+    """Return a shallow copy of the body with some layers replaced by identities."""
     memo: dict[int, Any] = {id(layer): layer for layer in layers_of(body)}
     memo |= {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())}
     memo |= {id(layer): nn.Identity() for layer in front}
@@ -123,7 +123,7 @@ def _without(body: nn.Module, front: Sequence[nn.Module]) -> nn.Module:
 
 
 def _digest(network: Network, front: Sequence[nn.Module]) -> str:
-    """Name a front: by its kind, for one's weights may fit another, its length and its weights."""
+    """Return a front's digest: by kind, as weights may fit several, length and weights."""
     kind: Any = network.body.pretrained_cfg
     about = kind["architecture"], kind["mean"], kind["std"], len(front)
     digest = hashlib.sha256(repr(about).encode())

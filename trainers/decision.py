@@ -1,4 +1,4 @@
-"""From probabilities to an answer: which class is the cheapest to name, or is it none? Pure."""
+"""The decision rule: from probabilities to the prediction with the least expected cost. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from trainers.temperature import SMALLEST
 
 REJECTED = -1
-"""What `decide` gives for a photo that a person should look at."""
+"""The result of `decide` for a photo that a person should look at."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A rule for C classes: the answer is what costs least on average.
+    """A decision rule for C classes: the prediction with the least expected cost.
 
-    `costs` has C rows (the true class) of C prices (of naming each class instead), its diagonal
-    nought. Probabilities are first calibrated by a `temperature`: above 1 they are less sure.
-    With a `reject_cost`, a photo on which every answer costs more than that is `REJECTED`.
+    `costs` has C rows (the true class) of C prices (the predicted class), with a zero diagonal.
+    Probabilities are first calibrated by a `temperature`: above 1 they become less confident. With
+    a `reject_cost`, a photo for which every prediction costs more is `REJECTED`.
     """
 
     costs: tuple[tuple[float, ...], ...]
@@ -28,7 +28,7 @@ class Decision:
     reject_cost: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that this is a rule."""
+        """Validate the rule."""
         n = len(self.costs)
         if not n or any(len(row) != n for row in self.costs):
             raise ValueError(f"costs must be a square, got {self.costs}")
@@ -44,12 +44,12 @@ class Decision:
 
     @classmethod
     def plain(cls, n_classes: int) -> Self:
-        """Return the rule of every classifier: name the most probable class."""
+        """Return the default rule: predict the most probable class."""
         return cls(tuple(map(tuple, (1.0 - np.eye(n_classes)).tolist())))
 
     @property
     def threshold(self) -> float | None:
-        """The calibrated probability of the first class from which it is named, of two classes."""
+        """With two classes, the calibrated probability from which the first one is predicted."""
         if len(self.costs) != 2:
             return None
         missed_first, missed_second = self.costs[0][1], self.costs[1][0]
@@ -76,7 +76,7 @@ class Decision:
         return answers
 
     def prices(self, labels: NDArray[np.int64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return what each answer turned out to cost, shape (n,)."""
+        """Return the actual cost of each prediction, shape (n,)."""
         paid: NDArray[np.float64] = np.array(self.costs)[labels, np.maximum(answers, 0)]
         return np.where(answers == REJECTED, self.reject_cost or 0.0, paid)
 
@@ -86,7 +86,7 @@ class Decision:
 
     @classmethod
     def from_dict(cls, plain: Any, n_classes: int) -> Self:
-        """Read what `to_dict` gave, from wherever it has been; ValueError if it is no rule."""
+        """Read untrusted data in the form of `to_dict`; ValueError if it is not a rule."""
         try:
             costs = tuple(tuple(float(price) for price in row) for row in plain["costs"])
             reject = plain["reject_cost"]
@@ -128,7 +128,7 @@ def named_costs(prices: Sequence[str], classes: Sequence[str]) -> tuple[tuple[fl
 
 
 def number(text: str) -> float:
-    """Read a number; NaN where there is none, which every bound refuses."""
+    """Read a number; NaN for anything else, which every bound refuses."""
     try:
         return float(text)
     except ValueError:

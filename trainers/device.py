@@ -1,4 +1,4 @@
-"""Where to compute, and how exactly."""
+"""Devices and precision."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ _DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 class Compute:
     """A device and how it computes. `compiled` passes networks through `torch.compile`.
 
-    `deterministic` makes a GPU repeat itself to the last bit, at a price; a CPU always does.
+    `deterministic` makes a GPU bit-reproducible, at a cost; a CPU always is.
     """
 
     device: torch.device
@@ -39,7 +39,7 @@ class Compute:
 
     @contextmanager
     def rounded(self) -> Iterator[None]:
-        """Have float32 products rounded to TF32, or not, as in training; then as it was before."""
+        """Round float32 products to TF32, or not, as in training, within a context."""
         switches: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
         if self.device.type != "cuda":
             switches = []
@@ -53,12 +53,12 @@ class Compute:
                 switch.allow_tf32 = was
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return what keeps small gradients of FP16 from vanishing; otherwise it does nothing."""
+        """Return a gradient scaler for FP16; a disabled one otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision is Precision.FP16)
 
     @cached_property
     def name(self) -> str:
-        """Say in a few words what computes, such as "NVIDIA H200, bf16"."""
+        """Return a short description, such as "NVIDIA H200, bf16"."""
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
         return f"{self.device.type}, {self.precision}"
@@ -73,19 +73,19 @@ def choose_compute(
 ) -> Compute:
     """Choose where and how to compute, and set torch's switches for this process accordingly.
 
-    Raises ValueError for what this machine cannot do.
+    Raises ValueError if this machine does not support it.
     """
     use_no_more_than_usable_cpus()
     chosen = choose_device(device)
     exactness = _precision(Precision(precision), chosen)
-    # It rounds, but always alike: asked for, it is deterministic, too.
+    # It rounds, but always in the same way: on request, it is deterministic, too.
     tf32 = exactness is Precision.TF32 or (exactness is not Precision.FP32 and not deterministic)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         # cuBLAS reads this when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Of an operation that cannot be deterministic, torch warns: better than none at all.
+    # torch only warns of an operation that has no deterministic version, rather than fail.
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if chosen.type == "cpu":
         _keep_freed_memory()
@@ -108,9 +108,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def check_device(name: str, precision: str = "auto") -> None:
-    """Raise ValueError unless this machine has the device, and the precision goes with it.
+    """Raise ValueError unless this machine has the device, and it supports the precision.
 
-    The device is not touched: that takes some hundred MB of a GPU's memory in each process.
+    The device is not initialised, which would take some hundred MB of a GPU's memory per process.
     """
     kind, _, index = name.partition(":")
     kind = choose_device().type if kind == "auto" else kind
@@ -127,7 +127,7 @@ def check_device(name: str, precision: str = "auto") -> None:
 
 
 def has_own_memory(device: torch.device) -> bool:
-    """Whether a device has memory of its own, of which torch tells how much is free."""
+    """Whether a device has its own memory, of which torch reports the free part."""
     return device.type == "cuda"
 
 
@@ -139,19 +139,19 @@ def memory_within_reach(device: torch.device) -> int | None:
 
 
 def mps_runs() -> bool:
-    """Whether NVIDIA's Multi-Process Service takes what this machine's processes do on a GPU."""
+    """Whether NVIDIA's Multi-Process Service runs on this machine."""
     place = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")  # noqa: S108 - its own
     return Path(place, "control").exists()
 
 
 def use_no_more_than_usable_cpus() -> None:
-    """Have torch start no more threads than this process has CPUs; it does not see a quota."""
+    """Limit torch's threads to this process's CPUs, as torch ignores quotas."""
     if torch.get_num_threads() > (cpus := usable_cpus()):
         torch.set_num_threads(cpus)
 
 
 def use_one_thread() -> None:
-    """Keep torch in the calling thread from starting threads of its own, which fight for cores."""
+    """Limit torch to one thread in the calling thread, so that threads do not compete for cores."""
     torch.set_num_threads(1)
 
 
@@ -178,10 +178,10 @@ def _precision(wanted: Precision, device: torch.device) -> Precision:
 
 
 def _keep_freed_memory() -> None:
-    """Keep the memory of large tensors for the next ones, as torch does on a GPU.
+    """Keep the memory of large tensors for reuse, as torch does on a GPU.
 
-    The C library would give it back to the system at every step and get it back zeroed, page by
-    page: that was a fifth of a training step at 128 pixels.
+    The C library would return it to the system at every step and get it back zeroed, page by page:
+    that was a fifth of a training step at 128 pixels.
     """
     if sys.platform == "linux":
         library: Any = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""What a pretrained backbone sees in photos: features to compare them by. Imports torch."""
+"""Features of a pretrained backbone, for comparing photos. Imports torch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -16,9 +16,9 @@ BACKBONE = "tf_efficientnet_lite0"
 """Small, and its ImageNet weights come with Encore's packages."""
 
 SIDE = 128
-"""Pixels a side: copies are as alike as with 224, at a third of the time."""
+"""Image size: copies are as similar as with 224, in a third of the time."""
 
-_BATCH = 16  # half the time per photo of 64: what lies between the layers stays in the cache
+_BATCH = 16  # half the time per photo of 64, as activations stay in the CPU's cache
 
 
 def embed(
@@ -28,7 +28,7 @@ def embed(
 ) -> NDArray[np.float32]:
     """Return the pooled features of `count` photos, each RGB (H, W, 3), as rows of length 1.
 
-    The whole photo is squeezed into a square, as what is at its rim counts too. Returns (n, F);
+    The whole photo is squeezed into a square, as its edges matter as well. Returns (n, F);
     `progress` gets (photos done, of). On the CPU, so that a search's GPUs stay free.
     """
     stages = (Stage(image_size=SIDE, batch_size=_BATCH),)

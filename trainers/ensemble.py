@@ -1,4 +1,4 @@
-"""Several weights files put to work as one classifier."""
+"""Several weights files as one classifier."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ class Ensemble:
 
         Raises `UnreadablePhoto` for a file that is no photo.
         """
-        every = list(photos)  # each member reads them anew, at its own size
+        every = list(photos)  # each member reads them again, at its own size
         total = sum(count for _, count in self._members)
         mean = np.zeros((len(every), len(self.classes)))
         for classifier, count in self._members:

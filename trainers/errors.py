@@ -3,30 +3,30 @@
     EncoreError                exit code 1
     ├── TrainingDiverged       the loss is no longer a finite number
     ├── DeviceLost             a GPU has failed, and its process cannot use it any more
-    ├── WeightsUnavailable     the backbone's weights cannot be had
-    ├── NotOurWeights          a file is no weights file of Encore's, or a broken one
-    ├── UnreadablePhoto        a file is no photo that can be used
-    ├── ExportRefused          a network cannot be written so that it answers as before
+    ├── WeightsUnavailable     the backbone's weights are unavailable
+    ├── NotOurWeights          a file is not one of Encore's weights files, or is broken
+    ├── UnreadablePhoto        a file is not a usable photo
+    ├── ExportRefused          an exported network would give other outputs
     ├── DatasetError           4: the data cannot be used as they are
     │   └── NoSuchData         2: there is nothing at the path that was given
     ├── storage.errors
     │   ├── StudyNotFound      5: no study of that name, or no database yet
     │   │   └── NoSuchStudy    2: there are studies, but none of that name
     │   ├── StudyInUse         another process is searching the study
-    │   ├── StudyTooOld        an earlier Encore began the study: it can be read, not gone on with
+    │   ├── StudyTooOld        an earlier version began the study: it can be read, but not continued
     │   ├── DatabaseUnusable   the file or the server cannot be used
-    │   │   ├── NotADatabase   2: what was given as a database's URL cannot be one
+    │   │   ├── NotADatabase   2: the given URL cannot be a database's
     │   │   ├── DatabaseFull   there is no room to write
-    │   │   ├── RowDamaged     what is written there cannot be, such as a path out of the vault
-    │   │   └── DatabaseAway   the server cannot be reached, or stopped answering
+    │   │   ├── RowDamaged     a row's content is invalid, such as a path out of the vault
+    │   │   └── DatabaseAway   the server cannot be reached, or stopped responding
     │   ├── DatabaseTooNew     written by a newer Encore
     │   └── RemoteUnusable     the URL of a vault or of data cannot be used
     └── study.errors
-        ├── ConfigError        2: a setting that cannot be
-        ├── NotInStudy         2: what was named, a trial or a file, is none of the study's
+        ├── ConfigError        2: an invalid setting
+        ├── NotInStudy         2: the named trial or file does not belong to the study
         ├── TooManyFailures    3: as many trials in a row failed as the budget allows
         ├── NothingToSelect    5: no trial has left weights to choose from
-        └── UnrelatedWeights   trials without a common beginning: their mean is no network
+        └── UnrelatedWeights   trials without common first stages: their mean is useless
 
 Other misuse raises ValueError or LookupError.
 """
@@ -35,7 +35,7 @@ from typing import ClassVar
 
 
 class EncoreError(Exception):
-    """What a user can act on; a command ends with its exit code."""
+    """An error on which a user can act; a command ends with its exit code."""
 
     exit_code: ClassVar[int] = 1
 
@@ -45,7 +45,7 @@ class TrainingDiverged(EncoreError):
 
 
 class DeviceLost(EncoreError):
-    """A GPU has failed: whatever this process asks of it from now on fails, too."""
+    """A GPU has failed: every further call of this process to it fails."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -56,23 +56,23 @@ class DeviceLost(EncoreError):
 
 
 class WeightsUnavailable(EncoreError):
-    """The backbone's weights cannot be had; the message names the ways out."""
+    """The backbone's weights are unavailable; the message names alternatives."""
 
 
 class NotOurWeights(EncoreError):
-    """A file that is no Encore weights file, or a broken one; the message says which."""
+    """Not a weights file of Encore's, or a broken one; the message says which."""
 
 
 class UnreadablePhoto(EncoreError, ValueError):
-    """A file is no photo that can be used; the text is a short reason, such as "truncated"."""
+    """A file is not a usable photo; the text is a short reason, such as "truncated"."""
 
 
 class ExportRefused(EncoreError, ValueError):
-    """A network cannot be written so that it answers as before; the message says why."""
+    """An exported network would give other outputs; the message says why."""
 
 
 class DatasetError(EncoreError):
-    """The data cannot be used as they are; the text is one sentence with the way out."""
+    """The data cannot be used as they are; the text is one sentence with the remedy."""
 
     exit_code = 4
 

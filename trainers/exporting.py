@@ -1,6 +1,6 @@
 """A network as a file that runs without this project: ONNX, TorchScript or torch.export.
 
-Each is read back and has to answer as the network does before it gets its name.
+Each file is read back and verified against the network before it gets its name.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from trainers.reference import Measuring, Reference
 from trainers.schedule import CropType
 
 TOLERANCE = 1e-3
-"""The largest difference of a logit that may be, as a share of the largest logit."""
+"""The largest accepted difference of a logit, as a share of the largest logit."""
 
 _SMALLEST_SCALE = 0.01
-"""An untrained head gives logits of almost nought: their rounding is no share of them."""
+"""A floor: an untrained head's logits are near 0, where rounding errors are relatively large."""
 
 _BATCHES = (1, 3, 16)
-"""Batch sizes to try: the last one for all that is left."""
+"""Batch sizes to verify with: the last one for all remaining squares."""
 
 _NOTE = "encore"
 
 _Answer = Callable[[Tensor], tuple[Tensor, ...]]
-"""From squares (B, 3, S, S) to logits (B, C), and distances (B,) where they are asked for."""
+"""From squares (B, 3, S, S) to logits (B, C), and distances (B,) on request."""
 
 
 def export_network(
@@ -52,13 +52,13 @@ def export_network(
 ) -> float:
     """Write a network, whole or not at all; return the largest difference of a logit on `squares`.
 
-    Of weights with `tta`, it makes the mirror images itself: its logits are those of the mean.
-    `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several sizes.
-    With a `reference`, it says how far each square is from the training photos, too. `note` is kept
-    in the file, under "encore". Raises `ExportRefused` if the file does not answer
+    For weights with `tta`, the network makes the mirror images itself: its logits are those of the
+    mean. `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several
+    sizes. With a `reference`, it also outputs each square's distance from the training photos.
+    `note` is kept in the file, under "encore". Raises `ExportRefused` if the file does not answer
     as the network does, and leaves what was at `path`.
     """
-    # The layout in memory is for speed on the classifier's device, and no part of the network.
+    # The memory format is for speed on the classifier's device, not part of the network.
     own = copy.deepcopy(classifier.network).cpu()
     own.to(memory_format=torch.contiguous_format)
     tta, objective = classifier.card.tta, classifier.objective
@@ -69,7 +69,7 @@ def export_network(
     )
     network.eval()
     size = classifier.card.image_size
-    # Two squares: of one, torch would take for granted that there is never another.
+    # Two squares: with one, torch would specialise on a batch size of 1.
     square = torch.full((2, 3, size, size), 0.5)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as beside, _quiet():
         made = Path(beside) / path.name
@@ -77,7 +77,7 @@ def export_network(
             _WRITERS[kind](network, square, made, note)
             answer = _READERS[kind](made)
             found = _compare(network, answer, squares)
-        except Exception as error:  # torch fails in many ways on what it cannot trace
+        except Exception as error:  # torch may raise anything for a network that it cannot trace
             if isinstance(error, (ExportRefused, OSError, ImportError)):
                 raise
             reason = str(error).strip().partition("\n")[0][:200]
@@ -107,7 +107,7 @@ def photo_squares(classifier: Classifier, paths: Sequence[Path]) -> NDArray[np.u
 
 
 def random_squares(classifier: Classifier, count: int = 20) -> NDArray[np.uint8]:
-    """Return squares of noise, coarse and fine, always the same: where no photos are at hand."""
+    """Return fixed squares of noise, coarse and fine, for use without photos."""
     size = classifier.card.image_size
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
@@ -139,7 +139,7 @@ def _compare(network: nn.Module, answer: _Answer, squares: NDArray[np.uint8]) ->
 def _difference(what: str, outputs: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Return the largest difference of an output that is expected from one that is found."""
     expected, found = (torch.cat(each) for each in zip(*outputs, strict=True))
-    # NaN, which max() would pass over, is as wrong as wrong can be.
+    # NaN, which max() might ignore, is an infinite difference.
     difference = torch.nan_to_num((found - expected).abs(), nan=torch.inf, posinf=torch.inf)
     largest = float(difference.max())
     scale = max(_SMALLEST_SCALE, float(expected.abs().max()))
@@ -156,7 +156,7 @@ def _all(made: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _batches(squares: NDArray[np.uint8]) -> Iterator[Tensor]:
-    """Yield batches of 1, of 3 and then of 16; few squares are shown more than once."""
+    """Yield batches of 1, of 3 and then of 16; few squares are repeated."""
     fewest = sum(_BATCHES)
     shown = squares if len(squares) >= fewest else np.resize(squares, (fewest, *squares.shape[1:]))
     start, sizes = 0, [*_BATCHES]
@@ -190,7 +190,7 @@ def _write_onnx(network: nn.Module, square: Tensor, made: Path, note: str) -> No
 
 
 def _write_torchscript(network: nn.Module, square: Tensor, made: Path, note: str) -> None:
-    # Its own check compares on the same squares that it has just traced, which proves less.
+    # torch's own check compares on the traced squares only, which proves less.
     traced = torch.jit.trace(network, (square,), check_trace=False)  # type: ignore[no-untyped-call]
     torch.jit.save(traced, made, _extra_files={_NOTE: note.encode()})
 
@@ -248,7 +248,7 @@ _READERS: Mapping[Format, Callable[[Path], _Answer]] = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what torch and timm have to say to those who write exporters."""
+    """Suppress warnings of torch and timm that are meant for developers of exporters."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Files that appear whole, and what their content is known by."""
+"""Atomic writes, and content hashes."""
 
 import hashlib
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, suffix: str = ".tmp", *, synced: bool = False) -> Iterator[Path]:
-    """Yield a hidden path beside `path`: what is written there takes its place as a whole.
+    """Yield a hidden path beside `path`: the file written there replaces `path` atomically.
 
-    On any exception nothing is left and `path` stays as it was. If `synced`, the content is safely
-    on the disk before it has the name.
+    On any exception nothing is left and `path` stays as it was. If `synced`, the content is on the
+    disk before the rename.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     try:

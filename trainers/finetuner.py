@@ -40,14 +40,14 @@ CHECKPOINT_SECONDS = 30.0
 class Finetuner:
     """A `Trainer` of timm backbones on the photos of a manifest.
 
-    Where they are in folds, a stage trains a network without each, all to the same epoch.
+    With folds, a stage trains one network without each fold, all to the same epoch.
     `metric` decides which epoch's weights are `BEST`, ties by loss; None takes the latest.
     `weights_file` is what
     schedules with weights "sha256:..." start from. `cache` shares decoded photos with other
     processes; without one they are kept in memory. A crash costs at most `checkpoint_seconds` of
     training, or an epoch, whichever is longer. `sharers` such trainers share this machine,
     `device_sharers` of them this one's device (by default all).
-    `made_by` is who trains (a command, a commit), for the weights files to tell.
+    `made_by` describes the environment (a command, a commit) and is stored in weights files.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Finetuner:
         self._folds = [self._of_fold(number) for number in range(manifest.folds)]
 
     def _of_fold(self, number: int) -> "Finetuner":
-        """Return what trains the network of a fold, with all that is decoded and computed once."""
+        """Return the trainer of a fold's network, sharing all decoded and computed data."""
         found = copy(self)
         found.manifest = self.manifest.fold(number)
         found._inputs = self._inputs.of_fold(number)
@@ -93,7 +93,7 @@ class Finetuner:
 
     def train(self, task: StageTask) -> Generator[EpochMetrics, None, None]:
         """Train one stage; see `Trainer.train`."""
-        # Asked here: the thread that writes the files has a number of threads of its own.
+        # Read here: the thread that writes the files has another number of threads.
         made_by = self.made_by | circumstances(self.compute)
         self._inputs.begin()
         networks = [self._built(task) for _ in self._folds or [self]]
@@ -145,7 +145,7 @@ class Finetuner:
     def _epoch_that_fits(
         self, task: StageTask, state: TrainingState | FoldStates, keeper: Keeper
     ) -> EpochMetrics:
-        """Train an epoch; where memory is short, train it again as `Shortage` says."""
+        """Train an epoch; if memory is short, train it again as `Shortage` decides."""
         place = task.schedule.backbone, task.stage.image_size
         while True:
             way = self._shortage.way(place)
@@ -161,14 +161,14 @@ class Finetuner:
                     and self._shortage.note(place, way, task.stage.batch_size)
                 ):
                     raise
-            # Outside of `except`: the error's traceback would hold on to what has to go.
+            # Outside of `except`: the traceback would keep memory that must be freed.
             keeper.restore()
             torch.cuda.empty_cache()
 
     def _of_each_fold(
         self, task: StageTask, state: FoldStates, micro_batch: int | None
     ) -> EpochMetrics:
-        """Train an epoch of each fold's network; return what they say of all photos."""
+        """Train an epoch of each fold's network; return the combined predictions."""
         epochs, count = [], len(self._folds)
         for number, (fold, own) in enumerate(zip(self._folds, state.states, strict=True)):
             own.history = state.history
@@ -188,7 +188,7 @@ class Finetuner:
     ) -> EpochMetrics:
         stage, epoch, started = task.stage, len(state.history), time.perf_counter()
         place = {"seed": task.seed, "position": task.position, "epoch": epoch}
-        # Dropout draws from torch's generator: seeded here, it depends on the epoch's place alone.
+        # Dropout uses torch's generator: seeded here, it depends only on the epoch's position.
         torch.manual_seed(_number(**place))
         steps = training_steps(self._photos, stage)
         first = epoch * steps
@@ -236,7 +236,7 @@ class Finetuner:
     def _step(
         self, state: TrainingState, stage: Stage, first: int, micro_batch: int | None
     ) -> Step:
-        """Say what a stage's steps do beside plain descent; `first` is the epoch's first step."""
+        """Return the options of a stage's steps; `first` is the epoch's first step."""
 
         def average(step: int) -> None:
             if state.average:
@@ -293,7 +293,7 @@ class Finetuner:
             stage=task.position,
             epoch=1,
             cycle=1,
-            lrs=(0.0,) * len(stage.lrs),  # no weight went down a gradient
+            lrs=(0.0,) * len(stage.lrs),  # no gradient step was taken
             train_loss=train_loss,
             valid_loss=valid_loss,
             seconds=time.perf_counter() - started,
@@ -331,21 +331,21 @@ class Finetuner:
 
 
 def circumstances(compute: Compute) -> dict[str, str]:
-    """Return what the last bits of a training depend on, beside the versions of packages.
+    """Return what bit-identical training depends on, beside the versions of packages.
 
-    A sum over threads is added up in another order than one over others, and each processor has
-    its own arithmetic instructions.
+    The number of threads changes the order of summation, and processors differ in their
+    instructions.
     """
     found = {
         "device": compute.name,
         "threads": str(torch.get_num_threads()),
         "processor": processor(),
     }
-    if compute.device.type != "cpu":  # which always repeats itself
+    if compute.device.type != "cpu":  # which is always deterministic
         found["deterministic"] = "yes" if compute.deterministic else "no"
     return found | ({"compiled": "yes"} if compute.compiled else {})
 
 
 def _number(**place: int) -> int:
-    """Make one generator seed of several numbers, so that neighbours have nothing in common."""
+    """Combine several numbers into one seed, so that neighbours are unrelated."""
     return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8], "big") >> 1

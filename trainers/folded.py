@@ -1,4 +1,4 @@
-"""A stage trained once a fold: the states of its networks as one, and what they say together."""
+"""A stage trained once per fold: the states of its networks as one, and their predictions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from trainers.metrics import EpochMetrics, Evaluation
 
 
 def fold_name(number: int) -> str:
-    """Return what the names of a fold's tensors begin with."""
+    """Return the prefix of the names of a fold's tensors."""
     return f"fold{number}"
 
 
 class FoldNetworks(nn.ModuleDict):
-    """The networks of all folds, each trained without its fold; as one they judge new photos.
+    """The networks of all folds, each trained without its fold, as one network for new photos.
 
-    The logits are the logarithm of the mean of their probabilities, whose softmax is that mean.
+    The logits are the logarithm of the mean of their probabilities, so their softmax is that mean.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -36,12 +36,12 @@ class FoldNetworks(nn.ModuleDict):
 
     @property
     def mean(self) -> Tensor:
-        """What squares are normalised by, the same in each of them."""
+        """The normalisation of squares, the same in each of them."""
         return self.networks[0].mean
 
     @property
     def std(self) -> Tensor:
-        """What squares are normalised by, the same in each of them."""
+        """The normalisation of squares, the same in each of them."""
         return self.networks[0].std
 
     def forward(self, squares: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class FoldStates:
         self.best: dict[str, Tensor] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return those of all folds, not copied: the fold's name stands behind their kind."""
+        """Return those of all folds, not copied: names are kind, fold, name."""
         return {
             key.replace(".", f".{name}.", 1): value
             for name, state in self._named.items()
@@ -84,7 +84,7 @@ class FoldStates:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put all folds back to what `tensors` gave."""
+        """Restore all folds from `tensors`."""
         own: dict[str, dict[str, Tensor]] = {name: {} for name in self._named}
         for key, value in tensors.items():
             kind, _, rest = key.partition(".")
@@ -95,7 +95,7 @@ class FoldStates:
             state.restore(own[name])
 
     def adopt(self, saved: SavedState) -> None:
-        """Go on from what was read from a file."""
+        """Restore from a file's content."""
         self.restore(saved.tensors)
         if saved.scaler:
             self.scaler.load_state_dict(saved.scaler)
@@ -105,7 +105,7 @@ class FoldStates:
 
 
 def together(epochs: Sequence[EpochMetrics], fold_of: NDArray[np.int64]) -> EpochMetrics:
-    """Return the same epoch of all folds as one: each photo is judged by its own fold's network.
+    """Combine the same epoch of all folds: each photo is scored by its own fold's network.
 
     Losses are means over photos, times are sums. `fold_of` is the fold of each photo, (n,).
     """

@@ -1,4 +1,4 @@
-"""What an exported network is written as, and how a photo becomes what it takes. Free of torch."""
+"""Formats of exported networks, and the description of their preprocessing. Free of torch."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # it imports torch
     from trainers.card import WeightsCard
 
 LONGEST, REDUCTIONS = 4, (8, 4, 2, 1)
-"""Of `trainers.data.scale` and `trainers.data.photo`, where they stand as bare numbers."""
+"""Copies of numbers in `trainers.data.scale` and `trainers.data.photo`."""
 
 INPUT, OUTPUT, DISTANCE = "squares", "logits", "distance"
 """What a graph calls what it takes and what it gives; the last where unknown photos are told."""
@@ -29,7 +29,7 @@ class Format(StrEnum):
 
 
 def describe(card: "WeightsCard") -> dict[str, Any]:
-    """Say in words and numbers what goes into a network, what comes out and how it is meant."""
+    """Describe in words and numbers a network's input, its output and its meaning."""
     rule = card.rule
     return {
         "input": {

@@ -1,4 +1,4 @@
-"""What a stage hands on to those that go on from it: its network alone. Free of torch."""
+"""The weights that a stage passes on to the next ones: its network only. Free of torch."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 NETWORK = "network."
-"""What the names of the network's tensors begin with, beside those of how it was trained."""
+"""The prefix of the network's tensors, beside those of its training state."""
 
 _HANDED_ON = "handed_on.safetensors"
 
@@ -14,9 +14,9 @@ _HANDED_ON = "handed_on.safetensors"
 def network_alone(last: Path) -> Path:
     """Return a file with the network of a stage that has ended, written beside its `LAST`.
 
-    Until a stage's epochs are recorded its `LAST` needs what each of them predicted, which may be
-    more than the network; who starts from it needs none of that. A file that is nothing but the
-    network, or no file of `Finetuner`'s, is given as it is.
+    Until a stage's epochs are recorded, its `LAST` holds their predictions, which may be larger
+    than the network; the next stage needs none of that. A file that holds only the network, or one
+    not of `Finetuner`, is returned unchanged.
     """
     try:
         with safetensors.safe_open(last, framework="np") as file:

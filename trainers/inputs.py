@@ -1,4 +1,4 @@
-"""What an epoch passes through which model: squares, or what frozen layers have made of them."""
+"""The inputs of an epoch and their model: squares, or activations of frozen layers."""
 
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -36,10 +36,10 @@ from trainers.objective import OBJECTIVES
 from trainers.schedule import Augmentation, CropType, Stage, Train
 
 _KEPT = 4
-"""Arrays at hand: of training and validation of two stages; of a fold's networks, as many each."""
+"""Cached arrays: of training and validation of two stages, for each fold."""
 
 _TOGETHER = 16
-"""Photos that pass frozen layers at a time: what lies between the layers stays in a CPU's cache."""
+"""Batch size of frozen layers, for which activations stay in a CPU's cache."""
 
 _READ = 64
 """Rows, or squares, that are read at a time where nothing is trained."""
@@ -48,20 +48,20 @@ _VARYING = ("max_zoom", "augmentation", "erasing", "views")
 """Fields of a stage that make views, beside image size and crop."""
 
 Model = nn.Module
-"""A network, or the part of it that learns."""
+"""A network, or its trained part."""
 
 _CUTS: WeakKeyDictionary[Network, tuple[Any, Cut | None]] = WeakKeyDictionary()
-"""Where networks were cut, and the parts; not kept in `Inputs`, which travel to other processes."""
+"""Cut networks and their parts; not in `Inputs`, which are sent to other processes."""
 
 
 class Inputs:
-    """Each stage's batches, and what they are to pass through.
+    """Each stage's batches, and the model for them.
 
-    Where layers are frozen, validation photos always look the same to what follows, and so do
-    training photos that nothing changes at random, or of which a stage has `views`. What the
-    frozen layers make of them is computed once, and the rest alone trains on it. It lies in the
-    photos' cache, for all trials and processes; where that has no room in memory (`memory` bytes),
-    and else is computed anew in each epoch. What comes out is the same to the last bit.
+    The activations of frozen layers are constant for validation photos, for training photos without
+    random changes, and for a stage's `views`. They are computed once, and only the rest of the
+    network is trained on them. They are stored in the photos' cache, for all trials and processes;
+    without room there, in memory (`memory` bytes), and else recomputed in each epoch. The results
+    are bit-identical.
     """
 
     def __init__(self, photos: Photos, compute: Compute, *, memory: int | None = None) -> None:
@@ -74,10 +74,10 @@ class Inputs:
         self._held: set[ArrayKind] = set()  # in memory
         self._on_device = True
         self._compiler = Compiler()
-        self._whole = self  # who makes and keeps the arrays
+        self._whole = self  # computes and caches the arrays
 
     def of_fold(self, fold: int) -> "Inputs":
-        """Return the same of a fold's photos: what frozen layers make of all is computed once."""
+        """Return the same for a fold's photos; activations of all photos are computed once."""
         found = copy(self)
         found._photos = FoldPhotos(self._photos, fold)
         return found
@@ -88,17 +88,17 @@ class Inputs:
         return self._photos
 
     def begin(self) -> None:
-        """Begin a stage, whose networks are compiled anew."""
+        """Begin a stage, whose networks are compiled again."""
         if self._compute.compiled:
             self._compiler.begin()
 
     @property
     def not_compiled(self) -> str:
-        """Why networks of this stage are not compiled, though they should be; else ""."""
+        """Why networks of this stage could not be compiled; else ""."""
         return self._compiler.refused
 
     def keep_on_device(self, *, kept: bool) -> None:
-        """Say whether photos and arrays may lie on a GPU, or only in this machine's memory."""
+        """Set whether photos and arrays may be stored on a GPU, or only in memory here."""
         self._photos.keep_on_device(kept=kept)
         if kept != self._on_device and has_own_memory(self._photos.device):
             self._kept.clear()
@@ -114,8 +114,8 @@ class Inputs:
     ) -> tuple[Model, Iterable[Batch]]:
         """Return an epoch of training: see `training_batches`.
 
-        With a `micro_batch`, frozen layers are shown no more than that many photos at once. What is
-        computed of an array first counts in `progress`, and no batch of what is returned.
+        With a `micro_batch`, frozen layers process at most that many photos at once. Computing an
+        array first counts in `progress`, but not among the returned batches.
         """
         cut = self._cut(network, stage)
         if cut is None or not (stage.views or _looks_the_same(stage)):
@@ -142,7 +142,7 @@ class Inputs:
     ) -> tuple[Model, Iterable[Batch]]:
         """Return a pass of validation: see `validation_batches`, and `training`.
 
-        With the stage's `tta`, photos are judged together with their mirror images.
+        With the stage's `tta`, photos are evaluated together with their mirror images.
         """
         cut = self._cut(network, stage)
         if cut is None:
@@ -167,9 +167,9 @@ class Inputs:
         *,
         mirrored: bool = False,
     ) -> Iterator[Batch]:
-        """Return what the front makes of the validation photos."""
+        """Return the front's activations of the validation photos."""
         shown = self._shown(cut, stage, Split.VALID, _together(micro_batch), mirrored=mirrored)
-        values = self._whole._array(shown, progress)  # not in the mode of the batches' reader
+        values = self._whole._array(shown, progress)  # not in the mode of the caller
         if values is None:
             return self._anew(shown, replace(shown, photos=self._photos).batches())
         every = np.arange(len(self._photos.manifest.of_split(Split.VALID)))
@@ -184,7 +184,7 @@ class Inputs:
         return len(slices(photos, judged_at_once(stage)))
 
     def blocks(self, split: Split) -> int:
-        """Count the batches in which frozen layers are shown a split."""
+        """Count the batches in which frozen layers process a split."""
         return len(slices(len(self._photos.manifest.of_split(split)), _READ))
 
     def features(
@@ -197,15 +197,15 @@ class Inputs:
         *,
         mirrored: bool = False,
     ) -> Batch:
-        """Return what a frozen body makes of photos as validation shows them, and their labels.
+        """Return a frozen body's features of photos as in validation, and their labels.
 
-        `mirrored` shows their mirror images instead.
+        `mirrored` gives those of their mirror images.
         """
         cut = self._cut(network, stage)
         if cut is None or not cut.pooled:
             raise ValueError("features are those of a body that is frozen as a whole")
         photos, device = self._photos, self._photos.device
-        # Photos in folds are those of both splits: what is made of them as validation serves both.
+        # Photos in folds are in both splits: the features of validation serve both.
         of = Split.VALID if photos.whole.manifest.folds else split
         shown = self._shown(cut, stage, of, _together(micro_batch), mirrored=mirrored)
         values = self._whole._array(shown, progress)
@@ -228,13 +228,13 @@ class Inputs:
         windows: bool = False,
         mirrored: bool = False,
     ) -> "_Shown":
-        """Return all photos of a split, of whatever fold, as a stage shows them."""
+        """Return all photos of a split, of all folds, as a stage shows them."""
         return _Shown(
             self._photos.whole, cut, stage, split, together, windows=windows, mirrored=mirrored
         )
 
     def _cut(self, network: Network, stage: Stage) -> Cut | None:
-        """Cut a network once a stage: each has a network of its own, and its front stays."""
+        """Cut a network once per stage: each has its own network, with a constant front."""
         where = 1.0 if stage.train is Train.PROBE else stage.frozen, stage.image_size
         if _CUTS.get(network, (None, None))[0] != where:
             _CUTS[network] = where, cut_of(network, *where)
@@ -253,7 +253,7 @@ class Inputs:
         values: Tensor,
         batches: Iterable[tuple[Indices, Indices]],
     ) -> Iterator[Batch]:
-        """Yield what was kept of photos, each in one of its views."""
+        """Yield the activations of photos, each in one of its views."""
         device, places = self._photos.device, self._photos.rows(split)
         labels = torch.from_numpy(self._photos.manifest.targets(split))
         for photos, views in batches:
@@ -266,7 +266,7 @@ class Inputs:
             yield shown.cut.restored(shown.rows(squares, self._compute)), labels
 
     def _array(self, shown: "_Shown", progress: BatchCount | None) -> Tensor | None:
-        """Return all rows of a split, from the latest ones at hand; None without room for them."""
+        """Return all rows of a split, from the cache if possible; None without room for them."""
         kind = shown.kind(self._compute)
         if kind not in self._kept:
             while len(self._kept) >= _KEPT * max(1, self._photos.manifest.folds):
@@ -286,7 +286,7 @@ class Inputs:
         return self._on_gpu(torch.from_numpy(found))
 
     def _on_gpu(self, values: Tensor) -> Tensor:
-        """Put an array where it is used, if that is a GPU that has room for it."""
+        """Move an array to the GPU that uses it, if there is room."""
         device = self._photos.device
         if not (self._on_device and has_own_memory(device)):
             return values
@@ -297,7 +297,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The photos of a split as a stage shows them to frozen layers, so many `together`.
+    """The photos of a split as a stage shows them to frozen layers, in batches of `together`.
 
     They are those of validation, or the `windows` of training.
     """
@@ -316,7 +316,7 @@ class _Shown:
 
     @property
     def views(self) -> int:
-        """Views of each photo: one where all look the same."""
+        """Views of each photo: one if all are the same."""
         return self.stage.views if self._varies else 1
 
     @property
@@ -324,7 +324,7 @@ class _Shown:
         return self.windows and not _looks_the_same(self.stage)
 
     def kind(self, compute: Compute) -> ArrayKind:
-        """Name the array by all that its last bits depend on."""
+        """Return the array's kind, from everything that its bits depend on."""
         stage = self.stage
         computing = compute.name, compute.deterministic, processor(), torch.get_num_threads()
         content = {
@@ -349,7 +349,7 @@ class _Shown:
                 yield self.rows(squares, compute).cpu().numpy()
 
     def counted(self, progress: BatchCount | None, view: int = 0) -> Iterator[Batch]:
-        """Yield the squares of a view, each batch of which counts in `progress`."""
+        """Yield the squares of a view, counting batches in `progress`."""
         batches = self.batches(view)
         return progress.more(batches, len(slices(self.count, _READ))) if progress else batches
 

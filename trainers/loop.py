@@ -21,7 +21,10 @@ MOMENTUM = 0.9
 
 
 def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
-    """Return it with a learning rate for each layer group; norms and biases are not decayed."""
+    """Return the optimizer, with a learning rate for each layer group.
+
+    Norms and biases are not decayed.
+    """
     shares = network.shares_by_block(stage.layer_decay)
     groups = []
     for lr, parameters in zip(stage.lrs, network.layer_groups(), strict=True):
@@ -33,8 +36,7 @@ def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if stage.optimizer is Optimizer.SGD:
         optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, fused=True)
-        # Should the very first step overflow under FP16, torch would leave out its momentum, too,
-        # and go on with whatever was in that memory.
+        # If the first step overflowed under FP16, torch would leave the momentum uninitialised.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -44,12 +46,12 @@ def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How a step is made of a batch: of its mean `objective`, if nothing else is said.
+    """How a step is computed from a batch: by default from its mean `objective`.
 
     `mix` makes other inputs and soft labels of a batch. `class_weights` (one for each class)
-    multiply the losses of photos. `clip_grad` is the largest norm of the gradient. `then` is told
-    the number of each step that was taken. With a `micro_batch`, batches pass the network in parts
-    of about that size, their gradients added up.
+    multiply the losses of photos. `clip_grad` is the largest norm of the gradient. `then` is called
+    with the number of each step. With a `micro_batch`, gradients are accumulated over parts of
+    about that size.
     """
 
     mix: Callable[[Tensor, Tensor], Batch] | None = None
@@ -81,8 +83,8 @@ def train_epoch(
 ) -> float:
     """Train on every batch once and return the mean loss.
 
-    `multiplier` maps the epoch's step to what each group's learning rate is multiplied by. The
-    device is waited for at the end alone. Raises `TrainingDiverged` if the loss is not finite.
+    `multiplier` maps the epoch's step to the factor of each group's learning rate. The device is
+    synchronised only at the end. Raises `TrainingDiverged` if the loss is not finite.
     """
     total, photos = torch.zeros((), device=compute.device), 0
     for step, (inputs, labels) in enumerate(batches):
@@ -139,7 +141,7 @@ def evaluate(
 
 
 class Waited:
-    """Passes batches on, and counts the `seconds` that were spent waiting for them."""
+    """Iterates over batches, and counts the `seconds` spent waiting for them."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = batches
@@ -157,7 +159,7 @@ class Waited:
 
 
 def _parts(count: int, micro_batch: int | None) -> int:
-    """Say into how many parts to split a batch: none is a lone photo, which BatchNorm refuses."""
+    """Return how many parts to split a batch into, none of a single photo (for BatchNorm)."""
     return max(1, min(-(-count // micro_batch), count // 2)) if micro_batch else 1
 
 

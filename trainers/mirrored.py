@@ -1,4 +1,4 @@
-"""Photos judged together with their mirror images, as logits: a drop-in for a plain network.
+"""Test-time augmentation by mirror images, as logits: a drop-in for a plain network.
 
 The logits are those whose probabilities are the mean of both (`Objective.mean`). So
 whatever takes a network's logits, be it a loss or an exported file's user, need not know of it.
@@ -11,7 +11,7 @@ from trainers.objective import ONE_CLASS, Objective
 
 
 class Mirrored(nn.Module):
-    """Judges squares (B, 3, S, S) by a network's view of them and of their mirror images."""
+    """Applies a network to squares (B, 3, S, S) and to their mirror images."""
 
     def __init__(self, network: nn.Module, objective: Objective = ONE_CLASS) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Mirrored(nn.Module):
 
 
 class MirroredPairs(nn.Module):
-    """Judges what a body made of photos and of their mirror images, (B, 2, ...), by the rest."""
+    """Applies a network's tail to activations of photos and mirror images, (B, 2, ...)."""
 
     def __init__(self, rest: nn.Module, objective: Objective = ONE_CLASS) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class MirroredPairs(nn.Module):
 
 
 class Seeing(nn.Module):
-    """Judges squares (B, 3, S, S) as `judging` does, and gives the features of the squares, too.
+    """Applies the network of `judging` to squares (B, 3, S, S), and also returns their features.
 
-    Those of mirror images are not given: what is seen is compared with photos as they are.
+    Features of mirror images are not returned, as references hold those of unmirrored photos.
     """
 
     def __init__(self, network: Network, *, tta: bool, objective: Objective = ONE_CLASS) -> None:

@@ -12,17 +12,17 @@ from trainers.schedule import Stage
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixes each batch by torchvision's ways, one of them by chance where there are more.
+    """Mixes each batch by one of torchvision's methods, chosen at random if there are several.
 
-    Photos are mixed with their neighbours in the batch. Chance is torch's global generator: for
-    the thread that trains alone, which has seeded it by the epoch's place.
+    Photos are mixed with their neighbours in the batch. The random generator is torch's global one:
+    only for the thread that trains, which has seeded it by the epoch's position.
     """
 
     ways: tuple[v2.Transform, ...]
 
     @classmethod
     def of(cls, stage: Stage, n_classes: int) -> "Mixing | None":
-        """Return what a stage says, None where it mixes nothing."""
+        """Return a stage's mixing; None if it mixes nothing."""
         ways = []
         if stage.mixup:
             ways.append(v2.MixUp(alpha=stage.mixup, num_classes=n_classes))
@@ -31,7 +31,7 @@ class Mixing:
         return cls(tuple(ways)) if ways else None
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> Batch:
-        """Mix squares, or what frozen blocks made of them; soft labels are (B, classes)."""
+        """Mix squares, or activations of frozen blocks; soft labels are (B, classes)."""
         way = self.ways[int(torch.randint(len(self.ways), ()))]
         if inputs.ndim == 4:
             mixed, shares = way(inputs, labels)

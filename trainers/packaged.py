@@ -9,14 +9,14 @@ PACKAGED_WEIGHTS = {
     )
     for n in range(3)
 }
-"""By backbone the module of its package, and the class in it that knows the file."""
+"""For each backbone the module of its package, and the class with the file's path."""
 
 NATIVE_SIZES = {
     "tf_efficientnet_lite0": 224,
     "tf_efficientnet_lite1": 240,
     "tf_efficientnet_lite2": 260,
 }
-"""The image sizes that their weights were trained at, as timm has them."""
+"""The image sizes that their weights were trained at, from timm."""
 
 
 def packaged_backbones() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Probabilities where classes come in other shares than in training. Pure."""
+"""Correct probabilities for shares of classes that differ from training. Pure."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from trainers.decision import number
 
 SLACK = 0.01
-"""Shares that add up to 1 but for this were rounded."""
+"""Tolerance for shares that do not add up to 1 because they were rounded."""
 
 
 def reweighted(
     probabilities: NDArray[np.float64], prior: Sequence[float], new: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Return what probabilities (n, C) are where classes come in other shares than in training.
+    """Return probabilities (n, C) corrected for other shares of classes than in training.
 
     By Bayes' rule, `new` shares over those of `prior` (Saerens, Latinne and Decaestecker 2002).
     """

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from trainers.schedule import Balance
 
 PENALTIES = tuple(10 ** (1 - step / 2) for step in range(11))
-"""What half of the squared weights counts for, beside the mean log loss: 10 to 1e-4."""
+"""Penalties: factors of half of the squared weights, relative to the mean log loss, 10 to 1e-4."""
 
 FOLDS = 5
 MOST_LOGITS = 2**25
-"""Of all folds together: where the photos and classes make more, fewer folds judge a penalty."""
+"""A limit over all folds: with more photos times classes, fewer folds score a penalty."""
 
 _ROUGH = 1e-3
-"""The tolerance of starts, and of fits that are judged: a looser one flatters weak penalties."""
+"""The tolerance of starts, and of scored fits: a looser one favours weak penalties."""
 
 _FLAT = 1e-3
-"""The least curvature that is reckoned with, where all photos are right."""
+"""The minimum curvature, for the case that all photos are right."""
 
 _UNJUDGED = 0.1
 """The penalty where no class has two photos, so that none can be held out."""
@@ -32,9 +32,9 @@ def fit_probe(
 
     BatchNorm gets the features' means and, of all features alike, the mean of their variances: by
     its own, a feature that hardly varies would count as much as any other, which on photos from
-    elsewhere makes more errors. Linear gets the regression on what BatchNorm makes of them, so
-    that the head is a network's as any other and may be trained on. Features, (n, F) each, are of
-    the photos and of their mirror images in the same order.
+    elsewhere makes more errors. Linear gets the regression on BatchNorm's outputs, so that the head
+    is a normal one and can be trained further. Features, (n, F) each, are of the photos and of
+    their mirror images in the same order.
     """
     return _fit(head, photos, mirrored, labels, Regression, labels, balance)
 
@@ -127,9 +127,9 @@ class Regression:
         """Minimise for each column the mean log loss, weighted, plus penalty / 2 * squared weights.
 
         `weights` are (n, columns). Biases are free. `start`, such as the coefficients under another
-        penalty, spares iterations, and so do the units in which they are sought: the loss is about
-        as curved in all of them at the start, which without one is a rough fit. `tolerance` is that
-        of the gradient there.
+        penalty, saves iterations, and so does the preconditioning: the loss has about equal
+        curvature in all coordinates at the start, which by default is a rough fit. `tolerance` is
+        that of the gradient there.
         """
         if start is None:
             size = self.inputs.shape[1] + 1, weights.shape[1] * self.n_classes
@@ -169,12 +169,12 @@ class Regression:
         return logits.softmax(2)
 
     def _logits(self, coefficients: Tensor) -> Tensor:
-        """Return those of each sample in each column, (n, columns, C)."""
+        """Return the log-probabilities of each sample in each column, (n, columns, C)."""
         logits = torch.addmm(coefficients[-1], self.inputs, coefficients[:-1])
         return logits.view(len(self.inputs), -1, self.n_classes)
 
     def turned_back(self, weights: Tensor) -> Tensor:
-        """Return the weights of the inputs as they were given."""
+        """Return the weights for the original inputs."""
         return self.turned @ weights
 
 
@@ -193,7 +193,7 @@ class SeveralRegressions(Regression):
 
 
 def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> float:
-    """Return the penalty of the least log loss on photos held out, fold by fold.
+    """Return the penalty with the least cross-validated log loss.
 
     `folds` are those of the photos; the regression's samples are these and their mirror images.
     """
@@ -207,15 +207,15 @@ def choose_penalty(regression: Regression, folds: Tensor, weights: Tensor) -> fl
         found = regression.fit(weights[:, None] - held, penalty, found, tolerance=_ROUGH)
         scores.append(float((held * regression.losses(found)).sum()))
         if len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]:
-            break  # what is weaker still follows noise
+            break  # weaker penalties overfit even more
     return PENALTIES[scores.index(min(scores))]
 
 
 def deal_folds(labels: Tensor) -> Tensor:
     """Deal photos into folds, class by class: a pure function of their labels.
 
-    Neighbours, which may show the same thing, share a fold. A class's only photo is in none (-1):
-    a regression that has not seen a class cannot be judged by it.
+    Neighbours, which may show the same object, share a fold. A class's only photo is in none (-1):
+    a regression cannot be scored on a class that it has not seen.
     """
     folds = torch.full_like(labels, -1)
     for label in labels.unique():  # type: ignore[no-untyped-call]
@@ -227,7 +227,7 @@ def deal_folds(labels: Tensor) -> Tensor:
 
 
 def class_weights(labels: Tensor, n_classes: int, balance: Balance) -> Tensor:
-    """Return each sample's weight: 1, or what makes all classes that there are count alike."""
+    """Return each sample's weight: 1, or inverse to the size of its class."""
     if balance is Balance.NONE:
         return torch.ones(len(labels), dtype=torch.float64, device=labels.device)
     return balancing(labels, n_classes)[labels]

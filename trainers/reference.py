@@ -1,6 +1,6 @@
-"""What photos are compared with: features of training photos, and how far validation photos lie.
+"""References for unknown photos: features of training photos, distances of validation photos.
 
-Beside a weights file, as safetensors; nothing is pickled. Imports torch.
+Stored beside a weights file as safetensors; nothing is pickled. Imports torch.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from trainers.files import replacing
 from trainers.mirrored import Seeing
 
 SUFFIX = ".reference.safetensors"
-"""What takes the place of a weights file's suffix in the name of its reference."""
+"""The suffix of a reference, in place of the weights file's."""
 
 NEIGHBOURS = 5
-"""Which of the nearest training photos gives the distance (benchmarks/README.md)."""
+"""The distance is that of the k-th nearest training photo (benchmarks/README.md)."""
 
 MOST = 2000
-"""Photos of each split that a reference is made of; of more, they are spread evenly."""
+"""Maximum number of photos of each split in a reference; from more, evenly spaced ones."""
 
 _FORMAT, _METADATA = 1, "encore-reference"
 _LARGEST = 20_000
@@ -38,7 +38,7 @@ _LARGEST = 20_000
 
 @dataclass(frozen=True)
 class Reference:
-    """The features of training photos, (m, F), rows of length 1, and what validation photos are.
+    """The features of training photos, (m, F), rows of length 1, and numbers of validation photos.
 
     Of each of n validation photos: `distances` from the training photos, as `Nearest` measures;
     `misfits`, 1 less the probability of its class; the number of its group, if there are groups.
@@ -53,7 +53,7 @@ class Reference:
 
     @property
     def count(self) -> int:
-        """How many validation photos, or groups of them, the rates stand on."""
+        """How many validation photos, or groups of them, the rates are based on."""
         return len(self.distances) if self.groups is None else int(self.groups.max()) + 1
 
 
@@ -76,7 +76,7 @@ class Nearest(nn.Module):
 
 
 class Measuring(nn.Module):
-    """Judges squares (B, 3, S, S) by a network, and says how far each is: (B, C) and (B,)."""
+    """Applies a network to squares (B, 3, S, S), and measures their distances: (B, C) and (B,)."""
 
     def __init__(self, network: Network, reference: Reference, *, tta: bool) -> None:
         super().__init__()
@@ -89,13 +89,13 @@ class Measuring(nn.Module):
 
 
 def distances(features: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how far features (n, F) are from known ones, as `Nearest` measures it, (n,)."""
+    """Return the distances of features (n, F) from known ones, as by `Nearest`, (n,)."""
     found: NDArray[np.float32] = Nearest(known)(torch.from_numpy(features))[:, 0].numpy()
     return found
 
 
 def rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return features (n, F) as a reference keeps them: of length 1, in two bytes each."""
+    """Return features (n, F) as stored in a reference: of length 1, as float16."""
     lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return np.asarray((features / lengths).astype(np.float16), np.float32)
 
@@ -110,7 +110,7 @@ def digest_of(network: nn.Module) -> str:
 
 
 def beside(weights: Path) -> Path:
-    """Return where the reference of a weights file lies."""
+    """Return the path of a weights file's reference."""
     return weights.with_name(weights.stem + SUFFIX)
 
 
@@ -135,7 +135,7 @@ def read_reference(path: Path, network: Network) -> Reference:
         try:
             about = json.loads((file.metadata() or {}).get(_METADATA, "null"))
             _check_about(about, weights)
-            # Looked at before they are read: a file may claim any size.
+            # Checked before reading: a file may claim any size.
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             _check_shapes(shapes, features_of(network.body))
             tensors = {name: file.get_tensor(name).numpy() for name in shapes}

@@ -1,4 +1,4 @@
-"""What is trained: stages, and the schedule that puts them in order. Free of torch."""
+"""Stages, and schedules of them. Free of torch."""
 
 import hashlib
 import json
@@ -57,10 +57,10 @@ class Augmentation(StrEnum):
 
 
 class BatchNorm(StrEnum):
-    """What BatchNorm normalises by; its affine weights train either way.
+    """The statistics that BatchNorm uses; its affine weights train either way. TRAIN.
 
-    TRAIN: by the batch, whose statistics it goes on averaging. FROZEN: by the statistics that it
-    came with, in the body and in a head that came from an earlier stage.
+    Those of the batch, which are averaged further. FROZEN: the loaded ones, in the body and in a
+    head from an earlier stage.
     """
 
     TRAIN = "train"
@@ -68,7 +68,7 @@ class BatchNorm(StrEnum):
 
 
 class Balance(StrEnum):
-    """How classes come to count alike: by weights in the LOSS, or by SAMPLING rare ones more."""
+    """How classes are balanced: by weights in the LOSS, or by SAMPLING rare ones more."""
 
     NONE = "none"
     LOSS = "loss"
@@ -93,7 +93,7 @@ class Optimizer(StrEnum):
 
 
 class Annealing(StrEnum):
-    """How the learning rates run through a cycle: falling, or rising first (one-cycle)."""
+    """The learning rates in a cycle: falling, or rising first (one-cycle)."""
 
     COSINE = "cosine"
     ONE_CYCLE = "one-cycle"
@@ -101,12 +101,12 @@ class Annealing(StrEnum):
 
 def spread_lr(lr: float) -> tuple[float, float, float]:
     """Return each layer group its discriminative learning rate: (lr/10, lr/5, lr)."""
-    # Rounded, so that 1e-3 / 10 is the 1e-4 that a person would write, to the last bit.
+    # Rounded, so that 1e-3 / 10 is exactly the literal 1e-4.
     return (float(f"{lr / 10:.12g}"), float(f"{lr / 5:.12g}"), float(lr))
 
 
 PROBE_FIELDS = ("train", "image_size", "crop", "balance", "tta", "start_from")
-"""The fields of a stage that mean something where it is a probe."""
+"""The fields of a stage that apply to a probe."""
 
 _NAMED: dict[str, type[StrEnum]] = {
     "annealing": Annealing,
@@ -139,26 +139,25 @@ class Stage:
     """One block of training at one image size, batch size and set of learning rates.
 
     The learning rates are annealed by cosine in `n_cycles` cycles with warm restarts (SGDR,
-    Loshchilov & Hutter 2017): the first lasts `cycle_len` epochs, each next one `cycle_mult`
-    times longer. With `annealing` ONE_CYCLE they rise before they fall. `warm_up` is the share of
-    the stage's steps in which they rise linearly to that. An epoch shows the photos as often as
-    it takes for `min_steps` steps. `lrs` is one per layer group, or one number spread as (lr/10,
-    lr/5, lr); each block's is `layer_decay` times that of the block after it.
+    Loshchilov & Hutter 2017): the first lasts `cycle_len` epochs, each next one `cycle_mult` times
+    longer. With `annealing` ONE_CYCLE they rise before they fall. `warm_up` is the share of the
+    stage's steps in which they rise linearly to that. An epoch has as many passes over the photos
+    as `min_steps` steps need. `lrs` is one per layer group, or one number spread as (lr/10, lr/5,
+    lr); each block's is `layer_decay` times that of the block after it.
 
-    `frozen` is the share of the body's blocks, from the input, that do not train: 1 trains the
-    head alone. With `views`, so many augmented views of each photo are drawn once, and what is
-    frozen is applied to them once (see `trainers.inputs`); without, each epoch draws anew.
+    `frozen` is the share of the body's blocks, from the input, that do not train: 1 trains the head
+    alone. With `views`, that many augmented views of each photo are drawn once, and frozen blocks
+    are applied to them once (see `trainers.inputs`); without, each epoch draws new ones.
 
     `dropout` is one number for every dropout site of the head, or a list over the sites that fills
     from the end; `drop_path` the rate of stochastic depth (Huang et al. 2016) at the last block.
     `erasing` is how often a random rectangle is erased (Zhong et al. 2020), `mixup` (Zhang et al.
     2018) and `cutmix` (Yun et al. 2019) are the alphas of their Beta distributions. `clip_grad`
     bounds the gradient's norm. With `ema`, the decay of an exponential moving average of the
-    weights, that average is what is validated and kept. All of these are off at 0.
-
-    With `tta` photos are judged by the mean of the probabilities of themselves and of their mirror
-    images, in validation and ever after. A PROBE has an image size, a crop, `balance` and `tta`;
-    all else is set to its default.
+    weights, that average is validated and kept. All of these are off at 0. With `tta` the
+    probabilities of photos and their mirror images are averaged, in validation and prediction. A
+    PROBE has an image size, a crop, `balance` and `tta`; all other fields are set to their
+    defaults.
     """
 
     image_size: int
@@ -262,7 +261,7 @@ class Stage:
         return sum(self.cycle_lengths)
 
     def site_dropout(self, sites: int) -> tuple[float, ...]:
-        """Return the dropout rate of each of the head's `sites`; a short list is of the last."""
+        """Return the dropout rate of each of the head's `sites`; a short list fills the last."""
         if isinstance(self.dropout, float):
             return (self.dropout,) * sites
         if len(self.dropout) > sites:
@@ -278,7 +277,7 @@ class Schedule:
     """A backbone, a head and the stages that train them. Its digest is its identity.
 
     `hidden` are the widths of the head's hidden layers, so the head has `len(hidden) + 1` dropout
-    sites. `weights` is what the backbone starts from: "pretrained", "random", or
+    sites. `weights` are the backbone's initial weights: "pretrained", "random", or
     "sha256:..." of the weights file that the user gave.
     """
 
@@ -329,8 +328,8 @@ class Schedule:
     def to_dict(self) -> dict[str, Any]:
         """Return plain tuples, strings and numbers, as `from_dict` takes them.
 
-        Of a stage, what is at its default is left out: so a field that comes later, and changes
-        nothing by default, leaves all digests as they are.
+        Fields of a stage at their defaults are omitted, so that adding a field with a neutral
+        default does not change digests.
         """
         plain = asdict(self)
         defaults = {field.name: field.default for field in fields(Stage)}
@@ -365,7 +364,7 @@ class Schedule:
 
 
 def _renewed(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a stage that an earlier Encore wrote, in whole layer groups, into today's words."""
+    """Convert a stage written by an earlier version, in whole layer groups, to current fields."""
     new = dict(stage)
     if "frozen_groups" in new:
         new["frozen"] = new.pop("frozen_groups") / (len(LAYER_GROUPS) - 1)

@@ -1,4 +1,4 @@
-"""What to do without where a device's memory is short, and for how long."""
+"""How to save memory on a device, and for how long."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ Place = tuple[str, int]
 """A backbone and an image size."""
 
 _MORE = 1.05
-"""By how much more memory has to be within reach before what did not fit is tried again."""
+"""The factor by which available memory must grow before a failed way is tried again."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Way:
     most: int | None = None
 
     def micro_batch(self, batch_size: int) -> int | None:
-        """Return how many photos pass at a time; None for a batch as a whole."""
+        """Return the micro-batch size; None for whole batches."""
         return self.most if self.most and self.most < batch_size else None
 
 
 class Shortage:
-    """Which ways of training have not fitted into a device's memory, by place.
+    """The ways of training that did not fit into a device's memory, by backbone and image size.
 
-    First, what is kept on the device is dropped, which changes no number. Then batches pass in
-    halves, which changes what BatchNorm sees: so as soon as clearly more memory is within reach, as
-    when another process has ended, what did not fit is tried again.
+    First, data stored on the device are dropped, which does not change results. Then batches are
+    halved, which changes BatchNorm's statistics: so as soon as clearly more memory is available, as
+    when another process has ended, failed ways are tried again.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Shortage:
         self._known: dict[Place, tuple[Way, int | None]] = {}
 
     def way(self, place: Place) -> Way:
-        """Return how to train there, by what is known."""
+        """Return how to train there, as far as known."""
         way, reach = self._known.get(place, (Way(), None))
         if reach is not None and (memory_within_reach(self._device) or 0) > _MORE * reach:
             del self._known[place]
@@ -46,7 +46,7 @@ class Shortage:
         return way
 
     def note(self, place: Place, failed: Way, batch_size: int) -> bool:
-        """Note that memory was too short for that way; False if there is no other."""
+        """Note that a way did not fit; False if there is no other."""
         most = failed.micro_batch(batch_size) or batch_size
         if failed.kept and has_own_memory(self._device):
             way = replace(failed, kept=False)

@@ -1,4 +1,4 @@
-"""What a terminal or a cluster sends to all processes at once is for the one that decides."""
+"""Signals sent by a terminal or a cluster to all processes: only the coordinator handles them."""
 
 import os
 import signal
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 TERMINATIONS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-"""What asks a process to end: a cluster, a container, or a terminal that is closed."""
+"""Signals that ask a process to end: from a cluster, a container, or a closed terminal."""
 
 INTERRUPTS = (signal.SIGINT, *TERMINATIONS)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Hold interrupts back: a process started meanwhile gets none until it ignores them."""
+    """Block interrupts: a process started meanwhile gets none until it ignores them."""
     if sys.platform == "win32":
         yield
         return
-    resource_tracker.ensure_running()  # it would let them through as it starts
+    resource_tracker.ensure_running()  # it would unblock them as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield
@@ -29,7 +29,7 @@ def held_back() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Have this process ignore interrupts, also those that were held back as it started."""
+    """Make this process ignore interrupts, including those blocked at its start."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform != "win32":
@@ -37,9 +37,9 @@ def ignore() -> None:
 
 
 def obey_the_parent_alone() -> None:
-    """Have a process that was started with interrupts held back end by its parent's SIGTERM alone.
+    """Make a process that was started with interrupts blocked end only on its parent's SIGTERM.
 
-    Where the system does not tell who sends a signal (not Linux), any SIGTERM ends it.
+    Where the sender of a signal is unknown (not Linux), any SIGTERM ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

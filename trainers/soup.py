@@ -1,8 +1,8 @@
-"""Weight soups: one network whose weights are the mean of several that began alike.
+"""Weight soups: one network whose weights are the mean of several with common first stages.
 
 Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
 without increasing inference time" (ICML 2022). BatchNorm's statistics cannot be averaged, as they
-describe what the layers before them give out; they are estimated anew (Izmailov et al., "Averaging
+describe the outputs of the layers before them; they are re-estimated (Izmailov et al., "Averaging
 weights leads to wider optima and better generalization", UAI 2018).
 """
 
@@ -33,10 +33,10 @@ _BATCH_SIZE = 64
 
 
 def average(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of networks' states, name by name; what is no float is the first one's.
+    """Return the mean of networks' states, name by name; non-float tensors are the first one's.
 
     One state at a time is held beside the sum, in float64: so the mean of equal weights is those
-    weights. Raises ValueError for networks that cannot swap weights.
+    weights. Raises ValueError for networks of different shapes.
     """
     coming = iter(states)
     first = dict(next(coming))
@@ -72,9 +72,9 @@ def estimate_statistics(
 ) -> None:
     """Set the BatchNorm statistics of some layers, by name, to those of batches of squares.
 
-    Each photo counts alike, in a last smaller batch too. Nothing else is in training mode: what
-    dropout does to variances is not what the layers will see when they predict. Batches must mix
-    the classes, as each is normalised by itself on its way to the next layer.
+    Each photo has the same weight, also in a smaller last batch. Nothing else is in training mode,
+    as dropout changes variances. Batches must mix the classes, as each is normalised by its own
+    statistics.
     """
     modules: dict[str, nn.Module] = dict(network.named_modules())
     norms = [norm for name in sorted(layers) if isinstance(norm := modules[name], _BatchNorm)]
@@ -96,12 +96,11 @@ def estimate_statistics(
 
 
 class Averager:
-    """Makes soups of weights files of one study, and tries them on its validation photos.
+    """Makes soups of weights files of one study, and evaluates them on its validation photos.
 
-    `files` are read when they are needed. A soup is shown photos as its first ingredient was: at
-    that one's image size and crop, with mirror images if that one is judged so; the training photos
-    without any change made by chance, as prediction will show them. Raises `NotOurWeights`,
-    ValueError for files of other data.
+    `files` are read when needed. A soup has the preprocessing of its first ingredient: image size,
+    crop and mirror images; training photos are shown without augmentation, as in prediction. Raises
+    `NotOurWeights`, ValueError for files of other data.
     """
 
     def __init__(
@@ -118,13 +117,13 @@ class Averager:
         self._tried: dict[tuple[int, frozenset[int]], tuple[Evaluation, float]] = {}
 
     def evaluation(self, members: Sequence[int]) -> Evaluation:
-        """Return the predictions of a soup of some files, by index; a file alone is as it is."""
+        """Return the predictions of a soup of some files, by index; a single file is unchanged."""
         return self._try(members)[0]
 
     def save(self, members: Sequence[int], path: Path, made_by: Mapping[str, str]) -> None:
         """Write a soup as a weights file, whole or not at all.
 
-        Its card is its first ingredient's, but for what it reached and what made it.
+        Its card is its first ingredient's, except for metrics and provenance.
         """
         network, card = self._network(members), self._cards[members[0]]
         evaluation, loss = self._evaluate(network, card)
@@ -137,7 +136,7 @@ class Averager:
         _write(path, network, replace(card, metrics=metrics, made_by={**card.made_by, **made_by}))
 
     def save_unjudged(self, members: Sequence[int], path: Path) -> None:
-        """Write a soup that no photos are left to judge; its card has no scores."""
+        """Write a soup without validation photos; its card has no scores."""
         _write(path, self._network(members), replace(self._cards[members[0]], metrics={}))
 
     def _try(self, members: Sequence[int]) -> tuple[Evaluation, float]:
@@ -153,7 +152,7 @@ class Averager:
 
     def _network(self, members: Sequence[int]) -> Network:
         card, first = self._cards[members[0]], self._read(members[0])
-        # Summed in the order of the files: which one is the first must not change a bit.
+        # Summed in the order of the files: the choice of the first must not change a bit.
         mean = average(self._read(index) for index in sorted(members))
         network = empty_network(card.backbone, card.hidden, len(card.classes))
         network.load_state_dict(mean)
@@ -182,7 +181,7 @@ class Averager:
 
 
 def _write(path: Path, network: Network, card: WeightsCard) -> None:
-    # Prices were set for other probabilities.
+    # The prices' rule was fitted to other probabilities.
     own = replace(card, packages=package_versions(), decision=None)
     save_weights(path, network.state_dict(), own)
 

@@ -1,4 +1,4 @@
-"""Processes of ours import what is ours, and not the program that has started them."""
+"""Worker processes import Encore's modules, and not the program that started them."""
 
 import os
 import sys
@@ -9,10 +9,10 @@ from types import ModuleType
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Have processes that are spawned meanwhile leave the program's main module alone.
+    """Keep spawned processes from importing the program's main module, within a context.
 
-    Multiprocessing has each of them run it again, for what may be defined there: a script that
-    calls `search` without a guard would search once more in every worker.
+    Multiprocessing makes each of them run it again, for definitions in it: a script that calls
+    `search` without a guard would start a search in every worker.
     """
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")  # of no file, so there is nothing to run
@@ -24,9 +24,9 @@ def without_main() -> Iterator[None]:
 
 @contextmanager
 def with_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have processes that are spawned meanwhile see these variables from their first import on.
+    """Give spawned processes these environment variables from the start, within a context.
 
-    What a process is told later comes too late for libraries that look once, as CUDA does.
+    Setting them later would be too late for libraries that read them once, such as CUDA.
     """
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -52,7 +52,7 @@ class SyntheticTrainer:
                 time.sleep(self.seconds_per_epoch)
                 _save(task.folder / LAST, task, epoch)
             best = min(history, key=lambda past: past.rank(self.metric))
-            # What is known was saved, but for a crash between the two files.
+            # Known epochs were saved, unless a crash came between the two files.
             if best is history[-1] and (epoch > known or _epochs_in(task.folder / BEST) < epoch):
                 _save(task.folder / BEST, task, epoch)
             yield history[-1]
@@ -83,7 +83,7 @@ class SyntheticTrainer:
 
 
 def _skill(schedule: Schedule, epoch: int) -> float:
-    """From 0.5 towards 1, each stage closing a share of what is left."""
+    """From 0.5 towards 1, each stage closing a share of the rest."""
     left = 0.5
     for stage in schedule.stages[:-1]:
         left *= 1 - _gain(stage, stage.epochs)

@@ -1,4 +1,4 @@
-"""How sure probabilities should be: the temperature that fits, and the log loss there. Pure."""
+"""Calibration of probabilities: the optimal temperature, and the log loss there. Pure."""
 
 from functools import cache
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST = 1e-7
-"""No probability counts as less, or one photo would decide a log loss alone."""
+"""The minimum probability, since otherwise one photo could dominate a log loss."""
 
 COOLEST, HOTTEST = 0.05, 20.0
-"""Between these a temperature is looked for."""
+"""The bounds of a temperature."""
 
 _Labels = NDArray[np.int64]
 _Table = NDArray[np.floating[Any]]
@@ -21,12 +21,12 @@ def fit_temperature(
 ) -> float:
     """Return the temperature under which the photos' log loss is least (Guo et al. 2017).
 
-    Takes n labels, the (n, C) probabilities and, unless each photo counts alike, n weights.
-    Where all n are right, the bare loss asks for certainty, and a dear mistake would never be
-    hedged against; so a share 1 / (n + 2) of each label goes to any class alike (after Platt 1999,
-    with Laplace's share). On 20 photos this saves a quarter of the costs, on 300 it is not felt.
-    The loss is convex in 1 / temperature, so it is least where its slope is nought, or at a bound;
-    1 if it is the same everywhere.
+    Takes n labels, the (n, C) probabilities and, unless each photo counts alike, n weights. If all
+    n are right, the plain loss would make the probabilities certain, and expensive mistakes would
+    never be hedged against; so a share 1 / (n + 2) of each label is spread over all classes (after
+    Platt 1999, with Laplace's share). On 20 photos this saves a quarter of the costs, on 300 it
+    makes no difference. The loss is convex in 1 / temperature, so it is least where its slope is
+    nought, or at a bound; 1 if it is the same everywhere.
     """
     return _fit(labels, _logs(probabilities), _shares(labels, weights))
 
@@ -36,9 +36,9 @@ def calibrated_loss(
 ) -> float:
     """Return the mean log loss, in nats, at the temperature that `fit_temperature` finds.
 
-    Where all n are right, the doubt of that fit is left, of the order of 1 / n; elsewhere it
-    changes next to nothing, as the loss is flat at its least. The same table gives the same loss
-    to the last bit: no product is left to a library that shares it out among threads.
+    If all n are right, the smoothing of that fit leaves a loss of the order of 1 / n; otherwise it
+    hardly matters, as the loss is flat at its minimum. The same table gives a bit-identical loss:
+    no matrix product of a multi-threaded library is used.
     """
     logs, shares = _logs(probabilities), _shares(labels, weights)
     logs /= _fit(labels, logs, shares)
@@ -68,7 +68,7 @@ def _fit(labels: _Labels, logs: NDArray[np.float64], shares: NDArray[np.float64]
 
 
 def _logs(probabilities: _Table) -> NDArray[np.float64]:
-    """Return the logarithms less each photo's greatest, which is then nought."""
+    """Return the logarithms minus each photo's maximum."""
     logs = np.maximum(probabilities, SMALLEST).astype(np.float64, order="C")
     np.log(logs, out=logs)
     logs -= logs.max(axis=1, keepdims=True)
@@ -76,5 +76,5 @@ def _logs(probabilities: _Table) -> NDArray[np.float64]:
 
 
 def _shares(labels: _Labels, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Return what each photo counts, (n,), together 1."""
+    """Return each photo's weight, (n,), with sum 1."""
     return np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()

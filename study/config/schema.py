@@ -88,7 +88,9 @@ def _seconds(value: object) -> object:
         return value
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *([smhd])", str(value).strip().lower())
     if found is None:
-        raise PydanticCustomError("span", "must be a number with a unit, as 90s, 30m, 8h or 2d")
+        raise PydanticCustomError(
+            "span", "must be a number with a unit, such as 90s, 30m, 8h or 2d"
+        )
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -101,7 +103,7 @@ def _size(value: Any) -> Any:
     if isinstance(value, ByteSize) or str(value).strip() == "0":
         return value
     if isinstance(value, int | float) or not value.strip(" 0123456789."):
-        raise PydanticCustomError("size", "must be a size with a unit, as 20GB")
+        raise PydanticCustomError("size", "must be a size with a unit, such as 20GB")
     return value
 
 
@@ -164,7 +166,7 @@ class Data(Section):
         Size | None,
         Flag(
             Group.STORAGE,
-            "Disk for decoded photos, as 20GB.",
+            "Disk for decoded photos, such as 20GB.",
             metavar="SIZE",
             default="half of what is free",
         ),
@@ -282,7 +284,7 @@ class Keeping(Section):
         Size | None,
         Flag(
             Group.STORAGE,
-            "Disk for all weights of the study, as 20GB.",
+            "Disk for all weights of the study, such as 20GB.",
             metavar="SIZE",
             default="unlimited",
         ),

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-_SIZE = "must be a size with a unit, as 20GB"
+_SIZE = "must be a size with a unit, such as 20GB"
 _NUMBER, _WHOLE = "must be a number", "must be a whole number"
 _WORDS = {
     "greater_than_equal": "must be at least {ge:g}",

@@ -142,8 +142,10 @@ def test_help_names_every_flag_and_the_choices(capsys: pytest.CaptureFixture[str
     said = " ".join(capsys.readouterr().out.split())
     for flag in ("precision", "compile", "deterministic", "cache-limit", "devices", "trials"):
         assert f" --{flag} " in said
-    assert f"goes by the device: {', '.join(Precision)}." in said
-    assert "--cache-limit SIZE Disk for decoded photos, as 20GB. (default: half of what" in said
+    assert f"depends on the device: {', '.join(Precision)}." in said
+    assert (
+        "--cache-limit SIZE Disk for decoded photos, such as 20GB. (default: half of what" in said
+    )
     assert run(["gc", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "--cache " in said

@@ -165,7 +165,8 @@ def test_time_ends_a_search(capsys: pytest.CaptureFixture[str], run: Run) -> Non
     assert cli.run(["search", "--budget", "0.001s"]) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(
-        r"the device time of --budget is spent: \d+ trials? done, device time \d+\.\d s of 0\.0 s; "
+        r"the device time of --budget is used up: "
+        r"\d+ trials? done, device time \d+\.\d s of 0\.0 s; "
         "to go on, run the same command with more",
         said,
     )

@@ -53,7 +53,7 @@ ROOT = Path(__file__).parents[2]
         (("search", "grid.toml"), 2, "give --strategy grid FILE"),
         (("search", "--strategy", "forest"), 2, "forest"),
         (("search", "--timeout", "8 parsecs"), 2, "as 90s, 30m, 8h or 2d, got '8 parsecs'"),
-        (("search", "--budget", "0"), 2, "--budget must be a number with a unit, as 90s"),
+        (("search", "--budget", "0"), 2, "--budget must be a number with a unit, such as 90s"),
         (("search", "--budget", "0m"), 2, "--budget must be above 0"),
         (("search", "--budget", "abc"), 2, "as 90s, 30m, 8h or 2d, got 'abc'"),
         (("search", "--budget", "20m", "--repeats", "2"), 2, "give --trials as well"),

@@ -249,7 +249,7 @@ def test_a_plan_counts_the_slots_of_all_nodes_and_times_on_one(
 
 @pytest.mark.parametrize(
     ("address", "says"),
-    [("127.0.0.1:1", "refused"), ("no-such-host.invalid:6379", "there is no answer")],
+    [("127.0.0.1:1", "refused"), ("no-such-host.invalid:6379", "no answer")],
 )
 def test_a_cluster_that_cannot_be_reached_is_told_in_a_sentence(
     make: Callable[..., Any], address: str, says: str

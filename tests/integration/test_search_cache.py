@@ -194,7 +194,7 @@ def test_a_damaged_map_is_made_again(
     decoded.clear()
     told = searching(trials=2)
     (said,) = notices(told)
-    assert said.startswith(f"{path} is not to be trusted (photo 0 is damaged)")
+    assert said.startswith(f"{path} is damaged (photo 0 is damaged)")
     assert works(told, "decoding photos") == [(done, VALID) for done in range(1, VALID + 1)]
     assert {photo.parent.parent.name for photo in decoded} == {"valid"}
     assert path.read_bytes() == content
@@ -207,7 +207,7 @@ def test_a_cache_that_cannot_be_is_no_reason_to_stop(searching: Searcher, tmp_pa
     (tmp_path / "runs" / ".cache").write_text("in the way")
     told = searching(trials=1)
     (said,) = notices(told)
-    assert said.startswith(f"decoded photos cannot be kept in {tmp_path / 'runs' / '.cache'}")
+    assert said.startswith(f"decoded photos cannot be stored in {tmp_path / 'runs' / '.cache'}")
     assert [state for state, *_ in results(tmp_path, "photos")[0]] == [State.COMPLETE]
 
 

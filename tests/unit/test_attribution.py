@@ -181,5 +181,5 @@ def test_a_backbone_without_places_is_refused() -> None:
     """A body that gives no grid at any layer is named, in a sentence."""
     network = network_of().eval()
     network.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(96))
-    with pytest.raises(ValueError, match="must have a layer with places to explain it, got Seq"):
+    with pytest.raises(ValueError, match="must have a spatial layer to be explained, got Seq"):
         attribute(network, noise(1, 24), [0])

@@ -103,7 +103,7 @@ def test_a_size_may_have_a_unit() -> None:
 def test_a_size_without_a_unit_is_refused(size: object) -> None:
     """`--max-disk 5` was 5 bytes, and all weights but one were deleted."""
     assert refused(settings_of(max_disk=size)).startswith(
-        "--max-disk must be a size with a unit, as 20GB, got "
+        "--max-disk must be a size with a unit, such as 20GB, got "
     )
 
 

@@ -80,7 +80,7 @@ def wait_for(server: "subprocess.Popen[Any]", port: int) -> None:
 
 
 def can_connect(host: str, port: int) -> bool:
-    """Tell whether somebody listens there."""
+    """Return whether somebody listens there."""
     with closing(socket.socket()) as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0

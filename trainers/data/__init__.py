@@ -1,1 +1,1 @@
-"""The data set: what belongs to it, how a photo is read, cut and changed."""
+"""The data set: the manifest, and how a photo is read, cropped and augmented."""

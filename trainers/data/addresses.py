@@ -1,7 +1,7 @@
-"""Photos that a list names by address, gs://bucket/photo.jpg say, and where copies of them lie.
+"""Photos that a list names by URL, such as gs://bucket/photo.jpg, and the paths of their copies.
 
-Addresses are the list's, and lists come from anywhere: none leads out of the folder of the copies,
-no two of them lead to one copy, and none that may hold a password is ever shown.
+Addresses are untrusted: none leads out of the folder of copies, no two lead to the same copy, and
+none that may hold a password is shown.
 """
 
 import os
@@ -14,7 +14,7 @@ from trainers.data.sources import is_inside
 from trainers.errors import DatasetError
 
 SCHEMES = ("gs", "gcs", "s3", "s3a", "https", "http")
-"""What photos are fetched from."""
+"""The supported schemes."""
 
 Steps = tuple[str, ...]
 """An address as scheme, bucket or host, folders and name: the way to its copy, too."""
@@ -24,15 +24,15 @@ _LONGEST = 2000  # as a path has to fit into 4,096 bytes, with the folder that i
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a cell of a list is an address, and no path."""
+    """Return whether a cell of a list is an address, not a path."""
     return _ADDRESS.match(text) is not None
 
 
 def steps_of(address: str, where: str) -> Steps:
-    """Part an address; DatasetError where it is none that a photo can be fetched from."""
+    """Split an address; DatasetError if no photo can be fetched from it."""
     scheme, _, rest = address.partition("://")
     host = rest.partition("/")[0]
-    # A password may hold a slash. What is shown once has been looked at here.
+    # A password may hold a slash. Only addresses that pass this check are shown.
     if "?" in rest or "@" in host or (":" in host and "@" in rest):
         raise DatasetError(
             f"{where} names an address with a user, a password or a query, which would be stored "
@@ -46,31 +46,31 @@ def steps_of(address: str, where: str) -> Steps:
     steps = (scheme.lower(), *rest.split("/"))
     if len(steps) < 3 or not all(map(_is_plain, steps)) or len(address) > _LONGEST:
         raise DatasetError(
-            f"{where} names {address[:200]!r}, which is no plain address of a file, as "
-            "gs://bucket/folder/photo.jpg is; correct it or remove the row"
+            f"{where} names {address[:200]!r}, which is not a plain address of a file "
+            "such as gs://bucket/folder/photo.jpg; correct it or remove the row"
         )
     return steps
 
 
 def _is_plain(step: str) -> bool:
-    # fsspec takes what follows a `::` for the address of another file system.
+    # fsspec interprets `::` as the beginning of another address.
     odd = step in ("", ".", "..") or "\\" in step or "::" in step or not step.isprintable()
     return not odd and len(step.encode()) <= 255
 
 
 def common_folder(addresses: Collection[Steps]) -> Steps:
-    """Return the steps that all addresses begin with, the names of the files aside."""
+    """Return the common parent folders of all addresses."""
     first, last = min(addresses, default=()), max(addresses, default=())
     pairs = zip(first[:-1], last[:-1], strict=False)
     return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 class Copies:
-    """Where the photos of a list lie below a folder, be they named by address or by path.
+    """The paths of a list's photos below a folder, whether named by address or by path.
 
-    The folder may be a copy of the bucket, of what lies in it, or of any folder there that holds
-    them all. Only what all addresses share is dropped: no two of them lead to one copy. A list of
-    addresses alone has its `root` where these part, so that it is the same data wherever it lies.
+    The folder may be a copy of the bucket, of its content, or of any folder in it that holds all
+    photos. Only the common prefix of all addresses is dropped: no two lead to the same copy. A list
+    of addresses has its `root` at their common folder, so that its data are the same anywhere.
     """
 
     def __init__(self, addresses: Mapping[str, Steps], folder: Path, *, alone: bool) -> None:

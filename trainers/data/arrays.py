@@ -1,4 +1,4 @@
-"""Arrays of what a frozen network makes of photos, and the file that one lies in. Free of torch."""
+"""Arrays of a frozen network's activations of photos, and their files. Free of torch."""
 
 import hashlib
 import json
@@ -26,9 +26,9 @@ _DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class ArrayKind:
-    """What an array holds: its digest names all that its rows depend on.
+    """The kind of an array: its digest covers everything that its rows depend on.
 
-    Of its `shape` the first number counts the rows, which are hashed one by one.
+    The first number of `shape` counts the rows, which are hashed one by one.
     """
 
     digest: str
@@ -52,13 +52,13 @@ class ArrayKind:
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file says about itself."""
+        """Return the file's header."""
         shape = list(self.shape)
         return {"format": FORMAT, "digest": self.digest, "shape": shape, "dtype": self.dtype}
 
 
 def write_array(path: Path, kind: ArrayKind, blocks: Iterable[Array]) -> None:
-    """Write blocks of rows into a file that appears when it is whole, or not at all."""
+    """Write blocks of rows to a file, atomically."""
     writer = MapWriter(path, _MAGIC)
     try:
         for block in blocks:
@@ -95,7 +95,7 @@ def open_array(path: Path, kind: ArrayKind, *, sampled: int | None = SAMPLED) ->
 
 
 def check_array(path: Path) -> None:
-    """Look at every row of a file; raises `BrokenMap`."""
+    """Check every row of a file; raises `BrokenMap`."""
     about = read_about(path, _MAGIC)
     try:
         shape = tuple(int(number) for number in about["shape"])

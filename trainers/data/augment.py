@@ -42,13 +42,13 @@ _ORDER, _CHANGES, _MORE_CHANGES, _VIEWS = 0, 1, 2, 5  # others are in `passes` a
 
 @dataclass(frozen=True)
 class Changes:
-    """What happens to n photos.
+    """The changes of n photos.
 
-    `matrix` (n, 2, 3) leads from the square (u, v in -1..1, and 1) to x and y in the photo, in
-    pixels from its upper left corner. `brightness` is added in shares of full white, `contrast`
-    multiplies differences from the square's mean; both (n,). `trivial` are the numbers (n, 3) of
+    `matrix` (n, 2, 3) maps the square (u, v in -1..1, and 1) to x and y in the photo, in pixels
+    from its upper left corner. `brightness` is added in shares of full white, `contrast` multiplies
+    differences from the square's mean; both (n,). `trivial` are the numbers (n, 3) of
     `trivially_changed`; `erased` is a rectangle of the square (n, 4): its left and upper border,
-    its width and its height in shares of the square's, nothing where these are 0.
+    its width and its height in shares of the square's; 0 for none.
     """
 
     matrix: Floats
@@ -61,14 +61,14 @@ class Changes:
 def draw_order(
     count: int, *, seed: int, position: int, epoch: int, nth: int = 0
 ) -> NDArray[np.int64]:
-    """Return the order in which the `nth` pass of an epoch shows its photos, a pure function."""
+    """Return the order of the photos in the `nth` pass of an epoch; a pure function."""
     return _random(_ORDER, seed, position, epoch, nth).permutation(count)
 
 
 def draw_numbers(
     stage: Stage, count: int, *, seed: int, position: int, epoch: int, nth: int = 0
 ) -> NDArray[np.float32]:
-    """Draw what `draw_changes` needs for each photo of a pass: a row for each of `count`.
+    """Draw the random numbers for `draw_changes` for each photo of a pass: `count` rows.
 
     Row i is a pure function of (seed, position, epoch, nth, i): it does not depend on `count`.
     """
@@ -77,13 +77,13 @@ def draw_numbers(
     numbers = random.random((count, width), dtype=np.float32)
     if not (stage.erasing or stage.augmentation is Augmentation.TRIVIAL):
         return numbers
-    # From a stream of their own, so that they move no number of those before.
+    # From a separate stream, so that older numbers stay the same.
     random = _random(_MORE_CHANGES, seed, position, epoch, nth)
     return np.concatenate([numbers, random.random((count, 8), dtype=np.float32)], 1)
 
 
 def draw_view(stage: Stage, count: int, view: int) -> NDArray[np.float32]:
-    """Draw what `draw_changes` needs for one view of each photo.
+    """Draw the random numbers for `draw_changes` for one view of each photo.
 
     Row i is a pure function of (view, i): all seeds and trials share their views.
     """
@@ -91,7 +91,7 @@ def draw_view(stage: Stage, count: int, view: int) -> NDArray[np.float32]:
 
 
 def draw_first_views(count: int, views: int, *, seed: int, position: int) -> NDArray[np.int64]:
-    """Draw which of so many views a stage shows first of each photo; it goes on by one a pass."""
+    """Draw the first view that a stage shows of each photo; each pass shows the next one."""
     return (views * _random(_VIEWS, seed, position, 0, 0).random(count)).astype(np.int64)
 
 
@@ -131,7 +131,7 @@ def apply_changes(
 ) -> Tensor:
     """Sample n uint8 photos (H, W, 3) into float squares (n, 3, S, S) of 0..1, channels last.
 
-    What a rotated window sees beyond the border is the photo, reflected.
+    Beyond its border the photo is reflected.
     """
     sides = np.array([[photo.shape[1], photo.shape[0]] for photo in photos])
     reach = np.abs(changes.matrix[:, :, :2]).sum(2) + 1  # and a neighbour to interpolate with
@@ -140,7 +140,7 @@ def apply_changes(
     canvas = _canvas(photos, corners.astype(int), ends.astype(int), _canvas_side(stage))
     canvas = on_device(canvas, device)
     at = _reflected(_at(_on(device, changes.matrix), stage.image_size), _on(device, sides))
-    unit = 2 / canvas.shape[1]  # of a grid, which reaches from -1 to 1
+    unit = 2 / canvas.shape[1]  # of a grid from -1 to 1
     grid = at.mul_(unit).sub_((_on(device, corners) * unit + 1)[:, :, None, None])
     squares = functional.grid_sample(
         canvas.permute(0, 3, 1, 2).float(), grid.permute(0, 2, 3, 1), align_corners=False
@@ -162,10 +162,10 @@ def apply_changes(
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor, to a CUDA device without waiting for what that has still to do.
+    """Move a tensor to a device, asynchronously for CUDA.
 
-    From pinned memory alone: elsewhere the copy may be made after the tensor's memory is used
-    anew, as on MPS it silently is.
+    Only from pinned memory: otherwise the copy may be made after the tensor's memory is reused, as
+    happens silently on MPS.
     """
     if device.type != "cuda" or values.device.type != "cpu":
         return values.to(device)
@@ -173,17 +173,17 @@ def on_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def _random(stream: int, seed: int, position: int, epoch: int, nth: int) -> np.random.Generator:
-    # An epoch's first pass draws what an epoch that has no other draws.
+    # An epoch's first pass draws the same as an epoch with one pass.
     return np.random.default_rng((seed, position, epoch, stream, *([nth] if nth else ())))
 
 
 def _canvas(
     photos: Sequence[Tensor], corners: NDArray[np.int64], ends: NDArray[np.int64], side: int
 ) -> Tensor:
-    """Copy what is seen of each photo into the upper left corner of its (side, side, 3)."""
+    """Copy the visible part of each photo into the upper left corner of its (side, side, 3)."""
     if photos[0].device.type != "cpu":
         return _gathered(photos, corners, ends, side)
-    # Zeros, as what lies beside it counts with a weight of about 1e-5.
+    # Zeros, as neighbouring pixels count with a weight of about 1e-5.
     canvas = torch.zeros(len(photos), side, side, 3, dtype=torch.uint8, device=photos[0].device)
     for room, photo, (left, top), (right, bottom) in zip(
         canvas, photos, corners.tolist(), ends.tolist(), strict=True
@@ -196,9 +196,9 @@ def _canvas(
 def _gathered(
     photos: Sequence[Tensor], corners: NDArray[np.int64], ends: NDArray[np.int64], side: int
 ) -> Tensor:
-    """Make the same canvas by one gather, of photos that lie in one memory.
+    """Make the same canvas by one gather, of photos in one block of memory.
 
-    To launch a copy for each photo takes a GPU's host longer than a small network's step.
+    On a GPU, launching a copy per photo takes longer than a small network's step.
     """
     memory, device = photos[0].untyped_storage(), photos[0].device
     pixels = torch.empty(0, dtype=torch.uint8, device=device).set_(memory).view(-1, 3)
@@ -216,7 +216,7 @@ def _gathered(
 
 
 def _canvas_side(stage: Stage) -> int:
-    """Bound what a stage's windows reach over: not by the batch, so that it changes no rounding."""
+    """Bound the extent of a stage's windows, independent of the batch so that rounding is."""
     longest = GOOGLENET_ASPECT[1] if stage.crop is CropType.GOOGLENET else 1.0
     angle = math.radians(ROTATION_DEGREES) * (stage.augmentation in _TURNS_AND_LIGHTS)
     reach = longest * math.cos(angle) + math.sin(angle)
@@ -224,7 +224,7 @@ def _canvas_side(stage: Stage) -> int:
 
 
 def _at(matrix: Tensor, size: int) -> Tensor:
-    """Return where matrices (n, 2, 3) lead the square's pixels: x and y, (n, 2, size, size)."""
+    """Map the square's pixels by matrices (n, 2, 3): x and y, (n, 2, size, size)."""
     line = (torch.arange(size, device=matrix.device) + 0.5) * (2 / size) - 1
     across = matrix[:, :, :1] * line
     down = matrix[:, :, 1:2] * line + matrix[:, :, 2:]
@@ -232,7 +232,7 @@ def _at(matrix: Tensor, size: int) -> Tensor:
 
 
 def _reflected(at: Tensor, sides: Tensor) -> Tensor:
-    """Mirror x and y at both borders of a photo, and keep them on the centres of its pixels."""
+    """Reflect x and y at both borders of a photo, and clamp them to the centres of its pixels."""
     side = sides[:, :, None, None]
     inside = at.abs_().sub_(side).abs_().neg_().add_(side)
     return torch.minimum(inside.clamp_(min=0.5), side - 0.5, out=inside)
@@ -245,7 +245,7 @@ def _on(device: torch.device, values: Floats) -> Tensor:
 def _windows(
     stage: Stage, width: Floats, height: Floats, drawn: Floats
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the centre and half sides, in pixels, of what is cut out of each photo."""
+    """Return the centre and half sides, in pixels, of each photo's window."""
     middle = width / 2, height / 2
     if stage.crop is CropType.NO:
         return *middle, *middle
@@ -293,10 +293,10 @@ def _erased(share: float, drawn: Floats) -> Floats:
 
 
 def _erase(square: Tensor, box: Floats) -> None:
-    """Fill a rectangle of a square by the mean of its colours.
+    """Fill a rectangle of a square with its mean colour.
 
-    Not by noise, which would need numbers of its own for each pixel; and not by the mean that the
-    network was made for, as no square knows the network.
+    Not with noise, which would need random numbers for each pixel, nor with the mean of the
+    network's normalisation, which is not known here.
     """
     left, top, width, height = np.round(box * square.shape[-1]).astype(int).tolist()
     if width and height:

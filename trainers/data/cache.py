@@ -1,7 +1,7 @@
 """Each photo is decoded once for all trials, sizes and workers. Free of torch.
 
-Decoded photos lie in memory-mapped files, one for each split and scale of a manifest, which any
-number of processes share. So do arrays of what a frozen network makes of photos.
+Decoded photos are in memory-mapped files, one for each split and scale of a manifest, shared by any
+number of processes. So are arrays of a frozen network's activations.
 """
 
 import os
@@ -27,7 +27,7 @@ ProgressCallback = Callable[[int, int], None]
 
 
 def wanted_by(stages: Iterable[Stage]) -> Wanted:
-    """Return what training these stages looks at, the smallest scale first."""
+    """Return the splits and scales that these stages need, the smallest scale first."""
     wanted: set[tuple[Split, Scale]] = set()
     for stage in stages:
         wanted.add((Split.TRAIN, training_scale(stage)))
@@ -36,10 +36,10 @@ def wanted_by(stages: Iterable[Stage]) -> Wanted:
 
 
 class Cache:
-    """The decoded photos of a manifest, kept under `folder` for every process and study there.
+    """The decoded photos of a manifest, stored under `folder` for all processes and studies.
 
-    All that lies under `folder` may take `limit` bytes, by default half of the free disk. `say`
-    gets a sentence about what could not be kept.
+    The folder may take `limit` bytes, by default half of the free disk. `say` is called with a
+    sentence when something could not be stored.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class Cache:
         self._unkept: set[ArrayKind] = set()
 
     def get(self, split: Split, scale: Scale) -> Pixels | None:
-        """Return the photos of a split at a scale, decoding them if need be; None without room."""
+        """Return the photos of a split at a scale, decoding them if needed; None without room."""
         self.prepare([(split, scale)])
         return self._open.get(self._view(split, scale))
 
     def prepare(self, wanted: Wanted, progress: ProgressCallback = lambda *_: None) -> None:
-        """Make sure of the maps of these splits and scales; `progress` gets (photos done, of).
+        """Make the maps of these splits and scales; `progress` gets (photos done, in all).
 
-        Where there is no room for all, what comes first is kept. A process that
-        asks for the same meanwhile waits, and finds them.
+        Without room for all, the first ones are stored. Another process that needs the same waits
+        for them.
         """
         views = [self._view(split, scale) for split, scale in dict.fromkeys(wanted)]
         try:
@@ -84,14 +84,15 @@ class Cache:
         except OSError as error:
             self._refused.update(views)
             self._say(
-                f"decoded photos cannot be kept in {self._folder} ({error.strerror}); training is "
+                f"decoded photos cannot be stored in {self._folder} ({error.strerror}); training "
+                "is "
                 "slower without; make room, or make the folder writable"
             )
 
     def array(self, kind: ArrayKind, blocks: Callable[[], Iterator[Array]]) -> Array | None:
-        """Return an array, writing what `blocks` yields if need be; None without room.
+        """Return an array, computed by `blocks` if needed; None without room.
 
-        A process that asks for the same meanwhile waits, and finds it.
+        Another process that needs the same waits for it.
         """
         path = self._folder / kind.name
         if kind in self._unkept:
@@ -109,7 +110,7 @@ class Cache:
         except OSError as error:
             found = None
             self._say(
-                f"what frozen layers make of the photos cannot be kept in {self._folder} "
+                f"activations of frozen layers cannot be stored in {self._folder} "
                 f"({error.strerror}); make room, or make the folder writable"
             )
         if found is None:
@@ -122,7 +123,7 @@ class Cache:
         try:
             found = open_array(path, kind)
         except BrokenMap as error:
-            self._say(f"{path} is not to be trusted ({error}); it is computed again")
+            self._say(f"{path} is damaged ({error}); it is computed again")
             path.unlink(missing_ok=True)  # another process may have been faster
             return None
         _touch(path)
@@ -133,8 +134,8 @@ class Cache:
         if kind.n_bytes <= room + self._drop_others(kind.n_bytes - room):
             return True
         self._say(
-            f"{kind.n_bytes / 1e6:,.0f} MB of what frozen layers make of the photos would exceed "
-            "the cache limit; what memory cannot hold is computed anew in every epoch, which is "
+            f"{kind.n_bytes / 1e6:,.0f} MB of activations of frozen layers would exceed "
+            "the cache limit; what memory cannot hold is recomputed in every epoch, which is "
             "slower: raise --cache-limit"
         )
         return False
@@ -143,7 +144,7 @@ class Cache:
         return View(self._manifest.digest, split, scale)
 
     def _missing(self, views: Sequence[View]) -> list[View]:
-        """Open the maps that are there and whole; return those neither open nor refused."""
+        """Open the intact maps; return those neither open nor refused."""
         for view in views:
             path = self._folder / view.name
             if view in self._open or view in self._refused or not path.exists():
@@ -152,7 +153,7 @@ class Cache:
                 n_photos = len(self._manifest.of_split(view.split))
                 self._open[view] = open_pixels(path, view, n_photos)
             except BrokenMap as error:
-                self._say(f"{path} is not to be trusted ({error}); its photos are decoded again")
+                self._say(f"{path} is damaged ({error}); its photos are decoded again")
                 path.unlink(missing_ok=True)  # another process may have been faster
                 continue
             _touch(path)
@@ -173,7 +174,7 @@ class Cache:
             edges = ", ".join(str(edge) for edge in sorted({view.scale.edge for view in refused}))
             self._say(
                 f"decoded photos of {edges} px would exceed the cache limit; what memory cannot "
-                "hold is decoded anew for every batch, which is slower: raise --cache-limit"
+                "hold is decoded again for every batch, which is slower: raise --cache-limit"
             )
         return chosen
 
@@ -184,7 +185,7 @@ class Cache:
         return self._limit - used
 
     def _drop_others(self, size: int) -> int:
-        """Remove the longest unused of what is not this manifest's photos; return bytes gained."""
+        """Remove the least recently used files of other manifests; return the bytes freed."""
         others = [
             path
             for path in map_files(self._root)
@@ -196,7 +197,7 @@ class Cache:
         for path in sorted(others, key=lambda path: path.stat().st_mtime):
             if gained < size:
                 gained += path.stat().st_size
-                path.unlink()  # who has it mapped goes on reading it
+                path.unlink()  # a process that has it mapped can still read it
         return gained
 
     def _build(self, views: Sequence[View], progress: ProgressCallback) -> None:
@@ -223,13 +224,13 @@ def map_files(folder: Path) -> list[Path]:
 
 
 def check_map(path: Path) -> None:
-    """Look at all of a map or an array; raises `BrokenMap`."""
+    """Check all of a map or an array; raises `BrokenMap`."""
     _CHECKS[path.suffix](path)
 
 
 def _touch(path: Path) -> None:
     with suppress(OSError):  # some maps may only be read
-        os.utime(path)  # what was used least recently is the first to make room
+        os.utime(path)  # the least recently used is removed first
 
 
 _CHECKS = {SUFFIX: check_pixels, arrays.SUFFIX: check_array}

@@ -34,7 +34,7 @@ _SPLITS: dict[str, Split | None] = {
     "": None,
 }
 _TOLD_EVERY = 1000
-"""Rows: one takes microseconds, and to tell of it takes longer."""
+"""Rows between two reports of progress, each of which takes longer than a row."""
 
 _Row = tuple[int, str, str, Split | None, str]
 """A row: its number, the header being row 1; path or address, label, split, group."""
@@ -142,7 +142,7 @@ def _rows(
             raise DatasetError(
                 f"{where} has the split {key!r}; it must be train, valid, test or unassigned"
             )
-        # A blank may begin the name of a file, but no address.
+        # A file name may begin with a blank, an address may not.
         address = path.strip()
         yield (
             number,
@@ -183,7 +183,7 @@ def _text(source: Path) -> str:
 
 
 def _trimmed(cells: list[str]) -> list[str]:
-    """Drop blank cells at the end, which spreadsheets like to add."""
+    """Drop blank cells at the end, which spreadsheets often add."""
     while cells and not cells[-1].strip():
         cells.pop()
     return cells

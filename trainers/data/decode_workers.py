@@ -1,4 +1,4 @@
-"""Photos that have no room in any cache: worker processes decode them, batch by batch."""
+"""Worker processes that decode photos batch by batch, if no cache has room for them."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,9 +22,9 @@ Request = tuple[Path, Scale]
 
 
 class Decoders:
-    """Worker processes that decode photos on request; they stay until this object goes.
+    """Worker processes that decode photos on request, as long as this object exists.
 
-    They are as many as there are CPUs for one of `sharers` such objects on this machine.
+    Their number is one of `sharers` parts of this machine's CPUs.
     """
 
     def __init__(self, sharers: int = 1) -> None:
@@ -52,7 +52,7 @@ class Decoders:
 
 def _begin(workers: int, lock: Lock, _worker: int) -> None:
     ROOM.share(workers, lock)
-    signals.obey_the_parent_alone()  # an epoch may end though a search is stopped
+    signals.obey_the_parent_alone()  # an epoch may end even if a search is stopped
 
 
 class _Decoded(Dataset[NDArray[np.uint8]]):

@@ -1,4 +1,4 @@
-"""Decode the photos of a manifest at the scales that are wanted, on many CPUs. Free of torch."""
+"""Decode the photos of a manifest at given scales, on many CPUs. Free of torch."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from trainers.errors import DatasetError, UnreadablePhoto
 from trainers.files import sha256_of
 
 _AHEAD = 64  # photos that are decoded before the first of them is taken
-_SAMPLED = 64  # photos whose sizes stand for all
+_SAMPLED = 64  # photos sampled for their sizes
 
 
 def decoded(
@@ -37,25 +37,25 @@ def decoded(
 
 
 def estimated_bytes(manifest: Manifest, split: Split, scale: Scale) -> int:
-    """Estimate how much room a split's photos take at a scale, from the sizes of some."""
+    """Estimate the bytes of a split's photos at a scale, from the sizes of a sample."""
     sizes = _sizes(manifest, split)
     total = sum(scale.n_bytes(width, height) for width, height in sizes)
     return total * len(manifest.of_split(split)) // max(1, len(sizes))
 
 
 def typical_short_side(manifest: Manifest) -> int:
-    """Return the median short side of the training photos in pixels, by the sizes of some."""
+    """Return the median short side of the training photos in pixels, from a sample."""
     return median_low(min(size) for size in _sizes(manifest, Split.TRAIN))
 
 
 def read_known(
     manifest: Manifest, photo: Photo, scales: Sequence[Scale]
 ) -> list[NDArray[np.uint8]]:
-    """Return a photo at all scales; raises `DatasetError` if it is no longer what it was."""
+    """Return a photo at all scales; raises `DatasetError` if it has changed."""
     path = manifest.root / photo.path
     with _readable(path):
         check_file(path)
-        if sha256_of(path) != photo.sha256:  # not read at once: it may be of any size by now
+        if sha256_of(path) != photo.sha256:  # not read at once: it may have any size by now
             raise UnreadablePhoto("other contents")
         return read_at(path, scales)
 
@@ -73,7 +73,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Tell what is wrong with a photo that could be read once."""
+    """Return the error for a photo that was readable before."""
     try:
         yield
     except (OSError, UnreadablePhoto) as error:

@@ -31,11 +31,11 @@ def _put(made: Path, folder: Path) -> None:
     try:
         made.replace(folder)
     except OSError as error:
-        # Another process may have been quicker, which is as good.
+        # Another process may have been faster, which is fine.
         if not _is_complete(folder):
             raise DatasetError(
                 f"{str(folder)!r} must hold the {PHOTOS} digits and nothing else; "
-                "move it away, and it is made anew"
+                "move it away, and it is made again"
             ) from error
 
 

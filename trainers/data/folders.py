@@ -20,7 +20,7 @@ _Tops = list[tuple[Split | None, str]]
 """Class folders by their path from the root, each with the split that it belongs to."""
 
 _Inode = tuple[int, int]
-"""What makes two paths the same folder: its device and number there."""
+"""A folder's identity: device and inode."""
 
 
 def find_in_folders(source: Path) -> Findings:
@@ -30,7 +30,7 @@ def find_in_folders(source: Path) -> Findings:
     splits = _split_folders(walk, folders)
     if splits:
         tops = _tops_of_splits(walk, splits)
-        # fast.ai leaves `models` and `tmp` beside train and valid: no error, but not kept quiet.
+        # fast.ai leaves `models` and `tmp` beside train and valid: reported, but not an error.
         for name in set(folders) - set(splits.values()):
             walk.left_out[name] = "a folder beside train and valid"
     else:
@@ -60,7 +60,7 @@ def _collect(walk: "_Walk", tops: _Tops) -> Findings:
 
 
 def _split_folders(walk: "_Walk", folders: list[str]) -> dict[Split, str]:
-    """Tell which folder holds which split; none where the folders are classes."""
+    """Return which folder holds which split; none if the folders are classes."""
     named = [(SPLIT_NAMES[name.lower()], name) for name in folders if name.lower() in SPLIT_NAMES]
     splits = dict(named)
     needed = {Split.TRAIN, Split.VALID}
@@ -97,9 +97,9 @@ def _tops_of_splits(walk: "_Walk", splits: dict[Split, str]) -> _Tops:
 
 
 class _Walk:
-    """A look at the folders below a root that never leaves it and opens no file.
+    """A walk over the folders below a root that never leaves it and opens no file.
 
-    `left_out` collects what was passed over and deserves a word: path to reason.
+    `left_out` collects skipped paths that should be reported, with their reasons.
     """
 
     def __init__(self, root: str) -> None:
@@ -112,7 +112,8 @@ class _Walk:
 
     def photos(self, top: str) -> Iterator[str]:
         """Yield all photos of a folder at any depth, also through links."""
-        # Each folder counts once directly and once through links, so that links cannot multiply.
+        # Each folder is visited once directly and once through links, so that links cannot
+        # multiply.
         seen: set[tuple[_Inode, bool]] = set()
         above = frozenset(self._inode(folder) for folder in ("", top.rpartition("/")[0]))
         todo = [(top, False, above)]

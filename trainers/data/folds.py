@@ -1,4 +1,4 @@
-"""Photos dealt into folds: each is judged by networks that were trained on the other folds."""
+"""Photos dealt into folds: each is scored by a network that was trained on the other folds."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import DatasetError
 
 _DRAWS = 100
-"""So often folds are drawn until each class is in several."""
+"""Maximum number of draws until each class is in several folds."""
 
 
 def in_folds(
@@ -40,7 +40,7 @@ def in_folds(
 
 
 def as_in(manifest: Manifest, known: Manifest) -> Manifest:
-    """Deal photos as those of a known manifest are; one that it does not have is in no fold."""
+    """Assign the folds of a known manifest; photos that it lacks are in no fold."""
     return _with_folds(manifest, {photo.path: photo.fold for photo in known.photos})
 
 
@@ -82,7 +82,7 @@ def _deal(labels: Sequence[int], units: Sequence[str], folds: int, seed: int) ->
         parts = kind(folds, shuffle=True, random_state=state).split(own, own, groups)
         for number, (_, inside) in enumerate(parts):
             dealt[inside] = number
-        # Each fold must be there, and each class in several: none may be missing in training.
+        # No fold may be empty, and each class must be in several: none may be missing in training.
         several = all(len(np.unique(dealt[own == label])) > 1 for label in np.unique(own))
         if several and len(np.unique(dealt)) == folds:
             return [int(fold) for fold in dealt]

@@ -18,7 +18,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class GroupBy:
-    """How groups are found: by what `pattern` captures of a path, or else by time, in seconds."""
+    """How groups are found: by the capture of `pattern` in a path, or else by time, in seconds."""
 
     pattern: re.Pattern[str] | None = None
     seconds: float = 0.0
@@ -45,8 +45,8 @@ def parse_group_by(text: str) -> GroupBy:
 def find_groups(by: GroupBy, root: Path, paths: Sequence[str]) -> list[str]:
     """Return each photo's group, "" for one that is alone; `paths` are POSIX, below `root`.
 
-    Photos are of one group whose path gives the same name, or which were taken one after the other
-    with no longer pause. DatasetError where no two photos are together.
+    Photos form a group if their paths give the same name, or if they were taken in a row without a
+    longer pause. DatasetError where no two photos are together.
     """
     if by.pattern is None:
         groups = by_time(times_of([root / path for path in paths]), by.seconds)
@@ -66,15 +66,15 @@ def find_groups(by: GroupBy, root: Path, paths: Sequence[str]) -> list[str]:
 
 
 def times_of(paths: Sequence[Path]) -> list[datetime | None]:
-    """Return when photos were taken, as their EXIF says; None where it says nothing."""
-    from trainers.data.photo import taken_at  # Pillow: settings know of groups, too
+    """Return when photos were taken, from their EXIF data; None if unknown."""
+    from trainers.data.photo import taken_at  # imports Pillow, which settings do not need
 
     with ThreadPoolExecutor(usable_cpus()) as pool:
         return list(pool.map(taken_at, paths))
 
 
 def by_time(times: Sequence[datetime | None], seconds: float) -> list[str]:
-    """Name each photo's group after its first moment; a longer pause than `seconds` parts them."""
+    """Name each photo's group after its first time; a pause of more than `seconds` ends a group."""
     known = sorted({time for time in times if time is not None})
     start: dict[datetime, datetime] = {known[0]: known[0]} if known else {}
     for before, time in pairwise(known):
@@ -84,7 +84,7 @@ def by_time(times: Sequence[datetime | None], seconds: float) -> list[str]:
 
 
 def joined(*keys: Sequence[str]) -> list[int]:
-    """Return for each photo the first one that it is linked to, by any of its keys, or by others.
+    """Return for each photo the first one that it is connected to, directly or through others.
 
     Photos that share a key are linked; an empty key links nothing.
     """

@@ -1,4 +1,4 @@
-"""Find the files that a list's paths name, and none outside of a folder."""
+"""Resolve a list's paths to files, only inside of a folder."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from trainers.errors import DatasetError
 
 
 class Inside:
-    """The files below a root that is free of links. Each of its folders is looked up once."""
+    """The files below a root without links. Each folder is resolved once."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -17,7 +17,7 @@ class Inside:
         self._folders: dict[str, bool] = {}
 
     def locate(self, path: str, shown: str, where: str) -> str:
-        """Return the POSIX path from the root to the file that a path, `shown` in a message, names.
+        """Return the POSIX path from the root to a path's file; messages show it as `shown`.
 
         Raises DatasetError if it is not there, or outside of the root.
         """
@@ -27,7 +27,7 @@ class Inside:
         return full[len(self._start) :].replace(os.sep, "/")
 
     def _holds(self, full: str) -> bool:
-        """Tell at little cost that a path leads to a file inside; False where it cannot tell."""
+        """Return whether a path surely leads to a file inside, by a cheap check."""
         folder = os.path.dirname(full)  # noqa: PTH120 - see locate
         if folder not in self._folders:
             inside = is_inside(folder, self.root) and is_inside(os.path.realpath(folder), self.root)
@@ -38,7 +38,7 @@ class Inside:
             return False
 
     def _resolved(self, path: str, full: str, shown: str, where: str) -> str:
-        # Without looking at links, `link/..` would be normalised to the wrong folder.
+        # Without resolving links, `link/..` would be normalised to the wrong folder.
         if ".." in Path(path).parts or not is_inside(full, self.root):
             full = os.path.realpath(Path(self.root, path))
         if not is_inside(os.path.realpath(full), self.root):

@@ -1,4 +1,4 @@
-"""Batches of a stage: from decoded pixels, each photo changed by key, prepared one ahead."""
+"""Batches of a stage: decoded pixels, augmented by key, prepared one batch ahead."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +23,13 @@ from trainers.device import has_own_memory, use_one_thread
 from trainers.schedule import Stage
 
 Batch = tuple[Tensor, Tensor]
-"""What a network takes, such as squares of 0..1, float32 (B, 3, S, S); and labels, int64 (B,)."""
+"""A network's inputs, such as squares of 0..1, float32 (B, 3, S, S); and labels, int64 (B,)."""
 
 View = tuple[Split, Scale]
 T = TypeVar("T")
 
 MEMORY_SHARE = 0.25
-"""Of what memory is free for this process, or on its GPU: what decoded photos may take."""
+"""The share of free memory, or of the GPU's, that decoded photos may take."""
 
 CPU = torch.device("cpu")
 
@@ -37,10 +37,10 @@ CPU = torch.device("cpu")
 class Photos:
     """A manifest's photos at the scales of its stages, made into squares on `device`.
 
-    They lie in the `cache`; without one, or where it has no room, in memory; where that has no
-    room either (`memory` bytes), worker processes decode them anew for each batch. On a GPU,
-    memory is the GPU's, unless they are not to be kept there. `sharers` processes share the
-    machine, `device_sharers` of them the device (by default all). What comes out is the same.
+    They are stored in the `cache`; without one, or without room there, in memory; if that has no
+    room either (`memory` bytes), worker processes decode them for each batch. On a GPU, memory is
+    the GPU's, unless they must not be stored there. `sharers` processes share the machine,
+    `device_sharers` of them the device (by default all). The results are the same.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Photos:
     ) -> Iterator[list[Tensor]]:
         """Return for each array of indices the photos, uint8 (H, W, 3) each.
 
-        In memory, what is `in_use` as well makes room for nothing but what is larger: two splits
-        that fit singly but not together would otherwise be decoded in each epoch.
+        In memory, photos that are also `in_use` are dropped only for larger ones: otherwise two
+        splits that fit singly but not together would both be decoded in each epoch.
         """
         held = self._find((split, scale), in_use)
         if held is not None:
@@ -82,12 +82,12 @@ class Photos:
         return self._decoders.batches(requests)
 
     def rows(self, split: Split) -> Indices:
-        """Return where a split's photos stand among those of `whole`."""
+        """Return the indices of a split's photos in `whole`."""
         return np.arange(len(self.manifest.of_split(split)))
 
     @property
     def whole(self) -> "Photos":
-        """The photos of which these are a part: of those without folds, themselves."""
+        """The photos that these are part of: without folds, themselves."""
         return self
 
     def _find(self, view: View, in_use: Wanted) -> "_Held | None":
@@ -106,7 +106,7 @@ class Photos:
         return self._held[view]
 
     def keep_on_device(self, *, kept: bool) -> None:
-        """Say whether photos may lie in a GPU's memory, or only in this machine's."""
+        """Set whether photos may be stored in a GPU's memory, or only in this machine's."""
         kept = kept and has_own_memory(self.device)
         if kept != self._on_device:
             self._held.clear()
@@ -114,7 +114,7 @@ class Photos:
             self._memory.setdefault(kept, self._share())
 
     def _share(self) -> int:
-        """Return how many bytes photos may take where they are kept."""
+        """Return how many bytes photos may take where they are stored."""
         if self._given is not None:
             return self._given
         if self._on_device:
@@ -127,7 +127,7 @@ class Photos:
         return in_memory(each[0] for each in photos)
 
     def _make_room(self, size: int, in_use: Wanted) -> bool:
-        """Drop what was decoded first, but for what is in use, and say whether there is room."""
+        """Drop the oldest photos that are not in use; return whether there is room."""
         stays = [view for view in self._held if view in in_use and self._sizes[view] >= size]
         memory = self._memory[self._on_device]
         if self._bytes(stays) + size > memory:
@@ -143,7 +143,10 @@ class Photos:
 
 
 class FoldPhotos(Photos):
-    """A fold of photos: its own validate, those of all others train. They are kept once for all."""
+    """A fold of photos: its own are for validation, those of all others for training.
+
+    They are stored once for all folds.
+    """
 
     def __init__(self, whole: Photos, fold: int) -> None:
         self.manifest = whole.manifest.fold(fold)
@@ -161,11 +164,11 @@ class FoldPhotos(Photos):
         return self._whole.batches(split, scale, [rows[indices] for indices in order], in_use)
 
     def keep_on_device(self, *, kept: bool) -> None:
-        """Say where photos may lie; see `Photos.keep_on_device`."""
+        """Set where photos may be stored; see `Photos.keep_on_device`."""
         self._whole.keep_on_device(kept=kept)
 
     def rows(self, split: Split) -> Indices:
-        """Return where a split's photos stand among those of `whole`."""
+        """Return the indices of a split's photos in `whole`."""
         return self._rows[split]
 
     @property
@@ -197,7 +200,7 @@ def training_batches(
     batches = [indices for each in passes for indices in each.photos]
 
     def drawn() -> Iterator[NDArray[np.float32]]:
-        # As the views of which arrays are made, whatever fold these photos are of.
+        # As in the views that arrays are made from, whatever the fold.
         count, rows = len(photos.whole.manifest.of_split(Split.TRAIN)), photos.rows(Split.TRAIN)
         views = [draw_view(stage, count, view)[rows] for view in range(stage.views)]
         every = np.stack(views) if views else None
@@ -271,7 +274,7 @@ def _prepared(
     batches: Sequence[Indices],
     prepare: Callable[[Indices, T], Batch],
 ) -> Iterator[Batch]:
-    """Prepare each batch while the one before it is in use."""
+    """Prepare each batch while the previous one is in use."""
     coming = (prepare(indices, some) for indices, some in zip(batches, found, strict=True))
     with ThreadPoolExecutor(1, initializer=use_one_thread) as pool:
         following = pool.submit(next, coming, None)

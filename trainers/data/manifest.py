@@ -41,7 +41,7 @@ FORMAT, GROUPED, FOLDED, OF_KIND = 1, 2, 3, 4
 another kind of labels than a class for each photo; part of the digest."""
 
 MAX_UNREADABLE = 0.05
-"""With a greater share of unreadable photos, something is wrong with the data as a whole."""
+"""With a larger share of unreadable photos, the data as a whole are refused."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Parted:
-    """A group that lies in several splits: how many of its photos are in each."""
+    """A group in several splits, with its number of photos in each."""
 
     group: str
     photos: dict[Split, int]
@@ -76,8 +76,8 @@ class Manifest:
     """All photos by path, under sorted classes; what was left out does not count as data.
 
     `kind` says what a label is. `drawn` are the paths of those whose split was not given: it was
-    drawn. Photos in folds (see `trainers.data.folds`) are both of train and of validation: each is
-    judged by what was trained without its fold.
+    drawn. Photos in folds (see `trainers.data.folds`) belong to both train and validation: each is
+    scored by the network that was trained without its fold.
     """
 
     root: Path
@@ -304,9 +304,9 @@ def _grouped(
 
 
 def keep_together(manifest: Manifest, groups: Iterable[Sequence[Photo]], seed: int = 0) -> Manifest:
-    """Draw the splits of the `drawn` photos again, so that groups of photos are not torn apart.
+    """Draw the splits of the `drawn` photos again, keeping groups of photos together.
 
-    A group of which some have a split that was given goes with those.
+    A group with photos of a given split goes there.
     """
     # Photos of one hash stay together: let those of a group have one.
     twin = {photo.sha256: min(each.sha256 for each in g) for g in groups for photo in g}
@@ -380,7 +380,7 @@ def _find(source: Path, data_root: Path | None, listing: Callable[[int, int], No
 def _read(
     found: Findings, known: Manifest | None, progress: Callable[[int, int], None] | None
 ) -> tuple[list[tuple[Found, Reading]], tuple[LeftOut, ...]]:
-    """Return the photos that can be read, and all that is left out so far."""
+    """Return the readable photos, and all that was left out so far."""
     readable = {photo.sha256 for photo in known.photos} if known else set()
     paths = [found.root / photo.path for photo in found.photos]
     pairs = list(zip(found.photos, read_all(paths, readable, progress), strict=True))
@@ -400,7 +400,7 @@ def _photos(
     seed: int,
     known: Manifest | None,
 ) -> tuple[Photo, ...]:
-    """Assign the splits that are missing, and put the photos into order."""
+    """Assign missing splits, and sort the photos."""
     before = {(photo.path, photo.sha256): photo.split for photo in known.photos} if known else {}
     splits = _assigned(
         found.kind,

@@ -1,6 +1,6 @@
-"""A file that processes map into memory: parts one after the other, then what it says of itself.
+"""A file that processes map into memory: parts one after the other, then a header.
 
-Each part has a hash, so that damage is found. Free of torch.
+Each part has a hash, to detect damage. Free of torch.
 """
 
 import hashlib
@@ -14,18 +14,18 @@ from typing import IO, Any
 import numpy as np
 
 SAMPLED = 32
-"""Parts whose hashes are looked at when a file is opened."""
+"""Number of parts whose hashes are checked when a file is opened."""
 
 
 class BrokenMap(Exception):
-    """A file that is not the whole map it should be; the text is a short reason."""
+    """A damaged or incomplete map; the text is a short reason."""
 
 
 class MapWriter:
-    """Writes a file: parts one by one, then `finish`. It appears once it is whole.
+    """Writes a file: parts one by one, then `finish`. It appears once it is complete.
 
-    The parts come first and what is known of them after, so that memory stays flat. `magic` ends
-    the file, and tells its kind.
+    The header comes after the parts, so that memory use is constant. `magic` ends the file, and
+    identifies its kind.
     """
 
     def __init__(self, path: Path, magic: bytes) -> None:
@@ -50,14 +50,14 @@ class MapWriter:
         self._temporary.replace(self._path)
 
     def abandon(self) -> None:
-        """Remove what has been written."""
+        """Remove the unfinished file."""
         self._temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # a full disk does not take what is still to be written
+        with suppress(OSError):  # on a full disk, closing fails to write the rest
             self._stream.close()
 
 
 def read_about(path: Path, magic: bytes) -> dict[str, Any]:
-    """Read what a file says about itself, and the `bytes` of its parts."""
+    """Read a file's header, and the `bytes` of its parts."""
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -77,14 +77,14 @@ def read_about(path: Path, magic: bytes) -> dict[str, Any]:
 def check_hashes(
     hashes: Sequence[str], part: Callable[[int], bytes], what: str, sampled: int | None = None
 ) -> None:
-    """Look at parts, at some of them or at all; raises `BrokenMap` for one that has changed."""
+    """Check some or all parts; raises `BrokenMap` for one that has changed."""
     for index in _spread(len(hashes), len(hashes) if sampled is None else sampled):
         if _hash(part(index)) != hashes[index]:
             raise BrokenMap(f"{what} {index} is damaged")
 
 
 def _spread(n: int, count: int) -> Iterator[int]:
-    """Choose the first, the last and others at random: in time, each is looked at."""
+    """Choose the first, the last and others at random, so that in time each is checked."""
     if count >= n:
         return iter(range(n))
     chosen = np.random.default_rng().choice(n, count, replace=False)

@@ -1,4 +1,4 @@
-"""Passes over the training photos: what each of an epoch shows, and in which order."""
+"""Passes over the training photos of an epoch: which photos, in which order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,13 +58,13 @@ def draw_passes(
 def _balanced(labels: NDArray[np.int64], number: int, *, seed: int, position: int) -> Indices:
     """Choose as many photos as there are, equally many of each class, for a pass of the stage.
 
-    Each class goes on in a sequence of its photos, shuffled anew each time round: after every pass,
-    all its photos have been shown equally often, give or take one.
+    Each class continues in a sequence of its photos, shuffled again each round: after every pass,
+    all its photos have been shown equally often, plus or minus one.
     """
     classes, total = np.unique(labels).tolist(), len(labels)
     chosen: list[int] = []
     for index, label in enumerate(classes):
-        # Rounded down, the classes' shares of all that was shown so far add up to all of it.
+        # Rounded down, the classes' cumulative shares add up to the total.
         first, end = ((n * total + index) // len(classes) for n in (number, number + 1))
         members = np.flatnonzero(labels == label)
         begun, skipped = divmod(first, len(members))
@@ -74,8 +74,8 @@ def _balanced(labels: NDArray[np.int64], number: int, *, seed: int, position: in
 
 
 def _shuffled(members: Indices, begun: int, *place: int) -> Iterator[int]:
-    """Yield all of a class again and again, each time in another order, from a round on."""
+    """Yield all photos of a class in endless rounds, each in another order, from a round on."""
     for turn in count(begun):
-        # Of six numbers, so that no other stream is drawn by the same ones.
+        # Six numbers, so that no other stream has the same seed.
         random = np.random.default_rng((*place, turn, 0, _SAMPLING))
         yield from random.permutation(members).tolist()

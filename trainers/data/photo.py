@@ -1,4 +1,4 @@
-"""Read one photo, whatever its format, as 8-bit RGB the right way up."""
+"""Read a photo of any format as upright 8-bit RGB."""
 
 import re
 import struct
@@ -23,13 +23,13 @@ MAX_SIDE = 65_535
 """JPEG's own limit. A strip of one pixel's height may be longer and yet hold few enough pixels."""
 
 MAX_BYTES = 1 << 30
-"""A larger file is no photo of so many pixels: something hangs on to its end."""
+"""A larger file must have something appended to the photo."""
 
 MAX_MEMORY = 2 << 30
-"""Bytes: what would take more while it is decoded is refused by its header as well."""
+"""Bytes: a photo that would need more memory to decode is refused by its header as well."""
 
 _BYTES_A_PIXEL = 20
-"""What decoding takes at most, found with a lossless WebP; a JPEG takes what is left of it."""
+"""The maximum memory of decoding, from a lossless WebP; a JPEG takes that of its reduced size."""
 
 _JPEG_BYTES = 8
 _PROGRESSIVE_BYTES = 6
@@ -60,7 +60,7 @@ _FORMATS = tuple(
 )
 
 PHOTO_ENDINGS = frozenset(ending for name in _FORMATS for ending in _ENDINGS[name])
-"""Endings of file names, lower case and without the dot, that are taken for photos."""
+"""File name extensions of photos, lower case and without the dot."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,16 +74,16 @@ _TURNS = {
 
 
 def is_photo_name(name: str) -> bool:
-    """Whether the ending of a file's name, in any case, is that of a photo."""
+    """Whether a file's extension, in any case, is that of a photo."""
     return Path(name).suffix[1:].lower() in PHOTO_ENDINGS
 
 
 def read_photo(path: Path, reduction: int = 1) -> Image.Image:
     """Decode the first frame of a photo to RGB, turned as its EXIF says, transparency on white.
 
-    A `reduction` of 2, 4 or 8, as `reduction_of` gives it, makes a JPEG that much smaller while it
-    is decoded, where blocks of pixels are still cosines: cheaper, and well antialiased.
-    Raises UnreadablePhoto for whatever is wrong with the file, FileNotFoundError if there is none.
+    A `reduction` of 2, 4 or 8, as `reduction_of` gives it, makes a JPEG that much smaller during
+    decoding, in the DCT domain: cheaper, and well antialiased. Raises UnreadablePhoto for any
+    problem of the file, FileNotFoundError if there is none.
     """
     with _opened(path) as photo:
         width, height = photo.size
@@ -100,7 +100,7 @@ def read_photo(path: Path, reduction: int = 1) -> Image.Image:
 
 
 def reduction_of(path: Path, short_side: int) -> int:
-    """Tell how far a photo may be reduced in decoding so that `short_side` pixels remain."""
+    """Return how far a photo may be reduced in decoding so that `short_side` pixels remain."""
     with _opened(path) as photo:
         if photo.format not in ("JPEG", "MPO"):
             return 1
@@ -109,13 +109,13 @@ def reduction_of(path: Path, short_side: int) -> int:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Return a photo's width and height as its header says, before any turn."""
+    """Return a photo's width and height from its header, before rotation."""
     return photo_header(path).size
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a photo's file says before it is decoded: (width, height) before any turn, format."""
+    """A photo's header: (width, height) before rotation, format."""
 
     size: tuple[int, int]
     format: str
@@ -128,7 +128,7 @@ def photo_header(path: Path) -> Header:
 
 
 def taken_at(path: Path) -> datetime | None:
-    """Return when a photo was taken, as its EXIF says; None where it says nothing, or is broken."""
+    """Return when a photo was taken, from its EXIF data; None if missing or broken."""
     try:
         with _opened(path) as photo:
             exif = photo.getexif()
@@ -144,15 +144,15 @@ def taken_at(path: Path) -> datetime | None:
 def upright_rgb(photo: Image.Image) -> Image.Image:
     """Return any image as 8-bit RGB, turned as its EXIF says, transparency on white."""
     rgb, turn = _to_rgb(photo), _TURNS.get(_orientation(photo))
-    # What Pillow knows about the file no longer holds for the turned and converted pixels.
+    # Pillow's metadata of the file no longer apply to the rotated and converted pixels.
     rgb.info.clear()
     return rgb.transpose(turn) if turn is not None else rgb
 
 
 def check_file(path: Path) -> None:
-    """Refuse, before it is read, what can be no photo: UnreadablePhoto."""
+    """Raise UnreadablePhoto for a file that cannot be a photo, before reading it."""
     found = path.stat()
-    if not S_ISREG(found.st_mode):  # a FIFO would be waited for, a device read for ever
+    if not S_ISREG(found.st_mode):  # a FIFO would block, a device never end
         raise UnreadablePhoto("not a regular file")
     if found.st_size > MAX_BYTES:
         raise UnreadablePhoto(f"{found.st_size / 1e9:.1f} GB, more than a photo has")
@@ -168,12 +168,12 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             yield photo
     except (FileNotFoundError, UnreadablePhoto):
         raise
-    except Exception as error:  # a damaged file can break Pillow in any way
+    except Exception as error:  # for a damaged file Pillow may raise anything
         raise UnreadablePhoto(_reason(error)) from error
 
 
 def _open(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
-    """Do as Image.open, but tell the size before Pillow warns of it, and try no exotic format."""
+    """Like Image.open, but check the size before Pillow warns, and try no exotic formats."""
     prefix = stream.read(16)
     if not prefix:
         raise UnreadablePhoto("empty file")
@@ -199,7 +199,7 @@ def _check_comments(stream: IO[bytes]) -> None:
 
 
 def _needed(photo: ImageFile.ImageFile, pixels: int) -> int:
-    """Tell how many bytes decoding a photo takes at most; `pixels` are all that it has."""
+    """Return the maximum bytes of decoding a photo; `pixels` is its full number."""
     width, height = photo.size  # of a JPEG, as it is reduced
     if photo.format not in ("JPEG", "MPO"):
         return _BYTES_A_PIXEL * pixels
@@ -231,7 +231,7 @@ def _to_rgb(photo: Image.Image) -> Image.Image:
 def _eight_bit(photo: Image.Image) -> Image.Image:
     """Scale wide grey to 0..255: whole numbers from 0..65535, floats from 0..1, 0..255 or 0..65535.
 
-    Values outside of that have no agreed meaning and are stretched from darkest to brightest.
+    Values outside of that have no standard meaning and are stretched from darkest to brightest.
     """
     values = np.asarray(photo).astype(np.float32)
     values[~np.isfinite(values)] = 0.0

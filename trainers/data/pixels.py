@@ -1,4 +1,4 @@
-"""Decoded photos in one block of memory, and the file that such a block lies in. Free of torch."""
+"""Decoded photos in one block of memory, and the files of such blocks. Free of torch."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from trainers.data.scale import Scale
 from trainers.data.sources import Split
 
 FORMAT = 1
-"""Version of the file: raised when its layout, or what photos look like at a scale, changes."""
+"""Version of the file: raised when its layout, or the result of decoding, changes."""
 
 SUFFIX = ".pixels"
 
@@ -23,7 +23,7 @@ _MAGIC = b"encore pixels\n"
 
 @dataclass(frozen=True)
 class View:
-    """What a map holds: the photos of one split, in the manifest's order, at one scale."""
+    """The content of a map: the photos of one split, in the manifest's order, at one scale."""
 
     manifest_digest: str
     split: Split
@@ -36,7 +36,7 @@ class View:
         return f"{self.split.value}-{self.scale.edge}{shape}{SUFFIX}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file says about itself."""
+        """Return the file's header."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -49,7 +49,7 @@ class Pixels:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Where each photo begins in `values`, and where the last one ends: shape (n + 1,)."""
+        """The offsets of the photos in `values`, and the end of the last one: shape (n + 1,)."""
         return np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
 
     def photo(self, index: int) -> NDArray[np.uint8]:
@@ -84,7 +84,7 @@ class PixelsWriter:
         self._writer.finish({**self._view.to_dict(), "sizes": self._sizes})
 
     def abandon(self) -> None:
-        """Remove what has been written."""
+        """Remove the unfinished file."""
         self._writer.abandon()
 
 
@@ -101,7 +101,7 @@ def open_pixels(path: Path, view: View, n_photos: int, *, sampled: int = SAMPLED
 
 
 def check_pixels(path: Path) -> None:
-    """Look at every photo of a file; raises `BrokenMap`."""
+    """Check every photo of a file; raises `BrokenMap`."""
     pixels, hashes = _pixels(path, read_about(path, _MAGIC))
     _check_hashes(pixels, hashes)
 

@@ -1,4 +1,4 @@
-"""Room in memory for photos while they are decoded: a bound over all threads and processes."""
+"""A bound on the memory of photos being decoded, over all threads and processes."""
 
 import threading
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from trainers.allowance import usable_memory
 
 LARGEST = 4 << 30
-"""Bytes for all photos that are decoded at a time: the largest one that is read fits in alone."""
+"""Bytes for all photos being decoded at the same time: the largest allowed photo fits."""
 
 LEAST = 256 << 20
-"""However little memory is free: a photo of 12 megapixels fits in."""
+"""The minimum, however little memory is free: a photo of 12 megapixels fits."""
 
 
 class Room:
-    """So many bytes, of which each takes what it needs, and waits until there are as many."""
+    """A semaphore of bytes: each user takes what it needs, and waits until it is available."""
 
     def __init__(self, size: int) -> None:
         self._whole = self._size = size
@@ -23,15 +23,15 @@ class Room:
         self._alone: AbstractContextManager[object] = nullcontext()
 
     def share(self, sharers: int, alone: AbstractContextManager[object] | None = None) -> None:
-        """Have this process take one of `sharers` parts; for more than that it holds `alone`.
+        """Limit this process to one of `sharers` parts; larger photos need the lock `alone`.
 
-        Together those that hold the same then take at most twice the size.
+        Together the processes with the same lock then use at most twice the size.
         """
         self._size, self._alone = self._whole // sharers, alone or nullcontext()
 
     @contextmanager
     def taken(self, needed: int) -> Iterator[None]:
-        """Take some of it for a while. What needs more than all of it takes all of it."""
+        """Acquire bytes as a context; a request for more than all gets all."""
         with self._alone if needed > self._size else nullcontext():
             needed = min(needed, self._size)
             with self._changed:
@@ -46,7 +46,7 @@ class Room:
 
 
 def size_of_room() -> int:
-    """Return the bytes for this process: no more than half of what it may still take."""
+    """Return the bytes for this process: at most half of what it may still allocate."""
     return max(LEAST, min(LARGEST, usable_memory() // 2))
 
 

@@ -1,4 +1,4 @@
-"""How large a photo is kept: no larger than its stage needs. Free of torch."""
+"""The size at which a photo is stored: no larger than its stage needs. Free of torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from trainers.data.photo import read_photo, reduction_of
 from trainers.errors import UnreadablePhoto
 from trainers.schedule import CropType, Stage, Train
 
-GOOGLENET_MARGIN = 2.0  # its windows are small: keep detail to sample from
+GOOGLENET_MARGIN = 2.0  # its windows are small: they need more detail
 DETAIL = 2
 """A JPEG is decoded at a reduced size that leaves this many times the pixels a scale keeps."""
 
 
 @dataclass(frozen=True, order=True)
 class Scale:
-    """How a photo is kept: short side `edge`; squeezed into a square; cut to the square."""
+    """How a photo is stored: with short side `edge`, squeezed into a square, or cropped to it."""
 
     edge: int
     squeeze: bool
@@ -31,7 +31,7 @@ class Scale:
         if self.cut and not self.squeeze:
             photo = _middle(photo)
         size = self._size(*photo.size)
-        # Filtered even where the size stays, a photo would be blurred for nothing.
+        # Filtering at an unchanged size would only blur.
         fitted = photo.resize(size, Image.Resampling.BILINEAR) if size != photo.size else photo
         if not self.cut:
             return fitted
@@ -39,7 +39,7 @@ class Scale:
         return fitted.crop((left, top, left + self.edge, top + self.edge))
 
     def n_bytes(self, width: int, height: int) -> int:
-        """Tell how many bytes a photo of that size takes once it is fitted."""
+        """Return how many bytes a photo of that size takes at this scale."""
         fitted = (self.edge, self.edge) if self.cut else self._size(width, height)
         return 3 * fitted[0] * fitted[1]
 
@@ -65,12 +65,12 @@ def training_scale(stage: Stage) -> Scale:
 
 
 def validation_scale(image_size: int, crop: CropType) -> Scale:
-    """Return the scale of the squares that validation and prediction show the network."""
+    """Return the scale of the squares in validation and prediction."""
     return Scale(image_size, squeeze=crop is CropType.NO, cut=True)
 
 
 def read_at(path: Path, scales: Sequence[Scale]) -> list[NDArray[np.uint8]]:
-    """Read a photo at several scales, each RGB (H, W, 3), decoding it as rarely as possible."""
+    """Read a photo at several scales, each RGB (H, W, 3), with as few decodings as possible."""
     decoded: dict[int, Image.Image] = {}
     fitted = []
     for scale in scales:

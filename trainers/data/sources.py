@@ -1,4 +1,4 @@
-"""What a search for photos gives, and the words and rules that all sources of photos share."""
+"""The result of listing photos, and the rules shared by all sources."""
 
 import os
 import unicodedata
@@ -31,11 +31,11 @@ SPLIT_NAMES = {
     "validation": Split.VALID,
     "test": Split.TEST,
 }
-"""What people call the splits, in lower case."""
+"""Common names of the splits, in lower case."""
 
 
 FEWEST_FOLDS, MOST_FOLDS = 2, 10
-"""Into so many folds photos can be dealt, from and to."""
+"""The minimum and maximum number of folds."""
 
 
 @dataclass(frozen=True)

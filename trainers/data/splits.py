@@ -1,4 +1,4 @@
-"""Deal photos out to train, valid and test: 60/20/20 in each class, by seed and contents alone."""
+"""Split photos into train, valid and test: 60/20/20 in each class, by seed and contents only."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from trainers.errors import DatasetError
 _ANY = ""
 
 _DRAWS = 20
-"""So often splits of groups are drawn at most: of few groups, a fold may lack a class."""
+"""Maximum number of draws of grouped splits: with few groups, a fold may lack a class."""
 
 
 def assign_splits(
@@ -115,7 +115,7 @@ def assign_several(
 
 
 def _units(hashes: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Name for each photo what must stay together with it, whatever order the photos come in."""
+    """Return for each photo the key of the photos to keep together, independent of their order."""
     roots = joined(groups, hashes)
     names: dict[int, str] = {}
     for root, sha in zip(roots, hashes, strict=True):

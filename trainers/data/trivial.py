@@ -46,7 +46,7 @@ OPERATIONS: tuple[tuple[Callable[[Tensor, float], Tensor], float, bool], ...] = 
 
 
 def trivially_changed(square: Tensor, operation: float, strength: float, sign: float) -> Tensor:
-    """Change a square (3, S, S) of 0..1; what and how much follow from three numbers of 0..1."""
+    """Change a square (3, S, S) of 0..1; three numbers of 0..1 choose operation and strength."""
     change, most, either_way = OPERATIONS[int(operation * len(OPERATIONS))]
     own = torch.linspace(0.0, most, BINS)[int(strength * BINS)].item()
     return change(square, -own if either_way and sign < 0.5 else own)

@@ -1,4 +1,4 @@
-"""Open every photo once, on all usable CPUs: what it hashes to, and whether it can be decoded."""
+"""Read every photo once, on all usable CPUs: its hash, and whether it can be decoded."""
 
 import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -10,7 +10,7 @@ from trainers.allowance import usable_cpus
 from trainers.data.photo import check_file, read_photo
 from trainers.errors import UnreadablePhoto
 
-_REDUCTION = 8  # reads a JPEG to its end, as ever, but spares most of the arithmetic
+_REDUCTION = 8  # reads a JPEG to its end, but saves most of the arithmetic
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an epoch reached: predictions on the validation photos, and the metrics made of them.
+"""Predictions on the validation photos, and their metrics.
 
 A metric is one module beside this one, and one line of registration below.
 """

@@ -1,4 +1,4 @@
-"""What weights can be compared by: each criterion is one registered object that knows itself."""
+"""Criteria for comparing weights: each is one registered object."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self, TypeVar
@@ -31,7 +31,7 @@ class _Registry(type):
 
 
 class Criterion(str, metaclass=_Registry):
-    """A number by which weights are compared. It is its own name, as the database keeps it.
+    """A number by which weights are compared. It is a string: its name in the database.
 
     `Criterion("f1")` and `Criterion.F1` are the registered object of that name. `tag` begins the
     names of files; a share is printed as per cent. `higher_is_better` says whether a greater score
@@ -49,7 +49,7 @@ class Criterion(str, metaclass=_Registry):
     kinds: ClassVar[frozenset[str]] = frozenset({"class", "labels"})
 
     def __new__(cls, value: str | None = None) -> Self:
-        """Find what is registered under a name; without one, make what is to be registered."""
+        """Return the registered object of a name; without arguments, make one to register."""
         if value is None:
             return str.__new__(cls, cls.name)
         found = _REGISTERED.get(value)
@@ -58,7 +58,7 @@ class Criterion(str, metaclass=_Registry):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes by name: there is one object of each."""
+        """Pickle by name: there is one object of each."""
         return Criterion, (str(self),)
 
     @property
@@ -68,7 +68,7 @@ class Criterion(str, metaclass=_Registry):
 
     @property
     def label(self) -> str:
-        """Its name as people write it."""
+        """Its display name."""
         return self.name.replace("_", " ")
 
     def rank(self, score: float, loss: float) -> tuple[float, float]:
@@ -83,7 +83,7 @@ class Criterion(str, metaclass=_Registry):
 
 
 def register(criterion: _Made) -> _Made:
-    """Make a criterion known by its name to all commands and settings."""
+    """Register a criterion by its name for all commands and settings."""
     if criterion.name in _REGISTERED:
         raise ValueError(f"a criterion {criterion.name!r} is registered already")
     _REGISTERED[criterion.name] = criterion

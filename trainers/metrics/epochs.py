@@ -1,4 +1,4 @@
-"""What an epoch reached, in numbers."""
+"""The numbers of an epoch."""
 
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -13,8 +13,8 @@ from trainers.metrics.kinds import Metric
 def calibrated_loss(evaluation: Evaluation, metric: Metric) -> float | None:
     """Log loss at the temperature that fits (see `temperature`); None without finite predictions.
 
-    Classes count alike where they do in the metric. It is worked out of the probabilities as they
-    are kept: an epoch that is told again, from a file, has the very same.
+    Classes count alike where they do in the metric. It is computed from the probabilities as they
+    are stored, so that an epoch that is read from a file has the same value.
     """
     labels, kept = evaluation.labels, evaluation.probabilities.astype(np.float16)
     if not len(labels) or not np.isfinite(kept).all():
@@ -25,16 +25,16 @@ def calibrated_loss(evaluation: Evaluation, metric: Metric) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochNumbers:
-    """What one epoch of a stage reached, in numbers.
+    """The numbers of one epoch of a stage.
 
     `stage` counts from 0; `epoch` from 1 within the stage; `cycle` from 1. `lrs` are those at the
     epoch's first step. `seconds` cover training and validation; `images_per_second` training alone.
     `data_wait` is the share of `seconds` spent waiting for data, if it was measured. `micro_batch`
-    is how many photos passed the network at once, where memory was too short for a whole batch:
-    BatchNorm's statistics are then those of so many. `calibrated_loss` is the log loss at the
-    temperature that fits, which orders epochs with less noise than accuracy does. It is None where
-    it was not worked out: by an earlier Encore, or of predictions that are no numbers. `own_score`
-    is the value of the search's metric, where that has no field here.
+    is how many photos passed the network at once, if memory was too short for a whole batch:
+    BatchNorm's statistics are then of that many. `calibrated_loss` is the log loss at the
+    temperature that fits, which orders epochs with less noise than accuracy does. It is None if it
+    was not computed: by an earlier version, or for predictions that are not finite. `own_score` is
+    the value of the search's metric, where that has no field here.
     """
 
     stage: int
@@ -54,7 +54,7 @@ class EpochNumbers:
     own_score: float | None = None
 
     def score(self, metric: Metric) -> float:
-        """Return this epoch's value of `metric`; NaN where it was not worked out."""
+        """Return this epoch's value of `metric`; NaN if it was not computed."""
         found = getattr(self, metric.field or "own_score")
         return float("nan") if found is None else float(found)
 
@@ -65,7 +65,7 @@ class EpochNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics(EpochNumbers):
-    """What a trainer yields: an epoch's numbers, and the predictions they are made of."""
+    """A trainer's result of an epoch: its numbers and predictions."""
 
     evaluation: Evaluation = field(repr=False, compare=False)
 
@@ -85,7 +85,7 @@ class EpochMetrics(EpochNumbers):
         data_wait: float | None = None,
         micro_batch: int | None = None,
     ) -> "EpochMetrics":
-        """Work out the scores from an evaluation."""
+        """Compute the scores from an evaluation."""
         return cls(
             stage=stage,
             epoch=epoch,
@@ -104,11 +104,11 @@ class EpochMetrics(EpochNumbers):
         )
 
     def score(self, metric: Metric) -> float:
-        """Return this epoch's value of `metric`, of predictions as they are kept."""
+        """Return this epoch's value of `metric`, from predictions as they are stored."""
         return super().score(metric) if metric.field else metric.of(self.evaluation, stored=True)
 
     def calibrated(self, metric: Metric) -> Self:
-        """Return the same with what a search by `metric` needs to know of it."""
+        """Return the same with the additional numbers for a search by `metric`."""
         own = None if metric.field else self.score(metric)
         loss = calibrated_loss(self.evaluation, metric)
         return replace(self, calibrated_loss=loss, own_score=own)

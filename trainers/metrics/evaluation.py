@@ -1,4 +1,4 @@
-"""Predictions on photos, and what is counted and worked out of them."""
+"""Predictions on photos, and counts and losses computed from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,13 +28,13 @@ class Evaluation:
         predicted: NDArray[np.integer[Any]],
         probabilities: NDArray[np.float16],
     ) -> "Evaluation":
-        """Make one of what was kept; rounded probabilities can tie, so `predicted` is told."""
+        """Make one from stored data; rounded probabilities can tie, so `predicted` is given."""
         found = cls(labels, probabilities.astype(np.float32))
         vars(found)["predicted"] = predicted.astype(np.int64)
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes as it is kept, without what can be worked out again."""
+        """Pickle only the stored data, without what can be recomputed."""
         few = self.predicted.astype(np.int32)
         return Evaluation.kept, (self.labels, few, self.probabilities.astype(np.float16))
 
@@ -93,7 +93,7 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class ClassNumbers:
-    """One class's precision, recall, F1 and number of photos (0 where nothing is to divide)."""
+    """One class's precision, recall, F1 and number of photos (0 for 0 / 0)."""
 
     precision: float
     recall: float
@@ -116,7 +116,7 @@ def per_class(confusion: NDArray[np.int64]) -> list[ClassNumbers]:
 def class_counts(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
 ) -> list[NDArray[np.float64]]:
-    """Count by class what M predictions (M, n) of the same photos are: hits, photos, predicted.
+    """Count M predictions (M, n) of the same photos by class: hits, photos, predicted.
 
     Hits and predictions are of shape (C, M), photos (C, 1).
     """
@@ -130,7 +130,7 @@ def class_counts(
 
 
 def negative_log(probabilities: NDArray[Any]) -> NDArray[Any]:
-    """Return the log losses, in nats, of probabilities; none counts as less than `SMALLEST`."""
+    """Return the log losses, in nats, of probabilities, which are at least `SMALLEST`."""
     found: NDArray[Any] = -np.log(np.maximum(probabilities, SMALLEST))
     return found
 

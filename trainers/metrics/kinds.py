@@ -1,7 +1,7 @@
-"""What a search can be ranked by: means over photos, and functions of each class's counts.
+"""Kinds of metrics: means over photos, and functions of each class's counts.
 
-A metric says what it is, its kind works out everything else: one table's score, many at once, what
-each photo adds to it. Intervals and sets of photos are `study.statistics.scoring`'s.
+A metric defines its formula, and its kind computes everything else: one table's score, many at
+once, and each photo's contribution. Intervals and sets of photos are `study.statistics.scoring`'s.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ HALF = 0.5
 
 
 class Metric(Criterion):
-    """The number that a search is ranked by, worked out of an epoch's predictions.
+    """A score of an epoch's predictions by which a search can be ranked.
 
     `field` is the one of `EpochNumbers` that holds it; without one it is kept as `own_score`.
     `is_loss` says that the forecast of a search models the calibrated log loss alone.
@@ -35,18 +35,18 @@ class Metric(Criterion):
         raise NotImplementedError
 
     def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:
-        """Split the score into what each photo adds, (n,), so that more is better."""
+        """Split the score into each photo's contribution, (n,), so that more is better."""
         raise NotImplementedError
 
     def stakes(self, labels: Labels) -> Numbers:
-        """Return how much of n times the score hangs on each photo's answer, (n,).
+        """Return how much n times the score changes with each photo's prediction, (n,).
 
-        0 where answers differ by degrees.
+        It is 0 for a continuous score.
         """
         raise NotImplementedError
 
     def missing(self, score: Floats) -> Floats:
-        """Return how far scores are from perfect ones, at least 0."""
+        """Return the distance of scores from a perfect one, at least 0."""
         return np.maximum(1 - score if self.higher_is_better else score, 0)
 
 
@@ -72,7 +72,7 @@ class OfPhotos(Metric):
         return found if self.higher_is_better else -found
 
     def stakes(self, labels: Labels) -> Numbers:
-        """Return 1 for each photo of a share."""
+        """Return 1 for each photo if the score is a share."""
         return np.full(len(labels), float(self.is_share))
 
 
@@ -104,8 +104,8 @@ class OfClasses(Metric):
     def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:  # noqa: ARG002
         """Return the jackknife's pseudo-values (Tukey 1958), moved so that their mean is the score.
 
-        A photo adds what the score loses without it, which is a question of its true and its
-        predicted class alone.
+        A photo's contribution is what the score loses without it, which depends only on its true
+        and predicted class.
         """
         n, n_classes = len(labels), 1 + int(max(labels.max(), predicted.max()))
         pairs, where = np.unique(labels * n_classes + predicted, return_inverse=True)
@@ -121,7 +121,7 @@ class OfClasses(Metric):
         return np.asarray(pseudo - pseudo.mean() + score, np.float64)
 
     def stakes(self, labels: Labels) -> Numbers:
-        """Return what one mistake takes from a perfect score, whatever class it names, times n."""
+        """Return how much one mistake takes from a perfect score, times n, whatever it predicts."""
         photos = np.bincount(labels).astype(np.float64)[:, None]
         one = np.eye(len(photos))
         spread = (1 - one) / max(len(photos) - 1, 1)
@@ -130,10 +130,10 @@ class OfClasses(Metric):
 
 
 class MeanOverClasses(OfClasses):
-    """A mean over classes, each of which counts alike.
+    """A mean over classes with equal weights.
 
-    What a photo adds is its share of its class's recall: F1 is no mean over photos, and is split
-    as balanced accuracy is.
+    A photo's contribution is its share of its class's recall: F1 is not a mean over photos, and is
+    split like balanced accuracy.
     """
 
     classes_alike = True
@@ -143,7 +143,7 @@ class MeanOverClasses(OfClasses):
         return np.asarray(self.stakes(labels) * (predicted == labels), np.float64)
 
     def stakes(self, labels: Labels) -> Numbers:
-        """Return what each photo counts of its class, times n."""
+        """Return each photo's share of its class, times n."""
         counts = np.bincount(labels)
         return np.asarray(len(labels) / (counts[labels] * np.count_nonzero(counts)), np.float64)
 
@@ -225,7 +225,7 @@ def shares_of(labels: Labels, p_true: Floats) -> Numbers:
 
 
 def mean_share(part: Floats, whole: Floats) -> Floats:
-    """Return the mean over the classes, (C, ...), of what there is anything of."""
+    """Return the mean over the non-empty classes, (C, ...)."""
     there = whole > 0
     shares = np.divide(part, whole, out=np.zeros(whole.shape, whole.dtype), where=there)
     found: Floats = shares.sum(axis=0) / np.maximum(there.sum(axis=0), 1).astype(whole.dtype)

@@ -6,7 +6,7 @@ from trainers.metrics.kinds import Floats, OfClasses
 
 
 class Matthews(OfClasses):
-    """The correlation of predicted and true classes, from -1 to 1; a constant answer has 0.
+    """The correlation of predicted and true classes, from -1 to 1; a constant prediction has 0.
 
     Of more than two classes Gorodkin's (2004), as scikit-learn's `matthews_corrcoef` has it. It is
     high only where each class is found and what is named is right, so rare classes count in the
@@ -22,7 +22,7 @@ class Matthews(OfClasses):
 
     @property
     def label(self) -> str:
-        """Its name as people write it."""
+        """Its display name."""
         return "Matthews correlation"
 
     def of_counts(self, hits: Floats, photos: Floats, predicted: Floats) -> Floats:

@@ -1,1 +1,1 @@
-"""The data gate: what is wrong with a data set, before anything is trained on it."""
+"""The data gate: checks of a data set before anything is trained on it."""

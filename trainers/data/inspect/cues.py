@@ -1,4 +1,4 @@
-"""Whether something trivial tells the classes apart, without a look at the photos themselves."""
+"""Trivial cues: whether metadata alone separate the classes, without looking at the photos."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,22 @@ from trainers.data.manifest import Photo
 
 FOLDS = 5
 LEVEL = 0.01
-"""How often, at most, luck makes any of the cues seem to leak."""
+"""The significance level for all cues together."""
 
 SHARE = 0.25
-"""A cue leaks if it takes away so much of the error that guessing makes, or more."""
+"""A cue leaks if it removes at least this share of the error of guessing."""
 
 COLOUR_SHARE = 0.8
-"""The same of colour, which may well belong to what is shown: roses are redder than tulips."""
+"""The same for colour, which may belong to the classes: roses are redder than tulips."""
 
 SEPARATED = 0.9
-"""From this area under the ROC curve on, a class is told from all others."""
+"""From this area under the ROC curve on, a class counts as separated from all others."""
 
 MOST = 20_000
-"""Of more photos, so many are looked at."""
+"""Maximum number of photos that are used."""
 
 JITTER = 0.03
-"""Of the spread of a number over all photos, so much is added to it at random."""
+"""The noise that is added to a number, as a share of its standard deviation."""
 
 _COLOUR = "mean colour"
 
@@ -34,10 +34,10 @@ _COLOUR = "mean colour"
 def find_cues(
     photos: Sequence[Photo], facts: Sequence[Facts], n_classes: int, seed: int = 0
 ) -> tuple[Cue, ...]:
-    """Probe what can be known of photos unseen: size, aspect, file format, compression, colour.
+    """Probe metadata of photos: size, aspect, file format, compression, colour.
 
-    Each is judged by the balanced accuracy of a linear probe, cross-validated. Classes of fewer
-    than 5 photos are left out; with fewer than two others there is nothing to probe.
+    Each is scored by the cross-validated balanced accuracy of a linear probe. Classes of fewer than
+    5 photos are excluded; fewer than two remaining classes give no cues.
     """
     labels = np.array([photo.label for photo in photos], np.int64)
     counts = np.bincount(labels, minlength=n_classes)
@@ -87,7 +87,7 @@ def _cue(
     sizes = np.bincount(own)
     recalls = np.bincount(own, weights=right) / sizes
     accuracy, chance = float(recalls.mean()), 1 / len(classes)
-    # Guessing, each class's recall is a share of its own photos, and their mean is nearly normal.
+    # When guessing, each class's recall is a share of its photos, and their mean is nearly normal.
     spread = np.sqrt(np.mean(chance * (1 - chance) / sizes) / len(classes))
     p_value = float(norm.sf((accuracy - chance) / spread))
     least = COLOUR_SHARE if name == _COLOUR else SHARE
@@ -105,8 +105,8 @@ def _out_of_fold(
 ) -> NDArray[np.float64]:
     """Return each photo's score of each class, (n, C), by a probe fitted without its fold.
 
-    Linear discriminant analysis, being in closed form, takes little longer for a thousand classes.
-    It needs some spread within classes, which a file format has not.
+    Linear discriminant analysis has a closed form and stays fast with a thousand classes. It needs
+    some variance within classes, which a file format lacks.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.model_selection import StratifiedKFold

@@ -1,4 +1,4 @@
-"""What was found in a data set as a plain document: for JSON, for the database, for pages."""
+"""The findings on a data set as a plain document: for JSON, the database and pages."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ FORMAT = 1
 """Version of the document."""
 
 MOST = 2000
-"""Of each kind, so many findings are written down; their number is always told."""
+"""Maximum number of listed findings of each kind; their count is always given."""
 
 
 def document_of(found: Inspection) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def worst_first(pairs: tuple[Pair, ...]) -> list[Pair]:
 
 
 class _Words:
-    """Says findings in plain values."""
+    """Turns findings into plain values."""
 
     def __init__(self, found: Inspection) -> None:
         self._classes = found.classes

@@ -1,4 +1,4 @@
-"""Photos that are there more than once: to the last pixel, or changed a little."""
+"""Duplicate photos: exact, or slightly changed."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,21 +14,24 @@ from trainers.data.inspect.overlay import agreement
 from trainers.data.manifest import Photo
 
 LEAST_AGREEMENT = 0.9
-"""From this correlation of detail on, photos with hashes alike are one shot: of 720 photos of
-flowers, all copies had it, and other photos 0.6 at most (`benchmarks/duplicates.py`)."""
+"""From this correlation of detail on, photos with similar hashes are duplicates.
+
+Of 720 photos of flowers, all copies reached it, and other pairs 0.6 at most
+(`benchmarks/duplicates.py`).
+"""
 
 LEAST_COSINE = 0.4
-"""So alike must the features be as well: grey copies had 0.42 (all but 1 %), the others 0.6."""
+"""The minimum cosine of the features: grey copies had 0.42 (all but 1 %), the others 0.6."""
 
 MOST = 16
-"""Of one photo, so many earlier copies are told: a film of one scene has millions of pairs."""
+"""Maximum number of earlier copies listed per photo: a film of one scene has millions of pairs."""
 
 Features = Callable[[Sequence[int]], NDArray[np.float32]]
-"""Gives features of photos by index: (n, F), rows of length 1."""
+"""Returns features of photos by index: (n, F), rows of length 1."""
 
 
 class _Found(NamedTuple):
-    """Two photos by their index, the first the smaller; `turned` where one is turned over."""
+    """Two photos by their index, the smaller first; `turned` if one is mirrored."""
 
     one: int
     other: int
@@ -41,9 +44,9 @@ def find_duplicates(
 ) -> tuple[tuple[Pair, ...], tuple[tuple[Photo, ...], ...], int]:
     """Return the pairs of duplicates, the groups they form, and how many photos were not compared.
 
-    EXACT copies are paired with the first of them. NEAR ones have perceptual hashes alike in some
-    window, mirrored or not, agree in their detail, and in their features, which are asked for only
-    of these. Photos without a look of their own are compared by all their pixels.
+    EXACT copies are paired with the first of them. NEAR ones have similar perceptual hashes in some
+    window, mirrored or not, and agree in their detail and their features, which are computed only
+    for these. Photos without a `look` are only compared exactly.
     """
     first = _firsts(prints)
     exact = [
@@ -68,13 +71,13 @@ def find_duplicates(
 
 
 def _firsts(prints: Sequence[Fingerprint]) -> list[int]:
-    """Give, for each photo, the first one with the same pixels."""
+    """Return, for each photo, the first one with the same pixels."""
     seen: dict[str, int] = {}
     return [seen.setdefault(each.sha256, index) for index, each in enumerate(prints)]
 
 
 def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_Found]:
-    """Return the pairs of one shot by hash and detail; of each photo, `MOST` with earlier ones."""
+    """Return the duplicates by hash and detail; for each photo, at most `MOST` earlier ones."""
     looks = [look for index in distinct if (look := prints[index].look) is not None]
     if not looks:
         return []
@@ -100,7 +103,7 @@ def _agreeing(distinct: Sequence[int], prints: Sequence[Fingerprint]) -> list[_F
 
 
 def _confirmed(found: Sequence[_Found], features: Features) -> Iterable[tuple[_Found, float]]:
-    """Yield those whose features are alike too, with the cosine."""
+    """Yield those with similar features as well, with the cosine."""
     if not found:
         return
     asked = sorted({index for each in found for index in (each.one, each.other)})

@@ -1,4 +1,4 @@
-"""What can be measured of a photo without knowing what it shows. Free of torch."""
+"""Measurements of a photo, independent of its content. Free of torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from trainers.data.photo import photo_header
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
 _GREY = 2.0
-"""Up to so many levels, on average, lie between the channels of a photo without colour."""
+"""The largest mean difference between the channels of a grey photo, in levels."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Facts:
     """A photo's numbers; those of its pixels are on the scale of 0..255.
 
     `width` and `height` are those of the file, before any turn; `colour` is the mean of red, green
-    and blue; `contrast` the standard deviation of luminance; `sharpness` how strong its Laplacian
-    is (after Pech-Pacheco et al. 2000) in the sharpest hundredth of the photo, over the contrast:
-    neither a soft background nor a pale motif makes a photo blurred.
+    and blue; `contrast` the standard deviation of luminance; `sharpness` is the strength of its
+    Laplacian (after Pech-Pacheco et al. 2000) in the sharpest hundredth of the photo, over the
+    contrast: neither a soft background nor a pale subject makes a photo blurred.
     """
 
     width: int
@@ -61,7 +61,7 @@ def facts_of(path: Path, n_bytes: int, pixels: NDArray[np.uint8]) -> Facts:
 
 
 def _sharpness(luminance: NDArray[np.float32]) -> float:
-    """Return how sharp its sharpest hundredth is; 0 where nothing varies."""
+    """Return the sharpness of its sharpest hundredth; 0 if nothing varies."""
     contrast = float(luminance.std())
     if min(luminance.shape) < 3 or contrast == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""What the data gate finds, as plain frozen data. Free of torch."""
+"""The findings of the data gate, as plain frozen data. Free of torch."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from trainers.data.sources import Split
 
 
 class Likeness(StrEnum):
-    """EXACT photos have the same pixels; NEAR ones show the same shot, changed a little."""
+    """EXACT duplicates have the same pixels; NEAR ones are slightly changed."""
 
     EXACT = "exact"
     NEAR = "near"
@@ -17,10 +17,10 @@ class Likeness(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two photos of one shot, in the manifest's order.
+    """A pair of duplicates, in the manifest's order.
 
-    `agreement` is the correlation of their detail, one laid over the other, `cosine` that of their
-    features (both are 1 for exact ones), `mirrored` that one is turned over.
+    `agreement` is the correlation of their aligned detail, `cosine` that of their features (both
+    are 1 for exact ones), `mirrored` means that one is mirrored.
     """
 
     first: Photo
@@ -32,7 +32,7 @@ class Pair:
 
     @property
     def leaks(self) -> bool:
-        """Whether the two lie in different splits, so that one gives the other away."""
+        """Whether the two are in different splits, so that one leaks the other."""
         return self.first.split is not self.second.split
 
     @property
@@ -42,7 +42,7 @@ class Pair:
 
 
 class Flaw(StrEnum):
-    """What may be wrong with a photo by itself."""
+    """The kinds of flaws of a single photo."""
 
     BLANK = "blank"
     BLURRED = "blurred"
@@ -62,7 +62,7 @@ class FlawedPhoto:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A photo whose label is doubted: class `suggested` is likelier than its own.
+    """A photo with a doubtful label: class `suggested` is more probable than its own.
 
     Both probabilities come from a classifier that was fitted without the photo.
     """
@@ -75,12 +75,12 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Cue:
-    """How well something trivial tells the classes apart, such as "size" or "file format".
+    """How well a trivial cue separates the classes, such as "size" or "file format".
 
     `accuracy` is balanced and cross-validated, by a linear probe on that alone; `chance` is one
-    over the number of classes; `p_value` is that of doing as well by luck. `leaks` warns that the
-    task can be solved without looking at what the photos show. `classes` are those that the cue
-    separates best, by index.
+    over the number of classes; `p_value` is that of doing as well by chance. `leaks` warns that the
+    task can be solved without looking at the content of the photos. `classes` are those that the
+    cue separates best, by index.
     """
 
     name: str
@@ -93,12 +93,12 @@ class Cue:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that was found in a data set.
+    """All findings on a data set.
 
     `groups` are the connected components of `pairs`, largest first, each in the manifest's order.
-    `counts` are photos by split and class. `uncompared` are photos too small to be compared, other
-    than to the last pixel. `doubts` (the likeliest mistakes first) and `cues` are None where they
-    were not looked for. `parted` are groups of the list or of --group-by that lie across splits.
+    `counts` are photos by split and class. `uncompared` are photos too small to be compared except
+    exactly. `doubts` (the most probable mistakes first) and `cues` are None if they were not looked
+    for. `parted` are groups of the list or of --group-by that are in several splits.
     """
 
     manifest_digest: str
@@ -120,7 +120,7 @@ class Inspection:
 
     @property
     def leaks(self) -> tuple[Pair, ...]:
-        """Return the pairs that lie across splits."""
+        """Return the pairs across splits."""
         return tuple(pair for pair in self.pairs if pair.leaks)
 
     @property

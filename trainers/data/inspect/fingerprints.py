@@ -1,4 +1,4 @@
-"""What a photo is recognised by: the hash of its pixels, and perceptual hashes of its windows."""
+"""Fingerprints of photos: the hash of the pixels, and perceptual hashes of windows."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from trainers.data.inspect.overlay import STORED
 from trainers.data.scale import Scale
 
 CHECK_SCALE = Scale(128, squeeze=False, cut=False)
-"""Photos are looked over at that size: enough for hashes and features, and soon decoded."""
+"""The size at which photos are checked: enough for hashes and features, and fast to decode."""
 
 FEWEST_PIXELS = 32
-"""A shorter side below it has too little to be known by: other than for all of its pixels."""
+"""Photos with a shorter side below this have too little detail, and are only compared exactly."""
 
 LEAST_CONTRAST = 3.0
-"""Where luminance varies by less, in levels of 255, a perceptual hash is one of noise."""
+"""If luminance varies by less, in levels of 255, a perceptual hash is only noise."""
 
 _SIDE = 96  # windows are cut from a grey square of so many pixels
 _CUTS = (0.04, 0.08)  # how much less each side of a window has: a crop of 2 to 10 % meets one
@@ -29,7 +29,7 @@ WINDOWS = 1 + 5 * len(_CUTS)
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """A photo's SHA-256 of size and pixels, and its `look`; None where that would mean nothing."""
+    """A photo's SHA-256 of size and pixels, and its `look`; None if that would be meaningless."""
 
     sha256: str
     look: "Look | None"

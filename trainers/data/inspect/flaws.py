@@ -1,4 +1,4 @@
-"""Photos that are flawed by themselves: blank, blurred, tiny, of odd aspect, grey among colour."""
+"""Flawed photos: blank, blurred, tiny, of unusual aspect, grey among coloured ones."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -8,14 +8,14 @@ from trainers.data.inspect.findings import Flaw, FlawedPhoto
 from trainers.data.manifest import Photo
 
 BLANK = 3.0
-"""A photo whose luminance varies less, in levels of 255, shows nothing."""
+"""A photo whose luminance varies less, in levels of 255, is blank."""
 
 BLURRED = 0.4
 """A sharpness below it, at 128 pixels a side, is that of a Gaussian blur of 1.2 % of the side or
 more; of 1,440 photos of flowers, soft ones among them, the least sharp had 0.51."""
 
 USUAL_BLUR = 3
-"""So many times the least sharpness the median photo must have: else the whole set is soft."""
+"""The median photo must have this many times the sharpness limit: else the whole set is soft."""
 
 TINY = 32
 """Pixels of the shorter side, below which there is little to see."""
@@ -24,7 +24,7 @@ ODD = 3.0
 """How many times longer than the shorter side the longer one may be: a crop shows a third of it."""
 
 RARE = 0.05
-"""What more than this share of all photos have is no exception."""
+"""A property of more than this share of all photos is not a flaw."""
 
 
 def find_flaws(photos: Sequence[Photo], facts: Sequence[Facts]) -> tuple[FlawedPhoto, ...]:
@@ -44,7 +44,7 @@ def find_flaws(photos: Sequence[Photo], facts: Sequence[Facts]) -> tuple[FlawedP
         found += [
             FlawedPhoto(photo, flaw, _detail(flaw, each))
             for photo, each, flawed in zip(photos, facts, has, strict=True)
-            # What shows nothing is neither blurred nor grey.
+            # A blank photo is neither blurred nor grey.
             if flawed and (flaw is Flaw.BLANK or each.contrast >= BLANK)
         ]
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Do photos come in groups that nobody has named? A guess, by their names or times."""
+"""Guess whether photos form unnamed groups, by their names or times."""
 
 import re
 from collections import Counter
@@ -15,23 +15,23 @@ NAMES = (
     r"([^/]*?[0-9][^-_ /]*)[-_ ][^/]*$",  # p12_left_3.jpg: p12
     r"([^/]*[0-9][^/]*)/[^/]+$",  # patient 7/front.jpg: patient 7
 )
-"""What may name a group: a part of the path with a number in it, before the photo's own number."""
+"""Possible names of groups: a part of the path with a number, before the photo's own number."""
 
 BURST = 60
-"""Photos taken within so many seconds of one another are likely of one thing."""
+"""Photos taken within this many seconds probably show the same object."""
 
 LEAST_SHARE = 0.3
-"""So many of the photos must share a group with others, or the guess is not worth a word."""
+"""The minimum share of photos in groups for a guess to be reported."""
 
 MOST_OF_ALL = 0.2
-"""A group with more of the photos is a class, a camera or a day, and no group."""
+"""A group with a larger share of the photos is rather a class, a camera or a day."""
 
 
 @dataclass(frozen=True)
 class GroupGuess:
-    """What `--group-by` would find: of the `photos` that share a group, how many groups there are.
+    """What `--group-by` would find: the number of `groups`, and of `photos` in them.
 
-    `example` is the largest; `parted` lie in several splits.
+    `example` is the largest; `parted` are in several splits.
     """
 
     group_by: str
@@ -42,7 +42,7 @@ class GroupGuess:
 
 
 def guess_groups(root: Path, photos: Sequence[Photo]) -> GroupGuess | None:
-    """Return the likeliest groups, the finest by name first, then bursts; None where none are."""
+    """Return the most probable groups, the finest by name first, then bursts; None if none."""
     for group_by, groups in _candidates(root, [photo.path for photo in photos]):
         sizes = Counter(group for group in groups if group)
         shared = {group: size for group, size in sizes.items() if size > 1}
@@ -68,7 +68,7 @@ def _candidates(root: Path, paths: Sequence[str]) -> Iterator[tuple[str, list[st
     for pattern in NAMES:
         try:
             yield pattern, find_groups(GroupBy(re.compile(pattern)), root, paths)
-        except DatasetError:  # no two share one, or a name is none to write down
+        except DatasetError:  # no two photos share one, or a name is invalid
             continue
     times = times_of([root / path for path in paths])
     yield f"{BY_TIME}:{BURST}s", by_time(times, BURST)

@@ -1,4 +1,4 @@
-"""Look over a data set: duplicates, flaws, and if asked for, doubtful labels and trivial cues."""
+"""Inspect a data set: duplicates, flaws and, on request, doubtful labels and trivial cues."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from trainers.data.manifest import Manifest, Photo
 from trainers.data.sources import Split
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Is told what is being done, how many photos are done, and of how many."""
+"""Receives the name of the current work, the photos done, and their total."""
 
 
 def inspect_data(
@@ -31,10 +31,10 @@ def inspect_data(
     thorough: bool = False,
     progress: ProgressCallback = lambda *_: None,
 ) -> Inspection:
-    """Look over a data set's photos once; see `Inspection`.
+    """Inspect a data set's photos once; see `Inspection`.
 
-    Only if `thorough`, the features of all photos are computed, and labels are doubted; otherwise
-    a network looks only at photos whose hashes are alike, if there are any.
+    Only if `thorough`, the features of all photos are computed, and doubtful labels are found;
+    otherwise features are computed only for photos with similar hashes, if there are any.
     """
     shots = Shots(manifest, CHECK_SCALE, cache, lambda *n: progress("decoding photos", *n))
     photos, total = manifest.photos, len(manifest.photos)
@@ -76,7 +76,7 @@ def counts_of(manifest: Manifest) -> dict[Split, tuple[int, ...]]:
 
 
 def moved(found: Inspection, manifest: Manifest) -> Inspection:
-    """Return what was found of the same photos, now that they have other splits."""
+    """Return the findings for the same photos in other splits."""
     now = {photo.path: photo for photo in manifest.photos}
     return replace(
         found,

@@ -1,4 +1,4 @@
-"""Labels that a classifier doubts, which has not seen the photo: confident learning."""
+"""Doubtful labels, by a classifier that has not seen the photo: confident learning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from trainers.data.manifest import Photo
 
 FOLDS = 5
 FEWEST = FOLDS
-"""Of a class with fewer photos (duplicates counted once), nothing can be said."""
+"""Classes with fewer photos (duplicates counted once) are skipped."""
 
-_DIMENSIONS = 128  # of the features: a linear classifier on more gains little, and takes minutes
+_DIMENSIONS = 128  # of the features: more improve a linear classifier little, and take minutes
 _AT_ONCE = 1024
 _STRENGTH = 0.01  # inverse of the regularisation: frozen features of a few photos overfit
 
@@ -25,7 +25,7 @@ def doubt_labels(
     n_classes: int,
     seed: int = 0,
 ) -> tuple[Doubt, ...]:
-    """Return the photos whose labels are likely wrong, the likeliest first.
+    """Return the photos whose labels are probably wrong, the most probable first.
 
     `features` are (n, F), of a frozen backbone. Each photo's probabilities come from a logistic
     regression that was fitted without its fold; photos of one of the `groups`, (n,), share a fold.
@@ -77,7 +77,7 @@ def out_of_fold(
 
 
 def _reduced(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the principal components, some photos at a time: memory is what many photos lack."""
+    """Return the principal components, some photos at a time to save memory."""
     from sklearn.decomposition import IncrementalPCA
     from sklearn.utils import gen_batches
 

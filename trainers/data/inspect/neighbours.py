@@ -1,4 +1,4 @@
-"""Which hashes are alike: multi-index hashing (Norouzi et al. 2012), so that not all meet all."""
+"""Similar hashes by multi-index hashing (Norouzi et al. 2012), without comparing all pairs."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -7,15 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 RADIUS = 9
-"""So many of 64 bits may differ; then, of the quarters of a hash, one of the first two differs in
-at most 2 bits, or one of the last two in at most 1."""
+"""The maximum number of differing bits of 64.
+
+Then, of the quarters of a hash, one of the first two differs in at most 2 bits, or one of the last
+two in at most 1.
+"""
 
 CROWD = 256
-"""Under one key, so many hashes are looked at: thousands of photos of one scene all have it, and
-each is like the first of them."""
+"""The maximum number of hashes compared per key.
+
+Thousands of photos of one scene may share it, and each resembles the first of them.
+"""
 
 CLOSEST = 16
-"""So many photos, those with the hashes nearest to its own, are given for each."""
+"""The maximum number of similar photos returned for each, the nearest ones."""
 
 _QUARTERS = 4
 _BITS = 64 // _QUARTERS
@@ -44,7 +49,7 @@ class Index:
         ]
 
     def alike(self, queries: Hashes) -> tuple[Indices, Indices, Indices]:
-        """Return (query, hash, bits that differ) for all that are alike; some more than once."""
+        """Return (query, hash, differing bits) of all similar pairs; some more than once."""
         found = []
         for quarter in range(_QUARTERS):
             query, hashed = self._under(quarter, *self._keys(quarter, queries))
@@ -55,7 +60,7 @@ class Index:
         return query, hashed, bits
 
     def cost(self, queries: Hashes) -> int:
-        """Tell how many hashes would be compared."""
+        """Return how many hashes would be compared."""
         return sum(int(self._keys(quarter, queries)[1].sum()) for quarter in range(_QUARTERS))
 
     def _keys(self, quarter: int, queries: Hashes) -> tuple[Indices, Indices]:
@@ -73,7 +78,7 @@ class Index:
 
 
 def alike(windows: Hashes, queries: Hashes) -> Iterator[tuple[Indices, Indices]]:
-    """Give, block by block, pairs (i, j) of which the query of i is like a window of j.
+    """Yield, block by block, pairs (i, j) where the query of i resembles a window of j.
 
     `windows` are (n, w), of n photos, and `queries` (n,). No photo is paired with itself.
     """
@@ -115,10 +120,10 @@ def _quarters(hashes: Hashes) -> NDArray[np.uint16]:
 
 
 def _flips(most: int) -> NDArray[np.uint16]:
-    """Return what changes none to `most` bits of a key."""
+    """Return the masks that change none to `most` bits of a key."""
     changed = [bits for count in range(most + 1) for bits in combinations(range(_BITS), count)]
     return np.array([sum(1 << bit for bit in bits) for bits in changed], np.uint16)
 
 
-# If no quarter were as near as that, 3 + 3 + 2 + 2 bits would differ, which is more than RADIUS.
+# Otherwise at least 3 + 3 + 2 + 2 bits would differ, which is more than RADIUS.
 _FLIPS = [_flips(2), _flips(2), _flips(1), _flips(1)]

@@ -1,7 +1,7 @@
-"""Whether photos agree in their detail, when one is laid over a window of the other.
+"""Whether photos agree in their detail, one aligned with a window of the other.
 
-What light and layout do, such as a bright sky above, is left out of the comparison: by that, photos
-of many kinds are alike.
+Low frequencies, such as a bright sky above, are removed first, since they are similar in many
+photos.
 """
 
 from itertools import product
@@ -15,14 +15,14 @@ STORED = 64
 """Pixels a side of the grey squares, uint8 (n, STORED, STORED), that are laid over one another."""
 
 WORTH_A_LOOK = 0.6
-"""Photos whose detail correlates less, roughly laid over one another, are no copies."""
+"""Photos whose roughly aligned detail correlates less are not duplicates."""
 
-_ENOUGH = 0.97  # a correlation that no better fit is sought for
-_COARSE, _FINE = 24, 48  # pixels a side of what is compared: coarse, so as to miss by a little
-_BLUR = 7  # detail is what differs from the mean of so many pixels a side
-_FAINT = 1.0  # levels of 255; detail that deviates less is noise, and counts the less
-_SHARES = (0.95, 0.9)  # of both sides that a window leaves
-_PLACES = (0.0, 0.5, 1.0)  # where it lies, from one end to the other
+_ENOUGH = 0.97  # from this correlation on, the alignment is not refined
+_COARSE, _FINE = 24, 48  # side of the compared squares in pixels: coarse, to tolerate misalignment
+_BLUR = 7  # detail is the difference from the mean over squares of this side
+_FAINT = 1.0  # levels of 255; smaller detail is noise, and gets less weight
+_SHARES = (0.95, 0.9)  # share of both sides that a window leaves out
+_PLACES = (0.0, 0.5, 1.0)  # its position, from one end to the other
 _STEPS = 4
 _SLACK, _MOST_CUT = 0.01, 0.12  # how far edges may lie outside the photo, and inside
 _FARTHEST = 0.02  # share of a side by which an edge may move in a step
@@ -36,8 +36,8 @@ Numbers = NDArray[np.float64]
 def agreement(one: Squares, other: Squares) -> Numbers:
     """Return the correlation of detail of each pair, float64 (n,), at most 1.
 
-    The whole of either photo is laid over the windows of the other, roughly; where that is
-    `WORTH_A_LOOK`, the best of these windows is fitted, and compared in finer detail.
+    Each whole photo is roughly aligned with the windows of the other; from a correlation of
+    `WORTH_A_LOOK` on, the best window is refined, and compared in finer detail.
     """
     found = np.zeros(len(one))
     for start in range(0, len(one), _AT_ONCE):
@@ -100,7 +100,7 @@ def _fitted(below: Squares, above: Squares, windows: Numbers) -> Numbers:
 
 
 def _within(windows: Numbers) -> Numbers:
-    """Keep windows within the photo: what was moved about in it makes another photo."""
+    """Keep windows within the photo."""
     start = windows[:, ::2].clip(-_SLACK, _MOST_CUT)
     stop = (windows[:, ::2] + windows[:, 1::2]).clip(1 - _MOST_CUT, 1 + _SLACK)
     return np.stack([start, stop - start], axis=2).reshape(-1, 4)
@@ -115,7 +115,7 @@ def _seen(squares: Squares, windows: Numbers) -> Matrix:
 
 
 def _tents(start: Numbers, length: Numbers) -> Matrix:
-    """Return what takes windows along one side, antialiased: (n, _FINE, STORED)."""
+    """Return the resampling matrices of windows along one side, antialiased: (n, _FINE, STORED)."""
     centres = (start[:, None] + length[:, None] * _CENTRES) * STORED - 0.5
     away = np.abs(centres.clip(0, STORED - 1)[:, :, None] - np.arange(STORED))
     weights = np.maximum(0, 1 - away / np.maximum(1, STORED / _FINE * length)[:, None, None])
@@ -123,7 +123,7 @@ def _tents(start: Numbers, length: Numbers) -> Matrix:
 
 
 def _step(seen: Matrix, away: Matrix, windows: Numbers) -> Numbers:
-    """Return how windows are to move so that what is seen goes the way that is wanted."""
+    """Return the step of windows that changes their content as wanted."""
     down, across = np.gradient(seen, axis=(1, 2))
     across = across * (_FINE / windows[:, 1])[:, None, None]
     down = down * (_FINE / windows[:, 3])[:, None, None]
@@ -137,7 +137,7 @@ def _step(seen: Matrix, away: Matrix, windows: Numbers) -> Numbers:
 
 
 def _sampling(share: float, place: float) -> Matrix:
-    """Return what takes the coarse pixels of a window along one side, (_COARSE, STORED)."""
+    """Return the matrix of the coarse pixels of a window along one side, (_COARSE, STORED)."""
     start = (1 - share) * place * STORED
     unit = Image.fromarray(np.eye(STORED, dtype=np.float32))
     box = (0, start, STORED, start + share * STORED)

@@ -1,4 +1,4 @@
-"""The photos of a data set as pixels, any of them at any time. Free of torch."""
+"""Random access to the photos of a data set as pixels. Free of torch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ _AHEAD = 256  # photos at work before the first of their results is taken
 class Shots:
     """A manifest's photos at one scale, by their index in it, each RGB (H, W, 3).
 
-    They are read from the cache, which decodes what it lacks; where it has no room, or is None,
-    each is decoded when it is asked for. Raises `DatasetError` for photos that have changed.
+    They are read from the cache, which decodes missing ones; if it has no room, or is None, each is
+    decoded on access. Raises `DatasetError` for photos that have changed.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Shots:
         return read_known(self._manifest, photo, [self._scale])[0]
 
     def each(self, look: Callable[[Photo, NDArray[np.uint8]], T]) -> Iterator[T]:
-        """Look at all photos in their order, on all usable CPUs."""
+        """Apply a function to all photos in order, on all usable CPUs."""
         with ThreadPoolExecutor(usable_cpus()) as pool:
             for start in range(0, len(self.photos), _AHEAD):
                 some: Sequence[int] = range(start, min(start + _AHEAD, len(self.photos)))
@@ -60,7 +60,7 @@ class Shots:
 
 
 def _places(manifest: Manifest) -> list[int]:
-    """Return each photo's place among those of its split."""
+    """Return each photo's index among those of its split."""
     counts = dict.fromkeys(Split, 0)
     places = []
     for photo in manifest.photos:
