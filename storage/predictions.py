@@ -53,7 +53,7 @@ def encode(evaluation: Evaluation) -> tuple[Form, bytes]:
         confidence = _pick(evaluation.probabilities, answers)
         true_probability = _pick(evaluation.probabilities, evaluation.columns)
         body = predicted + _half(confidence) + _half(true_probability)
-    # Level 1: the bits of probabilities hardly compress, and an epoch should not wait for that.
+    # Level 1: probabilities hardly compress, and an epoch should not wait for it.
     version = _VERSION if evaluation.questions == 1 else _SEVERAL
     return form, _HEADER.pack(_MAGIC, version, photos, classes) + zlib.compress(body, level=1)
 

@@ -30,17 +30,16 @@ CARD = "encore"
 class WeightsCard:
     """The card of a weights file: how to rebuild the network, and how it was made.
 
-    With `tta`, its probabilities are the mean of those of a photo and of its mirror image, as they
-    were in validation. It belongs to them as image size and crop do, so it stands beside these and
-    not in `decision`, which turns probabilities into an answer, if prices were set (`Decision`).
-    `kind` says what a label is (`LabelKind`). Of several labels, those are there whose probability
-    is at least that of `thresholds`, 0.5 where none were set.
-    `prior` is the share of each class in training, each alike if classes were balanced; None where
-    that is not known. `unknown` is the share of photos like those of validation that may be called
-    unknown, where photos unlike the training photos are: a reference lies beside such weights.
-    With `folds`, the file holds a network for each fold of the photos, trained without it, and the
-    probabilities are the mean of theirs.
-    `made_by` is the command, commit and device that trained it, as far as it is known.
+    With `tta`, its probabilities are the mean of those of a photo and its mirror image, as in
+    validation. It is part of the preprocessing, like image size and crop, and not of `decision`,
+    which turns probabilities into a prediction if prices were set (`Decision`). `kind` says what a
+    label is (`LabelKind`). Of several labels, those are there whose probability is at least that of
+    `thresholds`, 0.5 where none were set. `prior` is the share of each class in training, each
+    alike if classes were balanced; None where that is not known. `unknown` is the share of photos
+    like those of validation that may be called unknown, where photos unlike the training photos
+    are: a reference lies beside such weights. With `folds`, the file holds a network for each fold
+    of the photos, trained without it, and the probabilities are the mean of theirs. `made_by` is
+    the command, commit and device that trained it, as far as it is known.
     """
 
     backbone: str

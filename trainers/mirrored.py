@@ -57,5 +57,5 @@ class Seeing(nn.Module):
 
 
 def judging(network: nn.Module, *, tta: bool, objective: Objective = ONE_CLASS) -> nn.Module:
-    """Return what judges squares: the network itself, or with `tta` it and the mirror images."""
+    """Return the network itself, or with `tta` one that averages over mirror images."""
     return Mirrored(network, objective) if tta else network

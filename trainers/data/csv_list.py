@@ -85,14 +85,14 @@ def find_in_csv(
 
 
 def listed_paths(source: Path) -> set[str]:
-    """Return the paths that a CSV lists, as they are written there, be there files or not."""
+    """Return the paths of a CSV as they are written, whether or not the files exist."""
     return {path for _, path, *_ in _read(source)[0]}
 
 
 def listed_addresses(source: Path) -> dict[str, Steps]:
     """Return the addresses that a CSV lists, in parts; DatasetError if it lists paths as well."""
     if not os.path.isfile(source) or "://" not in _text(source):  # noqa: PTH113 - see Inside
-        return {}  # most lists: not worth a look at each row
+        return {}  # most lists; saves looking at each row
     rows, *_ = _read(source)
     addresses = _addresses(rows, source)
     for number, path, *_ in rows:

@@ -273,7 +273,7 @@ def build_manifest(
         found = replace(found, photos=tuple(replace(each, split=None) for each in found.photos))
     given = {photo.split for photo in found.photos}
     needed = {Split.TRAIN, Split.VALID, *given} - {None}
-    # What the reading cannot mend is told before it; splits that are yet to draw have no gaps.
+    # Errors that reading cannot fix are reported first; splits still to be drawn have no gaps.
     named = found.kind.named
     filled = {(name, photo.split) for photo in found.photos for name in named(photo.label)}
     _check_filled(found.classes, filled, set() if None in given else needed, found.left_out)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from trainers.data.label_kind import ONE_CLASS, LabelKind
-from trainers.errors import DatasetError as DatasetError  # raised by trainers of one's own
+from trainers.errors import DatasetError as DatasetError  # raised by custom trainers
 
 MAX_CLASS_NAME = 200
 
