@@ -1,4 +1,4 @@
-"""Stages in words: what every stage has, and of the rest only what is not at its default."""
+"""Stages in words: the main fields, and others only if they are not at their defaults."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -33,16 +33,16 @@ LABELS = {
     "tta": "mirror images",
     "start_from": "start from",
 }
-"""What the fields are called that are named only where they are not at their default."""
+"""The display names of fields that are shown only if they are not at their defaults."""
 
 SHARES = ("warm_up", "erasing", "drop_path", "frozen")
-"""Those of them that are shares, and read as per cent."""
+"""Those of them that are shares, shown in per cent."""
 
 _DEFAULTS = {field.name: field.default for field in fields(Stage)}
 
 
 def stages_text(stages: Sequence[Stage]) -> str:
-    """Return in a few words stages that all train the same; what differs is joined by `>`.
+    """Return stages of one kind in a few words; differing values are joined by `>`.
 
     The sizes are always those of all stages, so that one can see how many there are.
     """
@@ -98,7 +98,7 @@ def _course(stage: Stage, dropout_sites: int) -> list[str]:
 
 
 def differing(stages: Sequence[Stage]) -> dict[str, list[str]]:
-    """Return for each field of `LABELS` that is not at its default throughout each stage's text."""
+    """Return each stage's text for each field of `LABELS` that is not always at its default."""
     return {
         name: [value_text(name, getattr(stage, name)) for stage in stages]
         for name in LABELS
@@ -107,7 +107,7 @@ def differing(stages: Sequence[Stage]) -> dict[str, list[str]]:
 
 
 def value_text(name: str, value: Any) -> str:
-    """Return how the value of a field of `LABELS` reads."""
+    """Return the text of a value of a field of `LABELS`."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if name in SHARES:
@@ -116,7 +116,7 @@ def value_text(name: str, value: Any) -> str:
 
 
 def lrs_text(stage: Stage) -> str:
-    """Return the head's learning rate; all three where the body's are not the usual shares."""
+    """Return the head's learning rate; all three if the body's are not in the default ratio."""
     head = stage.lrs[-1]
     return "/".join(f"{lr:g}" for lr in ((head,) if stage.lrs == spread_lr(head) else stage.lrs))
 

@@ -1,4 +1,4 @@
-"""The stage tree: a study's stage runs, each below the one that it started from. Pure."""
+"""The stage tree: a study's stage runs, each below the one it started from. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from storage.store import Store
 from trainers.schedule import Schedule, Train
 
 Rank = tuple[float, float]
-"""How good an epoch is: the smaller, the better (see `Metric.rank`)."""
+"""The rank of an epoch: smaller is better (see `Metric.rank`)."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a stage run: its best epoch's rank and calibrated loss, and its seconds."""
+    """The result of a stage run: its best epoch's rank and calibrated loss, and its seconds."""
 
     rank: Rank
     loss: float | None
@@ -25,8 +25,8 @@ class Node:
     """A stage run in the tree.
 
     It trains the last stage of `prefix`. `trials` are the numbers of those that share it, in the
-    order they entered. `trained` says what came of it, once all its epochs are done, `failed` that
-    it cannot be trained. `explored` are those that other trials than repeats have entered.
+    order they entered. `trained` is its result, once all its epochs are done; `failed` means that
+    it cannot be trained. `explored` means that a trial other than a repeat has entered it.
     """
 
     key: str
@@ -41,22 +41,25 @@ class Node:
 
     @property
     def position(self) -> int:
-        """The place of its stage in the schedule, from 0."""
+        """The position of its stage in the schedule, from 0."""
         return len(self.prefix.stages) - 1
 
     @property
     def rank(self) -> Rank | None:
-        """That of its best epoch, if it is trained."""
+        """The rank of its best epoch, if it is trained."""
         return self.trained.rank if self.trained else None
 
     @property
     def probe(self) -> bool:
-        """Whether it trains nothing of the body: it tells little of what can be made of it."""
+        """Whether it is a probe, whose score says little about later stages."""
         return self.prefix.stages[-1].train is Train.PROBE
 
 
 class StageTree:
-    """Grows as trials enter stage runs, and as these end. Trials with equal beginnings meet."""
+    """Grows as trials enter stage runs, and as these end.
+
+    Trials with equal first stages share nodes.
+    """
 
     def __init__(self) -> None:
         self.roots: list[Node] = []
@@ -66,7 +69,7 @@ class StageTree:
 
     @classmethod
     def of(cls, store: Store, study: StudyRecord) -> "StageTree":
-        """Return the tree of a study as its rows have it."""
+        """Return the tree of a study from its rows."""
         return grow(
             store.trials(study.id),
             store.stage_runs(study.id),
@@ -76,7 +79,7 @@ class StageTree:
         )
 
     def enter(self, trial: Trial, position: int, key: str) -> Node:
-        """Put a trial on the stage run that it needs at `position`, below the one before it."""
+        """Add a trial to the stage run that it needs at `position`, below the previous one."""
         node = self._nodes.get(key)
         if node is None:
             parent = self._at[trial.number, position - 1] if position else None
@@ -92,7 +95,7 @@ class StageTree:
         return node
 
     def finish(self, key: str, trained: Trained) -> None:
-        """Note what came of a stage run."""
+        """Set the result of a stage run."""
         node = self._nodes[key]
         new = node.trained is None
         node.trained, node.failed = trained, False
@@ -106,8 +109,8 @@ class StageTree:
     def reached(self, position: int) -> list[Node]:
         """Return the stage runs that were trained to the boundary after stage `position`.
 
-        Those of repeats alone are left out: they are there because their schedules are good. So
-        are probes, which are no rung of anything.
+        Those only of repeats are excluded, since their schedules were selected as good ones. So are
+        probes, which are not rungs.
         """
         return self._reached.get(position, [])
 
@@ -116,7 +119,7 @@ class StageTree:
         return (trial, position) in self._at
 
     def at(self, trial: int, position: int) -> Node:
-        """Return the stage run of a trial at a position that it has entered."""
+        """Return the stage run of a trial at an entered position."""
         return self._at[trial, position]
 
     def last_trained(self, trial: int) -> Node | None:
@@ -127,9 +130,9 @@ class StageTree:
         return last
 
     def shared_with(self, trial: int) -> tuple[int, int] | None:
-        """Return how many of a trial's first stages another one had entered before it, and which.
+        """Return how many of a trial's first stages another trial had entered before it, and which.
 
-        None where it was the first of all.
+        None if it was always the first.
         """
         count, first = 0, trial
         while (node := self._at.get((trial, count))) is not None and node.trials[0] != trial:
@@ -164,7 +167,7 @@ def grow(
     tree = StageTree()
     by_number = {trial.number: trial for trial in trials}
     by_id = {run.id: run for run in runs}
-    # In the order in which stage runs were begun, as a search has them: decisions hang on it.
+    # In the order in which stage runs were begun, since decisions depend on it.
     for number, position, run_id in sorted(links, key=lambda link: (link[2], link[0])):
         tree.enter(by_number[number], position, by_id[run_id].key)
     for run in sorted(by_id.values(), key=lambda each: each.id):

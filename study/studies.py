@@ -1,4 +1,4 @@
-"""The study's row: found or created, with the settings that are for good."""
+"""The study's row: found or created, with its permanent settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,16 +59,16 @@ def open_study(store: Store, config: StudyConfig, manifest: Manifest) -> StudyRe
 
 
 def refuse_old(study: StudyRecord) -> None:
-    """Raise StudyTooOld if going on would mix what an earlier Encore did with today's."""
+    """Raise StudyTooOld if continuing would mix results of incompatible versions."""
     if study.space.get("version", SPACE_VERSION) < SPACE_VERSION:
         raise StudyTooOld(
-            f"study {study.name!r} was begun by an earlier Encore, which trained or searched "
-            "in another way: it can be read, but not gone on with; search under a new --study"
+            f"study {study.name!r} was begun by an earlier version, which trained or searched "
+            "differently: it can be read, but not continued; search under a new --study"
         )
 
 
 def keep_manifest(store: Store, manifest: Manifest) -> None:
-    """Keep the data set; of one that is known, where it lies now: photos may have been moved."""
+    """Store the data set; for a known one, only its location: photos may have been moved."""
     root, document = str(manifest.root.resolve()), manifest.to_json()
     store.save_manifest(ManifestRecord(digest=manifest.digest, root=root, document=document))
 
@@ -88,16 +88,16 @@ def stored_config(
 ) -> StudyConfig:
     """Return the settings that a study was last searched with, under `flags`."""
     known = _of_today(study.config, StudyConfig)
-    if known.get("strategy") not in list(Strategy):  # an earlier Encore's
+    if known.get("strategy") not in list(Strategy):  # an earlier version's
         known.pop("strategy", None)
-    known |= {"study": study.name, "storage": storage}  # it is where it is now
+    known |= {"study": study.name, "storage": storage}  # the storage is the given one
     if study.space:
         known["space"] = space_of(study.space)
     return load_config(flags, stored=known)
 
 
 def _of_today(stored: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
-    """Leave out the settings that only an earlier Encore had."""
+    """Omit the settings that only an earlier version had."""
     known = {name: value for name, value in stored.items() if name in section.model_fields}
     for name, value in known.items():
         below = section_in(section.model_fields[name].annotation)
@@ -124,7 +124,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
 
 
 def manifest_of(store: Store, study: StudyRecord) -> Manifest:
-    """Return the data that a study is frozen with."""
+    """Return the frozen data of a study."""
     record = store.manifest(study.manifest_digest)
     return Manifest.from_json(record.document, Path(record.root))
 

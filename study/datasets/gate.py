@@ -127,7 +127,7 @@ def summary(found: Inspection) -> str:
         if found.conflicts
         else "",
         ", ".join(f"{count} {flaw}" for flaw, count in flaws.items()),
-        f"{' and '.join(cues)} alone tells the classes apart" if cues else "",
+        f"{' and '.join(cues)} alone separates the classes" if cues else "",
         f"{count_text(len(found.doubts), 'doubtful label')}" if found.doubts else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -1,1 +1,1 @@
-"""The choice: which weights of all that any run left, and what is known of them."""
+"""The choice of weights among those of all runs, and its evaluation."""

@@ -1,6 +1,6 @@
-"""Use case `best`: which weights, of all that any run left, and what is known of them.
+"""Use case `best`: choose among the weights of all runs, and evaluate the choice.
 
-Reads rows alone, so it answers at once: no torch, no Optuna.
+Reads rows only, so it is fast: no torch, no Optuna.
 """
 
 import math
@@ -42,12 +42,12 @@ from trainers.metrics import confusion_matrix, per_class
 from trainers.schedule import Train
 
 FEWEST = 10
-"""With fewer validation photos, or groups of them, there is nothing to say about new ones."""
+"""With fewer validation photos, or groups of them, there is no estimate for new ones."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A trial with its score by the criterion, and which of the pool's candidates it is."""
+    """A trial with its score by the criterion, and the index of its candidate in the pool."""
 
     of: RankedTrial
     score: float
@@ -72,11 +72,11 @@ def best(
 
 
 def copy_weights(selection: Selection, folder: Path, unknown: float | None = None) -> Path:
-    """Copy the chosen weights into a folder, whole or not at all; return where they are.
+    """Copy the chosen weights into a folder, atomically; return their path.
 
-    The copy carries the decision rule, if prices were set: `predict` goes by it; and the rate at
-    which photos are called `unknown`, for which a reference has to lie beside it. Raises
-    `ConfigError` where that cannot be: there are no weights of ours, or they lie in that folder.
+    The copy's card has the decision rule, if prices were set, which `predict` applies, and the rate
+    of `unknown` photos, for which a reference has to be beside the copy. Raises `ConfigError` if
+    that is impossible: the weights are not Encore's, or are already in that folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(selection.file)
@@ -101,7 +101,7 @@ def copy_weights(selection: Selection, folder: Path, unknown: float | None = Non
 
 
 class Selector:
-    """Chooses among all that a study has left."""
+    """Chooses among all weights of a study."""
 
     def __init__(self, store: Store, vault: Vault, study: StudyRecord, asked: Asked) -> None:
         self._store = store
@@ -121,7 +121,7 @@ class Selector:
         self._goal = goal_of(costs, asked.costs, asked.recalls, asked.reject_cost, classes)
 
     def select(self, runners_up: int) -> Selection:
-        """Choose the best whole file; `NothingToSelect` if there is none."""
+        """Choose the best intact file; `NothingToSelect` if there is none."""
         pool = gather(self._store, self._study, self._manifest, self._criterion, self._goal)
         lines = rank_schedules(pool, self._by, self._store.seconds_by_trial(self._study.id))
         ranking = self._ranking(pool, lines)
@@ -141,7 +141,7 @@ class Selector:
             column = pool.epochs.get(epoch)
             if trial.schedule_digest not in places:  # its predictions cannot be read
                 continue
-            # A loss that is no number is None: nothing to choose by.
+            # A loss that is not a number is None, and cannot be ranked.
             if column is None or trial.loss is None or (not ranked.checkpoint and epoch in deleted):
                 continue
             score = trial.score
@@ -153,7 +153,7 @@ class Selector:
         return [ranked for _, ranked in sorted(found, key=lambda pair: pair[0])]
 
     def _forecast(self, asked: Asked) -> Expected | None:
-        """Forecast the stage runs, unless something else is asked for or none is known."""
+        """Forecast the stage runs, unless another choice is requested or there are none."""
         if asked.by is By.FORECAST and asked.criterion is not None:
             raise ConfigError(
                 f"--by forecast forecasts the study's own metric alone, got --metric "
@@ -164,7 +164,7 @@ class Selector:
         return expected_of(self._store, self._study)
 
     def _first(self, trial: Trial, places: Mapping[str, int]) -> float:
-        """Return what comes before the score of a trial."""
+        """Return the sort key that precedes a trial's score."""
         if self._expected is not None:
             return self._expected.of(trial.best_stage_run)
         return places[trial.schedule_digest] if self._by in (By.MEAN, By.LCB) else 0.0
@@ -175,7 +175,7 @@ class Selector:
         return chooser(pool.scorer, pool.trials, self._by)
 
     def _first_whole(self, ranking: Sequence[Ranked]) -> tuple[Ranked, list[Ranked], list[str]]:
-        """Return the first whose file is as it was written, those after it, and those before.
+        """Return the first trial with an intact file, those after it, and those before.
 
         Trials may share a stage run, and so a file: it counts once.
         """
@@ -323,7 +323,7 @@ class Selector:
         asked = self._manifest.n_questions
         clean = np.flatnonzero(~np.repeat(shared.mask, asked))
         score = pool.scorer.score(np.full(len(clean), column), clean) if len(clean) else math.nan
-        told = math.isfinite(score)  # of an area under the curve, both kinds of photos must be left
+        told = math.isfinite(score)  # an area under the curve needs photos of both kinds
         return Leaks(
             photos=shared.photos,
             at_least=shared.at_least,
@@ -350,7 +350,7 @@ class Selector:
             return ""
         try:
             return path_text(self._vault.path(kept.path))
-        except RowDamaged:  # a runner-up's, which was not looked at yet
+        except RowDamaged:  # a runner-up's, which was not checked yet
             return kept.path
 
 
@@ -360,10 +360,10 @@ def _off(differences: NDArray[np.int64]) -> tuple[int, ...]:
 
 
 def _whole(found: StoredPredictions) -> NDArray[np.float32]:
-    """Return all probabilities, (n, C); an own trainer may have yielded what is no number."""
+    """Return all probabilities, (n, C); a custom trainer may have yielded NaN."""
     if found.probabilities is None:
         raise NothingToSelect(
-            "a decision rule needs the probabilities of all classes, which are not kept of so "
+            "a decision rule needs the probabilities of all classes, which are not stored for so "
             "many photos and classes; drop --cost, --recall and --reject-cost"
         )
     return np.nan_to_num(found.probabilities)

@@ -1,4 +1,4 @@
-"""All that could have been chosen: every epoch of every trial, with what it predicted."""
+"""The candidates of a choice: every epoch of every trial, with its predictions."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from trainers.decision import Decision
 from trainers.temperature import fit_temperature
 
 LIMIT = 1000
-"""No more epochs are weighed against each other: what is behind so many has no chance."""
+"""Maximum number of epochs that are compared: weaker ones have no chance."""
 
 FITTED = 30
-"""Of so many candidates the temperature is fitted that all are priced under."""
+"""Number of candidates whose temperatures give the common one."""
 
 Epoch = tuple[int | None, int | None]
 """A stage run's id, and one of its epochs; a trial without a score has neither."""
@@ -35,10 +35,10 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The epochs that a scorer's candidates are, and whose they are.
+    """The epochs of a scorer's candidates, and their trials.
 
-    `seeds` are the trials that count, by schedule, of all schedules that are still in the running.
-    `damaged` names predictions that were passed over, since the database cannot read them.
+    `seeds` are the trials that count, by schedule, of all candidate schedules. `damaged` names
+    predictions that were skipped, since the database cannot read them.
     """
 
     scorer: Scorer
@@ -55,9 +55,9 @@ def gather(
     criterion: Criterion,
     goal: Goal | None,
 ) -> Pool:
-    """Read the predictions of a study's best epochs, and of all that counts in a mean.
+    """Read the predictions of a study's best epochs, and of all trials in means.
 
-    Raises `NothingToSelect` where there are none, or too little of them is kept.
+    Raises `NothingToSelect` if there are none, or too little of them is stored.
     """
     labels, n_classes = manifest.labels(Split.VALID), manifest.n_answers
     leading = store.leading_epochs(study, LIMIT)
@@ -71,7 +71,7 @@ def gather(
         seeds = {d: s for d, s in seeds.items() if all(best_epoch(t) in full for t in s)}
         if not seeds:
             raise _shortened(criterion)
-    # A mean without its weak seeds would flatter.
+    # A mean without weak seeds would be optimistic.
     wanted = [*leading, *(best_epoch(trial) for same in seeds.values() for trial in same)]
     wanted = list(dict.fromkeys(wanted))
     lean = not criterion.needs_probabilities or len(wanted) * len(labels) * n_classes > HELD
@@ -103,7 +103,7 @@ def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
     failures = [trial.failure for trial in trials if trial.state is State.FAILED]
     if failures and len(failures) == len(trials):
         return (
-            f"every trial of study {study!r} has failed, the last with {failures[-1]}; mend the "
+            f"every trial of study {study!r} has failed, the last with {failures[-1]}; fix the "
             "cause and search with more --trials"
         )
     return f"no trial of study {study!r} has finished yet; let the search run on"
@@ -121,7 +121,7 @@ def scorer_of(
 ) -> Scorer:
     """Make predictions comparable by a criterion; `NothingToSelect` if they do not suffice.
 
-    `tables` are the probabilities, where `found` has left them out; `groups` those of the photos.
+    `tables` are the probabilities that `found` lacks; `groups` are those of the photos.
     """
     probabilities: NDArray[np.float32] | Tables | None = tables
     if criterion.needs_probabilities and tables is None:
@@ -143,7 +143,7 @@ def scorer_of(
 def _table(found: StoredPredictions, criterion: Criterion) -> Table:
     if found.probabilities is None:
         raise _shortened(criterion)
-    # An own trainer may have yielded what is no number.
+    # A custom trainer may have yielded NaN.
     table: Table = np.nan_to_num(found.probabilities)
     return table
 
@@ -158,7 +158,7 @@ def _shortened(criterion: Criterion) -> NothingToSelect:
 def _in_the_running(
     trials: Sequence[Trial], links: Sequence[tuple[int, int, int]], leading: Sequence[Epoch]
 ) -> dict[str, list[Trial]]:
-    """Return the trials that count, by schedule, of the schedules that have a leading epoch."""
+    """Return the trials that count, by schedule, of the schedules with a leading epoch."""
     runs = {run for run, _ in leading}
     leaders = {number for number, _, run in links if run in runs}
     running = {trial.schedule_digest for trial in trials if trial.number in leaders}
@@ -166,9 +166,10 @@ def _in_the_running(
 
 
 def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """Return each schedule's trials that count: the complete ones, or if there is none, the pruned.
+    """Return each schedule's trials that count.
 
-    An early end is no bad result.
+    The complete ones, or the pruned ones if there are none. A pruned trial's score is not that of
+    its schedule.
     """
     found: dict[str, list[Trial]] = defaultdict(list)
     scored = [trial for trial in trials if trial.score is not None]
@@ -205,11 +206,11 @@ def _trials(
 
 
 def _rule(candidates: Candidates, goal: Goal | None) -> Decision:
-    """Return the rule that prices the answers of all candidates.
+    """Return the rule that prices the predictions of all candidates.
 
-    With a temperature of its own, fitted on all photos, each candidate would know of every fold how
-    sure it may be there: costs came out a quarter too low in simulations. So all have one, that of
-    the median of some of the best.
+    With its own temperature, fitted on all photos, each candidate would be calibrated on the
+    held-out fold as well: costs were a quarter too low in simulations. So all share one, the median
+    of some of the best.
     """
     if goal is None:
         raise NothingToSelect(

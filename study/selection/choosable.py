@@ -1,8 +1,9 @@
-"""Which weights files there would be to choose from, had only some photos judged the search.
+"""The weights files that would have been kept, had the search used only some photos.
 
-A search keeps each trial's best epoch, and the files of its best trials: both by all validation
-photos. What is said of a choice among these files on some of the photos flatters, unless the files
-were chosen without them, too. So that is done again, among all epochs that were ever recorded.
+A search keeps each trial's best epoch, and the files of its best trials, both by all validation
+photos. The score of a choice among these files on some of the photos is optimistic, unless the
+files were chosen without them as well. So that choice is repeated, among all epochs that were ever
+recorded.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +25,7 @@ from study.statistics.scoring import Candidates, Inside, Scorer
 from trainers.data.manifest import Manifest, Split
 
 EPOCHS, NUMBERS = 3000, 500_000_000
-"""So many epochs, and so many probabilities in them, are read at most: an answer takes seconds."""
+"""Maximum number of epochs that are read, and of their probabilities, so that it takes seconds."""
 
 Epoch = tuple[int, int]
 """A stage run's id, and one of its epochs."""
@@ -37,11 +38,11 @@ Tables = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Choosable:
-    """The `epochs` that a scorer's candidates are, and how a search would keep files of them.
+    """The `epochs` of a scorer's candidates, and how a search would keep files of them.
 
-    Trial `t` is made of the candidates `columns[starts[t]:starts[t + 1]]`. The files of the `most`
-    best trials are kept, and those of the trials `anyhow` (T,): schedules that were repeated.
-    `read` gives the probabilities of some epochs, (K, n, C).
+    Trial `t` has the candidates `columns[starts[t]:starts[t + 1]]`. The files of the `most` best
+    trials are kept, and those of the trials `anyhow` (T,): schedules that were repeated. `read`
+    returns the probabilities of some epochs, (K, n, C).
     """
 
     scorer: Scorer
@@ -63,7 +64,7 @@ class Choosable:
         return self.scorer.candidates.groups
 
     def kept(self, inside: Inside) -> list[list[Epoch]]:
-        """Return the epochs whose weights each set of photos would keep, the best first."""
+        """Return the epochs whose weights would be kept by each set of photos, the best first."""
         scores = self.scorer.within(inside)[self.columns]
         best = np.maximum.reduceat(scores, self.starts[:-1], axis=0)
         owners = np.repeat(np.arange(len(best)), np.diff(self.starts))
@@ -90,10 +91,10 @@ def choosable(
     kept: Sequence[tuple[Trial, Checkpoint]],
     numbers: Collection[int] | None = None,
 ) -> Choosable:
-    """Read what could have been kept instead of the files `kept`, which come best first.
+    """Read the epochs that could have been kept instead of the files `kept`, given best first.
 
-    With `numbers`, of those trials. Raises `NothingToSelect` where, of what is read later, not all
-    probabilities are stored.
+    With `numbers`, only of those trials. Raises `NothingToSelect` if not all probabilities of
+    epochs to read are stored.
     """
     labels, n_classes = manifest.labels(Split.VALID), manifest.n_answers
     every = store.trials(study.id)
@@ -131,7 +132,7 @@ def choosable(
 
 
 def _counts(trial: Trial, numbers: Collection[int] | None) -> bool:
-    """Say whether a trial's files may be kept."""
+    """Return whether a trial's files may be kept."""
     ended = trial.state in (State.COMPLETE, State.PRUNED)
     scored = None not in (trial.score, trial.loss)
     return ended and scored and (numbers is None or trial.number in numbers)
@@ -152,7 +153,7 @@ def _epochs(store: Store, study: StudyRecord, runs: set[int], numbers: int) -> l
 def _reader(
     store: Store, study: StudyRecord, labels: Labels
 ) -> Callable[[Sequence[Epoch]], Tables]:
-    """Return what reads epochs' probabilities, each once: half floats, as they are stored."""
+    """Return a function that reads epochs' probabilities, each once: half floats, as stored."""
 
     @cache
     def table(epoch: Epoch) -> NDArray[np.float16]:

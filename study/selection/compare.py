@@ -1,4 +1,4 @@
-"""Use case `compare`: two classifiers on the same validation photos, photo by photo."""
+"""Use case `compare`: test two classifiers on the same validation photos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """A photo that the two name differently."""
+    """A photo with different predictions."""
 
     path: str
     label: str
@@ -53,10 +53,11 @@ class LabelErrors:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two fare on the same photos, in `groups` of them (None without any).
+    """The comparison of two classifiers on the same photos, in `groups` (None without any).
 
-    `p_value` is two-sided: McNemar's, exact, or by the signs of what groups differ by. Where photos
-    have several labels, one is right if all of them are, and `labels` counts errors label by label.
+    `p_value` is two-sided: McNemar's exact test, or a sign-flip test on the groups' differences.
+    Where photos have several labels, one is right if all of them are, and `labels` counts errors
+    label by label.
     """
 
     study: str
@@ -123,19 +124,19 @@ def compare(
 def _answers(
     target: str, store: Store, study: StudyRecord, manifest: Manifest, storage: str
 ) -> NDArray[np.int64]:
-    """Return what one of the two names each validation photo, (n,)."""
+    """Return the predictions of one of the two for the validation photos, (n,)."""
     if target.lower().endswith(".csv"):
         refuse_several(manifest, "a CSV of answers", "compare trials or weights files")
         photos = [photo.path for photo in manifest.of_split(Split.VALID)]
         return read_answers(Path(target), photos, manifest.classes)
-    if target.isdecimal():  # its rows suffice: its file would be read with torch
+    if target.isdecimal():  # its rows suffice; reading its file would need torch
         origin: Origin | None = of_trial(store, study, int(target))
     else:
         origin = find(target, study.name, store, storage).origin
     if origin is None:
         raise NotInStudy(
             f"study {study.name!r} did not make {target!r}; give a trial's number, a file "
-            f"that `{hint('show')} TRIAL` names, or a CSV of answers"
+            f"that `{hint('show')} TRIAL` names, or a CSV of predictions"
         )
     labels = manifest.labels(Split.VALID)
     return store.predictions(origin.run.id, origin.epoch, labels).predicted

@@ -1,8 +1,8 @@
-"""Use case `ensemble`: a greedy ensemble over stored predictions, and what it gains.
+"""Use case `ensemble`: a greedy ensemble over stored predictions, and its gain.
 
-Reads rows alone, so it answers at once: no torch, no photo. What an ensemble gains is told by
-cross-fitting (see `study.crossfit`): the files, the ensemble of them and the single file that it is
-compared with are all chosen without the photos that score them.
+Reads rows only, so it is fast: no torch, no photo. The gain is cross-fitted (see
+`study.statistics.crossfit`): the files, the ensemble of them and the single file for comparison are
+all chosen without the photos that score them.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ FOLDS, PARTINGS = 5, 10
 
 @dataclass(frozen=True)
 class Member:
-    """A weights file of an ensemble, which counts `count` times in the mean."""
+    """A weights file of an ensemble, with weight `count` in the mean."""
 
     trial: int
     seed: int
@@ -43,10 +43,10 @@ class Member:
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """The answer of `ensemble`. `score`, `loss` and `errors` flatter: see `CrossFit`.
+    """The result of `ensemble`. `score`, `loss` and `errors` are optimistic: see `CrossFit`.
 
-    `single_score` and `single_errors` are those of the best file alone, which is `single_trial`'s,
-    on the same photos and as flattered. `damaged` names files that are missing or changed.
+    `single_score` and `single_errors` are those of the best file alone, `single_trial`'s, on the
+    same photos and as optimistic. `damaged` names files that are missing or changed.
     """
 
     study: str
@@ -68,7 +68,7 @@ class EnsembleResult:
 def ensemble(
     study: str | None = None, *, storage: str = StudyConfig().storage, size: int = 5
 ) -> EnsembleResult:
-    """Choose up to `size` weights files, with repeats, whose mean prediction is the best.
+    """Choose up to `size` weights files, with repetition, whose mean prediction is the best.
 
     Raises `NothingToSelect`, `StudyNotFound` and the database's errors.
     """
@@ -92,8 +92,8 @@ def greedy(
     """Choose members of an ensemble, with repeats, from M tables of probabilities (M, n, C).
 
     Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of models" (ICML
-    2004): each step adds the member with which the mean is best, and of the nested ensembles of
-    1 to `size` members the best is given. Best by `metric`, ties by log loss, then by order.
+    2004): each step adds the member with which the mean is best, and the best of the nested
+    ensembles of 1 to `size` members is returned. Best by `metric`, ties by log loss, then by order.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1 member, got {size}")
@@ -112,12 +112,12 @@ def greedy(
 
 
 def cross_fitted(found: Choosable, size: int, metric: Metric, seed: int = 0) -> CrossFit:
-    """Say what the choice of an ensemble gains over the choice of a single file.
+    """Estimate the gain of choosing an ensemble over choosing a single file.
 
-    In each fold, the photos of the other folds decide which files are kept, which of these make the
-    ensemble and which is the single one; what both say of the fold's own photos is pooled over all
-    folds. With fewer photos to choose by, both are as good or a little worse. How the photos are
-    parted is chance: it is done `PARTINGS` times.
+    In each fold, the photos of the other folds decide which files are kept, which of these form the
+    ensemble and which is the single one; both predictions for the fold's own photos are pooled over
+    all folds. With fewer photos to choose by, both are as good or slightly worse. The split into
+    folds is random, so it is repeated `PARTINGS` times.
     """
     labels, n_classes = found.labels, found.scorer.candidates.n_classes
     together, alone = np.empty((2, PARTINGS, len(labels), n_classes), np.float32)
@@ -132,13 +132,13 @@ def cross_fitted(found: Choosable, size: int, metric: Metric, seed: int = 0) -> 
 
 
 def _predicted(total: Table, probabilities: Table) -> Labels:
-    """Return what each member says together with those so far, (M, n); in blocks, for memory."""
+    """Return the predictions of each member with those so far, (M, n); in blocks, for memory."""
     found = np.empty(probabilities.shape[:2], np.int64)
     step = max(1, ENTRIES // max(1, total.size))
     for start in range(0, len(found), step):
         block = slice(start, start + step)
         sums = total + probabilities[block]
-        # To take the greater of two is ten times as fast as argmax over an axis so short.
+        # The maximum of two is ten times as fast as argmax over such a short axis.
         found[block] = sums[..., 1] > sums[..., 0] if sums.shape[2] == 2 else sums.argmax(axis=2)
     return found
 

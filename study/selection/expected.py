@@ -1,7 +1,7 @@
-"""Which of a study's stage runs is expected to be the best, by all photos or by some of them.
+"""Which stage run is expected to be the best, by all photos or by some of them.
 
-The highest score is luck as well. A forecast weighs it with the loss, and with what came of stage
-runs that are like it.
+The highest score is partly luck. A forecast combines it with the loss, and with the results of
+similar stage runs.
 """
 
 import math
@@ -23,7 +23,7 @@ from trainers.metrics import Metric
 class Expected:
     """A forecast of trained stage runs: their `shortfalls` and calibrated `losses`, (n,).
 
-    `places` says by its id where each one stands.
+    `places` maps a stage run's id to its index.
     """
 
     metric: Metric
@@ -33,21 +33,21 @@ class Expected:
     places: dict[int, int]
 
     def of(self, run: int | None) -> float:
-        """Return the expected shortfall of a stage run; infinite where nothing is known of it."""
+        """Return the expected shortfall of a stage run; infinite if it is unknown."""
         place = self.places.get(run or 0)
         return math.inf if place is None else float(self.forecast.known[place])
 
     def choose(self, pool: Pool, inside: Inside) -> NDArray[np.int64]:
-        """Return which trial's best epoch would be chosen by each set of photos, (B,).
+        """Return which trial's best epoch each set of photos would choose, (B,).
 
-        Of stage runs that are not among them, what all photos tell is taken.
+        Other stage runs keep their shortfalls on all photos.
         """
         epochs = {best_epoch(trial) for same in pool.seeds.values() for trial in same}
         columns = np.array(sorted(pool.epochs[e] for e in epochs if e[0] in self.places))
         by_column = {column: run for (run, _), column in pool.epochs.items()}
         places = np.array([self.places[by_column[column] or 0] for column in columns])
         photos, losses = inside.sum(axis=0), pool.scorer.candidates.losses[columns]
-        # The temperatures stay: the loss is taken to change as it does without them.
+        # The temperatures stay: the loss is assumed to change as without them.
         change = losses @ inside / photos / losses.mean(axis=1, keepdims=True)
         scores = pool.scorer.within(inside)[columns] * (1 if self.metric.higher_is_better else -1)
         told = np.repeat(self.shortfalls[:, None], inside.shape[1], axis=1)
@@ -57,7 +57,7 @@ class Expected:
 
 
 def expected_of(store: Store, study: StudyRecord) -> Expected | None:
-    """Forecast a study's stage runs; None where none tells anything."""
+    """Forecast a study's stage runs; None if none has a result."""
     ids = {run.key: run.id for run in store.stage_runs(study.id)}
     losses = store.calibrated_losses(study)
     told = {node: shortfall_of(study.metric, node) for node in StageTree.of(store, study)}

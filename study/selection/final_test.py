@@ -1,4 +1,4 @@
-"""Use case `best --final-test`: the chosen weights on photos that no choice was made by."""
+"""Use case `best --final-test`: the chosen weights on the test photos."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,12 +23,12 @@ from trainers.metrics import Evaluation
 
 @dataclass(frozen=True)
 class FinalTest:
-    """The chosen weights on the `photos` test photos, and every look so far, this one the last.
+    """The chosen weights on the `photos` test photos, and all looks so far, this one last.
 
     `low` and `high` are the 95 % interval of their accuracy (Wilson), by `groups` of them if there
-    are any (None otherwise). `cost` is what the answers of
-    the decision rule came to per photo, if prices were set. Where photos have several, accuracy and
-    errors are of so many `labels` of all photos, each there or not.
+    are any (None otherwise). `cost` is that of the decision rule per photo, if prices were set.
+    Where photos have several, accuracy and errors are of so many `labels` of all photos, each there
+    or not.
     """
 
     score: float
@@ -46,9 +46,10 @@ class FinalTest:
 def final_test(
     chosen: Selection, *, storage: str, device: str = "auto", augment: bool | None = None
 ) -> FinalTest:
-    """Look at the test photos. Each look is counted: what is chosen by them flatters as well.
+    """Score the weights on the test photos.
 
-    With `augment`, each is looked at twice, once mirrored; None is as the weights were validated.
+    Each look is counted, as choosing by these photos makes scores optimistic as well. With
+    `augment`, predictions are averaged over mirror images; None means as in validation.
 
     Raises `NothingToSelect` where there are none, `DatasetError` where they have changed.
     """
@@ -100,7 +101,7 @@ def final_test(
 
 
 def _cost(chosen: Selection, labels: Labels, probabilities: Table) -> float | None:
-    """Return what the answers of the decision rule cost per photo; None without prices."""
+    """Return the cost of the decision rule per photo; None without prices."""
     if not (chosen.goal and chosen.operation):
         return None
     answers = chosen.operation.decision.decide(probabilities)

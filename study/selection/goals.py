@@ -1,4 +1,4 @@
-"""What a decision rule shall reach, read from settings and flags. Pure."""
+"""The goal of a decision rule, read from settings and flags. Pure."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,10 @@ from trainers.decision import Decision, named_costs
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked for: `costs` (C, C), row true, column predicted, and a price of not answering.
+    """A goal: `costs` (C, C), row true, column predicted, and the price of rejecting a photo.
 
-    `recalls` are (class, least recall): so many of the class's photos may not be misclassified.
+    `recalls` are (class, minimum recall): the share of the class's photos that must not be
+    misclassified.
     """
 
     costs: tuple[tuple[float, ...], ...]
@@ -24,7 +25,7 @@ class Goal:
     recalls: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that it can be asked for."""
+        """Validate the goal."""
         n = len(self.priced.costs)
         for label, least in self.recalls:
             if not 0 <= label < n:
@@ -36,12 +37,12 @@ class Goal:
 
     @property
     def priced(self) -> Decision:
-        """The prices as asked for: what an answer costs, whatever rule gave it."""
+        """The given prices of predictions, independent of the rule."""
         return Decision(self.costs, reject_cost=self.reject_cost)
 
 
 def parse_recalls(texts: Sequence[str], classes: Sequence[str]) -> tuple[tuple[int, float], ...]:
-    """Read least recalls as "A380>=0.99", by class; of a class named twice, the last counts.
+    """Read minimum recalls such as "A380>=0.99", by class; the last one of a class counts.
 
     Raises ValueError that names what is wrong.
     """
@@ -73,9 +74,9 @@ def goal_of(
     reject: float | None,
     classes: Sequence[str],
 ) -> Goal | None:
-    """Return what settings, under flags, ask for; None if that is nothing.
+    """Return the goal of settings and flags; None if there is none.
 
-    Each layer changes only the prices and recalls that it names. Raises `ConfigError`.
+    Flags override only the prices and recalls that they name. Raises `ConfigError`.
     """
     prices = [f"{pair}={price!r}" for pair, price in costs.prices.items()]
     recalls = [f"{name}>={share!r}" for name, share in costs.recall.items()]
@@ -103,9 +104,9 @@ def goal_of(
 def _over(
     matrix: tuple[tuple[float, ...], ...], prices: Sequence[str], classes: Sequence[str]
 ) -> tuple[tuple[float, ...], ...]:
-    """Put prices, as TRUE>PREDICTED=PRICE, over those of a matrix."""
+    """Override prices of a matrix by those given as TRUE>PREDICTED=PRICE."""
     given = np.array(named_costs(prices, classes))
-    # A given price may be 1, as one that is not given: so they are asked for once more, at 0.
+    # A given price may be 1, like the default: so they are parsed again with default 0.
     pairs = [f"{text.rpartition('=')[0]}=0" for text in prices]
     named = np.array(named_costs(pairs, classes)) == 0
     return tuple(map(tuple, np.where(named, given, matrix).tolist()))
@@ -113,7 +114,7 @@ def _over(
 
 @contextmanager
 def _blamed(where: str, classes: Sequence[str]) -> Iterator[None]:
-    """Say, of a ValueError, where the wrong value stands, and which classes there are."""
+    """Add to a ValueError where the invalid value is, and the names of the classes."""
     try:
         yield
     except ValueError as error:

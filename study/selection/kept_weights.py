@@ -1,4 +1,4 @@
-"""The weights files of a study that are still there and as they were."""
+"""The intact weights files of a study."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ from storage.vault import Vault
 def kept_weights(
     store: Store, vault: Vault, study: StudyRecord, numbers: Collection[int] | None = None
 ) -> tuple[list[tuple[Trial, Checkpoint]], list[str]]:
-    """Return the trials whose best weights are kept and whole, the best first, each file once.
+    """Return the trials whose best weights are intact, the best first, each file once.
 
     With `numbers`, only those trials. The second list names the files that are missing or changed.
     """

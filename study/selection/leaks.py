@@ -1,4 +1,4 @@
-"""Validation photos that are in train, too: which they are, and what is scored without them."""
+"""Validation photos that are also in train: which they are, and scores without them."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ from trainers.data.manifest import Manifest, Split
 
 @dataclass(frozen=True)
 class Leaks:
-    """How many validation `photos` are in train, too, and what the chosen weights are without them.
+    """How many validation `photos` are also in train, and the chosen weights' score without them.
 
-    `score` is theirs on the `n_valid` photos that are left, with `errors` on these; None where
-    these are too few to tell. `bias_corrected` is what to expect of them on
-    new photos, by these alone. With `at_least`, more photos leak than were written down.
+    `score` and `errors` are on the remaining `n_valid` photos; None if these are too few.
+    `bias_corrected` is the estimate for new photos from these only. With `at_least`, more photos
+    leak than were listed.
     """
 
     photos: int
@@ -31,7 +31,7 @@ class Leaks:
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Which validation photos are in train, too: a mask (n,) in their order; see `Leaks`."""
+    """Which validation photos are also in train: a mask (n,) in their order; see `Leaks`."""
 
     mask: NDArray[np.bool_]
     at_least: bool
@@ -43,9 +43,9 @@ class Shared:
 
 
 def shared_with_train(store: Store, study: StudyRecord, manifest: Manifest) -> Shared:
-    """Find the validation photos that are in train, too: by what the data gate found, and by hash.
+    """Find the validation photos that are also in train: by the data gate's findings, and by hash.
 
-    The gate knows near copies as well; photos with the same bytes are known without it.
+    The gate finds near copies as well; identical files are found without it.
     """
     found = store.check(study.manifest_digest) or {}
     leaks = [pair for pair in found.get("pairs", ()) if pair["leaks"]]
@@ -56,7 +56,7 @@ def shared_with_train(store: Store, study: StudyRecord, manifest: Manifest) -> S
         for one, other in ((first, second), (second, first))
         if (one["split"], other["split"]) == (Split.VALID, Split.TRAIN)
     }
-    # Folds keep copies together, so that each is judged without the others.
+    # Folds keep copies together, so that each is scored without the others.
     training = () if manifest.folds else manifest.of_split(Split.TRAIN)
     trained = {photo.sha256 for photo in training}
     valid = manifest.of_split(Split.VALID)
@@ -73,7 +73,7 @@ class Judged:
 
 
 def judged_by(store: Store, study: StudyRecord) -> Judged:
-    """Say by what photos the scores of a study are."""
+    """Return the photos that a study's scores are based on."""
     found = shared_with_train(store, study, manifest_of(store, study))
     n_valid = len(found.mask)
     leaks = leak_warning(found.photos, n_valid, at_least=found.at_least) if found.photos else None
@@ -81,6 +81,6 @@ def judged_by(store: Store, study: StudyRecord) -> Judged:
 
 
 def leak_warning(photos: int, n_valid: int, *, at_least: bool = False) -> str:
-    """Say that scores are too high, and why."""
+    """Return the warning that scores are too high, and why."""
     count = f"{'at least ' * at_least}{photos:,} of {n_valid:,} validation photos"
     return f"{count} {'is' if photos == 1 else 'are'} also in train: scores are too high"

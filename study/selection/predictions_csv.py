@@ -1,4 +1,4 @@
-"""Another classifier's answers from a CSV: path, and a label or a probability for each class."""
+"""Another classifier's predictions from a CSV: path, and a label or a probability per class."""
 
 import csv
 import io
@@ -18,11 +18,11 @@ LARGEST = 500_000_000
 
 
 def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return the class that a CSV names for each of `photos`, shape (n,).
+    """Return the predicted class of each of `photos` in a CSV, shape (n,).
 
     Its header has a column `path` (or file, filename, image, photo) and either `predicted` (or
     prediction, label, class) or a column of numbers for each class, of which the largest counts.
-    Photos are found by path, or by file name where that is enough; other rows do not matter.
+    Photos are found by path, or by file name where that is unique; other rows are ignored.
     Raises `ConfigError` that names what is wrong.
     """
     rows = _rows(source)
@@ -44,14 +44,16 @@ def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) ->
         path = str(PurePosixPath(cells[where].strip().replace("\\", "/")))
         label = answer(number, cells)
         if named.setdefault(path, label) != label:
-            raise ConfigError(f"row {number} of {source} answers {path[:200]!r} again, otherwise")
+            raise ConfigError(
+                f"row {number} of {source} lists {path[:200]!r} again with another prediction"
+            )
     return _of_photos(source, named, photos)
 
 
 def _answering(
     source: Path, header: list[str], lowered: list[str], classes: Sequence[str]
 ) -> Callable[[int, list[str]], int]:
-    """Return what reads the answer of a row: its number and its cells."""
+    """Return a function that reads the prediction of a row: its number and its cells."""
     columns = [header.index(name) if name in header else -1 for name in classes]
     if min(columns) >= 0:
 
@@ -96,7 +98,7 @@ def _of_photos(source: Path, named: dict[str, int], photos: Sequence[str]) -> ND
             missing.append(path)
     if missing:
         raise ConfigError(
-            f"{source} must have an answer for each of the {len(photos)} validation photos; "
+            f"{source} must have a prediction for each of the {len(photos)} validation photos; "
             f"{len(missing)} have none, such as {missing[0]!r}"
         )
     return np.array(found, np.int64)

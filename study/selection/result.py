@@ -1,4 +1,4 @@
-"""What `best` is asked and what it answers, as plain frozen data."""
+"""The request and the result of `best`, as plain frozen data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from trainers.metrics import ClassNumbers
 
 @dataclass(frozen=True)
 class Asked:
-    """What `best` is asked to choose by; no criterion is the study's own metric.
+    """How `best` chooses; no criterion means the study's own metric.
 
-    By default it is chosen by the forecast, which knows of the study's metric alone; by
+    By default weights are chosen by the forecast, which exists only for the study's metric; with
     another criterion by its score. By the MEAN or LCB of schedules, the weights are the best file
-    of the best schedule. `costs` are prices ("TRUE>PREDICTED=PRICE"), `recalls` least recalls
-    ("CLASS>=SHARE"), over the study's own.
+    of the best schedule. `costs` are prices ("TRUE>PREDICTED=PRICE"), `recalls` minimum recalls
+    ("CLASS>=SHARE"), which override the study's own.
     """
 
     by: By | None = None
@@ -38,7 +38,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A validation photo that the chosen weights get wrong."""
+    """A validation photo that the chosen weights misclassify."""
 
     path: str
     label: str
@@ -59,7 +59,7 @@ class RunnerUp:
 
 @dataclass(frozen=True)
 class ProbeFound:
-    """The study's best probe, which nothing was tuned for: what the search has to show for itself.
+    """The study's best probe, an untuned baseline for the search.
 
     `score` is by the criterion that the weights were chosen by.
     """
@@ -72,20 +72,19 @@ class ProbeFound:
 
 @dataclass(frozen=True, repr=False)
 class Selection:
-    """The answer of `best`: which weights, which schedule, and how sure.
+    """The result of `best`: the weights, the schedule, and their estimates.
 
-    `confusion` counts validation photos: row true, column predicted. `bias_corrected` is what to
-    expect of the weights on new photos; None where there are too few to tell. `schedules` are all
-    of them, ranked. `schedule_mean` and `schedule_spread` (sample standard deviation; None for one
-    seed) are over the complete trials of the winner's schedule, whose scores `seed_scores` gives.
-    `probe` is the best of those that the search began with, None where it had none. `operation` is
-    the decision rule for the `goal` that was set, if any. `damaged` names better files that were
-    passed over, since they are missing or changed. `leaks` says what validation photos that are in
-    train, too, do to the score; None where there are none. `n_groups` are those of the validation
-    photos, by which intervals count; None where each photo is alone. Of photos in `folds` (0 for
-    none), each was predicted by what was trained without its fold, and the file holds the networks
-    of all folds as one. `recall_intervals` are 95 %
-    intervals of each class's recall, of 0 to 1 where it has no photo. `several` is None unless
+    `confusion` counts validation photos: row true, column predicted. `bias_corrected` is the
+    estimate for new photos; None if there are too few photos. `schedules` are all of them, ranked.
+    `schedule_mean` and `schedule_spread` (sample standard deviation; None for one seed) are over
+    the complete trials of the winner's schedule, whose scores `seed_scores` gives. `probe` is the
+    best of those that the search began with, None if it had none. `operation` is the decision rule
+    for the `goal` that was set, if any. `damaged` names better files that were skipped, since they
+    are missing or changed. `leaks` is the effect of validation photos that are also in train; None
+    if there are none. `n_groups` are those of the validation photos, which intervals count; None if
+    each photo is alone. With `folds` (0 for none), each photo was predicted by the network trained
+    without its fold, and the file holds the networks of all folds as one. `recall_intervals` are 95
+    % intervals of each class's recall, of 0 to 1 where it has no photo. `several` is None unless
     photos have several labels: then `errors` are of single labels, and `confusion` has a row for
     each label: photos rightly without it, wrongly named, missed and found. Of grades, `off` counts
     the photos that are named 0, 1, 2, ... grades off; None of other classes.
@@ -129,13 +128,13 @@ class Selection:
     folds: int = 0
 
     def __repr__(self) -> str:
-        """Return it in a line, as a prompt shows it."""
+        """Return it in a line, for the Python prompt."""
         expected = f", expected on new photos {self._expected}" if self.bias_corrected else ""
         name = PurePath(self.file).name
         return printable(f"<Selection: trial {self.trial}, {self._observed}{expected}, {name}>")
 
     def _repr_html_(self) -> str:
-        """Return it as a notebook shows it; names are others' to choose, and escaped."""
+        """Return it as HTML for a notebook; names are untrusted, and escaped."""
         facts = {
             f"{self.metric}": self._observed.removeprefix(f"{self.metric} "),
             "expected on new photos": self._expected,
@@ -166,7 +165,7 @@ class Selection:
 
     @property
     def errors_text(self) -> str:
-        """How many errors there are, and on how many photos."""
+        """The number of errors and of photos."""
         photos = photos_text(self.n_valid, self.n_groups)
         if self.several is not None:
             of = f"{self.n_valid * len(self.classes):,} labels of {photos}"
@@ -180,7 +179,7 @@ class Selection:
 
     @property
     def interval(self) -> str:
-        """The interval of what to expect on new photos, or why there is none."""
+        """The interval of the estimate for new photos, or why there is none."""
         found = self.bias_corrected
         if found is None:
             return f"too few for an interval: {photos_text(self.n_valid, self.n_groups)}"
@@ -199,7 +198,7 @@ class Selection:
 
     @property
     def leak_text(self) -> str | None:
-        """What validation photos that are in train, too, do to the score; None without any."""
+        """The effect of validation photos that are also in train; None without any."""
         if self.leaks is None:
             return None
         left = self.leaks
@@ -217,11 +216,11 @@ class Selection:
         return f"{text}, on new photos {self.phrase(found.estimate)}{limits}"
 
     def text(self, score: float | None) -> str:
-        """Return a score by the metric as tables have it."""
+        """Return a score by the metric as in tables."""
         return score_text(self.metric, score, self.n_valid)
 
     def phrase(self, score: float | None) -> str:
-        """Return a score by the metric as sentences have it."""
+        """Return a score by the metric as in sentences."""
         return score_phrase(self.metric, score, self.n_valid)
 
     def _interval(self, found: BiasCorrected) -> str:

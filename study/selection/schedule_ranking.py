@@ -1,4 +1,4 @@
-"""Which schedule? Each one's mean over seeds, how sure that is, and which are as good."""
+"""Rank schedules: their means over seeds, with intervals, and which are tied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ from study.statistics.selection_bias import ONE_SIDED, By
 from study.statistics.significance import Gains, mean_interval, p_value, spread_of_seeds
 
 LEVEL = 0.05
-"""How often, at most, luck alone may make a schedule that is the best seem worse than the first."""
+"""The significance level for calling the truly best schedule worse than the first."""
 
 ONE_ERROR = 0.317
-"""How often luck alone makes a difference of a standard error or more."""
+"""The p value of a difference of one standard error."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class ScheduleLine:
     """A schedule and its runs: `trial` is the number of the first, `seconds` the mean of all.
 
     `scores` are by seed, `spread` is their sample standard deviation (None for one). `low` and
-    `high` are the 95 % interval of the mean, over photos and seeds; None where no schedule has a
-    second seed to tell their luck by. `bound` is its lower confidence bound, over seeds alone.
-    `p_value` tests that it is as good as the first; `tied` are all for which that may be so.
+    `high` are the 95 % interval of the mean, over photos and seeds; None if no schedule has a
+    second seed. `bound` is its lower confidence bound, over seeds alone. `p_value` tests that it is
+    as good as the first; `tied` are all for which that is not rejected.
     """
 
     digest: str
@@ -45,14 +45,14 @@ class ScheduleLine:
     tied: bool = False
 
     def key(self, by: By) -> float:
-        """Return what it is ranked by: its mean, unless the lower bound is asked for."""
+        """Return the value it is ranked by: its mean, or on request its lower bound."""
         return self.bound if by is By.LCB else self.mean
 
 
 def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[ScheduleLine]:
-    """Rank the schedules that are in the running, the best first; equals by their log loss.
+    """Rank the candidate schedules, the best first; ties by log loss.
 
-    `seconds` says by trial what its stages took, whichever trial trained them.
+    `seconds` maps a trial to the time of its stages, whichever trial trained them.
     """
     outcomes = {digest: _gains(same, pool) for digest, same in pool.seeds.items()}
     spread = spread_of_seeds(list(outcomes.values()))
@@ -64,7 +64,7 @@ def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[Schedu
     losses = {digest: _loss(same, pool) for digest, same in pool.seeds.items()}
     lines.sort(key=lambda line: (sign * line.key(by), losses[line.digest]))
     first = outcomes[lines[0].digest] if lines else None
-    # Of many schedules the first is so by luck as well: the level is shared out (Bonferroni).
+    # The first of many schedules is partly lucky: the level is divided (Bonferroni).
     level = LEVEL / max(len(lines) - 1, 1)
     tested = [_p_value(first, outcomes[line.digest], spread) for line in lines]
     return [
@@ -73,16 +73,16 @@ def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[Schedu
 
 
 def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
-    """Return the schedule that takes the least time of those within a standard error of the first.
+    """Return the fastest schedule within a standard error of the first.
 
-    That is Breiman's rule (1984): to be tied proves little where there are few photos and seeds.
+    That is Breiman's rule (1984): being tied means little with few photos and seeds.
     """
     near = (line for line in lines if line.p_value >= ONE_ERROR)
     return min(near, key=lambda line: line.seconds)
 
 
 def ties_text(lines: Sequence[ScheduleLine], mark: str = "") -> str:
-    """Say how many schedules are tied, with the `mark` that they have; nothing where none are."""
+    """Return how many schedules are tied, with their `mark`; "" if none are."""
     tied = sum(line.tied for line in lines)
     if tied < 2:
         return ""

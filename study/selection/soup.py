@@ -1,8 +1,8 @@
-"""Use case `soup`: the mean of weights that began alike, if it is better than the best of them.
+"""Use case `soup`: the mean of weights with common first stages, if it beats the best of them.
 
-A soup is chosen by validation photos, which flatters it. So it is cross-fitted as far as weights
-that are still there allow, a paired test compares both on all photos, and what is not better beyond
-luck is not written.
+A soup is chosen by validation photos, which biases its score. So it is cross-fitted as far as
+existing weights allow, a paired test compares both on all photos, and a soup that is not
+significantly better is not written.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from trainers.soup import Averager
 
 LEVEL = 0.05
-"""How often, at most, a soup may be kept that is no better."""
+"""The significance level for keeping a soup."""
 
 Ranked = tuple[Trial, Checkpoint]
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A weights file that was tried; `used` says whether the soup holds it."""
+    """A weights file that was tried; `used` says whether the soup contains it."""
 
     trial: int
     seed: int
@@ -66,13 +66,13 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class SoupResult:
-    """The answer of `soup`. `score` and `errors` flatter, `cross` does not: see `CrossFit`.
+    """The result of `soup`. `score` and `errors` are optimistic, `cross` is not: see `CrossFit`.
 
-    All is predicted here and now, so numbers may differ by a photo from those of another device.
-    `cross` compares soup and single file, as for an ensemble; `p_value` is of their paired test.
-    What the files' having survived adds is taken off `cross`, as far as stored predictions tell
-    (see `study.soup_choice`); where they do not, `corrected` is False, and it flatters still.
-    `file` is None for a soup that was not better and so was not written.
+    Everything is predicted on this device, so numbers may differ by a photo from those of another
+    one. `cross` compares soup and single file, as for an ensemble; `p_value` is of their paired
+    test. The bias from which files were kept is subtracted from `cross`, if enough predictions are
+    stored (see `study.selection.soup_choice`); if not, `corrected` is False, and it is still
+    optimistic. `file` is None for a soup that was not better and so was not written.
     """
 
     study: str
@@ -103,9 +103,9 @@ def soup(
 ) -> SoupResult:
     """Make a soup of the best file and its siblings, or of `trials`; write it if it is better.
 
-    Siblings are trials that share the first stage run. `say` gets a line about each that is tried.
-    Raises `UnrelatedWeights`, `NothingToSelect`, `DatasetError` for photos that are gone or
-    changed, `ConfigError` for a device that is not there, LookupError for an unknown trial.
+    Siblings are trials that share the first stage run. `say` is called with a line about each that
+    is tried. Raises `UnrelatedWeights`, `NothingToSelect`, `DatasetError` for photos that are gone
+    or changed, `ConfigError` for a device that is not there, LookupError for an unknown trial.
     """
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
@@ -127,7 +127,7 @@ def soup(
 
 
 def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> str:
-    """Say in what the beginnings of two trials differ."""
+    """Return how the first stages of two trials differ."""
     if first.backbone != second.backbone:
         return f"their backbones differ ({first.backbone}, {second.backbone})"
     if first.hidden != second.hidden:
@@ -147,7 +147,7 @@ def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> 
 def _ingredients(
     store: Store, vault: Vault, study: StudyRecord, trials: Sequence[int] | None
 ) -> tuple[list[Ranked], set[int], list[str]]:
-    """Return the files that began alike, the best first, and all trials that did, by number.
+    """Return the files with common first stages, the best first, and all such trials, by number.
 
     The third are files that are missing or changed.
     """
@@ -158,7 +158,7 @@ def _ingredients(
         if roots.get(first.number) != roots.get(other.number):
             why = why_strangers(first.schedule, other.schedule, (first.seed, other.seed))
             raise UnrelatedWeights(
-                f"trials {first.number} and {other.number} share no beginning: {why}; "
+                f"trials {first.number} and {other.number} share no first stage: {why}; "
                 f"give trials that `{hint('tree', '--study', study.name)}` shows under one first "
                 "stage"
             )
@@ -170,7 +170,7 @@ def _ingredients(
         siblings = {number for number, run in roots.items() if run == root}
         kept = [each for each in kept if each[0].number in siblings]
     if len(kept) < 2:
-        which = "of these trials" if wanted else "that began as the best trial did"
+        which = "of these trials" if wanted else "that share the best trial's first stage"
         needs = f"a soup needs at least 2 weights files {which}, study {study.name!r} has"
         raise NothingToSelect(f"{needs} {len(kept)}; let the search run on, or raise --keep")
     return kept[:MOST], siblings, damaged
@@ -179,9 +179,9 @@ def _ingredients(
 def _of_predictions(
     store: Store, study: StudyRecord, files: Sequence[Ranked], siblings: set[int]
 ) -> tuple[CrossFit, CrossFit] | None:
-    """Say what the means of these files' predictions gain, and of those kept without each fold.
+    """Estimate the gain of means of predictions, of these files and of those kept without a fold.
 
-    None where too little is stored of so many photos and classes.
+    None if too little is stored, because of many photos and classes.
     """
     try:
         could = choosable(store, study, manifest_of(store, study), files, siblings)
@@ -193,7 +193,7 @@ def _of_predictions(
 
 @contextmanager
 def _averager(manifest: Manifest, files: Sequence[Path], device: str) -> Iterator["Averager"]:
-    """Return what makes soups of files, and say in our own words what is wrong with them."""
+    """Return the soup maker of files, with our own messages for unusable ones."""
     from trainers.device import choose_compute
     from trainers.errors import NotOurWeights  # torch: seconds to import
     from trainers.soup import Averager
@@ -205,16 +205,20 @@ def _averager(manifest: Manifest, files: Sequence[Path], device: str) -> Iterato
     try:
         yield Averager(manifest, files, compute)
     except NotOurWeights as error:
-        # A search that runs meanwhile keeps the best alone.
+        # A running search may delete weaker files meanwhile.
         gone = [path.name for path in files if not path.exists()]
-        why = f"{sample(gone)} went meanwhile; let the search end first" if gone else str(error)
+        why = (
+            f"{sample(gone)} were deleted meanwhile; let the search end first"
+            if gone
+            else str(error)
+        )
         raise NothingToSelect(
             f"a soup needs intact weights of Encore's own trainer: {why}"
         ) from None
 
 
 class _GreedySoup:
-    """Chooses one study's soup, and says what it is worth."""
+    """Chooses one study's soup, and evaluates it."""
 
     def __init__(
         self,
@@ -233,7 +237,7 @@ class _GreedySoup:
         self._tables: dict[tuple[int, ...], Table] = {}
 
     def result(self, damaged: Sequence[str], folder: Path) -> SoupResult:
-        """Choose, test, and write what is better."""
+        """Choose and test a soup, and write it if it is better."""
         metric, labels = self._study.metric, self._labels
         chosen = self._choose()
         table, single = self._table(chosen), self._table(chosen[:1])
@@ -264,7 +268,7 @@ class _GreedySoup:
         return choose_soup(len(self._files), self._table, self._study.metric, self._labels, every)
 
     def _cross_fit(self) -> tuple[CrossFit, float]:
-        """Return what the soup gains over the best file where neither was chosen, and a p value."""
+        """Return the soup's cross-fitted gain over the best file, and a p value."""
         metric, labels, groups = self._study.metric, self._labels, self._groups
         folds = folds_of(labels, FOLDS, 0, groups)
         means = [(len(self._files), self._table)] * len(folds)

@@ -1,8 +1,8 @@
-"""Which files make a soup, and what it gains on photos that had no say in that. Pure.
+"""Which files form a soup, and its gain on photos that did not choose it. Pure.
 
-The files are there because all photos chose them, and deleted ones cannot be averaged. So a soup
-cannot be chosen anew without a fold; but the mean of predictions can, as they are all stored. By
-how much surviving files flatter that mean, they are taken to flatter the soup.
+The existing files were kept by all photos, and deleted ones cannot be averaged. So the choice of a
+soup cannot be repeated without a fold; but that of a mean of predictions can, as all are stored.
+The soup's bias from which files were kept is assumed to equal that of the mean.
 """
 
 import math
@@ -17,16 +17,16 @@ from study.statistics.folds import Mask, folds_of
 from trainers.metrics import Metric
 
 MOST = 10
-"""So many files are tried at most, the best: each costs a pass over all photos."""
+"""Maximum number of files that are tried, the best: each costs a pass over all photos."""
 
 FOLDS, PARTINGS = 5, 10
 
 Mean = Callable[[Sequence[int]], Table]
-"""Gives what the mean of some files predicts, (n, C)."""
+"""Returns the predictions of a mean of some files, (n, C)."""
 
 
 def greedy_soup(order: Sequence[int], value: Callable[[Sequence[int]], float]) -> tuple[int, ...]:
-    """Return the files whose mean is the soup: each, the best first, stays if it does not harm.
+    """Return the files whose mean is the soup: each, the best first, is kept if it does no harm.
 
     This is the greedy soup of Wortsman et al. (ICML 2022). `value` scores a soup, more is better.
     """
@@ -40,7 +40,7 @@ def greedy_soup(order: Sequence[int], value: Callable[[Sequence[int]], float]) -
 def choose_soup(
     files: int, mean: Mean, metric: Metric, labels: Labels, photos: Mask
 ) -> tuple[int, ...]:
-    """Choose which of so many files make the soup, by some of the photos, a mask (n,)."""
+    """Choose the files of the soup by some of the photos, a mask (n,)."""
 
     def value(members: Sequence[int], by: Metric = metric) -> float:
         found = score(by, labels[photos], mean(members)[photos])
@@ -53,9 +53,9 @@ def choose_soup(
 def held_out(
     metric: Metric, labels: Labels, folds: Sequence[Mask], means: Sequence[tuple[int, Mean]]
 ) -> tuple[Table, Table]:
-    """Return what the soup and the best file say of each photo, (n, C): the others chose them.
+    """Return cross-fitted predictions of the soup and of the best file, (n, C).
 
-    `means` has for each fold how many files there are to choose from, and the mean of some.
+    `means` has for each fold the number of files to choose from, and the mean of some.
     """
     many, single = [], []
     for fold, (files, mean) in zip(folds, means, strict=True):
@@ -69,7 +69,10 @@ def held_out(
 def of_predictions(
     could: Choosable, files: Sequence[Epoch], metric: Metric
 ) -> tuple[CrossFit, CrossFit]:
-    """Say what means of predictions gain: of these files, and of those kept without each fold."""
+    """Estimate the gain of means of predictions.
+
+    Of these files, and of those kept without each fold.
+    """
     survivors: list[tuple[Table, Table]] = []
     anew: list[tuple[Table, Table]] = []
     for parting in range(PARTINGS):
@@ -87,7 +90,7 @@ def of_predictions(
 
 
 def corrected(soup: CrossFit, survivors: CrossFit, anew: CrossFit) -> CrossFit:
-    """Take off a soup what having survived adds to the means of predictions; both may err."""
+    """Subtract from a soup's gain the bias of the means of predictions; both have errors."""
     many = soup.score_ensemble - (survivors.score_ensemble - anew.score_ensemble)
     single = soup.score_single - (survivors.score_single - anew.score_single)
     gain = soup.gain - (survivors.gain - anew.gain)

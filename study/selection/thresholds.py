@@ -1,8 +1,8 @@
-"""From validation predictions to a decision rule, and what it costs. Pure.
+"""From validation predictions to a decision rule, and its cost. Pure.
 
-The rule is fitted on the very photos that should judge it, and so are the weights chosen, which
-flatters. So each photo is also decided by weights that were chosen and a rule that was fitted
-without it (cross-fitting): those answers make the unbiased numbers.
+The rule is fitted on the photos that score it, and the weights were chosen by them, which makes
+scores optimistic. So each photo is also decided by weights chosen and a rule fitted without it
+(cross-fitting): those decisions give the unbiased numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,20 +32,22 @@ __all__ = [
 ]
 
 Table = NDArray[np.float32] | NDArray[np.float64]
-"""Each photo's probabilities as the network gave them, shape (n, C)."""
+"""Each photo's raw probabilities, shape (n, C)."""
 
 CONFIDENCE = 0.9
-"""How likely a least recall should hold on all photos to come, where the photos suffice."""
+"""The confidence that a minimum recall holds on new photos, if there are enough photos."""
 
 DEAREST = 1e6
-"""By how much, at most, missing a class is made dearer: what asks for more is a wrong label."""
+"""The maximum factor on the price of missing a class: a photo that needs more is mislabelled."""
 
 FOLDS, PARTINGS = 5, 5
 _ROUNDS, _RESAMPLES = 20, 2000
 
 Chosen = Callable[[NDArray[np.bool_]], Sequence[Table]]
-"""Gives for each of some sets of photos, masks (F, n), the probabilities (n, C) of the weights that
-these photos choose."""
+"""Returns the probabilities (n, C) of the weights that a set of photos chooses.
+
+Takes several sets, as masks (F, n), and returns one table for each.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,11 @@ class Operation:
     """A rule fitted on all photos, with its cross-fitted and its optimistic numbers.
 
     Cross-fitted, each photo decided by weights chosen and a rule fitted without it: `cost`, the
-    mean price per photo in the goal's prices, with a 95 % interval; `plain_cost`, what naming the
-    most probable class costs; `confusion` (C, C), row true, column predicted, and `rejected` beside
-    it; `recalls`, the share of each class's photos that are not misclassified (a rejected
-    one is seen by a person; 0 where there are no photos); and `feasible`, whether the goal's
-    recalls held. `apparent_cost` is the rule's on the photos it was fitted on, `photos` the count
-    per class.
+    mean price per photo in the goal's prices, with a 95 % interval; `plain_cost`, the cost of
+    predicting the most probable class; `confusion` (C, C), row true, column predicted, and
+    `rejected` beside it; `recalls`, the share of each class's photos that are not misclassified (a
+    rejected one is not; 0 if there are no photos); and `feasible`, whether the goal's recalls held.
+    `apparent_cost` is the rule's on the photos it was fitted on, `photos` the count per class.
     """
 
     decision: Decision
@@ -77,13 +78,13 @@ class Operation:
 def fit_decision(labels: Labels, probabilities: Table, goal: Goal) -> Decision:
     """Fit a temperature, and raise prices where the goal asks for recalls.
 
-    The rule then is Bayes' under the costs. A least recall of a class is met by the smallest
-    factor on the price of missing it. Met just so on n of its photos, it would fail on about half
-    of all new ones; so as many are caught as make it hold for photos to come with `CONFIDENCE`,
-    whatever their distribution (a tolerance limit, Wilks 1941): at most m are missed, where m or
-    fewer of n would be by a chance of 1 - CONFIDENCE if the recall were just the least one. Where
-    n is too small for that (`photos_needed`), all n are caught, and the recall may fail. Raises
-    ValueError for predictions that are none or not of the goal's classes.
+    The rule is then Bayes' rule under the costs. A minimum recall of a class is met by the smallest
+    factor on the price of missing it. If it were just met on n of its photos, it would fail on new
+    photos about half of the time; so as many are recalled as make it hold for new photos with
+    `CONFIDENCE`, whatever their distribution (a tolerance limit, Wilks 1941): at most m are missed,
+    where m or fewer of n would have a probability of 1 - CONFIDENCE if the recall were just the
+    minimum. If n is too small for that (`photos_needed`), all n are recalled, and the recall may
+    fail. Raises ValueError for invalid predictions, or those of other classes.
     """
     _check_predictions(labels, probabilities, len(goal.costs))
     temperature = fit_temperature(labels, probabilities)
@@ -95,7 +96,7 @@ def fit_decision(labels: Labels, probabilities: Table, goal: Goal) -> Decision:
 
 
 def _check_predictions(labels: Labels, probabilities: Table, n_classes: int) -> None:
-    """Refuse what are no predictions on at least one photo of so many classes."""
+    """Raise ValueError unless these are predictions for at least one photo and all classes."""
     if probabilities.shape != (len(labels), n_classes) or not len(labels):
         raise ValueError(
             f"probabilities must be a row for each of at least 1 labels, with {n_classes} classes, "
@@ -108,14 +109,14 @@ def _check_predictions(labels: Labels, probabilities: Table, n_classes: int) -> 
 
 
 def photos_needed(least: float) -> int:
-    """Return how many photos of a class it takes until its least recall can be relied on."""
+    """Return how many photos of a class its minimum recall needs to be reliable."""
     return 0 if least == 1 else int(np.ceil(np.log(1 - CONFIDENCE) / np.log(least)))
 
 
 def _raised(labels: Labels, calibrated: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
     """Return the costs with the rows of constrained classes raised, shape (C, C).
 
-    Recalls that cannot hold together are tried without a margin, then without the one named last.
+    Recalls that cannot hold together are tried without a margin, then without the last one.
     """
     for kept in range(len(goal.recalls), 0, -1):
         for sure in (True, False):
@@ -131,7 +132,7 @@ def _to_catch(
 ) -> dict[int, int]:
     """Return how many photos of each constrained class must not be missed.
 
-    Those that no factor up to `DEAREST` brings back are given up.
+    Those that no factor up to `DEAREST` recalls are given up.
     """
     caught = {}
     for label, least in goal.recalls[:kept]:
@@ -145,10 +146,10 @@ def _to_catch(
 def _together(
     labels: Labels, calibrated: NDArray[np.float64], goal: Goal, caught: dict[int, int]
 ) -> NDArray[np.float64] | None:
-    """Return the costs, shape (C, C), under which all those are caught; None if none are found.
+    """Return the costs, shape (C, C), under which all those are recalled; None if none are found.
 
-    A dearer class takes photos from another, which may then have to be raised, too: factors only
-    grow, in turns, until all are content.
+    A class with higher costs takes photos from another, which may then need higher costs as well:
+    factors only grow, in turns, until all recalls hold.
     """
     costs = np.array(goal.costs)
     factors = np.ones(len(costs))
@@ -171,8 +172,8 @@ def _factors(
 ) -> NDArray[np.float64]:
     """Return the factor on row `label` from which each of its photos is no longer missed, (n,).
 
-    As the factor grows, to name the class costs the same and to name another more: so a photo is
-    missed up to one factor and never again, since it is named rightly or, before that, rejected.
+    As the factor grows, predicting the class costs the same and predicting another more: so a photo
+    is missed up to one factor and not beyond it, where it is recalled or rejected.
     """
     prices = own[:, [label]] * costs[label]
     others = own @ costs - prices
@@ -181,13 +182,13 @@ def _factors(
     lacking[:, label] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = np.where(lacking > 0, lacking / prices, 0)
-    # At the factor itself two answers cost the same; a little above it, the class is cheaper.
+    # At the factor itself two predictions cost the same; slightly above it, the class is cheaper.
     most: NDArray[np.float64] = factors.max(axis=1) * (1 + 1e-9)
     return most
 
 
 def _misses(photos: int, least: float) -> int:
-    """Return how many photos of a class may be missed, that its recall be relied on (or none)."""
+    """Return how many photos of a class may be missed for its recall to be reliable."""
     from scipy.special import bdtr  # the binomial distribution's; scipy.stats takes a second more
 
     fewer = bdtr(np.arange(photos + 1), photos, 1 - least) <= 1 - CONFIDENCE
@@ -204,14 +205,14 @@ def operate(
     chosen: Chosen | None = None,
     groups: Groups | None = None,
 ) -> Operation:
-    """Fit the rule, and find by cross-fitting what choice and rule cost on photos not yet seen.
+    """Fit the rule, and estimate by cross-fitting its cost, and the choice's, on new photos.
 
-    Takes n labels and the (n, C) probabilities of the weights that are chosen, n at least 2.
-    Without `chosen`, these weights are no choice: any photos would have chosen them. There are
-    fewer folds, at least 2, if a class has fewer photos; `groups` (n,) are not parted. How photos
-    are parted is chance: of `PARTINGS` the one with the middle cost is told. With a least recall,
-    rules fitted without a fold keep a margin for fewer photos than the rule itself: the cost then
-    errs either way, by 7 % on 40 photos and by 2 % on 300 (simulated). Raises ValueError as
+    Takes n labels and the (n, C) probabilities of the chosen weights, n at least 2. Without
+    `chosen`, these weights are fixed, whatever the photos. There are fewer folds, at least 2, if a
+    class has fewer photos; `groups` (n,) stay together. The split into folds is random: of
+    `PARTINGS` the one with the median cost is returned. With a minimum recall, rules fitted without
+    a fold have the margin for fewer photos than the rule itself: the cost is then off in either
+    direction, by 7 % on 40 photos and by 2 % on 300 (simulated). Raises ValueError as
     `fit_decision` does.
     """
     if folds < 2 or len(labels) < 2:
@@ -250,10 +251,10 @@ def operate(
 
 @dataclass(frozen=True, eq=False)
 class _Answered:
-    """What weights and rules of other folds say of each photo, (n,) each.
+    """Cross-fitted decisions for each photo, (n,) each.
 
-    The `cheapest` class, what it is expected to cost (`doubt`), the `answers`, rejections among
-    them, the `likeliest` class, and the `first` class's calibrated probability.
+    The `cheapest` class, its expected cost (`doubt`), the `answers`, including rejections, the
+    `likeliest` class, and the `first` class's calibrated probability.
     """
 
     cheapest: NDArray[np.int64]
@@ -282,11 +283,9 @@ def _answered(labels: Labels, goal: Goal, dealt: NDArray[np.int64], chosen: Chos
 def _interval(prices: NDArray[np.float64], dearest: float, seed: int) -> tuple[float, float]:
     """Return a 95 % interval of the mean price, by a bootstrap over partings and photos, (R, n).
 
-    Groups are drawn in the place of photos, where they are given.
-
-    Dear mistakes are rare, and of those that did not happen resampling finds nothing: so one photo
-    more, at the dearest price, is drawn from for the upper end. Where nothing was paid at all, that
-    comes to three photos of n, as the rule of three has it.
+    Groups, if given, are resampled in place of photos. Expensive mistakes are rare, and resampling
+    cannot draw those that did not happen: so the upper limit also draws from an additional photo at
+    the highest price. If all costs are 0, that gives three photos of n, as in the rule of three.
     """
     low, high = (
         np.concatenate([_means(each, more, seed) for each in prices]) for more in ([], [dearest])
@@ -295,7 +294,7 @@ def _interval(prices: NDArray[np.float64], dearest: float, seed: int) -> tuple[f
 
 
 def _means(prices: NDArray[np.float64], more: Sequence[float], seed: int) -> NDArray[np.float64]:
-    """Draw mean prices. Prices are few, so a resample is a draw of how often each comes."""
+    """Draw mean prices. There are few different prices, so a resample draws the count of each."""
     found, counts = np.unique([*prices, *more], return_counts=True)
     n = int(counts.sum())
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=_RESAMPLES // PARTINGS)

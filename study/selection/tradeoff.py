@@ -1,4 +1,4 @@
-"""What other settings of a rule would give: a threshold, or how much is left to a person. Pure."""
+"""Results of other settings of a decision rule: the threshold, or the share of rejections. Pure."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from study.statistics.folds import Labels
 from trainers.decision import REJECTED, Decision
 
 POINTS = 50
-"""So many, at most, a trade-off curve has."""
+"""Maximum number of points of a trade-off curve."""
 
 
 @dataclass(frozen=True)
 class TradeOff:
-    """What another setting of the rule would give, on cross-fitted probabilities.
+    """The result of another setting of the rule, on cross-fitted probabilities.
 
-    `at` is, of two classes, the probability from which the first is named (nothing is rejected);
-    of more, the expected cost above which a photo is rejected. `cost` is the mean over the photos
-    that are answered, `rejected` the share of those that are not. `recalls` are `Operation`'s.
+    `at` is, with two classes, the probability from which the first is predicted (nothing is
+    rejected); with more, the expected cost above which a photo is rejected. `cost` is the mean over
+    accepted photos, `rejected` the share of the others. `recalls` are `Operation`'s.
     """
 
     at: float
@@ -31,9 +31,9 @@ class TradeOff:
 def by_threshold(
     labels: Labels, first: NDArray[np.float64], goal: Goal, decision: Decision
 ) -> tuple[TradeOff, ...]:
-    """Name the first of two classes from each probability on that no other beats in both recalls.
+    """Return the settings of two classes: all thresholds that no other one beats in both recalls.
 
-    Just below such a one lies a photo of the second class, and at it one of the first.
+    Just below such a threshold is a photo of the second class, and at it one of the first.
     """
     values, where = np.unique(first, return_inverse=True)
     ours = np.bincount(where[labels == 0], minlength=len(values)) > 0
@@ -49,7 +49,7 @@ def by_threshold(
 def by_doubt(
     labels: Labels, answers: NDArray[np.int64], doubt: NDArray[np.float64], goal: Goal
 ) -> tuple[TradeOff, ...]:
-    """Answer ever more photos, those with the least expected cost first."""
+    """Accept more and more photos, those with the least expected cost first."""
     return tuple(
         _trade_off(float(at), labels, np.where(doubt > at, REJECTED, answers), goal)
         for at in np.unique(_thinned(np.sort(doubt), POINTS))
@@ -64,7 +64,7 @@ def _trade_off(at: float, labels: Labels, answers: NDArray[np.int64], goal: Goal
 
 
 def _thinned(values: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Return at most so many of the values, evenly, the first and the last among them."""
+    """Return a limited number of the values, evenly spaced, including the first and the last."""
     kept: NDArray[np.float64] = values[
         np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int))
     ]
@@ -72,7 +72,7 @@ def _thinned(values: NDArray[np.float64], most: int) -> NDArray[np.float64]:
 
 
 def recalls_of(labels: Labels, answers: NDArray[np.int64], n_classes: int) -> tuple[float, ...]:
-    """Return the share of each class's photos not misclassified, or 0 where there is none."""
+    """Return the share of each class's photos not misclassified, 0 for a class without photos."""
     seen = (answers == labels) | (answers == REJECTED)
     photos = np.bincount(labels, minlength=n_classes)
     caught = np.bincount(labels[seen], minlength=n_classes)

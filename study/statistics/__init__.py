@@ -1,1 +1,1 @@
-"""Pure functions of scores and predictions: how sure is a number? Free of files and rows."""
+"""Pure functions of scores and predictions: estimates, intervals and tests."""

@@ -1,4 +1,4 @@
-"""Areas under the ROC curve: of one table, of all at once, and how sure they are. Pure."""
+"""Areas under the ROC curve: of one table, of many at once, and their variance. Pure."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from study.statistics.tables import HELD, Tables
 
 
 def auroc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return the area under the ROC curve; over more than two classes the mean of one against all.
+    """Return the area under the ROC curve; with more than two classes the mean of one against all.
 
-    NaN where a class is missing, or is all there is.
+    NaN if a class is missing, or is the only one.
     """
     chosen = _told(probabilities.shape[1])
     return float(np.mean([_area(labels == k, probabilities[:, k]) for k in chosen]))
 
 
 def delong(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the variance of that area (DeLong 1988), and how many photos it rests on.
+    """Return the variance of that area (DeLong 1988), and the effective number of photos behind it.
 
-    The area falls short of 1 by what each photo is wrongly told from. How evenly the photos share
-    in that says of how many, in effect, the variance is made.
+    Each photo that is ranked wrongly against others lowers the area. The effective number follows
+    from how evenly the photos contribute to that.
     """
     off, short = np.zeros(len(labels)), np.zeros(len(labels))
     told = _told(probabilities.shape[1])
@@ -38,7 +38,7 @@ def delong(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> tup
 
 
 def _told(n_classes: int) -> range:
-    """Return the classes that are told from all others: of two, the second alone."""
+    """Return the classes that are compared with all others: of two, only the second."""
     return range(1, 2) if n_classes == 2 else range(n_classes)
 
 
@@ -56,10 +56,10 @@ def aurocs(
 ) -> NDArray[np.float64]:
     """Return all candidates' areas on each of B sets of photos (n, B), shape (M, B).
 
-    By each photo's placement among all photos of the other kind (DeLong 1988), which is the area
-    but for a term of the order 1/n: to count the pairs of each set would take minutes.
+    By each photo's placement among all photos of the other kind (DeLong 1988), which equals the
+    area up to a term of the order 1/n: counting the pairs of each set would take minutes.
     """
-    # As many candidates at a time as memory is meant for: their tables need not be in it.
+    # In blocks of candidates that fit into memory; their tables are read when needed.
     step = max(1, HELD // tables[0].size)
     blocks = [
         _areas(np.asarray(tables[start : start + step]), labels, inside)
@@ -80,7 +80,7 @@ def _areas(
         for candidate in range(candidates):
             scores = tables[candidate, :, label]
             ahead[candidate, place] = placements(scores, positive[place])
-    # A photo is one of its class alone, so all classes' own photos are weighed at once.
+    # Each photo belongs to one class, so all classes' own photos are weighted at once.
     mine = np.flatnonzero(positive.any(axis=0))
     place_of = positive[:, mine].argmax(axis=0)
     own = ahead[:, place_of, mine]
@@ -96,7 +96,7 @@ def _areas(
 
 
 def placements(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return for each photo the share of the other kind that it is rightly told from, (n,)."""
+    """Return for each photo the share of the other kind that it is ranked rightly against, (n,)."""
     found = np.empty(len(scores), np.float32)
     for side, sign in ((positive, 1), (~positive, -1)):
         mine, others = sign * scores[side], np.sort(sign * scores[~side])

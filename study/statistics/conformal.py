@@ -1,11 +1,11 @@
-"""At a stated rate: which scores are beyond those that are known, and which classes may be. Pure.
+"""Split conformal prediction: outliers and sets of classes at a stated rate. Pure.
 
 Split conformal prediction (Vovk, Gammerman, Shafer: Algorithmic learning in a random world, 2005;
-classes: Sadinle, Lei, Wasserman, JASA 2019). What is known are the scores of photos that had no
-part in what gives scores. A new photo that comes about like them is beyond the limit of a rate at
-most that often, for any number of photos and any distribution, on average over them. Where photos
-are in groups, each group counts as much, and the new photo is one of a new group (Lee, Barber,
-Willett: Distribution-free inference with hierarchical data, 2023).
+classes: Sadinle, Lei, Wasserman, JASA 2019). The known scores are those of photos that were not
+used to fit the scorer. A new exchangeable photo exceeds the limit of a rate at most that often, for
+any number of photos and any distribution, on average over them. If photos are in groups, each group
+has the same weight, and the new photo is from a new group (Lee, Barber, Willett: Distribution-free
+inference with hierarchical data, 2023).
 """
 
 import math
@@ -23,12 +23,12 @@ _SLACK = 1e-9
 
 
 def fewest(rate: float) -> int:
-    """Return how many photos, or groups, must be known for a rate to have a limit."""
+    """Return the minimum number of known photos, or groups, for a rate to have a limit."""
     return math.ceil(1 / rate - 1 - _SLACK)
 
 
 def p_values(known: Scores, new: Scores, groups: Groups | None = None) -> NDArray[np.float64]:
-    """Return of each new score (n,) the share of known ones that are as large, counting itself.
+    """Return for each new score (n,) the share of known ones that are as large, counting itself.
 
     It is at most a rate exactly where the score is above the `limit` of that rate.
     """
@@ -39,7 +39,7 @@ def p_values(known: Scores, new: Scores, groups: Groups | None = None) -> NDArra
 
 
 def limit(known: Scores, rate: float, groups: Groups | None = None) -> float:
-    """Return the score that a new photo is above at most at a rate; infinity of too few to tell."""
+    """Return the score that a new photo exceeds at most at a rate; infinity with too few photos."""
     order, weights, n = _weighed(known, groups)
     beyond = (1 + weights.sum() - np.cumsum(weights)) / (n + 1)
     within = np.flatnonzero(beyond <= rate + _SLACK)
@@ -60,7 +60,7 @@ def sets(probabilities: Scores, highest: float) -> NDArray[np.bool_]:
 def _weighed(
     known: Scores, groups: Groups | None
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], int]:
-    """Return the order of scores, what each counts in that order, and how many count in all."""
+    """Return the order of scores, the weight of each in that order, and their total."""
     order = np.argsort(known, kind="stable")
     if groups is None:
         return order, np.ones(len(known)), len(known)

@@ -1,7 +1,7 @@
-"""Scores of many predictions at once, and what one gains over another on the same photos. Pure.
+"""Scores of many predictions at once, and the gain of one over another on the same photos. Pure.
 
-A choice made by the photos that score it flatters; so what is chosen on the photos
-outside of a fold is scored on those inside, and all folds are pooled (cross-fitting).
+The score of a choice on the photos that made it is optimistic; so choices made outside of a fold
+are scored inside of it, and all folds are pooled (cross-fitting).
 """
 
 import math
@@ -25,17 +25,17 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 ENTRIES = 4_000_000
-"""How many numbers are worked on at once, for memory."""
+"""How many numbers are processed at once, to save memory."""
 
 _FLIPS = 10_000
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """What an ensemble and a single file reach on photos that had no say in choosing them.
+    """The scores of an ensemble and a single file on photos that did not choose them.
 
-    `gain` is positive where the ensemble is better, for a loss too; `gain_interval` is its 95 %
-    interval (it knows nothing of the luck in the training).
+    `gain` is positive if the ensemble is better, also for a loss; `gain_interval` is its 95 %
+    interval (without the variance of training).
     """
 
     score_ensemble: float
@@ -51,12 +51,12 @@ def compare(
     single: Sequence[Table],
     groups: Groups | None = None,
 ) -> CrossFit:
-    """Compare tables of probabilities (n, C) for the same photos, a pair for each parting.
+    """Compare tables of probabilities (n, C) for the same photos, a pair per split into folds.
 
-    The gain is the mean over the partings. It errs by its photos, which are paired, and by how they
-    were parted: the mean over partings of the one variance, and the other among them, are added.
-    That is more than the mean's own variance and, simulated, what it is off by: a file that wins
-    in most folds is right or wrong in all partings at once.
+    The gain is the mean over the splits. Its variance has two parts, which are added: that of the
+    photos, which are paired, averaged over splits, and that between splits. The sum is more than
+    the variance of a mean over splits but, in simulations, the actual error: a file that wins in
+    most folds is right or wrong in all splits at once.
     """
     scores = np.array([[score(metric, labels, each) for each in of] for of in (many, single)])
     sign = 1.0 if metric.higher_is_better else -1.0
@@ -73,10 +73,10 @@ def compare(
 
 
 def _variance(gained: Floats, stakes: Floats) -> float:
-    """Return the variance of the mean of what each photo gains, or each group, (n,).
+    """Return the variance of the mean gain of each photo, or each group, (n,).
 
-    Where no answer differs, that is no proof: one more is taken for gained and one for lost, by
-    as much as a photo has at stake (Bonett and Price 2012). Losses always differ.
+    If no prediction differs, the variance is not 0: one gain and one loss are added, of the size of
+    a photo's share (Bonett and Price 2012). Losses always differ.
     """
     n = len(gained)
     return float((n * gained.var() + 2 * np.square(stakes).mean()) / (n + 2) ** 2)
@@ -102,11 +102,11 @@ def paired_p(
 
 
 def flipped_p(difference: Floats, groups: Groups | None = None) -> float:
-    """Test, two-sided, that what two differ by, (n,), is as often in the favour of either.
+    """Test, two-sided, that differences (n,) are symmetric around 0.
 
-    Each photo's difference, or that of a group's photos together, could as well have the other
-    sign. Of answers that are right or wrong that is McNemar's exact test, and a binomial law;
-    otherwise 10,000 draws of signs are counted.
+    Under the null hypothesis, the sign of each photo's difference, or of a group's total, is
+    random. For right or wrong predictions that is McNemar's exact test, by the binomial
+    distribution; otherwise 10,000 draws of signs are counted.
     """
     if groups is not None:
         difference = np.bincount(groups, difference).astype(np.float64)
@@ -115,10 +115,10 @@ def flipped_p(difference: Floats, groups: Groups | None = None) -> float:
         return mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
     random, found = np.random.default_rng(0), abs(difference.sum())
     step = max(1, ENTRIES // len(difference))
-    more = 1  # What was found counts as drawn, too: no p value is 0.
+    more = 1  # The observed one counts as a draw, so that no p value is 0.
     for left in range(_FLIPS, 0, -step):
         signs = 2.0 * random.integers(0, 2, (min(step, left), len(difference))) - 1
-        # Rounding must not part equal sums.
+        # Rounding must not separate equal sums.
         more += int((np.abs(signs @ difference) >= found * (1 - 1e-9)).sum())
     return more / (1 + _FLIPS)
 

@@ -1,4 +1,4 @@
-"""Photos dealt into folds, each class evenly: what some choose is judged by the others. Pure."""
+"""Photos dealt into stratified folds, for choosing by some and scoring by the others. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ Mask = NDArray[np.bool_]
 def deal(labels: Labels, folds: int, seed: int, groups: Groups | None = None) -> NDArray[np.int64]:
     """Return each photo's fold, shape (n,): each class's photos are dealt out evenly, shuffled.
 
-    Classes take turns by who comes first in the shuffle, so that their order tells nothing. Groups
-    are dealt as wholes, each by the class that most of its photos have.
+    Classes take turns by their first photo in the shuffle, so that their order does not matter.
+    Groups are dealt as wholes, each by the majority class of its photos.
     """
     if groups is not None:
         return deal(labels_of(labels, groups), folds, seed)[groups]
@@ -32,7 +32,7 @@ def deal(labels: Labels, folds: int, seed: int, groups: Groups | None = None) ->
 
 
 def folds_of(labels: Labels, folds: int, seed: int, groups: Groups | None = None) -> list[Mask]:
-    """Part the photos into folds, each a mask (n,); see `deal`."""
+    """Split the photos into folds, each a mask (n,); see `deal`."""
     dealt = deal(labels, folds, seed, groups)
     return [dealt == fold for fold in np.unique(dealt)]
 

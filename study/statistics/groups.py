@@ -1,4 +1,4 @@
-"""Photos of one group, as those of one patient, are not independent: groups are counted. Pure."""
+"""Photos of one group, such as one patient's, are not independent: groups are counted. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,11 @@ Groups = NDArray[np.int64]
 """The number of each photo's group, shape (n,), from 0 on, none left out."""
 
 PRIOR = 0.5
-"""Half a group's word says beforehand that photos of a group are all right or all wrong together.
+"""A prior, worth half a group, that a group's photos are all right or all wrong together.
 
-In simulations of 100 and 300 photos in groups of 5 and 20, intervals then held the truth at least
-95 times of 100 (tests/unit/test_grouped.py); without it 90 times where errors are few."""
+In simulations of 100 and 300 photos in groups of 5 and 20, coverage was then at least 95 %
+(tests/unit/test_grouped.py); without it 90 % if errors are few.
+"""
 
 
 def labels_of(labels: NDArray[np.int64], groups: Groups) -> NDArray[np.int64]:
@@ -21,11 +22,11 @@ def labels_of(labels: NDArray[np.int64], groups: Groups) -> NDArray[np.int64]:
 
 
 def of_groups(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np.float64]:
-    """Return a value for each group, (..., m), in the place of one for each photo, (..., n).
+    """Return a value per group, (..., m), in place of one per photo, (..., n).
 
-    Their mean is the photos', and their variance over m is that of a mean of clusters, groups
-    of any sizes: what a group's photos are off the mean is summed before it is squared (the ratio
-    estimator, linearised; Cochran, Sampling techniques, 1977). Without groups, nothing is done.
+    Their mean is the photos', and their variance over m is that of a mean of clusters of any sizes:
+    a group's deviations from the mean are summed before squaring (the ratio estimator, linearised;
+    Cochran, Sampling techniques, 1977). Without groups, values are unchanged.
     """
     if groups is None:
         return values
@@ -39,14 +40,16 @@ def of_groups(values: NDArray[np.float64], groups: Groups | None) -> NDArray[np.
 
 
 def design_effect(values: NDArray[np.float64], groups: Groups | None) -> float:
-    """Return by how much more the mean of `values` (n,) varies than that of photos each alone.
+    """Return the design effect.
 
-    So many times fewer photos are as good (Kish 1965). Of few groups the correlation within them is
-    hardly known, so it is taken for 1 as far as few groups tell of it: as many as there are where
-    each tells as much, and one where a single group is off the mean. The variance itself is
-    estimated, which Student's t allows for (Korn and Graubard 1998).
+    The variance of the mean of `values` (n,), relative to ungrouped photos. The effective number of
+    photos is smaller by this factor (Kish 1965). With few groups the correlation within them is
+    hardly known, so a prior towards 1 is added, which matters less the more groups contribute: all
+    if they do so evenly, and one if a single group deviates from the mean. The variance itself is
+    an estimate, which Student's t accounts for (Korn and Graubard 1998).
     """
-    from scipy.special import stdtrit  # Student's t; scipy.stats has it, too, in a second more
+    # Student's t; importing scipy.stats would take another second
+    from scipy.special import stdtrit
 
     if groups is None:
         return 1.0

@@ -1,7 +1,7 @@
-"""How far from a score is the truth? 95 % intervals that hold where nothing went wrong, too. Pure.
+"""95 % intervals of scores that are valid without errors, too. Pure.
 
-A bootstrap over photos finds no spread in a class of which every photo is right, and too little in
-a few. Here each limit is the least or the greatest truth under which the score is not surprising.
+A bootstrap over photos has no variance in a class without errors, and too little with few photos.
+Here each limit is the smallest or largest true value that a test does not reject.
 """
 
 import math
@@ -13,21 +13,23 @@ from study.statistics.groups import Groups, design_effect
 from trainers.metrics import OfClasses
 
 Z = 1.959964
-"""A normal variable lies within this many standard deviations of its mean 95 times of 100."""
+"""The two-sided 95 % quantile of the normal distribution."""
 
 PRIOR = 10
-"""So many misplaced photos say as much of an area's variance as is known of it beforehand."""
+"""The prior's weight for an area's variance, as a number of misplaced photos."""
 
 FEW = 2
 """The same of a mean over labels of how well they are ranked: without, simulated intervals of 100
 photos held the truth in 88 to 97 %, with it in 92 % and more."""
 
 FEWEST_OF_CLASS = 2
-"""Of fewer photos of a class too little is known of how often it is right: with one photo,
-an interval of balanced accuracy held the truth in 91.5 % of simulated studies."""
+"""The minimum number of photos of a class for an interval.
+
+With one photo, that of balanced accuracy had a coverage of 91.5 % in simulated studies.
+"""
 
 STEP = 1e-3
-"""By so small a part of a photo counts are moved, to see how a score changes with them."""
+"""The step of counts for numerical derivatives of a score, in photos."""
 
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -45,7 +47,7 @@ def wilson(right: float, n: float) -> Limits:
 def of_share(right: NDArray[np.bool_], groups: Groups | None = None) -> Limits:
     """Return the 95 % interval of the share of photos that are right, (n,): Wilson's.
 
-    Of groups, it is that of so many fewer photos as their `design_effect` says.
+    With groups, it is that of fewer photos, by their `design_effect`.
     """
     n = len(right) / design_effect(right.astype(np.float64), groups)
     return wilson(float(right.mean()) * n, n)
@@ -54,9 +56,9 @@ def of_share(right: NDArray[np.bool_], groups: Groups | None = None) -> Limits:
 def of_classes(score: float, confusion: Numbers, metric: OfClasses, questions: int = 1) -> Limits:
     """Return the interval of a metric of counts by class; confusion (C, C), row true.
 
-    Each class's recall has an interval of its own (Jeffreys: of few photos it errs less than
-    Wilson's). What the score loses if one recall is at its limit is squared and summed: MOVER, the
-    method of variance estimates recovery (Zou and Donner 2008).
+    Each class's recall has its own interval (Jeffreys', which is more accurate than Wilson's for
+    few photos). The losses of the score with one recall at its limit are squared and summed: MOVER,
+    the method of variance estimates recovery (Zou and Donner 2008).
     """
     hits, photos, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     mistakes = confusion - np.diag(hits)
@@ -79,10 +81,10 @@ def of_classes(score: float, confusion: Numbers, metric: OfClasses, questions: i
 def of_area(score: float, variance: float, misplaced: float, photos: Numbers) -> Limits:
     """Return the interval of an area under the ROC curve, or of the mean of one against all.
 
-    A limit is an area whose own standard error the found one is `Z` times away, as Newcombe (2006)
-    has it, by Hanley and McNeil's variance (1982), symmetrised; `photos` (C,) are those of each
-    class. That variance is scaled to DeLong's `variance`, as far as it rests on more than a few
-    `misplaced` photos; never down by what they do not tell.
+    A limit is an area that is `Z` of its own standard errors away from the estimate, as in Newcombe
+    (2006), by Hanley and McNeil's variance (1982), symmetrised; `photos` (C,) are those of each
+    class. That variance is scaled to DeLong's `variance`, as far as it is based on more than a few
+    `misplaced` photos.
     """
     n = photos.sum()
     told = photos[1:] if len(photos) == 2 else photos
@@ -126,8 +128,9 @@ def of_ranks(score: float, variance: float, telling: float, photos: Counts) -> L
 def of_mean(mean: float, square: float, n: float, dear: float) -> Limits:
     """Return the interval of a mean of `n` numbers of at least 0, `square` that of their squares.
 
-    The sum is taken for one of rare events, as Wilson's is of a share: its variance grows with the
-    mean, by the size of an event. That is learnt from the numbers and from one more of size `dear`.
+    The sum is treated as one of rare events, as in Wilson's interval of a share: its variance grows
+    with the mean, by the size of an event, which is estimated from the numbers and an additional
+    one of size `dear`.
     """
     size = (n * square + dear * dear) / (n * mean + dear)
     middle = mean + Z * Z * size / (2 * n)
@@ -147,10 +150,10 @@ def _jeffreys(right: Numbers, n: Numbers) -> tuple[Numbers, Numbers]:
 def _scatter(
     metric: OfClasses, hits: Numbers, photos: Numbers, predicted: Numbers, where: Numbers
 ) -> Numbers:
-    """Return by how much more the score varies, (C,), as mistakes cost more in some classes.
+    """Return the factor of the score's variance, (C,), from mistakes with different costs.
 
-    It is 1 of two classes. What a mistake costs is what its own class loses, and that which is
-    named: the score's slopes, in two steps of `STEP` photos.
+    It is 1 for two classes. A mistake lowers the score through its own class and the predicted one:
+    the score's derivatives, in two steps of `STEP` photos.
     """
     step, one = STEP * np.eye(len(hits)), photos[:, None]
 

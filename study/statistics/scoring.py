@@ -1,7 +1,7 @@
-"""What predictions are worth by any criterion: for one choice, or all candidates at once. Pure.
+"""Scores of predictions by any criterion: of one choice, or of all candidates at once. Pure.
 
-A criterion says of itself what a photo or a class counts (`trainers.metrics`); here are what its
-kind makes of that: scores of sets of photos, intervals, and what each photo adds.
+A criterion defines the value of a photo or a class (`trainers.metrics`); this module computes from
+it, by its kind, scores of sets of photos, intervals, and each photo's contribution.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ from trainers.temperature import SMALLEST
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What M candidates predict of the same n photos of C classes.
+    """The predictions of M candidates for the same n photos of C classes.
 
     `labels` (n,); `predicted` (M, n); `p_true` (M, n), the true class's probability;
-    `probabilities` (M, n, C), where a criterion needs them; `groups` (n,), where photos have any.
+    `probabilities` (M, n, C), if a criterion needs them; `groups` (n,), if photos have any.
     With several `questions` a photo, n are their answers, and C those of all questions.
     """
 
@@ -57,7 +57,7 @@ class Candidates:
 
     @cached_property
     def losses(self) -> NDArray[Any]:
-        """Each photo's log loss, (M, n); a probability that is no number counts as none."""
+        """Each photo's log loss, (M, n); NaN counts as probability 0."""
         return negative_log(np.nan_to_num(self.p_true))
 
     @property
@@ -127,11 +127,11 @@ class Scorer:
         self._decision = decision
 
     def of(self, rows: Rows) -> "Scorer":
-        """Return what scores the same candidates on some of the photos."""
+        """Return a scorer of the same candidates on some of the photos."""
         return Scorer(self.candidates.of(rows), self._criterion, self._decision)
 
     def score(self, columns: Columns, rows: Rows) -> float:
-        """Return the score of what the candidates `columns` say of the photos `rows`."""
+        """Return the score of the candidates `columns` on the photos `rows`."""
         candidates = self.candidates
         match self._criterion:
             case Area():
@@ -161,7 +161,7 @@ class Scorer:
         return best, self._criterion.rank(float(scores[best]), float(losses[best]))
 
     def evidence(self, columns: Columns) -> NDArray[np.float64]:
-        """Return what `limits` needs beside the score, of what `columns` say of all photos.
+        """Return what `limits` needs beside the score, for the candidates `columns` on all photos.
 
         Evidence of several choices may be averaged.
         """
@@ -181,7 +181,7 @@ class Scorer:
                 return np.array([np.square(worth).mean()])
 
     def limits(self, score: float, evidence: NDArray[np.float64], effect: float = 1.0) -> Limits:
-        """Return the 95 % interval of a score on all photos, `effect` times fewer of them."""
+        """Return the 95 % interval of a score on all photos, for a design `effect`."""
         n, counts = len(self.candidates.labels) / effect, self.candidates.photos / effect
         match self._criterion:
             case OfClasses() as metric:
@@ -196,12 +196,12 @@ class Scorer:
                 return of_mean(score, evidence[0], n, self._dear)
 
     def design_effect(self, column: int) -> float:
-        """Return how many times fewer photos would tell as much, as they come in groups."""
+        """Return the design effect of the photos' groups."""
         groups = self.candidates.groups
         return 1.0 if groups is None else design_effect(self.gains(column), groups)
 
     def within(self, inside: Inside) -> Scores:
-        """Score each candidate on each set of photos; log loss tells equal scores apart."""
+        """Score each candidate on each set of photos; log loss breaks ties."""
         found: NDArray[Any]
         match self._criterion:
             case Area():
@@ -211,13 +211,13 @@ class Scorer:
             case _:
                 sign = np.float32(1 if self.higher_is_better else -1)
                 found = (sign * self._worth) @ inside / inside.sum(axis=0)
-        # Less than what a single photo can change, so that it decides between equals alone.
+        # Less than the effect of a single photo, so that it only breaks ties.
         tiny = 0.5 / (len(self.candidates.labels) ** 2 * -np.log(SMALLEST))
         scores: Scores = found.astype(np.float64) - tiny * (self.candidates.losses @ inside)
         return scores
 
     def gains(self, column: int) -> NDArray[np.float64]:
-        """Split a candidate's score into what each photo adds, (n,): more is better."""
+        """Split a candidate's score into each photo's contribution, (n,): more is better."""
         candidates, n = self.candidates, len(self.candidates.labels)
         match self._criterion:
             case Metric() as metric:
@@ -246,7 +246,7 @@ class Scorer:
 
     @property
     def _dear(self) -> float:
-        """What a photo may cost though none was seen to."""
+        """The highest possible value of a photo, even if none was observed."""
         if isinstance(self._criterion, OfPhotos):
             return self._criterion.dear(self.candidates.n_classes)
         if self._decision is None:
@@ -277,7 +277,7 @@ class Scorer:
 
 
 def _by_class(candidates: Candidates, inside: Inside, metric: OfClasses) -> NDArray[Any]:
-    """Return all candidates' scores on each set, (M, B), as many at a time as memory is for."""
+    """Return all candidates' scores on each set, (M, B), in blocks that fit into memory."""
     n_classes, sets = candidates.n_classes, inside.shape[1]
     members = [candidates.labels == label for label in range(n_classes)]
     own = [inside[mine] for mine in members]

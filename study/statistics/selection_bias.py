@@ -1,11 +1,11 @@
-"""How sure is a number, and how much of it is owed to having picked the best of many? Pure.
+"""The selection bias of the best of many, and the corrected estimate. Pure.
 
-The score of the best of many candidates flatters: it is the best by luck as well. So the choice is
-made again on most of the photos and scored on the others, hundreds of times. Tsamardinos et al.,
+The score of the best of many candidates is optimistic, as it is partly luck. So the choice is
+repeated on most of the photos and scored on the others, hundreds of times. Tsamardinos et al.,
 Bootstrapping the out-of-sample predictions for efficient and accurate cross-validation (2018), do
-so on bootstrap samples; these tell a chooser only half as much as all photos do, which came out up
-to 0.8 points too low in simulations. Parts of four fifths, drawn without replacement, stayed
-within 0.3 (tests/unit/test_statistics.py).
+so on bootstrap samples; these are only half as informative for a choice as all photos, and
+estimates were up to 0.8 points too low in simulations. Samples of four fifths, drawn without
+replacement, stayed within 0.3 (tests/unit/test_statistics.py).
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ REPEATS = 400
 
 
 class By(StrEnum):
-    """What weights are chosen by: the FORECAST of their stage run, or their score alone (MAX).
+    """How weights are chosen: by the FORECAST of their stage run, or only by their score (MAX).
 
     By MEAN or LCB they are the best of the best schedule, by its mean over seeds or by that mean's
-    lower limit (lower confidence bound), which asks more where few seeds were spent.
+    lower limit (lower confidence bound), which is stricter with few seeds.
     """
 
     FORECAST = "forecast"
@@ -40,8 +40,8 @@ class By(StrEnum):
 class Trials:
     """Which candidates belong together.
 
-    Trial `t` is made of `columns[starts[t]:starts[t + 1]]`; `schedules` (T,) ascends and says whose
-    seed each trial is.
+    Trial `t` has `columns[starts[t]:starts[t + 1]]`; `schedules` (T,), ascending, is the schedule
+    of each trial.
     """
 
     columns: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class BiasCorrected:
-    """A chosen file's score as found (`naive`), and what to expect of it on new photos.
+    """A chosen file's observed score (`naive`), and the estimate for new photos.
 
     `low` and `high` are the ends of a 95 % interval, None where the class `few` has too few photos
     for one; `candidates` are the epochs chosen from.
@@ -69,20 +69,20 @@ class BiasCorrected:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Test, two-sided and exact, that two are right equally often (McNemar 1947).
 
-    Photos that both get right, or both wrong, say nothing.
+    Photos that both get right, or both wrong, do not matter.
     """
-    from scipy.special import bdtr  # the binomial distribution; scipy.stats takes a second more
+    from scipy.special import bdtr  # the binomial distribution; scipy.stats takes another second
 
     n = only_first + only_second
     return min(1.0, float(2 * bdtr(min(only_first, only_second), n, 0.5)))
 
 
 Chooser = Callable[[Inside], NDArray[np.int64]]
-"""Says which candidate is chosen by each of B sets of photos, (B,)."""
+"""Returns the candidate chosen by each of B sets of photos, (B,)."""
 
 
 def chooser(scorer: Scorer, trials: Trials, by: By) -> Chooser:
-    """Return what chooses by scores."""
+    """Return a function that chooses by scores."""
     return lambda inside: choose(scorer.within(inside), trials, by)
 
 
@@ -94,17 +94,17 @@ def bias_corrected(
     judged: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> BiasCorrected:
-    """Estimate what the chosen column is worth on new photos.
+    """Estimate the score of the chosen column on new photos.
 
-    In each of `REPEATS` rounds, the photos are dealt into `FOLDS` parts; for each part the choice
-    (of schedule, weights and epoch) is made by the others, and its predictions for this part are
-    kept; groups of photos are not parted. A round thus gives predictions for every photo, and none
-    had a say in its own. All photos choose; with `judged`, only these photos are scored.
+    In each of `REPEATS` rounds, the photos are dealt into `FOLDS` folds; for each fold the choice
+    (of schedule, weights and epoch) is made by the others, and its predictions for the fold are
+    kept; groups of photos stay together. A round thus gives predictions for every photo by a choice
+    made without it. All photos choose; with `judged`, only these photos are scored.
     """
     rng = np.random.default_rng(seed)
     labels, groups = scorer.candidates.labels, scorer.candidates.groups
     folds, rows = deal_rounds(labels, REPEATS, FOLDS, rng, groups), np.arange(len(labels))
-    picked = np.empty(folds.shape, np.int64)  # (rounds, photos): the column that speaks there
+    picked = np.empty(folds.shape, np.int64)  # (rounds, photos): the column that predicts there
     for fold in range(FOLDS):
         winners = choose((folds != fold).astype(np.float32).T)
         picked[folds == fold] = np.broadcast_to(winners[:, None], folds.shape)[folds == fold]
@@ -135,7 +135,7 @@ def choose(scores: Scores, trials: Trials, by: By) -> NDArray[np.int64]:
 
 
 def schedule_ranks(of_trials: Scores, schedules: NDArray[np.int64], by: By) -> Scores:
-    """Return how good each schedule is, by its trials' scores (T, B); shape (S, B)."""
+    """Return the value of each schedule, from its trials' scores (T, B); shape (S, B)."""
     _, starts, seeds = np.unique(schedules, return_index=True, return_counts=True)
     means: Scores = np.add.reduceat(of_trials, starts, axis=0) / seeds[:, None]
     freedom = len(schedules) - len(seeds)

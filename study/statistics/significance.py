@@ -1,4 +1,4 @@
-"""Is a difference more than luck? Schedules photo by photo, over few seeds. Pure."""
+"""Significance of differences between schedules, over many photos and few seeds. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Gains = NDArray[np.float64]
-"""What each validation photo adds to the score under one seed, shape (n,): their mean is it.
+"""Each validation photo's contribution to the score under one seed, (n,): their mean is the score.
 
-Of groups of photos, what each group adds."""
+With groups of photos, each group's contribution.
+"""
 
 
 def spread_of_seeds(racing: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
@@ -29,11 +30,11 @@ def p_value(
 ) -> float:
     """Test, two-sided, that two schedules are equal; shapes (seeds, photos).
 
-    Photos are many and seeds are few, so each part of the variance is judged by its own degrees of
-    freedom (after Cochran, 1964): Satterthwaite's single number for both, itself an estimate, finds
-    too many differences where the spread of few seeds happens to come out small.
+    Photos are many and seeds are few, so each part of the variance has its own degrees of freedom
+    (after Cochran, 1964): Satterthwaite's combined number, itself an estimate, gives too many false
+    positives when the variance between few seeds happens to be small.
     """
-    from scipy.special import stdtr  # Student's t; scipy.stats has it, too, in a second more
+    from scipy.special import stdtr  # Student's t; importing scipy.stats would take another second
 
     difference = leader.mean(axis=0) - other.mean(axis=0)
     by_photos = _of_mean(difference)
@@ -55,7 +56,7 @@ def mean_interval(seeds: NDArray[np.float64], of_seeds: float, freedom: int) -> 
     values, by_seeds = seeds.mean(axis=0), of_seeds / len(seeds)
     by_photos = _of_mean(values)
     variance = by_photos + by_seeds
-    # Welch and Satterthwaite's degrees of freedom join the two parts.
+    # Welch and Satterthwaite's degrees of freedom combine the two parts.
     parts = by_photos**2 / max(len(values) - 1, 1) + by_seeds**2 / max(freedom, 1)
     joint = variance**2 / parts if parts and variance < math.inf else 1.0
     return float(stdtrit(joint, 0.975) * math.sqrt(variance)) if variance else 0.0

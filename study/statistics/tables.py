@@ -1,4 +1,4 @@
-"""The probabilities of more candidates than fit into memory, read when they are asked for."""
+"""The probabilities of more candidates than fit into memory, read on demand."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ Table = NDArray[np.float32]
 """Probabilities of n photos and C classes, (n, C)."""
 
 HELD = 32_000_000
-"""So many probabilities are held at once: 128 MB."""
+"""How many probabilities are kept in memory: 128 MB."""
 
 
 class Tables:
-    """Stands for an array (M, n, C): it takes a candidate, a slice of them, or (columns, rows).
+    """Acts as an array (M, n, C), indexed by a candidate, a slice of them, or (columns, rows).
 
-    `read` gives a candidate's table. The last ones that were asked for are held.
+    `read` returns a candidate's table. The most recently used ones are kept.
     """
 
     def __init__(self, read: Callable[[int], Table], candidates: int) -> None:

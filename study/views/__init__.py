@@ -1,1 +1,1 @@
-"""What a person sees in the terminal. Here and in `cli` alone is rich known."""
+"""Output in the terminal. Only this package and `cli` import rich."""

@@ -9,8 +9,8 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 def chart(values: Sequence[float], *, height: int = 5, width: int = 72) -> list[str]:
     """Draw values as columns in `height` lines, the first and last labelled with the range.
 
-    More values than `width` are thinned out evenly; the last one is always there. What is no
-    finite number leaves a gap; where there is nothing else, there are no lines.
+    More values than `width` are thinned out evenly; the last one is always kept. A value that is
+    not finite leaves a gap; without finite values, there are no lines.
     """
     count, last = min(len(values), width), len(values) - 1
     shown = [values[last - round(i * last / max(count - 1, 1))] for i in reversed(range(count))]
@@ -23,7 +23,7 @@ def chart(values: Sequence[float], *, height: int = 5, width: int = 72) -> list[
         1 + round((value - low) / span * (8 * height - 1)) if math.isfinite(value) else 0
         for value in shown
     ]
-    # Each value is a column two wide where there is room: single dots are hard to see.
+    # Each value is two columns wide if there is room: single dots are hard to see.
     wide = 2 if 2 * len(shown) <= width else 1
     lines = []
     for row in reversed(range(height)):

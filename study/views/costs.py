@@ -1,4 +1,4 @@
-"""What a decision rule costs, printed for a person."""
+"""Print the costs of a decision rule."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ CURVE_SHOWN = 8
 def print_operation(
     console: Console, operation: Operation, classes: Sequence[str], goal: Goal | None = None
 ) -> None:
-    """Print what the rule costs, how it answers, and what another setting would give.
+    """Print the rule's cost, its decisions, and other settings.
 
-    With the goal, each class's recall stands beside the least one.
+    With the goal, each class's recall is shown beside the minimum.
     """
     for line in (*_costs(operation), *_recalls(operation, classes, goal)):
         console.print(line, highlight=False, soft_wrap=True)
@@ -36,7 +36,7 @@ def _costs(operation: Operation) -> list[str]:
     change = f", {100 * (cost / plain - 1):+.0f} %" if plain else ""
     return [
         f"[bold]cost {cost:.4f} per photo[/] (95 % CI {low:.4f}-{high:.4f})",
-        f"  {plain:.4f} if the most probable class is named{change}",
+        f"  {plain:.4f} if the most probable class is predicted{change}",
         f"  {operation.apparent_cost:.4f} on the photos the rule was fitted on (optimistic)",
     ]
 
@@ -47,7 +47,7 @@ def _recalls(operation: Operation, classes: Sequence[str], goal: Goal | None) ->
         photos, needed = operation.photos[label], photos_needed(least)
         lines.append(
             f"recall of {escape(classes[label])}: {100 * operation.recalls[label]:.1f} %, "
-            f"at least {100 * least:g} % was asked for"
+            f"at least {100 * least:g} % was required"
         )
         if photos < needed:
             lines.append(
@@ -55,7 +55,9 @@ def _recalls(operation: Operation, classes: Sequence[str], goal: Goal | None) ->
                 f"to be {100 * CONFIDENCE:.0f} % sure"
             )
     if not operation.feasible:
-        lines.append("[red]what was asked for did not hold on photos the rule had not seen[/]")
+        lines.append(
+            "[red]the required recall did not hold on photos the rule was not fitted on[/]"
+        )
     return lines
 
 
@@ -74,12 +76,14 @@ def _rule(operation: Operation, classes: Sequence[str]) -> list[str]:
         )
     if rule.reject_cost is not None:
         share = 100 * operation.rejected / sum(operation.photos)
-        lines.append(f"{operation.rejected} photos ({share:.1f} %) are left to a person")
+        lines.append(
+            f"{operation.rejected} photos ({share:.1f} %) are rejected, for a person to decide"
+        )
     return lines
 
 
 def _confusion(operation: Operation, classes: Sequence[str]) -> Table:
-    table = Table(title="true class by answer", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="true class by decision", title_justify="left", box=SIMPLE_HEAD)
     rejects = operation.decision.reject_cost is not None
     table.add_column("")
     for name in classes:
@@ -97,7 +101,7 @@ def _confusion(operation: Operation, classes: Sequence[str]) -> Table:
 
 
 def _curve(operation: Operation, classes: Sequence[str]) -> Table:
-    """Return a few settings: by the threshold of two classes, else by what is left to a person."""
+    """Return a few settings: thresholds of two classes, else shares of rejected photos."""
     own = operation.decision.threshold
     title = "other thresholds" if own is not None else "answering fewer photos"
     table = Table(title=title, title_justify="left", box=None)

@@ -19,14 +19,14 @@ from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
 
 SHOWN = 5
-"""So many of a kind are listed; the page and the JSON have them all."""
+"""How many of a kind are listed; the page and the JSON have all."""
 
 CLASSES = 20
-"""With more classes, only the smallest and the largest are counted out."""
+"""With more classes, only the smallest and the largest are listed."""
 
 
 def checked_document(checked: Checked) -> dict[str, Any]:
-    """Return the answer as one plain document."""
+    """Return the result as one plain document."""
     return {
         "data": checked.data,
         "root": str(checked.manifest.root),
@@ -40,7 +40,7 @@ def checked_document(checked: Checked) -> dict[str, Any]:
 
 
 def print_checked(console: Console, checked: Checked, page: Path | None) -> None:
-    """Print a summary: what is bad first, and what to do about it."""
+    """Print a summary: the serious findings first, and what to do about them."""
     console.print(_counts(checked.found))
     for head, lines in _parts(checked):
         console.print(f"\n[bold]{escape(visible(head))}[/]", highlight=False)
@@ -75,7 +75,7 @@ def _counts(found: Inspection) -> Table:
 
 
 def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
-    """Yield each kind of finding: what it is, and a line for each."""
+    """Yield each kind of finding: its title, and a line for each."""
     found, pairs = checked.found, worst_first(checked.found.pairs)
     leaks = [pair for pair in pairs if pair.leaks]
     clashes = [pair for pair in pairs if pair.conflicts]
@@ -93,11 +93,11 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
             f"({100 * doubt.suggested_probability:.0f} %)"
             for doubt in found.doubts
         ]
-        yield "Labels that a simple classifier doubts; look at them", lines
+        yield "Doubtful labels, by a simple classifier; please check", lines
     for cue in found.cues or ():
         if cue.leaks:
             head = (
-                f"{cue.name} alone tells the classes apart ({100 * cue.accuracy:.0f} %; guessing "
+                f"{cue.name} alone separates the classes ({100 * cue.accuracy:.0f} %; guessing "
                 f"{100 * cue.chance:.0f} %): a network may look at nothing else"
             )
             yield head, [f"above all {found.classes[label]}" for label in cue.classes]
@@ -112,7 +112,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
 
 
 def _of_all_photos(checked: Checked) -> Iterator[tuple[str, list[str]]]:
-    """Yield what concerns no single photo: imbalanced classes, and groups that were not given."""
+    """Yield findings about no single photo: imbalanced classes, and groups that were not given."""
     if uneven := imbalance(checked.found):
         yield uneven, ["--metric balanced_accuracy and --metric f1 count each class alike"]
     if guess := checked.guess:
@@ -125,7 +125,7 @@ def _of_all_photos(checked: Checked) -> Iterator[tuple[str, list[str]]]:
 
 
 def _flattering(found: Inspection, leaks: Sequence[Pair]) -> Iterator[tuple[str, list[str]]]:
-    """Yield what lies across splits: photos, and groups."""
+    """Yield photos and groups that are in several splits."""
     if leaks:
         yield f"{leaked(found)}: scores would be too high", _lines(found, leaks)
     if found.parted:
@@ -152,7 +152,7 @@ def _line(found: Inspection, pair: Pair) -> str:
 def _conclusions(checked: Checked, page: Path | None) -> Iterator[str]:
     found, amended = checked.found, checked.amended
     if found.uncompared:
-        yield f"{found.uncompared:,} photos are too small or too plain to be known if they changed"
+        yield f"{found.uncompared:,} photos are too small or too uniform to find changed copies"
     if page is not None:
         yield f"the page: {page}"
     if amended is not None:

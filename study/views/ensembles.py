@@ -1,4 +1,4 @@
-"""What `best --ensemble` and `best --soup` print: what is better than any single run, if it is."""
+"""Output of `best --ensemble` and `best --soup`."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from study.views.terminal import file_text
 
 
 def print_ensemble(console: Console, found: EnsembleResult, leaks: str | None = None) -> None:
-    """Print an ensemble's members, and what it gains over the best file."""
+    """Print an ensemble's members, and its gain over the best file."""
     counts = sum(member.count for member in found.members)
     _print_damaged(console, found.damaged)
     console.print(
@@ -37,7 +37,7 @@ def print_ensemble(console: Console, found: EnsembleResult, leaks: str | None = 
 
 
 def print_soup(console: Console, found: SoupResult, leaks: str | None = None) -> None:
-    """Print a soup's ingredients, what it gains over the best file, and where it was written."""
+    """Print a soup's ingredients, its gain over the best file, and its file."""
     used = sum(ingredient.used for ingredient in found.ingredients)
     _print_damaged(console, found.damaged)
     console.print(
@@ -84,7 +84,7 @@ def _print_damaged(console: Console, paths: Sequence[str]) -> None:
 
 
 def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResult) -> None:
-    """Print what both reach on the photos they were chosen by."""
+    """Print both scores on the photos they were chosen by."""
     many, single = _phrase(found, found.score), _phrase(found, found.single_score)
     console.print(
         f"on the {found.n_valid:,} photos they were chosen by (optimistic for both): {what} "

@@ -1,4 +1,4 @@
-"""What `best`, `ls`, `show` and `doctor` print for a person."""
+"""Output of `ls`, `show`, `doctor`, `gc` and `plan`."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -17,7 +17,7 @@ from study.searching.statuses import Status
 from study.selection.leaks import Judged
 from study.views.chart import chart
 
-if TYPE_CHECKING:  # what `best` and `ls` need not wait for
+if TYPE_CHECKING:  # not needed by `best` and `ls`
     from study.history.caches import CachedPhotos
     from study.history.cleanup import Cleaned
     from study.searching.plan import Plan
@@ -31,11 +31,11 @@ STATUS_STYLE = {
 _LEVEL_MARK = {Level.GOOD: "[green]ok[/]", Level.NOTICE: "[yellow]!![/]", Level.BAD: "[red]XX[/]"}
 MANY_TRIALS = 500
 ROOMY = 110
-"""So wide a terminal has room for all columns; a narrower one for those that matter most."""
+"""The terminal width for all columns; narrower ones show the most important ones."""
 
 
 def print_trials(console: Console, listed: TrialList) -> None:
-    """Print a line a trial; many of them without a table, which takes a millisecond a line."""
+    """Print one line per trial; many of them without a table, which takes a millisecond a line."""
     names = ["trial", "seed", "role", "state", str(listed.metric), "loss", "epochs", "time"]
     rows = [_trial_cells(listed, line) for line in listed.trials]
     if len(rows) > MANY_TRIALS:
@@ -64,7 +64,7 @@ def print_trials(console: Console, listed: TrialList) -> None:
 
 
 def _in_a_line(line: TrialLine) -> Text | str:
-    """Return why a trial failed, or else of its schedule what fits: the rest is in `show`."""
+    """Return why a trial failed, else as much of its schedule as fits: the rest is in `show`."""
     if line.failure:
         return escape(line.failure)
     return Text(line.schedule, no_wrap=True, overflow="ellipsis")
@@ -126,7 +126,7 @@ def _head(hidden: Sequence[int]) -> str:
 
 
 def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
-    """Print what was found, and what to do about it."""
+    """Print the findings, and what to do about them."""
     for finding in findings:
         text = f"{_LEVEL_MARK[finding.level]} {escape(finding.what)}: {escape(finding.found)}"
         console.print(text, highlight=False)
@@ -135,12 +135,12 @@ def print_doctor(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: bool) -> None:
-    """Print the files of decoded photos, the folders of fetched ones, and what they take."""
+    """Print the files of decoded photos, the folders of fetched ones, and their sizes."""
     for file in files:
         text = f"{file.size / 1e6:10.1f} MB  {file.path}"
         console.print(escape(text), soft_wrap=True, highlight=False)
         if file.trouble:
-            text = f"   -> not whole: {escape(file.trouble)}; the next search decodes again"
+            text = f"   -> not whole: {escape(file.trouble)}; the next search decodes them again"
             console.print(text, soft_wrap=True, highlight=False)
     size = f"{sum(file.size for file in files) / 1e6:.1f} MB of cached photos"
     if not files:
@@ -150,7 +150,7 @@ def print_cached(console: Console, files: "Sequence[CachedPhotos]", *, deleted: 
 
 
 def print_spare(console: Console, cleaned: "Cleaned") -> None:
-    """Print the weights files that can go, why, and how much that makes."""
+    """Print the weights files that can be deleted, why, and their total size."""
     for file in cleaned.files:
         text = f"{file.size / 1e6:10.1f} MB  {file.path}: {file.reason}"
         console.print(escape(text), soft_wrap=True, highlight=False)
@@ -169,7 +169,7 @@ def print_spare(console: Console, cleaned: "Cleaned") -> None:
 
 
 def print_plan(console: Console, found: "Plan") -> None:
-    """Print what a search would cost."""
+    """Print the estimated cost of a search."""
     table = Table(title=f"study {escape(found.study)}", title_justify="left", box=None)
     for name in ("stage", "s / epoch", "", "epochs", "time"):
         table.add_column(name, justify="left" if name in ("", "stage") else "right")
@@ -224,5 +224,5 @@ def _print_speed(console: Console, stage: StageView) -> None:
         text += f", {100 * median(waits):.1f} % of the time waiting for data"
     parts = [epoch.micro_batch for epoch in stage.epochs if epoch.micro_batch]
     if parts:
-        text += f"; memory was short: batches passed in parts of {min(parts)}"
+        text += f"; memory was short: batches were split into parts of {min(parts)}"
     console.print(f"  {text}", highlight=False)

@@ -1,4 +1,4 @@
-"""Rows that fit a terminal's width: what does not fit is left out, the least important first."""
+"""Rows that fit a terminal's width: the least important cells are dropped first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from rich.text import Text
 from study.sanitizing import printable, visible
 
 BAR = 16
-"""A bar has so many columns."""
+"""The width of a bar in columns."""
 
 GAP = "  "
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A part of a row. The one of least `weight` is the first to go."""
+    """A part of a row. The one of least `weight` is dropped first."""
 
     text: str
     weight: int
@@ -36,7 +36,7 @@ def fitted(cells: Sequence[Cell], width: int) -> Text:
 
 
 def bar(share: float, weight: int, *, ascii_only: bool = False) -> Sequence[Cell]:
-    """Draw a share of what there is as a bar, with its per cent."""
+    """Draw a share as a bar, with its percentage."""
     share = min(max(share, 0.0), 1.0)
     full, empty = ("#", ".") if ascii_only else ("━", "─")
     done = int(BAR * share)

@@ -1,4 +1,4 @@
-"""A search while it runs, in a notebook: one display that is written anew."""
+"""A running search in a notebook: one display that is updated."""
 
 import io
 import time
@@ -14,16 +14,16 @@ from study.views.terminal import Terminal
 
 WIDTH = 110
 LINES = 30
-"""So many of the last lines are shown, above what is at work."""
+"""How many of the last lines are shown, above the current work."""
 
 EVERY = 0.3
-"""Seconds between two writings: each goes through the kernel to the browser."""
+"""Seconds between two updates: each goes through the kernel to the browser."""
 
 _STYLE = "font-family: monospace; line-height: 1.35; white-space: pre; overflow-x: auto"
 
 
 def in_notebook() -> bool:
-    """Say whether this process is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     return Console().is_jupyter
 
 
@@ -43,7 +43,7 @@ class NotebookView:
         self._write(at_work=False)
 
     def __call__(self, told: Progress) -> None:
-        """Show what a search tells."""
+        """Show an event."""
         self._view(told)
         if self._clock() - self._last >= EVERY:
             self._write(at_work=True)
@@ -60,7 +60,7 @@ class NotebookView:
 
 
 def _display(html: str) -> Any:
-    from IPython import display  # a kernel has it
+    from IPython import display  # always installed in a kernel
 
     show: Any = display.display  # untyped
     return show({"text/html": html}, raw=True, display_id=True)

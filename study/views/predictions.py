@@ -1,4 +1,4 @@
-"""What `predict` prints: a table, CSV, one JSON document, and a last word on stderr."""
+"""Output of `predict`: a table, CSV or one JSON document, and a summary on stderr."""
 
 import csv
 from collections import Counter
@@ -21,7 +21,7 @@ REJECTED, UNKNOWN, NONE = "rejected", "unknown", "(none)"
 
 
 def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
-    """Print a line a photo; many of them without a table, each as it comes."""
+    """Print one line per photo; many of them without a table, each as it comes."""
     waiting = iter(predictions)
     first = list(islice(waiting, MANY_PHOTOS + 1))
     if len(first) > MANY_PHOTOS:
@@ -56,7 +56,7 @@ def _set(each: Prediction) -> list[str]:
 
 def write_csv(file: TextIO, found: Predictions, predictions: Iterable[Prediction]) -> None:
     """Write a row a photo, as it comes; a photo that is rejected or unknown has no label."""
-    # All texts are quoted: the writer leaves a lone CR bare, which a reader takes for a line's end.
+    # All texts are quoted: the writer does not quote a lone CR, which ends a line for readers.
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     asked = found.stated
     far = ["unknown", "p_value"] if asked and asked.unknown is not None else []
@@ -71,7 +71,7 @@ def write_csv(file: TextIO, found: Predictions, predictions: Iterable[Prediction
 
 
 class Tally:
-    """Counts answers as they pass: photos on to the printer, the others to stderr at once."""
+    """Counts results: passes predictions to the printer, reports errors on stderr at once."""
 
     def __init__(self, console: Console, found: Predictions) -> None:
         self._console, self._found = console, found
@@ -94,7 +94,7 @@ class Tally:
                 yield answer
 
     def print_summary(self) -> None:
-        """Say which weights and rule answered, and how many photos are of which class."""
+        """Print the weights and the rule that were used, and the number of photos by class."""
         self._say(f"weights: {self._found.weights}")
         if self._found.rule is not None:
             self._say(f"their rule was applied: {rule_text(self._found.rule, self._found.classes)}")
@@ -119,7 +119,7 @@ class Tally:
 
 
 def stated_lines(stated: Stated | None) -> list[str]:
-    """Say at what rates photos are called unknown, and sets of classes miss theirs."""
+    """Return the stated rates of unknown photos and of wrong sets of classes."""
     lines = []
     if stated and stated.unknown is not None:
         lines.append(
@@ -136,7 +136,7 @@ def stated_lines(stated: Stated | None) -> list[str]:
 
 
 def rule_text(rule: Decision, classes: Sequence[str]) -> str:
-    """Say a rule in a line: what it costs to name a wrong class, where that is not 1."""
+    """Return a rule in a line: the prices of mistakes that are not 1."""
     costs = [
         f"{true}>{predicted}={price:g}"
         for true, row in zip(classes, rule.costs, strict=True)
@@ -148,5 +148,7 @@ def rule_text(rule: Decision, classes: Sequence[str]) -> str:
         parts.append(f"{classes[0]} from a probability of {rule.threshold:.3g}")
     parts.append(f"temperature {rule.temperature:.3g}")
     if rule.reject_cost is not None:
-        parts.append(f"{REJECTED} where any answer costs more than {rule.reject_cost:g} on average")
+        parts.append(
+            f"{REJECTED} where any prediction costs more than {rule.reject_cost:g} on average"
+        )
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""A search while it runs: a row for each trial, and a line when it ends; in a pipe, lines alone."""
+"""A running search: a row for each trial, and a line when it ends; in a pipe, only lines."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,21 +31,21 @@ from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Schedule, Train
 
 WIDTH = 120
-"""A trial's line has at most so many columns; the rest is in `show`."""
+"""The maximum width of a trial's line; the rest is in `show`."""
 
 REASON = 60
-"""So much of why a trial failed."""
+"""The maximum length of the reason for a failure."""
 
 MARGIN = 3
-"""Columns at the end of a row that stay free: a terminal shows ^C there."""
+"""Free columns at the end of a row, where a terminal shows ^C."""
 
 SHORT = 0.5
-"""Seconds that work may take before it is shown."""
+"""Seconds after which work is shown."""
 
 
 @dataclass
 class _Row:
-    """A trial in training: `step` of its epochs are done, and `batches` of the one at hand."""
+    """A trial in training: `step` of its epochs are done, and `batches` of the current one."""
 
     schedule: Schedule
     seed: int
@@ -57,7 +57,7 @@ class _Row:
 
     @property
     def share(self) -> float:
-        """How much of its epochs is trained."""
+        """The trained share of its epochs."""
         done, total = self.batches
         return (self.step + (done / total if total else 0.0)) / self.schedule.epochs
 
@@ -72,7 +72,7 @@ class _Work:
 
 @dataclass
 class _Search:
-    """How far the search is; its scores are of so many `photos`."""
+    """The progress of the search; its scores are on `photos` photos."""
 
     since: float
     metric: Metric = Metric.ACCURACY
@@ -90,7 +90,7 @@ class _Search:
 
     @property
     def counts(self) -> str:
-        """How many trials have ended, of how many, or in how much time."""
+        """The number of trials ended, and in all, or the device time."""
         if self.to_go is None:
             return f"{count_text(self.done, 'trial')}, {self.time}"
         budget = f", {self.time}" if self.time.budget else ""
@@ -98,7 +98,7 @@ class _Search:
 
     @property
     def share(self) -> float:
-        """How much of it is done."""
+        """The done share."""
         if self.to_go is None:
             return self.time.seconds / self.time.budget if self.time.budget else 0.0
         return self.done / max(self.done + self.to_go, 1)
@@ -133,7 +133,7 @@ class SearchView:
             self._live.stop()
 
     def __call__(self, told: SearchProgress) -> None:
-        """Show what a search tells."""
+        """Show an event."""
         match told:
             case Working():
                 self._working(told)
@@ -202,11 +202,11 @@ class SearchView:
         if stage.train is Train.PROBE:
             self._probed(stage.image_size, epoch)
         boundaries = accumulate(each.epochs for each in row.schedule.stages[:-1])
-        if told.step in boundaries:  # which stage is trained next, the search decides
+        if told.step in boundaries:  # the search decides which stage is trained next
             self._waiting[told.number] = self._rows.pop(told.number)
 
     def _probed(self, size: int, epoch: EpochMetrics) -> None:
-        """Show at once what a plain classifier makes of the photos, before anything is tuned."""
+        """Show the result of a plain classifier at once, before anything is tuned."""
         metric, text = self._search.metric, probe_text(size, epoch, self._search.metric)
         if text in self._probed_texts:  # by a trial that shares the stage
             return
@@ -247,7 +247,7 @@ class SearchView:
         return Group(*self.rows(self._console.width - MARGIN))
 
     def rows(self, width: int) -> list[Text]:
-        """Return what the live view shows now, in rows of at most `width` columns."""
+        """Return the live view in rows of at most `width` columns."""
         now = self._clock()
         self._spinner.text = ""
         sign = str(self._spinner.render(now))
@@ -307,7 +307,7 @@ def _is_better(metric: Metric, score: float, other: float) -> bool:
 
 
 def probe_text(size: int, epoch: EpochMetrics, metric: Metric) -> str:
-    """Say what a probe makes of the validation photos."""
+    """Return the result of a probe on the validation photos."""
     found = epoch.evaluation.confusion
     photos = int(found.sum())
     made = f"{count_text(photos - int(found.trace()), 'error')} of {photos:,}"
@@ -317,7 +317,7 @@ def probe_text(size: int, epoch: EpochMetrics, metric: Metric) -> str:
 
 
 def outlook_text(outlook: Outlook, metric: Metric) -> str:
-    """Say what is expected of the best so far, and what as much compute again would bring."""
+    """Return the forecast of the best so far, and the gain of as much compute again."""
     score, low, high = (score_phrase(metric, x) for x in (outlook.score, outlook.low, outlook.high))
     sign = "+" if metric.higher_is_better else "-"
     gain = f"{sign}{score_phrase(metric, outlook.gain)}"
@@ -325,7 +325,7 @@ def outlook_text(outlook: Outlook, metric: Metric) -> str:
 
 
 def trial_cells(told: TrialFinished, score: str, *, best: bool) -> list[Cell]:
-    """Return a trial's line: number, score, seconds, sizes, epochs, seed, and what is special."""
+    """Return a trial's line: number, score, seconds, sizes, epochs, seed, and remarks."""
     trial = told.trial
     number, failed = f"#{trial.number}", trial.state is State.FAILED
     result = "failed" if failed else f"{'*' if best else ' '}{score}"

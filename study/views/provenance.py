@@ -1,4 +1,4 @@
-"""What `reproduce` prints: what made some weights, and what came of making them again."""
+"""Output of `reproduce`: how weights were made, and the result of making them again."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,16 +13,16 @@ from trainers.metrics import Metric
 
 _STATES = {
     FileState.WHOLE: "[green]as recorded[/]",
-    FileState.CHANGED: "[red]not the bytes that were recorded[/]",
+    FileState.CHANGED: "[red]changed since it was recorded[/]",
     FileState.MISSING: "[red]missing[/]",
     FileState.DELETED: "[yellow]deleted[/]",
-    FileState.NEVER_KEPT: "[yellow]no file of it was kept[/]",
+    FileState.NEVER_KEPT: "[yellow]its file was not kept[/]",
     FileState.UNLISTED: "[yellow]the database does not list this file[/]",
 }
 
 
 def print_provenance(console: Console, made: Provenance) -> None:
-    """Print what made some weights, what has changed since, and how to make them again."""
+    """Print how weights were made, what has changed since, and how to make them again."""
     state = _STATES[made.state]
     if made.deleted_because:
         state += f" ({_literal(made.deleted_because)})"
@@ -42,7 +42,7 @@ def print_provenance(console: Console, made: Provenance) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in made.packages.items())
         _line(console, f"[dim]{'with':>13}[/]  {_literal(versions)}")
     else:
-        _line(console, "no card tells what made it")
+        _line(console, "without a card: its environment is unknown")
     for each in made.drift:
         _line(console, f"[yellow]{'changed':>13}[/]  {_drift(each)}")
     for command in made.how:
@@ -50,7 +50,7 @@ def print_provenance(console: Console, made: Provenance) -> None:
 
 
 def print_reproduction(console: Console, again: Reproduction) -> None:
-    """Print what came of making weights again."""
+    """Print the result of making weights again."""
     made, metric = again.provenance, again.provenance.metric or Metric.ACCURACY
     if again.failure is not None:
         _line(console, f"[red]not reproduced[/]: {_literal(again.failure)}")
@@ -66,7 +66,7 @@ def print_reproduction(console: Console, again: Reproduction) -> None:
     if not again.reproduced and not again.may_differ:
         _line(console, "the same device and versions must give the same bits: please report this")
     elif made.state is FileState.CHANGED and again.as_recorded and not again.identical:
-        _line(console, "what was recorded came again: it is the file that has been changed")
+        _line(console, "the recorded weights were reproduced: the file has been changed")
 
 
 def _verdict(again: Reproduction) -> str:
@@ -74,7 +74,8 @@ def _verdict(again: Reproduction) -> str:
         return "[bold green]reproduced[/]: all tensors are bit-identical"
     if again.identical is None:
         if again.as_recorded:
-            return "[bold green]reproduced[/]: no file is left to compare; what was recorded came"
+            return "[bold green]reproduced[/]: no file is left to compare; the recorded "
+            "predictions were reproduced"
         return "[bold yellow]not the same[/]: no file is left to compare with"
     colour = "yellow" if again.reproduced else "red"
     if again.largest_difference is None:
@@ -100,7 +101,7 @@ def _drift(drift: Drift) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return what a file says as plain text: neither markup nor a terminal's own commands."""
+    """Return a file's text without markup and terminal control sequences."""
     return escape(masked(text, "\N{REPLACEMENT CHARACTER}"))
 
 

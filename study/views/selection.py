@@ -1,4 +1,4 @@
-"""What `best` and `compare` print for a person."""
+"""Output of `best` and `compare`."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -24,16 +24,16 @@ DIFFERENCES_SHOWN = 20
 
 
 def print_file(console: Console, chosen: Selection) -> None:
-    """Print the weights file that the lines below it are about, and files that are damaged."""
+    """Print the weights file that the following lines are about, and damaged files."""
     for path in chosen.damaged:
         console.print(f"[red]skipped[/] {escape(path)}: missing or changed", soft_wrap=True)
     console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
 
 
 def print_best(console: Console, chosen: Selection, *, details: bool = False) -> None:
-    """Print what the winner is worth, and what a new run of its schedule would be.
+    """Print the winner's scores, and the expected score of a new run of its schedule.
 
-    With `details`, which come after it, it does not say where these are.
+    With `details`, which follow, it does not mention where these are.
     """
     for line in (
         _observed(chosen),
@@ -63,7 +63,7 @@ def print_details(console: Console, chosen: Selection, top: int = 5) -> None:
 
 
 def print_cost(console: Console, chosen: Selection) -> None:
-    """Print what the decision rule costs."""
+    """Print the cost of the decision rule."""
     for line in _leaks(chosen):
         console.print(line, highlight=False)
     if chosen.operation:
@@ -71,7 +71,7 @@ def print_cost(console: Console, chosen: Selection) -> None:
 
 
 def print_summary(console: Console, chosen: Selection) -> None:
-    """Print the winner in a few lines, and what its repeats came to."""
+    """Print the winner in a few lines, with its repeats."""
     console.print(f"best: [bold]{escape(chosen.file)}[/]", highlight=False, soft_wrap=True)
     lines = (_observed(chosen), _estimated(chosen), *_leaks(chosen), _new_run(chosen))
     for line in (*lines, *_gain(chosen)):
@@ -79,7 +79,7 @@ def print_summary(console: Console, chosen: Selection) -> None:
 
 
 def print_comparison(console: Console, found: Comparison) -> None:
-    """Print both sides, whether luck explains the difference, and where they differ."""
+    """Print both sides, whether the difference is significant, and where they differ."""
     for side in (found.first, found.second):
         console.print(_side(side, found), highlight=False, soft_wrap=True)
     console.print(
@@ -111,7 +111,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
 
 
 def print_refit(console: Console, chosen: Selection, made: Refitted) -> None:
-    """Print what the weights of a refit were trained on, and what to expect of them."""
+    """Print what the weights of a refit were trained on, and their estimate."""
     first, *more = made.seeds
     under = f"seeds {first}-{more[-1]}, their weights averaged," if more else f"seed {first}"
     which = (
@@ -133,7 +133,7 @@ def print_refit(console: Console, chosen: Selection, made: Refitted) -> None:
 
 
 def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> None:
-    """Print what came of the test photos, and how often they have been looked at."""
+    """Print the scores on the test photos, and how often they have been looked at."""
     accuracy, low, high = (
         percent(share, found.photos) for share in (found.accuracy, found.low, found.high)
     )
@@ -161,8 +161,8 @@ def print_final_test(console: Console, chosen: Selection, found: FinalTest) -> N
     n, of = len(found.looks), len({look.sha256 for look in found.looks})
     if n > 1:
         console.print(
-            f"  look {n} at these photos, at {of} weights files: scores of what is "
-            "chosen by them are optimistic, as those of validation photos are",
+            f"  look {n} at these photos, at {of} weights files: if weights are chosen by "
+            "them, their scores become optimistic, like those on validation photos",
             highlight=False,
         )
 
@@ -191,7 +191,7 @@ def _leaks(chosen: Selection) -> list[str]:
 
 
 def _folds(chosen: Selection) -> list[str]:
-    """Say what the file of a search in folds is, and by what its photos were judged."""
+    """Return what the file of a search in folds is, and how its photos were scored."""
     if not chosen.folds:
         return []
     every = (
@@ -221,7 +221,7 @@ def _new_run(chosen: Selection) -> str:
 
 
 def _gain(chosen: Selection) -> list[str]:
-    """Say what the search has gained over the probe that it began with, if it did."""
+    """Return the search's gain over the probe that it began with, if any."""
     probe, metric = chosen.probe, chosen.metric
     if probe is None:
         return []
@@ -235,7 +235,7 @@ def _gain(chosen: Selection) -> list[str]:
 
 
 def _passed_over(chosen: Selection) -> list[str]:
-    """Name the best score where something else is expected to be better."""
+    """Return the best score if another trial is expected to be better."""
     if chosen.by is not By.FORECAST or not chosen.runners_up:
         return []
     sign = -1 if chosen.metric.higher_is_better else 1
@@ -243,11 +243,13 @@ def _passed_over(chosen: Selection) -> list[str]:
     if sign * highest.score >= sign * chosen.score:
         return []
     score = chosen.phrase(highest.score)
-    return [f"trial {highest.trial} scored {score}, but less is expected of it (--by max takes it)"]
+    return [
+        f"trial {highest.trial} scored {score}, but its forecast is lower (--by max chooses it)"
+    ]
 
 
 def _ties(chosen: Selection, *, details: bool) -> list[str]:
-    """Say how many schedules are tied, and where the rest is."""
+    """Return how many schedules are tied, and where the rest is."""
     lines: list[str] = []
     if tied := ties_text(chosen.schedules, " (=)" if details else ""):
         least = cheapest(chosen.schedules)

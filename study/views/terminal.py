@@ -1,4 +1,4 @@
-"""The console of all commands, and the lines of the log: nothing reaches them that is not fit."""
+"""The console of all commands, and log records, with sanitized text."""
 
 import logging
 import re
@@ -15,12 +15,12 @@ from rich.text import Text
 from study.sanitizing import printable
 
 UNBROKEN = 100_000
-"""So wide is what no terminal shows: a record is a line, whatever its length."""
+"""The width without a terminal: a record is a line, whatever its length."""
 
 HELD = "\ue000"
-"""Stands for a blank at which no line is broken: Rich breaks at no-break spaces, too.
+"""A placeholder for a blank without a line break: Rich breaks at no-break spaces, too.
 
-For private use, so no text that is fit to be printed has one.
+It is a private use character, which sanitized text does not contain.
 """
 
 _VALUE = re.compile(r"(?<=\d) (?=%|(?:s|min|h|px|kB|MB|GB)\b)|(?<=±) | (?=±)")
@@ -28,15 +28,15 @@ _COMMAND = re.compile(r"`[^`\n]+`")
 
 
 class Terminal(Console):
-    """Rich's console, for texts that may not be trusted.
+    """Rich's console for untrusted texts.
 
-    Into a pipe or a file lines are never broken. Where the reader of a pipe has gone, the
-    error goes on: Rich would exit with a 1 of its own.
+    Lines are never broken in a pipe or a file. If the reader of a pipe is gone, the error is
+    raised: Rich would exit with code 1.
     """
 
     @property
     def size(self) -> ConsoleDimensions:
-        """The size of the terminal; without one, lines may be as long as they are."""
+        """The size of the terminal; without one, lines may have any length."""
         found = super().size
         return found if self.is_terminal else ConsoleDimensions(UNBROKEN, found.height)
 
@@ -45,7 +45,7 @@ class Terminal(Console):
         self._width, self._height = new_size
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print; without a terminal, no line ends in blanks, as a table's cells do."""
+        """Print; without a terminal, without trailing blanks, which table cells have."""
         if self.is_terminal:
             super().print(*objects, **how)
             return
@@ -54,13 +54,13 @@ class Terminal(Console):
         self.file.write(re.sub(" +\n", "\n", captured.get()))
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """Make of a text, be it a line or a table's cell, what is printed."""
+        """Sanitize a text, a line or a table's cell."""
         return super().render_str(held_together(printable(text), self.width), **how)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render as Rich does, with blanks where lines were not to be broken."""
+        """Render as Rich does, with blanks in place of the placeholders."""
         for segment in super().render(renderable, options):
             if HELD in segment.text:
                 yield Segment(segment.text.replace(HELD, " "), segment.style, segment.control)
@@ -68,22 +68,22 @@ class Terminal(Console):
                 yield segment
 
     def waiting(self, what: str) -> AbstractContextManager[object]:
-        """Show in a terminal, as a context, that something takes a while."""
+        """Show in a terminal, as a context, that work takes a while."""
         shows = self.is_terminal and not self.is_dumb_terminal
         return self.status(Text(what)) if shows else nullcontext()
 
     def print_traceback(self, error: BaseException) -> None:
-        """Print where an error came from, and all that led to it."""
+        """Print an error's traceback, with its causes."""
         lines = traceback.format_exception(error)
         self.print("".join(lines), markup=False, highlight=False, soft_wrap=True, end="")
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise again what is being handled."""
+        """Raise the current exception again."""
         raise
 
 
 def held_together(text: str, width: int) -> str:
-    """Return text in which a value stays in a line with its unit, and a short command in one.
+    """Return text in which values keep their units, and short commands are not broken.
 
     A command of more than `width` columns is broken anyway.
     """
@@ -94,13 +94,13 @@ def held_together(text: str, width: int) -> str:
 
 
 def file_text(console: Console, file: str) -> str:
-    """Return a file as a table has it: its name; the whole path where that goes elsewhere."""
+    """Return a file for a table: its name, or the whole path if that is in another folder."""
     return PurePath(file).name if console.is_terminal else file
 
 
 class LogLine(logging.Formatter):
-    """A line of a log, which others' modules write."""
+    """A log record of any library."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return it as it can be printed."""
+        """Return it sanitized."""
         return printable(super().format(record))

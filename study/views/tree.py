@@ -1,4 +1,4 @@
-"""The stage tree as a person reads it."""
+"""The stage tree in the terminal."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,11 @@ from study.views.history import STATUS_STYLE, print_leaks
 from trainers.schedule import Train
 
 SHOWN = 8
-"""So many trial numbers are named; of more, the count."""
+"""Maximum number of listed trial numbers; beyond it, the count."""
 
 
 def print_tree(console: Console, shown: ShownTree) -> None:
-    """Print the tree, and what sharing saved."""
+    """Print the tree, and the savings by sharing."""
     whole = shown.pixels + shown.saved_pixels
     saved = f", {100 * shown.saved_pixels / whole:.0f} % saved by sharing" if whole else ""
     tree = Tree(
@@ -54,7 +54,7 @@ def _grow(tree: Tree, node: StageNode, shown: ShownTree) -> None:
 
 
 def _outcome(node: StageNode, shown: ShownTree) -> Iterator[str]:
-    """Yield score and time; of a stage run that has not ended, the score so far if there is one."""
+    """Yield score and time; for a running stage run, the score so far if there is one."""
     score = f"[bold]{score_phrase(shown.metric, node.score, shown.judged.photos)}[/]"
     if node.state in (Status.RUNNING, Status.WAITING):
         if node.score is not None:

@@ -152,7 +152,7 @@ def test_broken_files_are_named_and_can_be_deleted(decoded: Lab, gc: Gc) -> None
     lines = said.splitlines()
     for path, trouble in troubles.items():
         (place,) = [number for number, line in enumerate(lines) if line.endswith(str(path))]
-        assert lines[place + 1] == f"   -> not whole: {trouble}; the next search decodes again"
+        assert lines[place + 1] == f"   -> not whole: {trouble}; the next search decodes them again"
     assert said.count("not whole: ") == len(troubles)
     files: list[dict[str, Any]] = json.loads(gc(decoded, "--json")[1])["files"]
     found = {Path(file["path"]): file["trouble"] for file in files if file["trouble"]}

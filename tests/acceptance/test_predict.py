@@ -191,7 +191,7 @@ def test_the_rule_in_the_weights_is_applied(capsys: pytest.CaptureFixture[str]) 
     found = [each["probability"] for each in told["predictions"]]
     assert found == pytest.approx(calibrated.tolist(), abs=1e-6)
     assert "their rule was applied: all mistakes cost the same" in said.err
-    assert "temperature 2; rejected where any answer costs more than 0 on average" in said.err
+    assert "temperature 2; rejected where any prediction costs more than 0 on average" in said.err
     assert said.err.splitlines()[-1] == "3 photos: 0 roses, 0 tulips \u2740, 3 rejected"
     assert cli.run(["predict", "photos", "--weights", WEIGHTS, "--csv"]) == 0
     assert ["" for _ in PHOTOS] == [

@@ -66,7 +66,7 @@ def test_a_lucky_run_is_passed_over(searched: Search, capsys: pytest.CaptureFixt
     chosen = best(storage=lab.url)
     assert (size_of(chosen), chosen.errors, chosen.by) == (512, 5, By.FORECAST)
     assert cli.run(["best", "--storage", lab.url]) == 0
-    assert "but less is expected of it (--by max takes it)" in capsys.readouterr().out
+    assert "but its forecast is lower (--by max chooses it)" in capsys.readouterr().out
     lucky = best(storage=lab.url, asked=Asked(By.MAX))
     assert (size_of(lucky), lucky.errors) == (32, 4)
     assert cli.run(["best", "--by", "max", "--storage", lab.url]) == 0

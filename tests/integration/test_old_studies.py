@@ -107,7 +107,7 @@ def test_going_on_with_an_old_study_is_refused(
 ) -> None:
     """By search, plan and repeat, in one sentence that says what to do, with exit code 1."""
     before = old.sql("SELECT * FROM encore_trials")
-    with pytest.raises(StudyTooOld, match="it can be read, but not gone on with"):
+    with pytest.raises(StudyTooOld, match="it can be read, but not continued"):
         repeat(0, 3, storage=old.url)
     assert cli.run(["repeat", "0", "--storage", old.url]) == 1
     for command in ("search", "plan"):
@@ -128,7 +128,7 @@ def test_a_study_of_unordered_parameters_is_old(finished: Lab) -> None:
         assert cli.run([command, "--storage", finished.url]) == 0
     with (
         finished.reading() as (_, study, _),
-        pytest.raises(StudyTooOld, match="it can be read, but not gone on with"),
+        pytest.raises(StudyTooOld, match="it can be read, but not continued"),
     ):
         refuse_old(study)
 

@@ -187,7 +187,7 @@ def test_strangers_end_in_a_sentence(place: Place) -> None:
     with pytest.raises(UnrelatedWeights, match="differ in image_size") as error:
         soup(storage=place.url, trials=[0, 2])
     assert exit_code(error.value) == 1
-    assert sentence(error.value).startswith("trials 0 and 2 share no beginning")
+    assert sentence(error.value).startswith("trials 0 and 2 share no first stage")
 
 
 def _lone(place: Place) -> None:
@@ -203,7 +203,7 @@ def _damaged(place: Place) -> None:
 def test_one_file_makes_no_soup(place: Place, harm: Callable[[Place], None]) -> None:
     """With less than two whole files of one beginning there is nothing to select."""
     harm(place)
-    with pytest.raises(NothingToSelect, match="at least 2 weights files that began as the best"):
+    with pytest.raises(NothingToSelect, match="at least 2 weights files that share the best"):
         soup(storage=place.url)
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_goes_meanwhile_is_told(place: Place) -> None:
         for _, file in place.kept():
             place.vault.path(file.path).unlink()
 
-    with pytest.raises(NothingToSelect, match="went meanwhile; let the search end first"):
+    with pytest.raises(NothingToSelect, match="were deleted meanwhile; let the search end first"):
         soup(storage=place.url, say=gone, device="cpu")
 
 

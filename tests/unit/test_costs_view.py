@@ -47,7 +47,7 @@ def test_a_rule_is_printed_with_its_cross_fitted_and_its_optimistic_cost() -> No
     """The cost with its interval, what one pays without, and what the rule seems to cost."""
     text = said(operation(), "A380", "B747")
     assert "cost 0.2500 per photo (95 % CI 0.2000-0.3100)" in text
-    assert "0.5000 if the most probable class is named, -50 %" in text
+    assert "0.5000 if the most probable class is predicted, -50 %" in text
     assert "0.2200 on the photos the rule was fitted on (optimistic)" in text
     assert "temperature 2.00: before calibration, the probabilities are over-confident" in text
     assert "did not hold" not in text
@@ -64,9 +64,9 @@ def test_names_are_printed_as_they_are() -> None:
     """In the sentences, the confusion matrix and the curve, whatever classes are called."""
     goal = Goal(((0.0, 1.0), (1.0, 0.0)), None, ((0, 0.99),))
     text = said(operation(feasible=False), HOSTILE, "b", goal=goal, width=250)
-    assert f"recall of {HOSTILE}: 95.2 %, at least 99 % was asked for" in text
+    assert f"recall of {HOSTILE}: 95.2 %, at least 99 % was required" in text
     assert "its 42 photos are too few to rely on that: it takes 230 to be 90 % sure" in text
-    assert "did not hold on photos the rule had not seen" in text
+    assert "did not hold on photos the rule was not fitted on" in text
     assert text.count(HOSTILE) == 6
 
 
@@ -74,7 +74,7 @@ def test_rejected_photos_have_a_column() -> None:
     """Row by row they are what the other columns lack."""
     rule = Decision(((0.0, 9.0), (1.0, 0.0)), 1.0, 0.1)
     text = said(operation(decision=rule, rejected=9, photos=(46, 42)), "A380", "B747")
-    assert "9 photos (10.2 %) are left to a person" in text
+    assert "9 photos (10.2 %) are rejected, for a person to decide" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["A380", "40", "2", "4", "95.2"] in rows
     assert ["B747", "7", "30", "5", "81.1"] in rows

@@ -277,7 +277,7 @@ def test_strangers_are_refused(finished: Lab) -> None:
         seeds = {trial.seed: trial.number for trial in store.trials(study.id)}
     one, other = seeds[0], next(number for seed, number in seeds.items() if seed)
     with pytest.raises(
-        UnrelatedWeights, match=f"trials {one} and {other} share no beginning: their"
+        UnrelatedWeights, match=f"trials {one} and {other} share no first stage: their"
     ):
         soup(storage=finished.url, trials=[one, other])
     with pytest.raises(LookupError, match="no trial 999"):

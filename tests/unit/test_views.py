@@ -203,7 +203,7 @@ def test_show_says_how_fast_a_stage_was_and_what_held_it_up() -> None:
     ]
     (short,) = speeds((80, 0.5, None), (70, 0.5, 16), (60, 0.5, 8))
     assert short.startswith("  70 images/s, 50.0 % of the time waiting for data; memory was short")
-    assert short.endswith(": batches passed in parts of 8")
+    assert short.endswith(": batches were split into parts of 8")
     assert speeds() == []
 
 
@@ -222,7 +222,7 @@ def test_decoded_photos_are_listed_with_what_they_take(width: int) -> None:
     listed = [
         f"      12.3 MB  {whole.path}",
         f"       0.2 MB  {broken.path}",
-        f"   -> not whole: photo 0 {HOSTILE}; the next search decodes again",
+        f"   -> not whole: photo 0 {HOSTILE}; the next search decodes them again",
     ]
     assert printed(whole, broken) == [
         *listed, "12.5 MB of cached photos; --delete deletes them"

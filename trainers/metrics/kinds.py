@@ -67,7 +67,7 @@ class OfPhotos(Metric):
         return float(self.worth(evaluation.labels, evaluation.predicted, losses).mean())
 
     def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:
-        """Return what each photo counts, negated where less is better."""
+        """Return each photo's value, negated if less is better."""
         found = self.worth(labels, predicted, losses).astype(np.float64)
         return found if self.higher_is_better else -found
 
