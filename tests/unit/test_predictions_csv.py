@@ -99,7 +99,7 @@ def test_a_file_name_is_enough_where_it_is_the_only_one(csv: Csv) -> None:
         (LABELS + "a.png,daisies\n", "row 5 of .+ names 'daisies', which is none of the classes"),
         (LABELS + "a.png,Roses\n", "names 'Roses', which is none of the classes roses, tulips"),
         (LABELS + f"a.png,{'x' * 9999}\n", "row 5"),
-        (LABELS + "valid/roses/1.png,tulips ❀\n", "row 5 of .+ answers 'valid/roses/1.png' again"),
+        (LABELS + "valid/roses/1.png,tulips ❀\n", "row 5 of .+ lists 'valid/roses/1.png' again"),
         (LABELS + "a.png\n", "row 5 of .+ must have 2 cells as its header has, got 1"),
         (LABELS + "a.png,roses,0.5\n", "must have 2 cells as its header has, got 3"),
         ("path,predicted\nvalid/roses/1.png,roses\n", "2 have none, such as 'valid/roses/x, y.png"),
