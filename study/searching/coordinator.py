@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +47,15 @@ from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.searching.race_scores import Outcomes
 from study.searching.retention import (
     Kept,
+    delete,
     deletion_text,
-    discard,
+    retire,
     shorten_all,
     spare,
     too_many,
 )
 from study.searching.running_trial import RunningTrial
-from study.searching.sealing import Job, Sealing
+from study.searching.sealing import Sealing
 from study.searching.suggest import params_of
 from study.searching.time_left import TimeLeft
 from study.stage_tree import StageTree
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
 
     # imports Optuna, which `best` and `ls` do not need
     from study.searching.optuna_study import Suggestions
+
+T = TypeVar("T")
 
 TIDY_EVERY = 10
 """After this many trials, or a tenth of all, weights that are no longer needed are deleted."""
@@ -146,6 +149,7 @@ class Coordinator:
         self._settle()
         if through:
             self._tidy()
+            self._settle()
 
     @property
     def standing(self) -> Standing:
@@ -183,13 +187,13 @@ class Coordinator:
                 for event in events:
                     self._take(event)
                     for job in self._sealing.ended():
-                        self._enter(job)
+                        job.end()
                     if self.stop():
                         return False
                     self._fill()
             if not self._sealing:
                 return True
-            self._enter_next()  # nothing trains now; trials may continue from these files
+            self._end_next()  # nothing trains now; trials may continue from these files
             if self.stop():
                 return False
             self._fill()
@@ -420,33 +424,31 @@ class Coordinator:
         seal = partial(
             self.weights_files.seal, run, first.trial, first.epochs_before, with_last=longer
         )
-        if self.engine.slots > 1:
-            self._sealing.begin(run, seal)
-        else:  # what is tried next must not depend on the speed of the disk
-            with working(self.listener, "saving weights"):
-                self.weights_files.enter(run, seal())
+        with working(self.listener, "saving weights"):
+            self._have_done(run.key, seal, partial(self.weights_files.enter, run))
         self.tree.finish(run.key, trained)
         for running in sharing:
             running.seconds += trained.seconds
             running.position += 1
             self._advance(running)
 
-    def _enter(self, job: Job) -> None:
-        """Record a stage run whose files are sealed; do what was put off until then."""
-        self.weights_files.enter(job.run, job.files.result())
-        for then in job.then:
-            then()
+    def _have_done(self, key: str, work: Callable[[], T], record: Callable[[T], None]) -> None:
+        """Do work with files, or have a thread do it while others train; then record its result."""
+        if self.engine.slots > 1:
+            self._sealing.begin(key, work, record)
+        else:  # what is tried next must not depend on the speed of the disk
+            record(work())
 
-    def _enter_next(self) -> None:
-        """Wait until a stage run is sealed."""
+    def _end_next(self) -> None:
+        """Wait until files are sealed or deleted."""
         with working(self.listener, "saving weights"):
             job = self._sealing.next()
-        self._enter(job)
+        job.end()
 
     def _settle(self) -> None:
         """Wait until all that was trained is sealed."""
         while self._sealing:
-            self._enter_next()
+            self._end_next()
 
     def _finish(self, running: RunningTrial, state: State, failure: str | None = None) -> None:
         """End a trial, in our tables first: after a crash, `reconcile` updates Optuna."""
@@ -509,6 +511,11 @@ class Coordinator:
         spares = spare(kept, [*self._trials.values()], self.tree, self.config, ongoing=True)
         if spares:
             self.listener(Notice(deletion_text(spares)))
-        discard(spares, self.study.id, self.store, self.vault)
+            files = retire(spares, self.store)
+            self._have_done(
+                f"deletion of {files[0].path}",
+                partial(delete, files, self.vault),
+                partial(self.store.settle_names, self.study.id),
+            )
         limit, known = self.config.keep.max_predictions, self.store.kept_predictions(self.study)
         shorten_all(too_many(known, limit, len(self.labels)), self.store, self.labels)

@@ -114,13 +114,25 @@ def deletion_text(spares: Sequence[Spare]) -> str:
 
 def discard(spares: Iterable[Spare], study_id: int, store: Store, vault: Vault) -> None:
     """Delete weights files, the rows first: a row must never point to a file that is not there."""
-    gone = []
-    for each in spares:
-        store.retire_checkpoint(each.checkpoint, each.reason)
-        vault.delete(each.checkpoint.path, each.checkpoint.sha256)
-        gone.append(each.checkpoint.path)
-    if gone:
+    if gone := delete(retire(spares, store), vault):
         store.settle_names(study_id, gone)
+
+
+def retire(spares: Iterable[Spare], store: Store) -> list[Checkpoint]:
+    """Have deletions take the place of rows; return the files that are to be deleted now."""
+    found = list(spares)
+    for each in found:
+        store.retire_checkpoint(each.checkpoint, each.reason)
+    return [each.checkpoint for each in found]
+
+
+def delete(files: Iterable[Checkpoint], vault: Vault) -> list[str]:
+    """Delete files that have no rows, and return their names; any thread may call this."""
+    gone = []
+    for file in files:
+        vault.delete(file.path, file.sha256)
+        gone.append(file.path)
+    return gone
 
 
 def too_many(kept: Sequence[KeptPredictions], limit: int, photos: int) -> list[KeptPredictions]:

@@ -1,35 +1,43 @@
-"""Weights files that are sealed while the coordinator hands out jobs."""
+"""Weights files that are sealed and deleted while the coordinator hands out jobs."""
 
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-
-from storage.records import StageRun
-from study.searching.checkpoints import Sealed
+from typing import Any, TypeVar
 
 AT_ONCE = 8
-"""Stage runs that are sealed at the same time: each may hold a network in memory."""
+"""Jobs that are worked on at the same time: each may hold a network in memory."""
 
 THREAD = "sealing"
 
 
+T = TypeVar("T")
+
+
 @dataclass(eq=False)
 class Job:
-    """A stage run whose files are being sealed, and what is to be done `then`.
+    """What a thread does with files; `record` takes its result, and `then` comes what waits for it.
 
-    `held` counts the slots that are kept for it.
+    `held` counts the slots that are kept for that.
     """
 
-    run: StageRun
-    files: "Future[Sealed]" = field(default_factory=Future)
+    key: str
+    record: Callable[[Any], None]
+    result: "Future[Any]" = field(default_factory=Future)
     then: list[Callable[[], None]] = field(default_factory=list)
     held: int = 0
 
+    def end(self) -> None:
+        """Record the result, and do what was put off; raises what the thread has raised."""
+        self.record(self.result.result())
+        for then in self.then:
+            then()
+
 
 class Sealing:
-    """Seals the files of stage runs in threads; `told` is called by each when it has ended.
+    """Seals and deletes files in threads; `told` is called by each when it has ended.
 
     Their threads end with the process, as after kill -9: the next search sweeps what they had
     begun. So a second Ctrl-C need not wait for an upload.
@@ -42,7 +50,7 @@ class Sealing:
         self._free = threading.BoundedSemaphore(AT_ONCE)
 
     def __len__(self) -> int:
-        """How many stage runs are being sealed."""
+        """How many jobs have not ended."""
         return len(self._jobs)
 
     @property
@@ -55,14 +63,14 @@ class Sealing:
         """How many trials wait until files are sealed."""
         return sum(len(job.then) for job in self._jobs.values())
 
-    def begin(self, run: StageRun, seal: Callable[[], Sealed]) -> None:
-        """Have a thread seal the files of a stage run."""
-        job = self._jobs[run.key] = Job(run)
-        work = threading.Thread(target=self._work, args=(job, seal), name=THREAD, daemon=True)
-        work.start()
+    def begin(self, key: str, work: Callable[[], T], record: Callable[[T], None]) -> None:
+        """Have a thread do some work, that of a stage run under its key."""
+        job = self._jobs[key] = Job(key, record)
+        thread = threading.Thread(target=self._work, args=(job, work), name=THREAD, daemon=True)
+        thread.start()
 
     def wait(self, key: str, then: Callable[[], None], *, hold: bool) -> bool:
-        """Put something off until a stage run is sealed; False, and nothing done, if none is.
+        """Put something off until a job has ended; False, and nothing done, if there is none.
 
         With `hold` a slot is kept for it meanwhile.
         """
@@ -73,21 +81,21 @@ class Sealing:
         return job is not None
 
     def ended(self) -> Iterator[Job]:
-        """Yield what has been sealed since, without waiting."""
+        """Yield the jobs that have ended since, without waiting."""
         while not self._ended.empty():
             yield self.next()
 
     def next(self) -> Job:
-        """Return what is sealed next; wait for it if need be."""
+        """Return the job that ends next; wait for it if need be."""
         job = self._ended.get()
-        del self._jobs[job.run.key]
+        del self._jobs[job.key]
         return job
 
-    def _work(self, job: Job, seal: Callable[[], Sealed]) -> None:
+    def _work(self, job: Job, work: Callable[[], object]) -> None:
         try:
             with self._free:
-                job.files.set_result(seal())
+                job.result.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-            job.files.set_exception(error)
+            job.result.set_exception(error)
         self._ended.put(job)
         self._told()

@@ -15,6 +15,7 @@ from storage.records import State
 from storage.vault import StoredFile
 from study.engines.base import EpochEnded, Event, StageEnded, Woken
 from study.errors import TooManyFailures
+from study.searching import coordinator
 from tests.crashes import Crash, check_end, crash_in
 from tests.engines import Interleaved, until
 from tests.lab import Bench, Lab, Noting, schedule, stage
@@ -243,4 +244,27 @@ def test_retention_leaves_files_that_are_being_sealed(make_lab: MakeLab) -> None
         bench.vault.seal = seal  # type: ignore[method-assign]
         bench.coordinator.run()
     assert found[0] == found[1]
+    lab.check_order()
+
+
+def test_no_slot_waits_for_a_deletion(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is hashed before it goes: that takes as long as to seal it. Rows go at once."""
+    monkeypatch.setattr(coordinator, "TIDY_EVERY", 2)
+    lab = make_lab(*(schedule(stage(32 + 8 * number)) for number in range(6)), keep=1)
+    lab.make_engine = lambda trainer: Engine(trainer, 2)
+    found: list[bool] = []
+    with lab.bench() as bench:
+        engine, real = bench.engine, bench.vault.delete
+        assert isinstance(engine, Engine)
+
+        def delete(path: str, sha256: str) -> None:
+            assert engine.go.wait(PATIENCE), "training waits for a deletion"
+            found.append(path in {file.path for file in bench.store.checkpoints(bench.study.id)})
+            real(path, sha256)
+
+        bench.vault.delete = delete  # type: ignore[method-assign]
+        bench.coordinator.run()
+    assert engine.at_rest[0] == 6
+    assert found
+    assert not any(found)
     lab.check_order()
