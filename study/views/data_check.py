@@ -88,7 +88,7 @@ def _parts(checked: Checked) -> Iterator[tuple[str, list[str]]]:
     yield from _of_all_photos(checked)
     if found.doubts:
         lines = [
-            f"{doubt.photo.path}: labelled {found.classes[doubt.photo.label]} "
+            f"{doubt.photo.path}: labelled {found.label_text(doubt.photo)} "
             f"({100 * doubt.own_probability:.0f} %), predicted {found.classes[doubt.suggested]} "
             f"({100 * doubt.suggested_probability:.0f} %)"
             for doubt in found.doubts
