@@ -28,7 +28,7 @@ def print_tree(console: Console, shown: ShownTree) -> None:
     )
     for root in shown.roots:
         _grow(tree, root, shown)
-    console.print(tree, highlight=False, soft_wrap=True)
+    console.print(tree, highlight=False)
     print_leaks(console, shown.judged)
 
 

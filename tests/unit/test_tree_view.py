@@ -70,3 +70,17 @@ def test_a_stage_that_has_not_ended_has_no_time() -> None:
         f"├── {common}  trial 0  waiting",
         f"└── {common}  50.0 %  trained by study [b]  trial 0",
     ]
+
+
+def test_nothing_of_the_tree_is_cut_in_a_narrow_terminal() -> None:
+    """What does not fit goes on below, the guides beside it."""
+    shown = ShownTree(
+        study="a study of some name", metric=Metric.ACCURACY, trials=11, stage_runs=11,
+        pixels=6_500_000, saved_pixels=3_000_000, seconds=230.0, roots=(node(1, Train.NETWORK),),
+        judged=Judged(9, ""),
+    )  # fmt: skip
+    out = io.StringIO()
+    print_tree(Console(file=out, width=40), shown)
+    said = " ".join(out.getvalue().split())
+    assert "32 % saved by sharing" in said
+    assert "trial 0" in said
