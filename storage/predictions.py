@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.metrics import Evaluation, columns_of
+from trainers.metrics import Evaluation, columns_of, of_presence
 
 FULL_LIMIT = 2_000_000
 """The maximum number of probabilities (photos times classes) in the form FULL; else COMPACT."""
@@ -85,6 +85,8 @@ def decode(form: str, blob: bytes, labels: NDArray[np.int64]) -> StoredPredictio
     if form is Form.COMPACT:
         return StoredPredictions(numbered, numbers[:photos], numbers[photos:], None)
     table = numbers.reshape(photos, classes)
+    if _HEADER.unpack_from(blob)[1] == _SEVERAL:
+        table = of_presence(table)
     true = _pick(table, labels % classes)
     return StoredPredictions(numbered, _pick(table, predicted), true, table)
 

@@ -100,7 +100,7 @@ def predict(
     tally = Tally(err, found)
     if as_json:
         answers = list(tally.predictions())
-        told = ("weights", "classes", "rule", "stated")
+        told = ("weights", "classes", "rule", "stated", "several", "thresholds")
         about = {name: getattr(found, name) for name in told}
         print_json({**about, "predictions": answers, "unreadable": tally.unreadable})
     elif as_csv:

@@ -67,7 +67,8 @@ class Predictions:
 
     `rule` is the weights' decision rule; None where the most probable class is predicted.
     With `several` labels, each photo's are in `label` as in a list, "a;b", and `probability` is
-    that of the least certain label, present or not.
+    that of the least certain label, present or not; `thresholds` say from which probability each
+    label is present, None for one class each.
     `rounding` says by how much probabilities differ from those in validation where this device
     computes in another precision; else "". `stated` are the rates of unknown photos and of sets of
     classes, if requested.
@@ -80,6 +81,7 @@ class Predictions:
     rounding: str = ""
     stated: Stated | None = None
     several: bool = False
+    thresholds: dict[str, float] | None = None
 
 
 def predict(
@@ -135,7 +137,14 @@ def predict(
         _rounding(classifier, paths),
         limits,
         several=card.kind == "labels",
+        thresholds=_thresholds(classifier),
     )
+
+
+def _thresholds(classifier: "Classifier") -> dict[str, float] | None:
+    if classifier.card.kind != "labels":
+        return None
+    return dict(zip(classifier.classes, classifier.thresholds.tolist(), strict=True))
 
 
 def _rounding(classifier: "Classifier", paths: Sequence[Path]) -> str:

@@ -98,6 +98,9 @@ class Tally:
         self._say(f"weights: {self._found.weights}")
         if self._found.rule is not None:
             self._say(f"their rule was applied: {rule_text(self._found.rule, self._found.classes)}")
+        if self._found.thresholds:
+            cuts = [f"{name} {cut:.3f}" for name, cut in self._found.thresholds.items()]
+            self._say(f"a label is present from a probability of: {', '.join(cuts)}")
         for line in stated_lines(self._found.stated):
             self._say(line)
         if self._found.rounding:

@@ -86,8 +86,11 @@ def test_the_choice_tells_of_each_label(capsys: pytest.CaptureFixture[str]) -> N
 def test_weights_work_in_every_place(capsys: pytest.CaptureFixture[str]) -> None:
     """predict, explain, report, export, doctor and reproduce work on several labels."""
     assert cli.run(("predict", "photos/0.png", "--json")) == 0
-    (answer,) = json.loads(capsys.readouterr().out)["predictions"]
+    told = json.loads(capsys.readouterr().out)
+    (answer,) = told["predictions"]
     assert set(answer["label"].split(";")) <= {*NAMES, ""}
+    assert told["several"]
+    assert told["thresholds"].keys() == set(NAMES)
     assert cli.run(("explain", "--to", "seen", "--top", "2", "--class", "red")) == 0
     assert cli.run(("report", "--to", "report.html")) == 0
     page = Path("report.html").read_text(encoding="utf-8")

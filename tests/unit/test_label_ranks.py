@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as reference
 
+from storage.predictions import decode, encode
 from study.statistics.scoring import Candidates, Scorer
 from trainers.metrics import Evaluation, Metric, OfRanks
 
@@ -44,9 +45,8 @@ def scorer_of(metric: Metric, n: int, candidates: int = 3) -> tuple[Scorer, list
 
 
 def kept(shares: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Round the greater of a label's two probabilities as files keep it."""
-    sure = np.maximum(shares, 1 - shares).astype(np.float16).astype(float)
-    return np.where(shares >= 0.5, sure, 1 - sure)
+    """Round a label's probabilities as files keep them."""
+    return shares.astype(np.float16).astype(float)
 
 
 @pytest.mark.parametrize("metric", RANKS)
@@ -59,6 +59,26 @@ def test_the_mean_over_labels_is_that_of_scikit_learn(metric: Metric) -> None:
         there[:, 1], there[:, 2] = False, True
         assert metric.of(rows_of(there, shares)) == pytest.approx((each[0] + each[3]) / 2)
     assert np.isnan(metric.of(rows_of(np.zeros((5, 4), bool), shares[:5])))
+
+
+@pytest.mark.parametrize("metric", RANKS)
+def test_the_score_is_that_of_what_is_kept(metric: Metric) -> None:
+    """Of rare labels, whose absence is nearly sure: an epoch's own is what its rows give later."""
+    there, shares = drawn(200, 1)
+    made = rows_of(there, shares / 500)
+    kept_rows = decode(*encode(made), made.labels)
+    of_kept = Evaluation.kept(made.labels, made.predicted, made.probabilities.astype(np.float16))
+    scorer = Scorer(
+        Candidates(made.labels, 8, made.predicted[None], kept_rows.true_probability[None]), metric
+    )
+    rows = np.arange(len(made.labels))
+    expected = np.mean([THEIRS[metric](there[:, i], kept(shares / 500)[:, i]) for i in range(4)])
+    for score in (
+        metric.of(made, stored=True),
+        metric.of(of_kept, stored=True),
+        scorer.score(np.zeros_like(rows), rows),
+    ):
+        assert score == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("metric", RANKS)

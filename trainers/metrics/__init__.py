@@ -15,6 +15,7 @@ from trainers.metrics.evaluation import (
     columns_of,
     confusion_matrix,
     negative_log,
+    of_presence,
     per_class,
 )
 from trainers.metrics.f1 import MacroF1
@@ -40,6 +41,7 @@ __all__ = [
     "columns_of",
     "confusion_matrix",
     "negative_log",
+    "of_presence",
     "per_class",
     "register",
     "shares_of",

@@ -73,8 +73,22 @@ class Evaluation:
 
     def losses(self, *, stored: bool = False) -> NDArray[np.float32]:
         """Return each photo's log loss, (n,); if `stored`, of probabilities as files keep them."""
-        true = self.probabilities[np.arange(len(self.labels)), self.columns]
+        rows, table = np.arange(len(self.labels)), self.probabilities
+        if self.questions > 1:
+            if stored:
+                table = table.astype(np.float16).astype(np.float32)
+            return negative_log(of_presence(table)[rows, self.columns])
+        true = table[rows, self.columns]
         return negative_log(true.astype(np.float16).astype(np.float32) if stored else true)
+
+
+def of_presence(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return it, (n, 2), with what the second column leaves in the first.
+
+    That of a label's absence is near 1, where files keep three digits; so labels that are present
+    and absent can be ranked by what is kept.
+    """
+    return np.stack([1 - table[:, 1], table[:, 1]], axis=1)
 
 
 def columns_of(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> NDArray[np.int64]:

@@ -17,8 +17,6 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Numbers = NDArray[np.float64]
 
-HALF = 0.5
-
 
 class Metric(Criterion):
     """A score of an epoch's predictions by which a search can be ranked.
@@ -152,7 +150,7 @@ class OfRanks(Metric):
     """A mean over labels of how well the photos that have one come before those that have not.
 
     Labels that all photos have, or none, say nothing and are left out. Probabilities are taken as
-    files keep them: those of a label that is there and of one that is not are rounded alike.
+    files keep them.
     """
 
     kinds = frozenset({"labels"})
@@ -216,12 +214,9 @@ class OfRanks(Metric):
 
 
 def shares_of(labels: Labels, p_true: Floats) -> Numbers:
-    """Return the probability that labels are there, of those of rows' true answers, (n,).
-
-    Of the two answers' probabilities the greater is rounded, as files keep it.
-    """
-    sure = np.maximum(p_true, 1 - p_true).astype(np.float16).astype(np.float64)
-    return np.where((p_true >= HALF) == (labels % 2 == 1), sure, 1 - sure)
+    """Return the probability of labels, as files keep it, of that of rows' true answers, (n,)."""
+    yes = np.where(labels % 2 == 1, p_true, 1 - p_true)
+    return yes.astype(np.float16).astype(np.float64)
 
 
 def mean_share(part: Floats, whole: Floats) -> Floats:
