@@ -17,6 +17,7 @@ from study.formatting import count_text
 from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
+from trainers.data.label_kind import SEVERAL
 
 SHOWN = 5
 """How many of a kind are listed; the page and the JSON have all."""
@@ -69,8 +70,9 @@ def _counts(found: Inspection) -> Table:
         table.add_row(escape(visible(found.classes[label])), *numbers)
     if not few:
         table.add_row(f"({len(order) - 6} classes between)")
-    table.add_section()
-    table.add_row("all", *(f"{sum(counts):,}" for counts in found.counts.values()))
+    if found.kind is not SEVERAL:  # whose photos are in several rows, or in none
+        table.add_section()
+        table.add_row("all", *(f"{sum(counts):,}" for counts in found.counts.values()))
     return table
 
 

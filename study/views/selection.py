@@ -306,6 +306,8 @@ def _together(chosen: Selection) -> list[str]:
     scores = (("macro F1", found.macro_f1), ("micro F1", found.micro_f1))
     told += [f"{name} {percent(share)} %" for name, share in scores]
     lines = [f"{', '.join(told)}; all labels right of {percent(found.whole)} % of the photos"]
+    if skipped := sum(label.auroc is None for label in found.each):
+        lines.append(f"{count_text(skipped, 'label')} that all or no photos have: not in the means")
     gain = f"macro F1 {percent(found.own_macro_f1)} % (cross-fitted, the weights not chosen anew)"
     if found.thresholds:
         return [*lines, f"with a threshold for each label: {gain}; --copy-to and export carry them"]
