@@ -108,12 +108,22 @@ def epochs_of_trial(trial_id: int) -> Executable:
 
 
 def seconds_of_epochs(study_id: int) -> Select[Any]:
-    """Ask for the sum of the seconds of a study's epochs, but for those of other studies."""
-    return (
+    """Ask for the sum of the seconds of a study's epochs, but for those of other studies.
+
+    Of stage runs that were stopped after their first folds, no epoch has a row.
+    """
+    epochs = (
         select(func.sum(EpochRow.seconds))
         .join(StageRunRow, StageRunRow.id == EpochRow.stage_run_id)
         .where(StageRunRow.study_id == study_id, StageRunRow.taken_from.is_(None))
     )
+    stopped = select(func.sum(StageRunRow.seconds)).where(
+        StageRunRow.study_id == study_id,
+        StageRunRow.state == State.PRUNED,
+        StageRunRow.first_loss.is_not(None),
+    )
+    both = [func.coalesce(each.scalar_subquery(), 0.0) for each in (epochs, stopped)]
+    return select(both[0] + both[1])
 
 
 def scores_of_epochs(study: StudyRecord) -> Select[Any]:

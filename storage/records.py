@@ -151,7 +151,8 @@ class StageRun:
     """One stage of a schedule prefix under one seed, shared by the trials with equal first stages.
 
     `epochs` is how many are planned, `trial_number` the trial that had it trained first. It may be
-    `taken_from` another study of that name, which had trained it.
+    `taken_from` another study of that name, which had trained it. One that was stopped after its
+    first folds came to `first_score` and the calibrated `first_loss` on the photos of these.
     """
 
     id: int
@@ -167,6 +168,8 @@ class StageRun:
     started_at: datetime
     finished_at: datetime | None
     taken_from: str | None = None
+    first_score: float | None = None
+    first_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from storage.tables import PREFIX
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = tuple(f"{number:04}" for number in range(1, 12))
 """All revisions in order, as in `migrations/versions`; the last is what `tables` describes."""
 
 VERSION_TABLE = "encore_version"

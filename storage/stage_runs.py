@@ -45,6 +45,15 @@ def end(connection: Connection, stage_run_id: int, state: State, seconds: float)
     change_one(connection, values, "stage run", stage_run_id)
 
 
+def stop(
+    connection: Connection, stage_run_id: int, seconds: float, score: float, loss: float
+) -> None:
+    """End a stage run after its first folds, with score and calibrated loss on their photos."""
+    end(connection, stage_run_id, State.PRUNED, seconds)
+    found = update(StageRunRow).where(StageRunRow.id == stage_run_id)
+    connection.execute(found.values(first_score=score, first_loss=loss))
+
+
 def replace_checkpoints(
     connection: Connection, stage_run_id: int, checkpoints: Sequence[Checkpoint]
 ) -> None:

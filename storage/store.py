@@ -365,6 +365,12 @@ class Store:
         """End a stage run that could not be trained."""
         self._do.write(stage_runs.end, stage_run_id, State.FAILED, seconds)
 
+    def stop_stage_run(
+        self, stage_run_id: int, seconds: float, first_score: float, first_loss: float
+    ) -> None:
+        """End a stage run after its first folds, with what it came to on their photos."""
+        self._do.write(stage_runs.stop, stage_run_id, seconds, first_score, first_loss)
+
     # epochs
 
     def epochs(self, stage_run_id: int) -> list[EpochRecord]:
@@ -380,7 +386,7 @@ class Store:
         return self._do.all(queries.epochs(StageRunRow.study_id == study_id), rows.epoch)
 
     def seconds_of_epochs(self, study_id: int) -> float:
-        """Return the seconds of all epochs of a study."""
+        """Return the seconds of all epochs of a study, those of first folds included."""
         query = queries.seconds_of_epochs(study_id)
         return self._do.first(query, lambda row: float(row[0] or 0.0)) or 0.0
 

@@ -128,6 +128,8 @@ class StageRunRow(Base):
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     taken_from: Mapped[str | None] = mapped_column(Text)
+    first_score: Mapped[float | None]
+    first_loss: Mapped[float | None]
 
 
 class TrialRow(Base):

@@ -152,7 +152,7 @@ def shortfall(metric: Metric, score: Array, loss: Array) -> Array:
 
 def shortfall_of(metric: Metric, node: Node) -> float:
     """Return the shortfall of a stage run; infinite if it is unknown."""
-    trained = node.trained
+    trained = node.outcome
     score = metric.score_of(trained.rank) if trained else None
     if trained is None or trained.loss is None or score is None:
         return math.inf

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from storage.records import Role, StageRun, State, StudyRecord, Trial
 from storage.store import Store
+from trainers.metrics import Metric
 from trainers.schedule import Schedule, Train
 
 Rank = tuple[float, float]
@@ -26,7 +27,8 @@ class Node:
 
     It trains the last stage of `prefix`. `trials` are the numbers of those that share it, in the
     order they entered. `trained` is its result, once all its epochs are done; `failed` means that
-    it cannot be trained. `explored` means that a trial other than a repeat has entered it.
+    it cannot be trained. `stopped` is the result on its first folds, if it was beaten on them.
+    `explored` means that a trial other than a repeat has entered it.
     """
 
     key: str
@@ -38,6 +40,7 @@ class Node:
     explored: bool = False
     trained: Trained | None = None
     failed: bool = False
+    stopped: Trained | None = None
 
     @property
     def position(self) -> int:
@@ -48,6 +51,11 @@ class Node:
     def rank(self) -> Rank | None:
         """The rank of its best epoch, if it is trained."""
         return self.trained.rank if self.trained else None
+
+    @property
+    def outcome(self) -> Trained | None:
+        """What came of it, be it on its first folds alone."""
+        return self.trained or self.stopped
 
     @property
     def probe(self) -> bool:
@@ -70,13 +78,19 @@ class StageTree:
     @classmethod
     def of(cls, store: Store, study: StudyRecord) -> "StageTree":
         """Return the tree of a study from its rows."""
-        return grow(
+        runs = store.stage_runs(study.id)
+        tree = grow(
             store.trials(study.id),
-            store.stage_runs(study.id),
+            runs,
             store.links(study.id),
             store.ranks(study),
             store.calibrated_losses(study),
         )
+        for run in runs:
+            score, loss = run.first_score, run.first_loss
+            if run.state is State.PRUNED and score is not None and loss is not None:
+                tree.stop(run.key, study.metric, score, loss, run.seconds)
+        return tree
 
     def enter(self, trial: Trial, position: int, key: str) -> Node:
         """Add a trial to the stage run that it needs at `position`, below the previous one."""
@@ -105,6 +119,10 @@ class StageTree:
     def fail(self, key: str) -> None:
         """Note that a stage run could not be trained."""
         self._nodes[key].failed = True
+
+    def stop(self, key: str, metric: Metric, score: float, loss: float, seconds: float) -> None:
+        """Note that a stage run was beaten on its first folds, and what it came to there."""
+        self._nodes[key].stopped = Trained(metric.rank(score, loss), loss, seconds)
 
     def reached(self, position: int) -> list[Node]:
         """Return the stage runs that were trained to the boundary after stage `position`.

@@ -64,12 +64,15 @@ class StageTask:
     is the parent stage's weights file; None for a first stage. A trainer may call `progress(done,
     total)` with the batches of the current epoch, from the thread that trains. The calls are cheap
     and optional.
+    If photos are in folds, `first_folds` asks for the networks of so many folds alone (0: of all):
+    their epochs predict the photos of these folds, and a task for all folds takes them over.
     """
 
     schedule: Schedule
     seed: int
     folder: Path
     start: Path | None = None
+    first_folds: int = 0
     progress: Callable[[int, int], None] = field(default=_unheard, compare=False, repr=False)
 
     @property

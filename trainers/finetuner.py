@@ -24,7 +24,7 @@ from trainers.data.cache import Cache, wanted_by
 from trainers.data.loader import Batch, Photos, training_steps
 from trainers.data.manifest import Manifest, Split
 from trainers.device import Compute, choose_compute, processor
-from trainers.folded import FoldNetworks, FoldStates, together
+from trainers.folded import FirstFolds, FoldNetworks, FoldStates, together
 from trainers.inputs import Inputs
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Evaluation, Metric
@@ -100,10 +100,12 @@ class Finetuner:
         whole = FoldNetworks(networks) if self._folds else networks[0]
         if task.start is not None:
             load_network_weights(task.start, whole)
+        networks = networks[: task.first_folds or None]
         states = [self._begun(task, network) for network in networks]
         state = FoldStates(states) if self._folds else states[0]
+        first = task.first_folds
         keeper = Keeper(
-            task.folder,
+            FirstFolds(task.folder, task.stage.epochs).folder if first else task.folder,
             state,
             epochs=task.stage.epochs,
             metric=self.metric,
@@ -111,7 +113,8 @@ class Finetuner:
             card=lambda epoch: self._card(task, networks[0], epoch, made_by),
         )
         try:
-            keeper.resume(self.manifest.labels(Split.VALID))
+            labels = self.manifest.labels(Split.VALID)
+            keeper.resume(labels[self.manifest.fold_of < first] if first else labels)
             yield from list(state.history)
             while len(state.history) < task.stage.epochs:
                 state.history.append(self._epoch_that_fits(task, state, keeper))
@@ -168,16 +171,27 @@ class Finetuner:
     def _of_each_fold(
         self, task: StageTask, state: FoldStates, micro_batch: int | None
     ) -> EpochMetrics:
-        """Train an epoch of each fold's network; return the combined predictions."""
-        epochs, count = [], len(self._folds)
-        for number, (fold, own) in enumerate(zip(self._folds, state.states, strict=True)):
+        """Train an epoch of each fold's network; return the combined predictions.
+
+        Networks that were trained before, as those of the first folds, are taken over.
+        """
+        epochs, count = list[EpochMetrics](), len(state.states)
+        first = FirstFolds(task.folder, task.stage.epochs)
+        for number, (fold, own) in enumerate(zip(self._folds, state.states, strict=False)):
             own.history = state.history
+            if not task.first_folds and first.has(number):
+                labels = fold.manifest.labels(Split.VALID)
+                epochs.append(first.restore(number, len(state.history) + 1, own, labels))
+                continue
 
             def progress(done: int, total: int, before: int = number) -> None:
                 task.progress(before * total + done, count * total)
 
             epochs.append(fold._once(replace(task, progress=progress), own, micro_batch))
-        return together(epochs, self.manifest.fold_of)
+            if task.first_folds:
+                first.save(number, own, epochs[-1])
+        fold_of = self.manifest.fold_of
+        return together(epochs, fold_of[fold_of < count])
 
     def _once(self, task: StageTask, state: TrainingState, micro_batch: int | None) -> EpochMetrics:
         train = self._probe if task.stage.train is Train.PROBE else self._epoch

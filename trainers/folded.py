@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainers.backbone import Network
-from trainers.checkpoint import SavedState, TrainingState
+from trainers.checkpoint import (
+    SavedState,
+    TrainingState,
+    read_training_state,
+    save_training_state,
+)
 from trainers.metrics import EpochMetrics, Evaluation
+
+_EXACT, _NOT_KEPT = "exact", "optimizer."
 
 
 def fold_name(number: int) -> str:
@@ -102,6 +110,44 @@ class FoldStates:
         self.history = saved.history
         device = self.network.mean.device
         self.best = saved.best and {name: value.to(device) for name, value in saved.best.items()}
+
+
+class FirstFolds:
+    """The networks of the first folds, trained alone to a stage's end: each epoch's, in a folder.
+
+    Which epoch is the best is known only once the others have trained, too: so all are kept.
+    """
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self._folder, self._epochs = folder / "first", epochs
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie, and what they go on from."""
+        self._folder.mkdir(exist_ok=True)
+        return self._folder
+
+    def has(self, fold: int) -> bool:
+        """Whether all epochs of a fold's network are there."""
+        return all(self._file(fold, epoch).exists() for epoch in range(1, self._epochs + 1))
+
+    def save(self, fold: int, state: TrainingState, epoch: EpochMetrics) -> None:
+        """Keep an epoch of a fold's network, and its predictions as they are, not rounded."""
+        tensors = {k: v for k, v in state.tensors().items() if not k.startswith(_NOT_KEPT)}
+        tensors[_EXACT] = torch.from_numpy(epoch.evaluation.probabilities)
+        save_training_state(self._file(fold, epoch.epoch), tensors, [epoch])
+
+    def restore(
+        self, fold: int, epoch: int, state: TrainingState, labels: NDArray[np.int64]
+    ) -> EpochMetrics:
+        """Put a fold's network to what it was after an epoch; raises `NotOurWeights`."""
+        saved = read_training_state(self._file(fold, epoch), state.network, labels)
+        exact = Evaluation(labels, saved.tensors.pop(_EXACT).numpy())
+        state.restore(saved.tensors)
+        return replace(saved.history[0], evaluation=exact)
+
+    def _file(self, fold: int, epoch: int) -> Path:
+        return self._folder / f"{fold_name(fold)}.{epoch}.safetensors"
 
 
 def together(epochs: Sequence[EpochMetrics], fold_of: NDArray[np.int64]) -> EpochMetrics:

@@ -40,10 +40,20 @@ def calibrated_loss(
     hardly matters, as the loss is flat at its minimum. The same table gives a bit-identical loss:
     no matrix product of a multi-threaded library is used.
     """
-    logs, shares = _logs(probabilities), _shares(labels, weights)
-    logs /= _fit(labels, logs, shares)
+    return float(
+        (_shares(labels, weights) * calibrated_losses(labels, probabilities, weights)).sum()
+    )
+
+
+def calibrated_losses(
+    labels: _Labels, probabilities: _Table, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return each photo's log loss there, (n,); see `calibrated_loss`."""
+    logs = _logs(probabilities)
+    logs /= _fit(labels, logs, _shares(labels, weights))
     true = logs[np.arange(len(labels)), labels]
-    return float((shares * (np.log(np.exp(logs).sum(axis=1)) - true)).sum())
+    found: NDArray[np.float64] = np.log(np.exp(logs).sum(axis=1)) - true
+    return found
 
 
 def _fit(labels: _Labels, logs: NDArray[np.float64], shares: NDArray[np.float64]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import Trial
+from storage.records import State, Trial
 from study.formatting import count_text, score_phrase, time_text
 from study.invocation import hint
 from study.sanitizing import masked
@@ -57,7 +57,8 @@ def note_on(
     about = f"{trial.state}, {trial.role}, seed {trial.seed}, {time_text(trial.seconds)}"
     parts = [f"{head} ({about})", plain(schedule_text(trial.schedule))]
     if trial.failure:
-        parts.append(f"It failed: {plain(trial.failure)}")
+        what = "It failed" if trial.state is State.FAILED else "It was stopped"
+        parts.append(f"{what}: {plain(trial.failure)}")
     if predicted is not None:
         wrong = int((predicted.labels != predicted.answers).sum())
         parts.append(f"{wrong} errors on {len(predicted.labels)} validation photos")

@@ -21,13 +21,14 @@ from study.engines.remote_worker import (
     BuildAway,
     Content,
     Reply,
+    files_of,
     read_whole,
     write_whole,
 )
 from study.engines.slots import Share, shares_of
 from study.engines.worker import Broken, Lost
 from study.formatting import count_text
-from trainers.base import BEST, LAST, StageTask
+from trainers.base import StageTask
 from trainers.errors import DeviceLost
 
 _GLANCE = 1.0
@@ -235,8 +236,8 @@ class _Worker:
     def begin(self, key: str, task: StageTask) -> None:
         """Train a stage run, starting from its files here."""
         self.key, self.task, self.epochs = key, task, 0
-        paths = [task.folder / name for name in (LAST, BEST)]
-        files: dict[str, Content] = {p.name: read_whole(p) for p in paths if p.exists()}
+        names = files_of(task.folder)
+        files: dict[str, Content] = {name: read_whole(task.folder / name) for name in names}
         start = read_whole(task.start) if task.start else None
         self.word = self.actor.begin.remote(key, task, start, files)
 

@@ -16,7 +16,7 @@ from study.engines.base import Event, Watcher, unwatched
 from study.engines.inline import InlineEngine
 from study.engines.slots import Slot
 from study.engines.worker import Broken, Left, Lost, sendable
-from trainers.base import BEST, LAST, StageTask, Trainer
+from trainers.base import StageTask, Trainer
 from trainers.errors import DeviceLost
 from trainers.files import replacing
 
@@ -120,16 +120,22 @@ class AwayWorker:
 
     def _changed(self) -> dict[str, Content]:
         changed = {}
-        for name in (BEST, LAST):
-            path = self._folder / name
-            if path.exists() and (stamp := _stamp(path)) != self._sent.get(name):
-                changed[name] = read_whole(path)
+        for name in files_of(self._folder):
+            if (stamp := _stamp(self._folder / name)) != self._sent.get(name):
+                changed[name] = read_whole(self._folder / name)
                 self._sent[name] = stamp
         return changed
 
 
+def files_of(folder: Path) -> list[str]:
+    """Name the files of a task's folder: the best weights come home before what goes on."""
+    found = (path.relative_to(folder) for path in folder.rglob("*.safetensors"))
+    return sorted(path.as_posix() for path in found)
+
+
 def write_whole(path: Path, content: Content) -> None:
     """Write a file that appears under its name only when it is safely on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, synced=True) as temporary, temporary.open("wb") as stream:
         content.tofile(stream)
 

@@ -42,6 +42,7 @@ from study.events import (
 )
 from study.searching.checkpoints import WeightsFiles
 from study.searching.failures import Failures
+from study.searching.first_folds import FirstFolds
 from study.searching.other_studies import OtherStudies
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
 from study.searching.race_scores import Outcomes
@@ -80,7 +81,8 @@ TIDY_EVERY = 10
 class Searched:
     """A study, the settings of its search, and the name of the initial weights.
 
-    `labels` are those of the validation photos, int64 (n,), and `groups` theirs, if they have any.
+    `labels` are those of the validation photos, int64 (n,), `groups` and `fold_of` theirs, if they
+    have any.
     """
 
     study: StudyRecord
@@ -88,6 +90,7 @@ class Searched:
     config: StudyConfig
     weights: str
     groups: Groups | None = None
+    fold_of: NDArray[np.int64] | None = None
 
 
 class Coordinator:
@@ -122,6 +125,7 @@ class Coordinator:
         self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
         self._outcomes = Outcomes(store, config.metric, self.labels, searched.groups)
+        self._first = FirstFolds(store, config, self.labels, searched.groups, searched.fold_of)
         self._training: dict[str, list[RunningTrial]] = {}  # by the key of their stage run
         self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it continue
         self._sealing = Sealing(engine.wake)
@@ -260,6 +264,13 @@ class Coordinator:
                 return
             if self._waits_for_budget(key) or self._waits_for_files(running, key):
                 return
+            node = self.tree.find(key)
+            if node and node.stopped and not node.trained and self._first.may_stop(running):
+                run = self.store.begin_stage_run(trial, key, running.position)
+                self.tree.enter(trial, running.position, key)
+                self.vault.discard(key)  # a crash may have come before this
+                self._stop(running, run.seconds, self._first.why)
+                return
             start = self.weights_files.start(running.run, prefix.stages[-1])
             running.run = run = self.store.begin_stage_run(trial, key, running.position)
             self.tree.enter(trial, running.position, key)
@@ -335,7 +346,7 @@ class Coordinator:
         self._training[run.key] = [running]
         folder = self.vault.workspace(run.key)
         task = StageTask(schedule=prefix, seed=trial.seed, folder=folder, start=start)
-        self.engine.submit(run.key, task)
+        self.engine.submit(run.key, self._first.begin(running, run, task, self.tree))
 
     # taking events
 
@@ -347,14 +358,19 @@ class Coordinator:
         if run is None:
             raise ValueError(f"event must be of a stage run in training, got {event}")
         match event:
+            case EpochEnded(_, metrics) if run.key in self._first:
+                self._first.learn(run.key, metrics)
             case EpochEnded(_, metrics):
                 self._record(sharing, run, metrics)
+            case StageEnded() if run.key in self._first:
+                self._end_first(sharing, run)
             case StageEnded():
                 self._seal(sharing, run)
                 self._let_on(event.key)
             case StageFailed(_, kind, reason):
                 failure = redact_text(f"{kind}: {reason}")
                 del self._training[event.key]
+                self._first.forget(event.key)
                 seconds = self._seconds(run)
                 self.store.fail_stage_run(run.id, seconds)
                 self.tree.fail(run.key)
@@ -363,6 +379,26 @@ class Coordinator:
                     running.seconds += seconds
                     self._finish(running, State.FAILED, failure)
                 self._failures.count(failure)
+
+    def _end_first(self, sharing: Sequence[RunningTrial], run: StageRun) -> None:
+        """Train the networks of the other folds as well, unless those of the first are beaten."""
+        task, beaten = self._first.end(run.key, self.study.id, self.tree)
+        if beaten is None or not all(map(self._first.may_stop, sharing)):
+            self.engine.submit(run.key, task)
+            return
+        del self._training[run.key]
+        self.store.stop_stage_run(run.id, beaten.seconds, beaten.score, beaten.loss)
+        metric = self.config.metric
+        self.tree.stop(run.key, metric, beaten.score, beaten.loss, beaten.seconds)
+        self.vault.discard(run.key)
+        self.device_time = self._add_up()
+        for running in sharing:
+            self._stop(running, beaten.seconds, self._first.why)
+
+    def _stop(self, running: RunningTrial, seconds: float, why: str) -> None:
+        """End a trial whose last stage is beaten on its first folds."""
+        running.seconds += seconds
+        self._finish(running, State.PRUNED, why)
 
     def _show(self, said: BatchesDone) -> None:
         """Report the progress of an epoch, for each trial that waits for it."""

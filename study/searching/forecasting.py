@@ -257,7 +257,7 @@ class Forecasting:
         for place in forecast.known.argsort(kind="stable"):
             node = known[place]
             ended = (trials[number].schedule for number in node.trials)
-            if not node.probe and not node.failed and node.prefix in ended:
+            if not node.probe and node.trained and node.prefix in ended:
                 found[node.prefix] = None
             if len(found) == BEST:
                 break

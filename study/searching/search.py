@@ -166,11 +166,12 @@ class _Own:
         store.update_config(study.id, {**study.config, **plain_config(config)})
         keep_manifest(store, ready.manifest)
         labels, groups = ready.manifest.labels(Split.VALID), ready.manifest.groups(Split.VALID)
+        fold_of = ready.manifest.fold_of if ready.manifest.folds else None
         vault = open_vault(
             config.storage, study, owner=claim.token, give_up_after=GIVE_UP_AFTER, say=say
         )
         return Coordinator(
-            Searched(study, labels, config, ready.setup.weights, groups),
+            Searched(study, labels, config, ready.setup.weights, groups, fold_of),
             policy=ready.policy,
             store=store,
             vault=vault,

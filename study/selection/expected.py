@@ -59,7 +59,6 @@ class Expected:
 def expected_of(store: Store, study: StudyRecord) -> Expected | None:
     """Forecast a study's stage runs; None if none has a result."""
     ids = {run.key: run.id for run in store.stage_runs(study.id)}
-    losses = store.calibrated_losses(study)
     told = {node: shortfall_of(study.metric, node) for node in StageTree.of(store, study)}
     known = [node for node, found in told.items() if found < math.inf]
     if not known:
@@ -70,6 +69,6 @@ def expected_of(store: Store, study: StudyRecord) -> Expected | None:
         metric=study.metric,
         forecast=Forecast([point_of(node.prefix, node.seed) for node in known], shortfalls),
         shortfalls=shortfalls,
-        losses=np.array([losses[ids[node.key]] for node in known]),
+        losses=np.array([node.outcome.loss for node in known if node.outcome], np.float64),
         places={ids[node.key]: place for place, node in enumerate(known)},
     )

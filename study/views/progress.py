@@ -353,7 +353,7 @@ def _notes(told: TrialFinished) -> Iterator[str]:
     trial, stages = told.trial, told.trial.schedule.stages
     if trial.state is State.PRUNED:
         done = sum(end <= told.epochs for end in accumulate(stage.epochs for stage in stages))
-        yield f"pruned after {done} of {count_text(len(stages), 'stage')}"
+        yield trial.failure or f"pruned after {done} of {count_text(len(stages), 'stage')}"
     if told.repeats is not None:
         yield f"repeat of #{told.repeats}"
     if told.shared is not None:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import cli
 from study.dashboard.artifacts import Exhibit, Exhibits
@@ -193,3 +195,45 @@ def test_on_a_ray_cluster_it_is_the_same(
     told(*SEARCH, "--folds", "3", "--engine", "ray", *away)
     found = json.loads(told("ls", "--json", *away))["trials"]
     assert [each["score"] for each in found] == [each["score"] for each in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=needs_ray)])
+def test_what_is_beaten_on_two_folds_is_stopped(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    engine: str,
+) -> None:
+    """One schedule learns nothing: its trials are stopped, and every command knows of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        kind = number % 2
+        pixels = rng.normal((150, 100)[kind], 50, (40, 50, 3)).clip(0, 255).astype(np.uint8)
+        save(Image.fromarray(pixels), Path("photos", "ab"[kind], f"{number}.png"))
+    Path("study.toml").write_text(
+        SETTINGS.replace("[2]", "[1]").partition("[[")[0].replace("[0.001]", "[0.01, 1e-7]")
+    )
+
+    def told(*words: str) -> str:
+        capsys.readouterr()
+        code = cli.run(words)
+        found = capsys.readouterr()
+        assert code == 0, found.err
+        return " ".join(found.out.split())
+
+    search = ("search", "--data", "photos", "--devices", "cpu:1", "--trials", "4", "--folds", "4")
+    told(*search, "--strategy", "asha", "--engine", engine)
+    trials = json.loads(told("ls", "--json"))["trials"]
+    stopped = [each for each in trials if each["failure"] == "beaten after 2 of 4 folds"]
+    assert {each["state"] for each in stopped} == {"pruned"}
+    assert 1 <= len(stopped) < 4
+    number = str(stopped[0]["number"])
+    assert "beaten after 2 of 4 folds" in told("show", number)
+    for words in (("tree",), ("report",), ("doctor",), ("gc",), ("best", "--details")):
+        told(*words)
+    told("repeat", number, "--seeds", "2")  # of it, whole
+    assert {each["state"] for each in json.loads(told("ls", "--json"))["trials"]} == {
+        "complete", "pruned"}  # fmt: skip

@@ -31,7 +31,9 @@ OLD_ROWS = f"""
     INSERT INTO encore_studies (id, name, metric, manifest_digest, config, space, created_at,
         used_at) VALUES (1, 'old', 'f1', 'm', '{{"a": 1}}', '{{}}', {T}, {T});
     INSERT INTO encore_manifests VALUES ('m', '/photos', x'');
-    INSERT INTO encore_stage_runs VALUES (5, 1, 'k', 0, 7, 64, 1, 'complete', 0, 2.5, {T}, {T});
+    INSERT INTO encore_stage_runs (id, study_id, key, position, seed, image_size, epochs, state,
+        trial_number, seconds, started_at, finished_at)
+        VALUES (5, 1, 'k', 0, 7, 64, 1, 'complete', 0, 2.5, {T}, {T});
     INSERT INTO encore_trials VALUES (3, 1, 0, '{SCHEDULE.digest}', '{SCHEDULE.to_json()}', 7,
         'explore', 'complete', 0.75, 0.5, 5, 1, NULL, 2.5, {T}, {T});
     INSERT INTO encore_trial_stages VALUES (3, 0, 5);
@@ -94,8 +96,9 @@ def test_old_database_is_upgraded_with_all_its_rows(old: Path) -> None:
     ((*first, data_wait, micro_batch, calibrated_loss, own_score),) = after.pop("encore_epochs")
     assert [tuple(first)] == before.pop("encore_epochs")
     assert data_wait is micro_batch is calibrated_loss is own_score is None
-    runs = [tuple(run) for *run, taken_from in after.pop("encore_stage_runs") if taken_from is None]
-    assert runs == before.pop("encore_stage_runs")
+    ((*run, taken_from, first_score, first_loss),) = after.pop("encore_stage_runs")
+    assert [tuple(run)] == before.pop("encore_stage_runs")
+    assert taken_from is first_score is first_loss is None
     assert after == before
     assert len(before["encore_trials"]) == 1
 
