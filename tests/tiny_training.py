@@ -23,6 +23,16 @@ torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
 CPU = choose_compute("cpu")
 
+SEARCH: dict[str, Any] = {
+    "backbone": "test_resnet",
+    "weights": "random",
+    "portfolio": False,
+    "devices": "cpu",
+    "strategy": "independent",
+    "sampler": "random",
+}
+"""Settings of a search that trains suggestions of a tiny network, and nothing else."""
+
 
 def noise(root: Path, train: int = 16, valid: int = 8) -> Manifest:
     """Make a manifest of photos of noise, a little lighter in one of two classes."""

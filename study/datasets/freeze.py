@@ -200,5 +200,6 @@ def describe_data(config: StudyConfig, manifest: Manifest) -> str:
         inside, test = (len(manifest.of_split(split)) for split in (Split.VALID, Split.TEST))
         counts = f"{inside:,} in {manifest.folds} folds, {test:,} test"
     name = config.data.source or "the handwritten digits of scikit-learn (no --data was given)"
-    groups = f", in {count_text(manifest.n_groups, 'group')}" if manifest.grouped else ""
+    n_groups = manifest.n_groups()
+    groups = f", in {count_text(n_groups, 'group')}" if n_groups else ""
     return f"{name}: {len(manifest.classes)} {manifest.kind.plural}, {counts}{groups}"

@@ -99,9 +99,7 @@ class WeightsFiles:
     def trained(self, run: StageRun) -> Trained:
         """Return the result of a stage run whose epochs are all recorded."""
         epochs = self._store.epochs(run.id)
-        best = self._best(epochs)
-        seconds = sum(epoch.seconds for epoch in epochs)
-        return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
+        return self._trained(epochs, sum(epoch.seconds for epoch in epochs))
 
     def seal(self, run: StageRun, trial: Trial, epochs_before: int, *, with_last: bool) -> Sealed:
         """Seal the files of a stage run that `trial` has trained; `enter` has to follow.
@@ -165,8 +163,11 @@ class WeightsFiles:
             for kind, file in theirs.items()
         ]
         self._store.take_stage_run(run, twin, study, sealed)
-        best = self._best(epochs.values())
-        return Trained(best.rank(self._metric), best.calibrated_loss, twin.seconds)
+        return self._trained(epochs.values(), twin.seconds)
+
+    def _trained(self, epochs: Iterable[EpochRecord], seconds: float) -> Trained:
+        best = self._best(epochs)
+        return Trained(best.rank(self._metric), best.calibrated_loss, seconds)
 
     def _seal_file(
         self,

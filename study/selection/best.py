@@ -239,7 +239,7 @@ class Selector:
             n_valid=len(photos),
             several=several,
             off=_off(predictions.predicted - labels) if manifest.kind is GRADES else None,
-            n_groups=manifest.n_groups_of(Split.VALID),
+            n_groups=manifest.n_groups(Split.VALID),
             folds=manifest.folds,
             classes=manifest.classes,
             per_class=tuple(numbers),

@@ -99,13 +99,13 @@ def compare(
         each = tuple(LabelErrors(*of) for of in wrong)
         right, also = right.all(axis=1), also.all(axis=1)
         groups = None if groups is None else groups[::asked]
-        groups = None if manifest.n_groups_of(Split.VALID) is None else groups
+        groups = None if manifest.n_groups(Split.VALID) is None else groups
     said = [names(answers, manifest.classes) for answers in (labels, one, other)]
     only_first, only_second = int((right & ~also).sum()), int((also & ~right).sum())
     return Comparison(
         study=record.name,
         photos=len(photos),
-        groups=manifest.n_groups_of(Split.VALID),
+        groups=manifest.n_groups(Split.VALID),
         first=_side(first, right, groups),
         second=_side(second, also, groups),
         both_right=int((right & also).sum()),

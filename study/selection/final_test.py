@@ -93,7 +93,7 @@ def final_test(
             high=high,
             errors=look.errors,
             photos=look.photos,
-            groups=manifest.n_groups_of(Split.TEST),
+            groups=manifest.n_groups(Split.TEST),
             cost=cost,
             labels=len(labels) if manifest.n_questions > 1 else None,
             looks=tuple(store.looks(study.id)),

@@ -12,7 +12,7 @@ from storage.records import Trial
 from storage.store import existing_store
 from study.searching.search import search
 from study.studies import find_study
-from tests.tiny_training import noise
+from tests.tiny_training import SEARCH, noise
 
 SPACE: dict[str, Any] = {
     "n_stages": [1],
@@ -28,12 +28,7 @@ def settings(folder: Path, name: str, **fields: Any) -> dict[str, Any]:
     return {
         "data": folder / name,
         "storage": f"sqlite:///{folder / 'encore.db'}",
-        "backbone": "test_resnet",
-        "weights": "random",
-        "portfolio": False,
-        "devices": "cpu",
-        "strategy": "independent",
-        "sampler": "random",
+        **SEARCH,
         "space": SPACE,
         **fields,
     }

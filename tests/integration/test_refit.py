@@ -12,7 +12,7 @@ from study.deployment.refit import refit
 from study.provenance.retrain import Compared, compare_files
 from study.searching.search import search
 from study.selection.best import best
-from tests.tiny_training import noise
+from tests.tiny_training import SEARCH, noise
 from trainers.card import read_card
 from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Split, build_manifest
@@ -34,12 +34,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     search(
         data=folder / PHOTOS,
         storage=url(folder),
-        backbone="test_resnet",
-        weights="random",
-        portfolio=False,
-        devices="cpu",
-        strategy="independent",
-        sampler="random",
+        **SEARCH,
         trials=1,
         space={
             "n_stages": [2],

@@ -21,7 +21,7 @@ from storage.store import Store
 from study.provenance.lookup import FileState
 from study.provenance.reproduce import reproduce, what_made
 from study.searching.search import search
-from tests.tiny_training import noise
+from tests.tiny_training import SEARCH, noise
 from trainers.base import StageTask
 from trainers.card import read_card
 from trainers.checkpoint import read_weights, save_weights
@@ -48,12 +48,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     search(
         data=folder / "photos",
         storage=url(folder),
-        backbone="test_resnet",
-        weights="random",
-        portfolio=False,
-        devices="cpu",
-        strategy="independent",
-        sampler="random",
+        **SEARCH,
         trials=2,
         space=SPACE,
     )

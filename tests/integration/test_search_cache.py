@@ -16,7 +16,7 @@ from study.config.space import Space
 from study.events import Listener, Notice, Progress, SearchStarted, StageStarted, Working
 from study.searching.search import search
 from study.searching.suggest import views_of
-from tests.tiny_training import noise, tensors
+from tests.tiny_training import SEARCH, noise, tensors
 from trainers.data import scale
 from trainers.data.manifest import DatasetError
 from trainers.data.scale import training_scale, validation_scale
@@ -51,12 +51,7 @@ def searching(tmp_path: Path) -> Searcher:
         given: dict[str, Any] = {
             "data": tmp_path / "photos",
             "storage": url(tmp_path, settings.get("study", "photos")),
-            "backbone": "test_resnet",
-            "weights": "random",
-            "portfolio": False,
-            "devices": "cpu",
-            "strategy": "independent",
-            "sampler": "random",
+            **SEARCH,
             "trials": 2,
             "space": SPACE,
         }

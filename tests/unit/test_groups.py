@@ -140,7 +140,7 @@ def test_a_manifest_keeps_its_groups_and_names_parted_ones() -> None:
     assert Manifest.from_json(grouped.to_json(), Path()) == grouped
     assert grouped.digest != plain.digest
     assert grouped.parted == (Parted("a", {Split.TRAIN: 2, Split.VALID: 1}),)
-    assert grouped.n_groups == 5
+    assert grouped.n_groups() == 5
     assert "5 moved to another group" in differences(plain, grouped)
     numbers = grouped.groups(Split.VALID)
     assert numbers is not None

@@ -82,7 +82,7 @@ def test_groups_of_a_list_of_labels_are_kept(tmp_path: Path) -> None:
     manifest = build_manifest(listed(tmp_path, texts, "path,labels,group"))
     again = Manifest.from_json(manifest.to_json(), manifest.root)
     assert (again, again.digest) == (manifest, manifest.digest)
-    assert (again.n_groups, again.parted) == (15, ())
+    assert (again.n_groups(), again.parted) == (15, ())
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_answers_are_numbered_photo_after_photo(tmp_path: Path) -> None:
     groups = manifest.groups(Split.VALID)
     assert groups is not None
     assert (groups == np.repeat(np.arange(len(targets)), 3)).all()
-    assert manifest.n_groups_of(Split.VALID) is None
+    assert manifest.n_groups(Split.VALID) is None
 
 
 def test_metrics_are_scikit_learns() -> None:

@@ -167,38 +167,21 @@ class Manifest:
         None where no two photos share one: then each counts by itself. A photo that is asked
         several questions is a group of their answers.
         """
-        numbers = self._groups(split)
+        numbers = _group_numbers(self.of_split(split))
         if self.n_questions == 1:
             return numbers
         every = np.arange(len(self.of_split(split))) if numbers is None else numbers
         return np.repeat(every, self.n_questions)
 
-    def _groups(self, split: Split) -> NDArray[np.int64] | None:
-        """Return the number of each photo's group, (photos,)."""
-        photos = self.of_split(split)
-        if not any(photo.group for photo in photos):
-            return None
-        _, numbers = np.unique(
-            [f"g{photo.group}" if photo.group else f"p{photo.path}" for photo in photos],
-            return_inverse=True,
-        )
-        return None if numbers.max() == len(photos) - 1 else numbers.astype(np.int64)
-
-    def n_groups_of(self, split: Split) -> int | None:
-        """Return how many groups a split's photos are in, None where each is alone."""
-        found = self._groups(split)
+    def n_groups(self, split: Split | None = None) -> int | None:
+        """Return how many groups a split's photos, or all, are in; None if each is alone."""
+        found = _group_numbers(self.photos if split is None else self.of_split(split))
         return None if found is None else int(found.max()) + 1
 
     @property
     def grouped(self) -> bool:
         """Whether groups are known."""
         return any(photo.group for photo in self.photos)
-
-    @property
-    def n_groups(self) -> int:
-        """How many groups there are; a photo of none is one by itself."""
-        names = {photo.group for photo in self.photos if photo.group}
-        return len(names) + sum(not photo.group for photo in self.photos)
 
     @property
     def parted(self) -> tuple[Parted, ...]:
@@ -247,6 +230,17 @@ class Manifest:
         ]
         found = {"version": version, "classes": list(self.classes), "photos": photos}
         return found | ({"kind": self.kind.name} if version == OF_KIND else {})
+
+
+def _group_numbers(photos: Sequence[Photo]) -> NDArray[np.int64] | None:
+    """Return the number of each photo's group, (photos,); None if each is alone."""
+    if not any(photo.group for photo in photos):
+        return None
+    _, numbers = np.unique(
+        [f"g{photo.group}" if photo.group else f"p{photo.path}" for photo in photos],
+        return_inverse=True,
+    )
+    return None if numbers.max() == len(photos) - 1 else numbers.astype(np.int64)
 
 
 def build_manifest(
