@@ -70,7 +70,7 @@ def test_a_lucky_run_is_passed_over(searched: Search, capsys: pytest.CaptureFixt
     lucky = best(storage=lab.url, asked=Asked(By.MAX))
     assert (size_of(lucky), lucky.errors) == (32, 4)
     assert cli.run(["best", "--by", "max", "--storage", lab.url]) == 0
-    assert "less is expected" not in capsys.readouterr().out
+    assert "its forecast is lower" not in capsys.readouterr().out
 
 
 def test_the_choice_by_forecast_can_be_made_by_any_photos(searched: Search) -> None:
