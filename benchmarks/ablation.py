@@ -55,6 +55,7 @@ def without_probe(hidden: tuple[int, ...]) -> Change:
 
 VARIANTS: dict[str, Change] = {
     "the recipe": lambda schedule: schedule,
+    "final features alone": lambda schedule: replace(schedule, levels=0),
     "the probe alone": lambda schedule: replace(schedule, stages=schedule.stages[:1]),
     "a random linear head": without_probe(()),
     "a random head with a hidden layer of 512": without_probe((512,)),

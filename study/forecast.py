@@ -43,6 +43,7 @@ RATIOS = {
 
 STEPS = {
     "hidden": 500,
+    "levels": 3,
     "place": 1,
     "n_cycles": 2,
     "cycle_mult": 1,
@@ -334,6 +335,7 @@ def _features(prefix: Schedule) -> Features:
     found = {
         "backbone": prefix.backbone,
         "hidden": sum(prefix.hidden),
+        "levels": prefix.levels,
         "place": sum(each.train is Train.NETWORK for each in before),
         "work": sum(map(_work, prefix.stages)),
         **_described(stage),

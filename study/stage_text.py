@@ -64,6 +64,12 @@ def stages_text(stages: Sequence[Stage]) -> str:
     return ", ".join([*parts, *named])
 
 
+def head_text(hidden: Sequence[int], levels: int) -> str:
+    """Say what stands on the backbone: hidden layers and their units, or the output alone."""
+    units = f"head with {' and '.join(map(str, hidden))} hidden units" if hidden else "linear head"
+    return units + (f" that sees {levels} inner levels" if levels else "")
+
+
 def schedule_text(schedule: Schedule) -> str:
     """Return a schedule in a few words, its probes and its training one after the other."""
     alike = groupby(schedule.stages, key=lambda stage: stage.train)

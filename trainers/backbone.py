@@ -15,6 +15,7 @@ import safetensors.torch
 import timm
 import torch
 from timm.layers.drop import DropPath
+from timm.models import EfficientNet
 from torch import Tensor, nn
 
 from trainers.errors import WeightsUnavailable
@@ -35,17 +36,22 @@ class Network(nn.Module):
     """Body and head. Takes squares of values in 0..1, (B, 3, S, S); gives logits (B, C).
 
     The head is, as in fast.ai 0.7, [BatchNorm, Dropout, Linear, ReLU] for each hidden width, then
-    [BatchNorm, Dropout, Linear].
+    [BatchNorm, Dropout, Linear]. It sees the body's pooled features and, of its last `levels`
+    stages, the means of their outputs over all places: on photos unlike those that the body was
+    trained on, earlier features separate classes that the last ones do not (Evci et al.,
+    "Head2Toe", ICML 2022).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: nn.Module, head: nn.Sequential) -> None:
+    def __init__(self, body: nn.Module, hidden: Sequence[int], n_classes: int, levels: int) -> None:
         super().__init__()
         self._still: list[nn.Module] = []
         self.body = body
-        self.head = head
+        self.levels = levels
+        self.widths = widths_of(body, levels)
+        self.head = _build_head(sum(self.widths), hidden, n_classes)
         normalisation: Any = body.pretrained_cfg
         for name in ("mean", "std"):
             values = torch.tensor(normalisation[name]).view(1, 3, 1, 1)
@@ -57,9 +63,8 @@ class Network(nn.Module):
         return logits
 
     def features(self, squares: Tensor) -> Tensor:
-        """Return the head's input: the body's pooled features, (B, F)."""
-        features: Tensor = self.body((squares - self.mean) / self.std)
-        return features
+        """Return the head's input, (B, F): pooled features, `widths` of them from each level."""
+        return torch.cat(pooled(self.body, (squares - self.mean) / self.std, self.levels), 1)
 
     def set_dropout(self, rates: Sequence[float]) -> None:
         """Set the rate of each dropout site of the head, from the body to the output."""
@@ -143,14 +148,45 @@ def build_network(
     torch.manual_seed(seed)
     body = _build_body(schedule, weights_file)
     torch.manual_seed(seed)  # so that the head is the same wherever the body's weights came from
-    return Network(body, _build_head(features_of(body), schedule.hidden, n_classes))
+    return Network(body, schedule.hidden, n_classes, schedule.levels)
 
 
-def empty_network(backbone: str, hidden: Sequence[int], n_classes: int) -> Network:
+def empty_network(backbone: str, hidden: Sequence[int], n_classes: int, levels: int = 0) -> Network:
     """Build a network for weights that are loaded afterwards."""
     check_backbone(backbone)
-    body = _create(backbone)
-    return Network(body, _build_head(features_of(body), hidden, n_classes))
+    return Network(_create(backbone), hidden, n_classes, levels)
+
+
+def pooled(body: Any, inputs: Tensor, levels: int) -> list[Tensor]:
+    """Return a body's pooled features, and those of its last `levels` stages, (B, F) each.
+
+    A last stage whose output is all that is pooled, as ResNet's, would say the same twice: it is
+    left out.
+    """
+    if not levels:
+        return [body(inputs)]
+    kinds = {"indices": levels, "output_fmt": "NCHW"}
+    if isinstance(body, EfficientNet):  # of which timm otherwise gives one stage for each size
+        kinds["extra_blocks"] = True
+    last, outputs = body.forward_intermediates(inputs, **kinds)
+    means = [output.mean((2, 3)) for output in outputs if output is not last]
+    return [body.forward_head(last, pre_logits=True), *means]
+
+
+def widths_of(body: Any, levels: int) -> tuple[int, ...]:
+    """Return how many features `pooled` gives of each level. Raises ValueError where it cannot."""
+    if not levels:
+        return (features_of(body),)
+    squares, training = torch.zeros(1, *body.pretrained_cfg["input_size"]), body.training
+    try:
+        with torch.no_grad():
+            return tuple(part.shape[1] for part in pooled(body.eval(), squares, levels))
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"levels must be 0 for {type(body).__name__}, of which timm gives no inner levels"
+        ) from error
+    finally:
+        body.train(training)
 
 
 def check_backbone(name: str) -> None:

@@ -57,6 +57,7 @@ class WeightsCard:
     epoch: int
     metrics: dict[str, float]
     packages: dict[str, str]
+    levels: int = 0
     tta: bool = False
     kind: str = "class"
     thresholds: tuple[float, ...] | None = None
@@ -78,7 +79,7 @@ class WeightsCard:
                     f"{max(FORMAT_VERSIONS.values())}; upgrade encore-search"
                 )
             # Later fields may be missing: files of all versions of this format are read.
-            later: dict[str, Any] = {"tta": False, "decision": None, "prior": None}
+            later: dict[str, Any] = {"levels": 0, "tta": False, "decision": None, "prior": None}
             later |= {"unknown": None, "folds": 0, "made_by": {}}
             later |= {"kind": "class", "thresholds": None}
             known = {each.name: (later | plain)[each.name] for each in fields(cls)}
@@ -96,7 +97,7 @@ class WeightsCard:
         # The fields that a network is built from are validated as in a schedule.
         crop = CropType(self.crop)
         stage = Stage(image_size=self.image_size, batch_size=2, crop=crop, tta=self.tta)
-        Schedule(backbone=self.backbone, hidden=self.hidden, stages=(stage,))
+        Schedule(backbone=self.backbone, hidden=self.hidden, levels=self.levels, stages=(stage,))
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes must be names, got {str(self.classes)[:100]}")
         if self.decision is not None:

@@ -249,7 +249,7 @@ def _outcome(decoded: Future[Square]) -> Square | UnreadablePhoto | OSError:
 
 def _empty(card: WeightsCard) -> Network | FoldNetworks:
     made = [
-        empty_network(card.backbone, card.hidden, len(card.classes))
+        empty_network(card.backbone, card.hidden, len(card.classes), card.levels)
         for _ in range(max(1, card.folds))
     ]
     return FoldNetworks(made) if card.folds else made[0]

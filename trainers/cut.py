@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.backbone import Network, blocks_of, features_of, frozen_blocks, layers_of
+from trainers.backbone import Network, blocks_of, frozen_blocks, layers_of, pooled
 from trainers.device import Compute
 
 _LARGEST = torch.finfo(torch.float16).max
@@ -25,15 +25,17 @@ class Cut:
 
     def __init__(self, network: Network, front: Sequence[nn.Module], image_size: int) -> None:
         self._mean, self._std = network.mean, network.std
-        self._front, self._body = list(front), network.body
+        self._front, self._body, self._levels = list(front), network.body, network.levels
         self.pooled = self._front == [network.body]
         self.dtype = "float32" if self.pooled else "float16"
         self.digest = _digest(network, self._front)
         self._late = nn.Identity() if self.pooled else _without(network.body, self._front)
-        self._tail = network.head if self.pooled else nn.Sequential(self._late, network.head)
-        self.shape = (
-            (features_of(network.body),) if self.pooled else self._shape(network, image_size)
+        self._tail = (
+            network.head
+            if self.pooled
+            else nn.Sequential(_Pooling(self._late, network.levels), network.head)
         )
+        self.shape = (sum(network.widths),) if self.pooled else self._shape(network, image_size)
 
     @property
     def tail(self) -> nn.Module:
@@ -67,6 +69,8 @@ class Cut:
 
     def _applied(self, squares: Tensor) -> Tensor:
         made = (squares - self._mean) / self._std
+        if self.pooled:
+            return torch.cat(pooled(self._body, made, self._levels), 1)
         for layer in self._front:
             made = layer(made)
         return made
@@ -87,7 +91,7 @@ class Cut:
         network.eval()
         try:
             made, found = self._applied(squares), self.tail(self._applied(squares))
-            expected = network.head(network.body((squares - self._mean) / self._std))
+            expected = network(squares)
         finally:
             network.train(training)
         tolerance = 1e-3 * float(expected.abs().max())
@@ -114,6 +118,18 @@ def cut_of(network: Network, frozen: float, image_size: int) -> Cut | None:
         return None
 
 
+class _Pooling(nn.Module):
+    """Gives what a head sees of what comes out of a body's late layers."""
+
+    def __init__(self, late: nn.Module, levels: int) -> None:
+        super().__init__()
+        self._late, self._levels = late, levels
+
+    def forward(self, made: Tensor) -> Tensor:
+        """Return features (B, F)."""
+        return torch.cat(pooled(self._late, made, self._levels), 1)
+
+
 def _without(body: nn.Module, front: Sequence[nn.Module]) -> nn.Module:
     """Return a shallow copy of the body with some layers replaced by identities."""
     memo: dict[int, Any] = {id(layer): layer for layer in layers_of(body)}
@@ -125,8 +141,10 @@ def _without(body: nn.Module, front: Sequence[nn.Module]) -> nn.Module:
 def _digest(network: Network, front: Sequence[nn.Module]) -> str:
     """Return a front's digest: by kind, as weights may fit several, length and weights."""
     kind: Any = network.body.pretrained_cfg
-    about = kind["architecture"], kind["mean"], kind["std"], len(front)
-    digest = hashlib.sha256(repr(about).encode())
+    about = [kind["architecture"], kind["mean"], kind["std"], len(front)]
+    if network.levels and front == [network.body]:
+        about.append(network.levels)
+    digest = hashlib.sha256(repr(tuple(about)).encode())
     for index, layer in enumerate(front):
         for name, value in layer.state_dict().items():
             digest.update(f"{index} {name}".encode())

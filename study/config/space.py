@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainers.packaged import BACKBONE
 from trainers.schedule import LAYER_GROUPS, PROBE_FIELDS, Schedule, Stage, Train
 
 SPACE_VERSION = 3
@@ -76,8 +77,9 @@ class StageChoices(Section):
 class Space(StageChoices):
     """The search space: choices for every stage, and overrides for single stages."""
 
-    backbone: Choices[str] = ("tf_efficientnet_lite0",)
+    backbone: Choices[str] = (BACKBONE,)
     hidden: Choices[tuple[int, ...]] = ((512,),)
+    levels: Choices[int] | None = None
     n_stages: Choices[Annotated[int, Field(ge=1, le=12)]] = (1, 2, 3)
     stages: tuple[StageChoices, ...] = ()
 
@@ -98,7 +100,8 @@ class Space(StageChoices):
             cycles = ("n_cycles", "cycle_len", "cycle_mult")  # valid one by one, too many together
             stage_of_choices({**first, **{n: max(choices[n]) for n in cycles if n in choices}})
         for backbone in self.backbone:
-            Schedule(backbone=backbone, stages=(_ANY_STAGE,))
+            for levels in self.levels or (0,):
+                Schedule(backbone=backbone, stages=(_ANY_STAGE,), levels=levels)
         return self
 
     def of_stage(self, position: int) -> dict[str, tuple[Any, ...]]:

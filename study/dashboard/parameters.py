@@ -47,6 +47,7 @@ def parameters_of(schedule: Schedule, known: Mapping[str, Any] | None = None) ->
     found: dict[str, Value] = {
         "backbone": schedule.backbone,
         "hidden": _plain(schedule.hidden),
+        "levels": schedule.levels,
         "n_stages": len(schedule.stages),
     }
     for position, stage in enumerate(schedule.stages):

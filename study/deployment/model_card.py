@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from study.formatting import count_text, photos_text
 from study.sanitizing import masked
 from study.selection.result import Selection
-from study.stage_text import schedule_text, stage_table
+from study.stage_text import head_text, schedule_text, stage_table
 from trainers.data.label_kind import KINDS
 from trainers.data.manifest import Manifest, Split
 from trainers.schedule import Schedule
@@ -128,14 +128,15 @@ def _training(card: "WeightsCard", chosen: Selection | None) -> str:
         schedule = Schedule.from_dict(chosen.schedule if chosen else card.schedule)
     except (ValueError, TypeError, AttributeError):
         return "## Training\n\nThe weights file does not say how it was trained."
+    head = head_text(schedule.hidden, schedule.levels)
     came_from = (
-        f"{escaped(schedule.backbone)}, weights {escaped(schedule.weights)}, head "
-        f"{escaped(list(schedule.hidden))}: {_harmless(schedule_text(schedule))}. These weights "
+        f"{escaped(schedule.backbone)}, weights {escaped(schedule.weights)}, "
+        f"{escaped(head)}: {_harmless(schedule_text(schedule))}. These weights "
         f"are of stage {_whole(card.stage, 1)}, epoch {_whole(card.epoch)}, "
         f"seed {_whole(card.seed)}; schedule digest {escaped(card.schedule_digest or 'unknown')}."
     )
-    head, *rows = stage_table(schedule)
-    return f"## Training\n\n{came_from}\n\n{_table(head, rows)}"
+    columns, *rows = stage_table(schedule)
+    return f"## Training\n\n{came_from}\n\n{_table(columns, rows)}"
 
 
 def _score(card: "WeightsCard", chosen: Selection | None, expected: str | None) -> str:

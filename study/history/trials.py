@@ -71,6 +71,7 @@ class TrialView:
     line: TrialLine
     backbone: str
     hidden: tuple[int, ...]
+    levels: int
     started_at: datetime
     finished_at: datetime | None
     folder: str
@@ -116,6 +117,7 @@ def show_trial(
             line=_line(trial, statuses, files.get(trial.best_stage_run or -1)),
             backbone=trial.schedule.backbone,
             hidden=trial.schedule.hidden,
+            levels=trial.schedule.levels,
             started_at=trial.started_at,
             finished_at=trial.finished_at,
             folder=vault_url(record) or str(study_folder(storage, record)),

@@ -40,7 +40,7 @@ def fitted_to(
     elif config.trainer or config.data.source is None:
         space = config.resolved_space
     else:
-        space = space_for(facts)
+        space = space_for(facts, config.backbone)
     return Fit(config.model_copy(update={"space": space}), facts)
 
 

@@ -30,11 +30,14 @@ def suggest_schedule(chooser: Chooser, space: Space, weights: str) -> Schedule:
     """Choose a schedule, stage by stage; sizes never shrink."""
     backbone = _choose(chooser, "backbone", space.backbone)
     hidden = _choose(chooser, "hidden", space.hidden)
+    levels = _choose(chooser, "levels", space.levels or (0,))
     stages: list[Stage] = []
     for position in range(_choose(chooser, "n_stages", space.n_stages)):
         smallest = stages[-1].image_size if stages else 0
         stages.append(_suggest_stage(chooser, position, space.of_stage(position), smallest))
-    return Schedule(backbone=backbone, hidden=hidden, stages=tuple(stages), weights=weights)
+    return Schedule(
+        backbone=backbone, hidden=hidden, levels=levels, stages=tuple(stages), weights=weights
+    )
 
 
 def stage_of(parameter: str) -> int | None:

@@ -132,6 +132,8 @@ def why_strangers(first: Schedule, second: Schedule, seeds: tuple[int, int]) -> 
         return f"their backbones differ ({first.backbone}, {second.backbone})"
     if first.hidden != second.hidden:
         return f"their heads differ ({list(first.hidden)}, {list(second.hidden)})"
+    if first.levels != second.levels:
+        return f"their heads see different levels ({first.levels}, {second.levels})"
     if first.weights != second.weights:
         return f"the weights they start from differ ({first.weights}, {second.weights})"
     if seeds[0] != seeds[1]:

@@ -15,6 +15,7 @@ from study.history.trials import StageView, TrialLine, TrialList, TrialView
 from study.sanitizing import printable, visible
 from study.searching.statuses import Status
 from study.selection.leaks import Judged
+from study.stage_text import head_text
 from study.views.chart import chart
 
 if TYPE_CHECKING:  # not needed by `best` and `ls`
@@ -101,7 +102,8 @@ def print_trial(console: Console, view: TrialView) -> None:
     print_leaks(console, view.judged)
     if line.failure:
         console.print(f"[red]{escape(line.failure)}[/]")
-    console.print(f"{view.backbone}, {_head(view.hidden)}, schedule {line.schedule_digest[:12]}")
+    head = head_text(view.hidden, view.levels)
+    console.print(f"{view.backbone}, {head}, schedule {line.schedule_digest[:12]}")
     epochs = [epoch for stage in view.stages for epoch in stage.epochs]
     for name, values in (
         ("training loss", [epoch.train_loss for epoch in epochs]),
@@ -116,13 +118,6 @@ def print_trial(console: Console, view: TrialView) -> None:
                 console.print(row, highlight=False)
     for stage in view.stages:
         _print_stage(console, view, stage)
-
-
-def _head(hidden: Sequence[int]) -> str:
-    """Say what stands on the backbone: hidden layers and their units, or the output alone."""
-    if not hidden:
-        return "linear head"
-    return f"head with {' and '.join(map(str, hidden))} hidden units"
 
 
 def print_doctor(console: Console, findings: Sequence[Finding]) -> None:

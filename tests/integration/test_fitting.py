@@ -43,7 +43,7 @@ def test_a_space_fits_unless_it_is_the_users_or_the_studys(photos: Manifest, fin
     """A study that there is keeps its space on another device; `backbone` goes into each."""
     facts = data_facts(photos, CPU)
     fitted = fitted_to(settings(), photos, CPU, None)
-    assert fitted.config.space == space_for(facts)
+    assert fitted.config.space == space_for(facts, "net")
     assert fitted.config.resolved_space.backbone == ("net",)
     own = settings(space=MINE)
     assert (fitted_to(own, photos, CPU, None).config, fitted_to(own, photos, CPU, None).own) == (

@@ -75,6 +75,7 @@ def broken_cards() -> dict[str, str]:
         "no format": {"format_version": None},
         "a huge head": {"hidden": [10**9]},
         "a head of text": {"hidden": "abc"},
+        "too many levels": {"levels": 9},
         "a head of lists": {"hidden": [[8]]},
         "a head of floats": {"hidden": [8.0]},
         "a hub name": {"backbone": "hf-hub:x/y"},
@@ -96,7 +97,17 @@ def broken_cards() -> dict[str, str]:
     }
     cards = {name: json.dumps({**plain, **change}) for name, change in changes.items()}
     # Older files have none of these.
-    later = {"tta", "decision", "prior", "made_by", "unknown", "folds", "kind", "thresholds"}
+    later = {
+        "tta",
+        "decision",
+        "prior",
+        "made_by",
+        "unknown",
+        "folds",
+        "kind",
+        "thresholds",
+        "levels",
+    }
     for field in (name for name in plain if name not in later):
         cards[f"no {field}"] = json.dumps({k: v for k, v in plain.items() if k != field})
     cards |= {"empty": "", "no JSON": "{'a': 1}", "null": "null", "list": "[]", "number": "7"}

@@ -137,6 +137,7 @@ def view(**others: Any) -> TrialView:
         "line": line(failure=HOSTILE),
         "backbone": "net",
         "hidden": (512,),
+        "levels": 3,
         "started_at": NOW,
         "finished_at": None,
         "folder": HOSTILE,
@@ -154,7 +155,7 @@ def test_show_is_printed_literally() -> None:
     assert f"of study {HOSTILE}: complete, repeat, seed 3, log_loss 0.5000" in said
     assert f"best: {HOSTILE}/{HOSTILE} (2.5 MB, sha256 ffffffffffff)" in said
     assert "stage 1: complete, trained by trial 2" in said
-    assert "net, head with 512 hidden units, schedule dddddddddddd" in said
+    assert "512 hidden units that sees 3 inner levels, schedule dddddddddddd" in said
     assert "accuracy in % 50" in said  # one epoch is a number, no curve
     assert "1 epochs" not in said
     assert "dropout 0.25/0.5" in said

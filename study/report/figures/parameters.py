@@ -31,6 +31,7 @@ def flattened(schedule: Schedule) -> dict[str, Value]:
         "backbone": schedule.backbone,
         "weights": schedule.weights[:20],
         "head": _listed(schedule.hidden) or "plain",
+        "levels": schedule.levels,
         "stages": len(schedule.stages),
     }
     for place, stage in enumerate(schedule.stages, start=1):
