@@ -44,7 +44,14 @@ def steps(schedule: Schedule) -> int:
 
 @pytest.mark.parametrize(
     ("short_side", "sizes"),
-    [(1000, (160, 288)), (208, (160, 288)), (150, (160, 224)), (64, (64, 96)), (8, (32, 48))],
+    [
+        (1000, (160, 288)),
+        (288, (160, 288)),
+        (287, (160, 224)),
+        (150, (160, 224)),
+        (64, (64, 96)),
+        (8, (32, 48)),
+    ],
 )
 def test_photos_are_probed_at_sizes_that_they_hold(short_side: int, sizes: tuple[int, int]) -> None:
     """Beyond the backbone's native 224 pixels where they hold so many, else at smaller ones."""
