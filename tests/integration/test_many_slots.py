@@ -1,12 +1,14 @@
 """Many slots at once under the forecast: none stands still while there is something to begin."""
 
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 
 from storage.records import State
-from study.engines.base import Event, StageEnded
+from study.engines.base import Event, StageEnded, Woken
+from study.searching.sealing import THREAD
 from tests.engines import Interleaved
 from tests.lab import Lab, Noting
 from trainers.base import StageTask
@@ -39,6 +41,12 @@ class Watched(Interleaved):
         for event in super().events():
             self.busy.append(len(self._training) + isinstance(event, StageEnded))
             yield event
+            if isinstance(event, StageEnded):
+                # Its own file a slot may have to wait for; here an epoch takes no time at all.
+                for thread in threading.enumerate():
+                    if thread.name == THREAD:
+                        thread.join()
+                yield Woken()
 
 
 @pytest.mark.slow
