@@ -57,6 +57,12 @@ VARIANTS: dict[str, Change] = {
     "the recipe": lambda schedule: schedule,
     "final features alone": lambda schedule: replace(schedule, levels=0),
     "the probe alone": lambda schedule: replace(schedule, stages=schedule.stages[:1]),
+    "the probe alone, of final features": lambda schedule: replace(
+        schedule, levels=0, stages=schedule.stages[:1]
+    ),
+    "the probe alone, 288 px": lambda schedule: replace(
+        schedule, stages=(replace(schedule.stages[0], image_size=288),)
+    ),
     "a random linear head": without_probe(()),
     "a random head with a hidden layer of 512": without_probe((512,)),
     "BatchNorm as usual": last(batch_norm=BatchNorm.TRAIN),
@@ -66,7 +72,7 @@ VARIANTS: dict[str, Change] = {
     "no augmentation": last(augmentation=Augmentation.NONE, max_zoom=1.0),
     "cosine": last(annealing=Annealing.COSINE),
     "160 px": every(image_size=160),
-    "224 px": every(image_size=224),
+    "288 px": every(image_size=288),
     "nothing frozen, half as long": last(0.5, frozen=0.0, views=0),
     "a third frozen": last(frozen=0.35),
     "two thirds frozen": last(frozen=0.65),

@@ -213,7 +213,7 @@ def test_a_suggestion_already_run_becomes_a_new_seed(make_lab: MakeLab) -> None:
 @pytest.mark.parametrize("sampler", list(Sampler))
 def test_given_schedules_are_the_first_trials(make_lab: MakeLab, sampler: Sampler) -> None:
     """One outside the space has no parameters in Optuna, one of it has; all samplers go on."""
-    space = space_for(TYPICAL).model_copy(update={"backbone": ("net",)})
+    space = space_for(TYPICAL, "net")
     lab = make_lab(trials=12, sampler=sampler, space=space.model_dump(exclude_none=True))
     given = [*probes(TYPICAL, "net", "random"), portfolio(TYPICAL, "net", "random")[0]]
     lab.given = given
