@@ -114,7 +114,7 @@ def test_going_on_with_an_old_study_is_refused(
         words = [command, "--study", "lab", "--storage", old.url, "--trials", "99"]
         assert cli.run(words) == 1
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "'lab' was begun by an earlier Encore" in " ".join(said.split())
+        assert "'lab' was begun by an earlier version" in " ".join(said.split())
         assert "--study" in said
     assert old.sql("SELECT * FROM encore_trials") == before
 
