@@ -65,8 +65,10 @@ def _fit(
         variance, mean = torch.var_mean(features, 0, correction=0)
         norm.running_mean.copy_(mean)
         levels = torch.split(variance, widths)
+        # The quotient first: it is 1 for a single level, whose mean keeps its last bit.
+        means = [own.mean() * (len(own) / widths[0]) for own in levels]
         norm.running_var.copy_(
-            torch.cat([(own.mean() * len(own) / widths[0]).expand(len(own)) for own in levels])
+            torch.cat([own.expand(n) for own, n in zip(means, widths, strict=True)])
         )
         nn.init.ones_(norm.weight)
         nn.init.zeros_(norm.bias)

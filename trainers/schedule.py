@@ -15,6 +15,7 @@ LAYER_GROUPS = ("body-early", "body-late", "head")
 MAX_IMAGE_SIZE = 4096
 
 MOST_LEVELS = 8
+"""More than any backbone's stages."""
 
 
 class CropType(StrEnum):

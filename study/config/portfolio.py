@@ -21,8 +21,8 @@ PROBE_SIZES = (
 )
 """By the typical short side of the photos (from so many pixels): the two image sizes of the probes.
 
-Photos whose short sides are 208 to 256 gain nothing at 288 px over 224, the native size, that a
-head on inner levels would not see there, for 0.6 of the time (benchmarks/README.md).
+For photos whose short sides are 208 to 256 pixels, 288 px gains nothing over 224, the native size,
+once the head sees inner levels, and costs 1.6 times as much (benchmarks/README.md).
 """
 
 LEAST_HELD = 0.6
