@@ -64,7 +64,7 @@ class Network(nn.Module):
 
     def features(self, squares: Tensor) -> Tensor:
         """Return the head's input, (B, F): pooled features, `widths` of them from each level."""
-        return torch.cat(pooled(self.body, (squares - self.mean) / self.std, self.levels), 1)
+        return pooled(self.body, (squares - self.mean) / self.std, self.levels)
 
     def set_dropout(self, rates: Sequence[float]) -> None:
         """Set the rate of each dropout site of the head, from the body to the output."""
@@ -157,7 +157,12 @@ def empty_network(backbone: str, hidden: Sequence[int], n_classes: int, levels: 
     return Network(_create(backbone), hidden, n_classes, levels)
 
 
-def pooled(body: Any, inputs: Tensor, levels: int) -> list[Tensor]:
+def pooled(body: Any, inputs: Tensor, levels: int) -> Tensor:
+    """Return a head's input, (B, F): pooled features of a body and of its last `levels` stages."""
+    return torch.cat(_by_level(body, inputs, levels), 1)
+
+
+def _by_level(body: Any, inputs: Tensor, levels: int) -> list[Tensor]:
     """Return a body's pooled features, and those of its last `levels` stages, (B, F) each.
 
     A last stage whose output is all that is pooled, as ResNet's, would say the same twice: it is
@@ -174,13 +179,13 @@ def pooled(body: Any, inputs: Tensor, levels: int) -> list[Tensor]:
 
 
 def widths_of(body: Any, levels: int) -> tuple[int, ...]:
-    """Return how many features `pooled` gives of each level. Raises ValueError where it cannot."""
+    """Return how many features each level of `pooled` has. Raises ValueError where it cannot."""
     if not levels:
         return (features_of(body),)
     squares, training = torch.zeros(1, *body.pretrained_cfg["input_size"]), body.training
     try:
         with torch.no_grad():
-            return tuple(part.shape[1] for part in pooled(body.eval(), squares, levels))
+            return tuple(part.shape[1] for part in _by_level(body.eval(), squares, levels))
     except (AttributeError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f"levels must be 0 for {type(body).__name__}, of which timm gives no inner levels"

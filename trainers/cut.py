@@ -70,7 +70,7 @@ class Cut:
     def _applied(self, squares: Tensor) -> Tensor:
         made = (squares - self._mean) / self._std
         if self.pooled:
-            return torch.cat(pooled(self._body, made, self._levels), 1)
+            return pooled(self._body, made, self._levels)
         for layer in self._front:
             made = layer(made)
         return made
@@ -92,7 +92,7 @@ class Cut:
         try:
             made, found = self._applied(squares), self.tail(self._applied(squares))
             inputs = (squares - self._mean) / self._std
-            expected = network.head(torch.cat(pooled(network.body, inputs, self._levels), 1))
+            expected = network.head(pooled(network.body, inputs, self._levels))
         finally:
             network.train(training)
         tolerance = 1e-3 * float(expected.abs().max())
@@ -120,7 +120,7 @@ def cut_of(network: Network, frozen: float, image_size: int) -> Cut | None:
 
 
 class _Pooling(nn.Module):
-    """Gives what a head sees of what comes out of a body's late layers."""
+    """The head's input, from what goes into a body's late layers."""
 
     def __init__(self, late: nn.Module, levels: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _Pooling(nn.Module):
 
     def forward(self, made: Tensor) -> Tensor:
         """Return features (B, F)."""
-        return torch.cat(pooled(self._late, made, self._levels), 1)
+        return pooled(self._late, made, self._levels)
 
 
 def _without(body: nn.Module, front: Sequence[nn.Module]) -> nn.Module:

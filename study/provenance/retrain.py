@@ -59,7 +59,7 @@ def settings_as_made(
 
 
 def with_data(config: StudyConfig, root: Path) -> StudyConfig:
-    """Give a study's data as an absolute path, independent of the current folder."""
+    """Return a study's data as an absolute path, independent of the current folder."""
     if config.data.source is None or not root.is_dir():
         return config
     source = Path(config.data.source)
