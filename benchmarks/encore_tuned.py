@@ -1,7 +1,8 @@
 """The contestant Encore: its command line, from an empty folder, as its users type it.
 
-One study, whose state is answered with at each of `--moments`; or, with `--first`, the first
-schedule of a preset alone. `--search` are further flags, under which it competes as `--name`.
+One study, whose state is answered with at each of `--moments`, and by `--also` with the ensemble
+of its best or, at the end, with a refit of the choice; or, with `--first`, the first schedule of a
+preset alone. `--search` are further flags, under which it competes as `--name`.
 """
 
 import shlex
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from recipe_task import Answer, Asked, PhotoList, Probabilities, Stopwatch, command_line
 
 from study import Selection, best
+from study.deployment.refit import refit
 from study.errors import NothingToSelect
 from study.selection.ensemble import ensemble
 from trainers.classifier import load
@@ -54,6 +57,14 @@ class Search:
             found = load(chosen.file).predict(self._photos.test.paths)
         return self._answer(name, chosen.errors, found, chosen)
 
+    def refitted_answer(self, name: str) -> Answer:
+        """Answer with the chosen schedule, trained on the validation photos as well."""
+        chosen = best(storage=self._storage)
+        made = refit(chosen, storage=self._storage, folder=self._folder, device="cpu")
+        with self._clock.stopped():
+            found = load(made.file).predict(self._photos.test.paths)
+        return self._answer(name, chosen.errors, found, chosen)
+
     def ensemble_answer(self, name: str) -> Answer:
         """Answer with what `best --ensemble` chooses, off the clock.
 
@@ -76,7 +87,7 @@ class Search:
             train_photos=len(self._photos.train),
             seconds=self._clock.seconds,
             cpu_seconds=self._clock.cpu,
-            settings={} if chosen is None else {"trial": chosen.trial, "seed": chosen.seed},
+            settings={} if chosen is None else _settings(chosen),
         )
 
     def _run(self, *options: str) -> None:
@@ -94,12 +105,20 @@ class Search:
             raise SystemExit(f"search ended with code {done.returncode}")
 
 
+def _settings(chosen: Selection) -> dict[str, Any]:
+    found: dict[str, Any] = {"trial": chosen.trial, "seed": chosen.seed, "valid": chosen.n_valid}
+    if (expected := chosen.bias_corrected) is not None:
+        found |= {"estimate": expected.estimate, "interval": [expected.low, expected.high]}
+    return found
+
+
 def main() -> None:
     """Compete, and print an answer for each moment."""
     parser = command_line(__doc__)
     parser.add_argument("--moments", type=float, nargs="+", default=[5, 15], help="minutes")
     parser.add_argument("--first", metavar="PRESET", help="train its first schedule alone")
     parser.add_argument("--name", default="encore")
+    parser.add_argument("--also", nargs="*", choices=["ensemble", "refit"], default=["ensemble"])
     parser.add_argument("--search", metavar="FLAGS", default="", help="for the command line")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -112,7 +131,10 @@ def main() -> None:
             search.go_on(minutes)
             with suppress(NothingToSelect):
                 search.answer(f"{given.name}-{minutes:g}").print()
-                search.ensemble_answer(f"{given.name}-{minutes:g}, ensemble").print()
+                if "ensemble" in given.also:
+                    search.ensemble_answer(f"{given.name}-{minutes:g}, ensemble").print()
+        if "refit" in given.also:
+            search.refitted_answer(f"{given.name}-{minutes:g}, refit").print()
 
 
 if __name__ == "__main__":

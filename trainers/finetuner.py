@@ -30,7 +30,7 @@ from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.mixing import Mixing
 from trainers.objective import OBJECTIVES
-from trainers.probe import balancing, fit_probe, fit_probes
+from trainers.probe import balancing, fit_probe
 from trainers.schedule import Balance, Stage, Train
 from trainers.shortage import Shortage
 
@@ -298,8 +298,9 @@ class Finetuner:
         progress = BatchCount(task.progress, ahead, ahead)
         photos, labels = inputs.features(network, stage, split, micro_batch, progress)
         mirrored, _ = inputs.features(network, stage, split, micro_batch, progress, mirrored=True)
-        fit = fit_probe if self.manifest.n_questions == 1 else fit_probes
-        train_loss = fit(network.head, photos, mirrored, labels, stage.balance, network.widths)
+        train_loss = fit_probe(
+            network.head, photos, mirrored, labels, stage.balance, network.widths
+        )
         fitted = time.perf_counter()
         model, batches = inputs.validation(network, stage, micro_batch, progress)
         evaluation, valid_loss = self._evaluate(model, batches, micro_batch)

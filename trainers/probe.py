@@ -36,6 +36,9 @@ def fit_probe(
 ) -> float:
     """Make a head without hidden layers the probe of these features; return its log loss on them.
 
+    `labels` are (n,) classes, or (n, C) of several labels each: then it is a regression for each
+    label, under one penalty.
+
     BatchNorm gets the features' means and, of all features alike, the mean of their variances: by
     its own, a feature that hardly varies would count as much as any other, which on photos from
     elsewhere makes more errors. Features of several levels, `widths` of each, have one such mean a
@@ -44,39 +47,20 @@ def fit_probe(
     normal one and can be trained further. Features, (n, F) each, are of the photos and of
     their mirror images in the same order.
     """
-    return _fit(head, photos, mirrored, labels, widths, Regression, labels, balance)
-
-
-def _fit(
-    head: nn.Sequential,
-    photos: Tensor,
-    mirrored: Tensor,
-    labels: Tensor,
-    widths: Sequence[int],
-    kind: "type[Regression]",
-    strata: Tensor,
-    balance: Balance = Balance.NONE,
-) -> float:
-    widths = list(widths) or [photos.shape[1]]
-    norm: Any = head[0]
+    several = labels.ndim == 2
+    if several and balance is not Balance.NONE:
+        raise ValueError(f"balance must be none for several labels, got {balance}")
     linear: Any = head[-1]
     features, truth = torch.cat([photos, mirrored]), torch.cat([labels, labels])
+    _normalize(head[0], features, widths)
     with torch.no_grad():
-        variance, mean = torch.var_mean(features, 0, correction=0)
-        norm.running_mean.copy_(mean)
-        levels = torch.split(variance, widths)
-        # The quotient first: it is 1 for a single level, whose mean keeps its last bit.
-        means = [own.mean() * (len(own) / widths[0]) for own in levels]
-        norm.running_var.copy_(
-            torch.cat([own.expand(n) for own, n in zip(means, widths, strict=True)])
-        )
-        nn.init.ones_(norm.weight)
-        nn.init.zeros_(norm.bias)
         inputs = head.eval()[:-1](features)
-    regression = kind.of(inputs, truth, linear.out_features)
-    every = torch.cat([strata, strata]).to(regression.inputs.device)
-    weights = class_weights(every, linear.out_features, balance)
-    penalty = choose_penalty(regression, deal_folds(every[: len(labels)]), weights)
+    regression = (SeveralRegressions if several else Regression).of(
+        inputs, truth, linear.out_features
+    )
+    strata = torch.zeros_like(regression.labels[:, 0]).long() if several else regression.labels
+    weights = class_weights(strata, linear.out_features, balance)
+    penalty = choose_penalty(regression, deal_folds(strata[: len(labels)]), weights)
     found = regression.fit(weights[:, None], penalty)
     with torch.no_grad():
         linear.weight.copy_(regression.turned_back(found[:-1]).T)
@@ -84,26 +68,16 @@ def _fit(
     return float(regression.losses(found).mean())
 
 
-def fit_probes(
-    head: nn.Sequential,
-    photos: Tensor,
-    mirrored: Tensor,
-    labels: Tensor,
-    balance: Balance,
-    widths: Sequence[int] = (),
-) -> float:
-    """Do as `fit_probe` for several labels, (n, C): a regression for each, under one penalty."""
-    if balance is not Balance.NONE:
-        raise ValueError(f"balance must be none for several labels, got {balance}")
-    return _fit(
-        head,
-        photos,
-        mirrored,
-        labels,
-        widths,
-        SeveralRegressions,
-        torch.zeros_like(labels[:, 0], dtype=torch.int64),
-    )
+@torch.no_grad()
+def _normalize(norm: Any, features: Tensor, widths: Sequence[int]) -> None:
+    widths = list(widths) or [features.shape[1]]
+    variance, mean = torch.var_mean(features, 0, correction=0)
+    norm.running_mean.copy_(mean)
+    # The quotient first: it is 1 for a single level, whose mean keeps its last bit.
+    means = [own.mean() * (len(own) / widths[0]) for own in torch.split(variance, widths)]
+    norm.running_var.copy_(torch.cat([own.expand(n) for own, n in zip(means, widths, strict=True)]))
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from study.selection.goals import goal_of
 from study.selection.leaks import Leaks, shared_with_train
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
-from study.selection.several_labels import judge_labels
+from study.selection.several_labels import SeveralLabels, judge_labels
 from study.selection.thresholds import Operation, operate
 from study.statistics.intervals import Limits, of_share
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
@@ -38,7 +38,7 @@ from study.studies import check_kind, find_study, manifest_of, refuse_several
 from trainers.data.label_kind import GRADES
 from trainers.data.manifest import Split
 from trainers.files import replacing
-from trainers.metrics import confusion_matrix, per_class
+from trainers.metrics import ClassNumbers, confusion_matrix, per_class
 from trainers.schedule import Train
 
 FEWEST = 10
@@ -211,16 +211,8 @@ class Selector:
             raise ValueError(f"winner must have weights and a score, got trial {trial.number}")
         manifest, labels = self._manifest, self._labels
         predictions = self._store.predictions(kept.stage_run_id, kept.epoch, labels)
-        confusion = confusion_matrix(labels, predictions.predicted, manifest.n_answers)
-        numbers, counts, several = per_class(confusion), confusion.tolist(), None
-        if (questions := manifest.n_questions) > 1:
-            firsts = range(0, 2 * questions, 2)
-            counts = [confusion[i : i + 2, i : i + 2].ravel().tolist() for i in firsts]
-            groups = manifest.groups(Split.VALID)
-            several = judge_labels(labels, predictions, questions, groups)
-            numbers = numbers[1::2]
-        wrong = np.flatnonzero(predictions.predicted != labels)
-        photos, names = manifest.of_split(Split.VALID), manifest.kind.names(manifest.classes)
+        wrong = predictions.predicted != labels
+        numbers, confusion = self._by_class(predictions)
         schedules = {line.digest: line for line in lines}
         own = schedules[trial.schedule_digest]
         runs = self._store.stage_runs_of(trial.id)
@@ -235,24 +227,16 @@ class Selector:
             score=winner.score,
             bias_corrected=self._corrected(pool, winner.column),
             loss=trial.loss,
-            errors=len(wrong),
-            n_valid=len(photos),
-            several=several,
+            errors=int(wrong.sum()),
+            n_valid=len(manifest.of_split(Split.VALID)),
+            several=self._several(predictions) if manifest.n_questions > 1 else None,
             off=_off(predictions.predicted - labels) if manifest.kind is GRADES else None,
             n_groups=manifest.n_groups(Split.VALID),
             folds=manifest.folds,
             classes=manifest.classes,
             per_class=tuple(numbers),
-            confusion=counts,
-            mistakes=tuple(
-                Mistake(
-                    photos[i // questions].path,
-                    names[labels[i]],
-                    names[predictions.predicted[i]],
-                    float(predictions.confidence[i]),
-                )
-                for i in wrong.tolist()
-            ),
+            confusion=confusion,
+            mistakes=tuple(self._mistakes(predictions)),
             schedule=trial.schedule.to_dict(),
             schedule_digest=trial.schedule_digest,
             stage=next(run.position for run in runs if run.id == kept.stage_run_id),
@@ -261,23 +245,50 @@ class Selector:
             schedule_spread=own.spread,
             seed_scores=own.scores,
             trials=self._store.count_trials(self._study.id),
-            runners_up=tuple(
-                RunnerUp(
-                    trial=each.of.trial.number,
-                    seed=each.of.trial.seed,
-                    score=each.score,
-                    schedule_mean=schedules[each.of.trial.schedule_digest].mean,
-                    file=self._shown(each.of.checkpoint),
-                )
-                for each in others
-            ),
+            runners_up=tuple(self._runner_up(each, schedules) for each in others),
             schedules=tuple(lines),
             probe=probe,
             goal=self._goal,
             operation=self._operation(predictions, pool),
             damaged=(*damaged, *pool.damaged),
-            leaks=self._leaks(pool, winner.column, predictions.predicted != labels),
-            recall_intervals=tuple(self._recalls(predictions.predicted == labels)),
+            leaks=self._leaks(pool, winner.column, wrong),
+            recall_intervals=tuple(self._recalls(~wrong)),
+        )
+
+    def _by_class(
+        self, predictions: StoredPredictions
+    ) -> tuple[Sequence[ClassNumbers], list[list[int]]]:
+        """Return the numbers of each class or label, and the rows of the confusion."""
+        confusion = confusion_matrix(self._labels, predictions.predicted, self._manifest.n_answers)
+        numbers, questions = per_class(confusion), self._manifest.n_questions
+        if questions == 1:
+            return numbers, confusion.tolist()
+        firsts = range(0, 2 * questions, 2)
+        return numbers[1::2], [confusion[i : i + 2, i : i + 2].ravel().tolist() for i in firsts]
+
+    def _several(self, predictions: StoredPredictions) -> SeveralLabels:
+        groups, questions = self._manifest.groups(Split.VALID), self._manifest.n_questions
+        return judge_labels(self._labels, predictions, questions, groups)
+
+    def _mistakes(self, predictions: StoredPredictions) -> Iterator[Mistake]:
+        manifest = self._manifest
+        photos, names = manifest.of_split(Split.VALID), manifest.kind.names(manifest.classes)
+        for i in np.flatnonzero(predictions.predicted != self._labels).tolist():
+            yield Mistake(
+                photos[i // manifest.n_questions].path,
+                names[self._labels[i]],
+                names[predictions.predicted[i]],
+                float(predictions.confidence[i]),
+            )
+
+    def _runner_up(self, ranked: Ranked, schedules: Mapping[str, ScheduleLine]) -> RunnerUp:
+        trial = ranked.of.trial
+        return RunnerUp(
+            trial=trial.number,
+            seed=trial.seed,
+            score=ranked.score,
+            schedule_mean=schedules[trial.schedule_digest].mean,
+            file=self._shown(ranked.of.checkpoint),
         )
 
     def _recalls(self, right: NDArray[np.bool_]) -> Iterator[Limits]:

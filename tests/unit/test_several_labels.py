@@ -27,7 +27,7 @@ from trainers.data.manifest import OF_KIND, Manifest, Split, build_manifest
 from trainers.errors import NotOurWeights
 from trainers.metrics import Evaluation, Metric
 from trainers.objective import OBJECTIVES
-from trainers.probe import fit_probes
+from trainers.probe import fit_probe
 from trainers.schedule import Balance, Loss
 
 LABELS = ("a", "b", "c")
@@ -263,10 +263,10 @@ def test_the_probe_is_a_logistic_regression_for_each_label() -> None:
     features = torch.randn(80, 6)
     labels = (features[:, :3] + 0.1 * torch.randn(80, 3) > 0).float()
     head = nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
-    loss = fit_probes(head, features, features, labels, Balance.NONE)
+    loss = fit_probe(head, features, features, labels, Balance.NONE)
     said = head.eval()(features) > 0
     assert (said == labels.bool()).float().mean() > 0.95
     found = nn.functional.binary_cross_entropy_with_logits(head(features), labels).item()
     assert found == pytest.approx(loss, rel=0.02)
     with pytest.raises(ValueError, match="balance must be none"):
-        fit_probes(head, features, features, labels, Balance.LOSS)
+        fit_probe(head, features, features, labels, Balance.LOSS)
