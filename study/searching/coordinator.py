@@ -360,6 +360,8 @@ class Coordinator:
         match event:
             case EpochEnded(_, metrics) if run.key in self._first:
                 self._first.learn(run.key, metrics)
+                if self.time_left is not None:
+                    self.time_left.learn(run.key, metrics.seconds, self._first.share)
             case EpochEnded(_, metrics):
                 self._record(sharing, run, metrics)
             case StageEnded() if run.key in self._first:

@@ -29,6 +29,11 @@ ALPHA = 0.02
 """How often one that is as good as the best would be, at most: one-sided, by its photos."""
 
 
+def some_may_stop(config: StudyConfig, folds: int) -> bool:
+    """Tell whether a search of so many folds may stop trials after the first ones."""
+    return folds > FIRST and config.strategy in (Strategy.FORECAST, Strategy.ASHA)
+
+
 @dataclass(frozen=True)
 class Beaten:
     """What a stage run came to on the photos of its first folds, which the best is better at."""
@@ -67,15 +72,19 @@ class FirstFolds:
         """Why a stage run was stopped, for people."""
         return f"beaten after {FIRST} of {self._folds} folds"
 
+    @property
+    def share(self) -> float:
+        """Their share of all folds."""
+        return FIRST / self._folds
+
     def may_stop(self, running: RunningTrial) -> bool:
         """Tell whether a trial ends where its stage at hand is beaten.
 
         Not where more stages may make up for it, nor what was given or is repeated.
         """
         trial, stages = running.trial, running.trial.schedule.stages
-        stops = self._config.strategy in (Strategy.FORECAST, Strategy.ASHA)
         last = running.position == len(stages) - 1 and stages[-1].train is not Train.PROBE
-        return self._folds > FIRST and stops and trial.role is Role.EXPLORE and last
+        return some_may_stop(self._config, self._folds) and trial.role is Role.EXPLORE and last
 
     def begin(
         self, running: RunningTrial, run: StageRun, task: StageTask, tree: StageTree

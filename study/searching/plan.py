@@ -24,6 +24,7 @@ from study.engines.inline import InlineEngine
 from study.errors import ConfigError, TooManyFailures
 from study.events import Listener, noticing
 from study.searching.coordinator import Coordinator, Searched
+from study.searching.first_folds import some_may_stop
 from study.searching.prepare import Prepared, check_settings, prepare, search_policy
 from study.searching.work import Work, work_of
 from study.studies import open_study
@@ -57,7 +58,8 @@ class Plan:
     """A search's expected cost. `alone_seconds` is the cost without sharing between trials.
 
     `seconds` are those of slots, `device_seconds` of the devices that slots share. `budget` is that
-    of device time, if it bounds the trials.
+    of device time, if it bounds the trials. Costs are `at_most` these where trials may stop after
+    the first folds.
     """
 
     study: str
@@ -68,6 +70,7 @@ class Plan:
     device_seconds: float
     alone_seconds: float
     budget: float | None
+    at_most: bool = False
 
     @property
     def wall_seconds(self) -> float:
@@ -88,7 +91,8 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
     if missing or config.engine is EngineKind.RAY:
         slots, timed = _measure(ready, missing, noticing(listener))
         prices = known | timed
-    return _plan(ready.fit.config, would, slots, prices, set(known))
+    found = _plan(ready.fit.config, would, slots, prices, set(known))
+    return replace(found, at_most=some_may_stop(ready.fit.config, ready.manifest.folds))
 
 
 def _plan(

@@ -184,7 +184,7 @@ class _Own:
 
 def _time_left(ready: Prepared, slots: int, deadline: float) -> TimeLeft:
     given = ready.policy.given if isinstance(ready.policy, SearchPolicy) else ()
-    training = len(ready.manifest.of_split(Split.TRAIN))
+    training = len(ready.manifest.of_one_network().of_split(Split.TRAIN))
     return TimeLeft(ready.fit.config, training, slots, given, deadline)
 
 

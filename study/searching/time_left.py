@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -21,7 +21,8 @@ SETTLED = 4
 class TimeLeft:
     """Estimates the rest of a search from the first epoch on.
 
-    An epoch's cost is the median of its kind, as in `plan`. `photos` are the training photos,
+    An epoch's cost is the median of its kind, as in `plan`: with folds, that of all networks, also
+    where a last stage may stop after the first. `photos` are the training photos of one network,
     `given` the schedules that are tried first. The search ends at `deadline` (of `clock`) at the
     latest. The tree is traversed once; after that only stage runs in training are looked up.
     """
@@ -43,18 +44,30 @@ class TimeLeft:
         self._costs = StageCosts(photos)
         self._spent = 0.0  # on all stage runs
         self._walked = False
-        self._new: list[tuple[str, float]] = []  # epochs not yet added to the costs
-        self._epochs: Counter[str] = Counter()  # already added, by stage run
-        self._learned = 0.0  # their seconds
+        self._new: list[tuple[str, float, float]] = []  # not yet added: new seconds, a whole epoch
+        self._epochs: defaultdict[str, float] = defaultdict(float)  # already added, by stage run
+        self._parts: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._told, self._learned = 0, 0.0  # how many, and their seconds
         self._since: float | None = None  # when the first of them began
 
-    def learn(self, key: str, seconds: float) -> None:
-        """Add the seconds of an epoch of a stage run."""
+    def learn(self, key: str, seconds: float, share: float = 1.0) -> None:
+        """Add the seconds of an epoch of a stage run.
+
+        A `share` below 1 is that of the first folds' networks: the whole epoch, which is told later
+        if the others are trained, includes it.
+        """
         if self._since is None:
             self._since = self._clock() - seconds
-        self._new.append((key, seconds))
-        self._epochs[key] += 1
-        self._learned += seconds
+        before = (0.0, 0.0)
+        if share < 1:
+            self._parts[key].append((seconds, share))
+        elif self._parts[key]:
+            before = self._parts[key].pop(0)
+        new = seconds - before[0]
+        self._new.append((key, new, seconds / share))
+        self._epochs[key] += share - before[1]
+        self._told += 1
+        self._learned += new
 
     def seconds(self, standing: Standing, to_go: int | None, spent: DeviceTime) -> float | None:
         """Return the seconds to the end; None if neither an epoch nor a limit is known."""
@@ -71,7 +84,7 @@ class TimeLeft:
     @property
     def _slower(self) -> float:
         """The ratio of a search's wall time to the time of its epochs."""
-        if self._since is None or self._epochs.total() < SETTLED * self._slots:
+        if self._since is None or self._told < SETTLED * self._slots:
             return 1.0
         return max((self._clock() - self._since) * self._slots / self._learned, 1.0)
 
@@ -80,15 +93,15 @@ class TimeLeft:
         if not self._walked:
             before = (node for node in tree if node.key not in self._epochs)
             for node in before:
+                self._spent += node.outcome.seconds if node.outcome else 0.0
                 if node.trained:
-                    seconds, epochs = node.trained.seconds, node.prefix.stages[-1].epochs
-                    self._spent += seconds
-                    self._costs.learn(node.prefix, seconds / epochs, epochs)
+                    epochs = node.prefix.stages[-1].epochs
+                    self._costs.learn(node.prefix, node.trained.seconds / epochs, epochs)
             self._walked = True
-        for key, seconds in self._new:
+        for key, seconds, whole in self._new:
             if (trained := tree.find(key)) is not None:
                 self._spent += seconds
-                self._costs.learn(trained.prefix, seconds)
+                self._costs.learn(trained.prefix, whole)
         self._new.clear()
 
     def _work(self, standing: Standing, to_go: int) -> float:
@@ -140,5 +153,5 @@ class TimeLeft:
         if node.trained or node.failed or node.trials[0] != trial.number:
             return 0.0
         epochs = node.prefix.stages[-1].epochs
-        missing = max(epochs - self._epochs[node.key], 0)
+        missing = max(epochs - self._epochs[node.key], 0.0)
         return self._costs.rough(node.prefix) * missing / epochs

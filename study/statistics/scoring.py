@@ -31,6 +31,7 @@ from trainers.metrics import (
     OfClasses,
     OfPhotos,
     OfRanks,
+    OfSums,
     class_counts,
     confusion_matrix,
     negative_log,
@@ -141,6 +142,9 @@ class Scorer:
                 return metric.of_confusion(self._confusion(columns, rows))
             case OfRanks() as metric:
                 return metric.of_rows(candidates.labels[rows], candidates.losses[columns, rows])
+            case OfSums() as metric:
+                means = metric.means(candidates.labels[rows], candidates.predicted[columns, rows])
+                return float(metric.of_means(means))
             case _:
                 return float(self._worth[columns, rows].mean(dtype=np.float64))
 
@@ -155,6 +159,8 @@ class Scorer:
             case OfClasses() as metric:
                 counts = class_counts(candidates.labels, candidates.predicted, candidates.n_classes)
                 scores = metric.of_counts(*counts)
+            case OfSums() as metric:
+                scores = metric.of_means(metric.means(candidates.labels, candidates.predicted))
             case _:
                 scores = self._worth.mean(axis=1, dtype=np.float64)
         best = int(np.lexsort((losses, -scores if self.higher_is_better else scores))[0])
@@ -176,6 +182,11 @@ class Scorer:
                 squares = np.square(self._worth[columns, rows] - self._worth[columns, rows].mean())
                 telling = squares.sum() ** 2 / max(np.square(squares).sum(), SMALLEST)
                 return np.array([squares.mean(dtype=np.float64), telling], np.float64)
+            case OfSums() as metric:
+                labels, predicted = self.candidates.labels, self.candidates.predicted[columns, rows]
+                lost = 1 - metric.gains(labels, predicted, self.candidates.losses[columns, rows])
+                dear = metric.dear(metric.means(labels, predicted), self.candidates.n_classes)
+                return np.array([np.square(lost).mean(), dear])
             case _:
                 worth = self._worth[columns, rows].astype(np.float64)
                 return np.array([np.square(worth).mean()])
@@ -190,6 +201,9 @@ class Scorer:
                 return of_area(score, evidence[0] * effect, evidence[1] / effect, counts)
             case OfRanks():
                 return of_ranks(score, evidence[0] / n, evidence[1], self.candidates.photos)
+            case OfSums() as metric:
+                least, most = of_mean(1 - score, evidence[0], n, evidence[1])
+                return max(1 - most, metric.lowest), 1 - least
             case OfPhotos(is_share=True):
                 return wilson(score * n, n)
             case _:
@@ -208,6 +222,10 @@ class Scorer:
                 found = aurocs(self.candidates.every_probability, self.candidates.labels, inside)
             case OfClasses() as metric:
                 found = _by_class(self.candidates, inside, metric)
+            case OfSums() as metric:
+                parts = metric.parts(self.candidates.labels, self.candidates.predicted)
+                sums = (np.asarray(part @ inside, np.float64) for part in parts)
+                found = metric.of_means([each / inside.sum(axis=0) for each in sums])
             case _:
                 sign = np.float32(1 if self.higher_is_better else -1)
                 found = (sign * self._worth) @ inside / inside.sum(axis=0)

@@ -179,12 +179,15 @@ def print_plan(console: Console, found: "Plan") -> None:
         what = f"{time_text(found.budget)} of device time buy about {trials}"
     else:
         what = f"{trials} in all, without repeats"
+    about = "at most about" if found.at_most else "about"
     console.print(
-        f"{what}: about {time_text(found.wall_seconds)}{slots}, "
+        f"{what}: {about} {time_text(found.wall_seconds)}{slots}, "
         f"{time_text(found.device_seconds)} of device time; "
         f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
         highlight=False,
     )
+    if found.at_most:
+        console.print("less where trials are beaten after their first folds", highlight=False)
 
 
 def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:

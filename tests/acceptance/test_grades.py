@@ -55,7 +55,7 @@ def test_the_choice_says_how_far_grades_are_off(capsys: pytest.CaptureFixture[st
     assert sum(off) == chosen["n_valid"] == 24
     assert chosen["score"] == pytest.approx(np.dot(off, np.arange(len(off))) / 24)
     assert chosen["score"] == pytest.approx(min(each["best"] for each in chosen["schedules"]))
-    for metric in ("accuracy", "f1", "matthews", "auroc", "log_loss"):
+    for metric in ("quadratic_kappa", "accuracy", "f1", "matthews", "auroc", "log_loss"):
         assert cli.run(("best", "--metric", metric)) == 0
     assert "within one" in capsys.readouterr().out
     assert cli.run(("best", "--metric", "macro_f1")) == 2
@@ -81,6 +81,18 @@ def test_weights_of_grades_work_in_every_place(capsys: pytest.CaptureFixture[str
         assert cli.run(command) == 0, command
     assert "softmax" in json.loads(Path("out/model.json").read_text())["output"]["meaning"]
     assert "classifies photos into 3 grades" in Path("out/MODEL_CARD.md").read_text()
+
+
+@pytest.mark.usefixtures("there")
+def test_a_schedule_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """`repeat` trains grades under one more seed, and `best` scores it by both."""
+    assert cli.run(("repeat", "0", "--seeds", "2")) == 0
+    capsys.readouterr()
+    assert cli.run(("best", "--json")) == 0
+    chosen = json.loads(capsys.readouterr().out)
+    (scores,) = (each["scores"] for each in chosen["schedules"] if each["trial"] == 0)
+    assert len(scores) == 2
+    assert chosen["score"] in [x for each in chosen["schedules"] for x in each["scores"].values()]
 
 
 @pytest.mark.usefixtures("there")

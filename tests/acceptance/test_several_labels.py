@@ -105,6 +105,18 @@ def test_weights_work_in_every_place(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.usefixtures("there")
+def test_a_schedule_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """`repeat` trains several labels under one more seed, and `best` scores it by both."""
+    assert cli.run(("repeat", "0", "--seeds", "2")) == 0
+    capsys.readouterr()
+    assert cli.run(("best", "--json")) == 0
+    chosen = json.loads(capsys.readouterr().out)
+    (scores,) = (each["scores"] for each in chosen["schedules"] if each["trial"] == 0)
+    assert len(scores) == 2
+    assert chosen["score"] in [x for each in chosen["schedules"] for x in each["scores"].values()]
+
+
+@pytest.mark.usefixtures("there")
 def test_a_refit_under_two_seeds_is_scored_by_label(capsys: pytest.CaptureFixture[str]) -> None:
     """The mean of two trainings on all photos names labels, and the test photos judge it."""
     assert cli.run(("best", "--refit", "2", "--final-test", "--copy-to", "made", "--json")) == 0

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import mean_absolute_error
+from numpy.typing import NDArray
+from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 from torch.nn import functional
 
 from study.statistics.crossfit import score
@@ -18,7 +19,7 @@ from trainers.metrics import Evaluation, Metric
 from trainers.objective import OBJECTIVES
 
 ORDINAL = OBJECTIVES["grade"]
-MAE = Metric.MEAN_ABSOLUTE_ERROR
+MAE, KAPPA = Metric.MEAN_ABSOLUTE_ERROR, Metric.QUADRATIC_KAPPA
 
 
 def listed(root: Path, texts: list[str], column: str = "grade") -> Path:
@@ -109,3 +110,65 @@ def test_the_mean_absolute_error_is_that_of_scikit_learn() -> None:
     low, high = right.limits(0.0, right.evidence(np.zeros(200, np.int64)))
     assert low == pytest.approx(0, abs=1e-9)
     assert 3 / 200 < high < 0.1
+
+
+def drawn(rng: np.random.Generator, n: int, files: int) -> tuple[Candidates, NDArray[np.float32]]:
+    """Draw grades of 5 and what files say of them, the later the better; return their tables."""
+    labels = rng.integers(0, 5, n)
+    near = -np.abs(np.arange(5) - labels[:, None] - rng.normal(0, 0.8, (files, n, 1)))
+    odds = np.exp(near * np.linspace(1, 3, files)[:, None, None])
+    tables = (odds / odds.sum(axis=2, keepdims=True)).astype(np.float32)
+    return Candidates(labels, 5, tables.argmax(2), tables[:, np.arange(n), labels]), tables
+
+
+def test_quadratic_kappa_is_that_of_scikit_learn() -> None:
+    """By one evaluation, by tables, by a scorer on all photos and on sets of them."""
+    rng = np.random.default_rng(0)
+    candidates, tables = drawn(rng, 200, 4)
+    labels, scorer = candidates.labels, Scorer(candidates, KAPPA)
+    inside = (rng.random((200, 3)) < 0.7).astype(np.float32)
+    within, every = scorer.within(inside), np.arange(200)
+    for file, table in enumerate(tables):
+        expected = cohen_kappa_score(labels, table.argmax(1), weights="quadratic")
+        assert KAPPA.of(Evaluation(labels, table)) == pytest.approx(expected)
+        assert score(KAPPA, labels, table) == pytest.approx(expected)
+        assert scorer.score(np.full(200, file), every) == pytest.approx(expected)
+        assert scorer.gains(file).mean() == pytest.approx(expected)
+        for place, mine in enumerate(inside.T > 0):
+            expected = cohen_kappa_score(
+                labels[mine], table.argmax(1)[mine], weights="quadratic")  # fmt: skip
+            assert within[file, place] == pytest.approx(expected, abs=1e-3)  # ties by loss
+    best = max(range(4), key=lambda file: scorer.score(np.full(200, file), every))
+    assert scorer.first()[0] == best
+    one = np.zeros((20, 5), np.float32)
+    one[:, 3] = 1
+    assert KAPPA.of(Evaluation(np.arange(20) % 5, one)) == 0  # a constant answer
+    assert KAPPA.of(Evaluation(np.full(20, 3), one)) == 0  # says nothing
+
+
+@pytest.mark.parametrize("n", [40, 200])
+@pytest.mark.parametrize("shares", [(0.2,) * 5, (0.9, 0.04, 0.03, 0.02, 0.01)], ids=str)
+def test_the_interval_of_kappa_holds_the_truth(n: int, shares: tuple[float, ...]) -> None:
+    """In at least 92 of 100 sets, one answer in 30 at random; if all are right, it is below 1."""
+    rng = np.random.default_rng(1)
+    grades = rng.choice(5, 100_000, p=shares)
+    near = (grades + rng.normal(0, 0.4, 100_000)).round().clip(0, 4).astype(np.int64)
+    said = np.where(rng.random(100_000) < 1 / 30, rng.integers(0, 5, 100_000), near)
+    whole = Candidates(grades, 5, said[None], np.full((1, 100_000), 0.5))
+    truth = Scorer(whole, KAPPA).score(np.zeros(100_000, np.int64), np.arange(100_000))
+    held = 0
+    for _ in range(300):
+        mine = whole.of(rng.integers(0, 100_000, n))
+        scorer, first = Scorer(mine, KAPPA), np.zeros(n, np.int64)
+        low, high = scorer.limits(
+            scorer.score(first, np.arange(n)), scorer.evidence(first))  # fmt: skip
+        held += low <= truth <= high
+    assert held / 300 >= 0.92
+    labels = np.arange(n) % 5
+    right = Scorer(Candidates(labels, 5, labels[None], np.ones((1, n))), KAPPA)
+    low, high = right.limits(1.0, right.evidence(np.zeros(n, np.int64)))
+    assert (low < 1 - 3 / n, high) == (True, 1.0)
+    stakes = KAPPA.stakes(labels)
+    assert stakes.min() > 0
+    assert stakes[0] == pytest.approx(stakes[4])  # the ends cost more than what is between them
+    assert stakes[0] > stakes[2]

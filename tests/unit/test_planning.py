@@ -1,15 +1,19 @@
 """What a search is expected to cost: by what makes one stage's epoch dearer than another's."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from study.config.loading import load_config, settings_of
-from study.searching.plan import _affordable, _price, _task
+from study.searching.plan import _affordable, _price, _task, plan
 from study.searching.work import Work, work_of
+from study.views.history import print_plan
 from tests.lab import LABELS, schedule, stage
+from tests.tiny_training import noise
 from trainers.base import StageTask
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.metrics import EpochMetrics
@@ -94,6 +98,36 @@ def test_a_space_that_begins_with_a_probe_is_timed(tmp_path: Path, train: Train)
     timed = _task(asked, "random", Work("net", train, 64), tmp_path / "task").stage
     assert (timed.train, timed.image_size) == (train, 64)
     assert timed.batch_size == max(asked.resolved_space.of_stage(1)["batch_size"])
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_a_plan_prices_the_networks_of_all_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    """A stage in folds costs as many networks, and is an upper bound where trials may stop."""
+    noise(tmp_path / "photos", 12, 12)
+    timed = epoch(tmp_path, seconds=3.0, images_per_second=8.0)
+    monkeypatch.setattr("study.searching.plan._time", lambda *_: timed)
+    asked = settings_of(
+        data=tmp_path / "photos",
+        storage=f"sqlite:///{tmp_path / 'mine.db'}",
+        backbone="test_resnet",
+        weights="random",
+        portfolio=False,
+        trials=2,
+        folds=folds or None,
+        strategy="asha",
+        devices="cpu",
+    )
+    found = plan(load_config(asked))
+    assert found.at_most == bool(folds)
+    single = [line for line in found.stages if "passes" not in line.stage]
+    # One network: 12 photos, or of 24 in 3 folds 16; and 12 or 8 of validation.
+    assert {line.seconds_per_epoch for line in single} == {3.0 * (folds or 1)}
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(console, found)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("at most about" in said) == ("beaten after" in said) == bool(folds)
 
 
 COSTS = [1.0, 4.0, 1.0, 4.0]

@@ -12,6 +12,7 @@ from study.searching.policy import Standing
 from study.searching.time_left import SETTLED, TimeLeft
 from study.stage_tree import StageTree, Trained
 from tests.lab import schedule, stage, trial_of
+from trainers.metrics import Metric
 from trainers.schedule import Schedule, Stage, Train
 
 SPENT = DeviceTime(0.0)
@@ -151,3 +152,22 @@ def test_the_tree_is_walked_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
         found.learn(key, 10.0)
         assert found.seconds(ran.standing, 1, SPENT) == pytest.approx(50.0 - 10.0 * epoch)
     assert len(walks) == 1
+
+
+def test_epochs_of_the_first_folds_are_parts_of_those_of_all() -> None:
+    """They say what whole ones take, and are counted once, whether the others follow or not."""
+    ran, found = Ran(), left()
+    key = ran.begin(schedule(stage(64, epochs=4)))
+    for _ in range(4):
+        found.learn(key, 20.0, 0.4)
+    assert found.seconds(ran.standing, 1, SPENT) == pytest.approx(4 * 50.0 * 0.6)
+    for _ in range(3):
+        found.learn(key, 50.0)
+    assert found.seconds(ran.standing, 1, SPENT) == pytest.approx(50.0 * 0.6)
+    assert found.seconds(ran.standing, 2, SPENT) == pytest.approx(30.0 + 200.0)
+    ran, found = Ran(), left()
+    key = ran.begin(TWO, state=State.PRUNED)
+    ran.tree.stop(key, Metric.ACCURACY, 0.5, 1.0, 40.0)
+    found.learn(ran.begin(TWO), 30.0)
+    average = (40.0 + 6 * 30.0) / 2
+    assert found.seconds(ran.standing, 2, SPENT) == pytest.approx(5 * 30.0 + average)

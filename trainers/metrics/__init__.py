@@ -20,11 +20,12 @@ from trainers.metrics.evaluation import (
 )
 from trainers.metrics.f1 import MacroF1
 from trainers.metrics.grade_error import GradeError
-from trainers.metrics.kinds import Metric, OfClasses, OfPhotos, OfRanks, shares_of
+from trainers.metrics.kinds import Metric, OfClasses, OfPhotos, OfRanks, OfSums, shares_of
 from trainers.metrics.label_auroc import MacroAuroc
 from trainers.metrics.label_f1 import LabelMacroF1, LabelMicroF1
 from trainers.metrics.log_loss import LogLoss
 from trainers.metrics.matthews import Matthews
+from trainers.metrics.quadratic_kappa import QuadraticKappa
 
 __all__ = [
     "ClassNumbers",
@@ -36,6 +37,7 @@ __all__ = [
     "OfClasses",
     "OfPhotos",
     "OfRanks",
+    "OfSums",
     "calibrated_loss",
     "class_counts",
     "columns_of",
@@ -57,3 +59,4 @@ register(LabelMicroF1())
 register(MeanAveragePrecision())
 register(MacroAuroc())
 register(GradeError())
+register(QuadraticKappa())

@@ -1,10 +1,10 @@
-"""Kinds of metrics: means over photos, and functions of each class's counts.
+"""Kinds of metrics: means over photos, and functions of such means or of each class's counts.
 
 A metric defines its formula, and its kind computes everything else: one table's score, many at
 once, and each photo's contribution. Intervals and sets of photos are `study.statistics.scoring`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -144,6 +144,56 @@ class MeanOverClasses(OfClasses):
         """Return each photo's share of its class, times n."""
         counts = np.bincount(labels)
         return np.asarray(len(labels) / (counts[labels] * np.count_nonzero(counts)), np.float64)
+
+
+class OfSums(Metric):
+    """A function of several means over photos, of what their true and their named class amount to.
+
+    The best is 1, the worst `lowest`.
+    """
+
+    lowest: ClassVar[float] = -1.0
+
+    def parts(self, labels: Labels, predicted: Labels) -> list[Floats]:
+        """Return what is averaged, (n,) or (..., n) each."""
+        raise NotImplementedError
+
+    def of_means(self, means: Sequence[Numbers]) -> Numbers:
+        """Return scores, (...), of means, (...) each."""
+        raise NotImplementedError
+
+    def dear(self, means: Sequence[Numbers], n_classes: int) -> float:
+        """Return what a photo may take from the score times n, though none was seen to."""
+        raise NotImplementedError
+
+    def means(self, labels: Labels, predicted: Labels) -> list[Numbers]:
+        """Return the means over all photos, (...) each."""
+        return [part.mean(axis=-1, dtype=np.float64) for part in self.parts(labels, predicted)]
+
+    def of(self, evaluation: Evaluation, *, stored: bool = False) -> float:  # noqa: ARG002
+        """Return the score of an evaluation's answers."""
+        return float(self.of_means(self.means(evaluation.labels, evaluation.predicted)))
+
+    def gains(self, labels: Labels, predicted: Labels, losses: Floats) -> Numbers:  # noqa: ARG002
+        """Return the jackknife's pseudo-values, moved so that their mean is the score."""
+        n, means = len(labels), self.means(labels, predicted)
+        score = self.of_means(means)
+        parts = self.parts(labels, predicted)
+        without = [
+            (n * mean - part) / max(n - 1, 1) for mean, part in zip(means, parts, strict=True)
+        ]
+        pseudo = n * score - (n - 1) * self.of_means(without)
+        return np.asarray(pseudo - pseudo.mean() + score, np.float64)
+
+    def stakes(self, labels: Labels) -> Numbers:
+        """Return how much a mistake takes from a perfect score, times n: any other class."""
+        n, classes = len(labels), np.arange(labels.max() + 1)
+        means = [mean[None, None] for mean in self.means(labels, labels)]
+        right = self.parts(classes[:, None], classes[:, None])
+        wrong = self.parts(classes[:, None], classes[None])
+        moved = [m + (w - r) / n for m, w, r in zip(means, wrong, right, strict=True)]
+        lost = n * (1 - self.of_means(moved)).sum(axis=1) / max(len(classes) - 1, 1)
+        return np.asarray(lost[labels], np.float64)
 
 
 class OfRanks(Metric):
