@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from storage.database import open_database
@@ -24,6 +25,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests, and programs that they start, would else compile all that they import each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Each run draws other examples; `--hypothesis-profile default` tries a hundred at once.
+settings.register_profile("quick", max_examples=25)
+settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:

@@ -114,7 +114,7 @@ def test_regrouped_lists_move_and_remove_only_what_is_asked(
     assert set(splits.values()) == {"train", "valid", "test"}
 
 
-@pytest.mark.parametrize("kind", ["blank", "conflicts"])
+@pytest.mark.parametrize("kind", [pytest.param("blank", marks=pytest.mark.long), "conflicts"])
 def test_what_is_removed_is_chosen(photos: Path, run: Run, kind: str) -> None:
     """With one kind named, only photos of that kind go."""
     code, text = run(

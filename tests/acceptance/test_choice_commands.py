@@ -224,19 +224,35 @@ def leaking(here: Path) -> Path:
 
 
 @pytest.mark.usefixtures("leaking")
-def test_leaks_are_told_wherever_a_score_is(capsys: Capture) -> None:
-    """As after `search --allow-leaks`: by each command, on the report's first screen, on the card.
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ls",
+        "best",
+        *(
+            pytest.param(words, marks=pytest.mark.long)
+            for words in (
+                *("show 0", "tree", "compare 0 1", "best --details", "best --cost a>b=5"),
+                *("best --ensemble 2", "best --final-test"),
+            )
+        ),
+    ],
+)
+def test_leaks_are_told_wherever_a_score_is(capsys: Capture, words: str) -> None:
+    """As after `search --allow-leaks`: by each command.
 
     What speaks for these weights says their score without the photo, too.
     """
-    for words in (
-        "ls", "show 0", "tree", "compare 0 1", "best", "best --details", "best --cost a>b=5",
-        "best --ensemble 2", "best --final-test",
-    ):  # fmt: skip
-        assert cli.run(words.split()) == 0
-        said = capsys.readouterr().out
-        assert "1 of 12 validation photos is also in train" in said, words
-        assert ("without them" in said) == words.startswith("best"), words
+    assert cli.run(words.split()) == 0
+    said = capsys.readouterr().out
+    assert "1 of 12 validation photos is also in train" in said
+    assert ("without them" in said) == words.startswith("best")
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("leaking")
+def test_leaks_are_told_on_the_report_s_first_screen_and_on_the_card() -> None:
+    """As the commands tell them."""
     assert cli.run(["report"]) == 0
     page = Path("report.html").read_text(encoding="utf-8")
     first = page[page.index('id="winner"') : page.index('id="schedules"')]

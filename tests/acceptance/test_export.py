@@ -127,7 +127,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], 
     return make
 
 
-@pytest.mark.parametrize("tta", [False, True], ids=["plain", "mirrored"])
+@pytest.mark.parametrize(
+    "tta", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "mirrored"]
+)
 @pytest.mark.parametrize("crop", ["random", pytest.param("no", marks=pytest.mark.slow)])
 def test_the_example_gives_our_own_probabilities(
     crop: str, tta: bool, exported: Callable[[str, bool], Path], monkeypatch: pytest.MonkeyPatch
@@ -160,7 +162,11 @@ def test_the_example_gives_our_own_probabilities(
 
 @pytest.mark.parametrize(
     ("crop", "tta"),
-    [("random", False), pytest.param("no", False, marks=pytest.mark.slow), ("random", True)],
+    [
+        ("random", False),
+        pytest.param("no", False, marks=pytest.mark.slow),
+        pytest.param("random", True, marks=pytest.mark.long),
+    ],
 )
 def test_the_shorter_example_answers_as_we_do(
     crop: str, tta: bool, exported: Callable[[str, bool], Path], monkeypatch: pytest.MonkeyPatch
@@ -188,6 +194,7 @@ def test_the_shorter_example_answers_as_we_do(
         assert json.loads(f"[{numbers}") == pytest.approx(row.tolist(), abs=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", ["docs/exported.md", "docs/without-encore.md"])
 def test_the_examples_call_unlike_photos_unknown(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -249,6 +256,7 @@ def kinds(markdown: str) -> set[str]:
     return {token.type for token in [*tokens, *inner]}
 
 
+@pytest.mark.long
 def test_a_file_says_only_what_it_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --weights: two formats, a hostile name exact in JSON and harmless in the card."""
     rule = {"costs": [[0, 4], [1, 0]], "temperature": 1.5, "reject_cost": None}

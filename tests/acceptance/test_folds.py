@@ -133,6 +133,7 @@ def test_the_networks_of_all_folds_are_made_again(told: Told) -> None:
     assert (again["identical"], again["reproduced"], again["photos"]) == (True, True, 32)
 
 
+@pytest.mark.long
 def test_reports_and_pictures_are_of_all_photos(searched: Path, told: Told, tmp_path: Path) -> None:
     """Each photo is explained by its own fold's network, in pages, sheets and the dashboard."""
     told("report", "--to", str(tmp_path / "report.html"))

@@ -94,6 +94,7 @@ def test_delete_takes_decoded_photos_alone(decoded: Lab, gc: Gc) -> None:
     assert gc(decoded, "--delete") == gc(decoded) == (0, "no photos are cached\n")
 
 
+@pytest.mark.long
 def test_photos_fetched_from_a_url_go_as_well_but_not_during_a_search(
     finished: Lab, gc: Gc, object_store: ObjectStore, capsys: pytest.CaptureFixture[str]
 ) -> None:

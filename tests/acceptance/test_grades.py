@@ -62,6 +62,7 @@ def test_the_choice_says_how_far_grades_are_off(capsys: pytest.CaptureFixture[st
     assert "not for photos of one grade each" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("there")
 def test_weights_of_grades_work_in_every_place(capsys: pytest.CaptureFixture[str]) -> None:
     """They are weights of classes: predictions sum to one; costs, ensembles and all else work."""
@@ -83,6 +84,7 @@ def test_weights_of_grades_work_in_every_place(capsys: pytest.CaptureFixture[str
     assert "classifies photos into 3 grades" in Path("out/MODEL_CARD.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("there")
 def test_a_schedule_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     """`repeat` trains grades under one more seed, and `best` scores it by both."""

@@ -150,6 +150,7 @@ def test_the_report_is_whole_at_any_size(
         assert seen.requests == []
 
 
+@pytest.mark.long
 def test_hostile_names_stay_text(opened: "Page") -> None:
     """What classes and files are called makes no element and runs no script, wherever it is."""
     for cell in opened.locator("#cells button.open").all()[:4]:
@@ -160,6 +161,7 @@ def test_hostile_names_stay_text(opened: "Page") -> None:
     assert opened.get_by_text("<script>alert(1)</script>").count() > 0
 
 
+@pytest.mark.long
 def test_the_slider_moves_the_numbers(opened: "Page") -> None:
     """The threshold, what it costs and the counts follow the slider, by keyboard as well."""
     slider, said = opened.locator("#at"), opened.locator("#at-said")
@@ -172,6 +174,7 @@ def test_the_slider_moves_the_numbers(opened: "Page") -> None:
     assert len(counts) > 1
 
 
+@pytest.mark.long
 def test_a_box_of_the_tree_leads_to_its_trial(opened: "Page") -> None:
     """All boxes can be read; a click names a box's trials and picks the best, which is drawn."""
     boxes = opened.locator("#stages button.stage")
@@ -186,6 +189,7 @@ def test_a_box_of_the_tree_leads_to_its_trial(opened: "Page") -> None:
     assert opened.locator("#detail-said").inner_text() != before
 
 
+@pytest.mark.long
 def test_trials_are_picked_by_keyboard_alone(opened: "Page") -> None:
     """Tab reaches the picker, arrows change the trial, and its curves are drawn anew."""
     opened.locator("nav a").first.focus()
@@ -202,6 +206,7 @@ def test_trials_are_picked_by_keyboard_alone(opened: "Page") -> None:
     )
 
 
+@pytest.mark.long
 def test_a_cell_shows_its_photos(opened: "Page") -> None:
     """A button of the list of cells brings up as many photos as it says, at most a dozen."""
     button = opened.locator("#cells button.open").nth(1)
@@ -211,6 +216,7 @@ def test_a_cell_shows_its_photos(opened: "Page") -> None:
     opened.wait_for_function("document.querySelector('#cell img').naturalWidth > 0")
 
 
+@pytest.mark.long
 def test_the_most_frequent_confusions_come_first_with_their_photos(opened: "Page") -> None:
     """Up to five, without a click, each with pictures of its photos."""
     confused = opened.locator("#confusions .confused")
@@ -220,6 +226,7 @@ def test_the_most_frequent_confusions_come_first_with_their_photos(opened: "Page
         assert each.locator("img").count() > 0
 
 
+@pytest.mark.long
 def test_light_and_dark_can_be_chosen(opened: "Page") -> None:
     """The button turns page and figures, the confusion matrix's colours too."""
 
@@ -241,6 +248,7 @@ def test_light_and_dark_can_be_chosen(opened: "Page") -> None:
     assert after[2] != light[2]
 
 
+@pytest.mark.long
 def test_the_report_prints(browser: "Browser", page_of: Callable[[int], Path]) -> None:
     """As PDF it has several pages, figures that nobody has scrolled to included."""
     with visit(browser, page_of(50)) as seen:
@@ -249,7 +257,9 @@ def test_the_report_prints(browser: "Browser", page_of: Callable[[int], Path]) -
         assert len(content) > 100_000
 
 
-@pytest.mark.parametrize(("size", "dark"), [(WIDE, True), (PHONE, False)])
+@pytest.mark.parametrize(
+    ("size", "dark"), [(WIDE, True), pytest.param(PHONE, False, marks=pytest.mark.long)]
+)
 def test_the_check_page_is_whole(
     browser: "Browser", checked: Path, size: tuple[int, int], dark: bool
 ) -> None:

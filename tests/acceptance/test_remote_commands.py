@@ -46,7 +46,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         ("file:///proc/encore", {}, "file:///proc/encore"),
     ],
 )
-@pytest.mark.parametrize("flag", ["--vault", "--data"])
+@pytest.mark.parametrize("flag", [pytest.param("--vault", marks=pytest.mark.long), "--data"])
 def test_a_wrong_address_is_one_sentence_before_any_work(
     object_store: ObjectStore,
     run: Run,
@@ -95,6 +95,7 @@ def test_a_missing_package_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyP
     assert "pip install 'encore-search[s3]'" in err
 
 
+@pytest.mark.long
 def test_commands_need_no_copies(
     object_store: ObjectStore,
     make_lab: Callable[..., Lab],

@@ -51,6 +51,7 @@ def test_a_page_and_tables_in_one_go(
         assert len(list(csv.DictReader(file))) == 2
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("place")
 def test_photos_and_weights_that_are_gone(
     searched: Path, capsys: pytest.CaptureFixture[str]

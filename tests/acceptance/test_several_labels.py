@@ -82,6 +82,7 @@ def test_the_choice_tells_of_each_label(capsys: pytest.CaptureFixture[str]) -> N
         assert row["label"] == ";".join(named)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("there")
 def test_weights_work_in_every_place(capsys: pytest.CaptureFixture[str]) -> None:
     """predict, explain, report, export, doctor and reproduce work on several labels."""
@@ -165,6 +166,7 @@ def test_a_space_of_balanced_losses_alone_is_refused(capsys: pytest.CaptureFixtu
     assert "balance: only for photos of one class each" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("there")
 def test_the_asymmetric_loss_is_searched_by_ranks(capsys: pytest.CaptureFixture[str]) -> None:
     """It is a field of stages for several labels, and is refused for classes in a sentence."""

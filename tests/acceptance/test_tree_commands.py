@@ -141,6 +141,7 @@ def test_a_plan_spends_nothing_and_a_repeat_counts_all_seeds(folder: Path, run: 
     assert "no trial 7" in run("repeat", "7", code=2)
 
 
+@pytest.mark.long
 def test_a_grid_is_trained_as_it_stands(folder: Path, run: Run) -> None:
     """Each schedule of the file once, the shared beginning once; again there is nothing to do."""
     (folder / "grid.toml").write_text(GRID)

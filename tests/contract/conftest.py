@@ -221,7 +221,9 @@ def at(now: datetime) -> Iterator[None]:
 Kinds = Inline | Processes | OnRay
 
 MARKED = [
-    pytest.param(kind, id=name, marks=needs_ray if isinstance(kind, OnRay) else ())
+    pytest.param(
+        kind, id=name, marks=(needs_ray, pytest.mark.long) if isinstance(kind, OnRay) else ()
+    )
     for name, kind in ENGINES.items()
 ]
 

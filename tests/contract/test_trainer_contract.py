@@ -97,12 +97,14 @@ TRAINERS: dict[str, Callable[[Manifest, Metric], Trainer]] = {
 
 
 OF_CLASSES = [metric for metric in Metric if "class" in metric.kinds]
-AT_THE_END = ("adamw", "restarts", "recipe")
+QUICK = [
+    *(("synthetic", kind) for kind in STAGES),
+    *(("written at every epoch", kind) for kind in ("recipe", "views at an inner cut")),
+    ("written at the end", "adamw"),
+]
+"""Between them they draw on all that a resume must put back."""
 EACH = [
-    pytest.param(
-        *(name, kind),
-        marks=pytest.mark.slow if name == "written at the end" and kind not in AT_THE_END else (),
-    )
+    pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.long)
     for name in TRAINERS
     for kind in STAGES
 ]
@@ -159,7 +161,12 @@ def undisturbed() -> dict[bool, dict[Any, tuple[list[Any], list[Any]]]]:
     return {True: {}, False: {}}
 
 
-@pytest.fixture(params=TRAINERS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.long if name == "written at the end" else ())
+        for name in TRAINERS
+    ]
+)
 def bench(
     request: pytest.FixtureRequest,
     tiny: Manifest,
@@ -257,7 +264,7 @@ class TestTrainerContract:
         assert [numbers(epoch) for epoch in bench.train(task)] == expected
         assert outcome(task.folder) == outcome(whole.folder)
 
-    @pytest.mark.parametrize("balance", ["none", "loss"])
+    @pytest.mark.parametrize("balance", ["none", pytest.param("loss", marks=pytest.mark.long)])
     def test_a_probe_is_a_stage_of_one_epoch(self, bench: Bench, balance: str) -> None:
         """Its files are there when it is yielded; it is replayed, or made again to the last bit."""
         probe = stage(train="probe", balance=balance)
@@ -272,7 +279,9 @@ class TestTrainerContract:
             assert [numbers(epoch) for epoch in bench.train(task)] == [numbers(found)]
             assert outcome(task.folder) == expected
 
-    @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
+    @pytest.mark.parametrize(
+        "batch_norm", ["train", pytest.param("frozen", marks=pytest.mark.long)]
+    )
     def test_what_trains_on_from_a_probe_resumes(self, bench: Bench, batch_norm: str) -> None:
         """A stage from a probe's head, and another probe after it, end with the same bits."""
         probe = stage(train="probe")
@@ -313,7 +322,11 @@ class TestTrainerContract:
         assert outcome(task.folder) == expected
 
     @pytest.mark.parametrize(
-        ("metric", "lr"), [*zip(OF_CLASSES, (0.05, 0.1, 0.2, 0.5, 0.1), strict=True)]
+        ("metric", "lr"),
+        [
+            pytest.param(metric, lr, marks=() if lr in (0.05, 0.5) else pytest.mark.long)
+            for metric, lr in zip(OF_CLASSES, (0.05, 0.1, 0.2, 0.5, 0.1), strict=True)
+        ],
     )
     def test_best_is_of_the_best_epoch(self, bench: Bench, metric: Metric, lr: float) -> None:
         """By the metric, ties by loss: at the end, and wherever it is left on the way."""

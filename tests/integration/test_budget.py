@@ -46,7 +46,7 @@ def epochs(lab: Lab) -> int:
 SLOW_BUDGETS = [pytest.param(budget, marks=pytest.mark.slow) for budget in (1, 2, 6, 8)]
 
 
-@pytest.mark.parametrize("budget", [3, 5, *SLOW_BUDGETS])
+@pytest.mark.parametrize("budget", [3, pytest.param(5, marks=pytest.mark.long), *SLOW_BUDGETS])
 def test_what_is_in_training_is_finished_and_nothing_more_is_begun(
     bounded: MakeLab, budget: int
 ) -> None:
@@ -85,7 +85,10 @@ def test_those_that_share_a_device_share_its_time(bounded: MakeLab) -> None:
     assert epochs(lab) == 2 + 2 + 1 + 1
 
 
-@pytest.mark.parametrize("slots", [2, pytest.param(3, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize(
+    "slots",
+    [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("budget", [1, pytest.param(4, marks=pytest.mark.slow), 6])
 def test_with_several_slots_each_finishes_what_it_trains(
     bounded: MakeLab, slots: int, budget: int

@@ -143,7 +143,9 @@ def test_two_processes_decode_each_photo_once_in_sum(tmp_path: Path, manifest: M
     check(folder, manifest)
 
 
-@pytest.mark.parametrize("stop", [1, 100, N_PHOTOS])
+@pytest.mark.parametrize(
+    "stop", [100, *(pytest.param(stop, marks=pytest.mark.long) for stop in (1, N_PHOTOS))]
+)
 def test_what_a_killed_builder_left_is_not_trusted(
     tmp_path: Path, manifest: Manifest, stop: int
 ) -> None:

@@ -163,7 +163,7 @@ def test_another_criterion_ranks_anew(searched: Search) -> None:
 
 
 def test_a_search_may_be_ranked_by_a_metric_that_has_no_column(
-    searched: Search, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    searched: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By Matthews correlation all commands answer, and none prints it as per cent."""
     lab = searched({32: [Run(3, 0.9, 0), Run(2, 0.7, 2)], 64: [Run(4, 0.6, 1)]}, metric="matthews")
@@ -174,16 +174,16 @@ def test_a_search_may_be_ranked_by_a_metric_that_has_no_column(
     assert found is not None
     assert found.low is not None
     assert -1 < found.low < found.estimate <= 1
-    report = tmp_path / "report.html"
-    for command in (
-        ["best"],
-        ["ls"],
-        ["best", "--ensemble", "2"],
-        ["report", "--to", str(report)],
-    ):
+    for command in (["best"], ["ls"], ["best", "--ensemble", "2"]):
         assert cli.run([*command, "--storage", lab.url]) == 0
-        if command[0] != "report":
-            assert f"{chosen.score:.4f}" in capsys.readouterr().out
+        assert f"{chosen.score:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_a_report_names_a_metric_that_has_no_column(searched: Search, tmp_path: Path) -> None:
+    """As the other commands do."""
+    lab, report = searched({32: [Run(3), Run(2)]}, metric="matthews"), tmp_path / "report.html"
+    assert cli.run(["report", "--to", str(report), "--storage", lab.url]) == 0
     assert "Matthews correlation" in report.read_text(encoding="utf-8")
 
 
@@ -325,7 +325,9 @@ def test_a_pruned_trial_among_the_leaders_needs_its_schedule_s_own(
     assert len(chosen.schedules) < len({trial.schedule_digest for trial in trials})
 
 
-@pytest.mark.parametrize("criterion", [Criterion.AUROC, Criterion.COST])
+@pytest.mark.parametrize(
+    "criterion", [pytest.param(Criterion.AUROC, marks=pytest.mark.long), Criterion.COST]
+)
 def test_a_choice_of_more_than_memory_holds_is_the_same(
     searched: Search, monkeypatch: pytest.MonkeyPatch, criterion: Criterion
 ) -> None:
@@ -350,7 +352,9 @@ def spoil(lab: Lab, run: int, epoch: int) -> None:
         assert changed.rowcount == 1
 
 
-@pytest.mark.parametrize("criterion", [Criterion.ACCURACY, Criterion.AUROC])
+@pytest.mark.parametrize(
+    "criterion", [Criterion.ACCURACY, pytest.param(Criterion.AUROC, marks=pytest.mark.long)]
+)
 def test_predictions_that_are_damaged_are_passed_over(
     searched: Search, criterion: Criterion
 ) -> None:

@@ -295,6 +295,7 @@ def test_without_ray_the_engine_says_what_to_install(
         Training(Setup(config), config, None).engine()  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_ray_is_not_imported_by_the_other_engines() -> None:
     """Who does not ask for a cluster does not pay for it."""
     code = """

@@ -43,6 +43,9 @@ STEPS = [
     ("before", "vault", "discard", (SHORT[0], BAD)),
 ]
 
+QUICK = [STEPS[index] for index in (1, 3, 5, 7, 9, 12)]
+"""One step of each kind, which are tried each time; `long` are the others."""
+
 UNDISTURBED: dict[tuple[Schedule, ...], dict[str, Any]] = {}
 """What comes of a script if nothing happens, once it was tried."""
 
@@ -127,7 +130,10 @@ def test_killed_at_every_event_of_one_search_it_still_ends(make_lab: MakeLab) ->
     check_end(lab, calm.outcome(), "after many crashes")
 
 
-@pytest.mark.parametrize(("when", "owner", "method", "script"), STEPS)
+@pytest.mark.parametrize(
+    ("when", "owner", "method", "script"),
+    [pytest.param(*step, marks=() if step in QUICK else pytest.mark.long) for step in STEPS],
+)
 def test_killed_around_every_step_the_end_is_the_same(
     make_lab: MakeLab, every: bool, when: str, owner: str, method: str, script: tuple[Schedule, ...]
 ) -> None:

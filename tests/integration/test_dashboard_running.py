@@ -122,6 +122,7 @@ def test_a_search_is_never_disturbed(
     assert b"dashboard:" not in database
 
 
+@pytest.mark.long
 def test_what_people_write_stays_and_comes_first(
     folder: Path, served: tuple[Visitor, "subprocess.Popen[str]"]
 ) -> None:

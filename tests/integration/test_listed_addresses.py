@@ -40,7 +40,7 @@ def web() -> Iterator[tuple[str, type[Answering]]]:
         yield server
 
 
-@pytest.fixture(params=["http", "s3", "gs"])
+@pytest.fixture(params=["http", "s3", pytest.param("gs", marks=pytest.mark.long)])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Return a web server, a bucket of S3 or one of Google's, each on loopback."""
     if request.param == "s3":

@@ -214,6 +214,7 @@ def test_known_revisions_are_those_in_the_folder() -> None:
     assert tuple(script.revision for script in found)[::-1] == schema_version.REVISIONS
 
 
+@pytest.mark.long
 def test_processes_that_open_a_new_database_at_once_all_succeed(tmp_path: Path) -> None:
     """Two coordinators started together on a new URL find one database, made once."""
     for attempt in range(2):

@@ -199,7 +199,13 @@ def calm(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Lab:
 
 @pytest.mark.parametrize(
     ("owner", "method"),
-    [("store", "note_name"), ("vault", "seal"), ("store", "seal_stage_run"), ("vault", "delete")],
+    [
+        ("vault", "seal"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (("store", "note_name"), ("store", "seal_stage_run"), ("vault", "delete"))
+        ),
+    ],
 )
 def test_what_a_crash_leaves_is_swept_and_nothing_else(
     make_lab: MakeLab, calm: Lab, owner: str, method: str

@@ -117,7 +117,12 @@ def test_what_another_study_has_trained_is_taken_with_all_that_is_known_of_it(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"metric": "f1"}, {"deterministic": True}, {"precision": "bf16"}]
+    "settings",
+    [
+        {"metric": "f1"},
+        pytest.param({"deterministic": True}, marks=pytest.mark.long),
+        pytest.param({"precision": "bf16"}, marks=pytest.mark.long),
+    ],
 )
 def test_what_was_trained_or_judged_otherwise_is_not_taken(
     folder: Path, settings: dict[str, Any]

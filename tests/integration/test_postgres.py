@@ -92,7 +92,9 @@ def check_equal(lab: Lab, calm: Lab) -> None:
     assert lab.optuna_trials() == calm.optuna_trials()
 
 
-@pytest.mark.parametrize("every", [pytest.param(5, marks=pytest.mark.slow), 7])
+@pytest.mark.parametrize(
+    "every", [pytest.param(5, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.long)]
+)
 def test_whatever_answer_is_lost_nothing_is_done_twice(
     postgres: Server, database: str, make_lab: Callable[..., Lab], tmp_path: Path, every: int
 ) -> None:
@@ -122,6 +124,7 @@ def test_whatever_answer_is_lost_nothing_is_done_twice(
     check_equal(lab, calm)
 
 
+@pytest.mark.long
 def test_a_server_that_crashes_in_the_middle_is_waited_for(
     postgres: Server, database: str, make_lab: Callable[..., Lab], tmp_path: Path
 ) -> None:
@@ -229,7 +232,12 @@ def test_a_heartbeat_outlives_an_outage(
     postgres.start()  # to leave while it is away is no error
 
 
-@pytest.mark.parametrize("revision", [None, *schema_version.REVISIONS[:-1]])
+FIRST, *LATER = schema_version.REVISIONS[:-1]
+
+
+@pytest.mark.parametrize(
+    "revision", [None, FIRST, *(pytest.param(each, marks=pytest.mark.long) for each in LATER)]
+)
 def test_migrated_tables_are_those_the_code_describes(
     postgres: Server, database: str, revision: str | None
 ) -> None:

@@ -373,7 +373,7 @@ class Odd(Exception):
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("no such device"),
+        pytest.param(ValueError("no such device"), marks=pytest.mark.long),
         FileNotFoundError(2, "No such file or directory", "a.jpg"),
         pytest.param(OSError("the disk is odd"), marks=pytest.mark.slow),
         pytest.param(EOFError("the cache ends early"), marks=pytest.mark.slow),
@@ -484,6 +484,7 @@ def test_no_worker_outlives_its_coordinator(
     until(lambda: all_dead(pids), 5)
 
 
+@pytest.mark.long
 def test_a_coordinator_killed_while_a_worker_starts_leaves_none(
     coordinator: subprocess.Popen[str],
 ) -> None:
@@ -496,7 +497,9 @@ def test_a_coordinator_killed_while_a_worker_starts_leaves_none(
     until(lambda: all_dead(pids), 5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_coordinator(
     coordinator: subprocess.Popen[str], tmp_path: Path, number: int
 ) -> None:

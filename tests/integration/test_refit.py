@@ -100,6 +100,7 @@ def test_a_refit_is_the_same_each_time(searched: Path, tmp_path: Path) -> None:
     assert compare_files(one, other) == Compared(identical=True, largest_difference=0)
 
 
+@pytest.mark.long
 def test_under_several_seeds_the_mean_of_their_weights_is_written(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_no_file_is_lost_or_half_written_though_requests_fail(
     assert vault.strays(kept) == {}
 
 
+@pytest.mark.long
 def test_killed_while_sending_readers_see_whole_files(
     object_store: ObjectStore, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_doctor_looks_at_the_bucket(remote_lab: Lab, object_store: ObjectStore) 
     assert not (remote_lab.folder / "lab").exists()
 
 
+@pytest.mark.long
 def test_studies_of_one_name_may_share_a_bucket(
     make_lab: Callable[..., Lab], object_store: ObjectStore
 ) -> None:

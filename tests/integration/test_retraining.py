@@ -93,7 +93,7 @@ def test_a_damaged_file_is_noticed_and_trained_again(
     lab.check_order()
 
 
-@pytest.mark.parametrize("begun", [0, 10])
+@pytest.mark.parametrize("begun", [0, pytest.param(10, marks=pytest.mark.long)])
 def test_a_grid_whose_schedules_start_from_the_best_epoch_comes_to_its_end(
     make_lab: MakeLab, begun: int
 ) -> None:

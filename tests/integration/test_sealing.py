@@ -196,8 +196,15 @@ def test_a_disk_that_is_full_ends_the_search(make_lab: MakeLab) -> None:
     lab.check_order()
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("method", ["seal", "discard"])
+@pytest.mark.parametrize(
+    ("method", "when"),
+    [
+        ("seal", "after"),
+        ("discard", "before"),
+        pytest.param("seal", "before", marks=pytest.mark.long),
+        pytest.param("discard", "after", marks=pytest.mark.long),
+    ],
+)
 def test_killed_while_files_are_sealed_the_end_is_the_same(
     make_lab: MakeLab, method: str, when: str, every: bool
 ) -> None:

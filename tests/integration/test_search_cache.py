@@ -136,6 +136,7 @@ def test_all_photos_are_decoded_once_before_the_first_trial(
     assert notices(told) == []
 
 
+@pytest.mark.long
 def test_without_room_a_search_comes_to_the_same(
     searching: Searcher, tmp_path: Path, decoded: list[Path]
 ) -> None:

@@ -67,7 +67,9 @@ def states(lab: Lab) -> list[State]:
         return [trial.state for trial in store.trials(study.id)]
 
 
-@pytest.mark.parametrize("pick", range(len(PICKS)))
+@pytest.mark.parametrize(
+    "pick", [0, *(pytest.param(pick, marks=pytest.mark.long) for pick in range(1, len(PICKS)))]
+)
 @pytest.mark.parametrize("slots", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_whatever_the_order_the_end_is_that_of_one_slot(
     alone: Lab, make_shared: MakeLab, slots: int, pick: int
@@ -157,8 +159,20 @@ def test_killed_at_any_event_with_several_slots_the_end_is_the_same(
         check_end(lab, calm.outcome(), f"after a crash at event {event}")
 
 
-@pytest.mark.parametrize("method", ["seal_stage_run", "fail_stage_run", "finish_trial"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("when", "method"),
+    [
+        ("before", "fail_stage_run"),
+        ("after", "finish_trial"),
+        *(
+            pytest.param(when, method, marks=pytest.mark.long)
+            for when, method in (
+                *(("before", "seal_stage_run"), ("before", "finish_trial")),
+                *(("after", "seal_stage_run"), ("after", "fail_stage_run")),
+            )
+        ),
+    ],
+)
 def test_killed_around_every_end_with_several_slots_the_end_is_the_same(
     make_shared: MakeLab, method: str, when: str, every: bool
 ) -> None:

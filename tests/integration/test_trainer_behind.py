@@ -88,8 +88,8 @@ def test_killed_again_and_again_it_still_ends(make_lab: MakeLab, lab_behind: Mak
 @pytest.mark.parametrize(
     ("when", "owner", "method"),
     [
-        ("before", "store", "record_epoch"),
-        ("after", "suggestions", "report"),
+        pytest.param("before", "store", "record_epoch", marks=pytest.mark.long),
+        pytest.param("after", "suggestions", "report", marks=pytest.mark.long),
         ("before", "vault", "seal"),
     ],
 )

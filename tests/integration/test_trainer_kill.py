@@ -124,7 +124,15 @@ def let_the_best_be(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EpochMetrics, "rank", lambda self, _: (abs(self.epoch - epoch), 0.0))
 
 
-@pytest.mark.parametrize(("best", "every"), [(1, 0.0), (3, 0.0), (2, 1e9), (3, 1e9)])
+@pytest.mark.parametrize(
+    ("best", "every"),
+    [
+        (1, 0.0),
+        pytest.param(3, 0.0, marks=pytest.mark.long),
+        pytest.param(2, 1e9, marks=pytest.mark.long),
+        (3, 1e9),
+    ],
+)
 def test_broken_off_between_any_two_writes(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int, every: float
 ) -> None:
@@ -172,7 +180,9 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return counted
 
 
-@pytest.mark.parametrize("damage", [None, b"", b"half a file"])
+@pytest.mark.parametrize(
+    "damage", [None, pytest.param(b"", marks=pytest.mark.long), b"half a file"]
+)
 @pytest.mark.parametrize(("best", "trained"), [(1, 3), (2, 3), (3, 0)])
 def test_best_of_an_ended_stage_is_lost(
     photos: Manifest,
@@ -231,7 +241,10 @@ KILLS = {(0.0, 0): (0, 0, 1, 2, 3, 4), (1e9, 0): (0, 4, 4, 5), (0.0, 3): (0, 1, 
 """How often LAST is written and how many folds there are; after which epochs it is killed once."""
 
 
-@pytest.mark.parametrize(("every", "folds"), KILLS)
+@pytest.mark.parametrize(
+    ("every", "folds"),
+    [pytest.param(*each, marks=pytest.mark.long if any(each) else ()) for each in KILLS],
+)
 def test_killed_at_random_moments(
     trainings: Nursery, tmp_path: Path, every: float, folds: int
 ) -> None:

@@ -124,6 +124,7 @@ def test_workers_that_die_as_they_start_end_everything(
     assert 3 <= len(read(tmp_path / "started").splitlines()) <= 3 * slots
 
 
+@pytest.mark.long
 def test_once_workers_start_the_engine_can_be_used_again(
     start_as: StartAs, make_engine: Callable[..., ProcessEngine], tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_once_workers_start_the_engine_can_be_used_again(
     assert told(events, "c") == told(events, "d") == [1, 2, StageEnded]
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_as_its_trainer_is_made_ends_everything(
     make_engine: Callable[..., ProcessEngine], tmp_path: Path
 ) -> None:
@@ -166,6 +168,7 @@ def test_workers_killed_as_they_start_are_started_again(
             process.join()
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_its_recipe_is_sent_is_started_again(
     make_engine: Callable[..., ProcessEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from trainers.metrics import Evaluation, Metric, calibrated_loss
 from trainers.temperature import COOLEST, HOTTEST, fit_temperature
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=examples(60), deadline=None)
 SHARPEST = -np.log(1e-7)
 
 

@@ -8,6 +8,7 @@ from study.config.portfolio import TYPICAL, portfolio, space_for
 from study.config.space import PHOTO_SPACE, Space
 from study.forecast import Forecast, Point, _similarity, point_of
 from study.searching.candidates import anywhere
+from tests.examples import examples
 
 SPACES = st.sampled_from([PHOTO_SPACE, space_for(TYPICAL)])
 
@@ -25,7 +26,7 @@ def points_of(space: Space, chance: int, count: int) -> list[Point]:
     ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(SPACES, st.integers(0, 2**32), st.integers(1, 12))
 def test_similarity_is_a_covariance(space: Space, chance: int, count: int) -> None:
     """It is symmetric and has no negative part, and does not depend on who else is compared."""
@@ -36,7 +37,7 @@ def test_similarity_is_a_covariance(space: Space, chance: int, count: int) -> No
     assert np.allclose(_similarity(points[:3], points[-2:]), alike[:3, -2:])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(SPACES, st.integers(0, 2**32), st.integers(2, 12), st.integers(0, 3))
 def test_what_is_expected_is_always_a_number(
     space: Space, chance: int, count: int, pending: int

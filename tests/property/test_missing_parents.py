@@ -80,6 +80,7 @@ SEARCHES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.long
 @settings(SETTINGS, max_examples=4)
 @given(**SEARCHES)
 def test_a_parent_that_is_missing_is_trained_again(

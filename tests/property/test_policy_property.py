@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from storage.records import Role, State
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
+from tests.examples import examples
 from tests.imagined import ImaginedSearch
 from trainers.schedule import Schedule, Stage
 
@@ -54,7 +55,7 @@ def end_one(search: ImaginedSearch, data: st.DataObject) -> None:
     search.end(key, data.draw(SCORES))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(CONFIGS, st.booleans(), st.data(), st.integers(1, 3))
 def test_a_search_ends_as_planned(
     config: StudyConfig, preset: bool, data: st.DataObject, slots: int
@@ -82,7 +83,7 @@ def test_a_search_ends_as_planned(
     assert len(counts) == wanted
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(CONFIGS, CONFIGS, st.booleans(), st.data(), st.integers(1, 3), st.integers(0, 30))
 def test_to_go_is_exact_once_exploration_is_over(
     config: StudyConfig,
@@ -111,7 +112,7 @@ def test_to_go_is_exact_once_exploration_is_over(
     assert ended(search) - before == foretold or not decided
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(configs(1000), st.booleans(), st.data(), st.integers(1, 3))
 def test_to_go_is_exact_from_the_start_if_all_goes_well(
     config: StudyConfig, preset: bool, data: st.DataObject, slots: int

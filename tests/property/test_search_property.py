@@ -14,6 +14,7 @@ from study.config.loading import load_config
 from study.config.schema import Strategy, StudyConfig
 from study.config.space import Space, StageChoices
 from study.searching.policy import Begin, GoOn, Stop
+from tests.examples import examples
 from tests.imagined import ImaginedSearch
 from trainers.schedule import Schedule, Stage
 
@@ -157,7 +158,7 @@ def check_budget(search: ImaginedSearch) -> None:
 def test_the_plan_is_kept_at_every_step(strategy: Strategy) -> None:
     """Stage runs end, fail and are killed in any order; in the end all was trained and it knows."""
 
-    @settings(deadline=None, max_examples=EXAMPLES[strategy], phases=PHASES[strategy])
+    @settings(deadline=None, max_examples=examples(EXAMPLES[strategy]), phases=PHASES[strategy])
     @given(configs(strategy), GIVEN, st.integers(1, 4), EVENTS)
     def keeps(config: StudyConfig, sizes: list[int], slots: int, events: list[Event]) -> None:
         search = ImaginedSearch(config, [sized(size) for size in sizes], slots=slots)
@@ -195,7 +196,7 @@ def test_killed_at_any_event_it_decides_the_same(strategy: Strategy) -> None:
     Up to the notes: what was forecast is the same to the last bit.
     """
 
-    @settings(deadline=None, max_examples=EXAMPLES[strategy], phases=PHASES[strategy])
+    @settings(deadline=None, max_examples=examples(EXAMPLES[strategy]), phases=PHASES[strategy])
     @given(configs(strategy), GIVEN, st.integers(1, 4), EVENTS)
     def decides(config: StudyConfig, sizes: list[int], slots: int, events: list[Event]) -> None:
         given_first = [sized(size) for size in sizes]
@@ -225,8 +226,9 @@ MANY: dict[str, Any] = {
     ("strategy", "slots", "trials"),
     [
         (Strategy.FORECAST, 8, 24),
-        (Strategy.ASHA, 256, 600),
-        (Strategy.INDEPENDENT, 256, 600),
+        pytest.param(Strategy.ASHA, 256, 600, marks=pytest.mark.long),
+        (Strategy.INDEPENDENT, 64, 200),
+        pytest.param(Strategy.INDEPENDENT, 256, 600, marks=pytest.mark.long),
     ],
 )
 def test_no_slot_idles_while_trials_may_be_begun(

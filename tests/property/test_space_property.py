@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler
 from study.config.space import Space, StageChoices, describe_space, space_changes
 from study.searching.drafts import distribution_of, drafted, running
 from study.searching.suggest import Params, params_of, suggest_schedule, views_of
+from tests.examples import examples
 from trainers.data.scale import Scale, training_scale, validation_scale
 from trainers.schedule import Schedule, Stage
 
@@ -89,7 +90,7 @@ class Same:
         return chosen
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(spaces(), st.data())
 def test_every_suggestion_is_a_schedule_whose_sizes_never_shrink(
     space: Space, data: st.DataObject
@@ -144,7 +145,7 @@ class Anywhere(BaseSampler):
         return st.sampled_from(known.choices)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(spaces(), st.data())
 def test_whatever_a_sampler_says_becomes_a_choice(space: Space, data: st.DataObject) -> None:
     """What Optuna stores are choices that lead to the schedule; said again, they stay."""
@@ -168,7 +169,7 @@ def scales_of(stage: Stage) -> tuple[Scale, Scale]:
     return training_scale(stage), validation_scale(stage.image_size, stage.crop)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(spaces(), st.data())
 def test_every_stage_looks_at_photos_in_a_way_that_was_foreseen(
     space: Space, data: st.DataObject
@@ -180,7 +181,7 @@ def test_every_stage_looks_at_photos_in_a_way_that_was_foreseen(
         assert {scales_of(stage) for stage in made.stages} <= foreseen
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(spaces(), spaces())
 def test_descriptions_differ_exactly_where_spaces_do(one: Space, other: Space) -> None:
     """A study is refused another space, and never its own."""

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from study.selection.thresholds import Goal, fit_decision, operate
+from tests.examples import examples
 from trainers.decision import REJECTED, Decision
 from trainers.temperature import fit_temperature
 
 Predictions = tuple[NDArray[np.int64], NDArray[np.float64]]
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=examples(60), deadline=None)
 
 
 @st.composite

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from storage.remote import Remote
 from storage.vault import StoredFile, Vault
+from tests.examples import examples
 
 NAMES = st.sampled_from([f"{letter}.safetensors" for letter in "abc"])
 KEYS = st.sampled_from([digit * 64 for digit in "12"])
@@ -185,8 +186,10 @@ class RemoteVaultLife(VaultLife):
 
 TestVaultLife = VaultLife.TestCase
 """No sequence of events loses a known file or leaves wrong content under its name."""
-TestVaultLife.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestVaultLife.settings = settings(max_examples=examples(30), stateful_step_count=25, deadline=None)
 
 TestRemoteVaultLife = RemoteVaultLife.TestCase
 """Nor does any with the files elsewhere, whatever happens to the copies here."""
-TestRemoteVaultLife.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestRemoteVaultLife.settings = settings(
+    max_examples=examples(15), stateful_step_count=25, deadline=None
+)

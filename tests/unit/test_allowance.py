@@ -146,6 +146,7 @@ def test_groups_are_found_up_to_the_root(tmp_path: Path, process: str, folders: 
     assert own_groups(root, tmp_path / "missing") == []
 
 
+@pytest.mark.long
 @linux
 def test_a_process_that_is_pinned_to_one_cpu_uses_one() -> None:
     """Its slot has one thread, and so has torch, as it is under `taskset -c 0`."""

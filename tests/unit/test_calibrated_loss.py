@@ -43,7 +43,9 @@ def loss_of(evaluation: Evaluation, metric: Metric = Metric.ACCURACY) -> float:
     return found
 
 
-@pytest.mark.parametrize("sharpened", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(
+    "sharpened", [0.5, *(pytest.param(each, marks=pytest.mark.long) for each in (1.0, 3.0))]
+)
 def test_it_is_the_least_log_loss_that_a_temperature_gives(sharpened: float) -> None:
     """Scikit-learn's log loss at the best of many temperatures, however sure the network is."""
     found = drawn(400, 3, sharpened)

@@ -134,7 +134,7 @@ def test_last_holds_the_best_weights_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
-@pytest.mark.parametrize("left_after", [None, 2])
+@pytest.mark.parametrize("left_after", [pytest.param(None, marks=pytest.mark.long), 2])
 def test_best_is_of_the_best_epoch(tmp_path: Path, seconds: float, left_after: int | None) -> None:
     """Be it the first, a later one or the last; left in between and gone on with, or not."""
     for best in range(4):

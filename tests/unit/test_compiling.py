@@ -65,6 +65,7 @@ def compiler(backend: Backend) -> Compiler:  # noqa: ARG001 - torch is told by b
     return made
 
 
+@pytest.mark.long
 def test_every_stage_is_compiled(compiler: Compiler, backend: Backend) -> None:
     """Twelve that differ, though torch compiles the same code only eight times."""
     for width in range(2, 14):

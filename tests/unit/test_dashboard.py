@@ -64,12 +64,6 @@ def server(finished: Lab, port: int) -> Iterator["subprocess.Popen[Any]"]:
             started.kill()
 
 
-@pytest.fixture
-def served(server: object, port: int) -> int:  # noqa: ARG001
-    """Return the port of a dashboard that answers."""
-    return port
-
-
 def wait_for(server: "subprocess.Popen[Any]", port: int) -> None:
     """Wait until a server answers."""
     deadline = time.monotonic() + 60
@@ -108,22 +102,21 @@ def get(port: int, path: str) -> tuple[int, str, str]:
         return answer.status, kind.partition(";")[0], answer.read().decode()
 
 
-def test_the_dashboard_answers_this_machine_alone(served: int) -> None:
-    """The page and the studies are there, but at no address that others could reach."""
-    status, kind, _ = get(served, "/dashboard")
-    assert (status, kind) == (200, "text/html")
-    assert get(served, "/")[0] in (200, 302)
-    status, kind, text = get(served, "/api/studies")
-    assert (status, kind) == (200, "application/json")
-    assert [study["study_name"] for study in json.loads(text)["study_summaries"]] == ["lab"]
-    assert [host for host in own_addresses() if can_connect(host, served)] == []
-
-
-def test_a_study_tells_its_winner_and_every_trial_its_parameters(
+def test_this_machine_alone_is_told_the_winner_and_every_trial_s_parameters(
     server: "subprocess.Popen[Any]", port: int
 ) -> None:
-    """The study's note has the estimate, each trial has parameters, the terminal stays calm."""
-    [study] = json.loads(get(port, "/api/studies")[2])["study_summaries"]
+    """The page and the studies are there, but at no address that others could reach.
+
+    The study's note has the estimate, each trial has parameters, the terminal stays calm.
+    """
+    status, kind, _ = get(port, "/dashboard")
+    assert (status, kind) == (200, "text/html")
+    assert get(port, "/")[0] in (200, 302)
+    assert [host for host in own_addresses() if can_connect(host, port)] == []
+    status, kind, text = get(port, "/api/studies")
+    assert (status, kind) == (200, "application/json")
+    [study] = json.loads(text)["study_summaries"]
+    assert study["study_name"] == "lab"
     found = json.loads(get(port, f"/api/studies/{study['study_id']}?after=0")[2])
     assert "**Winner: trial" in found["note"]["body"]
     assert "estimated accuracy on new photos" in found["note"]["body"].replace("\\", "")

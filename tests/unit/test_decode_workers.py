@@ -61,6 +61,7 @@ def test_slots_share_the_cpus_among_their_decoders(
     assert Decoders(slots)._loader.num_workers == each
 
 
+@pytest.mark.long
 def test_photos_come_in_order_as_they_are_read(decoders: Decoders, tmp_path: Path) -> None:
     """Each photo of each batch, at the scale of its own request, has the pixels of read_at."""
     files = [saved(tmp_path, scene(90, 60 + 9 * n), f"{n}.jpg") for n in range(4)]
@@ -74,6 +75,7 @@ def test_photos_come_in_order_as_they_are_read(decoders: Decoders, tmp_path: Pat
             assert np.array_equal(one.numpy(), read_at(path, [scale])[0])
 
 
+@pytest.mark.long
 def test_the_same_processes_serve_every_epoch(decoders: Decoders, paths: list[Path]) -> None:
     """Other requests, in other numbers and batches, are answered by the very same workers."""
     assert reds(decoders.batches(requests(paths, 7))) == batched(range(30), 7)
@@ -84,6 +86,7 @@ def test_the_same_processes_serve_every_epoch(decoders: Decoders, paths: list[Pa
     assert {process.pid for process in multiprocessing.active_children()} == processes
 
 
+@pytest.mark.long
 def test_an_interrupt_of_all_processes_disturbs_no_epoch(
     decoders: Decoders, paths: list[Path]
 ) -> None:
@@ -96,6 +99,7 @@ def test_an_interrupt_of_all_processes_disturbs_no_epoch(
     assert reds(batches) == batched(range(30), 4)[1:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_an_epoch_after_one_that_was_abandoned(
     decoders: Decoders, paths: list[Path], taken: int
@@ -107,6 +111,7 @@ def test_an_epoch_after_one_that_was_abandoned(
     assert reds(decoders.batches(requests(paths[20:], 3))) == batched(range(20, 30), 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [b"no photo", b"\x89PNG\r\n\x1a\n"])
 def test_a_damaged_photo_is_an_error_where_it_is_asked_for(
     decoders: Decoders, paths: list[Path], content: bytes

@@ -37,6 +37,7 @@ def test_made_once(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.long
 def test_several_at_the_same_time(folder: Path, tmp_path: Path) -> None:
     """All who ask at the same time get the whole folder, leave no other, and equal bytes."""
     (tmp_path / "digits").mkdir()  # an empty one is not in the way

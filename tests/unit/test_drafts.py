@@ -39,6 +39,11 @@ TOY = Space(
 )
 """Nothing but numbers."""
 
+SLOWER = (Sampler.CMAES, Sampler.GP, Sampler.QMC)
+SAMPLERS = [
+    pytest.param(each, marks=pytest.mark.long if each in SLOWER else ()) for each in Sampler
+]
+
 Start = Callable[..., Suggestions]
 
 
@@ -171,7 +176,7 @@ def test_what_no_sampler_models_is_drawn_evenly(start: Start) -> None:
     assert all(150 < counts[value] < 250 for value in (0.0, 1e-4, 0.1))
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_drafts_leave_no_trial(start: Start, tmp_path: Path, sampler: Sampler) -> None:
     """Many may be drafted for a trial that begins; with the one that does, all is written."""
     suggestions = start(sampler)
@@ -209,7 +214,7 @@ def test_numbers_are_modelled(
     assert all(value in values for value, values in draft.params.values())
 
 
-@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.GP])
+@pytest.mark.parametrize("sampler", [Sampler.TPE, pytest.param(Sampler.GP, marks=pytest.mark.long)])
 def test_the_order_is_learnt(start: Start, sampler: Sampler) -> None:
     """What was never tried, but lies between the best, is suggested more often than the others."""
     suggestions = start(sampler)
@@ -225,7 +230,11 @@ def test_the_order_is_learnt(start: Start, sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [Sampler.TPE, pytest.param(Sampler.CMAES, marks=pytest.mark.slow)]
+    "sampler",
+    [
+        pytest.param(Sampler.TPE, marks=pytest.mark.long),
+        pytest.param(Sampler.CMAES, marks=pytest.mark.slow),
+    ],
 )
 def test_the_best_region_is_found_more_often_than_by_chance(start: Start, sampler: Sampler) -> None:
     """Of the second half of a search, more trials lie within a step or so of the best."""
@@ -249,7 +258,7 @@ def test_a_search_by_cma_es_goes_on_in_another_process(start: Start, tmp_path: P
 
 
 @pytest.mark.parametrize("one", [pytest.param(DIGITS_SPACE, marks=pytest.mark.slow), PHOTO_SPACE])
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.filterwarnings("error")
 def test_optuna_takes_twenty_schedules_without_a_word(
     start: Start, tmp_path: Path, one: Space, sampler: Sampler

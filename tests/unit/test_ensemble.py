@@ -202,7 +202,10 @@ def world(rng: np.random.Generator, quality: NDArray[np.float64], photos: int) -
     return np.stack([of_zero, 1 - of_zero], axis=2).astype(np.float32), labels
 
 
-@pytest.mark.parametrize("spread", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "spread",
+    [pytest.param(0.0, marks=pytest.mark.long), pytest.param(0.3, marks=pytest.mark.slow)],
+)
 def test_what_the_files_survived_does_not_flatter_the_ensemble(spread: float) -> None:
     """Simulated studies: files kept by all photos flatter an ensemble, files kept anew do not.
 

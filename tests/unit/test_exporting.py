@@ -60,9 +60,13 @@ def reader(kind: Format, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
 @pytest.mark.parametrize(
     ("backbone", "kind"),
     [
-        *(("test_resnet", kind) for kind in Format),
+        ("test_resnet", Format.TORCHSCRIPT),  # docs/exported.md's example is tried with ONNX
+        *(
+            pytest.param("test_resnet", kind, marks=pytest.mark.long)
+            for kind in (Format.ONNX, Format.TORCH_EXPORT)
+        ),
         pytest.param("test_vit", Format.ONNX, marks=pytest.mark.slow),
-        ("test_vit", Format.TORCHSCRIPT),
+        pytest.param("test_vit", Format.TORCHSCRIPT, marks=pytest.mark.long),
         pytest.param("test_vit", Format.TORCH_EXPORT, marks=pytest.mark.slow),
         pytest.param("tf_efficientnet_lite0", Format.TORCHSCRIPT, marks=pytest.mark.slow),
         pytest.param("tf_efficientnet_lite0", Format.ONNX, marks=pytest.mark.slow),
@@ -117,7 +121,16 @@ def test_mirror_images_are_part_of_an_exported_network(kind: Format, tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("kind", Format)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Format.TORCHSCRIPT,
+        *(
+            pytest.param(kind, marks=pytest.mark.long)
+            for kind in (Format.ONNX, Format.TORCH_EXPORT)
+        ),
+    ],
+)
 def test_an_exported_network_says_how_far_photos_are(kind: Format, tmp_path: Path) -> None:
     """At any batch size, as `look` measures it; its logits stay what they were, mirrored too."""
     built = network()

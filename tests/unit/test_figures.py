@@ -83,6 +83,7 @@ def test_every_figure_is_what_plotly_takes(made: Callable[[], Contents]) -> None
                 assert tag not in whole.replace("<extra></extra>", "").replace("</extra>", ""), name
 
 
+@pytest.mark.long
 def test_a_big_study_stays_small() -> None:
     """The figures and details of 2,000 trials, 40 epochs each, fit a page with room to spare."""
     made = make_contents(2000, 100, each=5, epochs=20)

@@ -26,6 +26,7 @@ from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 
 FOLDS = np.arange(len(LABELS)) % 5
+AVERAGED = {"cycle_len": 2, "ema": 0.5, "frozen": 0.5}
 
 # the networks
 
@@ -36,8 +37,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return in_folds(noise(tmp_path_factory.mktemp("photos"), 12, 8), 3, seed=0)
 
 
-@pytest.mark.parametrize("killed", [False, True])
-@pytest.mark.parametrize("fields", [{"cycle_len": 2}, {"cycle_len": 2, "ema": 0.5, "frozen": 0.5}])
+@pytest.mark.parametrize(
+    ("killed", "fields"),
+    [
+        (True, {"cycle_len": 2}),
+        pytest.param(False, {"cycle_len": 2}, marks=pytest.mark.long),
+        *(pytest.param(killed, AVERAGED, marks=pytest.mark.long) for killed in (False, True)),
+    ],
+)
 def test_the_first_folds_trained_first_are_the_same_networks(
     photos: Manifest, tmp_path: Path, fields: dict[str, Any], killed: bool
 ) -> None:

@@ -44,7 +44,9 @@ STAGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("fields", STAGES)
+@pytest.mark.parametrize(
+    "fields", [*STAGES[:2], *(pytest.param(each, marks=pytest.mark.long) for each in STAGES[2:])]
+)
 def test_each_photo_is_judged_by_the_network_of_its_fold(
     photos: Manifest, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
@@ -82,7 +84,7 @@ def test_a_cut_costs_no_bit(photos: Manifest, tmp_path: Path, fields: dict[str, 
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("done", [2, 5])
+@pytest.mark.parametrize("done", [2, pytest.param(5, marks=pytest.mark.long)])
 def test_killed_between_two_folds_costs_no_bit(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
@@ -119,7 +121,10 @@ def test_a_stage_goes_on_from_all_folds_networks(photos: Manifest, tmp_path: Pat
 @pytest.mark.parametrize("kept", [True, False], ids=["in a cache", "in memory"])
 @pytest.mark.parametrize(
     ("fields", "passes"),
-    [({"train": "probe", "tta": True}, 2), ({**STAGES[1], "frozen": 0.5}, 4)],
+    [
+        pytest.param({"train": "probe", "tta": True}, 2, marks=pytest.mark.long),
+        ({**STAGES[1], "frozen": 0.5}, 4),
+    ],
     ids=["a probe", "half of the layers"],
 )
 def test_frozen_features_are_computed_once_for_all_folds(

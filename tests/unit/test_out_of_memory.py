@@ -33,6 +33,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "frozen": 0.5},
     "features": {"frozen": 1.0, "crop": "no"},
 }
+KINDS = [pytest.param("adamw", marks=pytest.mark.long), "sgd", "features"]
 
 
 class Memory:
@@ -192,7 +193,7 @@ def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
     assert not is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_goes_on_in_parts(
     kind: str, trainer: Finetuner, photos: Manifest, memory: Memory, tmp_path: Path
 ) -> None:
@@ -226,7 +227,7 @@ def test_what_fits_is_known_at_that_size(
     assert memory.failures == [8, 8]
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_memory_becomes_short_later(
     kind: str, trainer: Finetuner, photos: Manifest, memory: Memory, tmp_path: Path
 ) -> None:
@@ -257,7 +258,7 @@ def test_validation_is_what_does_not_fit(
     assert outcome(tmp_path / "b") == outcome(tmp_path / "a")
 
 
-@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("memory")
 def test_a_training_in_parts_resumes_to_the_last_bit(
     kind: str, trainer: Finetuner, photos: Manifest, tmp_path: Path

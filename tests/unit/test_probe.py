@@ -123,7 +123,13 @@ def test_the_loss_is_that_of_the_head() -> None:
     assert loss == pytest.approx(held_out_loss(head, every, truth), abs=1e-5)
 
 
-@pytest.mark.parametrize(("apart", "photos"), [(0.15, 60), (0.3, 60), (0.4, 300)])
+@pytest.mark.parametrize(
+    ("apart", "photos"),
+    [
+        (0.15, 60),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in ((0.3, 60), (0.4, 300))),
+    ],
+)
 def test_the_chosen_penalty_beats_the_extremes(
     monkeypatch: pytest.MonkeyPatch, apart: float, photos: int
 ) -> None:

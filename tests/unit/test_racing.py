@@ -53,7 +53,10 @@ def share_of_false_drops(finalists: int, rounds: int, luck: float, races: int) -
     return lost / races
 
 
-@pytest.mark.parametrize("luck", [0.3, pytest.param(0.6, marks=pytest.mark.slow), 1.0])
+@pytest.mark.parametrize(
+    "luck",
+    [0.3, pytest.param(0.6, marks=pytest.mark.slow), pytest.param(1.0, marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize(
     "rounds", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 4)), 5]
 )

@@ -53,7 +53,12 @@ def world(
 
 
 @pytest.mark.parametrize(
-    ("schedules", "seeds"), [(2, 5), (12, 5), pytest.param(40, 2, marks=pytest.mark.slow)]
+    ("schedules", "seeds"),
+    [
+        (2, 5),
+        pytest.param(12, 5, marks=pytest.mark.long),
+        pytest.param(40, 2, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("spread", [0.0, 0.15])
 def test_the_truly_best_is_tied_with_the_first(schedules: int, seeds: int, spread: float) -> None:

@@ -226,6 +226,7 @@ def test_what_survival_adds_to_predictions_is_taken_off_a_soup() -> None:
     assert found.gain_interval == pytest.approx((0.04 - 0.05, 0.04 + 0.05))
 
 
+@pytest.mark.long
 def test_surviving_files_flatter_a_mean_of_predictions() -> None:
     """Of 200 equals the ten best by all photos seem better in a fold than ten kept without it."""
     rng, flattered, fair = np.random.default_rng(3), [], []

@@ -28,6 +28,7 @@ from study.statistics.selection_bias import (
 )
 
 OF_ONE_CLASS = [c for c in Criterion if "class" in c.kinds and c is not Criterion.COST]
+SLOWER = (Criterion.AUROC, Criterion.MATTHEWS, Criterion.BALANCED_ACCURACY)
 """The criteria of photos of one class each, which these simulations are of."""
 
 WORLDS = 400
@@ -184,7 +185,11 @@ def _fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("candidates", [50, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("spread", "flattery"),
-    [(0.0, 2.5), pytest.param(0.15, 1.5, marks=pytest.mark.slow), (0.4, 0.5)],
+    [
+        (0.0, 2.5),
+        pytest.param(0.15, 1.5, marks=pytest.mark.slow),
+        pytest.param(0.4, 0.5, marks=pytest.mark.long),
+    ],
 )
 def test_what_is_expected_of_the_best_run_is_true(
     candidates: int, spread: float, flattery: float
@@ -198,7 +203,7 @@ def test_what_is_expected_of_the_best_run_is_true(
 @pytest.mark.parametrize(
     ("accuracy", "tau", "flattery"),
     [
-        (0.97, 0.5, 1.0),
+        pytest.param(0.97, 0.5, 1.0, marks=pytest.mark.long),
         pytest.param(0.85, 0.5, 2.0, marks=pytest.mark.slow),
         pytest.param(0.85, 2.0, 2.0, marks=pytest.mark.slow),
     ],
@@ -214,9 +219,13 @@ def test_it_is_true_of_better_and_of_worse_runs_too(
 @pytest.mark.usefixtures("_fewer_rounds")
 @pytest.mark.parametrize(
     ("spread", "flattery"),
-    [(0.0, 1.5), pytest.param(0.15, 1.0, marks=pytest.mark.slow), (0.4, 0.7)],
+    [
+        (0.0, 1.5),
+        pytest.param(0.15, 1.0, marks=pytest.mark.slow),
+        pytest.param(0.4, 0.7, marks=pytest.mark.long),
+    ],
 )
-@pytest.mark.parametrize("by", [By.MEAN, By.LCB])
+@pytest.mark.parametrize("by", [pytest.param(By.MEAN, marks=pytest.mark.long), By.LCB])
 def test_what_is_expected_of_the_best_schedule_s_best_is_true(
     by: By, spread: float, flattery: float
 ) -> None:
@@ -277,7 +286,10 @@ def _matthews_of(recall: float, photos: NDArray[np.int64]) -> float:
 
 
 @pytest.mark.usefixtures("_fewer_rounds")
-@pytest.mark.parametrize("criterion", OF_ONE_CLASS)
+@pytest.mark.parametrize(
+    "criterion",
+    [pytest.param(each, marks=pytest.mark.long if each in SLOWER else ()) for each in OF_ONE_CLASS],
+)
 @pytest.mark.parametrize(
     ("photos", "few", "accuracy"),
     [(60, 6, 0.97), pytest.param(309, 15, 0.97, marks=pytest.mark.slow)],

@@ -240,7 +240,9 @@ def test_weights_are_chosen_without_the_photos_they_answer() -> None:
         assert (parting.sum(axis=0) == 2).all()
 
 
-@pytest.mark.parametrize("photos", [60, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "photos", [pytest.param(60, marks=pytest.mark.long), pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_the_best_of_equals_costs_what_any_costs(photos: int) -> None:
     """Simulated studies: of 60 equal candidates the cheapest seems half as dear as it is.
 
