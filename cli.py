@@ -92,8 +92,7 @@ def run(arguments: Sequence[str], *, debug: bool = False) -> int:
         if debug:
             err.print_traceback(error)
         known, message = exit_code(error), sentence(error)
-        err.print("[red]error:[/] ", end="")
-        err.print(message, markup=False, highlight=False, soft_wrap=True)
+        err.print_error(message)
         return FAILED if known is None else known
 
 

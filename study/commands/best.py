@@ -167,11 +167,18 @@ def best(
         print_json(asdict(chosen) | found)
     else:
         priced = bool(cost or recall or reject_cost is not None)
-        _print(chosen, found, priced=priced, details=details, top=top)
+        named = study is not None
+        _print(chosen, found, priced=priced, details=details, named=named, top=top)
 
 
 def _print(
-    chosen: "Selection", found: dict[str, Any], *, priced: bool, details: bool, top: int
+    chosen: "Selection",
+    found: dict[str, Any],
+    *,
+    priced: bool,
+    details: bool,
+    named: bool,
+    top: int,
 ) -> None:
     """Print what was asked for; the choice itself where nothing else was, or with --details."""
     from study.views import ensembles, selection
@@ -180,7 +187,7 @@ def _print(
         ensembles.print_ensemble(out, found["ensemble"], chosen.leak_text)
     if "soup" in found:
         ensembles.print_soup(out, found["soup"], chosen.leak_text)
-    answers = _answers(chosen, found, priced=priced, details=details, top=top)
+    answers = _answers(chosen, found, priced=priced, details=details, named=named, top=top)
     for one, of_it in groupby(answers, key=itemgetter(0)):  # the file is named once
         selection.print_file(out, one)
         for _, show in of_it:
@@ -190,7 +197,13 @@ def _print(
 
 
 def _answers(
-    chosen: "Selection", found: dict[str, Any], *, priced: bool, details: bool, top: int
+    chosen: "Selection",
+    found: dict[str, Any],
+    *,
+    priced: bool,
+    details: bool,
+    named: bool,
+    top: int,
 ) -> Iterator[tuple["Selection", Callable[[], None]]]:
     """Yield functions that print each part of the result, and the choice it is about."""
     from study.views import selection
@@ -203,7 +216,7 @@ def _answers(
     if priced:
         yield chosen, partial(selection.print_cost, out, chosen)
     if details or not (priced or found.keys() - {"copied_to"}):
-        yield chosen, partial(selection.print_best, out, chosen, details=details)
+        yield chosen, partial(selection.print_best, out, chosen, details=details, named=named)
         if chosen.operation and not priced:  # the study's own prices
             yield chosen, partial(selection.print_cost, out, chosen)
     if details:

@@ -125,15 +125,15 @@ def _conclude(outcome: "SearchOutcome", storage: str) -> None:
 
     done = progress_text(outcome.ended, outcome.to_go, outcome.device_time)
     if outcome.stopped:
-        err.print(f"stopped: {done}; run the same command again to go on", soft_wrap=True)
+        err.print(f"stopped: {done}; run the same command again to go on")
         raise click.exceptions.Exit(INTERRUPTED)
     if outcome.spent:
         more = "to go on, run the same command with more"
-        err.print(f"{outcome.spent}: {done}; {more}", soft_wrap=True)
+        err.print(f"{outcome.spent}: {done}; {more}")
         if not outcome.ended:  # nothing has failed, and there is nothing yet to choose from
             return
     else:
-        err.print(done, soft_wrap=True)
+        err.print(done)
     from study.views.selection import print_summary
 
     with err.waiting("choosing the best weights"):

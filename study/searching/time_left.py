@@ -72,10 +72,11 @@ class TimeLeft:
     def seconds(self, standing: Standing, to_go: int | None, spent: DeviceTime) -> float | None:
         """Return the seconds to the end; None if neither an epoch nor a limit is known."""
         bounds = [self._deadline - self._clock()]
+        self._take_in(standing.tree)
         if spent.budget is not None:
             share = self._slots / self._config.workers_per_device
-            bounds.append((spent.budget - spent.seconds) / share)
-        self._take_in(standing.tree)
+            in_training = self._in_training(standing) / self._slots if self._spent else 0.0
+            bounds.append(max((spent.budget - spent.seconds) / share, in_training))
         if to_go is not None and self._spent:
             bounds.append(self._work(standing, to_go) / self._slots * self._slower)
         least = min(bounds)
@@ -147,6 +148,17 @@ class TimeLeft:
             else:
                 left += self._costs.rough(prefix)
         return left
+
+    def _in_training(self, standing: Standing) -> float:
+        """Return the remaining seconds of the stage runs in training; no budget ends them."""
+        tree = standing.tree
+        return sum(
+            self._rest_of_stage(tree.at(trial.number, position), trial)
+            for trial in standing.trials
+            if trial.state is State.RUNNING
+            for position in range(len(trial.schedule.stages))
+            if tree.has_entered(trial.number, position)
+        )
 
     def _rest_of_stage(self, node: Node, trial: Trial) -> float:
         """Return the remaining seconds of a stage run, charged to the trial that entered first."""

@@ -86,7 +86,7 @@ def _trial_cells(listed: TrialList, line: TrialLine) -> list[str]:
         score_text(listed.metric, line.score, listed.judged.photos),
         "-" if line.loss is None else f"{line.loss:.4f}",
         str(line.epochs),
-        time_text(line.seconds),
+        time_text(line.seconds) if line.seconds else "-",  # before it ends
     ]
 
 

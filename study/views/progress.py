@@ -27,6 +27,7 @@ from study.events import Progress as SearchProgress
 from study.formatting import count_text, score_phrase, time_text
 from study.sanitizing import printable
 from study.views.live import Cell, bar, fitted
+from study.views.terminal import UNBROKEN
 from trainers.metrics import EpochMetrics, Metric
 from trainers.schedule import Schedule, Train
 
@@ -232,11 +233,12 @@ class SearchView:
         cells = trial_cells(told, search.score(trial.score), best=better)
         counts = [] if self._shows else [Cell(search.counts, 65)]
         file = [Cell(told.file, 85)] if better and told.file else []
-        line = fitted([*cells, *file, *counts], WIDTH)
-        if file and self._shows and line.cell_len > self._console.width:
-            self._print(fitted(cells, WIDTH))
-            line = fitted([Cell("   ", 100), *file], WIDTH)
-        self._print(line)
+        width = min(WIDTH, self._console.width) if self._shows else WIDTH
+        if file and fitted([*cells, *file, *counts], UNBROKEN).cell_len > width:
+            self._print(fitted([*cells, *counts], WIDTH))
+            self._print(fitted([Cell("   ", 100), *file], WIDTH))
+        else:
+            self._print(fitted([*cells, *file, *counts], WIDTH))
 
     def _expect(self, seconds_left: float | None) -> None:
         self._search.end = None if seconds_left is None else self._clock() + seconds_left
@@ -298,8 +300,9 @@ class SearchView:
 
     def _print(self, line: str | Text, *, wrap: bool = False) -> None:
         """Print a line; a terminal breaks it where it ends, or with `wrap` between words."""
-        text = Text(printable(line)) if isinstance(line, str) else line
-        self._console.print(text, highlight=False, soft_wrap=not (wrap and self._shows))
+        text = printable(line) if isinstance(line, str) else line
+        broken = wrap and self._shows
+        self._console.print(text, markup=False, highlight=False, soft_wrap=not broken)
 
 
 def _is_better(metric: Metric, score: float, other: float) -> bool:

@@ -1,5 +1,7 @@
 """Output of `best` and `compare`."""
 
+from operator import itemgetter
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -16,11 +18,12 @@ from study.selection.schedule_ranking import cheapest, ties_text
 from study.stage_text import schedule_text
 from study.statistics.selection_bias import By
 from study.views.costs import print_operation
-from study.views.terminal import file_text
+from study.views.terminal import UNBROKEN, file_text
 from trainers.schedule import Schedule
 
 MISTAKES_SHOWN = 10
 DIFFERENCES_SHOWN = 20
+CONFUSIONS_SHOWN = 10
 
 
 def print_file(console: Console, chosen: Selection) -> None:
@@ -30,10 +33,13 @@ def print_file(console: Console, chosen: Selection) -> None:
     console.print(f"[bold]{escape(chosen.file)}[/]", soft_wrap=True)
 
 
-def print_best(console: Console, chosen: Selection, *, details: bool = False) -> None:
+def print_best(
+    console: Console, chosen: Selection, *, details: bool = False, named: bool = False
+) -> None:
     """Print the winner's scores, and the expected score of a new run of its schedule.
 
-    With `details`, which follow, it does not mention where these are.
+    With `details`, which follow, it does not mention where these are. `named`: the study was given
+    by name, and so it is in commands to type next.
     """
     for line in (
         _observed(chosen),
@@ -41,8 +47,8 @@ def print_best(console: Console, chosen: Selection, *, details: bool = False) ->
         *_together(chosen),
         *_leaks(chosen),
         *_folds(chosen),
-        _these(chosen),
-        _new_run(chosen),
+        _these(chosen, details=details),
+        _new_run(chosen, named=named),
         *_passed_over(chosen),
         *_gain(chosen),
         *_ties(chosen, details=details),
@@ -55,7 +61,10 @@ def print_details(console: Console, chosen: Selection, top: int = 5) -> None:
     schedule = Schedule.from_dict(chosen.schedule)
     text = f"{schedule.backbone}, {schedule_text(schedule)}"
     console.print(f"schedule {chosen.schedule_digest[:12]}: {escape(text)}", highlight=False)
-    console.print(_confusion(chosen) if chosen.several is None else _labels(chosen))
+    if chosen.several is None:
+        _print_classes(console, chosen)
+    else:
+        console.print(_labels(chosen))
     _print_mistakes(console, chosen)
     _print_schedules(console, chosen, top)
     if chosen.runners_up and top:
@@ -179,9 +188,14 @@ def _estimated(chosen: Selection) -> str:
     if found is None:
         few = photos_text(chosen.n_valid, chosen.n_groups)
         return f"{few} are too few to estimate the score on new ones"
-    return (
+    said = (
         f"estimated {metric} on new photos: [bold]{chosen.phrase(found.estimate)}[/] "
-        f"({escape(chosen.interval)}); the observed {chosen.phrase(chosen.score)} was chosen "
+        f"({escape(chosen.interval)})"
+    )
+    if found.candidates < 2:  # nothing was chosen
+        return said
+    return (
+        f"{said}; the observed {chosen.phrase(chosen.score)} was chosen "
         f"from {count_text(found.candidates, 'epoch')} and is therefore optimistic"
     )
 
@@ -201,8 +215,8 @@ def _folds(chosen: Selection) -> list[str]:
     return [every]
 
 
-def _these(chosen: Selection) -> str:
-    mirrored = Schedule.from_dict(chosen.schedule).stages[chosen.stage].tta
+def _these(chosen: Selection, *, details: bool) -> str:
+    mirrored = details and Schedule.from_dict(chosen.schedule).stages[chosen.stage].tta
     return (
         f"the weights: study {escape(chosen.study)}, trial {chosen.trial} of {chosen.trials}, "
         f"seed {chosen.seed}, stage {chosen.stage + 1}, epoch {chosen.epoch}"
@@ -210,10 +224,12 @@ def _these(chosen: Selection) -> str:
     )
 
 
-def _new_run(chosen: Selection) -> str:
+def _new_run(chosen: Selection, *, named: bool = False) -> str:
     what = "a new run of this schedule"
     if chosen.schedule_spread is None:
-        return f"{what}: unknown from one seed; `{hint('repeat', chosen.trial)}` measures it"
+        study = ("--study", chosen.study) if named else ()
+        command = escape(hint("repeat", chosen.trial, *study))
+        return f"{what}: unknown (one seed); `{command}` tells"
     return (
         f"{what}: {chosen.phrase(chosen.schedule_mean)} ± {chosen.text(chosen.schedule_spread)} "
         f"(mean and sd of {len(chosen.seed_scores)} seeds)"
@@ -225,13 +241,13 @@ def _gain(chosen: Selection) -> list[str]:
     probe, metric = chosen.probe, chosen.metric
     if probe is None:
         return []
-    what = f"the probe at {probe.image_size} px, before any tuning"
     if probe.trial == chosen.trial:
-        return [f"this is {what}: the search has found nothing better yet"]
+        what = f"this is the probe at {probe.image_size} px, before any tuning"
+        return [f"{what}: the search has found nothing better yet"]
     made = f"{metric} {chosen.phrase(probe.score)}, {count_text(probe.errors, 'error')}"
     fewer = probe.errors - chosen.errors
     gain = f"{abs(fewer)} {'fewer' if fewer >= 0 else 'more'} with these weights"
-    return [f"{what}: {made}; {gain}"]
+    return [f"untuned probe at {probe.image_size} px: {made}; {gain}"]
 
 
 def _passed_over(chosen: Selection) -> list[str]:
@@ -249,22 +265,18 @@ def _passed_over(chosen: Selection) -> list[str]:
 
 
 def _ties(chosen: Selection, *, details: bool) -> list[str]:
-    """Return how many schedules are tied, and where the rest is."""
-    lines: list[str] = []
-    if tied := ties_text(chosen.schedules, " (=)" if details else ""):
+    """Return how many schedules are tied and, with `details`, which of them is the cheapest."""
+    tied = ties_text(chosen.schedules, " (=)" if details else "")
+    lines = [tied] if tied else []
+    if tied and details:
         least = cheapest(chosen.schedules)
-        lines.append(
-            f"{tied}; the cheapest within a standard error of the first: trial {least.trial}, "
+        lines[0] += (
+            f"; the cheapest within a standard error of the first: trial {least.trial}, "
             f"{chosen.phrase(least.mean)}, {time_text(least.seconds)}"
         )
     if not details:
-        more = "one network on all photos" if chosen.folds else "on the validation photos as well"
-        for what, flag in (
-            (f"trained {more}", "--refit"),
-            ("classes, mistakes, schedules, runners-up", "--details"),
-        ):
-            command = escape(hint("best", "--study", chosen.study, flag))
-            lines.append(f"[dim]{what}: `{command}`[/]")
+        more = "one network on all photos" if chosen.folds else "train on validation photos as well"
+        lines.append(f"[dim]--details: classes and mistakes; --refit: {more}[/]")
     return lines
 
 
@@ -338,22 +350,63 @@ def _labels(chosen: Selection) -> Table:
     return table
 
 
-def _confusion(chosen: Selection) -> Table:
-    table = Table(title="true class by predicted class", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("")
-    for name in chosen.classes:
+def _print_classes(console: Console, chosen: Selection) -> None:
+    """Print the numbers of each class and, beside them, the confusion matrix.
+
+    Where they are wider than the terminal, the matrix is a table of its own; where that is still
+    too wide, the most frequent confusions are listed.
+    """
+    if _fits(console, chosen, numbers=True):
+        console.print(_classes(chosen, counts=True, numbers=True))
+        return
+    console.print(_classes(chosen, counts=False, numbers=True))
+    if _fits(console, chosen, numbers=False):
+        console.print(_classes(chosen, counts=True, numbers=False))
+        return
+    pairs = [
+        (n, true, predicted)
+        for true, row in zip(chosen.classes, chosen.confusion, strict=True)
+        for predicted, n in zip(chosen.classes, row, strict=True)
+        if n and true != predicted
+    ]
+    table = Table(title="most frequent confusions", title_justify="left", box=None)
+    table.add_column("photos", justify="right")
+    for name in ("true", "predicted"):
+        table.add_column(name, overflow="fold")
+    for n, true, predicted in sorted(pairs, key=itemgetter(0), reverse=True)[:CONFUSIONS_SHOWN]:
+        table.add_row(str(n), escape(true), escape(predicted))
+    if pairs:
+        console.print(table)
+
+
+def _fits(console: Console, chosen: Selection, *, numbers: bool) -> bool:
+    """Return whether the confusion matrix is no wider than the terminal."""
+    if 4 * len(chosen.classes) > console.width:  # a cell takes no less
+        return False
+    unbounded = console.options.update(max_width=UNBROKEN)
+    table = _classes(chosen, counts=True, numbers=numbers)
+    return console.measure(table, options=unbounded).maximum <= console.width
+
+
+def _classes(chosen: Selection, *, counts: bool, numbers: bool) -> Table:
+    title = "true class by predicted class" if counts else "class by class"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    for name in chosen.classes if counts else ("photos", "errors"):
         table.add_column(escape(name), justify="right")
-    for name in ("precision", "F1", "recall", "95 % CI"):
+    for name in ("precision", "F1", "recall", "95 % CI") if numbers else ():
         table.add_column(name, justify="right", style="dim")
     for i, name in enumerate(chosen.classes):
-        counts = [
-            f"[green]{n}[/]" if i == j else f"[red]{n}[/]" if n else "."
-            for j, n in enumerate(chosen.confusion[i])
+        row, own = chosen.confusion[i], chosen.per_class[i]
+        cells = [
+            f"[green]{n}[/]" if i == j else f"[red]{n}[/]" if n else "." for j, n in enumerate(row)
         ]
-        own = chosen.per_class[i]
-        numbers = map(percent, (own.precision, own.f1, own.recall))
-        limits = "-".join(map(percent, chosen.recall_intervals[i]))
-        table.add_row(escape(name), *counts, *numbers, limits)
+        if not counts:
+            cells = [str(sum(row)), str(sum(row) - row[i])]
+        if numbers:
+            cells += map(percent, (own.precision, own.f1, own.recall))
+            cells.append("-".join(map(percent, chosen.recall_intervals[i])))
+        table.add_row(escape(name), *cells)
     return table
 
 

@@ -72,6 +72,11 @@ class Terminal(Console):
         shows = self.is_terminal and not self.is_dumb_terminal
         return self.status(Text(what)) if shows else nullcontext()
 
+    def print_error(self, message: str) -> None:
+        """Print the sentence of an error, literally."""
+        text = held_together(printable(message), self.width)
+        self.print(Text.assemble(("error:", "red"), " ", text))
+
     def print_traceback(self, error: BaseException) -> None:
         """Print an error's traceback, with its causes."""
         lines = traceback.format_exception(error)

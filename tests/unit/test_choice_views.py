@@ -112,11 +112,11 @@ def printed(one: Selection, width: int = 200, top: int = 5) -> str:
     return text.getvalue()
 
 
-def told(one: Selection, width: int = 120) -> list[str]:
+def told(one: Selection, width: int = 120, *, named: bool = False) -> list[str]:
     """Print a selection alone, as lines."""
     out, text = console(width)
     print_file(out, one)
-    print_best(out, one)
+    print_best(out, one, named=named)
     return text.getvalue().splitlines()
 
 
@@ -163,11 +163,11 @@ def test_best_of_one_seed_says_what_would_tell_more() -> None:
         schedule_spread=None, seed_scores={3: 0.5}, damaged=(), runners_up=(), bias_corrected=None
     )
     said = printed(one)
-    assert (
-        "a new run of this schedule: unknown from one seed; `encore repeat 4` measures it" in said
-    )
+    assert "a new run of this schedule: unknown (one seed); `encore repeat 4` tells" in said
     assert "runners-up" not in said
     assert "2 validation photos are too few to estimate the score on new ones" in said
+    only = chosen(bias_corrected=BiasCorrected(0.5, 0.42, 0.3, 0.61, 1, 2000))
+    assert "optimistic" not in printed(only)
 
 
 def test_the_rule_is_printed_where_prices_were_set() -> None:
@@ -185,15 +185,58 @@ def test_the_rule_is_printed_where_prices_were_set() -> None:
     assert "per photo" not in printed(chosen())
 
 
-def test_the_answer_is_ten_lines() -> None:
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_the_answer_is_ten_lines(width: int) -> None:
     """What was chosen, what it is worth, what a new run would be; the rest is elsewhere."""
-    probe = ProbeFound(0, 224, 0.4, 3)
-    lines = told(chosen(classes=("a", "b"), study="s", damaged=(), probe=probe))
+    real: dict[str, Any] = {"study": "PHOTOS", "damaged": (), "by": By.FORECAST}
+    real |= {"trial": 14, "trials": 20, "n_valid": 359, "score": 0.922, "errors": 28}
+    real |= {"bias_corrected": BiasCorrected(0.922, 0.907, 0.872, 0.945, 77, 2000)}
+    real |= {"runners_up": (RunnerUp(13, 0, 0.925, 0.9, "w"),)}
+    one = chosen(**real, probe=ProbeFound(0, 224, 0.875, 45))
+    lines = told(one, width)
     assert len(lines) <= 10
     assert lines[0].startswith("runs/")
-    assert lines[-1].endswith("`encore best --study s --details`")
-    assert lines[-2].endswith("`encore best --study s --refit`")
+    assert any(line.startswith("trial 13 scored 92.5 %") for line in lines)
+    assert any(line.startswith("untuned probe at 224 px") for line in lines)
+    assert any(line.startswith("2 of 3 schedules are tied") for line in lines)
+    assert lines[-1].startswith("--details: ")
+    assert "--refit: " in lines[-1]
     assert "misclassified" not in "".join(lines)
+    assert len(told(replace(one, schedule_spread=None), width)) <= 10
+
+
+def test_commands_name_the_study_if_it_was_named() -> None:
+    """Else they are about the one used last, as they are without it."""
+    one = chosen(schedule_spread=None, study="my photos")
+    assert any("`encore repeat 4` tells" in line for line in told(one))
+    command = "`encore repeat 4 --study 'my photos'` tells"
+    assert command in " ".join(told(one, named=True))
+
+
+def test_nothing_is_squeezed_at_eighty_columns() -> None:
+    """The matrix is beside the classes' numbers, below them, or the worst of it is a list."""
+    ten, many = (tuple(f"{word}{n}" for n in range(10)) for word in ("", "a longer name "))
+    confusion = np.eye(10, dtype=int) * 30
+    confusion[2, 7] = 5
+    one = chosen(
+        classes=ten,
+        per_class=(ClassNumbers(0.9, 0.8, 0.7, 30),) * 10,
+        recall_intervals=((0.2, 1.0),) * 10,
+        confusion=confusion.tolist(),
+        mistakes=(),
+        study="s",
+    )
+    for width, classes, title in (
+        (120, ten, "true class by predicted class"),
+        (80, ten, "class by class"),
+        (80, many, "most frequent confusions"),
+    ):
+        said = printed(replace(one, classes=classes), width)
+        assert title in said
+        assert "…" not in said
+        assert "20.0-100.0" in said
+    lines = [line.split() for line in said.splitlines()]
+    assert ["5", "a", "longer", "name", "2", "a", "longer", "name", "7"] in lines
 
 
 def test_leaks_stand_beside_every_score() -> None:

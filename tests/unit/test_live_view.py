@@ -177,14 +177,14 @@ def test_a_line_says_what_is_special_about_a_trial() -> None:
 
 @pytest.mark.parametrize("failure", [None, "a" * 500])
 def test_a_line_fits_120_columns(failure: str | None) -> None:
-    """However long names and reasons are, what matters stays."""
+    """However long names and reasons are, what matters stays; a long file has its own line."""
     file = f"acc98.33_{'b' * 60}.safetensors"
     state = State.FAILED if failure else State.COMPLETE
     of = trial(state, number=1234, failure=failure)
-    (line,) = lines_of(TrialFinished(of, 12, file, 1, repeats=1201, shared=(2, 1203)))
+    line, *more = lines_of(TrialFinished(of, 12, file, 1, repeats=1201, shared=(2, 1203)))
     assert len(line) <= 120
-    assert line.startswith("#1234 failed" if failure else "#1234 *98.8 %")
-    assert ("aaa..." in line) if failure else (file in line)
+    assert line.startswith("#1234 failed" if failure else "#1234 *98.8 %  12 s")
+    assert ("aaa..." in line) if failure else more == [f"     {file}"]
 
 
 def test_scores_have_the_decimals_of_their_photos() -> None:

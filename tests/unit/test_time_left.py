@@ -66,6 +66,14 @@ def test_nothing_is_said_before_the_first_epoch() -> None:
     assert bounded == 0.0
 
 
+def test_a_budget_that_is_used_up_leaves_the_stages_in_training() -> None:
+    """They are trained to their end, and no other is begun."""
+    ran, found = Ran(), left()
+    found.learn(ran.begin(schedule(stage(64, epochs=4), stage(64))), 10.0)
+    for spent in (10.0, 99.0, 200.0):
+        assert found.seconds(ran.standing, 5, DeviceTime(spent, 100.0)) == max(100 - spent, 30.0)
+
+
 def test_after_one_epoch_it_is_the_rest_of_the_trial_and_the_trials_to_come() -> None:
     """Epochs at hand are those that are missing; each slot takes its part."""
     ran, found = Ran(), left()
