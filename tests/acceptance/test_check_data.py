@@ -100,6 +100,7 @@ def test_the_amended_list_is_clean_and_can_be_searched(
     assert json.loads(text[text.index("{") :])["n_pairs"] == 0
 
 
+@pytest.mark.long
 def test_regrouped_lists_move_and_remove_only_what_is_asked(
     photos: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -114,7 +115,8 @@ def test_regrouped_lists_move_and_remove_only_what_is_asked(
     assert set(splits.values()) == {"train", "valid", "test"}
 
 
-@pytest.mark.parametrize("kind", [pytest.param("blank", marks=pytest.mark.long), "conflicts"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["blank", "conflicts"])
 def test_what_is_removed_is_chosen(photos: Path, run: Run, kind: str) -> None:
     """With one kind named, only photos of that kind go."""
     code, text = run(
@@ -160,6 +162,7 @@ def test_wrong_input_is_one_sentence(
     assert not list(tmp_path.glob("*.csv"))
 
 
+@pytest.mark.long
 def test_people_are_told_what_to_do(photos: Path, run: Run) -> None:
     """The terminal's summary names the leak and the ways out; markup in names stays text."""
     code, text = run("check-data", str(photos))

@@ -176,6 +176,7 @@ def test_a_copy_with_prices_decides_by_them(here: Path, capsys: Capture) -> None
     assert Path(plain["copied_to"]).read_bytes() == source.read_bytes()
 
 
+@pytest.mark.long
 def test_without_test_photos_there_is_no_final_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -171,7 +171,7 @@ def picture(size: int = 320, *, verdict: str = "roses", notes: tuple[str, ...] =
     return Picture(photo, heat, verdict, notes, wrong=True)
 
 
-@pytest.mark.parametrize("count", [1, 24, 100])
+@pytest.mark.parametrize("count", [1, 24, pytest.param(100, marks=pytest.mark.long)])
 def test_a_sheet_stays_below_its_size(count: int) -> None:
     """Even a hundred photos of noise, with endless captions in any script, make a small sheet."""
     odd = picture(verdict="\u73ab\u7470 \U0001f339 " * 60, notes=("x/" * 400, "\udc80\n\x00\u202e"))

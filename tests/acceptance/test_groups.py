@@ -21,6 +21,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_groups_through_the_command_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """check-data draws splits by group and lists them; a list that parts one ends with 4."""
     assert cli.run(("check-data", "photos")) == 0

@@ -11,6 +11,7 @@ from PIL import Image
 import cli
 from study.commands.exit_codes import NOBODY_READS
 from tests.lab import Lab
+from tests.tiny_training import noise
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,18 +141,20 @@ def test_nothing_to_select_is_exit_code_5(
     """A study whose only trial fails ends with code 3, and `best` of it with code 5."""
     (tmp_path / "study.toml").write_text(
         'backbone = "test_resnet"\nweights = "random"\nportfolio = false\n[space]\nn_stages = [1]\n'
-        'image_size = [32]\nbatch_size = [64]\nlrs = [100.0]\noptimizer = ["sgd"]\n'
+        'image_size = [32]\nbatch_size = [8]\nlrs = [100.0]\noptimizer = ["sgd"]\n'
         "cycle_len = [3]\n"
     )
+    noise(tmp_path / "photos", 16, 8)
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["search", "--trials", "3", "--max-failures", "2"]) == 3
+    search = ("search", "--data", "photos")
+    assert cli.run([*search, "--trials", "3", "--max-failures", "2"]) == 3
     said = capsys.readouterr().err
     assert "2 trials in a row have failed" in said
     assert "TrainingDiverged" in said
-    assert cli.run(["search", "--study", "other", "--trials", "1"]) == 5
+    assert cli.run([*search, "--study", "other", "--trials", "1"]) == 5
     said = capsys.readouterr().err
     assert "every trial of study 'other' has failed, the last with diverged" in said
-    assert cli.run(["best", "--study", "digits"]) == 5
+    assert cli.run(["best", "--study", "photos"]) == 5
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 

@@ -82,13 +82,13 @@ MAKERS = {
 def make_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], AbstractContextManager[str]]:
-    """Make one database of each kind; return what copies it for a test."""
+    """Make one database of each kind; return what copies or empties it for a test."""
     make = MAKERS[request.param]
     if request.param == "postgres":
         server: Server = request.getfixturevalue("postgres")
         template = server.create()
         make(server.url(template))
-        return lambda: server.copy(template)
+        return lambda: server.emptied(template)
     original = tmp_path_factory.mktemp("database") / "encore.db"
     make(f"sqlite:///{original}")
 

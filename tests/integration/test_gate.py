@@ -138,6 +138,7 @@ def test_regrouping_brings_duplicates_together(freeze: Freeze, leaking: Path) ->
     assert filled == {(label, split) for label in (0, 1) for split in Split}
 
 
+@pytest.mark.long
 def test_splits_that_are_drawn_never_leak(freeze: Freeze, leaking: Path, tmp_path: Path) -> None:
     """Whatever the seed, Encore's own splits keep copies together: it never refuses its own."""
     flat = tmp_path / "flat"

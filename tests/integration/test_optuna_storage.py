@@ -34,12 +34,15 @@ def test_all_who_open_a_new_file_at_once_succeed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["encore.db"]
 
 
-def test_what_is_kept_is_what_the_database_holds(storage: PatientStorage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [50, pytest.param(120, marks=pytest.mark.long)])
+def test_what_is_kept_is_what_the_database_holds(
+    storage: PatientStorage, tmp_path: Path, steps: int
+) -> None:
     """Whatever is asked, reported, told, queued and added in whatever order, by any sampler."""
     study = optuna.create_study(storage=storage, study_name=NAME, direction="maximize")
     fresh = RDBStorage(f"sqlite:///{tmp_path / 'encore.db'}")
     rng, running = np.random.default_rng(0), list[optuna.Trial]()
-    for _ in range(120):
+    for _ in range(steps):
         match rng.choice(["ask", "ask", "report", "note", "tell", "queue", "add"]):
             case "ask":
                 running.append(study.ask())

@@ -43,6 +43,7 @@ def train_a_little_more(lab: Lab) -> None:
         connection.execute("UPDATE encore_epochs SET seconds = seconds + 1 WHERE epoch = 1")
 
 
+@pytest.mark.long
 def test_the_page_shows_the_winner_and_says_what_is_missing(finished: Lab, tmp_path: Path) -> None:
     """The choice of `best` stands on the page; weights that are no network's are said to be so."""
     written = report(storage=finished.url, to=tmp_path / "new" / "report.html")

@@ -132,6 +132,7 @@ def test_weights_come_again_bit_identical_and_nothing_is_left(searched: Path) ->
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.long
 def test_each_file_of_a_study_comes_again(searched: Path) -> None:
     """Both stages' weights, kept or not, and a `last`, which has no card, are made again."""
     *_, kept, deleted = rows(searched)

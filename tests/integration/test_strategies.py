@@ -28,6 +28,23 @@ EXPLORING = [
 ]
 
 
+TRIALS = 20
+
+
+@pytest.fixture(scope="module")
+def forecasted(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Lab:
+    """Search a small space by forecasts."""
+    return by(Strategy.FORECAST, tmp_path_factory.mktemp("searched"), template)
+
+
+def by(strategy: Strategy, folder: Path, template: Path) -> Lab:
+    """Search a small space."""
+    settings: dict[str, Any] = {"trials": TRIALS, "space": SPACE, "sampler": "random", "keep": 100}
+    lab = Lab(folder, template=template, strategy=strategy, **settings)
+    lab.search()
+    return lab
+
+
 @pytest.fixture(
     scope="module",
     params=[Strategy.FORECAST, pytest.param(Strategy.ASHA, marks=pytest.mark.long)],
@@ -36,11 +53,10 @@ def searched(
     tmp_path_factory: pytest.TempPathFactory, template: Path, request: pytest.FixtureRequest
 ) -> Lab:
     """Search a small space, by the strategies that do not train everything to its end."""
-    settings: dict[str, Any] = {"trials": 25, "space": SPACE, "sampler": "random", "keep": 100}
-    folder = tmp_path_factory.mktemp("searched")
-    lab = Lab(folder, template=template, strategy=request.param, **settings)
-    lab.search()
-    return lab
+    if request.param is Strategy.FORECAST:
+        lab: Lab = request.getfixturevalue("forecasted")
+        return lab
+    return by(request.param, tmp_path_factory.mktemp("searched"), template)
 
 
 def test_each_stage_run_is_trained_once_after_its_parent(searched: Lab) -> None:
@@ -54,7 +70,7 @@ def test_each_stage_run_is_trained_once_after_its_parent(searched: Lab) -> None:
             prefixes = trial.schedule.prefixes()[: len(used)]
             assert used == [stage_run_key(searched.digest, p, trial.seed) for p in prefixes]
         assert {key[:16] for key in keys} == set(trained)
-        assert len(trials) == 25
+        assert len(trials) == TRIALS
         assert sum(len(store.stage_runs_of(trial.id)) for trial in trials) > len(keys)
     searched.check_order()
 
@@ -133,18 +149,16 @@ def test_optuna_learns_the_score_of_the_last_stage(make_lab: MakeLab) -> None:
             )
 
 
-def test_a_forecast_is_told_to_the_dashboard_and_to_the_user(make_lab: MakeLab) -> None:
+def test_a_forecast_is_told_to_the_dashboard_and_to_the_user(forecasted: Lab) -> None:
     """What was expected stands beside the trial, and each ended one says what to expect next."""
-    lab = make_lab(trials=12, strategy="forecast", space=SPACE, sampler="random")
-    told = lab.search()
-    attributes = [trial.user_attrs for trial in optuna_study(lab.url).trials]
+    attributes = [trial.user_attrs for trial in optuna_study(forecasted.url).trials]
     expected = [each for each in attributes if "expected shortfall" in each]
     assert len(expected) >= 6
     for each in expected:
         low, high = each["interval"]
         assert low < each["expected shortfall"] < high
         assert each["seconds to go"] >= 0
-    outlooks = [news.outlook for news in told if isinstance(news, TrialFinished)]
+    outlooks = [news.outlook for news in forecasted.told if isinstance(news, TrialFinished)]
     found = [outlook for outlook in outlooks if outlook is not None]
     assert found
     assert all(each.low < each.score < each.high and each.gain >= 0 for each in found)
@@ -169,7 +183,7 @@ def test_killed_at_any_event_the_end_is_the_same(
     script = tuple(schedule(root, stage(64, lr)) for lr in (1e-3, 1e-2) for root in roots)
     settings: dict[str, Any] = {"strategy": strategy}
     if strategy is Strategy.FORECAST:
-        script, settings = (), settings | {"trials": 7, "space": SPACE, "sampler": "tpe"}
+        script, settings = (), settings | {"trials": 5, "space": SPACE, "sampler": "tpe"}
     calm = make_lab(*script, **settings)
     events = sum(map(is_step, calm.search()))
     assert events > 15

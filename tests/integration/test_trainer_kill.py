@@ -130,7 +130,7 @@ def let_the_best_be(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
         (1, 0.0),
         pytest.param(3, 0.0, marks=pytest.mark.long),
         pytest.param(2, 1e9, marks=pytest.mark.long),
-        (3, 1e9),
+        pytest.param(3, 1e9, marks=pytest.mark.long),
     ],
 )
 def test_broken_off_between_any_two_writes(

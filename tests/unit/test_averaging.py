@@ -116,6 +116,7 @@ def test_last_holds_both_while_the_stage_goes_on(manifest: Manifest, tmp_path: P
     assert [numbers(epoch) for epoch in begun(manifest, tmp_path / "left", ema=0.9)] == expected
 
 
+@pytest.mark.long
 def test_statistics_of_the_average_are_its_own(manifest: Manifest, tmp_path: Path) -> None:
     """Validated with them, the average of a short stage is about as sure as the raw weights."""
     losses = [

@@ -218,12 +218,10 @@ def test_scaled_gradients_resume_to_the_last_bit(photos: Manifest, tmp_path: Pat
     compute = choose_compute("cpu", "fp16")
     assert compute.scaler().is_enabled()
     expected = train(photos, tmp_path / "whole", compute)
-    for epochs in (1, 2):
-        folder = tmp_path / str(epochs)
-        train(photos, folder, compute, epochs)
-        found = train(photos, folder, compute)
-        assert [*map(numbers, found)] == [*map(numbers, expected)]
-        assert outcome(folder) == outcome(tmp_path / "whole")
+    train(photos, tmp_path / "left", compute, 1)
+    found = train(photos, tmp_path / "left", compute)
+    assert [*map(numbers, found)] == [*map(numbers, expected)]
+    assert outcome(tmp_path / "left") == outcome(tmp_path / "whole")
 
 
 def test_a_cpu_repeats_itself_anyway(photos: Manifest, tmp_path: Path) -> None:

@@ -41,10 +41,21 @@ def train(
     return list(Finetuner(photos, compute=CPU, **options).train(task))
 
 
-def probe_of_tuned(photos: Manifest, root: Path) -> EpochMetrics:
-    """Train a probe into `probe`, after a stage in which the body's BatchNorm has seen photos."""
+@pytest.fixture(scope="module")
+def probed(photos: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EpochMetrics]:
+    """Train a probe of the network as the seed made it; return its folder and its epoch."""
+    folder = tmp_path_factory.mktemp("probed") / "a"
+    (epoch,) = train(photos, folder, PROBE)
+    return folder, epoch
+
+
+@pytest.fixture(scope="module")
+def later(photos: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EpochMetrics]:
+    """Train a probe after a stage in which the body's BatchNorm has seen photos."""
+    root = tmp_path_factory.mktemp("later")
     train(photos, root / "tuned", stage())
-    return train(photos, root / "probe", stage(), PROBE, start=root / "tuned" / LAST)[0]
+    (epoch,) = train(photos, root / "probe", stage(), PROBE, start=root / "tuned" / LAST)
+    return root / "probe", epoch
 
 
 def network_in(path: Path) -> Network:
@@ -66,9 +77,11 @@ def statistics(network: Network) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def test_it_is_fitted_to_the_body_s_features(photos: Manifest, tmp_path: Path) -> None:
+def test_it_is_fitted_to_the_body_s_features(
+    photos: Manifest, probed: tuple[Path, EpochMetrics]
+) -> None:
     """Its head is that of the features of photos and mirror images, computed by hand."""
-    (epoch,) = train(photos, tmp_path / "a", PROBE)
+    _, epoch = probed
     network = build_network(schedule(hidden=()), 2, 3).eval()
     squares, labels = squares_of(photos, Split.TRAIN)
     seen, mirrored = (network.features(each) for each in (squares, squares.flip(3)))
@@ -82,13 +95,14 @@ def test_it_is_fitted_to_the_body_s_features(photos: Manifest, tmp_path: Path) -
     assert epoch.images_per_second * epoch.seconds > len(labels)
 
 
-def test_the_body_stays_as_it_is(photos: Manifest, tmp_path: Path) -> None:
+def test_the_body_stays_as_it_is(
+    photos: Manifest, probed: tuple[Path, EpochMetrics], tmp_path: Path
+) -> None:
     """Its weights and statistics are those that the stage began with: the seed's, or a parent's."""
     tuned = stage(lrs=0.1)
-    train(photos, tmp_path / "first", PROBE)
     train(photos, tmp_path / "tuned", tuned)
     train(photos, tmp_path / "later", tuned, PROBE, start=tmp_path / "tuned" / LAST)
-    seeds, found = build_network(schedule(hidden=()), 2, 3), network_in(tmp_path / "first" / LAST)
+    seeds, found = build_network(schedule(hidden=()), 2, 3), network_in(probed[0] / LAST)
     parents, later = (network_in(tmp_path / name / LAST) for name in ("tuned", "later"))
     for before, after in ((seeds, found), (parents, later)):
         kept = after.body.state_dict()
@@ -96,19 +110,23 @@ def test_the_body_stays_as_it_is(photos: Manifest, tmp_path: Path) -> None:
         assert not torch.equal(before.head[2].weight, after.head[2].weight)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("crop", ["random", "googlenet"])
-def test_nothing_is_random(photos: Manifest, tmp_path: Path, crop: str) -> None:
+@pytest.mark.parametrize("crop", ["center", "googlenet"])
+def test_nothing_is_random(
+    photos: Manifest, probed: tuple[Path, EpochMetrics], tmp_path: Path, crop: str
+) -> None:
     """A crop with chance is for a probe the centre, as in validation."""
-    found = train(photos, tmp_path / "a", stage(train="probe", crop=crop))
-    expected = train(photos, tmp_path / "b", stage(train="probe", crop="center"))
-    assert [*map(numbers, found)] == [*map(numbers, expected)]
-    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+    assert PROBE.crop == "random"
+    (found,) = train(photos, tmp_path / "b", stage(train="probe", crop=crop))
+    assert numbers(found) == numbers(probed[1])
+    assert outcome(tmp_path / "b") == outcome(probed[0])
 
 
 @pytest.mark.parametrize("change", [{"image_size": 32}, {"crop": "no"}], ids=str)
-def test_what_a_probe_sees_counts(photos: Manifest, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_what_a_probe_sees_counts(
+    photos: Manifest, probed: tuple[Path, EpochMetrics], tmp_path: Path, change: dict[str, Any]
+) -> None:
     """Another size or crop gives another head."""
-    (found,) = train(photos, tmp_path / "a", PROBE)
+    _, found = probed
     (other,) = train(photos, tmp_path / "b", stage(train="probe", **change))
     assert found.train_loss != other.train_loss
 
@@ -124,19 +142,23 @@ def test_classes_may_count_alike(tmp_path: Path) -> None:
     assert plain != loss == sampling
 
 
-def test_best_predicts_what_was_measured(photos: Manifest, tmp_path: Path) -> None:
+def test_best_predicts_what_was_measured(
+    photos: Manifest, probed: tuple[Path, EpochMetrics]
+) -> None:
     """Its weights file is one like any other: `load` gives the predictions of its epoch."""
-    (epoch,) = train(photos, tmp_path / "a", PROBE)
+    folder, epoch = probed
     paths = [photos.root / photo.path for photo in photos.of_split(Split.VALID)]
-    found = load(tmp_path / "a" / BEST).predict(paths)
+    found = load(folder / BEST).predict(paths)
     assert found == pytest.approx(epoch.evaluation.probabilities, abs=1e-4)
 
 
-def test_a_stage_starts_from_the_probe_s_head(photos: Manifest, tmp_path: Path) -> None:
+def test_a_stage_starts_from_the_probe_s_head(
+    photos: Manifest, later: tuple[Path, EpochMetrics], tmp_path: Path
+) -> None:
     """With learning rates of 0 and frozen BatchNorm it predicts what the probe does."""
-    probe = probe_of_tuned(photos, tmp_path)
+    folder, probe = later
     still = stage(lrs=0.0, batch_norm="frozen")
-    start = tmp_path / "probe" / LAST
+    start = folder / LAST
     (epoch,) = train(photos, tmp_path / "b", stage(), PROBE, still, start=start)
     expected = probe.evaluation.probabilities
     assert epoch.evaluation.probabilities == pytest.approx(expected, abs=1e-5)
@@ -144,11 +166,10 @@ def test_a_stage_starts_from_the_probe_s_head(photos: Manifest, tmp_path: Path) 
 
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
 def test_frozen_batch_norm_is_the_head_s_too(
-    photos: Manifest, tmp_path: Path, batch_norm: str
+    photos: Manifest, later: tuple[Path, EpochMetrics], tmp_path: Path, batch_norm: str
 ) -> None:
     """After a probe its statistics stay as they were; otherwise all go on being averaged."""
-    probe_of_tuned(photos, tmp_path)
-    start = tmp_path / "probe" / LAST
+    start = later[0] / LAST
     last = stage(batch_norm=batch_norm)
     train(photos, tmp_path / "b", stage(), PROBE, last, start=start)
     before, network = statistics(network_in(start)), network_in(tmp_path / "b" / LAST)

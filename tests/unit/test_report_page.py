@@ -121,7 +121,7 @@ def page_of(trials: int) -> str:
     return made(replace(make_contents(trials), check=check))
 
 
-@pytest.mark.parametrize("trials", [1, 50, 2000])
+@pytest.mark.parametrize("trials", [1, 50, pytest.param(2000, marks=pytest.mark.long)])
 def test_all_sections_are_there_in_order(trials: int) -> None:
     """From one running trial to thousands: all sections, each with its heading, in 20 MB."""
     text = page_of(trials)
