@@ -159,7 +159,8 @@ def empty_network(backbone: str, hidden: Sequence[int], n_classes: int, levels: 
 
 def pooled(body: Any, inputs: Tensor, levels: int) -> Tensor:
     """Return a head's input, (B, F): pooled features of a body and of its last `levels` stages."""
-    return torch.cat(_by_level(body, inputs, levels), 1)
+    levelled = _by_level(body, inputs, levels)
+    return torch.cat(levelled, 1) if len(levelled) > 1 else levelled[0]
 
 
 def _by_level(body: Any, inputs: Tensor, levels: int) -> list[Tensor]:
@@ -348,10 +349,21 @@ def _create(name: str, *, num_classes: int = 0, pretrained: bool = False) -> Any
     if known is not None and known.fixed_input_size:
         # Transformers have a fixed image size; most accept an option to vary it.
         try:
-            return timm.create_model(name, dynamic_img_size=True, **options)
+            return _out_of_place(timm.create_model(name, dynamic_img_size=True, **options))
         except TypeError:
             pass
-    return timm.create_model(name, **options)
+    return _out_of_place(timm.create_model(name, **options))
+
+
+def _out_of_place(body: Any) -> Any:
+    """Have activations that need their input for the gradient write to new memory.
+
+    In place, torch copies the input first: to the same bits, with one more pass.
+    """
+    for module in body.modules():
+        if isinstance(module, nn.Hardtanh | nn.SiLU | nn.Hardswish):
+            module.inplace = False
+    return body
 
 
 def features_of(body: Any) -> int:

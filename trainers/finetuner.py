@@ -252,17 +252,13 @@ class Finetuner:
         self, state: TrainingState, stage: Stage, first: int, micro_batch: int | None
     ) -> Step:
         """Return the options of a stage's steps; `first` is the epoch's first step."""
-
-        def average(step: int) -> None:
-            if state.average:
-                state.average.update(state.network, first + step)
-
+        average = state.average
         return Step(
             mix=Mixing.of(stage, len(self.manifest.classes)),
             label_smoothing=stage.label_smoothing,
             class_weights=self._class_weights() if stage.balance is Balance.LOSS else None,
             clip_grad=stage.clip_grad,
-            then=average,
+            then=(lambda step: average.update(state.network, first + step)) if average else None,
             micro_batch=micro_batch,
             objective=self._objective.lowering(stage.loss),
         )

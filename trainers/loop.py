@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from trainers.objective import ONE_CLASS, Objective
 from trainers.schedule import Optimizer, Stage
 
 MOMENTUM = 0.9
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def make_optimizer(network: Network, stage: Stage) -> torch.optim.Optimizer:
@@ -87,24 +90,61 @@ def train_epoch(
     synchronised only at the end. Raises `TrainingDiverged` if the loss is not finite.
     """
     total, photos = torch.zeros((), device=compute.device), 0
-    for step, (inputs, labels) in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * multiplier(step)
-        if how.mix:
-            inputs, labels = how.mix(inputs, labels)
-        optimizer.zero_grad()
-        parts = _parts(len(labels), how.micro_batch)
-        for some, truth in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            with compute.autocast():
-                logits = model(some)
-            loss = how.loss(logits.float(), truth) * (len(truth) / len(labels))
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach() * len(labels)
-        _take_step(optimizer, scaler, how.clip_grad)
-        if how.then:
-            how.then(step)
-        photos += len(labels)
+    with _BatchCounters(model, kept=how.then is not None) as counters:
+        for step, (inputs, labels) in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * multiplier(step)
+            if how.mix:
+                inputs, labels = how.mix(inputs, labels)
+            optimizer.zero_grad()
+            parts = _parts(len(labels), how.micro_batch)
+            for some, true in zip(
+                inputs.tensor_split(parts), labels.tensor_split(parts), strict=True
+            ):
+                with compute.autocast():
+                    logits = model(some)
+                loss = how.loss(logits.float(), true)
+                if parts > 1:
+                    loss = loss * (len(true) / len(labels))
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * len(labels)
+                counters.batches += 1
+            _take_step(optimizer, scaler, how.clip_grad)
+            if how.then:
+                how.then(step)
+            photos += len(labels)
     return _finite(total.item() / photos, "training")
+
+
+class _BatchCounters:
+    """Counts BatchNorm's `batches` within its `with`, and adds them to all counters at its end.
+
+    With a momentum nothing reads these counters; one by one, they are an eighth of what a step
+    launches on a GPU. They count themselves if they are to be `kept`: where an average of the
+    network is.
+    """
+
+    def __init__(self, model: nn.Module, *, kept: bool) -> None:
+        self.batches = 0
+        norms = [] if kept else [m for m in model.modules() if isinstance(m, _BATCH_NORM)]
+        self._counted = [
+            (norm, norm.num_batches_tracked)
+            for norm in norms
+            if norm.training and norm.momentum is not None and norm.num_batches_tracked is not None
+        ]
+
+    def __enter__(self) -> Self:
+        """Take the counters away from their layers."""
+        for norm, _ in self._counted:
+            norm.num_batches_tracked = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put them back."""
+        for norm, counter in self._counted:
+            norm.num_batches_tracked = counter
+        if self._counted:
+            torch._foreach_add_([counter for _, counter in self._counted], self.batches)
 
 
 def _take_step(

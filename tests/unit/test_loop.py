@@ -13,12 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny_training import CPU, network_of, stage
 from trainers import loop
-from trainers.backbone import Network, blocks_of, frozen_blocks
+from trainers.backbone import Network, blocks_of, build_network, frozen_blocks
 from trainers.checkpoint import TrainingState
 from trainers.data.loader import Batch
 from trainers.device import Compute, choose_compute
 from trainers.errors import TrainingDiverged
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
+from trainers.schedule import Schedule
 
 
 def plain_network() -> nn.Sequential:
@@ -206,6 +207,54 @@ def test_validation_waits_for_its_device_at_the_end(monkeypatch: pytest.MonkeyPa
         monkeypatch.undo()
         counts.append(waits.count)
     assert counts[0] == counts[1] <= 6
+
+
+class Named(TorchDispatchMode):
+    """Lists what is computed, by name and type: each a launch on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, torch.dtype]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note one."""
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and not func.is_view:
+            self.found.append((func.name(), made.dtype))
+        return made
+
+
+@pytest.mark.parametrize(("micro_batch", "passes"), [(None, 3), (3, 6)])
+def test_batches_of_batch_norm_are_counted_once_an_epoch(
+    micro_batch: int | None, passes: int
+) -> None:
+    """Not layer by layer in each step; the count is torch's, and frozen layers count nothing."""
+    own, torchs = network_of(seed=0).train(), network_of(seed=0).train()
+    for network in (own, torchs):
+        network.freeze(0.5)
+    batches, listed = [squares_and_labels()] * 3, []
+    for network, then in ((own, None), (torchs, lambda _: None)):
+        torch.manual_seed(3)
+        with Named() as named:
+            optimizer = make_optimizer(network, stage())
+            train(network, batches, optimizer, micro_batch=micro_batch, then=then)
+        listed.append(sum(kind is torch.int64 and "add_" in name for name, kind in named.found))
+    assert listed[0] == 0 < listed[1]
+    mine, theirs = own.state_dict(), torchs.state_dict()
+    assert list(mine) == list(theirs)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    counts = {int(mine[name]) for name in mine if name.endswith("num_batches_tracked")}
+    assert counts == {0, passes}
+
+
+def test_activations_that_need_their_input_do_not_copy_it() -> None:
+    """In place, torch would copy it first: one launch more for each."""
+    schedule = Schedule(backbone="tf_efficientnet_lite0", stages=(stage(),), weights="random")
+    network = build_network(schedule, 2, 0).train()
+    with Named() as named:
+        network(torch.rand(2, 3, 32, 32))
+    assert "aten::hardtanh" in {name for name, _ in named.found}
+    assert "aten::clone" not in {name for name, _ in named.found}
 
 
 class Looked(nn.Module):
