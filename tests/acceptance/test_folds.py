@@ -169,6 +169,7 @@ def test_exported_they_are_one_network(told: Told, tmp_path: Path, kind: str) ->
     assert "dealt into 3 folds" in (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_more_seeds_and_fewer_files(
     searched: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_search_over_every_odd_format_gives_the_best_weights(cli: Cli, tmp_pat
     assert cli("doctor").returncode == 0
 
 
+@pytest.mark.long
 def test_the_same_command_goes_on_and_a_changed_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

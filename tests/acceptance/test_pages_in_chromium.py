@@ -257,9 +257,8 @@ def test_the_report_prints(browser: "Browser", page_of: Callable[[int], Path]) -
         assert len(content) > 100_000
 
 
-@pytest.mark.parametrize(
-    ("size", "dark"), [(WIDE, True), pytest.param(PHONE, False, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("size", "dark"), [(WIDE, True), (PHONE, False)])
 def test_the_check_page_is_whole(
     browser: "Browser", checked: Path, size: tuple[int, int], dark: bool
 ) -> None:

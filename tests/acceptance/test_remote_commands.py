@@ -35,10 +35,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     ("url", "variables", "says"),
     [
         ("s3://encore-is-not-there/v", {}, "make the bucket, or correct its name"),
-        (
+        pytest.param(
             "s3://{bucket}/v",
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
             "cannot be reached",
+            marks=pytest.mark.long,
         ),
         ("s3://{bucket}/v", {"AWS_ENDPOINT_URL": "nonsense"}, "check the network and AWS_ENDPOINT"),
         ("s3://{bucket}/v", {"AWS_PROFILE": "nobody"}, "nobody"),

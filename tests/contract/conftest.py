@@ -78,7 +78,12 @@ MAKERS = {
 }
 
 
-@pytest.fixture(scope="session", params=MAKERS)
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(kind, marks=pytest.mark.long if kind == "migrated" else ()) for kind in MAKERS
+    ],
+)
 def make_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], AbstractContextManager[str]]:

@@ -99,10 +99,9 @@ TRAINERS: dict[str, Callable[[Manifest, Metric], Trainer]] = {
 OF_CLASSES = [metric for metric in Metric if "class" in metric.kinds]
 QUICK = [
     *(("synthetic", kind) for kind in STAGES),
-    *(("written at every epoch", kind) for kind in ("recipe", "views at an inner cut")),
-    ("written at the end", "adamw"),
+    ("written at every epoch", "recipe"),
 ]
-"""Between them they draw on all that a resume must put back."""
+"""A recipe draws on most of what a resume must put back."""
 EACH = [
     pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.long)
     for name in TRAINERS
@@ -250,7 +249,7 @@ class TestTrainerContract:
             assert [numbers(epoch) for epoch in bench.train(task, known)] == epochs[:known]
         assert outcome(task.folder) == expected
 
-    @pytest.mark.parametrize("start", [LAST, BEST])
+    @pytest.mark.parametrize("start", [LAST, pytest.param(BEST, marks=pytest.mark.long)])
     def test_a_second_stage_resumes_as_well(self, bench: Bench, start: str) -> None:
         """Larger photos and fewer frozen groups, from either file of the parent."""
         first = stage(cycle_len=3, frozen=1.0, lrs=0.05)
@@ -305,7 +304,9 @@ class TestTrainerContract:
         assert first == second
         assert outcome(ends[0].folder) == outcome(ends[1].folder)
 
-    @pytest.mark.parametrize("damage", ["text", "half", "foreign"])
+    @pytest.mark.parametrize(
+        "damage", [pytest.param("text", marks=pytest.mark.long), "half", "foreign"]
+    )
     def test_a_broken_last_begins_anew(self, bench: Bench, damage: str) -> None:
         """What cannot be gone on from is replaced, and nothing of it is left in the outcome."""
         task = bench.task("a", mine := stage(cycle_len=2))

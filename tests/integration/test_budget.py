@@ -46,7 +46,9 @@ def epochs(lab: Lab) -> int:
 SLOW_BUDGETS = [pytest.param(budget, marks=pytest.mark.slow) for budget in (1, 2, 6, 8)]
 
 
-@pytest.mark.parametrize("budget", [3, pytest.param(5, marks=pytest.mark.long), *SLOW_BUDGETS])
+@pytest.mark.parametrize(
+    "budget", [*(pytest.param(budget, marks=pytest.mark.long) for budget in (3, 5)), *SLOW_BUDGETS]
+)
 def test_what_is_in_training_is_finished_and_nothing_more_is_begun(
     bounded: MakeLab, budget: int
 ) -> None:

@@ -34,6 +34,7 @@ def settings(folder: Path, name: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_a_search_begins_with_the_best_schedules_of_another(tmp_path: Path) -> None:
     """The best three by their means over seeds, in that order; then it goes on by itself."""
     noise(tmp_path / "old")

@@ -40,7 +40,9 @@ def web() -> Iterator[tuple[str, type[Answering]]]:
         yield server
 
 
-@pytest.fixture(params=["http", "s3", pytest.param("gs", marks=pytest.mark.long)])
+@pytest.fixture(
+    params=["http", *(pytest.param(each, marks=pytest.mark.long) for each in ("s3", "gs"))]
+)
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Return a web server, a bucket of S3 or one of Google's, each on loopback."""
     if request.param == "s3":

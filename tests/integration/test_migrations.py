@@ -192,7 +192,12 @@ def test_optunas_tables_and_version_are_untouched(tmp_path: Path) -> None:
     assert optuna.create_study(storage=storage).trials == []
 
 
-@pytest.mark.parametrize("revision", [None, *schema_version.REVISIONS[:-1]])
+FIRST, *LATER = schema_version.REVISIONS[:-1]
+
+
+@pytest.mark.parametrize(
+    "revision", [None, FIRST, *(pytest.param(each, marks=pytest.mark.long) for each in LATER)]
+)
 def test_migrated_tables_are_those_the_code_describes(tmp_path: Path, revision: str | None) -> None:
     """From any revision on, Alembic finds no difference to what `storage/tables.py` says."""
     if revision:

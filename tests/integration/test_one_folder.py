@@ -113,6 +113,7 @@ def test_a_restored_database_goes_on_and_overwrites_nothing(make_lab: MakeLab) -
     assert {path: weights(lab.folder)[path] for path in before} == before
 
 
+@pytest.mark.long
 def test_a_study_that_moves_stays_itself(make_lab: MakeLab, tmp_path: Path) -> None:
     """With its folder it goes on in it; the database alone will do on another machine, too."""
     lab = make_lab(*SCRIPT)
@@ -149,6 +150,7 @@ def test_a_study_of_an_earlier_encore_goes_on_where_it_was(make_lab: MakeLab) ->
     assert not (lab.folder / "lab-2").exists()
 
 
+@pytest.mark.long
 def test_two_of_an_earlier_encore_that_share_a_folder_go_on_there(pair: tuple[Lab, Lab]) -> None:
     """Neither finds its weights gone, nor takes the other's away."""
     first, second = pair

@@ -132,6 +132,7 @@ def test_what_was_trained_or_judged_otherwise_is_not_taken(
     assert (heard.epochs(), heard.taken()) == (2, [])
 
 
+@pytest.mark.long
 def test_other_photos_are_trained_on_anew(folder: Path) -> None:
     """One photo less is other data."""
     next((folder / "photos" / "train" / "a").iterdir()).unlink()

@@ -211,6 +211,7 @@ class Suicidal(Watched):
         yield from super().train(task)
 
 
+@pytest.mark.long
 def test_a_worker_killed_in_the_middle_of_a_word_is_a_dead_worker(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
@@ -497,9 +498,8 @@ def test_a_coordinator_killed_while_a_worker_starts_leaves_none(
     until(lambda: all_dead(pids), 5)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_coordinator(
     coordinator: subprocess.Popen[str], tmp_path: Path, number: int
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_refit_has_the_validation_photos_in_train_and_no_test_photo(searched: 
     assert after.digest != before.digest
 
 
+@pytest.mark.long
 def test_a_refit_is_the_same_each_time(searched: Path, tmp_path: Path) -> None:
     """Its tensors come out to the last bit, as those of all training do."""
     made = [

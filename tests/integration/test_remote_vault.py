@@ -128,6 +128,7 @@ def remote_lab(make_lab: Callable[..., Lab], object_store: ObjectStore) -> Lab:
     return lab
 
 
+@pytest.mark.long
 def test_a_search_leaves_the_same_as_beside_the_database(
     remote_lab: Lab, make_lab: Callable[..., Lab]
 ) -> None:

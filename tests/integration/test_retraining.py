@@ -69,7 +69,13 @@ def test_weights_are_kept_while_their_stage_is_trained_again(make_lab: MakeLab) 
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"not weights")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(Path.unlink, marks=pytest.mark.long),
+        lambda path: path.write_bytes(b"not weights"),
+    ],
+)
 def test_a_damaged_file_is_noticed_and_trained_again(
     make_lab: MakeLab, kind: Kind, damage: Callable[[Path], object]
 ) -> None:

@@ -200,7 +200,7 @@ def test_a_disk_that_is_full_ends_the_search(make_lab: MakeLab) -> None:
     ("method", "when"),
     [
         ("seal", "after"),
-        ("discard", "before"),
+        pytest.param("discard", "before", marks=pytest.mark.long),
         pytest.param("seal", "before", marks=pytest.mark.long),
         pytest.param("discard", "after", marks=pytest.mark.long),
     ],

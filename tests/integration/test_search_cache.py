@@ -159,6 +159,7 @@ def test_without_room_a_search_comes_to_the_same(
     assert results(tmp_path, "without") == (trials, files)
 
 
+@pytest.mark.long
 def test_a_second_study_decodes_nothing_again(
     searching: Searcher, decoded: list[Path], tmp_path: Path
 ) -> None:

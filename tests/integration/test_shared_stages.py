@@ -162,12 +162,12 @@ def test_killed_at_any_event_with_several_slots_the_end_is_the_same(
 @pytest.mark.parametrize(
     ("when", "method"),
     [
-        ("before", "fail_stage_run"),
         ("after", "finish_trial"),
         *(
             pytest.param(when, method, marks=pytest.mark.long)
             for when, method in (
-                *(("before", "seal_stage_run"), ("before", "finish_trial")),
+                *(("before", "fail_stage_run"), ("before", "seal_stage_run")),
+                ("before", "finish_trial"),
                 *(("after", "seal_stage_run"), ("after", "fail_stage_run")),
             )
         ),

@@ -174,7 +174,8 @@ def test_a_search_ends_where_nothing_is_to_be_gained(make_lab: MakeLab) -> None:
         assert len(store.trials(study.id)) < 40
 
 
-@pytest.mark.parametrize("strategy", EXPLORING)
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", [Strategy.FORECAST, Strategy.ASHA, Strategy.INDEPENDENT])
 def test_killed_at_any_event_the_end_is_the_same(
     make_lab: MakeLab, strategy: Strategy, every: bool
 ) -> None:

@@ -57,6 +57,7 @@ def recorded_and_saved(lab: Lab) -> tuple[int, int]:
     return 0, 0
 
 
+@pytest.mark.long
 def test_killed_at_any_event_epochs_beyond_the_files_come_again(
     make_lab: MakeLab, lab_behind: MakeLab, every: bool
 ) -> None:

@@ -133,7 +133,7 @@ def test_last_holds_the_best_weights_as_well(tmp_path: Path) -> None:
     assert same(read_weights(tmp_path / BEST)[0], best)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(1e9, marks=pytest.mark.long)])
 @pytest.mark.parametrize("left_after", [pytest.param(None, marks=pytest.mark.long), 2])
 def test_best_is_of_the_best_epoch(tmp_path: Path, seconds: float, left_after: int | None) -> None:
     """Be it the first, a later one or the last; left in between and gone on with, or not."""

@@ -39,9 +39,13 @@ TOY = Space(
 )
 """Nothing but numbers."""
 
-SLOWER = (Sampler.CMAES, Sampler.GP, Sampler.QMC)
 SAMPLERS = [
-    pytest.param(each, marks=pytest.mark.long if each in SLOWER else ()) for each in Sampler
+    Sampler.TPE,
+    Sampler.RANDOM,
+    *(
+        pytest.param(each, marks=pytest.mark.long)
+        for each in (Sampler.CMAES, Sampler.GP, Sampler.QMC)
+    ),
 ]
 
 Start = Callable[..., Suggestions]
@@ -167,6 +171,7 @@ def test_lists_are_written_as_json_and_come_back_as_lists() -> None:
     assert running(draft.params, {}).params["s0_lrs"] == "[1e-05, 0.0001, 0.001]"
 
 
+@pytest.mark.long
 def test_what_no_sampler_models_is_drawn_evenly(start: Start) -> None:
     """Where choices crowd, 0 and 1e-4 beside 0.1, each comes as often as any other."""
     suggestions = start(Sampler.RANDOM)
@@ -194,7 +199,7 @@ def test_drafts_leave_no_trial(start: Start, tmp_path: Path, sampler: Sampler) -
     assert trial.system_attrs == drafts[1].notes
 
 
-@pytest.mark.parametrize("sampler", [Sampler.TPE, Sampler.GP, Sampler.CMAES, Sampler.QMC])
+@pytest.mark.parametrize("sampler", [each for each in SAMPLERS if each is not Sampler.RANDOM])
 def test_numbers_are_modelled(
     start: Start, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +250,7 @@ def test_the_best_region_is_found_more_often_than_by_chance(start: Start, sample
     assert modelled > 2 * drawn
 
 
+@pytest.mark.long
 def test_a_search_by_cma_es_goes_on_in_another_process(start: Start, tmp_path: Path) -> None:
     """Its state lies beside the trials: the next process is in the same generation, or later."""
     searched(start(Sampler.CMAES), 15)

@@ -77,6 +77,7 @@ def test_what_is_frozen_drops_nothing() -> None:
     assert torch.equal(network.features(squares), features)
 
 
+@pytest.mark.long
 def test_a_body_without_a_place_ignores_it() -> None:
     """A plain stack of convolutions has no path that could be dropped."""
     network = build("vgg11")

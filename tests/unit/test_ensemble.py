@@ -178,6 +178,7 @@ def test_a_file_that_trials_share_is_kept_once() -> None:
     assert len(kept) == 2
 
 
+@pytest.mark.long
 def test_luck_flatters_the_single_file_but_not_when_cross_fitted() -> None:
     """With equals, the best one's own score is points too high; cross-fitted it is the truth."""
     rng = np.random.default_rng(0)

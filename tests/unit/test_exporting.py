@@ -94,6 +94,7 @@ def test_each_format_answers_as_the_network(backbone: str, kind: Format, tmp_pat
     assert (found > 0) == (largest > 0)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "kind",

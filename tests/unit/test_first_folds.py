@@ -165,6 +165,7 @@ def test_what_is_beaten_is_stopped_and_counted(make: Callable[..., Lab]) -> None
     lab.check_order()
 
 
+@pytest.mark.long
 def test_killed_anywhere_it_decides_the_same(make: Callable[..., Lab], every: bool) -> None:
     """Around each step of a search of which one stage run is beaten, and at its events."""
     calm = make(GOOD, BAD, BETTER)

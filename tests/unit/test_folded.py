@@ -45,7 +45,7 @@ STAGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    "fields", [*STAGES[:2], *(pytest.param(each, marks=pytest.mark.long) for each in STAGES[2:])]
+    "fields", [STAGES[0], *(pytest.param(each, marks=pytest.mark.long) for each in STAGES[1:])]
 )
 def test_each_photo_is_judged_by_the_network_of_its_fold(
     photos: Manifest, tmp_path: Path, fields: dict[str, Any]
@@ -69,7 +69,7 @@ def test_each_photo_is_judged_by_the_network_of_its_fold(
             assert all(torch.allclose(weights[n], v, atol=1e-4) for n, v in same.items())
 
 
-@pytest.mark.parametrize("fields", STAGES[:2])
+@pytest.mark.parametrize("fields", [STAGES[0], pytest.param(STAGES[1], marks=pytest.mark.long)])
 def test_a_cut_costs_no_bit(photos: Manifest, tmp_path: Path, fields: dict[str, Any]) -> None:
     """Left after an epoch and gone on with, all folds' networks are the same to the last bit."""
     mine = schedule(stage(**fields))
@@ -118,7 +118,9 @@ def test_a_stage_goes_on_from_all_folds_networks(photos: Manifest, tmp_path: Pat
     assert all(torch.equal(first[name], then[name]) for name in first if "weight" in name)
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["in a cache", "in memory"])
+@pytest.mark.parametrize(
+    "kept", [pytest.param(True, marks=pytest.mark.long), False], ids=["in a cache", "in memory"]
+)
 @pytest.mark.parametrize(
     ("fields", "passes"),
     [
@@ -153,6 +155,7 @@ def test_frozen_features_are_computed_once_for_all_folds(
         assert sum(shown) == passes * len(photos.photos)
 
 
+@pytest.mark.long
 def test_without_room_for_features_it_is_the_same(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,13 @@ from trainers.schedule import BatchNorm, Schedule, Stage
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
 STAGE = Stage(image_size=64, batch_size=4, lrs=(0.01, 0.02, 0.1), batch_norm=BatchNorm.FROZEN)
-BODIES = ["test_vit", "test_convnext", "convnext_atto", "vit_tiny_patch16_224"]
+BODIES = [
+    *("test_vit", "test_convnext"),
+    *(
+        pytest.param(each, marks=pytest.mark.long)
+        for each in ("convnext_atto", "vit_tiny_patch16_224")
+    ),
+]
 """Two of timm's for tests, and two that people use; all with random weights here."""
 
 
@@ -97,6 +103,7 @@ def test_learning_rates_rise_with_the_layer_groups(backbone: str) -> None:
         assert group["lr"] == STAGE.lrs[place]
 
 
+@pytest.mark.long
 def test_a_body_of_siglip_gives_what_its_attention_pools() -> None:
     """Without its text half, its head is the pooling by attention that its features come from."""
     network = build("vit_base_patch16_siglip_224")

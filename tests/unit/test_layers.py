@@ -262,6 +262,7 @@ def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
     run_commands([*helps, *nothing_there, *mistakes, (["gc", "--cache"], 0)], tmp_path)
 
 
+@pytest.mark.long
 def test_what_prepares_photos_loads_nothing_heavy(tmp_path: Path) -> None:
     """Where photos lie and how they are decoded can be known without the seconds of torch."""
     run_light("\n".join(f"import {name}\ncheck({name!r})" for name in LIGHT), tmp_path)
@@ -278,6 +279,7 @@ def test_reading_a_study_loads_nothing_heavy(finished: Lab, tmp_path: Path) -> N
     assert list((finished.folder / ".cache").rglob("*.pixels")) == []
 
 
+@pytest.mark.long
 def test_the_public_face_loads_nothing_heavy(tmp_path: Path) -> None:
     """`from study import ...` costs a notebook no torch before something is trained."""
     run_light("from study import *\nassert search and best\ncheck('the public face')", tmp_path)

@@ -93,7 +93,7 @@ def test_the_surest_answers_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tta", [True, False])
+@pytest.mark.parametrize("tta", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_predict_gives_what_validation_gave(
     tta: bool, kind: str, manifest: Manifest, tmp_path: Path
 ) -> None:

@@ -84,7 +84,7 @@ def test_a_failed_seed_holds_nobody_up() -> None:
 
 
 @pytest.mark.parametrize("luck", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("looks", [1, 3])
+@pytest.mark.parametrize("looks", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_the_truly_best_is_seldom_beaten(luck: float, looks: int) -> None:
     """Each of five equal schedules is dropped in at most 5 % of the races, whatever seeds do."""
     rng = np.random.default_rng(7)

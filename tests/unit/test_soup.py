@@ -183,7 +183,13 @@ def test_a_file_alone_is_as_it_is(tmp_path: Path) -> None:
     assert np.allclose(greedy.evaluation([1]).probabilities, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("tta", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    "tta",
+    [
+        (True, False),
+        *(pytest.param(each, marks=pytest.mark.long) for each in ((True, True), (False, True))),
+    ],
+)
 def test_a_soup_is_judged_as_its_first_ingredient_was(
     tta: tuple[bool, bool], tmp_path: Path
 ) -> None:

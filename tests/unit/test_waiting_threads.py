@@ -28,7 +28,8 @@ DOORS = {
 @pytest.mark.parametrize(
     ("door", "given", "seen"),
     [
-        *((door, {}, "None 0") for door in DOORS),
+        pytest.param("a search", {}, "None 0", marks=pytest.mark.long),
+        *((door, {}, "None 0") for door in DOORS if door != "a search"),
         ("a worker", {"GOMP_SPINCOUNT": "7"}, "None 7"),
         ("a worker", {"OMP_WAIT_POLICY": "active"}, "active None"),
     ],
