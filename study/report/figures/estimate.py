@@ -38,7 +38,8 @@ def estimate(contents: Contents) -> Panel:
     drawn = figure(
         traces,
         64 + 26 * len(names),
-        xaxis=score_axis(contents.study.metric) | {"title": {"text": ""}},
+        xaxis=score_axis(contents.study.metric)
+        | {"title": {"text": ""}, "nticks": 4, "tickangle": 0},
         yaxis=axis(
             tickvals=list(range(len(names))),
             ticktext=names,

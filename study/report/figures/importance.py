@@ -43,7 +43,7 @@ def importance(contents: Contents) -> Panel:
     if len(scores) < FEWEST:
         return Panel(
             None,
-            f"Importance is estimated from {FEWEST} schedules trained to their end on; "
+            f"Importance is estimated once {FEWEST} schedules are trained to their end; "
             f"there are {len(scores)}.",
         )
     table = table_of([trial.schedule for trial in schedules])

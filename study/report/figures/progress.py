@@ -64,8 +64,8 @@ def progress(contents: Contents) -> Panel:
         yaxis=score_axis(metric),
     )
     gains = sum(after != before for before, after in pairwise(best))
-    often = "once" if gains == 1 else f"{gains} times"
-    said = f"{count_text(len(ended), 'trial')} with a score; the best was improved {often}."
+    often = {0: "not", 1: "once"}.get(gains, f"{gains} times")
+    said = f"{count_text(len(ended), 'trial')} with a score; the first was improved {often}."
     return Panel(drawn, said)
 
 

@@ -133,7 +133,7 @@ def _doubts(contents: Contents, answers: Answers) -> tuple[list[Point], float | 
     drawn = figure(
         [_line(cost, [p["answered"] for p in points], [p["cost"] for p in points], 5)],
         360,
-        xaxis=axis("coverage: photos answered, the others rejected", tickformat=".0%"),
+        xaxis=axis("coverage (photos answered)", tickformat=".0%"),
         yaxis=axis(f"{cost} answered", rangemode="tozero"),
     )
     return points, own, drawn

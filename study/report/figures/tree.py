@@ -59,7 +59,7 @@ def stage_tree(contents: Contents) -> Panel:
     whole = tree.pixels + tree.saved_pixels
     said = f"{runs} for {trials} in {time_text(tree.seconds)}"
     if tree.saved_pixels:
-        said += f"; sharing saved {tree.saved_pixels / whole:.0%} of the pixels"
+        said += f"; sharing saved {100 * tree.saved_pixels / whole:.0f} % of the pixels"
     if merged := sum(box.merged for box in boxes if box.merged > 1):
         said += f"; {merged} of the weaker ones are merged"
     return Panel(None, said + ".", [_listed(box, ranks.get(box.id), contents) for box in boxes])
@@ -151,7 +151,7 @@ def _listed(box: Box, rank: float | None, contents: Contents) -> dict[str, Any]:
         "label": box.label,
         "state": box.state.value,
         "score_text": contents.text(box.score),
-        "time_text": time_text(box.seconds),
+        "time_text": time_text(box.seconds) if box.seconds else "",
         "colour": None if rank is None else colour_at(rank),
         "trials": list(box.trials[:MOST_TRIALS]),
         "n_trials": len(box.trials),
