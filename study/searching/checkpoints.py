@@ -26,6 +26,15 @@ class Sealed:
     replaced: Sequence[Checkpoint]
 
 
+@dataclass(frozen=True)
+class Copied:
+    """The copied weights files of a stage run's `twin` in another `study`."""
+
+    twin: StageRun
+    study: str
+    files: Sequence[Checkpoint]
+
+
 class WeightsFiles:
     """Keeps a study's rows and files consistent: files first, then rows."""
 
@@ -133,7 +142,7 @@ class WeightsFiles:
             self._vault.delete(old.path, old.sha256)
         self._vault.discard(run.key)
 
-    def take(
+    def copy(
         self,
         run: StageRun,
         trial: Trial,
@@ -142,11 +151,11 @@ class WeightsFiles:
         study: str,
         vault: Vault,
         next_starts_from: Kind | None,
-    ) -> Trained | None:
-        """End a stage run with the result of its `twin` in another study, of that name and vault.
+    ) -> Copied | None:
+        """Copy the files of a stage run's `twin` in another study, of that name and vault.
 
-        Its files are copied, so that the studies stay independent. None, and nothing done, if a
-        file is missing that `serve` would require.
+        So the studies stay independent. None, and nothing done, if a file is missing that `serve`
+        would require. As with `seal`, any thread may call this; `take` has to follow.
         """
         theirs = {
             file.kind: file
@@ -162,8 +171,12 @@ class WeightsFiles:
             )
             for kind, file in theirs.items()
         ]
-        self._store.take_stage_run(run, twin, study, sealed)
-        return self._trained(epochs.values(), twin.seconds)
+        return Copied(twin, study, sealed)
+
+    def take(self, run: StageRun, copied: Copied) -> Trained:
+        """End a stage run with the result of another study, whose files are copied."""
+        self._store.take_stage_run(run, copied.twin, copied.study, copied.files)
+        return self._trained(self._store.epochs(run.id), copied.twin.seconds)
 
     def _trained(self, epochs: Iterable[EpochRecord], seconds: float) -> Trained:
         best = self._best(epochs)

@@ -40,7 +40,7 @@ from study.events import (
     noticing,
     working,
 )
-from study.searching.checkpoints import WeightsFiles
+from study.searching.checkpoints import Copied, WeightsFiles
 from study.searching.failures import Failures
 from study.searching.first_folds import FirstFolds
 from study.searching.other_studies import OtherStudies
@@ -131,6 +131,7 @@ class Coordinator:
         self._sealing = Sealing(engine.wake)
         self._draft: Draft | None = None  # the sampler's last suggestion
         self._others = OtherStudies(store, self.study, config)
+        self._not_taken = set[str]()  # stage runs whose files other studies do not have any more
         self._failures = Failures(config.budget.max_failures)
         self._load()
         self._tidy_at = self.ended + TIDY_EVERY
@@ -272,9 +273,12 @@ class Coordinator:
                 self._stop(running, run.seconds, self._first.why)
                 return
             start = self.weights_files.start(running.run, prefix.stages[-1])
-            running.run = run = self.store.begin_stage_run(trial, key, running.position)
+            run = self.store.begin_stage_run(trial, key, running.position)
             self.tree.enter(trial, running.position, key)
-            run = running.run = self._taken(running, run)
+            taken = self._taken(running, run)
+            if taken is None:
+                return
+            run = running.run = taken
             for epoch in self.store.epochs(run.id):
                 self._note(running, epoch)
             if key in self._training or not self.weights_files.serve(run, running.next_starts_from):
@@ -312,25 +316,38 @@ class Coordinator:
         advance = partial(self._advance, running, let_on=True)
         return any(self._sealing.wait(each, advance, hold=True) for each in (*before, key))
 
-    def _taken(self, running: RunningTrial, run: StageRun) -> StageRun:
-        """Complete a stage run that was not begun with another study's result, if there is one."""
-        if run.state is not State.RUNNING or run.key in self._training or self.store.epochs(run.id):
+    def _taken(self, running: RunningTrial, run: StageRun) -> StageRun | None:
+        """Complete a stage run that was not begun with another study's result, if there is one.
+
+        Return None if the trial is put off: with several slots, a thread copies the files.
+        """
+        key, trial = run.key, running.trial
+        begun = key in self._training or key in self._not_taken or self.store.epochs(run.id)
+        twins = [] if run.state is not State.RUNNING or begun else self._others.twins(run)
+        if not twins:
             return run
-        trial = running.trial
-        taken = self._others.take(
-            run, trial, running.epochs_before, self.weights_files, running.next_starts_from
+        copy = partial(
+            self._others.copy,
+            *(twins, run, trial, running.epochs_before),
+            *(self.weights_files, running.next_starts_from),
         )
-        if taken is None:
-            return run
-        study, trained = taken
-        self.tree.finish(run.key, trained)
+        self._have_done(key, copy, partial(self._take_over, trial, run))
+        if self._sealing.wait(key, partial(self._advance, running, let_on=True), hold=True):
+            return None
+        return self.store.begin_stage_run(trial, key, run.position)
+
+    def _take_over(self, trial: Trial, run: StageRun, copied: Copied | None) -> None:
+        """Record a stage run of another study, whose files are copied, if they were there."""
+        if copied is None:
+            self._not_taken.add(run.key)
+            return
+        self.tree.finish(run.key, self.weights_files.take(run, copied))
         self.listener(
             Notice(
-                f"trial {trial.number}: stage {run.position + 1} is taken from study {study}, "
-                "which has trained it"
+                f"trial {trial.number}: stage {run.position + 1} is taken from study "
+                f"{copied.study}, which has trained it"
             )
         )
-        return self.store.begin_stage_run(trial, run.key, run.position)
 
     def _train(
         self, running: RunningTrial, run: StageRun, prefix: Schedule, start: Path | None

@@ -1,14 +1,13 @@
 """Sharing stage runs with other studies of the database, so that they are not trained again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from storage.paths import open_vault
 from storage.records import Kind, StageRun, StudyRecord, Trial
 from storage.store import Store
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
-from study.searching.checkpoints import WeightsFiles
-from study.stage_tree import Trained
+from study.searching.checkpoints import Copied, WeightsFiles
 from study.studies import stored_config
 
 _TRAINED_BY = ("metric", "costs", "trainer", "precision", "compile", "deterministic")
@@ -25,27 +24,32 @@ class OtherStudies:
         self._store, self._storage = store, config.storage
         self._studies = {} if config.trainer else {s.id: s for s in self._alike(study, config)}
 
-    def take(
+    def twins(self, run: StageRun) -> list[StageRun]:
+        """Return the same stage run of other studies, where they have trained it."""
+        return self._store.twins(run, self._studies)
+
+    def copy(
         self,
+        twins: Sequence[StageRun],
         run: StageRun,
         trial: Trial,
         epochs_before: int,
         files: WeightsFiles,
         next_starts_from: Kind | None,
-    ) -> tuple[str, Trained] | None:
-        """End a stage run that was not begun with the result from another study.
+    ) -> Copied | None:
+        """Copy the files of the first twin that has those which the next stage starts from.
 
-        Return that study's name and the result; None if no other study has it with the weights that
-        the next stage starts from.
+        None if no other study has them. Any thread may call this; `WeightsFiles.take` has to
+        follow.
         """
-        for twin in self._store.twins(run, self._studies):
+        for twin in twins:
             other = self._studies[twin.study_id]
             vault = open_vault(self._storage, other)
-            trained = files.take(
+            copied = files.copy(
                 run, trial, epochs_before, twin, other.name, vault, next_starts_from
             )
-            if trained is not None:
-                return other.name, trained
+            if copied is not None:
+                return copied
         return None
 
     def _alike(self, study: StudyRecord, config: StudyConfig) -> Iterator[StudyRecord]:

@@ -4,8 +4,10 @@ Whatever waits here waits for an event, which a search that seals in its own thr
 """
 
 import errno
+import sqlite3
 import threading
 from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,60 @@ def test_killed_while_files_are_sealed_the_end_is_the_same(
             with pytest.raises(Crash):
                 bench.coordinator.run()
         check_end(lab, calm.outcome(), f"{when} call {call} of {method}")
+
+
+def renamed(lab: Lab, name: str) -> None:
+    """Make what was searched another study of the database."""
+    with closing(sqlite3.connect(lab.url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("UPDATE encore_studies SET name = ?", (name,))
+        connection.execute("UPDATE studies SET study_name = ?", (name,))
+        connection.commit()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_slot_waits_for_files_of_another_study(
+    make_slow: Callable[..., Any], there: bool
+) -> None:
+    """They are copied while others train, and a trial goes on from them; gone, it is trained."""
+    shared, long = schedule(stage(32), stage(48)), schedule(stage(64, epochs=9))
+    ended: list[int] = []
+
+    def opens(event: Event) -> bool:
+        ended.append(event.metrics.epoch if isinstance(event, EpochEnded) else 0)
+        return 9 in ended
+
+    lab, search = make_slow(shared, slots=2, opens=opens)
+    lab.search()
+    with lab.reading() as (store, study, vault):
+        expected = [run.key for run in store.stage_runs(study.id)]
+        for file in () if there else store.checkpoints(study.id):
+            vault.path(file.path).unlink()
+    renamed(lab, "first")
+    lab.configure([shared, long])
+    lab.trainer.trained.clear()
+    search()
+    with lab.reading() as (store, study, _):
+        taken = [run.key for run in store.stage_runs(study.id) if run.taken_from == "first"]
+    assert sorted(taken) == sorted(expected if there else [])
+    assert len(lab.trainer.trained) == (1 if there else 3)
+    lab.check_order()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_files_of_another_study_are_copied(make_lab: MakeLab, when: str) -> None:
+    """What was begun is swept, and copied again."""
+    lab = make_lab(schedule(stage(32), stage(48)))
+    lab.search()
+    renamed(lab, "first")
+    lab.trainer.trained.clear()
+    lab.make_engine = lambda trainer: Interleaved(trainer, slots=2)
+    with lab.bench() as bench:
+        crash_in(bench, "vault", "seal", 1, after=when == "after")
+        with pytest.raises(Crash):
+            bench.coordinator.run()
+    lab.search()
+    assert lab.trainer.trained == []
+    lab.check_order()
 
 
 def test_retention_leaves_files_that_are_being_sealed(make_lab: MakeLab) -> None:
