@@ -10,8 +10,9 @@ import pytest
 
 from study.engines.base import Engine, Event, StageEnded
 from tests import tiny_training
+from tests.cluster import OnRay
 from tests.contract.conftest import FULL_DISK, told
-from tests.engines import FailingWhenLeft, Inline, Late, epochs_in
+from tests.engines import FailingWhenLeft, Late, Processes, epochs_in
 from tests.tiny_training import epoch_of_best, epochs_in_last
 from trainers.base import LAST, StageTask
 from trainers.finetuner import Finetuner
@@ -34,7 +35,7 @@ class Left:
 @pytest.fixture
 def left(make_engine: Callable[..., Engine], kind: object, tmp_path: Path) -> Left:
     """Train two of three epochs."""
-    if not isinstance(kind, Inline):  # torch takes seconds in each process
+    if kind in (Processes(2), OnRay()):  # torch takes seconds in each process
         engine = make_engine(Late(np.array([0, 1]), 2))
     else:
         photos = tiny_training.noise(tmp_path / "photos", 8, 4)
