@@ -77,6 +77,7 @@ def test_everything_planted_is_found_and_written(photos: Path, run: Run, tmp_pat
     assert {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.long
 def test_the_amended_list_is_clean_and_can_be_searched(
     photos: Path, run: Run, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def there(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return copy_of(searched, tmp_path / "copy", monkeypatch)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("there")
 def test_the_choice_says_how_far_grades_are_off(capsys: pytest.CaptureFixture[str]) -> None:
     """The lowest mean absolute error wins, classes keep their order, and other metrics work."""
@@ -97,6 +98,7 @@ def test_a_schedule_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     assert chosen["score"] in [x for each in chosen["schedules"] for x in each["scores"].values()]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("there")
 def test_grades_in_folds_are_searched() -> None:
     """Folds deal grades as they deal classes."""

@@ -276,6 +276,7 @@ def test_no_study_and_foreign_weights(capsys: pytest.CaptureFixture[str]) -> Non
     assert "'pickle.pth' is not a whole safetensors file" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_mistake_costs_no_import_of_torch() -> None:
     """A file that is not there is told without the seconds that torch takes."""
     code = (

@@ -27,6 +27,7 @@ def place(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return copy_of(searched, tmp_path / "work", monkeypatch)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("place")
 def test_a_page_and_tables_in_one_go(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -86,6 +86,7 @@ def test_the_readme_example_is_run_once_whatever_the_workers(folder: Path) -> No
     assert (folder / "runs.txt").read_text() == "x"
 
 
+@pytest.mark.long
 def test_a_trainer_in_the_script_itself_is_refused_where_there_are_workers(folder: Path) -> None:
     """They cannot import it: one sentence says what to do, before anything is written."""
     (folder / "script.py").write_text(OWN)

@@ -87,7 +87,7 @@ class Retelling(Noting):
 @pytest.mark.parametrize(
     ("metric", "every"),
     [
-        (Metric.F1, False),
+        pytest.param(Metric.F1, False, marks=pytest.mark.long),
         pytest.param(Metric.F1, True, marks=pytest.mark.slow),
         pytest.param(Metric.ACCURACY, True, marks=pytest.mark.slow),
     ],

@@ -27,6 +27,7 @@ def epoch_of(number: int) -> EpochMetrics:
     return replace(metrics_of(number), evaluation=Evaluation(LABELS, table.astype(np.float32)))
 
 
+@pytest.mark.long
 def test_a_sealed_last_is_as_large_as_its_network(tmp_path: Path) -> None:
     """However much its epochs predicted; and the next stage starts from the same weights."""
     lab, network, history = Lab(tmp_path), network_of(3), [epoch_of(n + 1) for n in range(EPOCHS)]

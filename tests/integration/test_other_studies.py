@@ -139,6 +139,7 @@ def test_other_photos_are_trained_on_anew(folder: Path) -> None:
     assert run(folder, "second", ONE).epochs() == 2
 
 
+@pytest.mark.long
 def test_weights_that_are_gone_or_changed_are_trained_again(folder: Path) -> None:
     """What is taken is whole: a damaged file's stage is trained, the other one taken."""
     with open_store(url(folder)) as store:

@@ -145,6 +145,7 @@ def test_not_too_many_wait(make_shared: MakeLab) -> None:
     assert states(lab) == [State.COMPLETE] * 8
 
 
+@pytest.mark.long
 def test_killed_at_any_event_with_several_slots_the_end_is_the_same(
     make_shared: MakeLab, every: bool
 ) -> None:

@@ -195,7 +195,7 @@ def test_only_cuda_copies_behind_our_back() -> None:
     assert moves.noted == [("mps", False), "pinned", ("cuda", True), ("cpu", False)]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.long)])
 def test_half_precision_learns_as_full_precision(precision: str) -> None:
     """A few steps and a validation give finite numbers near to those of float32."""
     losses = []
