@@ -73,7 +73,7 @@ def present(names: Sequence[str]) -> list[Contestant]:
         else:
             found.append(contestant)
     if not found:
-        raise SystemExit("There is nobody left to measure.")
+        raise SystemExit("no contestant is left to measure")
     return found
 
 

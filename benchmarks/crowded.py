@@ -24,7 +24,7 @@ from contestants import markdown, say
 
 ROOT = Path(__file__).parents[1]
 BY_DEFAULT = "300000"
-"""How often GNU OpenMP looks again before a thread sleeps, where nobody says anything."""
+"""How often GNU OpenMP looks again before a thread sleeps, by default."""
 
 
 @dataclass(frozen=True)

@@ -190,10 +190,10 @@ def quality(given: argparse.Namespace) -> str:
         rows.append([kind, recall, str(strangers), "" if copies else f"{same / n:.3f}"])
         say("  ".join(rows[-1]))
     layouts = len(_found(_layouts(paths[:200])))
-    table = markdown(("change", "recall", "pairs of strangers", "taken for copies"), rows)
+    table = markdown(("change", "recall", "pairs of different photos", "called copies"), rows)
     return (
         f"{table}\n\nprecision of all together {right / max(1, right + wrong):.4f}; "
-        f"of 200 photos over one layout (19,900 pairs), {layouts} pairs are taken for copies"
+        f"of 200 photos over one layout (19,900 pairs), {layouts} pairs are called copies"
     )
 
 

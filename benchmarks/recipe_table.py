@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Row = dict[str, Any]
 Rates = NDArray[np.float64]
-"""Of each test photo, in how many of the seeds it is taken for another class, as a share."""
+"""Of each test photo, in how many of the seeds it is misclassified, as a share."""
 
 RESAMPLES = 2000
 PEER = "fastai"
@@ -32,7 +32,7 @@ class Results:
         return sorted(found, key=lambda row: int(row["seed"]))
 
     def rates(self, contestant: str, data: str) -> Rates:
-        """Return how often each test photo is taken for another class."""
+        """Return how often each test photo is misclassified."""
         answers = self.of(contestant, data)
         wrong = np.zeros(answers[0]["test_photos"])
         for row in answers:

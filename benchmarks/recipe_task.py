@@ -37,7 +37,7 @@ class Photos:
         return len(self.paths)
 
     def wrong(self, predicted: NDArray[np.integer[Any]]) -> list[int]:
-        """Return which photos, by their place in the list, are taken for another class."""
+        """Return which photos, by their place in the list, are misclassified."""
         return [int(place) for place in np.flatnonzero(predicted != self.labels)]
 
 

@@ -96,7 +96,7 @@ def check_ended(search: Search, *, killed: bool = False) -> None:
 def check_study(folder: Path, database: str = "encore.db", *, over: bool = True) -> None:
     """Check that all trials ended once, here as in Optuna, and that each file is what it says.
 
-    That is, to the last bit, what it would be had nobody disturbed the search. With `over`, nothing
+    That is, to the last bit, what it would be without disturbance. With `over`, nothing
     else may be left in the study's folder.
     """
     lab = make_lab(folder, 1, database)
@@ -104,7 +104,7 @@ def check_study(folder: Path, database: str = "encore.db", *, over: bool = True)
         trials, runs = store.trials(study.id), store.stage_runs(study.id)
         assert {trial.state for trial in trials} <= {State.COMPLETE, State.PRUNED}
         assert len({trial.number for trial in trials}) == len(trials)
-        # A repeat may go on under a seed that halving had stopped; nobody else shares one.
+        # A repeat may go on under a seed that halving had stopped; no other trial shares one.
         complete = [trial for trial in trials if trial.state is State.COMPLETE]
         assert len({(trial.schedule_digest, trial.seed) for trial in complete}) == len(complete)
         assert {run.state for run in runs} == {State.COMPLETE}

@@ -92,7 +92,7 @@ def be_elsewhere(host: str, ahead: float, stale: float) -> None:
 
 
 def main() -> None:
-    """Search as the command line says; whoever may not, or no more, says so and ends with 1."""
+    """Search as the command line says; without ownership, say so and end with 1."""
     from storage.errors import StudyInUse
 
     parser = argparse.ArgumentParser()

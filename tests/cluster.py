@@ -82,7 +82,7 @@ class Lent:
 
 @dataclass
 class OnRay:
-    """Gives one engine on a cluster of one node to test after test."""
+    """One engine on a cluster of one node, for all tests."""
 
     engine: "ClusterEngine | None" = field(default=None, compare=False)
 

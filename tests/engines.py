@@ -123,7 +123,7 @@ class Inline:
 
 @dataclass
 class Processes:
-    """Gives one engine with worker processes to test after test."""
+    """One engine with worker processes, for all tests."""
 
     slots: int
     engine: ProcessEngine | None = field(default=None, compare=False)
@@ -318,7 +318,7 @@ def workers() -> list[BaseProcess]:
 
 
 def lives(pid: int) -> bool:
-    """Return whether a process lives (a dead one that nobody has asked after does not)."""
+    """Return whether a process lives (a zombie does not)."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -131,7 +131,7 @@ class ObjectStore:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Have it know nobody: every key is a wrong one."""
+        """Have it refuse every access key."""
         from moto import settings
 
         before = settings.INITIAL_NO_AUTH_ACTION_COUNT

@@ -107,7 +107,7 @@ class Server:
         return False
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
-        """Return a database's URL; `port` is that of somebody who stands between."""
+        """Return a database's URL; `port` is that of a proxy in between."""
         return f"postgresql+psycopg://{USER}:{QUOTED}@127.0.0.1:{port or self.port}/{database}"
 
     def create(self, template: str = "template1") -> str:
@@ -204,7 +204,7 @@ class Line:
 def _pass_on(server: socket.socket, caller: socket.socket) -> None:
     with suppress(OSError):
         while answer := server.recv(65536):
-            with suppress(OSError):  # whoever hung up shall not keep the server from its work
+            with suppress(OSError):  # a client that hung up must not stop the server
                 caller.sendall(answer)
     with suppress(OSError):
         caller.shutdown(socket.SHUT_RDWR)
@@ -218,14 +218,14 @@ def line(server: Server, cut: Callable[[], str | None]) -> Iterator[Line]:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a port without a listener."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _as_user() -> dict[str, Any]:
-    """Return what has a process run as somebody else than root, which PostgreSQL refuses."""
+    """Return what has a process run as another user than root, which PostgreSQL refuses."""
     if os.getuid() != 0:
         return {}
     user, group = _account()

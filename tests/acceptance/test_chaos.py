@@ -145,7 +145,7 @@ class Chaos:
         asleep, self.search = self.search, self.start()
         try:
             until(lambda: self.searches.owner_is(self.search), 20)
-        except AssertionError:  # it sleeps amid a transaction, so that nobody else can write
+        except AssertionError:  # it sleeps amid a transaction, so that no other process can write
             asleep.send_signal(signal.SIGCONT)
             until(lambda: self.search.poll() is not None or self.searches.owner_is(self.search), 60)
             if self.search.poll() is not None:
@@ -178,7 +178,7 @@ def test_disturbances_cost_nothing_but_time(
     """Deaths, sleep, takeovers, wrong clocks and a second database in the same folder, at random.
 
     Nothing is lost, done twice or overwritten; no file of others is deleted; each tensor is
-    to the last bit what it is where nobody disturbs.
+    to the last bit what it is undisturbed.
     """
     rng = random.Random(7)  # noqa: S311 - no secret
     plan = [what for what, times in disturbances.items() for _ in range(times)]

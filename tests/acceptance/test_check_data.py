@@ -92,7 +92,7 @@ def test_the_amended_list_is_clean_and_can_be_searched(
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert f"train/{HOSTILE}/2.jpg" not in rows  # the copy that judges stays
     assert rows[f"val/{HOSTILE}/=leak.jpg"]["split"] == "valid"
-    assert f"train/{HOSTILE}/5.jpg" not in rows  # nobody knows which label is right
+    assert f"train/{HOSTILE}/5.jpg" not in rows  # which label is right is unknown
     assert "train/night/<img src=x onerror=alert(1)>.jpg" not in rows
     manifest = build_manifest(tmp_path / "lists" / "clean.csv", data_root=photos)
     assert {photo.path for photo in manifest.photos} == rows.keys()

@@ -250,7 +250,7 @@ def test_light_and_dark_can_be_chosen(opened: "Page") -> None:
 
 @pytest.mark.long
 def test_the_report_prints(browser: "Browser", page_of: Callable[[int], Path]) -> None:
-    """As PDF it has several pages, figures that nobody has scrolled to included."""
+    """As PDF it has several pages, figures that were never scrolled to included."""
     with visit(browser, page_of(50)) as seen:
         content = seen.page.pdf(format="A4")
         assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") >= 4
@@ -285,7 +285,7 @@ def test_the_check_page_is_whole(
 def test_the_dashboard_shows_note_and_pictures(
     browser: "Browser", tmp_path: Path, port: int
 ) -> None:
-    """A trial's page has our note and pictures; names of classes are text; nobody else is asked."""
+    """A trial's page has our note and pictures; classes' names are text; no other server is met."""
     written = write_study(tmp_path, 12)
     optuna_rows(written.url, NAME, 12)
     command = [sys.executable, str(ROOT / "cli.py"), "dashboard", "--port", str(port)]

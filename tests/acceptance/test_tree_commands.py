@@ -106,7 +106,7 @@ def test_gc_lists_then_deletes(finished: Lab, run: Run) -> None:
 
 
 def test_gc_does_not_disturb_a_search(finished: Lab, run: Run) -> None:
-    """While somebody searches, nothing can be deleted, but it can be listed."""
+    """During a search nothing can be deleted, but it can be listed."""
     with finished.reading() as (store, study, _), Ownership(store, study.id):
         said = run("gc", "--delete", "--keep", "1", "--storage", finished.url, code=1)
         assert "is being searched" in said

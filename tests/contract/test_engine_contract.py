@@ -190,7 +190,7 @@ class TestEngineContract:
         make_task: Callable[..., StageTask],
         error: Exception,
     ) -> None:
-        """No other trial would fare better, so it is nobody's failure."""
+        """No other trial would do better, so no trial counts as failed."""
         engine = make_engine(Failing(error, key="a", after=1))
         for key in "ab":
             engine.submit(key, make_task(key))

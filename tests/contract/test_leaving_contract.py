@@ -60,14 +60,14 @@ class TestLeavingContract:
     """What is on disk of a stage that is not trained to its end."""
 
     def test_a_cancelled_stage_has_its_files(self, left: Left) -> None:
-        """When `cancel` returns, whoever asked may take the weights of the best epoch."""
+        """Once `cancel` has returned, the weights of the best epoch may be taken."""
         left.engine.cancel("a")
         assert epochs_reached(left.folder) == 2
         assert epoch_of_best(left.folder) in (1, 2)
         assert list(left.events) == []
 
     def test_a_stage_has_its_files_when_events_are_closed(self, left: Left) -> None:
-        """Whoever stops reading loses no epoch that was told."""
+        """No epoch that was reported is lost when the reader stops."""
         left.events.close()
         assert epochs_reached(left.folder) == 2
         assert epoch_of_best(left.folder) in (1, 2)
@@ -107,7 +107,7 @@ class TestLeavingContract:
     def test_another_failure_to_leave_comes_out_as_it_is(
         self, make_engine: Callable[..., Engine], make_task: Callable[..., StageTask]
     ) -> None:
-        """Nobody takes files for whole that are not."""
+        """Incomplete files are never used as complete ones."""
         engine = make_engine(FailingWhenLeft(PermissionError(errno.EACCES, "Permission denied")))
         engine.submit("a", make_task("a"))
         events = engine.events()

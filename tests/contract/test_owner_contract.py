@@ -189,7 +189,7 @@ class TestOwnerContract:
     def test_a_takeover_waits_for_the_write_that_it_would_cross(
         self, store: Store, study: StudyRecord, url: str
     ) -> None:
-        """Between the look at the owner and the commit nobody else becomes the owner."""
+        """Between checking the owner and the commit, no other process becomes the owner."""
         mine = claim(store, study, "one", host="far")
         other = Store(open_database(url))
         with ThreadPoolExecutor(1) as pool:

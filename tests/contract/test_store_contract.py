@@ -142,7 +142,7 @@ class TestStoreContract:
         assert [trial.number for trial in store.trials(study.id)] == [0, 1, 2]
 
     def test_trial_may_be_begun_again(self, store: Store, study: StudyRecord) -> None:
-        """Whoever lost the answer asks again, and is given the very trial that was begun."""
+        """If the answer is lost, asking again returns the trial that was begun."""
         trial = store.add_trial(study.id, 0, schedule(64), 0, Role.EXPLORE)
         assert store.add_trial(study.id, 0, schedule(64), 0, Role.EXPLORE) == trial
         assert store.trials(study.id) == [trial]

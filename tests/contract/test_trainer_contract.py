@@ -210,7 +210,7 @@ class TestTrainerContract:
         assert [numbers(epoch) for epoch in bench.train(task, epochs)] == [*map(numbers, found)]
 
     def test_files_are_there_when_the_last_epoch_is_yielded(self, bench: Bench) -> None:
-        """Whoever takes the last epoch may take the files, before the generator is closed."""
+        """After the last epoch the files may be taken, before the generator is closed."""
         task = bench.task("a", mine := stage(cycle_len=3))
         _, expected = bench.in_one_go(mine)
         generator = bench.make(bench.photos, Metric.ACCURACY).train(task)

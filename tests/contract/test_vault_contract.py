@@ -218,7 +218,7 @@ class TestVaultContract:
         assert all(path.exists() for path in [*kept, vault.path(NAME), vault.workspace(KEY)])
 
     def test_sweep_takes_the_very_content_alone(self, vault: Vault) -> None:
-        """What came to have the name meanwhile is somebody else's, here and there."""
+        """A file that got the name meanwhile belongs to another process, here and there."""
         stored = vault.seal(put(vault), NAME)
         vault.sweep(NAME, "0" * 64)
         assert vault.verify(NAME, stored.sha256)

@@ -95,7 +95,7 @@ def test_those_that_share_a_device_share_its_time(bounded: MakeLab) -> None:
 def test_with_several_slots_each_finishes_what_it_trains(
     bounded: MakeLab, slots: int, budget: int
 ) -> None:
-    """What is over the budget is at most a stage run a slot; nobody waits for ever."""
+    """At most one stage run a slot exceeds the budget; nothing waits for ever."""
     lab = bounded(budget)
     lab.make_engine = partial(Interleaved, slots=slots, pick=lambda keys: keys[0])
     lab.search()

@@ -169,7 +169,7 @@ def test_what_a_killed_builder_left_is_not_trusted(
 def test_a_process_that_waits_for_a_killed_builder_goes_on(
     tmp_path: Path, manifest: Manifest
 ) -> None:
-    """Whoever waits for a builder takes its place when it dies, and decodes what it did not end."""
+    """When a builder dies, a process that waited takes its place and decodes the rest."""
     folder = tmp_path / "cache"
     with builder(folder, manifest, stop=70) as killed, builder(folder, manifest) as waiting:
         killed.begin()

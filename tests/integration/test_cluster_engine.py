@@ -213,7 +213,7 @@ def test_a_machine_without_the_decoded_photos_gets_them_before_it_trains(
 
 @pytest.mark.slow
 def test_a_cluster_without_the_devices_asked_for_is_told_in_a_sentence(tmp_path: Path) -> None:
-    """Nobody waits for GPUs where there are none, and Ray is left."""
+    """There is no wait for GPUs that do not exist, and Ray is left."""
     import ray
 
     from study.engines.ray_cluster import ClusterEngine
@@ -263,7 +263,7 @@ def test_a_cluster_that_cannot_be_reached_is_told_in_a_sentence(
 
 @pytest.mark.slow
 def test_a_server_that_is_no_cluster_is_told_in_a_sentence(make: Callable[..., Any]) -> None:
-    """It accepts the connection and says nothing; nobody waits for minutes."""
+    """It accepts the connection and never answers; the wait ends within seconds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"no Ray cluster at {address}"):

@@ -159,7 +159,7 @@ def test_each_stage_starts_from_the_weights_it_asks_for(make_lab: MakeLab) -> No
 
 
 def test_files_are_in_order_after_every_event(make_lab: MakeLab) -> None:
-    """Whoever looks, whenever: each row points to its file, which has its SHA-256 and its name."""
+    """At any moment each row points to its file, which has its SHA-256 and its name."""
     lab, seen = make_lab(*SCRIPT), []
     with lab.bench() as bench:
 
@@ -288,7 +288,7 @@ def test_a_diverging_trial_fails_and_the_search_goes_on(make_lab: MakeLab) -> No
 
 
 def test_a_score_that_is_no_number_does_not_end_the_search(make_lab: MakeLab) -> None:
-    """A trainer may let one through: Optuna is told of a failure, and nobody stumbles later."""
+    """A trainer may let one through: Optuna is told of a failure, and later reads work."""
 
     class Careless(Noting):
         def train(self, task: StageTask) -> Iterator[EpochMetrics]:

@@ -22,7 +22,7 @@ TRIALS = 24
 
 
 class Visitor:
-    """Somebody who clicks: keeps count, and what was not answered well."""
+    """A client that clicks: counts answers, and keeps the bad ones."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -84,7 +84,7 @@ def test_a_search_is_never_disturbed(
 ) -> None:
     """Loaded, clicked and reloaded all the while, the search loses no write, the visitor nothing.
 
-    Every epoch of every trial is there once, all trials end well, nobody hears of a lock, and
+    Every epoch of every trial is there once, all trials end well, no lock is reported, and
     Optuna's own tables hold none of our notes.
     """
     visitor, server = served
@@ -126,7 +126,7 @@ def test_a_search_is_never_disturbed(
 def test_what_people_write_stays_and_comes_first(
     folder: Path, served: tuple[Visitor, "subprocess.Popen[str]"]
 ) -> None:
-    """A note that somebody has edited is kept in the database, and ours no longer shown."""
+    """A note edited by a user is kept in the database, and ours is no longer shown."""
     visitor, _ = served
     make_lab(folder, 2).search()
     before = next(trial for trial in visitor.trials() if trial["note"]["body"])

@@ -159,7 +159,7 @@ def test_missing_photos_are_one_sentence_before_any_is_fetched(
 def test_photos_of_one_name_stay_apart(
     web: tuple[str, type[Answering]], tmp_path: Path, bring: Callable[..., Manifest]
 ) -> None:
-    """In two folders, on two servers, and in a copy that somebody flattened."""
+    """In two folders, on two servers, and in a flattened copy."""
     with served(Answering) as (other, elsewhere):
         rows, hosts = [], [(web[0], web[1]), (other, elsewhere)]
         for number in range(12):

@@ -179,7 +179,7 @@ def test_newer_database_is_refused_untouched(old: Path) -> None:
 
 
 def test_optunas_tables_and_version_are_untouched(tmp_path: Path) -> None:
-    """Both live in one file, each with its own version table, whoever comes first."""
+    """Both live in one file, each with its own version table, in either order."""
     path = tmp_path / "shared.db"
     optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
     before = tables(path)

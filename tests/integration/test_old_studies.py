@@ -120,7 +120,7 @@ def test_going_on_with_an_old_study_is_refused(
 
 
 def test_a_study_of_unordered_parameters_is_old(finished: Lab) -> None:
-    """Optuna takes one kind of parameter by a name: it is read, and gone on with by nobody."""
+    """Optuna takes one kind of parameter by a name: it can be read, and not resumed."""
     with closing(sqlite3.connect(finished.url.removeprefix("sqlite:///"))) as connection:
         connection.execute("UPDATE encore_studies SET space = json_set(space, '$.version', 2)")
         connection.commit()

@@ -1,4 +1,4 @@
-"""Whoever else keeps weights in the folder of a study, none of them is overwritten or deleted."""
+"""Other weights in the folder of a study are neither overwritten nor deleted."""
 
 import hashlib
 import shutil
@@ -81,7 +81,7 @@ def test_two_that_begin_together_share_no_folder(pair: tuple[Lab, Lab]) -> None:
 
 
 def test_a_lost_database_loses_no_weights(make_lab: MakeLab, template: Path) -> None:
-    """Whoever deletes it and begins anew still has what was searched before."""
+    """Deleting it and starting again keeps what was searched before."""
     lab = make_lab(*SCRIPT)
     lab.search()
     before = weights(lab.folder)
@@ -242,7 +242,7 @@ def test_of_two_that_want_a_folder_at_once_one_gets_it(pair: tuple[Lab, Lab]) ->
 
 
 def test_gc_deletes_what_was_chosen_and_no_file_that_took_its_place(make_lab: MakeLab) -> None:
-    """A file that is no longer what its row says is somebody else's."""
+    """A file that is no longer what its row says is not ours."""
     lab = make_lab(*SCRIPT)
     lab.search()
     with lab.reading() as (store, study, _):

@@ -80,7 +80,7 @@ def test_a_second_search_is_refused_and_told_by_whom(
 def test_an_owner_that_was_stopped_amid_a_transaction_is_named(
     store: Store, holder: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """Nobody can write then; the reason is said at once, not that the database is locked."""
+    """Writing is impossible then; the error states the reason, not that the database is locked."""
     with closing(sqlite3.connect(tmp_path / "encore.db")) as theirs:
         theirs.execute("BEGIN IMMEDIATE")
         holder.send_signal(signal.SIGSTOP)
@@ -89,7 +89,7 @@ def test_an_owner_that_was_stopped_amid_a_transaction_is_named(
 
 
 def test_a_killed_owner_is_replaced_at_once(store: Store, holder: subprocess.Popen[str]) -> None:
-    """Nobody waits for a heartbeat that will never come."""
+    """There is no wait for a heartbeat that will never come."""
     holder.kill()
     holder.wait()
     with Ownership(store, 1) as mine:
@@ -258,7 +258,7 @@ def empty(file: Path) -> None:
 def test_a_database_that_is_no_longer_there_is_noticed(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturb: Callable[[Path], None]
 ) -> None:
-    """What is open leads to a file that nobody finds again: the next heartbeat says what to do."""
+    """The open file can no longer be found by its name: the next heartbeat says what to do."""
     monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
     with Ownership(store, 1) as mine:
         disturb(tmp_path / "encore.db")

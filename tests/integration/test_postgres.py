@@ -81,7 +81,7 @@ def make(server: Server, database: str, folder: Path, port: int | None = None) -
 
 
 def patience(say: Callable[[str], None] = lambda _: None, **options: Any) -> Patience:
-    """Make somebody patient whom nobody interrupts."""
+    """Return a patience that is never interrupted."""
     return Patience(say, threading.Event(), lambda: None, **options)
 
 
@@ -264,7 +264,7 @@ def test_all_who_open_a_new_database_at_once_succeed(postgres: Server, database:
 
 
 def test_optunas_tables_are_those_that_are_known(postgres: Server, database: str) -> None:
-    """A table that Optuna adds would be taken for another program's."""
+    """A table that Optuna adds would be mistaken for another program's."""
     url = postgres.url(database)
     optuna_storage(url).engine.dispose()
     found = postgres.execute("SELECT tablename FROM pg_tables WHERE schemaname='public'", database)
@@ -272,7 +272,7 @@ def test_optunas_tables_are_those_that_are_known(postgres: Server, database: str
 
 
 def test_another_programs_database_is_refused_untouched(postgres: Server, database: str) -> None:
-    """Its `alembic_version` would be taken for Optuna's, and be ruined."""
+    """Its `alembic_version` would be mistaken for Optuna's, and overwritten."""
     tables = "SELECT tablename FROM pg_tables WHERE schemaname='public' ORDER BY 1"
     postgres.execute("CREATE TABLE alembic_version (version_num TEXT)", database)
     postgres.execute("CREATE TABLE studies (id INT)", database)

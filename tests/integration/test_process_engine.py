@@ -1,4 +1,4 @@
-"""Worker processes that die, or whose coordinator does: nobody else is disturbed by it."""
+"""Worker processes that die, or whose coordinator does: the others go on."""
 
 import os
 import pickle
@@ -224,7 +224,7 @@ def test_a_worker_killed_in_the_middle_of_a_word_is_a_dead_worker(
     heard.append(next(events))
     other = "b" if heard[0].key == "a" else "a"
     until(lambda: read(tmp_path / f"{other}.at"))
-    time.sleep(0.5)  # it is in the middle of sending by now, for nobody listens
+    time.sleep(0.5)  # it is in the middle of sending by now, as no one reads
     os.kill(pid_of(tmp_path, other), signal.SIGKILL)
     heard += list(events)
     assert told(heard, heard[0].key) == [1, 2, StageEnded]
@@ -423,7 +423,7 @@ def test_a_build_that_cannot_be_sent_is_told_at_once(
 
 
 def test_an_interrupt_ends_the_workers_at_once(make_engine: MakeEngine, tmp_path: Path) -> None:
-    """The second Ctrl-C means now: nobody waits for the end of an epoch."""
+    """The second Ctrl-C stops at once, without waiting for the end of an epoch."""
     engine = make_engine(halts={"a": 1})
     engine.submit("a", task(tmp_path, "a"))
 
@@ -444,7 +444,7 @@ def test_an_interrupt_ends_the_workers_at_once(make_engine: MakeEngine, tmp_path
 def test_closed_after_an_exception_no_process_is_left(
     make_engine: MakeEngine, tmp_path: Path
 ) -> None:
-    """Neither those that train nor those that wait, though nobody read the events to their end."""
+    """Neither those that train nor those that wait, though events were not read to the end."""
     engine = make_engine(2, halts={"x": 1, "y": 1, "b": 1})
     start_both(engine, tmp_path)
     for key in "ab":

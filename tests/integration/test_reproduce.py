@@ -313,14 +313,14 @@ CHANGES: Mapping[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_card_that_cannot_be_relied_on_is_refused(
     searched: Path, tmp_path: Path, what: str
 ) -> None:
-    """Whatever somebody has written into a card, the answer is a sentence that names the file."""
+    """Whatever a card contains, the answer is a sentence that names the file."""
     file = hostile(weights(searched), CHANGES[what], tmp_path / "hostile.safetensors")
     with pytest.raises(NotOurWeights, match=re.escape(str(file))):
         what_made(str(file), storage=url(searched))
 
 
 def test_what_is_no_weights_of_ours_is_a_sentence(searched: Path, tmp_path: Path) -> None:
-    """A text, somebody else's safetensors, a folder, a typo, and numbers that no trial has."""
+    """A text, another program's safetensors, a folder, a typo, and numbers that no trial has."""
     text, foreign = tmp_path / "notes.txt", tmp_path / "other.safetensors"
     text.write_text("accuracy 98 %")
     save_file({"weight": torch.zeros(2)}, foreign)
@@ -337,7 +337,7 @@ def test_what_is_no_weights_of_ours_is_a_sentence(searched: Path, tmp_path: Path
 
 
 def test_ctrl_c_leaves_nothing_behind(searched: Path) -> None:
-    """Whoever stops it in the middle of a stage finds no folder of it."""
+    """If it is stopped in the middle of a stage, no folder of it is left."""
     files = everything(searched)
 
     def interrupt(news: Any) -> None:

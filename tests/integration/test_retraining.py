@@ -54,7 +54,7 @@ def test_a_longer_trial_needs_what_was_deleted(make_lab: MakeLab) -> None:
 
 
 def test_weights_are_kept_while_their_stage_is_trained_again(make_lab: MakeLab) -> None:
-    """Whoever stops the search in the middle of that still has the shorter trial's best weights."""
+    """If the search is stopped in the middle of that, the shorter trial's best weights remain."""
     lab = make_lab(SCRIPT[0])
     lab.search()
     before = delete_last(lab)
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_noticed_and_trained_again(
         assert [file.path for file in kept if not vault.verify(file.path, file.sha256)] == []
         again = next(file for file in store.checkpoints_of(root.id) if file.kind is kind)
         assert (again.epoch, again.score) == (lost.epoch, lost.score)
-        assert again.path != lost.path  # what lies there may be somebody's own by now
+        assert again.path != lost.path  # what lies there may be a user's own by now
     place.unlink(missing_ok=True)
     lab.check_order()
 

@@ -149,7 +149,7 @@ def test_not_too_many_wait(make_shared: MakeLab) -> None:
 def test_killed_at_any_event_with_several_slots_the_end_is_the_same(
     make_shared: MakeLab, every: bool
 ) -> None:
-    """Whoever waited waits again; nothing is failed twice, nothing is left over."""
+    """Trials that waited wait again; nothing fails twice, nothing is left over."""
     short = stage(64, epochs=2)
     script = (schedule(short, stage(96)), schedule(BAD), schedule(short))
     calm = make_shared(*script)

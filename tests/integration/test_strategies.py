@@ -93,7 +93,7 @@ def test_who_went_to_the_end_and_who_did_not(searched: Lab) -> None:
 def test_a_stopped_trial_keeps_its_weights(searched: Lab) -> None:
     """Those of the best of its stages are there, whole, and can be chosen, unless deleted before.
 
-    They are where they were nobody's best, when a trial went on from them to better ones.
+    A trial that continued from them to better ones has no use for them.
     """
     with searched.reading() as (store, study, vault):
         ranked = {each.trial.number: each.checkpoint for each in store.ranking(study)}
@@ -195,7 +195,7 @@ def test_killed_at_any_event_the_end_is_the_same(
 
 
 def test_what_was_enqueued_by_a_dead_search_is_not_asked_again(make_lab: MakeLab) -> None:
-    """A trial that waits in Optuna, whoever put it there, is for nobody to get."""
+    """A trial that was enqueued in Optuna by any program is never taken."""
     lab = make_lab(trials=3, strategy="forecast", space=SPACE)
     lab.search()
     study = optuna_study(lab.url)

@@ -210,7 +210,7 @@ def test_best_of_an_ended_stage_is_lost(
 def test_an_ended_stage_is_left_as_it_is(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int
 ) -> None:
-    """Whoever asks for its epochs again, and leaves after some, changes neither file."""
+    """Reading its epochs again, and stopping early, changes neither file."""
     let_the_best_be(best, monkeypatch)
     expected = train(photos, tmp_path / "a", 1e9)
     before = outcome(tmp_path / "a")

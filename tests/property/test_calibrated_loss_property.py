@@ -71,8 +71,8 @@ def test_neither_the_order_of_photos_nor_that_of_classes_matters(
 ) -> None:
     """The loss is that of a set of photos, whatever their classes are called."""
     labels, logits = found
-    dice = np.random.default_rng(seed)
-    order, names = dice.permutation(len(labels)), dice.permutation(logits.shape[1])
+    rng = np.random.default_rng(seed)
+    order, names = rng.permutation(len(labels)), rng.permutation(logits.shape[1])
     moved = evaluation_of(np.argsort(names)[labels][order], logits[order][:, names])
     there = loss_of(evaluation_of(labels, logits), metric)
     assert loss_of(moved, metric) == pytest.approx(there, rel=1e-3, abs=1e-4)

@@ -18,8 +18,8 @@ from study.invocation import typed
 from study.studies import plain_config
 from study.views.terminal import LogLine
 
-SECRET = "hunter2"  # noqa: S105 - it is nobody's
-HERE = "127.0.0.1:1"  # nobody answers there, and nobody is asked for it
+SECRET = "hunter2"  # noqa: S105 - of no account
+HERE = "127.0.0.1:1"  # no server answers there, and none is asked
 
 odd = st.text("@:/?#&%+;=,[](){}|~ é'\"\\", max_size=3)
 schemes = st.sampled_from(
@@ -86,7 +86,7 @@ def urls(draw: st.DrawFn) -> str:
 
 @given(urls())
 def test_a_url_shows_no_secret(url: str) -> None:
-    """Be it shown by itself, twice over, in a sentence, or as the path that it was taken for."""
+    """Be it shown by itself, twice over, in a sentence, or as the path that it was mistaken for."""
     path = str(Path("/a", url))
     for text in (redact(url), redact(redact(url)), redact(path)):
         assert SECRET not in text

@@ -1,4 +1,4 @@
-"""Whatever the space and whoever chooses, each schedule is one that can be trained."""
+"""Whatever the space and the sampler, each schedule can be trained."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -133,7 +133,7 @@ class Anywhere(BaseSampler):
 
     def sample_independent(self, *_: Any) -> Any:
         """Refuse."""
-        raise AssertionError("nobody must ask")
+        raise AssertionError("must not be asked")
 
     @staticmethod
     def _within(known: BaseDistribution) -> st.SearchStrategy[Any]:

@@ -1,4 +1,4 @@
-"""Splits that nobody chose: fair, without leaks, and the same for the same data and seed."""
+"""Splits drawn by default: fair, without leaks, and the same for the same data and seed."""
 
 from collections import defaultdict
 from random import Random

@@ -42,7 +42,7 @@ def groups(tmp_path: Path) -> MakeGroups:
 
 @pytest.fixture
 def _thousand_mega(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a machine with 1000 MiB of memory that nobody uses."""
+    """Have a machine with 1000 MiB of free memory."""
     free = SimpleNamespace(available=1000 * MEGA)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 

@@ -48,7 +48,7 @@ class Counted:
 
 
 def test_an_array_is_computed_once(tmp_path: Path, manifest: Manifest) -> None:
-    """By whoever asks first, even where all ask at a time; all get its rows."""
+    """By the first that asks, even where all ask at the same time; all get its rows."""
     rows = Counted()
 
     def ask(_: int) -> Array | None:

@@ -61,7 +61,7 @@ def same(network: Network, body: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def body() -> dict[str, Tensor]:
-    """Return the weights of a body that nobody else starts from."""
+    """Return the weights of a body that nothing else starts from."""
     return dict(build(seed=99).body.state_dict())
 
 

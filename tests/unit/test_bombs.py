@@ -160,7 +160,7 @@ def test_no_more_is_decoded_at_a_time_than_there_is_room() -> None:
 
 
 def test_processes_that_share_the_room_let_the_largest_in_one_by_one() -> None:
-    """What fits into a share waits for nobody; what does not holds the lock of all."""
+    """What fits into a share does not wait; what does not fit holds the lock of all."""
     lock, room = threading.Lock(), Room(100)
     room.share(4, lock)
     with room.taken(25):

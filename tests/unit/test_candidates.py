@@ -73,7 +73,7 @@ def test_all_choices_are_in_reach() -> None:
 
 
 def test_what_lies_outside_has_no_neighbours() -> None:
-    """A schedule of another space is not taken for one of this."""
+    """A schedule of another space does not count as one of this space."""
     staged = portfolio(TYPICAL, "net", "random")[-1]
     assert around(staged, SPACE, 5) == []
     assert around(drawn(SPACE, 1)[0], SPACE.model_copy(update={"lrs": (5.0,)}), 5) == []

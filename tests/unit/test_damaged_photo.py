@@ -40,7 +40,7 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "gif", "bmp"])
 def test_truncated_files_are_found(tmp_path: Path, ending: str) -> None:
-    """Half a file is never taken for a photo."""
+    """Half a file is never read as a photo."""
     path = saved(tmp_path, f"half.{ending}", Image.fromarray(NOISE))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UnreadablePhoto) as error:

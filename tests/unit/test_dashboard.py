@@ -74,7 +74,7 @@ def wait_for(server: "subprocess.Popen[Any]", port: int) -> None:
 
 
 def can_connect(host: str, port: int) -> bool:
-    """Return whether somebody listens there."""
+    """Return whether a server listens there."""
     with closing(socket.socket()) as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0
@@ -82,7 +82,7 @@ def can_connect(host: str, port: int) -> bool:
 
 def own_addresses() -> set[str]:
     """Return this machine's addresses beside 127.0.0.1, as far as they can be found."""
-    # All of 127/8 is this machine on Linux; elsewhere nobody answers there anyway.
+    # All of 127/8 is this machine on Linux; elsewhere no server answers there anyway.
     found = {"127.0.0.2"}
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         try:

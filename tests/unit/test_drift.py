@@ -14,7 +14,7 @@ OID = "# branch.oid 56f3d37d\n# branch.head main\n"
 
 
 def git(folder: Path, *words: str) -> str:
-    """Run git in a folder, as nobody in particular."""
+    """Run git in a folder, under a name of its own."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
     done = subprocess.run(
         ["git", *who, "-C", str(folder), *words], capture_output=True, text=True, check=True
@@ -53,7 +53,7 @@ def test_a_hint_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("glue", [" ", "="])
 def test_a_password_is_not_told(glue: str) -> None:
-    """Weights files are handed on; whoever gets them must not get into the database."""
+    """Weights files are passed on; their readers must not get into the database."""
     words = f"cli.py search --storage{glue}postgresql://me:pass@word@host/encore".split(" ")
     said = command_line(words, ["python", *words])
     assert "pass" not in said
@@ -63,7 +63,7 @@ def test_a_password_is_not_told(glue: str) -> None:
 
 @pytest.mark.parametrize("words", [[], ["mine.py", "--secret", "x"], ["/pytest/__main__.py"]])
 def test_who_searches_from_python_has_no_command(words: list[str]) -> None:
-    """The words of somebody else's program are not ours to write down."""
+    """The arguments of another program are not recorded."""
     assert command_line(words, ["python", *words]) == "search(...)"
 
 
@@ -99,7 +99,7 @@ def test_a_hook_s_variables_do_not_mislead(
 
 
 def test_no_checkout_is_no_trouble(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installed packages in somebody's repository, a broken one, and no git at all: nothing."""
+    """Installed packages in another repository, a broken one, and no git at all: nothing."""
     assert commit(checkout / "study") == ""
     (checkout / ".git" / "HEAD").write_text("nonsense")
     assert commit(checkout) == ""

@@ -86,7 +86,7 @@ def test_members_are_those_of_the_paper(metric: Metric, classes: int) -> None:
 
 
 def test_a_member_may_count_twice_and_ties_go_by_log_loss() -> None:
-    """Of two that are right alike the surer one is chosen; with nobody else to add, again."""
+    """Of two right equally often the more confident is chosen; alone, it is added again."""
     labels = np.array([0, 1, 0, 1])
     right = np.where(labels[:, None] == np.arange(2), 0.9, 0.1).astype(np.float32)
     unsure, wrong = 0.5 + (right - 0.5) / 2, 1 - right

@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    """A network that gives NaN is written by nobody: there is nothing to compare."""
+    """A network that returns NaN is not written: there is nothing to compare."""
     built = network()
     with torch.no_grad():
         built.head[-1].bias.fill_(torch.nan)

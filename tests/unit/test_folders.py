@@ -91,7 +91,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_pipes_are_never_opened(tmp_path: Path) -> None:
-    """A named pipe, which would hang whoever opens it, is left out."""
+    """A named pipe, which would block on opening, is left out."""
     fill(tmp_path, PLAIN)
     os.mkfifo(tmp_path / "roses/pipe.png")
     os.mkfifo(tmp_path / "pipe")

@@ -96,7 +96,7 @@ def test_what_is_in_training_promises_less_around_it() -> None:
 
 
 def test_a_known_run_is_weighed_with_what_is_like_it() -> None:
-    """A score out of line is taken for luck in part: in between its own and what others say."""
+    """An outlier is treated as luck in part: the mean is between it and what others say."""
     found = forecast(known_by_rate(-1.0, -1.0, -1.4, -1.0, -1.0))
     assert -1.4 < found.known[2] < -1.0
     assert found.known.argmin() == 2

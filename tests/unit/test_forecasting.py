@@ -229,7 +229,7 @@ def test_several_slots_get_different_trials() -> None:
 
 
 def test_the_same_is_decided_of_the_same() -> None:
-    """Whoever asks, and how often: nothing is kept but what can be worked out again."""
+    """However often it is asked: nothing is kept but what can be computed again."""
     found = explored()
     explorer = Forecasting(config(), "random", 100)
     first = explorer.next_action(found.standing, (), may_begin=True)

@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_the_pairs_that_the_data_gate_found_are_a_frame() -> None:
-    """A row a pair, with both photos; there is no such frame where nobody looked."""
+    """A row a pair, with both photos; there is no such frame where there was no check."""
     photos: list[dict[str, str]] = [
         {"path": "a/1.png", "label": "a", "split": "train"},
         {"path": "a/2.png", "label": "b", "split": "valid"},

@@ -166,7 +166,7 @@ def test_rooms_import_those_below_them() -> None:
 
 
 def test_the_store_takes_only_what_is_torch_free_of_the_trainers() -> None:
-    """Storage knows schedules and metrics, and nobody who trains."""
+    """Storage knows schedules and metrics, and nothing that trains."""
     taken = {
         found.target
         for found in imports()

@@ -1,4 +1,4 @@
-"""Whoever installs Encore may use it under Apache-2.0: no dependency asks for more."""
+"""Encore may be used under Apache-2.0: no dependency asks for more."""
 
 import re
 import tomllib

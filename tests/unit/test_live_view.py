@@ -103,7 +103,7 @@ def lines_of(*told: TrialFinished, photos: int = 0) -> list[str]:
 
 
 def test_a_probe_is_the_number_to_beat_as_soon_as_it_is_there() -> None:
-    """Each probe is one line, before its trial ends, whoever shares it; a worse is not to beat."""
+    """Each probe, even a shared one, is one line before its trial ends; the best is to beat."""
     shown, text = console()
     with SearchView(shown) as view:
         view(started())

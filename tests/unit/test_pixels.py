@@ -107,13 +107,13 @@ def test_what_a_file_says_of_itself(path: Path) -> None:
 
 
 def test_changing_what_is_mapped_leaves_the_file_alone(path: Path) -> None:
-    """A reader that writes into its photos harms nobody else."""
+    """A reader that writes into its photos changes no other reader's."""
     open_pixels(path, VIEW, len(SHAPES)).photo(1)[:] = 7
     assert holds_the_photos(open_pixels(path, VIEW, len(SHAPES), sampled=len(SHAPES)))
 
 
 def test_every_truncation_is_found(path: Path) -> None:
-    """A file cut off anywhere, even to nothing, is never taken for a whole one."""
+    """A file cut off anywhere, even to nothing, is never read as a whole one."""
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
@@ -182,7 +182,7 @@ def test_first_and_last_photo_are_always_looked_at(path: Path) -> None:
     ],
 )
 def test_photos_of_another_view_are_refused(path: Path, view: View) -> None:
-    """Another manifest, split or scale is never taken for the one that is asked for."""
+    """Another manifest, split or scale is never returned for the requested one."""
     assert refused(path, view) == "it holds other photos"
     if view.manifest_digest == VIEW.manifest_digest:
         assert view.name != VIEW.name

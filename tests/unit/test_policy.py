@@ -491,7 +491,7 @@ def test_each_is_compared_with_those_before_it() -> None:
 
 
 def test_probes_are_no_rungs() -> None:
-    """However weak its probe, a trial goes on, and nobody is compared with what a probe reached."""
+    """However weak its probe, a trial goes on, and none is compared with what a probe reached."""
     probed = probing(*(number / 10 for number in range(6)))
     assert probed.tree.reached(0) == []
     assert going_on(probed) == [*range(6)]
@@ -504,7 +504,7 @@ def test_probes_are_no_rungs() -> None:
 
 
 def test_without_halving_all_go_on() -> None:
-    """Under strategies independent and grid nobody is compared with anybody."""
+    """Under strategies independent and grid no trials are compared."""
     after, asked = reaching(0.9, 0.1, 0.5), config()
     for of, node in zip(after.trials, after.tree, strict=True):
         assert policy(asked).between_stages(of, node, after) is Verdict.GO_ON

@@ -57,7 +57,7 @@ def test_messages_name_field_bound_and_value(field: str, value: Any, message: st
 @pytest.mark.parametrize("field", ["image_size", "batch_size", "cycle_len", "views"])
 @pytest.mark.parametrize("value", [64.0, True, "64", None])
 def test_counts_are_whole_numbers(field: str, value: Any) -> None:
-    """What is counted is an int: no float, bool or text is taken for one."""
+    """What is counted is an int: no float, bool or text is accepted."""
     with pytest.raises(TypeError, match=rf"^{field} must be a whole number of .*, got {value!r}$"):
         stage(**{field: value})
 

@@ -52,7 +52,7 @@ def test_the_interval_is_that_of_the_textbook() -> None:
 @pytest.mark.parametrize("first", [0, 1, 4, 18, 300])
 @pytest.mark.parametrize("second", [0, 1, 5, 18, 290])
 def test_mcnemar_is_a_binomial_test(first: int, second: int) -> None:
-    """Exact and two-sided, the same whoever comes first; 1 where the two never differ."""
+    """Exact, two-sided and symmetric; 1 where the two never differ."""
     n = first + second
     expected = binomtest(first, n).pvalue if n else 1.0
     assert mcnemar(first, second) == pytest.approx(expected)
@@ -241,7 +241,7 @@ def test_what_is_expected_of_the_best_schedule_s_best_is_true(
 
 @pytest.mark.usefixtures("_fewer_rounds")
 def test_the_same_seed_gives_the_same_number() -> None:
-    """Whoever asks again is told the same; another seed moves it by little."""
+    """It is the same each time; another seed changes it by little."""
     scorer = world(np.full(50, 2.0), 309, 1.0, np.random.default_rng(0))
     once, again, other = (
         bias_corrected(scorer, chooser(scorer, alone(50), By.MAX), 3, seed=seed)

@@ -248,10 +248,10 @@ def test_the_best_of_equals_costs_what_any_costs(photos: int) -> None:
 
     With the choice made anew in each fold the cost is the truth, and its interval holds it.
     """
-    dice, goal = np.random.default_rng(6), Goal(MISSED_IS_DEAR)
+    rng, goal = np.random.default_rng(6), Goal(MISSED_IS_DEAR)
     fixed, anew, held = [], [], []
     for _ in range(60):
-        tables, labels = _equals(dice, 60, photos)
+        tables, labels = _equals(rng, 60, photos)
         rows = np.arange(photos)
         stored = [StoredPredictions(t.argmax(1), t.max(1), t[rows, labels], t) for t in tables]
         scorer = scorer_of(stored, labels, 2, Criterion.COST, goal)
@@ -265,7 +265,7 @@ def test_the_best_of_equals_costs_what_any_costs(photos: int) -> None:
             return list(tables[scorer.within(inside.T.astype(np.float32)).argmax(axis=0)])
 
         found = operate(labels, tables[best], goal, chosen=chosen)
-        (new,), truth = _equals(dice, 1, 5_000)
+        (new,), truth = _equals(rng, 1, 5_000)
         cost = goal.priced.prices(truth, found.decision.decide(new)).mean()
         fixed.append(operate(labels, tables[best], goal).cost / cost - 1)
         anew.append(found.cost / cost - 1)
@@ -277,11 +277,11 @@ def test_the_best_of_equals_costs_what_any_costs(photos: int) -> None:
 
 
 def _equals(
-    dice: np.random.Generator, candidates: int, photos: int
+    rng: np.random.Generator, candidates: int, photos: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Make candidates that are equally good: photos are easy or hard for all, the rest is luck."""
     labels = np.arange(photos) % 2
-    found = 1.8 + dice.normal(size=photos) + dice.normal(size=(candidates, photos))
+    found = 1.8 + rng.normal(size=photos) + rng.normal(size=(candidates, photos))
     logits = 1.7 * np.where(labels == 0, found, -found)
     return _softmax(np.stack([logits, 0 * logits], axis=2)).astype(np.float32), labels
 
