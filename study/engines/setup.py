@@ -88,7 +88,7 @@ class Training:
         if self.config.engine is EngineKind.RAY:
             return self._cluster(say)
         slots, kind = self.setup.slots, self.config.engine
-        if len(slots) > 1 or kind is EngineKind.PROCESSES or _on_a_gpu(self.config, slots[0]):
+        if len(slots) > 1 or kind is EngineKind.PROCESSES or on_a_gpu(self.config, slots[0]):
             return self.processes(slots)
         return InlineEngine(self.recipe.trainer(slots[0], alone=False))
 
@@ -116,7 +116,7 @@ class Training:
         )
 
 
-def _on_a_gpu(config: StudyConfig, slot: Slot) -> bool:
+def on_a_gpu(config: StudyConfig, slot: Slot) -> bool:
     """Return whether AUTO means a worker process even for one slot.
 
     A GPU's failure ends its process.

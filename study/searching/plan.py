@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
@@ -21,9 +22,12 @@ from storage.vault import Vault
 from study.config.schema import EngineKind, Sampler, Strategy, StudyConfig
 from study.engines.base import Engine, EpochEnded, StageFailed
 from study.engines.inline import InlineEngine
+from study.engines.setup import Training, on_a_gpu
+from study.engines.slots import slots_of
 from study.errors import ConfigError, TooManyFailures
 from study.events import Listener, noticing
 from study.searching.coordinator import Coordinator, Searched
+from study.searching.crowding import COUNTS, Crowd, crowds
 from study.searching.first_folds import some_may_stop
 from study.searching.prepare import Prepared, check_settings, prepare, search_policy
 from study.searching.work import Work, work_of
@@ -59,7 +63,7 @@ class Plan:
 
     `seconds` are those of slots, `device_seconds` of the devices that slots share. `budget` is that
     of device time, if it bounds the trials. Costs are `at_most` these where trials may stop after
-    the first folds.
+    the first folds. `crowds` say what several workers on a `device` are worth, where it is a GPU.
     """
 
     study: str
@@ -71,6 +75,8 @@ class Plan:
     alone_seconds: float
     budget: float | None
     at_most: bool = False
+    crowds: tuple[Crowd, ...] = ()
+    device: str = ""
 
     @property
     def wall_seconds(self) -> float:
@@ -86,13 +92,18 @@ def plan(config: StudyConfig, *, listener: Listener = lambda _: None) -> Plan:
         photos = len(ready.manifest.of_one_network().of_split(Split.TRAIN))
         known = _known_prices(store, config.study_name, photos) if store else {}
     would = _rehearse(ready, photos)
-    slots, prices = len(setup.slots), known
+    slots, prices, crowded = len(setup.slots), known, list[Crowd]()
     missing = sorted({work for work, _ in would.stage_runs} - known.keys())
     if missing or config.engine is EngineKind.RAY:
-        slots, timed = _measure(ready, missing, noticing(listener))
+        slots, timed, crowded = _measure(ready, missing, noticing(listener))
         prices = known | timed
     found = _plan(ready.fit.config, would, slots, prices, set(known))
-    return replace(found, at_most=some_may_stop(ready.fit.config, ready.manifest.folds))
+    return replace(
+        found,
+        at_most=some_may_stop(ready.fit.config, ready.manifest.folds),
+        crowds=tuple(crowded),
+        device=setup.slots[0].device if crowded else "",
+    )
 
 
 def _plan(
@@ -228,8 +239,11 @@ def _known_prices(store: Store, name: str, photos: int) -> dict[Work, float]:
 
 def _measure(
     ready: Prepared, works: Sequence[Work], say: Callable[[str], None]
-) -> tuple[int, dict[Work, float]]:
-    """Return how many slots there are, and what an epoch of each kind takes in one of them."""
+) -> tuple[int, dict[Work, float], list[Crowd]]:
+    """Return how many slots there are, and what an epoch of each kind takes in one of them.
+
+    Of a GPU also what several workers are worth, by the first kind that trains the network.
+    """
     config, manifest, weights = ready.fit.config, ready.manifest, ready.setup.weights
     if works and config.trainer is not None:
         raise ConfigError(
@@ -242,7 +256,7 @@ def _measure(
         training = ready.setup.training(config, few, Path(folder) / "cache")
         with closing(training.engine()) as engine:
             if not works:
-                return engine.slots, {}
+                return engine.slots, {}, []
             passes = dict.fromkeys(replace(work, passes=1) for work in works)
             say(f"timing epochs of {'; '.join(map(str, passes))}")
             training.check_backbones()
@@ -253,10 +267,22 @@ def _measure(
             stages = [task.schedule.stages[0] for task in tasks.values()]
             training.recipe.prepare(stages, lambda *_: None, say)
             epochs = {work: _time(engine, task, str(work)) for work, task in tasks.items()}
-            return engine.slots, {
-                work: networks * _price(epochs[replace(work, passes=1)], work, few, manifest)
-                for work in works
-            }
+            slots = engine.slots
+        prices = {
+            work: networks * _price(epochs[replace(work, passes=1)], work, few, manifest)
+            for work in works
+        }
+        network = next((task for work, task in tasks.items() if work.train is Train.NETWORK), None)
+        slot = ready.setup.slots[0]
+        if network is None or not on_a_gpu(config, slot):
+            return slots, prices, []
+        say(f"timing {' and '.join(map(str, COUNTS))} workers on one device")
+        engine_of = partial(_engine_of, training, slot.device)
+        return slots, prices, list(crowds(engine_of, network))
+
+
+def _engine_of(training: Training, device: str, workers: int) -> Engine:
+    return training.processes(slots_of(device, workers))
 
 
 def _task(config: StudyConfig, weights: str, work: Work, folder: Path) -> StageTask:

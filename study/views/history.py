@@ -186,8 +186,20 @@ def print_plan(console: Console, found: "Plan") -> None:
         f"{time_text(found.alone_seconds)} if every trial were trained alone to its end",
         highlight=False,
     )
+    if found.crowds:
+        console.print(_crowd_text(found), highlight=False)
     if found.at_most:
         console.print("less where trials are beaten after their first folds", highlight=False)
+
+
+def _crowd_text(found: "Plan") -> str:
+    """Say which number of workers pays."""
+    best = max(found.crowds, key=lambda crowd: crowd.times)
+    device = "the GPU" if found.device == "auto" else found.device
+    if best.times > 1:
+        said = f"{best.workers} workers on {device} train {best.times:.1f} times as fast as 1"
+        return f"{said}: --workers-per-device {best.workers}"
+    return f"1 worker on {device} is best: {best.workers} train {best.times:.1f} times as fast"
 
 
 def _print_stage(console: Console, view: TrialView, stage: StageView) -> None:

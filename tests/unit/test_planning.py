@@ -1,6 +1,7 @@
 """What a search is expected to cost: by what makes one stage's epoch dearer than another's."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from study.config.loading import load_config, settings_of
-from study.searching.plan import _affordable, _price, _task, plan
+from study.engines.base import EpochEnded, FailureKind, StageEnded, StageFailed
+from study.searching.crowding import crowds
+from study.searching.plan import Plan, _affordable, _price, _task, plan
 from study.searching.work import Work, work_of
 from study.views.history import print_plan
 from tests.lab import LABELS, schedule, stage
@@ -128,6 +131,77 @@ def test_a_plan_prices_the_networks_of_all_folds(
     print_plan(console, found)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert ("at most about" in said) == ("beaten after" in said) == bool(folds)
+
+
+class Crowded:
+    """An engine whose epochs take so long, by a clock of their own; the first of each longer."""
+
+    def __init__(self, slots: int, seconds: float, now: list[float], kind: FailureKind | None):
+        self.slots, self._seconds, self._now, self._kind = slots, seconds, now, kind
+        self._given: dict[str, StageTask] = {}
+        self.closed = False
+
+    def submit(self, key: str, task: StageTask) -> None:
+        """Queue a stage run."""
+        assert task.folder.is_dir()
+        self._given[key] = task
+
+    def events(self) -> Iterator[EpochEnded | StageEnded | StageFailed]:
+        """Train all at once, each a little later than the one before."""
+        given, self._given = self._given, {}
+        begun = {key: self._now[0] + 0.1 * number for number, key in enumerate(given)}
+        moments = [
+            (begun[key] + self._seconds * (number + 3), key)
+            for key, task in given.items()
+            for number in range(task.stage.epochs)
+        ]
+        for moment, key in sorted(moments):
+            if self._kind is not None:
+                yield StageFailed(key, self._kind, "")
+                continue
+            self._now[0] = moment
+            yield EpochEnded(key, None)  # type: ignore[arg-type]
+        yield from map(StageEnded, given)
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected", "line"),
+    [
+        ({1: 1.0, 2: 1.25, 4: 2.0}, {2: 1.6, 4: 2.0}, "4 workers on cuda:1 train 2.0 times as"),
+        ({1: 1.0, 2: 1.25, 4: 4.0}, {2: 1.6, 4: 1.0}, "2 workers on cuda:1 train 1.6 times as"),
+        ({1: 1.0, 2: 2.5}, {2: 0.8}, "1 worker on cuda:1 is best: 2 train 0.8 times as fast"),
+        ({1: 1.0, 2: 1.25, 4: None}, {2: 1.6}, "--workers-per-device 2"),
+        ({1: None}, {}, ""),
+    ],
+    ids=str,
+)
+def test_workers_of_one_device_are_timed_beside_each_other(
+    tmp_path: Path, seconds: dict[int, float | None], expected: dict[int, float], line: str
+) -> None:
+    """What does not fit or is slower than fewer ends it, and a line says which number pays."""
+    now, made = [0.0], list[Crowded]()
+
+    def engine_of(workers: int) -> Crowded:
+        takes = seconds[workers]
+        kind = FailureKind.OUT_OF_MEMORY if takes is None else None
+        made.append(Crowded(workers, takes or 1.0, now, kind))
+        return made[-1]
+
+    (tmp_path / "0").mkdir()
+    task = StageTask(schedule=schedule(stage()), seed=0, folder=tmp_path / "0")
+    found = tuple(crowds(engine_of, task, lambda: now[0]))  # type: ignore[arg-type]
+    assert {crowd.workers: round(crowd.times, 1) for crowd in found} == expected
+    assert all(engine.closed for engine in made)
+    assert len(made) == len(seconds)
+    console = Console(file=io.StringIO(), width=200)
+    costs = {"seconds": 1.0, "device_seconds": 1.0, "alone_seconds": 1.0, "budget": None}
+    told = Plan("mine", 1, 1, (), **costs, crowds=found, device="cuda:1")  # type: ignore[arg-type]
+    print_plan(console, told)
+    assert line in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 COSTS = [1.0, 4.0, 1.0, 4.0]
