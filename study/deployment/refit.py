@@ -15,7 +15,7 @@ from storage.store import open_store
 from study.datasets.freeze import freeze_data
 from study.engines.base import Engine
 from study.errors import ConfigError
-from study.events import Listener, Progress, Working, noticing, telling
+from study.events import Listener, Notice, Progress, Working, noticing, telling
 from study.formatting import path_text
 from study.provenance.lookup import Origin, find
 from study.provenance.retrain import (
@@ -29,6 +29,7 @@ from study.selection.result import Selection
 from trainers.data.manifest import Manifest, Split
 from trainers.errors import EncoreError
 from trainers.files import replacing, sha256_of
+from trainers.schedule import Stage, Train
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def refit(
 ) -> Refitted:
     """Train the chosen schedule as it was trained, on more photos; write the weights to `folder`.
 
-    `seeds` is their number: the chosen one and those that follow it. Raises `ConfigError` for a
+    `seeds` is their number: the chosen one and those that follow it; of a probe, which is the same
+    network under each, the chosen one alone. Raises `ConfigError` for a
     custom trainer, which may choose epochs by photos that are now in train, `DatasetError` where
     the data have changed, `EncoreError` if the training fails.
     """
@@ -73,7 +75,9 @@ def refit(
     training = replace(training, recipe=replace(training.recipe, keep_latest=True))
     told = telling(listener, "decoding photos")
     training.recipe.prepare(found.origin.prefix.stages, told, noticing(listener))
-    numbers = tuple(range(chosen.seed, chosen.seed + seeds))
+    numbers = _numbers(found.origin.prefix.stages, chosen.seed, seeds)
+    if len(numbers) < seeds:
+        listener(Notice("a probe is the same network under every seed: it is trained once"))
     with workplace(runs) as place:
         with engine_as_made(training, found.made_by) as engine:
             trained = [
@@ -84,10 +88,16 @@ def refit(
     return Refitted(
         file=path_text(file),
         sha256=sha256_of(file),
-        seeds=numbers,
+        seeds=tuple(numbers),
         photos=len(data.of_split(Split.TRAIN)),
         seconds=time.perf_counter() - began,
     )
+
+
+def _numbers(stages: Sequence[Stage], first: int, count: int) -> range:
+    """Return the seeds to train under; nothing of a probe is random."""
+    fitted = all(stage.train is Train.PROBE for stage in stages)
+    return range(first, first + (1 if fitted else count))
 
 
 def _trained(origin: Origin, engine: Engine, place: Path, listener: Listener) -> Path:

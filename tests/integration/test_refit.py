@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import cli
-from study.deployment.refit import refit
+from study.deployment.refit import _numbers, refit
 from study.provenance.retrain import Compared, compare_files
 from study.searching.search import search
 from study.selection.best import best
@@ -16,6 +16,7 @@ from tests.tiny_training import SEARCH, noise
 from trainers.card import read_card
 from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Split, build_manifest
+from trainers.schedule import Stage, Train
 
 PHOTOS = "photos"
 
@@ -119,6 +120,15 @@ def test_under_several_seeds_the_mean_of_their_weights_is_written(
     assert not torch.equal(first[weight], second[weight])
     torch.testing.assert_close(mean[weight], (first[weight] + second[weight]) / 2)
     assert read_card(file).metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("trains", "seeds"), [([Train.PROBE], [4]), ([Train.PROBE, Train.NETWORK], [4, 5, 6])]
+)
+def test_a_probe_is_trained_under_one_seed(trains: list[Train], seeds: list[int]) -> None:
+    """It is the same network under each; what is trained further is not."""
+    stages = [Stage(image_size=32, train=train) for train in trains]
+    assert list(_numbers(stages, 4, 3)) == seeds
 
 
 def test_changed_photos_are_refused(searched: Path, tmp_path: Path) -> None:
