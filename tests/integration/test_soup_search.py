@@ -28,9 +28,7 @@ from trainers.classifier import load
 from trainers.data.manifest import DatasetError, Manifest, Split, build_manifest
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
-pytestmark = (
-    pytest.mark.long
-)  # a search takes seconds; tests of soups without one are in tests/unit
+pytestmark = pytest.mark.long  # unit/test_soup.py has what needs no search
 
 FIRST = "{ image_size = 24, batch_size = 8, lrs = 1e-5 }"
 GRID = f"""
