@@ -261,7 +261,10 @@ def misuse(error: click.ClickException) -> str:
         case click.BadParameter(param=click.Parameter() as wrong):
             what = wrong.opts[0] if isinstance(wrong, Option) else str(wrong.metavar or wrong.name)
             return f"{what} {_reason(wrong.type, error.message)}"
-    return error.format_message()
+    message = error.format_message()
+    if found := re.match(r"Got unexpected extra arguments? \((.*)\)", message):
+        return f"{name} takes no argument {found[1]!r}{_example(context)}"
+    return message
 
 
 def _reason(kind: object, message: str) -> str:

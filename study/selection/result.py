@@ -129,7 +129,7 @@ class Selection:
 
     def __repr__(self) -> str:
         """Return it in a line, for the Python prompt."""
-        expected = f", expected on new photos {self._expected}" if self.bias_corrected else ""
+        expected = f", estimated on new photos {self._expected}" if self.bias_corrected else ""
         name = PurePath(self.file).name
         return printable(f"<Selection: trial {self.trial}, {self._observed}{expected}, {name}>")
 
@@ -137,15 +137,15 @@ class Selection:
         """Return it as HTML for a notebook; names are untrusted, and escaped."""
         facts = {
             f"{self.metric}": self._observed.removeprefix(f"{self.metric} "),
-            "expected on new photos": self._expected,
+            "estimated on new photos": self._expected,
             "warning": self.leak_text,
             "study": self.study,
             "trial": f"{self.trial}, seed {self.seed}",
             "weights": self.file,
         }
         rows = "".join(
-            f'<tr><th style="text-align: left">{escape(name)}</th>'
-            f'<td style="text-align: left">{escape(visible(fact))}</td></tr>'
+            f'<tr><th style="text-align: left">{escape(name)}</th><td style="text-align: left; '
+            f'overflow-wrap: anywhere">{escape(visible(fact))}</td></tr>'
             for name, fact in facts.items()
             if fact
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 import cli
-from study.commands.parsing import Command, Option
+from study.commands.parsing import Command, Option, misuse
 from study.config.flags import Group, settings_in
 from study.config.loading import load_config, settings_of
 from study.config.schema import StudyConfig
@@ -108,6 +108,13 @@ def test_what_other_tools_call_it_is_taken(words: list[str], settings: dict[str,
     given = COMMANDS["search"].make_context("search", words).params
     assert {name: value for name, value in given.items() if value is not None} == settings
     assert load_config(settings_of(**settings))
+
+
+def test_an_argument_too_many_is_named() -> None:
+    """With an example of the command, in a sentence as others are."""
+    with pytest.raises(click.UsageError) as raised:
+        COMMANDS["best"].make_context("best", ["3"])
+    assert misuse(raised.value) == "best takes no argument '3'; for example: encore best"
 
 
 def test_a_pipe_gets_a_line_a_record_and_whole_paths() -> None:
