@@ -71,15 +71,10 @@ def _statements_are_compiled_once() -> Iterator[None]:
     from sqlalchemy.engine import Engine
     from sqlalchemy.util import LRUCache
 
-    start, compiled = Engine.__init__, LRUCache[Any, Any](4000)
-
-    def share(engine: Engine, *arguments: Any, **options: Any) -> None:
-        start(engine, *arguments, **options)
-        if type(engine.dialect) is Dialect:
-            engine._compiled_cache = compiled
-
+    compiled = LRUCache[Any, Any](4000)
+    shared = property(lambda _: compiled, lambda *_: None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "__init__", share)
+        patch.setattr(Engine, "_compiled_cache", shared, raising=False)
         # What is compiled is found by its dialect; those of all databases are alike.
         patch.setattr(Dialect, "__hash__", lambda dialect: hash(type(dialect)))
         patch.setattr(Dialect, "__eq__", lambda one, other: type(one) is type(other))

@@ -64,6 +64,31 @@ def here(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return copied
 
 
+def test_a_search_ends_with_the_best_and_what_to_do_next(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """As all trials are done, nothing is trained: the end alone is printed."""
+    monkeypatch.chdir(searched)
+    capsys.readouterr()
+    assert cli.run(["search", "--data", "data", "--trials", "2", "--study", "planes"]) == 0
+    said = capsys.readouterr()
+    ends = [line for line in said.err.splitlines() if line.startswith("next: ")]
+    commands = ("best", "report --open", "export --to exported")
+    assert all(line.endswith(f" {what}") for line, what in zip(ends, commands, strict=True))
+    assert "acc" in said.out
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("words", ["--cost a>b=5", "--ensemble 2", "--final-test"])
+def test_what_was_asked_of_best_is_all_that_it_prints(capsys: Capture, words: str) -> None:
+    """The ten lines of the choice itself are for `best` alone."""
+    capsys.readouterr()
+    assert cli.run(["best", *words.split()]) == 0
+    said = capsys.readouterr().out
+    assert "acc" in said.splitlines()[0]
+    assert "--details" not in said
+
+
 def asked(capsys: Capture, *arguments: str) -> Any:
     """Run a command with `--json`, which must succeed, and return its document."""
     capsys.readouterr()

@@ -54,6 +54,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, obj
     return document
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("place")
 def test_the_validation_photos_are_drawn_worst_first(capsys: pytest.CaptureFixture[str]) -> None:
     """Without photos: those of the validation split, mistakes first, then the least sure."""

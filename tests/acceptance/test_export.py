@@ -127,9 +127,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], 
     return make
 
 
-@pytest.mark.parametrize(
-    "tta", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "mirrored"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("tta", [False, True], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("crop", ["random", pytest.param("no", marks=pytest.mark.slow)])
 def test_the_example_gives_our_own_probabilities(
     crop: str, tta: bool, exported: Callable[[str, bool], Path], monkeypatch: pytest.MonkeyPatch

@@ -93,7 +93,7 @@ def test_the_chosen_file_is_the_networks_of_all_folds(told: Told) -> None:
     text = told("best")
     assert "on 32 validation photos" in text
     assert "3 folds: each photo judged by the network trained without its fold" in text
-    assert "trained one network on all photos: " in text
+    assert "--refit: one network on all photos" in text
     chosen = json.loads(told("best", "--json"))
     assert (chosen["n_valid"], chosen["folds"]) == (32, 3)
     assert read_card(Path(chosen["file"])).folds == 3
@@ -153,6 +153,7 @@ def test_reports_and_pictures_are_of_all_photos(searched: Path, told: Told, tmp_
         shown.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind",
     [

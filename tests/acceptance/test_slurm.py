@@ -225,6 +225,7 @@ def test_several_nodes_are_one_ray(tmp_path: Path) -> None:
     assert ours.stdout == b""
 
 
+@pytest.mark.long
 def test_a_search_that_cannot_begin_is_not_tried_again(tmp_path: Path) -> None:
     """Its exit code is the recipe's, and Slurm is asked nothing."""
     code, said = ends(start(tmp_path, "--devices", "abacus"))

@@ -158,11 +158,12 @@ def test_nothing_to_select_is_exit_code_5(
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [
         ("ls",),
-        pytest.param(("ls", "--json"), marks=pytest.mark.long),
+        ("ls", "--json"),
         pytest.param(("search", "--trials", "1"), marks=pytest.mark.slow),
     ],
     ids=" ".join,

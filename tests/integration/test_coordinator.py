@@ -210,13 +210,8 @@ def test_a_suggestion_already_run_becomes_a_new_seed(make_lab: MakeLab) -> None:
     assert len(lab.trainer.trained) == 6
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        Sampler.TPE,
-        *(pytest.param(s, marks=pytest.mark.long) for s in Sampler if s is not Sampler.TPE),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("sampler", Sampler)
 def test_given_schedules_are_the_first_trials(make_lab: MakeLab, sampler: Sampler) -> None:
     """One outside the space has no parameters in Optuna, one of it has; all samplers go on."""
     space = space_for(TYPICAL, "net")

@@ -118,6 +118,7 @@ def test_only_what_changed_is_fetched_again(
     assert told[0] == (len(expected) - 4, len(expected))
 
 
+@pytest.mark.long
 def test_a_copy_that_was_broken_off_goes_on(
     photos_at: tuple[Path, str, str], tmp_path: Path
 ) -> None:

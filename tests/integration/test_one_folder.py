@@ -68,6 +68,7 @@ def test_two_databases_in_one_folder_keep_their_weights(pair: tuple[Lab, Lab]) -
         assert (owner_of(here.root), owner_of(there.root)) == (one.mark, other.mark)
 
 
+@pytest.mark.long
 def test_two_that_begin_together_share_no_folder(pair: tuple[Lab, Lab]) -> None:
     """While the first one trains, the second begins: it takes neither its files nor its place."""
     first, second = pair
@@ -199,14 +200,14 @@ def calm(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Lab:
     return lab
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("owner", "method"),
     [
         ("vault", "seal"),
-        *(
-            pytest.param(*each, marks=pytest.mark.long)
-            for each in (("store", "note_name"), ("store", "seal_stage_run"), ("vault", "delete"))
-        ),
+        ("store", "note_name"),
+        ("store", "seal_stage_run"),
+        ("vault", "delete"),
     ],
 )
 def test_what_a_crash_leaves_is_swept_and_nothing_else(

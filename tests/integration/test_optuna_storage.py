@@ -34,7 +34,8 @@ def test_all_who_open_a_new_file_at_once_succeed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["encore.db"]
 
 
-@pytest.mark.parametrize("steps", [50, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("steps", [50, 120])
 def test_what_is_kept_is_what_the_database_holds(
     storage: PatientStorage, tmp_path: Path, steps: int
 ) -> None:

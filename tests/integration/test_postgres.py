@@ -159,6 +159,7 @@ def test_a_server_that_crashes_in_the_middle_is_waited_for(
     check_equal(lab, calm)
 
 
+@pytest.mark.long
 def test_patience_has_an_end(postgres: Server, store: Store) -> None:
     """Who has waited too long is told how to go on, in a sentence."""
     patient = Store(store._engine, patience(give_up_after=0.2))

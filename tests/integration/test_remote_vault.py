@@ -152,6 +152,7 @@ def test_a_search_goes_on_from_weights_that_are_only_there(remote_lab: Lab) -> N
         assert len(store.stage_runs(study.id)) == 3
 
 
+@pytest.mark.long
 def test_doctor_looks_at_the_bucket(remote_lab: Lab, object_store: ObjectStore) -> None:
     """It names the place, what is missing or cut short there, and strays, without fetching."""
     shutil.rmtree(remote_lab.folder / "lab")

@@ -180,6 +180,7 @@ def test_a_second_study_decodes_nothing_again(
     assert len(decoded) == TRAIN + VALID
 
 
+@pytest.mark.long
 def test_a_damaged_map_is_made_again(
     searching: Searcher, decoded: list[Path], tmp_path: Path
 ) -> None:

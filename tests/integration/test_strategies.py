@@ -110,6 +110,7 @@ def test_a_stopped_trial_keeps_its_weights(searched: Lab) -> None:
             assert vault.verify(file.path, file.sha256)
 
 
+@pytest.mark.long
 def test_no_trial_waits_for_what_is_trained(make_lab: MakeLab) -> None:
     """Once another trial has trained its next stage, it has that one, too, as after a restart."""
     space = SPACE | {"n_stages": [2, 3], "image_size": [32], "lrs": [1e-3, 1e-2]}

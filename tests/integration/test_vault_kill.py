@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from storage.vault import Vault
 
 KEY = "0" * 64
@@ -24,6 +26,7 @@ for number in itertools.count(int(sys.argv[2])):
 """
 
 
+@pytest.mark.long
 def test_killed_ten_times_every_final_name_is_whole(tmp_path: Path) -> None:
     """Each file is one that was sealed, from its first byte to its last."""
     vault, number = Vault(tmp_path / "vault"), 0

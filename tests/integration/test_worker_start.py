@@ -153,6 +153,7 @@ def test_a_worker_that_dies_as_its_trainer_is_made_ends_everything(
         list(engine.events())
 
 
+@pytest.mark.long
 def test_workers_killed_as_they_start_are_started_again(
     start_as: StartAs, make_engine: Callable[..., ProcessEngine], tmp_path: Path
 ) -> None:

@@ -68,15 +68,8 @@ def shares(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return found
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        pytest.param(
-            body, id=kind, marks=pytest.mark.long if kind.startswith("channels last") else ()
-        )
-        for kind, body in KINDS.items()
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("backbone", KINDS.values(), ids=KINDS)
 def test_the_heat_lies_where_the_class_is(backbone: str) -> None:
     """Where only a planted patch tells the class, most heat lies in its quarter of the photo."""
     squares, labels, quarters = planted(32, seed=0)

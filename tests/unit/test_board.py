@@ -177,6 +177,7 @@ def test_a_confusion_matrix_is_drawn(count: int) -> None:
     assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
 
+@pytest.mark.long
 def test_curves_are_drawn(finished: Lab) -> None:
     """Even of an epoch without a finite loss there is a picture."""
     with finished.reading() as (store, study, _):

@@ -324,6 +324,7 @@ def test_an_ensemble_of_a_study(finished: Lab) -> None:
     assert found.score >= found.single_score
 
 
+@pytest.mark.long
 def test_what_all_photos_would_keep_is_what_is_kept(make_lab: Callable[..., Lab]) -> None:
     """After retention deleted most files and schedules were repeated, the rule is the search's.
 

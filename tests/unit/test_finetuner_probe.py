@@ -131,6 +131,7 @@ def test_what_a_probe_sees_counts(
     assert found.train_loss != other.train_loss
 
 
+@pytest.mark.long
 def test_classes_may_count_alike(tmp_path: Path) -> None:
     """With `balance`, a rare class is not given up for a frequent one."""
     unlike = noise(tmp_path / "photos", 12, 8)
@@ -180,6 +181,7 @@ def test_frozen_batch_norm_is_the_head_s_too(
     assert not torch.equal(network.head[2].weight, network_in(start).head[2].weight)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_what_was_prepared_is_all_it_looks_at(
     photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

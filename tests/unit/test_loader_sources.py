@@ -98,6 +98,7 @@ def same(found: list[Batch], expected: list[Batch]) -> bool:
     )
 
 
+@pytest.mark.long
 def test_cache_memory_and_workers_give_the_same_bits(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

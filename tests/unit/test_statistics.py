@@ -216,16 +216,13 @@ def test_it_is_true_of_better_and_of_worse_runs_too(
     check_calibrated(off(quality, alone(250), By.MAX, accuracy, tau), flattery)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_fewer_rounds")
 @pytest.mark.parametrize(
     ("spread", "flattery"),
-    [
-        (0.0, 1.5),
-        pytest.param(0.15, 1.0, marks=pytest.mark.slow),
-        pytest.param(0.4, 0.7, marks=pytest.mark.long),
-    ],
+    [(0.0, 1.5), pytest.param(0.15, 1.0, marks=pytest.mark.slow), (0.4, 0.7)],
 )
-@pytest.mark.parametrize("by", [pytest.param(By.MEAN, marks=pytest.mark.long), By.LCB])
+@pytest.mark.parametrize("by", [By.MEAN, By.LCB])
 def test_what_is_expected_of_the_best_schedule_s_best_is_true(
     by: By, spread: float, flattery: float
 ) -> None:
