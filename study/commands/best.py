@@ -1,6 +1,6 @@
 """The commands that choose: best, compare."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
@@ -19,6 +19,8 @@ from study.statistics.selection_bias import By
 
 if TYPE_CHECKING:
     from study.selection.result import Selection
+
+    _Answer = tuple[Selection, Callable[[], None]]
 
 
 @command(
@@ -168,18 +170,11 @@ def best(
     else:
         priced = bool(cost or recall or reject_cost is not None)
         named = study is not None
-        _print(chosen, found, priced=priced, details=details, named=named, top=top)
+        answers = _answers(chosen, found, priced=priced, details=details, named=named, top=top)
+        _print(chosen, found, answers)
 
 
-def _print(
-    chosen: "Selection",
-    found: dict[str, Any],
-    *,
-    priced: bool,
-    details: bool,
-    named: bool,
-    top: int,
-) -> None:
+def _print(chosen: "Selection", found: dict[str, Any], answers: "Iterable[_Answer]") -> None:
     """Print what was asked for; the choice itself where nothing else was, or with --details."""
     from study.views import ensembles, selection
 
@@ -187,7 +182,6 @@ def _print(
         ensembles.print_ensemble(out, found["ensemble"], chosen.leak_text)
     if "soup" in found:
         ensembles.print_soup(out, found["soup"], chosen.leak_text)
-    answers = _answers(chosen, found, priced=priced, details=details, named=named, top=top)
     for one, of_it in groupby(answers, key=itemgetter(0)):  # the file is named once
         selection.print_file(out, one)
         for _, show in of_it:
@@ -204,7 +198,7 @@ def _answers(
     details: bool,
     named: bool,
     top: int,
-) -> Iterator[tuple["Selection", Callable[[], None]]]:
+) -> "Iterator[_Answer]":
     """Yield functions that print each part of the result, and the choice it is about."""
     from study.views import selection
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import cli
+from tests.repeating import check_repeat
 from tests.tiny_search import SETTINGS, copy_of
 
 NAMES = ("2 good", "10 best", "1 poor")
@@ -89,13 +90,7 @@ def test_weights_of_grades_work_in_every_place(capsys: pytest.CaptureFixture[str
 @pytest.mark.usefixtures("there")
 def test_a_schedule_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     """`repeat` trains grades under one more seed, and `best` scores it by both."""
-    assert cli.run(("repeat", "0", "--seeds", "2")) == 0
-    capsys.readouterr()
-    assert cli.run(("best", "--json")) == 0
-    chosen = json.loads(capsys.readouterr().out)
-    (scores,) = (each["scores"] for each in chosen["schedules"] if each["trial"] == 0)
-    assert len(scores) == 2
-    assert chosen["score"] in [x for each in chosen["schedules"] for x in each["scores"].values()]
+    check_repeat(capsys)
 
 
 @pytest.mark.long
