@@ -35,11 +35,12 @@ class WeightsCard:
     which turns probabilities into a prediction if prices were set (`Decision`). `kind` says what a
     label is (`LabelKind`). Of several labels, those are there whose probability is at least that of
     `thresholds`, 0.5 where none were set. `prior` is the share of each class in training, each
-    alike if classes were balanced; None where that is not known. `unknown` is the share of photos
-    like those of validation that may be called unknown, where photos unlike the training photos
-    are: a reference lies beside such weights. With `folds`, the file holds a network for each fold
-    of the photos, trained without it, and the probabilities are the mean of theirs. `made_by` is
-    the command, commit and device that trained it, as far as it is known.
+    alike if classes were balanced, or of the photos with each of several labels; None where that is
+    not known. `unknown` is the share of photos like those of validation that may be called unknown,
+    where photos unlike the training photos are: a reference lies beside such weights. With `folds`,
+    the file holds a network for each fold of the photos, trained without it, and the probabilities
+    are the mean of theirs. `made_by` is the command, commit and device that trained it, as far as
+    it is known.
     """
 
     backbone: str
@@ -110,8 +111,8 @@ class WeightsCard:
             raise ValueError(f"unknown must be a share between 0 and 1, got {self.unknown!r:.100}")
         if self.folds not in (0, *range(FEWEST_FOLDS, MOST_FOLDS + 1)):
             raise ValueError(f"folds must be {FEWEST_FOLDS} to {MOST_FOLDS}, got {self.folds!r}")
-        if self.kind == "labels" and (self.unknown is not None or self.folds):
-            raise ValueError("unknown and folds must be left out for several labels")
+        if self.kind == "labels" and self.folds:
+            raise ValueError("folds must be left out for several labels")
         if FORMAT_VERSIONS.get(self.kind) != self.format_version:
             raise ValueError(
                 f"kind must be that of format {self.format_version}, got {self.kind!r}"

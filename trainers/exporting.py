@@ -63,7 +63,7 @@ def export_network(
     own.to(memory_format=torch.contiguous_format)
     tta, objective = classifier.card.tta, classifier.objective
     network = (
-        Measuring(own, reference, tta=tta)
+        Measuring(own, reference, tta=tta, objective=objective)
         if reference
         else judging(own, tta=tta, objective=objective)
     )

@@ -22,6 +22,7 @@ from trainers.card import opened
 from trainers.errors import NotOurWeights
 from trainers.files import replacing
 from trainers.mirrored import Seeing
+from trainers.objective import Objective
 
 SUFFIX = ".reference.safetensors"
 """The suffix of a reference, in place of the weights file's."""
@@ -41,7 +42,8 @@ class Reference:
     """The features of training photos, (m, F), rows of length 1, and numbers of validation photos.
 
     Of each of n validation photos: `distances` from the training photos, as `Nearest` measures;
-    `misfits`, 1 less the probability of its class; the number of its group, if there are groups.
+    `misfits`, 1 less the probability of its class, or of several labels, (n, L), of each that it
+    has, and -1 of the others; the number of its group, if there are groups.
     `weights` is the `digest_of` the network that saw them.
     """
 
@@ -78,9 +80,12 @@ class Nearest(nn.Module):
 class Measuring(nn.Module):
     """Applies a network to squares (B, 3, S, S), and measures their distances: (B, C) and (B,)."""
 
-    def __init__(self, network: Network, reference: Reference, *, tta: bool) -> None:
+    def __init__(
+        self, network: Network, reference: Reference, *, tta: bool, objective: Objective
+    ) -> None:
         super().__init__()
-        self.seeing, self.nearest = Seeing(network, tta=tta), Nearest(reference.features)
+        self.seeing = Seeing(network, tta=tta, objective=objective)
+        self.nearest = Nearest(reference.features)
 
     def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and distances."""
@@ -128,8 +133,11 @@ def save_reference(path: Path, reference: Reference) -> None:
         save_file(tensors, temporary, {_METADATA: json.dumps(about)})
 
 
-def read_reference(path: Path, network: Network) -> Reference:
-    """Read the reference of a network. Raises `NotOurWeights`; runs no code from the file."""
+def read_reference(path: Path, network: Network, n_labels: int | None = None) -> Reference:
+    """Read the reference of a network, which tells one class, or several labels: how many.
+
+    Raises `NotOurWeights`; runs no code from the file.
+    """
     weights = digest_of(network)
     with opened(path) as file:
         try:
@@ -137,7 +145,7 @@ def read_reference(path: Path, network: Network) -> Reference:
             _check_about(about, weights)
             # Checked before reading: a file may claim any size.
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(shapes, network.widths[0])
+            _check_shapes(shapes, network.widths[0], () if n_labels is None else (n_labels,))
             tensors = {name: file.get_tensor(name).numpy() for name in shapes}
             _check_values(tensors)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -163,13 +171,16 @@ def _check_about(about: Any, weights: str) -> None:
         raise ValueError("it is of other weights")
 
 
-def _check_shapes(shapes: Mapping[str, tuple[int, ...]], n_features: int) -> None:
+def _check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], n_features: int, per_photo: tuple[int, ...]
+) -> None:
     features, distances = shapes["features"], shapes["distances"]
     if len(features) != 2 or features[1] != n_features or not 0 < features[0] <= _LARGEST:
         raise ValueError(f"features are of shape {features}")
     if len(distances) != 1 or not 0 < distances[0] <= _LARGEST:
         raise ValueError(f"distances are of shape {distances}")
-    if shapes["misfits"] != distances or shapes.get("groups", distances) != distances:
+    numbers = shapes["misfits"], shapes.get("groups", distances)
+    if numbers != ((*distances, *per_photo), distances):
         raise ValueError("not each photo has its numbers")
 
 

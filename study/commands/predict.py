@@ -39,7 +39,7 @@ from study.config.flags import Group
     multiple=True,
     metavar="CLASS=SHARE",
     show_default="as in training",
-    help="Share of a class among these photos; repeatable.",
+    help="Share of a class, or of photos with a label, among these photos; repeatable.",
 )
 @option(
     "--unknown",
@@ -54,7 +54,7 @@ from study.config.flags import Group
     group=Group.CHOICE,
     metavar="SHARE",
     help="Also give a set of classes that contains the true one for this share of photos, e.g. "
-    "90%.",
+    "90%; of several labels, this share of a photo's labels on average.",
 )
 @console.device
 @console.study
@@ -106,7 +106,7 @@ def predict(
     elif as_csv:
         write_csv(sys.stdout, found, tally.predictions())
     else:
-        print_table(out, tally.predictions())
+        print_table(out, found, tally.predictions())
     tally.print_summary()
     if tally.unreadable:
         raise click.exceptions.Exit(FAILED)

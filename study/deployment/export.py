@@ -22,6 +22,7 @@ from study.formatting import json_text
 from study.selection.best import best
 from study.selection.result import Selection
 from study.studies import find_study, manifest_of
+from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
 from trainers.files import sha256_of
@@ -85,7 +86,8 @@ def export(
     rate = (card.unknown if unknown is None else unknown) or None
     reference = None if rate is None else reference_of(classifier, source.file, storage)
     limits = None if reference is None else stated(reference, rate, None)
-    about = _about(card, source.file, formats) | {"unknown": limits and _unknown(limits)}
+    told = limits and _unknown(limits, "label" if card.kind == SEVERAL.name else "class")
+    about = _about(card, source.file, formats) | {"unknown": told}
     around = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     # Beside the final folder, so that each file appears there whole or not at all.
     with tempfile.TemporaryDirectory(prefix=".encore-export-", dir=around) as beside:
@@ -208,12 +210,12 @@ def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[s
     }
 
 
-def _unknown(limits: Stated) -> dict[str, Any]:
+def _unknown(limits: Stated, answer: str) -> dict[str, Any]:
     return {
         "words": (
             f"The second output, `{DISTANCE}`, says how far a photo is from the fifth nearest "
             "training photo, by what the network sees before its head: 1 less the cosine. Above "
-            "the threshold, predict no class: the photo is unlike the training photos. At most "
+            f"the threshold, predict no {answer}: the photo is unlike the training photos. At most "
             "`rate` of photos like those of validation are above it."
         ),
         "output": DISTANCE,

@@ -279,11 +279,10 @@ def _use(card: "WeightsCard", chosen: Selection | None, stated: "Stated | None")
 
 
 def _knows(card: "WeightsCard", stated: "Stated | None", *, always: bool) -> str:
-    if card.kind == "labels":
-        return f"It knows {len(card.classes)} labels and nothing else."
+    given = "given some of them, or none," if card.kind == "labels" else "assigned to one of them"
     return (
         f"It knows {len(card.classes)} {KINDS[card.kind].plural} and nothing else: a photo of "
-        f"anything else is assigned to one of them as well{'' if always else ', or is rejected'}"
+        f"anything else is {given} as well{'' if always else ', or is rejected'}"
         f"{_unless_unknown(stated)}."
     )
 

@@ -17,8 +17,9 @@ from study.errors import ConfigError
 from study.formatting import count_text
 from study.selection.best import best
 from study.statistics.conformal import p_values, sets
+from trainers.data.label_kind import KINDS, SEVERAL
 from trainers.decision import REJECTED, Decision
-from trainers.prior import named_shares, reweighted
+from trainers.prior import label_shares, named_shares, reweighted, reweighted_labels
 
 if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before
     from trainers.card import WeightsCard
@@ -41,7 +42,8 @@ class Prediction:
     Probabilities are calibrated by the rule; `probability` is that of the label, or, of a photo
     without one, that of its most probable class. On request: `unknown` means that the photo is
     unlike the training photos, and it has no label; `p_value` is the share of validation photos at
-    least as far from these, counting itself; `classes` are those that it may be of.
+    least as far from these, counting itself; `classes` are those that it may be of, or the labels
+    that it may have.
     """
 
     path: str
@@ -100,11 +102,12 @@ def predict(
 
     Without `weights`, those that `best` chooses for the study are used (by default the study used
     last). `augment` is as for `Classifier.predict`. `prior` are shares of classes, "A380=0.1",
-    where they differ from those in training. Photos unlike the training photos are unknown, and so
-    is at most the share `unknown` of photos like the validation photos: by default the rate that
-    the weights carry; 0 turns it off. `coverage` is the share of photos whose set of classes
-    contains the true one. Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and
-    what `best` raises.
+    where they differ from those in training; of several labels, of the photos with each. Photos
+    unlike the training photos are unknown, and so is at most the share `unknown` of photos like the
+    validation photos: by default the rate that the weights carry; 0 turns it off. `coverage` is the
+    share of photos whose set of classes contains the true one; of several labels, the mean share of
+    a photo's labels that its set contains. Raises FileNotFoundError for inputs without a photo,
+    `NotOurWeights`, and what `best` raises.
     """
     paths = find_photos(inputs)
     file = Path(best(study, storage=storage).file) if weights is None else weights
@@ -136,13 +139,13 @@ def predict(
         _answers(_Judge(classifier, shares, limits, reference), paths, augment=augment),
         _rounding(classifier, paths),
         limits,
-        several=card.kind == "labels",
+        several=card.kind == SEVERAL.name,
         thresholds=_thresholds(classifier),
     )
 
 
 def _thresholds(classifier: "Classifier") -> dict[str, float] | None:
-    if classifier.card.kind != "labels":
+    if classifier.card.kind != SEVERAL.name:
         return None
     return dict(zip(classifier.classes, classifier.thresholds.tolist(), strict=True))
 
@@ -194,11 +197,16 @@ class _Judge:
             for each, p_value, distance in zip(more, shares.tolist(), far.tolist(), strict=True):
                 each |= {"p_value": p_value, "unknown": distance > self.stated.distance}
         if self.stated.misfit is not None:
-            for each, may in zip(
-                more, sets(rows[:, : len(names)], self.stated.misfit), strict=True
-            ):
+            found = self._sets(rows[:, : len(names)], self.stated.misfit)
+            for each, may in zip(more, found, strict=True):
                 each["classes"] = tuple(names[may])
         return more
+
+    def _sets(self, rows: NDArray[np.float32], misfit: float) -> NDArray[np.bool_]:
+        if self.classifier.card.kind != SEVERAL.name:
+            return sets(rows, misfit)
+        found: NDArray[np.bool_] = 1 - rows <= misfit
+        return found | (rows >= self.classifier.thresholds)  # what is named is in the set
 
 
 def _answers(
@@ -222,18 +230,14 @@ def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | No
     """Return the shares of all classes among the photos, if any are given."""
     if not shares:
         return None
-    if card.kind == "labels":
-        raise ConfigError(
-            "--prior is for photos of one class each, and these weights tell of several labels; "
-            "drop it"
-        )
     if card.prior is None:
         raise ConfigError(
-            "--prior needs weights that record the classes' shares in training; older ones do "
-            "not, so train them again"
+            f"--prior needs weights that record the {KINDS[card.kind].plural}' shares in training; "
+            "older ones do not, so train them again"
         )
     try:
-        return named_shares(shares, card.classes, card.prior)
+        read = label_shares if card.kind == SEVERAL.name else named_shares
+        return read(shares, card.classes, card.prior)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
 
@@ -241,13 +245,18 @@ def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | No
 def _outcomes(
     classifier: "Classifier", rows: NDArray[np.float32], prior: Sequence[float] | None
 ) -> Iterator[_Outcome]:
-    if classifier.card.kind == "labels":
-        for named, numbers in zip(classifier.decide(rows), rows.tolist(), strict=True):
+    card = classifier.card
+    if card.kind == SEVERAL.name:
+        shares = (
+            rows
+            if prior is None or card.prior is None
+            else reweighted_labels(rows, card.prior, prior)
+        )
+        for named, numbers in zip(classifier.decide(shares), shares.tolist(), strict=True):
             sure = min(max(number, 1 - number) for number in numbers)
             yield named, sure, dict(zip(classifier.classes, numbers, strict=True))
         return
     # For all at once: of a thousand classes, a rule has a million prices.
-    card = classifier.card
     calibrated = card.rule.calibrated(rows)
     if prior is not None and card.prior is not None:
         calibrated = reweighted(calibrated, card.prior, prior)

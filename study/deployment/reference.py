@@ -19,7 +19,7 @@ from study.formatting import photos_text
 from study.invocation import hint
 from study.selection.best import copy_weights
 from study.selection.result import Selection
-from study.statistics.conformal import fewest, limit
+from study.statistics.conformal import fewest, limit, limit_of_labels
 from study.studies import manifest_of
 from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest, Photo, Split
@@ -41,6 +41,8 @@ class Stated:
     photos. For at most the share `missed`, the true class is not in the set of classes, those with
     a probability of at least 1 - `misfit`. A rate that was not requested is None, and so is its
     limit. `photos` and `groups` count the validation photos that the rates are based on.
+    With several labels, `missed` is the share of a photo's labels that are not in its set, at most,
+    on average over photos that have any: so have `labelled` of the photos.
     """
 
     photos: int
@@ -49,11 +51,19 @@ class Stated:
     distance: float | None = None
     missed: float | None = None
     misfit: float | None = None
+    labelled: int | None = None
 
     @property
     def photos_text(self) -> str:
         """The photos that the rates are based on, in words."""
         return photos_text(self.photos, self.groups)
+
+    @property
+    def labelled_text(self) -> str:
+        """The photos that sets are based on, in words."""
+        if self.labelled in (None, self.photos):
+            return self.photos_text
+        return f"{self.labelled} of {self.photos_text} that have labels"
 
 
 def share_of(flag: str, text: str | None) -> float | None:
@@ -74,24 +84,37 @@ def stated(reference: "Reference", unknown: float | None, coverage: float | None
     """Return the limits of the requested rates; `ConfigError` if there are too few photos."""
     groups, count = reference.groups, reference.count
     found = Stated(len(reference.distances), None if groups is None else count)
-    missed = None if coverage is None else 1 - coverage
     if unknown and count < fewest(unknown):
         raise _too_few("--unknown", unknown, found, f"{100 / (count + 1):.3g}% or more")
-    if missed is not None and count < fewest(missed):
-        raise _too_few("--coverage", missed, found, f"{100 - 100 / (count + 1):.3g}% or less")
     if unknown is not None:
-        found = replace(
-            found, unknown=unknown, distance=limit(reference.distances, unknown, groups)
-        )
-    if missed is not None:
-        found = replace(found, missed=missed, misfit=limit(reference.misfits, missed, groups))
-    return found
+        distance = limit(reference.distances, unknown, groups)
+        found = replace(found, unknown=unknown, distance=distance)
+    return found if coverage is None else _with_sets(found, reference, 1 - coverage)
+
+
+def _with_sets(found: Stated, reference: "Reference", missed: float) -> Stated:
+    misfits, groups, count = reference.misfits, reference.groups, reference.count
+    several = misfits.ndim == 2
+    if several:
+        there = misfits >= 0
+        some = there.any(axis=1)
+        found = replace(found, labelled=int(some.sum()))
+        count = int(some.sum()) if groups is None else len(np.unique(groups[some]))
+    if count < fewest(missed):
+        raise _too_few("--coverage", missed, found, f"{100 - 100 / (count + 1):.3g}% or less")
+    misfit = (
+        limit_of_labels(misfits, there, missed, groups)
+        if several
+        else limit(misfits, missed, groups)
+    )
+    return replace(found, missed=missed, misfit=misfit)
 
 
 def _too_few(flag: str, rate: float, found: Stated, other: str) -> ConfigError:
+    few = "" if found.labelled is None else f"{found.labelled} among "
     return ConfigError(
-        f"{flag} needs at least {fewest(rate)} validation photos"
-        f"{' that share no group' if found.groups else ''}, and these weights have "
+        f"{flag} needs at least {fewest(rate)} validation photos{' with labels' if few else ''}"
+        f"{' that share no group' if found.groups else ''}, and these weights have {few}"
         f"{found.photos_text}; give {other}"
     )
 
@@ -105,23 +128,19 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
     """
     from trainers.reference import SUFFIX, beside, digest_of, read_reference, save_reference
 
-    if classifier.card.kind == SEVERAL.name:
-        raise ConfigError(
-            "--unknown and --coverage are for photos of one class each, and these weights tell of "
-            "several labels; drop them"
-        )
     if folds := classifier.card.folds:
         raise ConfigError(
             f"these weights hold a network for each of {folds} folds, so that no photos are left "
             "that none of them was trained on to measure rates; omit --unknown and --coverage"
         )
+    n_labels = len(classifier.classes) if classifier.card.kind == SEVERAL.name else None
     if beside(file).exists():
-        return read_reference(beside(file), classifier.network)
+        return read_reference(beside(file), classifier.network, n_labels)
     digest = digest_of(classifier.network)
     kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
     with suppress(NotOurWeights):  # a broken one is made again
         if kept.exists():
-            return read_reference(kept, classifier.network)
+            return read_reference(kept, classifier.network, n_labels)
     found = measured(classifier, storage, digest)
     with suppress(OSError):  # where nothing may be written, it is measured each time
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -160,13 +179,17 @@ def measured(classifier: "Classifier", storage: str, digest: str) -> "Reference"
     n_classes, root = len(classifier.classes), manifest.root
     features = rounded(_look(classifier, root, train)[:, n_classes:])
     of_valid = _look(classifier, root, valid)
-    labels = looked.labels(Split.VALID)
+    misfits = 1 - of_valid[:, :n_classes]
+    if classifier.card.kind == SEVERAL.name:
+        misfits[looked.targets(Split.VALID) == 0] = -1
+    else:
+        misfits = misfits[np.arange(len(valid)), looked.labels(Split.VALID)]
     return Reference(
         digest,
         features,
         distances(of_valid[:, n_classes:], features),
-        1 - of_valid[np.arange(len(labels)), labels],
-        looked.groups(Split.VALID),
+        misfits,
+        looked.photo_groups(Split.VALID),
     )
 
 

@@ -20,7 +20,7 @@ MANY_PHOTOS = 500
 REJECTED, UNKNOWN, NONE = "rejected", "unknown", "(none)"
 
 
-def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
+def print_table(console: Console, found: Predictions, predictions: Iterable[Prediction]) -> None:
     """Print one line per photo; many of them without a table, each as it comes."""
     waiting = iter(predictions)
     first = list(islice(waiting, MANY_PHOTOS + 1))
@@ -30,14 +30,14 @@ def print_table(console: Console, predictions: Iterable[Prediction]) -> None:
             console.file.write(printable(visible(line)) + "\n")
         return
     table = Table(box=None)
-    table.add_column("class", overflow="fold")
+    table.add_column("labels" if found.several else "class", overflow="fold")
     table.add_column("probability", justify="right")
     if first and first[0].classes is not None:
         table.add_column("set", overflow="fold")
     table.add_column("photo", overflow="fold")
     for each in first:
         label = Text(visible(_answer(each)), style="yellow" if each.label is None else "")
-        cells = [Text(visible(cell)) for cell in (*_set(each), each.path)]
+        cells = [Text(visible(cell or NONE)) for cell in (*_set(each), each.path)]
         table.add_row(label, f"{each.probability:.4f}", *cells)
     if first:
         console.print(table)
@@ -129,11 +129,18 @@ def stated_lines(stated: Stated | None) -> list[str]:
             f"at most {100 * stated.unknown:.3g} % of photos like the {stated.photos_text} are "
             "called unknown"
         )
-    if stated and stated.missed is not None:
+    if stated and stated.missed is not None and stated.misfit is not None:
+        share = f"at least {100 - 100 * stated.missed:.3g} %"
+        said = (
+            f"{share} of photos like the {stated.photos_text} have their class in its set"
+            if stated.labelled is None
+            else f"sets hold {share} of a photo's labels, on average over photos like the "
+            f"{stated.labelled_text}: all labels with a probability of at least "
+            f"{max(0, 1 - stated.misfit):.3g}, and those that are named"
+        )
         lines.append(
-            f"at least {100 - 100 * stated.missed:.3g} % of photos like the {stated.photos_text} "
-            "have their class in its set; these photos have chosen the weights as well, so of new "
-            "ones it may be a little less"
+            f"{said}; these photos have chosen the weights as well, so of new ones it may be a "
+            "little less"
         )
     return lines
 

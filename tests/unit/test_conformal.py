@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from study.statistics.conformal import fewest, limit, p_values, sets
+from study.statistics.conformal import fewest, limit, limit_of_labels, p_values, sets
 
 
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (30, 0.1), (100, 0.05), (57, 0.02)])
@@ -85,3 +85,62 @@ def test_sets_hold_the_true_class_at_the_stated_rate() -> None:
         sizes.append(found.sum())
     assert 0.9 - 0.025 < np.mean(held) < 0.9 + 0.04
     assert 1.2 < np.mean(sizes) < 2.9  # neither one class alone, nor all of them
+
+
+def labelled(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw scores of five labels of each photo, and which it has: none, or some that are alike.
+
+    Photos with more labels are easier, so that labels counted one by one mislead.
+    """
+    there = rng.random((n, 5)) < rng.choice([0.0, 0.25, 0.9], (n, 1))
+    hard = rng.normal(size=(n, 1)) - there.sum(axis=1, keepdims=True)
+    return hard + 0.3 * rng.normal(size=(n, 5)), there
+
+
+def missed(scores: np.ndarray, there: np.ndarray, highest: float) -> np.ndarray:
+    """Return the share of its labels that each photo misses, of photos that have any."""
+    some = there.any(axis=1)
+    beyond = (scores > highest) & there
+    return np.asarray(beyond[some].sum(axis=1) / there[some].sum(axis=1))
+
+
+@pytest.mark.parametrize(("n", "rate"), [(12, 0.25), (60, 0.1)])
+def test_a_new_photo_misses_the_stated_share_of_its_labels(n: int, rate: float) -> None:
+    """At most, on average over known photos and new ones; a quantile of all labels does not."""
+    rng = np.random.default_rng(5)
+    ours, pooled = [], []
+    for _ in range(1000):
+        scores, there = labelled(rng, n)
+        new = labelled(rng, 100)
+        ours.append(missed(*new, limit_of_labels(scores, there, rate)).mean())
+        pooled.append(missed(*new, limit(scores[there], rate)).mean())
+    error = 4 * np.std(ours) / math.sqrt(len(ours))
+    assert rate - 2 / (n / 2) - error <= np.mean(ours) <= rate + error
+    assert np.mean(pooled) > rate + error
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_photos_of_one_label_each_are_those_of_one_class(grouped: bool) -> None:
+    """With groups and without; photos without labels tell nothing, and groups of these neither."""
+    rng = np.random.default_rng(6)
+    for rate in (0.05, 0.1, 0.3):
+        known, labels = rng.random(40), rng.integers(0, 3, 50)
+        scores, there = rng.random((50, 3)), np.eye(3, dtype=bool)[labels]
+        there[40:] = False
+        scores[np.arange(40), labels[:40]] = known
+        groups = np.append(np.arange(40) % 13, np.arange(10) + 13) if grouped else None
+        expected = limit(known, rate, None if groups is None else groups[:40])
+        assert limit_of_labels(scores, there, rate, groups) == expected
+
+
+def test_a_group_counts_once_however_many_labels_it_has() -> None:
+    """The labels of a photo divide its weight, and the photos of a group divide the group's."""
+    scores = np.array([[1.0, 4.0], [2.0, 9.0], [3.0, 5.0]])
+    there = np.array([[True, True], [True, False], [True, True]])
+    # Groups {0, 1} and {2}: beyond 4.0 lies half of photo 2, beyond 3.0 also a quarter of a group.
+    groups = np.array([0, 0, 1])
+    assert limit_of_labels(scores, there, 1.5 / 3, groups) == 4.0
+    assert limit_of_labels(scores, there, 1.75 / 3, groups) == 3.0
+    assert limit_of_labels(scores, there, 1.49 / 3, groups) == 5.0
+    assert limit_of_labels(scores, there, 0.99 / 3, groups) == math.inf
+    assert limit_of_labels(scores, there & False, 0.3) == math.inf

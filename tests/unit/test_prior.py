@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.decision import Decision
-from trainers.prior import named_shares, reweighted
+from trainers.prior import label_shares, named_shares, reweighted, reweighted_labels
 
 CLASSES = ("day", "dusk", "night")
 TRAINED = (0.5, 0.25, 0.25)
@@ -24,6 +24,28 @@ def test_reweighted_probabilities_are_those_of_the_new_shares() -> None:
         assert labels[inside].mean() == pytest.approx(found[inside, 1].mean(), abs=0.02)
     rule = Decision.plain(2)
     assert (rule.answers(found) != labels).mean() < (rule.answers(plain) != labels).mean() - 0.05
+
+
+def test_reweighted_labels_are_those_of_two_classes_each() -> None:
+    """A label with its share, and without; shares as in training and sure answers stay."""
+    table = np.random.default_rng(2).random((50, 3)).astype(np.float32)
+    table[0], table[1] = 0, 1
+    found = reweighted_labels(table, (0.5, 0.2, 1.0), (0.1, 0.2, 1.0))
+    pairs = np.stack([1 - table[:, 0], table[:, 0]], axis=1).astype(float)
+    assert found[:, 0] == pytest.approx(reweighted(pairs, (0.5, 0.5), (0.9, 0.1))[:, 1])
+    np.testing.assert_array_equal(found[:, 1:], table[:, 1:])
+    np.testing.assert_array_equal(found[:2], table[:2])
+
+
+def test_each_label_has_a_share_of_its_own() -> None:
+    """They need not add up; labels that are not named keep theirs, and one that all have, too."""
+    trained = (0.5, 0.25, 1.0)
+    assert label_shares(["dusk=0.9", "day = 0.8"], CLASSES, trained) == (0.8, 0.9, 1.0)
+    with pytest.raises(ValueError, match="prior must leave 'night' away: all photos had it"):
+        label_shares(["night=0.5"], CLASSES, trained)
+    for wrong in ("noon=0.1", "day", "day=0", "day=1", "day=nan"):
+        with pytest.raises(ValueError, match="prior"):
+            label_shares([wrong], CLASSES, trained)
 
 
 def test_the_shares_of_training_change_nothing() -> None:

@@ -80,6 +80,19 @@ def test_what_is_written_is_read(groups: np.ndarray[Any, Any] | None, tmp_path: 
     assert found.count == (9 if groups is None else 4)
 
 
+def test_numbers_of_several_labels_are_read_only_as_such(tmp_path: Path) -> None:
+    """A row for each photo; a file of one class each, or of other labels, is refused."""
+    path, misfits = tmp_path / "a", np.random.default_rng(0).random((9, 4)).astype(np.float32)
+    save_reference(path, made(misfits=misfits))
+    np.testing.assert_array_equal(read_reference(path, NETWORK, 4).misfits, misfits)
+    for n_labels in (None, 3):
+        with pytest.raises(NotOurWeights, match="not each photo has its numbers"):
+            read_reference(path, NETWORK, n_labels)
+    save_reference(path, made())
+    with pytest.raises(NotOurWeights, match="not each photo has its numbers"):
+        read_reference(path, NETWORK, 4)
+
+
 def test_a_look_goes_on_from_probabilities(tmp_path: Path) -> None:
     """With the features that the head sees, or the distance; probabilities are as without."""
     path = tmp_path / "w.safetensors"

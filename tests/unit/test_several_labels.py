@@ -86,12 +86,14 @@ def test_groups_of_a_list_of_labels_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"unknown": 0.05}, {"folds": 3}, {"thresholds": [0.5]}, {"format_version": "1"}]
+    "wrong", [{"unknown": 1}, {"folds": 3}, {"thresholds": [0.5]}, {"format_version": "1"}]
 )
 def test_a_card_that_labels_cannot_have_is_refused(wrong: dict[str, Any]) -> None:
-    """Weights of several labels know thresholds for each, and neither unknown photos nor folds."""
-    card = asdict(card_of(kind="labels", format_version="2", thresholds=(0.4, 0.6)))
-    assert WeightsCard.from_json(json.dumps(card)).thresholds == (0.4, 0.6)
+    """Weights of several labels know thresholds for each, shares of their own, and no folds."""
+    more = {"thresholds": (0.4, 0.6), "unknown": 0.05, "prior": (0.9, 1.0)}
+    card = asdict(card_of(kind="labels", format_version="2", **more))
+    read = WeightsCard.from_json(json.dumps(card))
+    assert (read.thresholds, read.unknown, read.prior) == tuple(more.values())
     with pytest.raises(NotOurWeights):
         WeightsCard.from_json(json.dumps(card | wrong))
 

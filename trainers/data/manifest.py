@@ -167,11 +167,15 @@ class Manifest:
         None where no two photos share one: then each counts by itself. A photo that is asked
         several questions is a group of their answers.
         """
-        numbers = _group_numbers(self.of_split(split))
+        numbers = self.photo_groups(split)
         if self.n_questions == 1:
             return numbers
         every = np.arange(len(self.of_split(split))) if numbers is None else numbers
         return np.repeat(every, self.n_questions)
+
+    def photo_groups(self, split: Split) -> NDArray[np.int64] | None:
+        """Return the number of each photo's group, shape (n,), by the order of `of_split`."""
+        return _group_numbers(self.of_split(split))
 
     def n_groups(self, split: Split | None = None) -> int | None:
         """Return how many groups a split's photos, or all, are in; None if each is alone."""
