@@ -133,6 +133,11 @@ class Trial:
         """The schedule's digest: repeats are trials that share it."""
         return hashlib.sha256(self.schedule_json.encode()).hexdigest()
 
+    @property
+    def was_beaten(self) -> bool:
+        """Whether it was stopped after its first folds: others that are pruned tell no reason."""
+        return self.state is State.PRUNED and self.failure is not None
+
 
 _schedule = lru_cache(maxsize=4096)(Schedule.from_json)
 

@@ -111,7 +111,7 @@ class StageTree:
     def finish(self, key: str, trained: Trained) -> None:
         """Set the result of a stage run."""
         node = self._nodes[key]
-        new = node.trained is None
+        new = node.outcome is None
         node.trained, node.failed = trained, False
         if new:
             self._note_reached(node)
@@ -122,13 +122,18 @@ class StageTree:
 
     def stop(self, key: str, metric: Metric, score: float, loss: float, seconds: float) -> None:
         """Note that a stage run was beaten on its first folds, and what it came to there."""
-        self._nodes[key].stopped = Trained(metric.rank(score, loss), loss, seconds)
+        node = self._nodes[key]
+        new = node.outcome is None
+        node.stopped = Trained(metric.rank(score, loss), loss, seconds)
+        if new:
+            self._note_reached(node)
 
     def reached(self, position: int) -> list[Node]:
         """Return the stage runs that were trained to the boundary after stage `position`.
 
-        Those only of repeats are excluded, since their schedules were selected as good ones. So are
-        probes, which are not rungs.
+        Those that were beaten on their first folds count: without the weak, the others would look
+        weak. Those only of repeats are excluded, since their schedules were selected as good ones.
+        So are probes, which are not rungs.
         """
         return self._reached.get(position, [])
 
@@ -166,7 +171,7 @@ class StageTree:
         return iter(self._nodes.values())
 
     def _note_reached(self, node: Node) -> None:
-        if node.explored and node.trained and not node.probe:
+        if node.explored and node.outcome and not node.probe:
             self._reached.setdefault(node.position, []).append(node)
 
 

@@ -45,7 +45,7 @@ from study.searching.failures import Failures
 from study.searching.first_folds import FirstFolds
 from study.searching.other_studies import OtherStudies
 from study.searching.policy import Begin, GoOn, Policy, Standing, Stop, Verdict
-from study.searching.race_scores import Outcomes
+from study.searching.race_scores import Photos
 from study.searching.retention import (
     Kept,
     delete,
@@ -124,8 +124,9 @@ class Coordinator:
         self.tree = StageTree()
         self.device_time = self._add_up()
         self._trials: dict[int, Trial] = {}
-        self._outcomes = Outcomes(store, config.metric, self.labels, searched.groups)
-        self._first = FirstFolds(store, config, self.labels, searched.groups, searched.fold_of)
+        photos = Photos(self.labels, searched.groups)
+        self._first = FirstFolds(store, config, policy, photos, searched.fold_of)
+        self._outcomes = self._first.outcomes
         self._training: dict[str, list[RunningTrial]] = {}  # by the key of their stage run
         self._waiting: dict[int, RunningTrial] = {}  # by trial, until the policy lets it continue
         self._sealing = Sealing(engine.wake)
@@ -165,6 +166,8 @@ class Coordinator:
             outcomes=self._outcomes.by_schedule,
             suggest=self._suggest,
             waiting=self._waiting.keys(),
+            on_first=self._outcomes.on_first,
+            stopped=self._outcomes.stopped,
         )
 
     @property
@@ -266,7 +269,7 @@ class Coordinator:
             if self._waits_for_budget(key) or self._waits_for_files(running, key):
                 return
             node = self.tree.find(key)
-            if node and node.stopped and not node.trained and self._first.may_stop(running):
+            if self._first.was_stopped(running, node):
                 run = self.store.begin_stage_run(trial, key, running.position)
                 self.tree.enter(trial, running.position, key)
                 self.vault.discard(key)  # a crash may have come before this
@@ -363,7 +366,7 @@ class Coordinator:
         self._training[run.key] = [running]
         folder = self.vault.workspace(run.key)
         task = StageTask(schedule=prefix, seed=trial.seed, folder=folder, start=start)
-        self.engine.submit(run.key, self._first.begin(running, run, task, self.tree))
+        self.engine.submit(run.key, self._first.begin(running, run, task, self.standing))
 
     # taking events
 
@@ -401,8 +404,8 @@ class Coordinator:
 
     def _end_first(self, sharing: Sequence[RunningTrial], run: StageRun) -> None:
         """Train the networks of the other folds as well, unless those of the first are beaten."""
-        task, beaten = self._first.end(run.key, self.study.id, self.tree)
-        if beaten is None or not all(map(self._first.may_stop, sharing)):
+        task, beaten = self._first.end(sharing, run, self.standing)
+        if beaten is None:
             self.engine.submit(run.key, task)
             return
         del self._training[run.key]

@@ -1,10 +1,11 @@
 """Stage runs of photos in folds that are stopped once the networks of the first folds have lost.
 
 These are trained to the stage's end before the others. What they say of their photos is compared,
-photo by photo, with what the best stage run so far says of the same ones: none of these networks
-was trained on the photo.
+photo by photo, with what the best stage run so far says of the same ones; a repeat's gains, with
+those of the race's leader. None of these networks was trained on the photo.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 from storage.records import Role, StageRun
 from storage.store import Store
 from study.config.schema import Strategy, StudyConfig
+from study.searching.policy import Policy, Standing
+from study.searching.race_scores import Outcomes, Photos
+from study.searching.racing import Race
 from study.searching.running_trial import RunningTrial
-from study.stage_tree import StageTree
+from study.stage_tree import Node, StageTree
 from study.statistics.groups import Groups, of_groups
 from study.statistics.significance import p_value
 from trainers.base import StageTask
 from trainers.metrics import EpochMetrics, Evaluation, Metric
-from trainers.schedule import Train
 from trainers.temperature import calibrated_losses
 
 FIRST = 2
@@ -46,22 +49,24 @@ class Beaten:
 class FirstFolds:
     """The stage runs of which the networks of the first folds are trained now.
 
-    `fold_of` is the fold of each validation photo, (n,), None where there are none.
+    `fold_of` is the fold of each of the validation `photos`, (n,), None where there are none.
+    `policy` says which races there are, in which `outcomes` count.
     """
 
     def __init__(
         self,
         store: Store,
         config: StudyConfig,
-        labels: NDArray[np.int64],
-        groups: Groups | None,
+        policy: Policy,
+        photos: Photos,
         fold_of: NDArray[np.int64] | None,
     ) -> None:
-        self._store, self._config, self._labels = store, config, labels
+        self._store, self._config, self._policy = store, config, policy
         self._folds = 0 if fold_of is None else int(fold_of.max()) + 1
-        self._inside = np.zeros(len(labels), np.bool_) if fold_of is None else fold_of < FIRST
-        of_inside = None if groups is None else np.unique(groups[self._inside], return_inverse=True)
-        self._groups = None if of_inside is None else of_inside[1]
+        self._photos, self._labels = None, photos.labels
+        if fold_of is not None and self._folds > FIRST:
+            self._photos = photos.within(fold_of < FIRST)
+        self.outcomes = Outcomes(store, config.metric, photos, self._photos)
         self._training: dict[str, tuple[StageTask, dict[int, EpochMetrics]]] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -77,21 +82,24 @@ class FirstFolds:
         """Their share of all folds."""
         return FIRST / self._folds
 
-    def may_stop(self, running: RunningTrial) -> bool:
-        """Tell whether a trial ends where its stage at hand is beaten.
+    def was_stopped(self, running: RunningTrial, node: Node | None) -> bool:
+        """Tell whether a trial ends with its stage at hand, which was stopped before.
 
-        Not where more stages may make up for it, nor what was given or is repeated.
+        A repeat trains what others were stopped at: without weak seeds, its mean would be too high.
         """
-        trial, stages = running.trial, running.trial.schedule.stages
-        last = running.position == len(stages) - 1 and stages[-1].train is not Train.PROBE
-        return some_may_stop(self._config, self._folds) and trial.role is Role.EXPLORE and last
+        if node is None or node.trained or not node.stopped:
+            return False
+        if running.trial.role is Role.REPEAT:
+            return node.trials[0] == running.trial.number
+        return self._explores(running)
 
     def begin(
-        self, running: RunningTrial, run: StageRun, task: StageTask, tree: StageTree
+        self, running: RunningTrial, run: StageRun, task: StageTask, standing: Standing
     ) -> StageTask:
         """Return the task to begin with: of the first folds alone, where they may decide."""
-        known = any(node.trained for node in tree)
-        if not (known and self.may_stop(running)) or self._store.epochs(run.id):
+        known = any(node.trained for node in standing.tree)
+        may_stop = self._race(running, standing) or (known and self._explores(running))
+        if not may_stop or self._store.epochs(run.id):
             return task
         self._training[run.key] = task, {}
         return replace(task, first_folds=FIRST)
@@ -104,30 +112,60 @@ class FirstFolds:
         """Forget what has failed."""
         self._training.pop(key, None)
 
-    def end(self, key: str, study_id: int, tree: StageTree) -> tuple[StageTask, Beaten | None]:
+    def end(
+        self, sharing: Sequence[RunningTrial], run: StageRun, standing: Standing
+    ) -> tuple[StageTask, Beaten | None]:
         """Return the task for all folds, and whether it is beaten by what the first came to."""
-        task, epochs = self._training.pop(key)
-        metric, rival = self._config.metric, self._rival(study_id, tree)
+        task, epochs = self._training.pop(run.key)
+        metric = self._config.metric
         best = min(epochs.values(), key=lambda epoch: epoch.rank(metric)).calibrated(metric)
         loss, score = best.calibrated_loss, best.score(metric)
-        if rival is None or loss is None or not np.isfinite(score):
+        if loss is None or not np.isfinite(score):
             return task, None
-        if not is_beaten(best.evaluation, rival, metric, self._groups):
+        if not all(self._has_lost(each, best.evaluation, run, standing) for each in sharing):
             return task, None
         return task, Beaten(score, loss, sum(epoch.seconds for epoch in epochs.values()))
+
+    def _has_lost(
+        self, running: RunningTrial, own: Evaluation, run: StageRun, standing: Standing
+    ) -> bool:
+        if self._explores(running):
+            rival = self._rival(run.study_id, standing.tree)
+            groups = self._photos.groups if self._photos else None
+            return rival is not None and is_beaten(own, rival, self._config.metric, groups)
+        race = self._race(running, standing)
+        if race is None:
+            return False
+        before = None
+        if running.best is not None and running.best_run is not None:
+            before = running.best_run.id, running.best.epoch
+        return race.is_lost(self.outcomes.of_first(own, before))
+
+    def _explores(self, running: RunningTrial) -> bool:
+        """Tell whether a trial of the exploration ends where its stage at hand is beaten.
+
+        Not where more stages may make up for it, nor what was given.
+        """
+        explores = running.trial.role is Role.EXPLORE
+        return explores and some_may_stop(self._config, self._folds) and running.in_last_stage
+
+    def _race(self, running: RunningTrial, standing: Standing) -> Race | None:
+        """Return the race that a trial may lose by its stage at hand, if there is one."""
+        some = self._photos is not None and running.in_last_stage
+        return self._policy.race(running.trial, standing) if some else None
 
     def _rival(self, study_id: int, tree: StageTree) -> Evaluation | None:
         """Return what the best stage run says of the photos of the first folds, if all is kept."""
         node = min((node for node in tree if node.rank), key=lambda each: each.rank or (0.0, 0.0))
         run = self._store.stage_run(study_id, node.key)
-        if run is None:
+        if run is None or self._photos is None:
             return None
         epoch = min(self._store.epochs(run.id), key=lambda each: each.rank(self._config.metric))
         place = run.id, epoch.epoch
         found = self._store.readable_predictions([place], self._labels).get(place)
         if found is None or found.probabilities is None:
             return None
-        return Evaluation(self._labels[self._inside], found.probabilities[self._inside])
+        return Evaluation(self._photos.labels, found.probabilities[self._photos.inside])
 
 
 def is_beaten(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from storage.records import Role, State, Trial
 from study.config.schema import Strategy, StudyConfig
 from study.events import Outlook
-from study.searching.racing import beaten
+from study.searching.racing import Race, beaten, tests_of
 from study.stage_tree import Node, StageTree
 from study.statistics.significance import Gains
 from trainers.metrics import Metric
@@ -62,8 +62,10 @@ def _nobody() -> Schedule:
 class Standing:
     """The state of a study.
 
-    `outcomes` are each repeated schedule's gains, by seed (see `racing`), `waiting` the numbers of
-    the trials that wait between two stages. `suggest` asks the sampler for a schedule.
+    `outcomes` are each repeated schedule's gains, by seed (see `racing`), `on_first` those on the
+    photos of the first folds, and `stopped` says which were stopped after these, and at which seed.
+    `waiting` are the numbers of the trials that wait between two stages. `suggest` asks the sampler
+    for a schedule.
     """
 
     trials: Sequence[Trial]
@@ -71,6 +73,8 @@ class Standing:
     outcomes: Mapping[str, Sequence[Gains | None]]
     waiting: Collection[int] = ()
     suggest: Callable[[], Schedule] = _nobody
+    on_first: Mapping[str, Sequence[Gains]] = field(default_factory=dict)
+    stopped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Policy(Protocol):
@@ -87,6 +91,10 @@ class Policy(Protocol):
 
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:
         """Decide whether a trial continues after a stage run."""
+        ...
+
+    def race(self, trial: Trial, standing: Standing) -> Race | None:
+        """Return the race that a repeat may lose on its first folds, if there is one."""
         ...
 
     def to_go(self, standing: Standing) -> int | None:
@@ -157,7 +165,7 @@ class Halving(Independent):
         rank, reached = after.rank, standing.tree.reached(after.position)
         if rank is None:
             return Verdict.GO_ON
-        better = sum(node.rank is not None and node.rank < rank for node in reached)
+        better = sum(node.outcome is not None and node.outcome.rank < rank for node in reached)
         among = better < max(1, len(reached) // self.config.halving.eta)
         return Verdict.GO_ON if among else Verdict.STOP
 
@@ -203,6 +211,18 @@ class SearchPolicy:
         if trial.role is not Role.EXPLORE or after.probe:
             return Verdict.GO_ON
         return self.explorer.between_stages(after, standing)
+
+    def race(self, trial: Trial, standing: Standing) -> Race | None:
+        """Return the race of a finalist that is trained under its second seed, or a later one."""
+        seeds, name, exploring = self.config.seeds, trial.schedule_digest, _exploring(standing)
+        if trial.role is not Role.REPEAT or seeds.repeats < 2:
+            return None
+        racing = [each.schedule_digest for each in _racing(standing, exploring, self.config)]
+        gains = {each: standing.on_first[each] for each in racing if each in standing.on_first}
+        if name not in gains or len(gains) < 2:
+            return None
+        count = len(finalists(exploring, self.config.metric, seeds.finalists))
+        return Race(name, gains, tests_of(count, seeds.repeats))
 
     def outlook(self, standing: Standing) -> Outlook | None:
         """Ask the explorer."""
@@ -271,6 +291,9 @@ class SeedsPolicy:
     def between_stages(self, trial: Trial, after: Node, standing: Standing) -> Verdict:  # noqa: ARG002
         """Go on."""
         return Verdict.GO_ON
+
+    def race(self, trial: Trial, standing: Standing) -> None:
+        """Race nothing."""
 
     def outlook(self, standing: Standing) -> None:
         """Expect nothing."""
@@ -359,7 +382,7 @@ def _racing(standing: Standing, exploring: Sequence[Trial], config: StudyConfig)
     found = finalists(exploring, config.metric, config.seeds.finalists)
     names = [trial.schedule_digest for trial in found]
     outcomes = {name: standing.outcomes.get(name, ()) for name in names}
-    out = beaten(outcomes, config.seeds.repeats)
+    out = beaten(outcomes, config.seeds.repeats, standing.stopped)
     return [trial for trial in found if trial.schedule_digest not in out]
 
 

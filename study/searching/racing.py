@@ -6,6 +6,7 @@ the difference of two schedules varies much less than their scores do.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +16,64 @@ from study.statistics.significance import Gains, p_value, spread_of_seeds
 ALPHA = 0.05
 """How often, at most, the truly best schedule may be dropped in a whole race."""
 
+LEAST = 2
+"""Degrees of freedom that the variance between seeds needs.
 
-def beaten(outcomes: Mapping[str, Sequence[Gains | None]], rounds: int) -> set[str]:
-    """Return the schedules that are significantly worse than the leader.
+With one, an estimate that happens to be small drops a schedule up to twice as often as it may.
+"""
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race in folds, as seen by schedule `name` while it trains another seed.
+
+    `gains` are those of all schedules still racing under each fresh seed that is known, on the
+    photos of the first folds. The level of a test is shared out among `tests`.
+    """
+
+    name: str
+    gains: Mapping[str, Sequence[Gains]]
+    tests: int
+
+    def is_lost(self, own: Gains) -> bool:
+        """Tell whether the schedule is significantly worse than the leader, given this seed, too.
+
+        This is a second look in each round, at the level of the first, which still is that of the
+        whole race: of two-sided tests between all pairs, only those of the truly best, on one side,
+        can drop it.
+        """
+        known = {**self.gains, self.name: [*self.gains[self.name], own]}
+        return self.name in _worse({k: np.stack(seeds) for k, seeds in known.items()}, self.tests)
+
+
+def tests_of(schedules: int, rounds: int) -> int:
+    """Return how many tests share a race's level (Bonferroni)."""
+    return (rounds - 1) * math.comb(schedules, 2)
+
+
+def beaten(
+    outcomes: Mapping[str, Sequence[Gains | None]],
+    rounds: int,
+    stopped: Mapping[str, int] | None = None,
+) -> set[str]:
+    """Return the schedules that are out of the race: significantly worse than the leader.
 
     `outcomes` has each schedule's gains under each of its seeds, in order; None is a seed whose
     training failed. After each round, in which all that are still racing got a seed, they are
     compared with the best of them; the first such round is the second, the last is `rounds`.
+    Schedules `stopped` were so in training a seed, their first, second, ..., and left then.
     """
+    left = stopped or {}
     out: set[str] = set()
     for seeds in range(2, rounds + 1):
+        out |= {name for name, seed in left.items() if seed <= seeds}
         racing = {name: found for name, found in outcomes.items() if name not in out}
         if len(racing) < 2 or any(len(found) < seeds for found in racing.values()):
             break  # the round is not over
         gained = {name: _trained(found[:seeds]) for name, found in racing.items()}
-        tests = (rounds - 1) * math.comb(len(outcomes), 2)
+        tests = tests_of(len(outcomes), rounds)
         out |= _worse({name: np.stack(found) for name, found in gained.items() if found}, tests)
-    return out
+    return out | left.keys()
 
 
 def _trained(seeds: Sequence[Gains | None]) -> list[Gains]:
@@ -41,13 +83,12 @@ def _trained(seeds: Sequence[Gains | None]) -> list[Gains]:
 def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
     """Compare all with the leader; shapes (seeds, photos).
 
-    The level is shared out among all `tests` of a race (Bonferroni). A difference of means errs by
-    its photos (paired) and by its seeds, whose spread is pooled over all schedules since each has
-    few.
+    A difference of means errs by its photos (paired) and by its seeds, whose spread is pooled over
+    all schedules since each has few.
     """
     of_seeds, freedom = spread_of_seeds(list(racing.values()))
-    if not freedom:
-        return set()  # without a second seed the variance between seeds is unknown
+    if freedom < LEAST:
+        return set()
     leader = max(racing, key=lambda name: racing[name].mean())
     return {
         name

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from storage.records import Kind, StageRun, Trial
 from trainers.metrics import EpochNumbers
+from trainers.schedule import Train
 
 
 @dataclass(eq=False)
@@ -26,6 +27,12 @@ class RunningTrial:
     def epochs_before(self) -> int:
         """Epochs of the stages before the current one."""
         return sum(stage.epochs for stage in self.trial.schedule.stages[: self.position])
+
+    @property
+    def in_last_stage(self) -> bool:
+        """Whether its current stage is its last, and trains the network."""
+        stages = self.trial.schedule.stages
+        return self.position == len(stages) - 1 and stages[-1].train is not Train.PROBE
 
     @property
     def next_starts_from(self) -> Kind | None:

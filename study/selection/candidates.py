@@ -1,14 +1,14 @@
 """The candidates of a choice: every epoch of every trial, with its predictions."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.predictions import StoredPredictions
-from storage.records import State, StudyRecord, Trial
+from storage.records import Role, State, StudyRecord, Trial
 from storage.store import Store
 from study.criterion import Criterion
 from study.errors import NothingToSelect
@@ -37,14 +37,17 @@ Labels = NDArray[np.int64]
 class Pool:
     """The epochs of a scorer's candidates, and their trials.
 
-    `seeds` are the trials that count, by schedule, of all candidate schedules. `damaged` names
-    predictions that were skipped, since the database cannot read them.
+    `seeds` are the trials that count, by schedule, of all candidate schedules; `stopped` counts the
+    seeds of a schedule that are not among them, since they lost a race on their first folds. Such
+    schedules are not in `trials`. `damaged` names predictions that were skipped, since the database
+    cannot read them.
     """
 
     scorer: Scorer
     epochs: dict[Epoch, int]
     trials: Trials
     seeds: dict[str, list[Trial]]
+    stopped: Mapping[str, int] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
 
 
@@ -96,7 +99,11 @@ def gather(
     )
     damaged = (each for each in wanted if each not in found)
     named = tuple("the predictions of stage run {}, epoch {}".format(*each) for each in damaged)
-    return Pool(scorer, epochs, _trials(seeds, links, epochs), seeds, named)
+    stopped = _stopped(trials)
+    if seeds.keys() <= stopped.keys():
+        stopped = {}
+    racing = {digest: same for digest, same in seeds.items() if digest not in stopped}
+    return Pool(scorer, epochs, _trials(racing, links, epochs), seeds, stopped, named)
 
 
 def _why_nothing(study: str, trials: Sequence[Trial]) -> str:
@@ -179,6 +186,16 @@ def counted(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
         if pruned or trial.state is State.COMPLETE:
             found[trial.schedule_digest].append(trial)
     return found
+
+
+def _stopped(trials: Sequence[Trial]) -> dict[str, int]:
+    """Count each schedule's seeds that lost a race on their first folds.
+
+    A mean without them is too high, unless they were trained on all folds since.
+    """
+    lost = {(t.schedule_digest, t.seed) for t in trials if t.role is Role.REPEAT and t.was_beaten}
+    lost -= {(t.schedule_digest, t.seed) for t in trials if t.state is State.COMPLETE}
+    return Counter(digest for digest, _ in lost)
 
 
 def best_epoch(trial: Trial) -> Epoch:

@@ -27,7 +27,8 @@ class ScheduleLine:
     `scores` are by seed, `spread` is their sample standard deviation (None for one). `low` and
     `high` are the 95 % interval of the mean, over photos and seeds; None if no schedule has a
     second seed. `bound` is its lower confidence bound, over seeds alone. `p_value` tests that it is
-    as good as the first; `tied` are all for which that is not rejected.
+    as good as the first; `tied` are all for which that is not rejected. `stopped` counts the seeds
+    that lost a race on their first folds, and are in no mean.
     """
 
     digest: str
@@ -43,6 +44,7 @@ class ScheduleLine:
     seconds: float
     p_value: float = 1.0
     tied: bool = False
+    stopped: int = 0
 
     def key(self, by: By) -> float:
         """Return the value it is ranked by: its mean, or on request its lower bound."""
@@ -52,7 +54,8 @@ class ScheduleLine:
 def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[ScheduleLine]:
     """Rank the candidate schedules, the best first; ties by log loss.
 
-    `seconds` maps a trial to the time of its stages, whichever trial trained them.
+    Those that lost a race come last, as a mean without the seed that lost it is too high. `seconds`
+    maps a trial to the time of its stages, whichever trial trained them.
     """
     outcomes = {digest: _gains(same, pool) for digest, same in pool.seeds.items()}
     spread = spread_of_seeds(list(outcomes.values()))
@@ -62,13 +65,14 @@ def rank_schedules(pool: Pool, by: By, seconds: dict[int, float]) -> list[Schedu
     ]
     sign = -1 if pool.scorer.higher_is_better else 1
     losses = {digest: _loss(same, pool) for digest, same in pool.seeds.items()}
-    lines.sort(key=lambda line: (sign * line.key(by), losses[line.digest]))
+    lines.sort(key=lambda line: (line.stopped > 0, sign * line.key(by), losses[line.digest]))
     first = outcomes[lines[0].digest] if lines else None
     # The first of many schedules is partly lucky: the level is divided (Bonferroni).
     level = LEVEL / max(len(lines) - 1, 1)
     tested = [_p_value(first, outcomes[line.digest], spread) for line in lines]
     return [
-        replace(line, p_value=p, tied=p >= level) for line, p in zip(lines, tested, strict=True)
+        replace(line, p_value=p, tied=p >= level and not line.stopped)
+        for line, p in zip(lines, tested, strict=True)
     ]
 
 
@@ -77,7 +81,7 @@ def cheapest(lines: Sequence[ScheduleLine]) -> ScheduleLine:
 
     That is Breiman's rule (1984): being tied means little with few photos and seeds.
     """
-    near = (line for line in lines if line.p_value >= ONE_ERROR)
+    near = (line for line in lines if line.p_value >= ONE_ERROR and not line.stopped)
     return min(near, key=lambda line: line.seconds)
 
 
@@ -130,6 +134,7 @@ def _line(
         bound=mean - sign * ONE_SIDED * float(np.sqrt(of_seeds / len(same))),
         best=max(scores) if sign > 0 else min(scores),
         seconds=fmean(seconds[trial.number] for trial in same),
+        stopped=pool.stopped.get(digest, 0),
     )
 
 

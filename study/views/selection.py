@@ -14,7 +14,7 @@ from study.invocation import hint
 from study.selection.compare import Comparison, Side
 from study.selection.final_test import FinalTest
 from study.selection.result import Selection
-from study.selection.schedule_ranking import cheapest, ties_text
+from study.selection.schedule_ranking import ScheduleLine, cheapest, ties_text
 from study.stage_text import schedule_text
 from study.statistics.selection_bias import By
 from study.views.costs import print_operation
@@ -230,9 +230,11 @@ def _new_run(chosen: Selection, *, named: bool = False) -> str:
         study = ("--study", chosen.study) if named else ()
         command = escape(hint("repeat", chosen.trial, *study))
         return f"{what}: unknown (one seed); `{command}` tells"
+    own = (line.stopped for line in chosen.schedules if line.digest == chosen.schedule_digest)
+    too_high = "; too high, as one that lost a race is left out" if any(own) else ""
     return (
         f"{what}: {chosen.phrase(chosen.schedule_mean)} ± {chosen.text(chosen.schedule_spread)} "
-        f"(mean and sd of {len(chosen.seed_scores)} seeds)"
+        f"(mean and sd of {len(chosen.seed_scores)} seeds{too_high})"
     )
 
 
@@ -296,7 +298,7 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
         mark = "= " if line.tied and line is not lines[0] else ""
         table.add_row(
             str(line.trial),
-            str(len(line.scores)),
+            _seeds(line),
             f"{mark}{mean}",
             "-" if line.low is None else f"{low}-{high}",
             best,
@@ -304,6 +306,12 @@ def _print_schedules(console: Console, chosen: Selection, top: int) -> None:
             escape(line.schedule),
         )
     console.print(table)
+
+
+def _seeds(line: ScheduleLine) -> str:
+    """Return how many seeds its mean is of, and of how many that were begun in races."""
+    count = len(line.scores)
+    return f"{count} of {count + line.stopped}" if line.stopped else f"{count}"
 
 
 def _together(chosen: Selection) -> list[str]:
