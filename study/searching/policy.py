@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from storage.records import Role, State, Trial
 from study.config.schema import Strategy, StudyConfig
 from study.events import Outlook
-from study.searching.racing import Race, beaten, tests_of
+from study.searching.racing import Race, beaten
 from study.stage_tree import Node, StageTree
 from study.statistics.significance import Gains
 from trainers.metrics import Metric
@@ -222,7 +222,7 @@ class SearchPolicy:
         if name not in gains or len(gains) < 2:
             return None
         count = len(finalists(exploring, self.config.metric, seeds.finalists))
-        return Race(name, gains, tests_of(count, seeds.repeats))
+        return Race(name, gains, count, seeds.repeats)
 
     def outlook(self, standing: Standing) -> Outlook | None:
         """Ask the explorer."""

@@ -25,30 +25,27 @@ With one, an estimate that happens to be small drops a schedule up to twice as o
 
 @dataclass(frozen=True)
 class Race:
-    """A race in folds, as seen by schedule `name` while it trains another seed.
+    """A race in folds, as seen by schedule `name` while it trains its second seed, or a later one.
 
     `gains` are those of all schedules still racing under each fresh seed that is known, on the
-    photos of the first folds. The level of a test is shared out among `tests`.
+    photos of the first folds. `schedules` began the race, of `rounds` seeds.
     """
 
     name: str
     gains: Mapping[str, Sequence[Gains]]
-    tests: int
+    schedules: int
+    rounds: int
 
     def is_lost(self, own: Gains) -> bool:
         """Tell whether the schedule is significantly worse than the leader, given this seed, too.
 
-        This is a second look in each round, at the level of the first, which still is that of the
-        whole race: of two-sided tests between all pairs, only those of the truly best, on one side,
-        can drop it.
+        Of what whole rounds (`beaten`) may err, by tests on two sides of all pairs, the part of the
+        truly best of m schedules is ALPHA / m, as only its own pairs drop it, on one side. The rest
+        is shared out among its pairs in these looks, of which there is one in each round.
         """
         known = {**self.gains, self.name: [*self.gains[self.name], own]}
-        return self.name in _worse({k: np.stack(seeds) for k, seeds in known.items()}, self.tests)
-
-
-def tests_of(schedules: int, rounds: int) -> int:
-    """Return how many tests share a race's level (Bonferroni)."""
-    return (rounds - 1) * math.comb(schedules, 2)
+        level = 2 * ALPHA / ((self.rounds - 1) * self.schedules)
+        return self.name in _worse({k: np.stack(seeds) for k, seeds in known.items()}, level)
 
 
 def beaten(
@@ -60,8 +57,9 @@ def beaten(
 
     `outcomes` has each schedule's gains under each of its seeds, in order; None is a seed whose
     training failed. After each round, in which all that are still racing got a seed, they are
-    compared with the best of them; the first such round is the second, the last is `rounds`.
-    Schedules `stopped` were so in training a seed, their first, second, ..., and left then.
+    compared with the best of them; the first such round is the second, the last is `rounds`. The
+    level is shared out among all these tests (Bonferroni). Schedules `stopped` in training lost at
+    their first folds, under their first, second, ... seed, and had raced until then.
     """
     left = stopped or {}
     out: set[str] = set()
@@ -71,8 +69,8 @@ def beaten(
         if len(racing) < 2 or any(len(found) < seeds for found in racing.values()):
             break  # the round is not over
         gained = {name: _trained(found[:seeds]) for name, found in racing.items()}
-        tests = tests_of(len(outcomes), rounds)
-        out |= _worse({name: np.stack(found) for name, found in gained.items() if found}, tests)
+        level = ALPHA / ((rounds - 1) * math.comb(len(outcomes), 2))
+        out |= _worse({name: np.stack(found) for name, found in gained.items() if found}, level)
     return out | left.keys()
 
 
@@ -80,7 +78,7 @@ def _trained(seeds: Sequence[Gains | None]) -> list[Gains]:
     return [gained for gained in seeds if gained is not None]
 
 
-def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
+def _worse(racing: Mapping[str, NDArray[np.float64]], level: float) -> set[str]:
     """Compare all with the leader; shapes (seeds, photos).
 
     A difference of means errs by its photos (paired) and by its seeds, whose spread is pooled over
@@ -93,5 +91,5 @@ def _worse(racing: Mapping[str, NDArray[np.float64]], tests: int) -> set[str]:
     return {
         name
         for name, seeds in racing.items()
-        if name != leader and p_value(racing[leader], seeds, of_seeds, freedom) < ALPHA / tests
+        if name != leader and p_value(racing[leader], seeds, of_seeds, freedom) < level
     }

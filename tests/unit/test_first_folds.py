@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from storage.records import State
+from storage.predictions import StoredPredictions
+from storage.records import Role, State
 from study.budget import device_time
+from study.config.loading import load_config, settings_of
 from study.config.schema import Strategy
 from study.searching.coordinator import Searched
-from study.searching.first_folds import ALPHA, FIRST, is_beaten
-from study.stage_tree import StageTree
-from tests.crashes import crash_in, crashes, dies_at
-from tests.lab import LABELS, SECONDS, Lab, Noting, schedule, stage
+from study.searching.first_folds import ALPHA, FIRST, FirstFolds, is_beaten
+from study.searching.policy import Halving, SearchPolicy
+from study.searching.race_scores import Outcomes, Photos
+from study.searching.running_trial import RunningTrial
+from study.stage_tree import Node, StageTree, Trained
+from tests.crashes import crash_in, crashes, dies_at, is_step
+from tests.lab import LABELS, SECONDS, Lab, Noting, schedule, stage, trial_of
 from tests.tiny_training import CPU, noise, numbers, tensors
 from tests.tiny_training import schedule as tiny
 from tests.tiny_training import stage as tiny_stage
@@ -25,7 +31,7 @@ from trainers.data.manifest import Manifest
 from trainers.finetuner import Finetuner
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 
-FOLDS = np.arange(len(LABELS)) % 5
+MANY = np.tile(LABELS, 5)
 AVERAGED = {"cycle_len": 2, "ema": 0.5, "frozen": 0.5}
 
 # the networks
@@ -106,6 +112,11 @@ def test_as_good_as_the_best_is_hardly_ever_stopped_and_far_worse_is() -> None:
 # the search
 
 
+def dealt(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Deal photos into five folds, of all classes each."""
+    return np.arange(len(labels)) % 5
+
+
 class InFolds(Noting):
     """Says of the first folds alone what it says of all photos, if it is asked for them."""
 
@@ -117,7 +128,8 @@ class InFolds(Noting):
             if not task.first_folds:
                 yield epoch
                 continue
-            inside, found = task.first_folds > FOLDS, epoch.evaluation
+            found = epoch.evaluation
+            inside = task.first_folds > dealt(found.labels)
             part = Evaluation(found.labels[inside], found.probabilities[inside])
             yield replace(epoch, evaluation=part, accuracy=Metric.ACCURACY.of(part))
 
@@ -131,14 +143,14 @@ def make(make_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Calla
     """Return what makes a search in folds of a script, by halving."""
     real = Searched.__init__
 
-    def in_folds_of(self: Searched, *given: Any) -> None:
-        real(self, *given, fold_of=FOLDS)
+    def in_folds_of(self: Searched, study: Any, labels: Any, *given: Any) -> None:
+        real(self, study, labels, *given, fold_of=dealt(labels))
 
     monkeypatch.setattr(Searched, "__init__", in_folds_of)
 
-    def lab(*script: Any, **settings: Any) -> Lab:
-        found = make_lab(*script, strategy=Strategy.ASHA, **settings)
-        found.trainer = InFolds(LABELS, 3)
+    def lab(*script: Any, labels: Any = LABELS, **settings: Any) -> Lab:
+        found = make_lab(*script, **({"strategy": Strategy.ASHA} | settings))
+        found.trainer = InFolds(labels, 3)
         return found
 
     return lab
@@ -189,3 +201,139 @@ def test_a_stage_that_others_go_on_from_is_not_stopped(make: Callable[..., Lab])
     lab.search()
     with lab.reading() as (store, study, _):
         assert store.trials(study.id)[1].failure is None
+
+
+# races
+
+WEAK = schedule(stage(32, 1e-5, epochs=2))
+
+
+def racing(
+    make: Callable[..., Lab], strategy: Strategy = Strategy.INDEPENDENT, **settings: Any
+) -> Lab:
+    """Make a search in which a good and a weak schedule are given, and race."""
+    lab = make(labels=MANY, finalists=2, **({"repeats": 3} | settings))
+    lab.given = [WEAK, GOOD]
+    lab.configure((), strategy=strategy, trials=2)
+    return lab
+
+
+def ends(lab: Lab) -> list[tuple[Any, ...]]:
+    """Return schedule, seed, state and reason of each repeat."""
+    with lab.reading() as (store, study, _):
+        names = {GOOD.digest: "good", WEAK.digest: "weak"}
+        return [
+            (names[each.schedule_digest], each.seed, each.state, each.failure)
+            for each in store.trials(study.id)
+            if each.role is Role.REPEAT
+        ]
+
+
+DONE, OUT = (State.COMPLETE, None), (State.PRUNED, "beaten after 2 of 5 folds")
+RACE = [
+    ("good", 1, *DONE),
+    ("weak", 1, *DONE),
+    ("good", 2, *DONE),
+    ("weak", 2, *OUT),
+    ("good", 3, *DONE),
+]
+
+
+@pytest.mark.parametrize(
+    "strategy", [Strategy.ASHA, pytest.param(Strategy.FORECAST, marks=pytest.mark.long)]
+)
+def test_a_repeat_that_is_beaten_leaves_the_race(
+    make: Callable[..., Lab], strategy: Strategy
+) -> None:
+    """It trains two folds of its second seed, the winner all of its three; again, there is no more.
+
+    Only second seeds are looked at, as nothing tells the luck of a first one.
+    """
+    lab = racing(make, strategy)
+    lab.search()
+    lab.check_order()
+    assert ends(lab) == RACE
+    assert lab.trainer.trained.count("first") == 2
+    with lab.reading() as (store, study, _):
+        assert device_time(store, study.id, 1, None).seconds == 7 * 2 * SECONDS
+    lab.search()
+    assert ends(lab) == RACE
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "after"),
+    [("stop_stage_run", False), ("stop_stage_run", True), ("finish_trial", True)],
+)
+def test_a_race_that_was_killed_ends_the_same(
+    make: Callable[..., Lab], method: str, after: bool
+) -> None:
+    """Also between the row of the stage run that was stopped and that of its trial."""
+    calm = racing(make)
+    calm.search()
+    lab = racing(make)
+    call = 1 if method == "stop_stage_run" else RACE.index(("weak", 2, *OUT)) + 3
+    assert crashes(lab, lambda bench: crash_in(bench, "store", method, call, after=after))
+    lab.search()
+    lab.check_order()
+    assert (ends(lab), lab.outcome()) == (RACE, calm.outcome())
+
+
+@pytest.mark.slow
+def test_a_race_that_was_killed_at_any_event_ends_the_same(make: Callable[..., Lab]) -> None:
+    """Of its last events, those of the seeds that are looked at."""
+    calm = racing(make)
+    told = sum(map(is_step, calm.search()))
+    for event in range(told // 2, told - 1):
+        lab = racing(make)
+        assert crashes(lab, dies_at(event))
+        lab.search()
+        assert (ends(lab), lab.outcome()) == (RACE, calm.outcome())
+
+
+class Rows:
+    """The predictions of one epoch, in which so many first photos are right."""
+
+    def __init__(self, right: int) -> None:
+        self.right = right
+
+    def predictions(self, *_: Any) -> StoredPredictions:
+        """Return them."""
+        found = np.where(np.arange(len(MANY)) < self.right, MANY, (MANY + 1) % 3)
+        sure = np.ones(len(MANY), np.float32)
+        return StoredPredictions(found, sure, sure, None)
+
+
+def test_a_repeat_counts_by_its_best_stage() -> None:
+    """One that was better before its last stage is not beaten by what that makes of it."""
+    photos = Photos(MANY, np.arange(len(MANY)) // 2)
+    first = photos.within(np.arange(len(MANY)) < 120)
+    assert first.groups is not None
+    assert first.groups.max() == 59
+    table = np.full((120, 3), 0.2, np.float32)
+    table[np.arange(120), np.where(np.arange(120) < 60, MANY[:120], (MANY[:120] + 1) % 3)] = 0.6
+    for right, mean in ((30, 0.5), (90, 0.75)):
+        outcomes = Outcomes(Rows(right), Metric.ACCURACY, photos, first)  # type: ignore[arg-type]
+        own = Evaluation(MANY[:120], table)
+        assert outcomes.of_first(own, None).mean() == pytest.approx(0.5)
+        found = outcomes.of_first(own, (1, 1))
+        assert (found.mean(), len(found)) == (pytest.approx(mean), 60)
+
+
+def test_what_the_exploration_stopped_is_trained_by_a_repeat() -> None:
+    """Only the trial that began a stage run ends with it; others of its role train it whole."""
+    config = load_config(settings_of(trials=3, strategy="asha"))
+    policy = SearchPolicy(config, Halving(config))
+    photos, folds = Photos(MANY), dealt(MANY)
+    first = FirstFolds(None, config, policy, photos, folds)  # type: ignore[arg-type]
+    node = Node("key", BAD, 0, None, trials=[3, 4])
+    explored, repeat, other = (
+        RunningTrial(trial_of(BAD, number, role=role))
+        for number, role in ((3, Role.EXPLORE), (3, Role.REPEAT), (4, Role.REPEAT))
+    )
+    assert not first.was_stopped(explored, node)
+    node.stopped = Trained((-0.5, 1.0), 1.0, 2.0)
+    assert [first.was_stopped(each, node) for each in (explored, repeat, other)] == [
+        True, True, False]  # fmt: skip
+    node.trained = node.stopped
+    assert not first.was_stopped(repeat, node)

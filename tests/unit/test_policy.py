@@ -307,6 +307,42 @@ def test_a_beaten_finalist_gets_no_more_seeds() -> None:
     assert policy(asked).to_go(raced) == 2
 
 
+def in_a_race(name: str) -> tuple[Trial, Standing]:
+    """Make a repeat and what is known as it trains: both finalists were raced under a seed."""
+    trials = [trial(0, 32, 0.9), trial(1, 64, 0.8), trial(2, 96, 0.1)]
+    trials += [trial(3, 32, role=Role.REPEAT, seed=1), trial(4, 64, role=Role.REPEAT, seed=1)]
+    known = standing(trials, {sized(32).digest: [GOOD], sized(64).digest: [BAD]})
+    first = {size.digest: [gained[:120]] for size, gained in ((sized(32), GOOD), (sized(64), BAD))}
+    return trial(5, int(name), role=Role.REPEAT, seed=2), replace(known, on_first=first)
+
+
+def test_a_repeat_may_lose_its_race_on_first_folds() -> None:
+    """From its second seed on, as long as another races; not in `repeat`, nor exploring."""
+    asked = config(trials=3, repeats=3, finalists=2)
+    repeated, known = in_a_race("64")
+    race = policy(asked).race(repeated, known)
+    assert race is not None
+    assert (race.name, race.schedules, race.rounds) == (sized(64).digest, 2, 3)
+    assert race.gains == known.on_first
+    assert SeedsPolicy(trial(0), 3, asked).race(repeated, known) is None
+    assert policy(asked).race(replace(repeated, role=Role.EXPLORE), known) is None
+    assert policy(asked).race(*in_a_race("96")) is None
+    assert policy(config(trials=3, repeats=1, finalists=2)).race(repeated, known) is None
+    assert policy(asked).race(repeated, replace(known, stopped={sized(32).digest: 2})) is None
+    one = {sized(64).digest: [BAD]}
+    assert policy(asked).race(repeated, replace(known, on_first=one)) is None
+
+
+def test_who_lost_on_first_folds_gets_no_more_seeds() -> None:
+    """Nor is one still to go; the other goes on to its end."""
+    asked = config(trials=3, repeats=3, finalists=2)
+    _, known = in_a_race("64")
+    lost = trial(5, 64, role=Role.REPEAT, seed=2, state=State.PRUNED)
+    after = replace(known, trials=[*known.trials, lost], stopped={sized(64).digest: 2})
+    assert policy(asked).next_action(after) == repeat(32, 2)
+    assert policy(asked).to_go(after) == 2
+
+
 def test_a_repeat_is_trained_though_its_seed_was_stopped() -> None:
     """Without a finalist's weak seeds its mean would flatter."""
     asked = config(trials=2, repeats=1)
@@ -488,6 +524,18 @@ def test_each_is_compared_with_those_before_it() -> None:
     for count in range(1, 5):
         after = reaching(*(0.1 * number for number in range(count)))
         assert Halving(asked).between_stages([*after.tree][-1], after) is Verdict.GO_ON
+
+
+def test_what_was_beaten_on_its_first_folds_was_reached() -> None:
+    """Without the weak ones that were stopped, a rung would be higher."""
+    rising, halving = reaching(0.7, 0.8, 0.9), Halving(config(strategy="asha"))
+    weak, good, _ = rising.tree
+    assert halving.between_stages(good, rising) is Verdict.STOP
+    for number in range(3):
+        rising.tree.enter(two_stages(9 + number, stage(512 + number)), 0, f"stopped {number}")
+        rising.tree.stop(f"stopped {number}", Metric.ACCURACY, 0.1, 2.0, 1.0)
+    assert halving.between_stages(good, rising) is Verdict.GO_ON
+    assert halving.between_stages(weak, rising) is Verdict.STOP
 
 
 def test_probes_are_no_rungs() -> None:

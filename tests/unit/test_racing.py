@@ -1,12 +1,13 @@
 """Races: the truly best is kept, the clearly worse is dropped, and gains add up to the score."""
 
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from study.searching.racing import ALPHA, beaten
+from study.searching.racing import ALPHA, Race, beaten
 from study.statistics.significance import Gains
 from trainers.metrics import Evaluation, Metric, negative_log
 
@@ -99,6 +100,62 @@ def test_no_best_schedule_is_beaten_as_the_search_looks(luck: float) -> None:
     rng = np.random.default_rng(7)
     lost = [race(rng, luck, looks=1, each=True) for _ in range(RACES)]
     assert np.mean([bool(beaten_ones) for beaten_ones in lost]) <= ALPHA + SLACK
+
+
+def race_in_folds(rng: np.random.Generator, luck: float, count: int, rounds: int) -> set[str]:
+    """Race equal schedules; return those that lost on two of five folds, or in whole rounds."""
+    photos, inside = Photos(rng, count, luck, PHOTOS), np.arange(PHOTOS) % 5 < 2
+    names, stopped = [f"{k}" for k in range(count)], dict[str, int]()
+    outcomes: dict[str, list[Gains | None]] = {name: [] for name in names}
+    first: dict[str, list[Gains]] = {name: [] for name in names}
+    for seed, name in product(range(rounds), names):
+        own = photos.train(int(name))
+        out = beaten(outcomes, rounds, stopped)
+        if name in out:
+            continue
+        racing = {each: first[each] for each in names if each not in out and first[each]}
+        if seed and len(racing) > 1 and Race(name, racing, count, rounds).is_lost(own[inside]):
+            stopped[name] = seed + 1
+        outcomes[name].append(None if name in stopped else own)
+        first[name] += [] if name in stopped else [own[inside]]
+    return beaten(outcomes, rounds, stopped)
+
+
+@pytest.mark.parametrize("luck", [0.3, *(pytest.param(x, marks=pytest.mark.long) for x in (0, 1))])
+@pytest.mark.parametrize(
+    ("count", "rounds"),
+    [(2, 2), *(pytest.param(*pair, marks=pytest.mark.long) for pair in ((2, 5), (3, 5), (5, 3)))],
+)
+def test_looks_at_first_folds_seldom_drop_the_truly_best(
+    luck: float, count: int, rounds: int
+) -> None:
+    """Of equal schedules, each is dropped in at most 5 % of the races: of two, at any luck."""
+    rng = np.random.default_rng(11)
+    lost = [race_in_folds(rng, luck, count, rounds) for _ in range(RACES)]
+    for k in range(count):
+        assert np.mean([f"{k}" in dropped for dropped in lost]) <= ALPHA + SLACK
+
+
+def test_a_race_is_lost_on_first_folds_by_what_seeds_and_photos_tell() -> None:
+    """The far worse loses, also to fewer seeds; not without two that tell what luck is worth."""
+    good, weak = np.ones(120), (np.arange(120) >= 20).astype(float)
+    assert Race("weak", {"good": [good] * 2, "weak": [weak]}, 2, 2).is_lost(weak)
+    assert Race("weak", {"good": [good], "weak": [weak, weak]}, 2, 3).is_lost(weak)
+    assert not Race("weak", {"good": [good], "weak": [weak]}, 2, 2).is_lost(weak)
+    assert not Race("good", {"good": [good], "weak": [weak] * 2}, 2, 2).is_lost(good)
+    assert not Race("weak", {"good": [good] * 2, "weak": [weak]}, 2, 2).is_lost(1.6 * good)
+    assert not Race("weak", {"good": [good] * 2, "weak": [weak]}, 10**9, 2).is_lost(weak)
+
+
+def test_who_was_stopped_raced_until_then() -> None:
+    """It may have beaten others before; later rounds do without it, and need not be over."""
+    good, fair = np.ones(300), (np.arange(300) >= 15).astype(float)
+    outcomes = {"lost": [good, good, None], "fair": [fair, fair], "other": [good, good]}
+    assert beaten(outcomes, 3) == {"fair"}
+    assert beaten(outcomes, 3, {"lost": 3}) == {"fair", "lost"}
+    assert beaten({**outcomes, "other": [fair]}, 3, {"lost": 3}) == {"lost"}
+    alone = {"lost": [good, None], "fair": [fair, fair], "other": [fair, fair]}
+    assert beaten(alone, 3, {"lost": 2}) == {"lost"}
 
 
 @pytest.mark.parametrize("rivals", [1, 4])

@@ -1,5 +1,7 @@
 """Ranked schedules: means, bounds and ties, in simulated studies whose truth is known."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,7 +19,10 @@ PHOTOS = 309
 
 
 def ranked(
-    right: NDArray[np.bool_], schedules: NDArray[np.int64], by: By = By.MEAN
+    right: NDArray[np.bool_],
+    schedules: NDArray[np.int64],
+    by: By = By.MEAN,
+    stopped: Mapping[str, int] | None = None,
 ) -> list[ScheduleLine]:
     """Rank schedules whose runs get these photos right, shape (runs, photos); named by number."""
     runs, n = right.shape
@@ -38,7 +43,7 @@ def ranked(
             best_epoch=1,
         )
         seeds.setdefault(str(own), []).append(trial)
-    pool = Pool(Scorer(found, Criterion.ACCURACY), epochs, trials, seeds)
+    pool = Pool(Scorer(found, Criterion.ACCURACY), epochs, trials, seeds, stopped or {})
     return rank_schedules(pool, by, {run: float(run) for run in range(runs)})
 
 
@@ -89,6 +94,17 @@ def test_the_interval_of_a_mean_holds_the_truth() -> None:
         for line in ranked(*world(np.full(6, 2.0), 4, rng)):
             holds.append(line.low <= truth <= line.high)
     assert np.mean(holds) >= 0.95
+
+
+@pytest.mark.parametrize("by", [By.MEAN, By.LCB, By.FORECAST])
+def test_who_lost_a_race_is_behind_those_that_ended_it(by: By) -> None:
+    """Its mean lacks the seed that lost it: it is neither tied nor the cheapest."""
+    right = np.arange(PHOTOS) >= np.array([8, 9, 1, 10, 12])[:, None]
+    lines = ranked(right, np.array([0, 0, 1, 2, 2]), by, {"1": 1})
+    assert [line.digest for line in lines] == ["0", "2", "1"]
+    assert [line.stopped for line in lines] == [0, 0, 1]
+    assert [line.tied for line in lines] == [True, True, False]
+    assert cheapest(lines[:1] + lines[2:]).digest == "0"
 
 
 def test_a_bound_is_the_mean_less_what_seeds_may_err() -> None:
