@@ -115,8 +115,8 @@ def races(draws: int) -> None:
             found.append((*(n / (FOLDS * count * rounds) for n, _ in (whole, parts)), *dropped))
         shares = (f"{100 * each:.1f} %" for each in map(fmean, zip(*found, strict=True)))
         rows.append((f"{count}", f"{rounds}", f"{photos}", f"{spread}", *shares))
-    names = ("finalists", "repeats", "photos", "spread", "trained, whole rounds", "with looks")
-    print(markdown((*names, "best dropped, whole rounds", "with looks"), rows))
+    names = ("finalists", "repeats", "photos", "spread", "trained: whole rounds", "looks too")
+    print(markdown((*names, "best dropped: whole rounds", "looks too"), rows))
 
 
 def searches(count: int) -> None:

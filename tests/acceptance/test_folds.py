@@ -200,6 +200,15 @@ def test_on_a_ray_cluster_it_is_the_same(
     assert [each["score"] for each in found] == [each["score"] for each in expected]
 
 
+def two_kinds(count: int) -> None:
+    """Write so many photos of two classes, which a network that learns tells apart."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        kind = number % 2
+        pixels = rng.normal((150, 100)[kind], 50, (40, 50, 3)).clip(0, 255).astype(np.uint8)
+        save(Image.fromarray(pixels), Path("photos", "ab"[kind], f"{number}.png"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=needs_ray)])
 def test_what_is_beaten_on_two_folds_is_stopped(
@@ -211,11 +220,7 @@ def test_what_is_beaten_on_two_folds_is_stopped(
     """One schedule learns nothing: its trials are stopped, and every command knows of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        kind = number % 2
-        pixels = rng.normal((150, 100)[kind], 50, (40, 50, 3)).clip(0, 255).astype(np.uint8)
-        save(Image.fromarray(pixels), Path("photos", "ab"[kind], f"{number}.png"))
+    two_kinds(60)
     Path("study.toml").write_text(
         SETTINGS.replace("[2]", "[1]").partition("[[")[0].replace("[0.001]", "[0.01, 1e-7]")
     )
@@ -240,3 +245,47 @@ def test_what_is_beaten_on_two_folds_is_stopped(
     told("repeat", number, "--seeds", "2")  # of it, whole
     assert {each["state"] for each in json.loads(told("ls", "--json"))["trials"]} == {
         "complete", "pruned"}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_repeat_that_is_beaten_on_two_folds_leaves_the_race(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of two schedules learns nothing: under its second fresh seed it is stopped.
+
+    Commands say so; `best` counts it behind the other, until `repeat` trains what it lacks.
+    """
+    monkeypatch.chdir(tmp_path)
+    two_kinds(120)
+    stages = "image_size = 32\nbatch_size = 8\ncycle_len = 1\nlrs = "
+    one = (
+        '[[schedules]]\nbackbone = "test_resnet"\nweights = "random"\n[[schedules.stages]]\n'
+        + stages
+    )
+    Path("two.toml").write_text("".join(f"{one}{rate}\n" for rate in (1e-7, 0.01)))
+
+    def told(*words: str) -> str:
+        capsys.readouterr()
+        code = cli.run(words)
+        found = capsys.readouterr()
+        assert code == 0, found.err
+        return " ".join((found.out + found.err).split())
+
+    search = ("search", "--data", "photos", "--devices", "cpu", "--strategy", "grid", "two.toml")
+    said = told(*search, "--folds", "5", "--repeats", "2", "--finalists", "2")
+    trials = json.loads(told("ls", "--json"))["trials"]
+    assert [(each["role"], each["state"]) for each in trials[2:]] == [
+        *[("repeat", "complete")] * 3, ("repeat", "pruned")]  # fmt: skip
+    lost = str(trials[5]["number"])
+    for text in (said, told("ls"), told("show", lost)):
+        assert "beaten after 2 of 5 folds" in text
+    told("report", "--to", "report.html")
+    assert "beaten after 2 of 5 folds" in Path("report.html").read_text(encoding="utf-8")
+    first, weak = json.loads(told("best", "--by", "mean", "--json"))["schedules"]
+    assert (len(first["scores"]), first["stopped"]) == (3, 0)
+    assert (len(weak["scores"]), weak["stopped"], weak["tied"]) == (2, 1, False)
+    assert "2 of 3" in told("best", "--details")
+    told("doctor")
+    told("repeat", lost, "--seeds", "3")
+    schedules = json.loads(told("best", "--json"))["schedules"]
+    assert [(len(each["scores"]), each["stopped"]) for each in schedules] == [(3, 0)] * 2
