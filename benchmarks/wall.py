@@ -1,16 +1,19 @@
 """Part `wall`: how long a search of the digits takes, against the loop that a user would write.
 
-Each search is a process of its own; its time begins before Python does.
+Each search is a process of its own; its time begins before Python does. CPU seconds are those of
+all its processes: they can be compared on a machine that does other things, too.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,6 +32,8 @@ HEADER = (
     "whole search, s",
     "encore is faster by (lowest - highest)",
     "to the same accuracy, encore is faster by",
+    "CPU, s",
+    "encore takes less CPU by",
     "epochs trained",
 )
 CONTESTANTS: dict[str, tuple[str, ...]] = {
@@ -51,36 +56,58 @@ def split_digits(folder: Path) -> Path:
     return data
 
 
-def search(name: str, data: Path, trials: int, seed: int) -> tuple[Curve, float, int]:
-    """Search once; return the curve over seconds, the seconds in all, and the epochs trained."""
+@dataclass(frozen=True)
+class Run:
+    """A search: its best accuracy over seconds, and what all of it took."""
+
+    curve: Curve
+    seconds: float
+    cpu: float
+    epochs: int
+
+
+def search(name: str, data: Path, trials: int, seed: int) -> Run:
+    """Search once."""
     script, *flags = CONTESTANTS[name]
-    began = time.time()
+    began, used = time.time(), _cpu_of_children()
     task = {"--data": data, "--trials": trials, "--seed": seed, "--began": began}
     options = [str(text) for pair in task.items() for text in pair]
     command = [sys.executable, str(Path(__file__).with_name(script)), *options, *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     seconds = time.time() - began
     curve = [tuple(json.loads(line)) for line in done.stdout.splitlines() if line[:1] == "["]
-    return curve, seconds, len({spent for spent, _ in curve})
+    epochs = len({spent for spent, _ in curve})
+    return Run(curve, seconds, _cpu_of_children() - used, epochs)
 
 
-def row(name: str, runs: dict[str, Sequence[tuple[Curve, float, int]]]) -> list[str]:
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def row(name: str, runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """Write a line of the table: medians over the rounds, ratios within each."""
     own, home = runs[name], runs[HOME]
-    whole = [mine[1] / ours[1] for mine, ours in zip(own, home, strict=False)]
+    pairs = list(zip(own, home, strict=False))
     same = []
-    for (mine, *_), (ours, *_) in zip(own, home, strict=False):
-        target = min(mine[-1][1], ours[-1][1])
-        same.append(spent_until(mine, target) / spent_until(ours, target))
-    cells = [
-        name,
-        f"{100 * median(curve[-1][1] for curve, *_ in own):.2f}",
-        f"{median(seconds for _, seconds, _ in own):.1f}",
-    ]
-    for ratios in (whole, same):
+    for mine, ours in pairs:
+        target = min(mine.curve[-1][1], ours.curve[-1][1])
+        same.append(spent_until(mine.curve, target) / spent_until(ours.curve, target))
+
+    def ratio(ratios: Sequence[float]) -> str:
         spread = f"{median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-        cells.append("-" if name == HOME else spread)
-    return [*cells, f"{median(epochs for *_, epochs in own):.0f}"]
+        return "-" if name == HOME else spread
+
+    return [
+        name,
+        f"{100 * median(run.curve[-1][1] for run in own):.2f}",
+        f"{median(run.seconds for run in own):.1f}",
+        ratio([mine.seconds / ours.seconds for mine, ours in pairs]),
+        ratio(same),
+        f"{median(run.cpu for run in own):.0f}",
+        ratio([mine.cpu / ours.cpu for mine, ours in pairs]),
+        f"{median(run.epochs for run in own):.0f}",
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> tuple[str, Any]:
     """Measure; return the table and what it was made of."""
     names = [HOME, *(name for name in given.contestants if name != HOME)]
-    runs: dict[str, list[tuple[Curve, float, int]]] = {name: [] for name in names}
+    runs: dict[str, list[Run]] = {name: [] for name in names}
     # The searches are programs: they find the packages where this one does.
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     with TemporaryDirectory(prefix="encore-bench-") as folder:
@@ -102,5 +129,6 @@ def run(given: argparse.Namespace) -> tuple[str, Any]:
         for turn in range(given.rounds):
             for name in rotated(names, turn):
                 runs[name].append(search(name, data, given.trials, turn))
-                say(f"round {turn + 1}: {name}: {runs[name][-1][1]:.1f} s")
-    return markdown(HEADER, [row(name, runs) for name in names]), runs
+                say(f"round {turn + 1}: {name}: {runs[name][-1].seconds:.1f} s")
+    plain = {name: [vars(run) for run in found] for name, found in runs.items()}
+    return markdown(HEADER, [row(name, runs) for name in names]), plain
