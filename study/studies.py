@@ -16,8 +16,8 @@ from study.config.space import SPACE_VERSION, describe_space, space_changes, spa
 from study.config.validation import section_in
 from study.errors import ConfigError, NotInStudy
 from study.invocation import hint
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest
+from trainers.labels import SEVERAL
 from trainers.metrics import Criterion
 
 

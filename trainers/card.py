@@ -16,11 +16,8 @@ from trainers.base import Precision
 from trainers.data.sources import FEWEST_FOLDS, MOST_FOLDS
 from trainers.decision import Decision
 from trainers.errors import NotOurWeights
+from trainers.labels import KINDS, ONE_CLASS
 from trainers.schedule import CropType, Schedule, Stage
-
-FORMAT_VERSION = "1"
-FORMAT_VERSIONS = {"class": FORMAT_VERSION, "labels": "2", "grade": FORMAT_VERSION}
-"""By the kind of labels: what an older Encore would misread has a version that it refuses."""
 
 CARD = "encore"
 """The metadata key of the card."""
@@ -67,17 +64,18 @@ class WeightsCard:
     unknown: float | None = None
     folds: int = 0
     made_by: dict[str, str] = field(default_factory=dict)
-    format_version: str = FORMAT_VERSION
+    format_version: str = ONE_CLASS.weights_format
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read a card; anything but a whole card of this format version is a `NotOurWeights`."""
         try:
             plain = json.loads(text)
-            if plain["format_version"] not in FORMAT_VERSIONS.values():
+            formats = {kind.weights_format for kind in KINDS.values()}
+            if plain["format_version"] not in formats:
                 raise NotOurWeights(
                     f"weights are of format {plain['format_version']}, this Encore reads "
-                    f"{max(FORMAT_VERSIONS.values())}; upgrade encore-search"
+                    f"{max(formats)}; upgrade encore-search"
                 )
             # Later fields may be missing: files of all versions of this format are read.
             later: dict[str, Any] = {"levels": 0, "tta": False, "decision": None, "prior": None}
@@ -113,7 +111,8 @@ class WeightsCard:
             raise ValueError(f"folds must be {FEWEST_FOLDS} to {MOST_FOLDS}, got {self.folds!r}")
         if self.kind == "labels" and self.folds:
             raise ValueError("folds must be left out for several labels")
-        if FORMAT_VERSIONS.get(self.kind) != self.format_version:
+        kind = KINDS.get(self.kind)
+        if kind is None or kind.weights_format != self.format_version:
             raise ValueError(
                 f"kind must be that of format {self.format_version}, got {self.kind!r}"
             )

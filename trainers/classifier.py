@@ -17,15 +17,14 @@ from trainers.backbone import Network, empty_network
 from trainers.base import Precision
 from trainers.card import WeightsCard
 from trainers.checkpoint import read_weights, shapes
-from trainers.data.label_kind import SEPARATOR
 from trainers.data.photo import upright_rgb
 from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
 from trainers.device import Compute, choose_device, use_no_more_than_usable_cpus
 from trainers.errors import NotOurWeights, UnreadablePhoto
 from trainers.folded import FoldNetworks
+from trainers.labels import KINDS, SEPARATOR
 from trainers.mirrored import Seeing, judging
-from trainers.objective import OBJECTIVES
 from trainers.reference import Nearest, Reference
 from trainers.schedule import CropType
 
@@ -54,7 +53,7 @@ class Classifier:
         self._compute = Compute(device, _precision_at(card, device))
         self.classes = card.classes
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.objective = OBJECTIVES[card.kind]
+        self.objective = KINDS[card.kind].objective
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
     def of_fold(self, number: int | None) -> "Classifier":

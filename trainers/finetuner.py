@@ -16,7 +16,7 @@ from trainers.averaging import Average
 from trainers.backbone import Network, build_network, empty_network
 from trainers.base import StageTask, is_out_of_memory
 from trainers.batch_count import BatchCount
-from trainers.card import FORMAT_VERSIONS, WeightsCard, package_versions
+from trainers.card import WeightsCard, package_versions
 from trainers.checkpoint import TrainingState, load_network_weights
 from trainers.checkpointing import Keeper
 from trainers.data.batches import passes_of
@@ -29,7 +29,6 @@ from trainers.inputs import Inputs
 from trainers.loop import Step, Waited, evaluate, make_optimizer, train_epoch
 from trainers.metrics import EpochMetrics, Evaluation, Metric
 from trainers.mixing import Mixing
-from trainers.objective import OBJECTIVES
 from trainers.probe import balancing, fit_probe
 from trainers.schedule import Balance, Stage, Train
 from trainers.shortage import Shortage
@@ -75,7 +74,7 @@ class Finetuner:
         )
         self._inputs = Inputs(self._photos, self.compute)
         self._shortage = Shortage(self.compute.device)
-        self._objective = OBJECTIVES[manifest.kind.name]
+        self._objective = manifest.kind.objective
         self._folds = [self._of_fold(number) for number in range(manifest.folds)]
 
     def _of_fold(self, number: int) -> "Finetuner":
@@ -323,7 +322,7 @@ class Finetuner:
             levels=task.schedule.levels,
             classes=self.manifest.classes,
             kind=self.manifest.kind.name,
-            format_version=FORMAT_VERSIONS[self.manifest.kind.name],
+            format_version=self.manifest.kind.weights_format,
             mean=tuple(network.mean.flatten().tolist()),
             std=tuple(network.std.flatten().tolist()),
             image_size=task.stage.image_size,

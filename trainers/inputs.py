@@ -32,7 +32,6 @@ from trainers.data.manifest import Split
 from trainers.data.passes import Indices, draw_passes
 from trainers.device import Compute, has_own_memory, processor
 from trainers.mirrored import MirroredPairs, judging
-from trainers.objective import OBJECTIVES
 from trainers.schedule import Augmentation, CropType, Stage, Train
 
 _KEPT = 4
@@ -66,7 +65,7 @@ class Inputs:
 
     def __init__(self, photos: Photos, compute: Compute, *, memory: int | None = None) -> None:
         self._photos = photos
-        self._objective = OBJECTIVES[photos.manifest.kind.name]
+        self._objective = photos.manifest.kind.objective
         self._compute = compute
         share = int(MEMORY_SHARE * usable_memory() / photos.sharers)
         self._memory = share if memory is None else memory

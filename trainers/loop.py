@@ -14,8 +14,8 @@ from trainers.backbone import Network
 from trainers.data.loader import Batch
 from trainers.device import Compute
 from trainers.errors import TrainingDiverged
+from trainers.labels import CROSS_ENTROPY, Objective
 from trainers.metrics import Evaluation
-from trainers.objective import ONE_CLASS, Objective
 from trainers.schedule import Optimizer, Stage
 
 MOMENTUM = 0.9
@@ -63,7 +63,7 @@ class Step:
     clip_grad: float = 0.0
     then: Callable[[int], None] | None = None
     micro_batch: int | None = None
-    objective: Objective = ONE_CLASS
+    objective: Objective = CROSS_ENTROPY
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the mean loss of photos, whose labels may be shares of classes."""
@@ -165,7 +165,7 @@ def evaluate(
     compute: Compute,
     *,
     micro_batch: int | None = None,
-    objective: Objective = ONE_CLASS,
+    objective: Objective = CROSS_ENTROPY,
 ) -> tuple[Evaluation, float]:
     """Predict every photo; return the predictions and the mean loss."""
     logits, labels = [], []

@@ -7,13 +7,13 @@ whatever takes a network's logits, be it a loss or an exported file's user, need
 from torch import Tensor, nn
 
 from trainers.backbone import Network
-from trainers.objective import ONE_CLASS, Objective
+from trainers.labels import CROSS_ENTROPY, Objective
 
 
 class Mirrored(nn.Module):
     """Applies a network to squares (B, 3, S, S) and to their mirror images."""
 
-    def __init__(self, network: nn.Module, objective: Objective = ONE_CLASS) -> None:
+    def __init__(self, network: nn.Module, objective: Objective = CROSS_ENTROPY) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
@@ -26,7 +26,7 @@ class Mirrored(nn.Module):
 class MirroredPairs(nn.Module):
     """Applies a network's tail to activations of photos and mirror images, (B, 2, ...)."""
 
-    def __init__(self, rest: nn.Module, objective: Objective = ONE_CLASS) -> None:
+    def __init__(self, rest: nn.Module, objective: Objective = CROSS_ENTROPY) -> None:
         super().__init__()
         self.rest = rest
         self.objective = objective
@@ -43,7 +43,9 @@ class Seeing(nn.Module):
     references hold those of unmirrored photos.
     """
 
-    def __init__(self, network: Network, *, tta: bool, objective: Objective = ONE_CLASS) -> None:
+    def __init__(
+        self, network: Network, *, tta: bool, objective: Objective = CROSS_ENTROPY
+    ) -> None:
         super().__init__()
         self.network, self._tta = network, tta
         self.objective = objective
@@ -57,6 +59,6 @@ class Seeing(nn.Module):
         return logits, features[:, : self.network.widths[0]]
 
 
-def judging(network: nn.Module, *, tta: bool, objective: Objective = ONE_CLASS) -> nn.Module:
+def judging(network: nn.Module, *, tta: bool, objective: Objective = CROSS_ENTROPY) -> nn.Module:
     """Return the network itself, or with `tta` one that averages over mirror images."""
     return Mirrored(network, objective) if tta else network

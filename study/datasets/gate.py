@@ -8,9 +8,9 @@ from study.formatting import count_text
 from trainers.data.cache import Cache
 from trainers.data.inspect.findings import Inspection, Pair
 from trainers.data.inspect.inspection import inspect_data, moved
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import DatasetError, Manifest, Parted, keep_together
 from trainers.data.sources import Split
+from trainers.labels import SEVERAL
 
 FEW = 300
 """With fewer validation photos, folds are suggested."""

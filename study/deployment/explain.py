@@ -17,9 +17,9 @@ from study.deployment.photos import find_photos
 from study.deployment.reference import trained_on
 from study.errors import ConfigError
 from study.selection.best import best
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Split
 from trainers.data.scale import Scale, read_at, validation_scale
+from trainers.labels import SEVERAL
 from trainers.schedule import CropType
 
 if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before

@@ -22,11 +22,11 @@ from study.formatting import json_text
 from study.selection.best import best
 from study.selection.result import Selection
 from study.studies import find_study, manifest_of
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
 from trainers.files import sha256_of
 from trainers.formats import DISTANCE, Format, describe
+from trainers.labels import SEVERAL
 
 if TYPE_CHECKING:  # takes seconds; wrong flags are reported before
     from trainers.card import WeightsCard

@@ -12,8 +12,8 @@ from study.formatting import count_text, photos_text
 from study.sanitizing import masked
 from study.selection.result import Selection
 from study.stage_text import head_text, schedule_text, stage_table
-from trainers.data.label_kind import KINDS
 from trainers.data.manifest import Manifest, Split
+from trainers.labels import KINDS
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:

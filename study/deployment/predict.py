@@ -17,8 +17,8 @@ from study.errors import ConfigError
 from study.formatting import count_text
 from study.selection.best import best
 from study.statistics.conformal import p_values, sets
-from trainers.data.label_kind import KINDS, SEVERAL
 from trainers.decision import REJECTED, Decision
+from trainers.labels import KINDS, SEVERAL
 from trainers.prior import label_shares, named_shares, reweighted, reweighted_labels
 
 if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before

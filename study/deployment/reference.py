@@ -21,9 +21,9 @@ from study.selection.best import copy_weights
 from study.selection.result import Selection
 from study.statistics.conformal import fewest, limit, limit_of_labels
 from study.studies import manifest_of
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import NotOurWeights
+from trainers.labels import SEVERAL
 
 if TYPE_CHECKING:  # torch takes seconds
     from trainers.classifier import Classifier

@@ -20,8 +20,8 @@ from study.searching.policy import Policy, SearchPolicy, SeedsPolicy, finalists
 from study.searching.suggest import views_of
 from study.studies import check_kind, find_study, refuse_old, refuse_several
 from trainers.data.inspect.findings import Inspection
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import Manifest
+from trainers.labels import SEVERAL
 from trainers.schedule import Balance, Loss, Schedule, Stage
 
 LIKED = 3

@@ -35,9 +35,9 @@ from study.selection.thresholds import Operation, operate
 from study.statistics.intervals import Limits, of_share
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
 from study.studies import check_kind, find_study, manifest_of, refuse_several
-from trainers.data.label_kind import GRADES
 from trainers.data.manifest import Split
 from trainers.files import replacing
+from trainers.labels import GRADES
 from trainers.metrics import ClassNumbers, confusion_matrix, per_class
 from trainers.schedule import Train
 

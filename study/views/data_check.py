@@ -17,7 +17,7 @@ from study.formatting import count_text
 from study.sanitizing import visible
 from trainers.data.inspect.document import document_of, worst_first
 from trainers.data.inspect.findings import Inspection, Likeness, Pair
-from trainers.data.label_kind import SEVERAL
+from trainers.labels import SEVERAL
 
 SHOWN = 5
 """How many of a kind are listed; the page and the JSON have all."""

@@ -13,8 +13,8 @@ from rich.text import Text
 from study.deployment.predict import Prediction, Predictions, Unreadable
 from study.deployment.reference import Stated
 from study.sanitizing import harmless, printable, visible
-from trainers.data.label_kind import SEPARATOR
 from trainers.decision import Decision
+from trainers.labels import SEPARATOR
 
 MANY_PHOTOS = 500
 REJECTED, UNKNOWN, NONE = "rejected", "unknown", "(none)"

@@ -13,12 +13,11 @@ from torch.nn import functional
 from study.statistics.crossfit import score
 from study.statistics.scoring import Candidates, Scorer
 from tests.tiny_photos import csv_file, photo, refused
-from trainers.data.label_kind import GRADES
 from trainers.data.manifest import Manifest, Split, build_manifest
+from trainers.labels import CROSS_ENTROPY, GRADES
 from trainers.metrics import Evaluation, Metric
-from trainers.objective import OBJECTIVES
 
-ORDINAL = OBJECTIVES["grade"]
+ORDINAL = GRADES.objective
 MAE, KAPPA = Metric.MEAN_ABSOLUTE_ERROR, Metric.QUADRATIC_KAPPA
 
 
@@ -71,7 +70,7 @@ def test_the_loss_is_that_of_questions_whether_a_grade_is_above(count: int) -> N
         weights = torch.tensor([0.5, 1.5])
         torch.testing.assert_close(
             ORDINAL.loss(logits, truth, label_smoothing=0.1, class_weights=weights),
-            OBJECTIVES["class"].loss(logits, truth, label_smoothing=0.1, class_weights=weights),
+            CROSS_ENTROPY.loss(logits, truth, label_smoothing=0.1, class_weights=weights),
         )
 
 

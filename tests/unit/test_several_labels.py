@@ -22,16 +22,15 @@ from study.statistics.scoring import Candidates, Scorer
 from tests.tiny_photos import csv_file, photo, refused
 from tests.tiny_training import card_of
 from trainers.card import WeightsCard
-from trainers.data.label_kind import SEVERAL
 from trainers.data.manifest import OF_KIND, Manifest, Split, build_manifest
 from trainers.errors import NotOurWeights
+from trainers.labels import KINDS, SEVERAL
 from trainers.metrics import Evaluation, Metric
-from trainers.objective import OBJECTIVES
 from trainers.probe import fit_probe
 from trainers.schedule import Balance, Loss
 
 LABELS = ("a", "b", "c")
-BCE = OBJECTIVES["labels"]
+BCE = SEVERAL.objective
 
 
 def listed(root: Path, texts: list[str], header: str = "path,labels") -> Path:
@@ -256,7 +255,7 @@ def test_the_asymmetric_loss_is_that_of_timm() -> None:
     assert BCE.lowering(Loss.ENTROPY) is BCE
     for kind in ("class", "grade"):
         with pytest.raises(ValueError, match="loss must be entropy but for several labels"):
-            OBJECTIVES[kind].lowering(Loss.ASYMMETRIC)
+            KINDS[kind].objective.lowering(Loss.ASYMMETRIC)
 
 
 def test_the_probe_is_a_logistic_regression_for_each_label() -> None:

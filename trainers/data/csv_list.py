@@ -13,7 +13,6 @@ from pathlib import Path
 
 from trainers.data.addresses import Copies, Steps, is_address, steps_of
 from trainers.data.inside import Inside
-from trainers.data.label_kind import KINDS, ONE_CLASS, SEPARATOR, SEVERAL, LabelKind
 from trainers.data.photo import is_photo_name
 from trainers.data.sources import (
     SPLIT_NAMES,
@@ -24,6 +23,7 @@ from trainers.data.sources import (
     check_group_name,
 )
 from trainers.errors import DatasetError
+from trainers.labels import KINDS, ONE_CLASS, SEPARATOR, SEVERAL, LabelKind
 
 _OTHERS = {"path", "split", "group"}
 _KINDS = {kind.column: kind for kind in KINDS.values()}

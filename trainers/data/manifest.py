@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from trainers.data.csv_list import find_in_csv
 from trainers.data.folders import find_in_folders
 from trainers.data.groups import find_groups, parse_group_by
-from trainers.data.label_kind import KINDS, ONE_CLASS, SEVERAL, LabelKind
 from trainers.data.sources import Findings, Found, LeftOut, Split, sample
 from trainers.data.splits import assign_groups, assign_several
 from trainers.data.verify import Reading, read_all
 from trainers.errors import DatasetError, NoSuchData
+from trainers.labels import KINDS, ONE_CLASS, SEVERAL, LabelKind
 
 __all__ = [
     "DatasetError",

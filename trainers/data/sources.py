@@ -8,8 +8,8 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from trainers.data.label_kind import ONE_CLASS, LabelKind
 from trainers.errors import DatasetError as DatasetError  # raised by custom trainers
+from trainers.labels import ONE_CLASS, LabelKind
 
 MAX_CLASS_NAME = 200
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainers.data.label_kind import ONE_CLASS, LabelKind
 from trainers.data.manifest import Parted, Photo
 from trainers.data.sources import Split
+from trainers.labels import ONE_CLASS, LabelKind
 
 
 class Likeness(StrEnum):
