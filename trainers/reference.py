@@ -21,8 +21,8 @@ from trainers.backbone import Network
 from trainers.card import opened
 from trainers.errors import NotOurWeights
 from trainers.files import replacing
+from trainers.labels import Objective
 from trainers.mirrored import Seeing
-from trainers.objective import Objective
 
 SUFFIX = ".reference.safetensors"
 """The suffix of a reference, in place of the weights file's."""
