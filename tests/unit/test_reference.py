@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from study.deployment.reference import stated
+from study.errors import ConfigError
 from tests.tiny_training import card_of, network_of
 from trainers.backbone import features_of
 from trainers.card import WeightsCard
@@ -91,6 +93,25 @@ def test_numbers_of_several_labels_are_read_only_as_such(tmp_path: Path) -> None
     save_reference(path, made())
     with pytest.raises(NotOurWeights, match="not each photo has its numbers"):
         read_reference(path, NETWORK, 4)
+
+
+def test_sets_of_labels_are_based_on_photos_with_labels() -> None:
+    """Photos, and groups of them, without any are not counted, and the sentence says so."""
+    misfits = np.full((9, 2), -1, np.float32)
+    misfits[:6, 0] = np.arange(6) / 10
+    found = stated(made(misfits=misfits), None, 0.8)
+    assert found.labelled_text == "6 of 9 validation photos that have labels"
+    assert found.misfit == misfits[5, 0]
+    with pytest.raises(
+        ConfigError, match=r"needs at least 9 .* with labels, .* 6 among 9 .* 85\.7%"
+    ):
+        stated(made(misfits=misfits), None, 0.9)
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5])
+    assert stated(made(misfits=misfits, groups=groups), None, 0.75).misfit == misfits[5, 0]
+    with pytest.raises(ConfigError, match=r"that share no group, .* 6 among 9 .* give 75% or less"):
+        stated(made(misfits=misfits, groups=groups), None, 0.8)
+    misfits[6:, 1] = 0
+    assert stated(made(misfits=misfits), None, 0.8).labelled_text == "9 validation photos"
 
 
 def test_a_look_goes_on_from_probabilities(tmp_path: Path) -> None:

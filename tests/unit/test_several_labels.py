@@ -82,6 +82,9 @@ def test_groups_of_a_list_of_labels_are_kept(tmp_path: Path) -> None:
     again = Manifest.from_json(manifest.to_json(), manifest.root)
     assert (again, again.digest) == (manifest, manifest.digest)
     assert (again.n_groups(), again.parted) == (15, ())
+    valid = again.photo_groups(Split.VALID)
+    assert valid is not None
+    assert Counter(valid.tolist()) == dict.fromkeys(range(again.n_groups(Split.VALID) or 0), 2)
 
 
 @pytest.mark.parametrize(
