@@ -48,7 +48,8 @@ class Expected:
         places = np.array([self.places[by_column[column] or 0] for column in columns])
         photos, losses = inside.sum(axis=0), pool.scorer.candidates.losses[columns]
         # The temperatures stay: the loss is assumed to change as without them.
-        change = losses @ inside / photos / losses.mean(axis=1, keepdims=True)
+        change, mean = losses @ inside / photos, losses.mean(axis=1, keepdims=True)
+        change = np.divide(change, mean, out=np.ones_like(change), where=mean > 0)
         scores = pool.scorer.within(inside)[columns] * (1 if self.metric.higher_is_better else -1)
         told = np.repeat(self.shortfalls[:, None], inside.shape[1], axis=1)
         told[places] = shortfall(self.metric, scores, self.losses[places, None] * change)

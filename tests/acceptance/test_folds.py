@@ -200,12 +200,12 @@ def test_on_a_ray_cluster_it_is_the_same(
     assert [each["score"] for each in found] == [each["score"] for each in expected]
 
 
-def two_kinds(count: int) -> None:
+def two_kinds(count: int, means: tuple[int, int] = (150, 100), noise: int = 50) -> None:
     """Write so many photos of two classes, which a network that learns tells apart."""
     rng = np.random.default_rng(0)
     for number in range(count):
         kind = number % 2
-        pixels = rng.normal((150, 100)[kind], 50, (40, 50, 3)).clip(0, 255).astype(np.uint8)
+        pixels = rng.normal(means[kind], noise, (40, 50, 3)).clip(0, 255).astype(np.uint8)
         save(Image.fromarray(pixels), Path("photos", "ab"[kind], f"{number}.png"))
 
 
@@ -256,13 +256,14 @@ def test_a_repeat_that_is_beaten_on_two_folds_leaves_the_race(
     Commands say so; `best` counts it behind the other, until `repeat` trains what it lacks.
     """
     monkeypatch.chdir(tmp_path)
-    two_kinds(120)
-    stages = "image_size = 32\nbatch_size = 8\ncycle_len = 1\nlrs = "
-    one = (
-        '[[schedules]]\nbackbone = "test_resnet"\nweights = "random"\n[[schedules.stages]]\n'
-        + stages
-    )
-    Path("two.toml").write_text("".join(f"{one}{rate}\n" for rate in (1e-7, 0.01)))
+    two_kinds(80, (170, 80), 30)
+    schedule = """
+[[schedules]]
+backbone = "test_resnet"
+weights = "random"
+stages = [{{ image_size = 32, batch_size = 8, lrs = {}, cycle_len = {} }}]
+"""
+    Path("two.toml").write_text(schedule.format(1e-7, 1) + schedule.format(0.01, 8))
 
     def told(*words: str) -> str:
         capsys.readouterr()
@@ -272,7 +273,9 @@ def test_a_repeat_that_is_beaten_on_two_folds_leaves_the_race(
         return " ".join((found.out + found.err).split())
 
     search = ("search", "--data", "photos", "--devices", "cpu", "--strategy", "grid", "two.toml")
-    said = told(*search, "--folds", "5", "--repeats", "2", "--finalists", "2")
+    said = told(
+        *search, "--folds", "5", "--repeats", "2", "--finalists", "2", "--metric", "log_loss"
+    )
     trials = json.loads(told("ls", "--json"))["trials"]
     assert [(each["role"], each["state"]) for each in trials[2:]] == [
         *[("repeat", "complete")] * 3, ("repeat", "pruned")]  # fmt: skip

@@ -94,6 +94,14 @@ def test_the_choice_by_forecast_can_be_made_by_any_photos(searched: Search) -> N
     assert chosen.bias_corrected.estimate <= chosen.score
 
 
+def test_weights_that_are_sure_of_all_photos_can_be_chosen(searched: Search) -> None:
+    """Their losses are 0, of which there is no share, of some photos as of all."""
+    chosen = best(storage=searched({32: [Run(0, sure=1.0)], 64: [Run(2)]}).url)
+    assert (size_of(chosen), chosen.errors) == (32, 0)
+    assert chosen.bias_corrected is not None
+    assert chosen.bias_corrected.estimate == 1.0
+
+
 def test_the_forecast_knows_of_the_study_s_metric_alone(searched: Search) -> None:
     """By another number it chooses by that; asked for both, it says which goes."""
     lab = searched({32: [Run(1)], 64: [Run(2)]})
