@@ -109,8 +109,6 @@ class WeightsCard:
             raise ValueError(f"unknown must be a share between 0 and 1, got {self.unknown!r:.100}")
         if self.folds not in (0, *range(FEWEST_FOLDS, MOST_FOLDS + 1)):
             raise ValueError(f"folds must be {FEWEST_FOLDS} to {MOST_FOLDS}, got {self.folds!r}")
-        if self.kind == "labels" and self.folds:
-            raise ValueError("folds must be left out for several labels")
         kind = KINDS.get(self.kind)
         if kind is None or kind.weights_format != self.format_version:
             raise ValueError(

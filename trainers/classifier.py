@@ -251,7 +251,7 @@ def _empty(card: WeightsCard) -> Network | FoldNetworks:
         empty_network(card.backbone, card.hidden, len(card.classes), card.levels)
         for _ in range(max(1, card.folds))
     ]
-    return FoldNetworks(made) if card.folds else made[0]
+    return FoldNetworks(made, KINDS[card.kind].objective) if card.folds else made[0]
 
 
 def _claims_more(card: WeightsCard, tensors: Mapping[str, Tensor]) -> bool:

@@ -96,7 +96,7 @@ class Finetuner:
         made_by = self.made_by | circumstances(self.compute)
         self._inputs.begin()
         networks = [self._built(task) for _ in self._folds or [self]]
-        whole = FoldNetworks(networks) if self._folds else networks[0]
+        whole = FoldNetworks(networks, self._objective) if self._folds else networks[0]
         if task.start is not None:
             load_network_weights(task.start, whole)
         networks = networks[: task.first_folds or None]
@@ -113,7 +113,7 @@ class Finetuner:
         )
         try:
             labels = self.manifest.labels(Split.VALID)
-            keeper.resume(labels[self.manifest.fold_of < first] if first else labels)
+            keeper.resume(labels[self.manifest.fold_of_answers < first] if first else labels)
             yield from list(state.history)
             while len(state.history) < task.stage.epochs:
                 state.history.append(self._epoch_that_fits(task, state, keeper))
@@ -190,7 +190,7 @@ class Finetuner:
             epochs.append(fold._once(replace(task, progress=progress), own, micro_batch))
             if task.first_folds:
                 first.save(number, own, epochs[-1])
-        fold_of = self.manifest.fold_of
+        fold_of = self.manifest.fold_of_answers
         return together(epochs, fold_of[fold_of < count])
 
     def _once(self, task: StageTask, state: TrainingState, micro_batch: int | None) -> EpochMetrics:

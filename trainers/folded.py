@@ -1,6 +1,5 @@
 """A stage trained once per fold: the states of its networks as one, and their predictions."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from trainers.checkpoint import (
     read_training_state,
     save_training_state,
 )
+from trainers.labels import CROSS_ENTROPY, Objective
 from trainers.metrics import EpochMetrics, Evaluation
 
 _EXACT, _NOT_KEPT = "exact", "optimizer."
@@ -31,11 +31,12 @@ def fold_name(number: int) -> str:
 class FoldNetworks(nn.ModuleDict):
     """The networks of all folds, each trained without its fold, as one network for new photos.
 
-    The logits are the logarithm of the mean of their probabilities, so their softmax is that mean.
+    The logits are those whose probabilities are the mean of theirs (`Objective.mean`).
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, networks: Sequence[Network], objective: Objective = CROSS_ENTROPY) -> None:
         super().__init__({fold_name(n): network for n, network in enumerate(networks)})
+        self.objective = objective
 
     @property
     def networks(self) -> list[Network]:
@@ -54,8 +55,7 @@ class FoldNetworks(nn.ModuleDict):
 
     def forward(self, squares: Tensor) -> Tensor:
         """Return logits (B, C)."""
-        said = torch.stack([network(squares).float().log_softmax(1) for network in self.values()])
-        return said.logsumexp(0) - math.log(len(self))
+        return self.objective.mean(*(network(squares) for network in self.values()))
 
 
 class _Scalers:
@@ -153,7 +153,7 @@ class FirstFolds:
 def together(epochs: Sequence[EpochMetrics], fold_of: NDArray[np.int64]) -> EpochMetrics:
     """Combine the same epoch of all folds: each photo is scored by its own fold's network.
 
-    Losses are means over photos, times are sums. `fold_of` is the fold of each photo, (n,).
+    Losses are means over photos, times are sums. `fold_of` is the fold of each row, (n,).
     """
     first, n_classes = epochs[0], epochs[0].evaluation.probabilities.shape[1]
     labels = np.empty(len(fold_of), np.int64)

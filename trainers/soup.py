@@ -25,7 +25,7 @@ from trainers.data.manifest import Manifest, Split
 from trainers.data.scale import validation_scale
 from trainers.device import Compute, choose_compute
 from trainers.loop import evaluate
-from trainers.metrics import Evaluation, Metric
+from trainers.metrics import Evaluation, Metric, f1_of
 from trainers.mirrored import judging
 from trainers.schedule import CropType, Stage
 
@@ -114,16 +114,23 @@ class Averager:
         self._compute = compute or choose_compute()
         self._manifest = manifest
         self._photos = Photos(manifest, None, self._compute.device)
+        self._objective = manifest.kind.objective
         self._tried: dict[tuple[int, frozenset[int]], tuple[Evaluation, float]] = {}
 
     def evaluation(self, members: Sequence[int]) -> Evaluation:
         """Return the predictions of a soup of some files, by index; a single file is unchanged."""
         return self._try(members)[0]
 
-    def save(self, members: Sequence[int], path: Path, made_by: Mapping[str, str]) -> None:
+    def save(
+        self,
+        members: Sequence[int],
+        path: Path,
+        made_by: Mapping[str, str],
+        thresholds: tuple[float, ...] | None = None,
+    ) -> None:
         """Write a soup as a weights file, whole or not at all.
 
-        Its card is its first ingredient's, except for metrics and provenance.
+        Its card is its first ingredient's, except for metrics, provenance and labels' `thresholds`.
         """
         network, card = self._network(members), self._cards[members[0]]
         evaluation, loss = self._evaluate(network, card)
@@ -131,9 +138,11 @@ class Averager:
             "valid_loss": loss,
             "accuracy": Metric.ACCURACY.of(evaluation),
             "balanced_accuracy": Metric.BALANCED_ACCURACY.of(evaluation),
-            "f1": Metric.F1.of(evaluation),
+            "f1": f1_of(evaluation),
         }
-        _write(path, network, replace(card, metrics=metrics, made_by={**card.made_by, **made_by}))
+        made_by = {**card.made_by, **made_by}
+        own = replace(card, metrics=metrics, made_by=made_by, thresholds=thresholds)
+        _write(path, network, own)
 
     def save_unjudged(self, members: Sequence[int], path: Path) -> None:
         """Write a soup without validation photos; its card has no scores."""
@@ -148,7 +157,8 @@ class Averager:
 
     def _evaluate(self, network: Network, card: WeightsCard) -> tuple[Evaluation, float]:
         batches = validation_batches(self._photos, _view(card))
-        return evaluate(judging(network, tta=card.tta), batches, self._compute)
+        model = judging(network, tta=card.tta, objective=self._objective)
+        return evaluate(model, batches, self._compute, objective=self._objective)
 
     def _network(self, members: Sequence[int]) -> Network:
         card, first = self._cards[members[0]], self._read(members[0])

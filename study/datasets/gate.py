@@ -90,11 +90,10 @@ def imbalance(found: Inspection) -> str:
 
 def few_photos(manifest: Manifest) -> str:
     """Suggest folds where there are few validation photos, and each class is large enough."""
-    if manifest.n_questions > 1:  # which are not dealt into folds
-        return ""
     judged = len(manifest.of_split(Split.VALID))
     every = [p.label for p in manifest.photos if p.split is not Split.TEST]
-    if manifest.folds or judged >= FEW or min(Counter(every).values()) < SUGGESTED:
+    smallest = manifest.kind.counts(every, len(manifest.classes)).min()
+    if manifest.folds or judged >= FEW or smallest < SUGGESTED:
         return ""
     return (
         f"{count_text(judged, 'validation photo')}, few to choose by: --folds {SUGGESTED} would "

@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from storage.paths import CACHE, runs_folder
 from storage.records import EpochRecord
 from storage.redaction import redact
@@ -200,14 +198,15 @@ def _compared(
     other = None
     if again is not None:
         before = store.predictions(origin.run.id, origin.epoch, labels)
-        other = int(np.count_nonzero(before.predicted != again.evaluation.predicted))
+        differ = before.predicted != again.evaluation.predicted
+        other = int(differ.reshape(-1, data.n_questions).any(axis=1).sum())
     return Reproduction(
         provenance=traced.provenance,
         identical=same.identical if same else None,
         largest_difference=same.largest_difference if same else None,
         other_predictions=other,
         as_recorded=None if again is None else other == 0 and _same(again, recorded),
-        photos=len(labels),
+        photos=len(data.of_split(Split.VALID)),
         score=finite(again.score(metric)) if again else None,
         loss=finite(again.valid_loss) if again else None,
         recorded_score=finite(recorded.score(metric)),

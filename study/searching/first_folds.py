@@ -49,8 +49,8 @@ class Beaten:
 class FirstFolds:
     """The stage runs of which the networks of the first folds are trained now.
 
-    `fold_of` is the fold of each of the validation `photos`, (n,), None where there are none.
-    `policy` says which races there are, in which `outcomes` count.
+    `fold_of` is the fold of each of the labels of the validation `photos`, (n,), None where there
+    are none. `policy` says which races there are, in which `outcomes` count.
     """
 
     def __init__(
@@ -165,7 +165,9 @@ class FirstFolds:
         found = self._store.readable_predictions([place], self._labels).get(place)
         if found is None or found.probabilities is None:
             return None
-        return Evaluation(self._photos.labels, found.probabilities[self._photos.inside])
+        mine = self._photos.inside
+        halves = found.probabilities[mine].astype(np.float16)
+        return Evaluation.kept(self._photos.labels, found.predicted[mine], halves)
 
 
 def is_beaten(
@@ -175,19 +177,18 @@ def is_beaten(
 
     By calibrated log losses, paired; not where they are better by the metric.
     """
-    labels = own.labels
-    losses = [_losses(each, metric) for each in (rival, own)]
-    best, this = (of_groups(-each, groups)[None] for each in losses)
+    labels, both = own.labels, (rival, own)
+    weights = 1 / np.bincount(labels)[labels] if metric.classes_alike else np.ones(len(labels))
+    losses = [_losses(each, weights) for each in both]
+    best, this = (of_groups(-each * weights / weights.mean(), groups)[None] for each in losses)
     gained = [
-        metric.gains(labels, each.probabilities.argmax(axis=1), loss).mean()
-        for each, loss in zip((rival, own), losses, strict=True)
+        metric.gains(labels, each.predicted, loss).mean()
+        for each, loss in zip(both, losses, strict=True)
     ]
     worse = best.mean() > this.mean() and gained[0] >= gained[1]
     return bool(worse and p_value(best, this, 0.0, 0) / 2 < ALPHA)
 
 
-def _losses(evaluation: Evaluation, metric: Metric) -> NDArray[np.float64]:
-    labels, kept = evaluation.labels, evaluation.probabilities.astype(np.float16)
-    weights = 1 / np.bincount(labels)[labels] if metric.classes_alike else None
-    found = calibrated_losses(labels, kept.astype(np.float32), weights)
-    return found if weights is None else found * weights / weights.mean()
+def _losses(evaluation: Evaluation, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    kept = evaluation.probabilities.astype(np.float16).astype(np.float32)
+    return calibrated_losses(evaluation.columns, kept, weights)

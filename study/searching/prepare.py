@@ -88,8 +88,6 @@ def _check_labels(config: StudyConfig, manifest: Manifest) -> None:
         refuse_several(manifest, "[costs]")
     if config.trainer:
         refuse_several(manifest, "--trainer")
-    if config.data.folds:
-        refuse_several(manifest, "--folds", "drop it")
 
 
 def _check_stages(policy: Policy, manifest: Manifest) -> None:

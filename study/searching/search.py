@@ -166,7 +166,7 @@ class _Own:
         store.update_config(study.id, {**study.config, **plain_config(config)})
         keep_manifest(store, ready.manifest)
         labels, groups = ready.manifest.labels(Split.VALID), ready.manifest.groups(Split.VALID)
-        fold_of = ready.manifest.fold_of if ready.manifest.folds else None
+        fold_of = ready.manifest.fold_of_answers if ready.manifest.folds else None
         vault = open_vault(
             config.storage, study, owner=claim.token, give_up_after=GIVE_UP_AFTER, say=say
         )

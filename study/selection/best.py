@@ -268,7 +268,8 @@ class Selector:
 
     def _several(self, predictions: StoredPredictions) -> SeveralLabels:
         groups, questions = self._manifest.groups(Split.VALID), self._manifest.n_questions
-        return judge_labels(self._labels, predictions, questions, groups)
+        told = predictions.predicted, predictions.true_probability
+        return judge_labels(self._labels, *told, questions, groups)
 
     def _mistakes(self, predictions: StoredPredictions) -> Iterator[Mistake]:
         manifest = self._manifest

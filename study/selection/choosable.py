@@ -23,6 +23,7 @@ from study.invocation import hint
 from study.statistics.groups import Groups
 from study.statistics.scoring import Candidates, Inside, Scorer
 from trainers.data.manifest import Manifest, Split
+from trainers.metrics import of_presence
 
 EPOCHS, NUMBERS = 3000, 500_000_000
 """Maximum number of epochs that are read, and of their probabilities, so that it takes seconds."""
@@ -97,13 +98,14 @@ def choosable(
     epochs to read are stored.
     """
     labels, n_classes = manifest.labels(Split.VALID), manifest.n_answers
+    photos = manifest.of_split(Split.VALID)
     every = store.trials(study.id)
     trials = {trial.number: trial for trial in every if _counts(trial, numbers)}
     runs: dict[int, list[int]] = defaultdict(list)
     for number, _, run in store.links(study.id):
         if number in trials:
             runs[number].append(run)
-    epochs = _epochs(store, study, set(chain(*runs.values())), len(labels) * n_classes)
+    epochs = _epochs(store, study, set(chain(*runs.values())), len(photos) * n_classes)
     found = store.predictions_of(epochs, labels, whole=False)
     candidates = Candidates(
         labels=labels,
@@ -111,6 +113,7 @@ def choosable(
         predicted=np.stack([each.predicted for each in found]),
         p_true=np.stack([each.true_probability for each in found]),
         groups=manifest.groups(Split.VALID),
+        questions=manifest.n_questions,
     )
     of_run: dict[int, list[int]] = defaultdict(list)
     for column, (run, _) in enumerate(epochs):
@@ -127,7 +130,7 @@ def choosable(
         starts=np.cumsum([0, *map(len, members.values())]),
         most=max(others, default=0),
         anyhow=np.array(anyhow, np.bool_),
-        read=_reader(store, study, labels),
+        read=_reader(store, study, labels, manifest.n_questions),
     )
 
 
@@ -151,7 +154,7 @@ def _epochs(store: Store, study: StudyRecord, runs: set[int], numbers: int) -> l
 
 
 def _reader(
-    store: Store, study: StudyRecord, labels: Labels
+    store: Store, study: StudyRecord, labels: Labels, questions: int
 ) -> Callable[[Sequence[Epoch]], Tables]:
     """Return a function that reads epochs' probabilities, each once: half floats, as stored."""
 
@@ -160,11 +163,15 @@ def _reader(
         found = store.predictions(*epoch, labels).probabilities
         if found is None:
             raise NothingToSelect(
-                f"the probabilities of all classes are needed, but of {len(labels)} photos "
-                f"study {study.name!r} keeps two each, to save room; "
+                f"the probabilities of all classes are needed, but of {len(labels) // questions} "
+                f"photos study {study.name!r} keeps two each, to save room; "
                 f"`{hint('best')}` alone can choose"
             )
         # An own trainer may have yielded what is no number.
         return np.nan_to_num(found).astype(np.float16)
 
-    return lambda epochs: np.stack([table(epoch) for epoch in epochs]).astype(np.float32)
+    def read(epochs: Sequence[Epoch]) -> Tables:
+        tables = np.stack([table(epoch) for epoch in epochs]).astype(np.float32)
+        return of_presence(tables) if questions > 1 else tables
+
+    return read

@@ -17,7 +17,7 @@ from study.selection.predictions_csv import read_answers
 from study.statistics.crossfit import flipped_p
 from study.statistics.groups import Groups
 from study.statistics.intervals import of_share
-from study.studies import find_study, manifest_of, refuse_several
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 
 
@@ -124,11 +124,10 @@ def compare(
 def _answers(
     target: str, store: Store, study: StudyRecord, manifest: Manifest, storage: str
 ) -> NDArray[np.int64]:
-    """Return the predictions of one of the two for the validation photos, (n,)."""
+    """Return the answers of one of the two for the validation photos: see `LabelKind`."""
     if target.lower().endswith(".csv"):
-        refuse_several(manifest, "a CSV of answers", "compare trials or weights files")
         photos = [photo.path for photo in manifest.of_split(Split.VALID)]
-        return read_answers(Path(target), photos, manifest.classes)
+        return read_answers(Path(target), photos, manifest.classes, manifest.kind)
     if target.isdecimal():  # its rows suffice; reading its file would need torch
         origin: Origin | None = of_trial(store, study, int(target))
     else:

@@ -19,11 +19,19 @@ from study.errors import NothingToSelect
 from study.formatting import path_text
 from study.selection.choosable import Choosable, choosable
 from study.selection.kept_weights import kept_weights
-from study.statistics.crossfit import ENTRIES, CrossFit, Labels, Table, compare, score
+from study.statistics.crossfit import (
+    ENTRIES,
+    CrossFit,
+    Labels,
+    Table,
+    compare,
+    errors_of,
+    score,
+)
 from study.statistics.folds import folds_of
 from study.statistics.scoring import Candidates, Scorer
-from study.studies import find_study, manifest_of, refuse_several
-from trainers.metrics import Metric
+from study.studies import find_study, manifest_of
+from trainers.metrics import Evaluation, Metric, columns_of
 
 FOLDS, PARTINGS = 5, 10
 
@@ -46,7 +54,8 @@ class EnsembleResult:
     """The result of `ensemble`. `score`, `loss` and `errors` are optimistic: see `CrossFit`.
 
     `single_score` and `single_errors` are those of the best file alone, `single_trial`'s, on the
-    same photos and as optimistic. `damaged` names files that are missing or changed.
+    same photos and as optimistic. `damaged` names files that are missing or changed. Where photos
+    have several, errors are of so many `labels` of all photos, each there or not.
     """
 
     study: str
@@ -63,6 +72,7 @@ class EnsembleResult:
     cross: CrossFit
     candidates: int
     damaged: tuple[str, ...]
+    labels: int | None = None
 
 
 def ensemble(
@@ -74,7 +84,6 @@ def ensemble(
     """
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
-        refuse_several(manifest_of(store, record), "--ensemble", "drop it")
         vault = open_vault(storage, record)
         kept, damaged = kept_weights(store, vault, record)
         if len(kept) < 2:
@@ -97,14 +106,19 @@ def greedy(
     """
     if size < 1:
         raise ValueError(f"size must be at least 1 member, got {size}")
-    n_classes, true = probabilities.shape[2], probabilities[:, np.arange(len(labels)), labels]
+    columns, asked = (
+        columns_of(labels, probabilities),
+        Evaluation(labels, probabilities[0]).questions,
+    )
+    true, n_classes = probabilities[:, np.arange(len(labels)), columns], probabilities.shape[2]
     total, total_true = np.zeros_like(probabilities[0]), np.zeros_like(true[0])
     members: list[int] = []
     ranks: list[tuple[float, float]] = []
     for count in range(1, size + 1):
-        predicted = _predicted(total, probabilities)
+        predicted = _predicted(total, probabilities) + labels - columns
         p_true = ((total_true + true) / count).astype(np.float64)
-        best, rank = Scorer(Candidates(labels, n_classes, predicted, p_true), metric).first()
+        candidates = Candidates(labels, asked * n_classes, predicted, p_true, questions=asked)
+        best, rank = Scorer(candidates, metric).first()
         members.append(best)
         ranks.append(rank)
         total, total_true = total + probabilities[best], total_true + true[best]
@@ -119,7 +133,8 @@ def cross_fitted(found: Choosable, size: int, metric: Metric, seed: int = 0) -> 
     all folds. With fewer photos to choose by, both are as good or slightly worse. The split into
     folds is random, so it is repeated `PARTINGS` times.
     """
-    labels, n_classes = found.labels, found.scorer.candidates.n_classes
+    labels, candidates = found.labels, found.scorer.candidates
+    n_classes = candidates.n_classes // candidates.questions
     together, alone = np.empty((2, PARTINGS, len(labels), n_classes), np.float32)
     for parting in range(PARTINGS):
         folds = np.stack(folds_of(labels, FOLDS, seed + parting, found.groups))
@@ -155,7 +170,8 @@ def _result(
     tables = could.read([(file.stage_run_id, file.epoch) for _, file in kept])
     chosen = greedy(tables, labels, size, study.metric)
     single = greedy(tables, labels, 1, study.metric)[0]
-    mean = tables[list(chosen)].mean(axis=0)
+    mean, alone = tables[list(chosen)].mean(axis=0), tables[single]
+    asked = could.scorer.candidates.questions
     members = []
     for index in dict.fromkeys(chosen):
         trial, file = kept[index]
@@ -169,12 +185,13 @@ def _result(
         members=tuple(sorted(members, key=lambda member: -member.count)),
         score=score(study.metric, labels, mean),
         loss=score(Metric.LOG_LOSS, labels, mean),
-        errors=int((mean.argmax(axis=1) != labels).sum()),
-        n_valid=len(labels),
+        errors=errors_of(labels, mean),
+        n_valid=len(labels) // asked,
         single_trial=kept[single][0].number,
-        single_score=score(study.metric, labels, tables[single]),
-        single_errors=int((tables[single].argmax(axis=1) != labels).sum()),
+        single_score=score(study.metric, labels, alone),
+        single_errors=errors_of(labels, alone),
         cross=cross_fitted(could, size, study.metric),
         candidates=len(kept),
         damaged=tuple(damaged),
+        labels=len(labels) if asked > 1 else None,
     )

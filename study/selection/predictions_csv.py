@@ -1,4 +1,4 @@
-"""Another classifier's predictions from a CSV: path, and a label or a probability per class."""
+"""Another classifier's predictions from a CSV: path, and labels or a probability per class."""
 
 import csv
 import io
@@ -11,19 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ConfigError
+from trainers.labels import ONE_CLASS, SEVERAL, LabelKind
 
 PATHS = ("path", "file", "filename", "image", "photo")
-LABELS = ("predicted", "prediction", "label", "class")
+ANSWERS = ("predicted", "prediction", "label", "labels", "class")
 LARGEST = 500_000_000
 
+HALF = 0.5
 
-def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return the predicted class of each of `photos` in a CSV, shape (n,).
+
+def read_answers(
+    source: Path, photos: Sequence[str], classes: Sequence[str], kind: LabelKind = ONE_CLASS
+) -> NDArray[np.int64]:
+    """Return the answers of a CSV to the questions of each of `photos`, (n,): see `LabelKind`.
 
     Its header has a column `path` (or file, filename, image, photo) and either `predicted` (or
-    prediction, label, class) or a column of numbers for each class, of which the largest counts.
-    Photos are found by path, or by file name where that is unique; other rows are ignored.
-    Raises `ConfigError` that names what is wrong.
+    prediction, label, labels, class) or a column of numbers for each class, of which the largest
+    counts. Of several labels, `predicted` is "a;b", and comes before such columns: in these, labels
+    are there from a half on. Photos are found by path, or by file name where that is unique; other
+    rows are ignored. Raises `ConfigError` that names what is wrong.
     """
     rows = _rows(source)
     header = [cell.strip() for cell in rows[0]]
@@ -31,7 +37,7 @@ def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) ->
     where = next((lowered.index(name) for name in PATHS if name in lowered), None)
     if where is None:
         raise ConfigError(f"{source} must have a header with a column path, got {_shown(header)}")
-    answer = _answering(source, header, lowered, classes)
+    answer = _answering(source, header, lowered, classes, kind)
     named: dict[str, int] = {}
     for number, cells in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in cells):
@@ -47,43 +53,59 @@ def read_answers(source: Path, photos: Sequence[str], classes: Sequence[str]) ->
             raise ConfigError(
                 f"row {number} of {source} lists {path[:200]!r} again with another prediction"
             )
-    return _of_photos(source, named, photos)
+    return kind.answers(_of_photos(source, named, photos), len(classes))
 
 
 def _answering(
-    source: Path, header: list[str], lowered: list[str], classes: Sequence[str]
+    source: Path, header: list[str], lowered: list[str], classes: Sequence[str], kind: LabelKind
 ) -> Callable[[int, list[str]], int]:
     """Return a function that reads the prediction of a row: its number and its cells."""
     columns = [header.index(name) if name in header else -1 for name in classes]
-    if min(columns) >= 0:
-
-        def most_probable(number: int, cells: list[str]) -> int:
-            values = [_number(cells[column]) for column in columns]
-            if any(math.isnan(value) for value in values):
-                raise ConfigError(f"row {number} of {source} must have a number for each class")
-            return int(np.argmax(values))
-
-        return most_probable
-    column = next((lowered.index(name) for name in LABELS if name in lowered), None)
+    whole = min(columns) >= 0
+    places = [lowered.index(name) for name in ANSWERS if name in lowered]
+    column = next((place for place in places if not (whole and place in columns)), None)
+    if whole and (kind is not SEVERAL or column is None):
+        return _by_numbers(source, columns, kind)
     if column is None:
         raise ConfigError(
-            f"{source} must have a column predicted, or one for each of the classes "
+            f"{source} must have a column predicted, or one for each of the {kind.plural} "
             f"{', '.join(classes)}; got {_shown(header)}"
         )
 
     def named(number: int, cells: list[str]) -> int:
-        label = cells[column].strip()
-        if label not in classes:
-            raise ConfigError(
-                f"row {number} of {source} names {label[:100]!r}, which is none of the classes "
-                f"{', '.join(classes)}"
-            )
-        return classes.index(label)
+        text = cells[column].strip()
+        for name in kind.named(text):
+            if name not in classes:
+                raise ConfigError(
+                    f"row {number} of {source} names {name[:100]!r}, which is none of the "
+                    f"{kind.plural} {', '.join(classes)}"
+                )
+        return kind.number(text, classes)
 
     return named
 
 
-def _of_photos(source: Path, named: dict[str, int], photos: Sequence[str]) -> NDArray[np.int64]:
+def _by_numbers(
+    source: Path, columns: Sequence[int], kind: LabelKind
+) -> Callable[[int, list[str]], int]:
+    def most_probable(number: int, cells: list[str]) -> int:
+        values = [_number(cells[column]) for column in columns]
+        if any(math.isnan(value) for value in values):
+            raise ConfigError(f"row {number} of {source} must have a number for each class")
+        return int(np.argmax(values))
+
+    def probable(number: int, cells: list[str]) -> int:
+        values = [_number(cells[column]) for column in columns]
+        if not all(0 <= value <= 1 for value in values):
+            raise ConfigError(
+                f"row {number} of {source} must have a probability from 0 to 1 for each label"
+            )
+        return sum(1 << place for place, value in enumerate(values) if value >= HALF)
+
+    return probable if kind is SEVERAL else most_probable
+
+
+def _of_photos(source: Path, named: dict[str, int], photos: Sequence[str]) -> list[int]:
     counts = Counter(PurePosixPath(path).name for path in named)
     mine = Counter(PurePosixPath(path).name for path in photos)
     by_name = {PurePosixPath(path).name: label for path, label in named.items()}
@@ -101,7 +123,7 @@ def _of_photos(source: Path, named: dict[str, int], photos: Sequence[str]) -> ND
             f"{source} must have a prediction for each of the {len(photos)} validation photos; "
             f"{len(missing)} have none, such as {missing[0]!r}"
         )
-    return np.array(found, np.int64)
+    return found
 
 
 def _rows(source: Path) -> list[list[str]]:

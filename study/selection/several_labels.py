@@ -4,11 +4,11 @@ Pure: labels and predictions are rows of photos and labels, as `LabelKind` numbe
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.predictions import StoredPredictions
 from study.statistics.folds import Labels, folds_of
 from study.statistics.groups import Groups
 from trainers.metrics import OfRanks, shares_of
@@ -59,12 +59,16 @@ class SeveralLabels:
 
 
 def judge_labels(
-    labels: Labels, found: StoredPredictions, n_labels: int, groups: Groups | None
+    labels: Labels,
+    predicted: Labels,
+    p_true: NDArray[np.floating[Any]],
+    n_labels: int,
+    groups: Groups | None,
 ) -> SeveralLabels:
-    """Judge predictions, (photos * n_labels,); `groups` are those of the rows."""
-    shares = shares_of(labels, np.nan_to_num(found.true_probability)).reshape(-1, n_labels)
+    """Judge answers and the probabilities of the true ones, (photos * n_labels,) as `groups`."""
+    shares = shares_of(labels, np.nan_to_num(p_true)).reshape(-1, n_labels)
     there = (labels % 2 == 1).reshape(-1, n_labels)
-    half = (found.predicted % 2 == 1).reshape(-1, n_labels)
+    half = (predicted % 2 == 1).reshape(-1, n_labels)
     own = np.zeros_like(half)
     for fold in folds_of(labels, FOLDS, 0, groups):
         photos = fold.reshape(-1, n_labels)[:, 0]

@@ -25,6 +25,7 @@ from study.formatting import path_text, score_in_name, score_phrase
 from study.invocation import hint
 from study.selection.choosable import choosable
 from study.selection.kept_weights import kept_weights
+from study.selection.several_labels import judge_labels
 from study.selection.soup_choice import (
     FOLDS,
     MOST,
@@ -33,12 +34,12 @@ from study.selection.soup_choice import (
     held_out,
     of_predictions,
 )
-from study.statistics.crossfit import CrossFit, Table, compare, paired_p, score
+from study.statistics.crossfit import CrossFit, Table, compare, errors_of, paired_p, score
 from study.statistics.folds import folds_of
-from study.studies import find_study, manifest_of, refuse_several
+from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 from trainers.data.sources import sample
-from trainers.metrics import Metric
+from trainers.metrics import Evaluation, Metric
 from trainers.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class SoupResult:
     one. `cross` compares soup and single file, as for an ensemble; `p_value` is of their paired
     test. The bias from which files were kept is subtracted from `cross`, if enough predictions are
     stored (see `study.selection.soup_choice`); if not, `corrected` is False, and it is still
-    optimistic. `file` is None for a soup that was not better and so was not written.
+    optimistic. `file` is None for a soup that was not better and so was not written. `labels` are
+    those of all photos, as of an ensemble.
     """
 
     study: str
@@ -90,6 +92,7 @@ class SoupResult:
     better: bool
     file: str | None
     damaged: tuple[str, ...]
+    labels: int | None = None
 
 
 def soup(
@@ -109,7 +112,6 @@ def soup(
     """
     with open_store(storage, create=False) as store:
         record = find_study(store, study)
-        refuse_several(manifest_of(store, record), "--soup", "drop it")
         vault = open_vault(storage, record)
         if folds := manifest_of(store, record).folds:
             raise ConfigError(
@@ -234,7 +236,7 @@ class _GreedySoup:
     ) -> None:
         self._study, self._vault, self._files = study, vault, files
         self._predicted, self._averager, self._say = predicted, averager, say
-        self._labels = manifest.labels(Split.VALID)
+        self._manifest, self._labels = manifest, manifest.labels(Split.VALID)
         self._groups = manifest.groups(Split.VALID)
         self._tables: dict[tuple[int, ...], Table] = {}
 
@@ -245,23 +247,24 @@ class _GreedySoup:
         table, single = self._table(chosen), self._table(chosen[:1])
         cross, p_value = self._cross_fit()
         better = len(chosen) > 1 and cross.gain_interval[0] > 0 and p_value < LEVEL
-        file = self._write(chosen, score(metric, labels, table), folder) if better else None
+        file = self._write(chosen, table, folder) if better else None
         return SoupResult(
             study=self._study.name,
             metric=metric,
             ingredients=tuple(self._ingredient(i, chosen) for i in range(len(self._files))),
             score=score(metric, labels, table),
-            errors=int((table.argmax(axis=1) != labels).sum()),
-            n_valid=len(labels),
+            errors=errors_of(labels, table),
+            n_valid=len(self._manifest.of_split(Split.VALID)),
             single_trial=self._files[chosen[0]][0].number,
             single_score=score(metric, labels, single),
-            single_errors=int((single.argmax(axis=1) != labels).sum()),
+            single_errors=errors_of(labels, single),
             cross=cross,
             corrected=self._predicted is not None,
             p_value=p_value,
             better=better,
             file=None if file is None else path_text(file),
             damaged=tuple(damaged),
+            labels=len(labels) if self._manifest.n_questions > 1 else None,
         )
 
     def _choose(self) -> tuple[int, ...]:
@@ -287,7 +290,8 @@ class _GreedySoup:
             reached = score(self._study.metric, self._labels, self._tables[key])
             numbers = ", ".join(str(self._files[index][0].number) for index in key)
             what = f"soup of trials {numbers}" if len(key) > 1 else f"trial {numbers} alone"
-            said = score_phrase(self._study.metric, reached, len(self._labels))
+            n_valid = len(self._manifest.of_split(Split.VALID))
+            said = score_phrase(self._study.metric, reached, n_valid)
             self._say(f"{what}: {self._study.metric} {said}")
         return self._tables[key]
 
@@ -298,13 +302,23 @@ class _GreedySoup:
         known = (trial.number, trial.seed, *where, path, file.sha256)
         return Ingredient(*known, reached, index in chosen)
 
-    def _write(self, chosen: Sequence[int], reached: float, folder: Path) -> Path:
+    def _write(self, chosen: Sequence[int], table: Table, folder: Path) -> Path:
         trial, metric = self._files[chosen[0]][0], self._study.metric
+        reached = score(metric, self._labels, table)
         name = (
             f"soup{score_in_name(metric, reached)}_{trial.schedule.backbone}_of{len(chosen)}"
             f"_t{trial.number:04d}_s{trial.seed}.safetensors"
         )
         of = [f"trial {self._files[i][0].number} {self._files[i][1].sha256}" for i in chosen]
         folder.mkdir(parents=True, exist_ok=True)
-        self._averager.save(chosen, folder / name, {"soup_of": ", ".join(of)})
+        made_by = {"soup_of": ", ".join(of)}
+        self._averager.save(chosen, folder / name, made_by, self._thresholds(table))
         return folder / name
+
+    def _thresholds(self, table: Table) -> tuple[float, ...] | None:
+        """Return those of several labels, where they are better than a half."""
+        if self._manifest.n_questions == 1:
+            return None
+        found = Evaluation(self._labels, table)
+        p_true, asked = np.exp(-found.losses()), self._manifest.n_questions
+        return judge_labels(found.labels, found.predicted, p_true, asked, self._groups).thresholds

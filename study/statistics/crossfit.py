@@ -16,10 +16,13 @@ from study.statistics.groups import Groups, of_groups
 from study.statistics.intervals import Z
 from study.statistics.scoring import Candidates, Scorer
 from study.statistics.selection_bias import mcnemar
-from trainers.metrics import Metric, negative_log
+from trainers.metrics import Evaluation, Metric, negative_log
 
 Table = NDArray[np.float32]
-"""Probabilities: (n, C) of one file, (M, n, C) of M files."""
+"""Probabilities: (n, C) of one file, (M, n, C) of M files.
+
+Of several labels, n are rows of photos and labels, C is 2, and labels are numbered on: `LabelKind`.
+"""
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -61,7 +64,7 @@ def compare(
     scores = np.array([[score(metric, labels, each) for each in of] for of in (many, single)])
     sign = 1.0 if metric.higher_is_better else -1.0
     gained = sign * (scores[0] - scores[1])
-    stakes = metric.stakes(labels)
+    stakes = metric.stakes(labels) / Evaluation(labels, single[0]).questions
     within = [
         _variance(of_groups(_difference(metric, labels, one, other), groups), stakes)
         for one, other in zip(many, single, strict=True)
@@ -84,14 +87,20 @@ def _variance(gained: Floats, stakes: Floats) -> float:
 
 def score(metric: Metric, labels: Labels, probabilities: Table) -> float:
     """Return the metric's value for a table of probabilities (n, C)."""
-    rows = np.arange(len(labels))
-    found = Candidates(
+    rows, found = np.arange(len(labels)), Evaluation(labels, probabilities)
+    candidates = Candidates(
         labels=labels,
-        n_classes=probabilities.shape[1],
-        predicted=probabilities.argmax(axis=1)[None],
-        p_true=probabilities[rows, labels].astype(np.float64)[None],
+        n_classes=found.questions * probabilities.shape[1],
+        predicted=found.predicted[None],
+        p_true=probabilities[rows, found.columns].astype(np.float64)[None],
+        questions=found.questions,
     )
-    return Scorer(found, metric).score(np.zeros_like(rows), rows)
+    return Scorer(candidates, metric).score(np.zeros_like(rows), rows)
+
+
+def errors_of(labels: Labels, probabilities: Table) -> int:
+    """Count the wrong answers of a table of probabilities (n, C)."""
+    return int((Evaluation(labels, probabilities).predicted != labels).sum())
 
 
 def paired_p(
@@ -127,7 +136,11 @@ def _difference(metric: Metric, labels: Labels, first: Table, second: Table) -> 
     """Return how much more each photo adds to the first one's score, (n,)."""
     rows = np.arange(len(labels))
     one, other = (
-        metric.gains(labels, table.argmax(axis=1), negative_log(table[rows, labels].astype(float)))
-        for table in (first, second)
+        metric.gains(
+            labels,
+            found.predicted,
+            negative_log(found.probabilities[rows, found.columns].astype(float)),
+        )
+        for found in (Evaluation(labels, first), Evaluation(labels, second))
     )
     return one - other

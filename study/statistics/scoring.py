@@ -153,7 +153,7 @@ class Scorer:
         candidates, rows = self.candidates, np.arange(len(self.candidates.labels))
         losses = candidates.losses.mean(axis=1, dtype=np.float64)
         match self._criterion:
-            case Area():
+            case Area() | OfRanks():
                 every = range(len(candidates.predicted))
                 scores = np.array([self.score(np.full(len(rows), each), rows) for each in every])
             case OfClasses() as metric:

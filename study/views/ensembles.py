@@ -86,8 +86,9 @@ def _print_damaged(console: Console, paths: Sequence[str]) -> None:
 def _print_scores(console: Console, what: str, found: EnsembleResult | SoupResult) -> None:
     """Print both scores on the photos they were chosen by."""
     many, single = _phrase(found, found.score), _phrase(found, found.single_score)
+    of = "" if found.labels is None else f"{found.labels:,} labels of "
     console.print(
-        f"on the {found.n_valid:,} photos they were chosen by (optimistic for both): {what} "
+        f"on the {of}{found.n_valid:,} photos they were chosen by (optimistic for both): {what} "
         f"{found.metric} {many}, {count_text(found.errors, 'error')}; trial {found.single_trial} "
         f"alone {single}, {count_text(found.single_errors, 'error')}",
         highlight=False,

@@ -4,34 +4,13 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import cli
+from tests.labelled import NAMES, write_photos
 from tests.repeating import check_repeat
 from tests.tiny_search import SETTINGS, copy_of
 from trainers.card import read_card
-
-NAMES = ("red", "green", "blue")
-
-
-def write_photos(folder: Path, count: int, names: tuple[str, ...] = NAMES) -> None:
-    """Write photos with a bright patch for each of their labels, and a list of them."""
-    rng = np.random.default_rng(0)
-    (folder / "photos").mkdir(parents=True)
-    with (folder / "list.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "labels"))
-        for index in range(count):
-            there = rng.random(len(names)) < 0.4
-            pixels = rng.integers(60, 110, (40, 40, 3), dtype=np.uint8)
-            for place in np.flatnonzero(there):
-                row, column = divmod(int(place), 5)
-                pixels[8 * row : 8 * row + 8, 8 * column : 8 * column + 8, place % 3] = 255
-            path = f"photos/{index}.png"
-            Image.fromarray(pixels).save(folder / path)
-            rows.writerow((path, ";".join(np.array(names)[there])))
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +106,11 @@ def test_a_refit_under_two_seeds_is_scored_by_label(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "command",
     [
-        ("best", "--ensemble", "2"),
-        ("best", "--soup"),
         ("best", "--cost", "red>green=2"),
         ("best", "--metric", "f1"),
         ("best", "--metric", "auroc"),
         ("best", "--metric", "mean_absolute_error"),
         ("search", "--data", "list.csv", "--study", "other", "--metric", "f1"),
-        ("search", "--data", "list.csv", "--study", "k", "--metric", "micro_f1", "--folds", "3"),
     ],
 )
 def test_what_means_nothing_yet_is_refused(

@@ -35,7 +35,7 @@ from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.manifest import Split
 from trainers.ensemble import load_ensemble
-from trainers.metrics import Evaluation, Metric
+from trainers.metrics import Evaluation, Metric, of_presence
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -53,6 +53,16 @@ def tables_of(
     logits = rng.normal(size=(members, photos, classes)) + np.eye(classes)[labels]
     raised = np.exp(logits)
     return (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32), labels
+
+
+def labelled_tables(members: int, photos: int, names: int = 4, seed: int = 0) -> Any:
+    """Make random predictions of several labels that know a little: rows of photos and labels."""
+    rng = np.random.default_rng(seed)
+    there = rng.random((photos, names)) < np.linspace(0.2, 0.6, names)
+    logits = rng.normal(size=(members, photos, names)) + 2 * there - 1
+    shares = (1 / (1 + np.exp(-logits))).astype(np.float32).reshape(members, -1)
+    labels = (there + 2 * np.arange(names)).ravel()
+    return of_presence(np.stack([shares, shares], axis=2)), labels
 
 
 def plain(metric: Metric, labels: Labels, table: Tables) -> tuple[float, float]:
@@ -83,6 +93,17 @@ def test_members_are_those_of_the_paper(metric: Metric, classes: int) -> None:
     for seed in range(3):
         tables, labels = tables_of(8, 83, classes, seed)
         assert list(greedy(tables, labels, 6, metric)) == by_hand(tables, labels, 6, metric)
+
+
+@pytest.mark.parametrize("metric", [each for each in Metric if "labels" in each.kinds])
+def test_members_that_tell_several_labels_are_those_of_the_paper(metric: Metric) -> None:
+    """The choice and the score of rows of photos and labels are those of a plain loop."""
+    for seed in range(2):
+        tables, labels = labelled_tables(6, 60, seed=seed)
+        assert list(greedy(tables, labels, 4, metric)) == by_hand(tables, labels, 4, metric)
+        assert score(metric, labels, tables[0]) == pytest.approx(
+            plain(metric, labels, tables[0])[0], rel=1e-6
+        )
 
 
 def test_a_member_may_count_twice_and_ties_go_by_log_loss() -> None:

@@ -109,6 +109,26 @@ def test_as_good_as_the_best_is_hardly_ever_stopped_and_far_worse_is() -> None:
     assert not is_beaten(rival, rival, Metric.F1, np.arange(50) // 2)
 
 
+@pytest.mark.parametrize("metric", [Metric.MACRO_F1, Metric("macro_auroc"), Metric.LOG_LOSS])
+def test_of_several_labels_too(metric: Metric) -> None:
+    """Rows of photos and labels are told as photos are; a photo's rows count together."""
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(60), 3)
+    stopped = {0.0: 0, 2.0: 0}
+    for worse in stopped:
+        for _ in range(60):
+            there = rng.random((60, 3)) < (0.5, 0.3, 0.2)
+            hard = rng.normal(1.0, 1.5, there.shape)
+            both = []
+            for less in (0.0, worse):
+                margin = hard - less + rng.normal(0, 0.7, there.shape)
+                yes = 1 / (1 + np.exp(np.where(there, -margin, margin))).ravel()
+                labels = (there + 2 * np.arange(3)).ravel()
+                both.append(Evaluation(labels, np.stack([1 - yes, yes], 1).astype(np.float32)))
+            stopped[worse] += is_beaten(both[1], both[0], metric, groups)
+    assert stopped[0.0] <= 4
+    assert stopped[2.0] > 50
+
+
 # the search
 
 

@@ -8,6 +8,7 @@ import pytest
 from study.errors import ConfigError
 from study.selection import predictions_csv
 from study.selection.predictions_csv import read_answers
+from trainers.labels import SEVERAL
 
 CLASSES = ("roses", "tulips ❀")
 PHOTOS = ("valid/roses/1.png", "valid/roses/x, y.png", "valid/tulips ❀/1.png")
@@ -74,6 +75,36 @@ def test_the_largest_number_is_the_answer(csv: Csv) -> None:
     for photo, values in zip(PHOTOS, ("0.1,,0.9", "1e-3,x,-5", "2, ,1e-9"), strict=True):
         text += f'"{photo}",{values},nobody reads this\n'
     assert read(csv(text)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "path,labels\n1.png, b ;a\n2.png,\n3.png,b\n",
+        "path,a,b\n1.png,1,0.5\n2.png,0,0.49\n3.png,0.1,1\n",
+        "path,a,predicted,b\n1.png,0.1,a;b,0.1\n2.png,1,,1\n3.png,0.9,b,0.3\n",
+    ],
+    ids=["names", "numbers", "names before numbers"],
+)
+def test_several_labels_are_read(csv: Csv, rows: str) -> None:
+    """By name, or by a number for each: an answer for each photo and label."""
+    found = read_answers(csv(rows), ("1.png", "2.png", "3.png"), ("a", "b"), SEVERAL)
+    assert (found % 2).tolist() == [1, 1, 0, 0, 0, 1]
+    assert (found // 2).tolist() == [0, 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("path,labels\n1.png,a;x\n", "row 2 of .+ names 'x', which is none of the labels a, b"),
+        ("path,a,b\n1.png,3.2,-1\n", "row 2 of .+ must have a probability from 0 to 1"),
+        ("path,a\n1.png,1\n", "a column predicted, or one for each of the labels a, b"),
+    ],
+)
+def test_several_labels_that_cannot_be_read_are_refused(csv: Csv, rows: str, says: str) -> None:
+    """Unknown names, and numbers that are no probabilities."""
+    with pytest.raises(ConfigError, match=says):
+        read_answers(csv(rows), ("1.png",), ("a", "b"), SEVERAL)
 
 
 def test_a_file_name_is_enough_where_it_is_the_only_one(csv: Csv) -> None:

@@ -22,8 +22,9 @@ from study.statistics.scoring import Candidates, Scorer
 from tests.tiny_photos import csv_file, photo, refused
 from tests.tiny_training import card_of
 from trainers.card import WeightsCard
+from trainers.data.folds import in_folds
 from trainers.data.manifest import OF_KIND, Manifest, Split, build_manifest
-from trainers.errors import NotOurWeights
+from trainers.errors import DatasetError, NotOurWeights
 from trainers.labels import KINDS, SEVERAL
 from trainers.metrics import Evaluation, Metric
 from trainers.probe import fit_probe
@@ -88,14 +89,14 @@ def test_groups_of_a_list_of_labels_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"unknown": 1}, {"folds": 3}, {"thresholds": [0.5]}, {"format_version": "1"}]
+    "wrong", [{"unknown": 1}, {"folds": 1}, {"thresholds": [0.5]}, {"format_version": "1"}]
 )
 def test_a_card_that_labels_cannot_have_is_refused(wrong: dict[str, Any]) -> None:
-    """Weights of several labels know thresholds for each, shares of their own, and no folds."""
-    more = {"thresholds": (0.4, 0.6), "unknown": 0.05, "prior": (0.9, 1.0)}
+    """Weights of several labels know thresholds for each, shares of their own, and folds."""
+    more = {"thresholds": (0.4, 0.6), "unknown": 0.05, "prior": (0.9, 1.0), "folds": 3}
     card = asdict(card_of(kind="labels", format_version="2", **more))
     read = WeightsCard.from_json(json.dumps(card))
-    assert (read.thresholds, read.unknown, read.prior) == tuple(more.values())
+    assert (read.thresholds, read.unknown, read.prior, read.folds) == tuple(more.values())
     with pytest.raises(NotOurWeights):
         WeightsCard.from_json(json.dumps(card | wrong))
 
@@ -130,6 +131,21 @@ def test_splits_are_stratified_by_label(tmp_path: Path) -> None:
     assert build_manifest(tmp_path / "photos.csv").digest == manifest.digest
 
 
+def test_folds_are_stratified_by_label(tmp_path: Path) -> None:
+    """Folds differ by a photo in size, and hardly in how many have each label."""
+    dealt = in_folds(build_manifest(many(tmp_path, 100)), 4, seed=0)
+    inside = dealt.of_split(Split.VALID)
+    sizes = np.bincount(dealt.fold_of)
+    assert sizes.max() - sizes.min() <= 2
+    for label in range(3):
+        counts = np.bincount([p.fold or 0 for p in inside if p.label >> label & 1], minlength=4)
+        assert counts.max() - counts.min() <= 2
+    assert (dealt.fold_of_answers == np.repeat(dealt.fold_of, 3)).all()
+    rare = listed(tmp_path / "rare", ["a;b", "b;c", "b", "a", "c", "a;c"] * 5 + ["d;a"] * 4)
+    with pytest.raises(DatasetError, match="class 'd' must have at least 5 photos"):
+        in_folds(build_manifest(rare), 5, seed=0)
+
+
 def test_answers_are_numbered_photo_after_photo(tmp_path: Path) -> None:
     """Labels, targets, counts and groups tell the same of the same photos."""
     manifest = build_manifest(many(tmp_path))
@@ -159,7 +175,9 @@ def test_metrics_are_scikit_learns() -> None:
     for name, value in expected.items():
         assert Metric(name).of(found) == pytest.approx(value, abs=1e-6)
     kept = decode(*encode(found), found.labels)
-    judged = judge_labels(found.labels, kept, 3, np.repeat(np.arange(50), 3))
+    judged = judge_labels(
+        found.labels, kept.predicted, kept.true_probability, 3, np.repeat(np.arange(50), 3)
+    )
     kept_shares = shares.astype(np.float16).astype(float)
     for label, numbers in enumerate(judged.each):
         mine = truth[:, label], kept_shares[:, label]
@@ -191,7 +209,9 @@ def test_cross_fitted_thresholds_of_noise_do_not_flatter() -> None:
         noise = torch.from_numpy(rng.normal(0, 1, (40, 3)).astype(np.float32))
         found = BCE.evaluation(noise, torch.from_numpy(truth.astype(np.float32)))
         kept = decode(*encode(found), found.labels)
-        judged = judge_labels(found.labels, kept, 3, np.repeat(np.arange(40), 3))
+        judged = judge_labels(
+            found.labels, kept.predicted, kept.true_probability, 3, np.repeat(np.arange(40), 3)
+        )
         said = noise.sigmoid().numpy() >= [each.threshold for each in judged.each]
         flattered.append(reference.f1_score(truth, said, average="macro"))
         gained.append(judged.own_macro_f1)
@@ -229,10 +249,12 @@ def test_candidates_score_as_evaluations_do() -> None:
 
 
 def test_logits_of_two_views_have_the_mean_probability() -> None:
-    """The sigmoid of what `mean` gives is the mean of both, for extreme logits, too."""
+    """The sigmoid of what `mean` gives is the mean of theirs, for extreme logits, too."""
     one, other = torch.tensor([[0.3, -40.0, 2.0]]), torch.tensor([[1.0, -38.0, -30.0]])
     mean = (one.sigmoid() + other.sigmoid()) / 2
     assert torch.allclose(BCE.mean(one, other).sigmoid(), mean, atol=1e-7)
+    three = (one.sigmoid() + 2 * other.sigmoid()) / 3
+    assert torch.allclose(BCE.mean(one, other, other).sigmoid(), three, atol=1e-7)
 
 
 def test_the_loss_is_binary_cross_entropy_of_soft_labels() -> None:

@@ -1,17 +1,24 @@
 """Photos dealt into folds: each is scored by a network that was trained on the other folds."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from trainers.data.groups import joined
 from trainers.data.manifest import Manifest, Photo, Split
+from trainers.data.splits import deal_by_label
 from trainers.errors import DatasetError
 
 _DRAWS = 100
 """Maximum number of draws until each class is in several folds."""
+
+Labels = Sequence[Sequence[int]]
+"""The places of each photo's class, or labels, among all."""
+
+Draw = Callable[[Labels, Sequence[str], int, int], Sequence[int]]
+"""From photos' labels, their units, the number of folds and a seed to the fold of each photo."""
 
 
 def in_folds(
@@ -20,8 +27,9 @@ def in_folds(
     """Deal the photos of train and validation into folds, each class evenly; test takes no part.
 
     Photos of one group, of one hash, or of one of the groups `together` come into one fold. Drawn
-    by scikit-learn's StratifiedKFold or StratifiedGroupKFold, whatever order the photos come in.
-    Raises DatasetError for a class with fewer photos (or groups of them) than folds.
+    by scikit-learn's StratifiedKFold or StratifiedGroupKFold, of several labels by `deal_by_label`,
+    whatever order the photos come in. Raises DatasetError for a class with fewer photos (or groups
+    of them) than folds.
     """
     photos = [photo for photo in manifest.photos if photo.split is not Split.TEST]
     copies = {photo.path: str(number) for number, of in enumerate(together) for photo in of}
@@ -31,12 +39,14 @@ def in_folds(
         [copies.get(photo.path, "") for photo in photos],
     )
     units = [photos[first].path for first in linked]
-    labels = [photo.label for photo in photos]
+    texts = (manifest.kind.named(manifest.label_text(photo)) for photo in photos)
+    labels = [[manifest.classes.index(name) for name in names] for names in texts]
     _check_enough(manifest.classes, labels, units, folds)
-    dealt = dict(
-        zip((photo.path for photo in photos), _deal(labels, units, folds, seed), strict=True)
+    draw = _by_label if manifest.n_questions > 1 else _by_class
+    dealt = _deal(draw, labels, units, folds, seed)
+    return _with_folds(
+        manifest, {photo.path: fold for photo, fold in zip(photos, dealt, strict=True)}
     )
-    return _with_folds(manifest, dealt)
 
 
 def as_in(manifest: Manifest, known: Manifest) -> Manifest:
@@ -54,12 +64,11 @@ def _with_folds(manifest: Manifest, dealt: dict[str, int | None] | dict[str, int
     return replace(manifest, photos=photos)
 
 
-def _check_enough(
-    classes: Sequence[str], labels: Sequence[int], units: Sequence[str], folds: int
-) -> None:
+def _check_enough(classes: Sequence[str], labels: Labels, units: Sequence[str], folds: int) -> None:
     of_class: dict[int, set[str]] = defaultdict(set)
-    for label, unit in zip(labels, units, strict=True):
-        of_class[label].add(unit)
+    for own, unit in zip(labels, units, strict=True):
+        for label in own:
+            of_class[label].add(unit)
     label = min(of_class, key=lambda each: (len(of_class[each]), each))
     if len(of_class[label]) < folds:
         what = "photos" if len(set(units)) == len(units) else "groups of photos"
@@ -69,24 +78,41 @@ def _check_enough(
         )
 
 
-def _deal(labels: Sequence[int], units: Sequence[str], folds: int, seed: int) -> list[int]:
+def _deal(draw: Draw, labels: Labels, units: Sequence[str], folds: int, seed: int) -> Sequence[int]:
     """Return the fold of each photo, photos given by path."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # a second to import
-
-    own, of = np.array(labels), np.array(units)
-    kind = StratifiedKFold if len(set(units)) == len(units) else StratifiedGroupKFold
     for turn in range(_DRAWS):
-        state = (seed + turn * 1_000_003) % 2**32
-        dealt = np.zeros(len(own), np.int64)
-        groups = None if kind is StratifiedKFold else of
-        parts = kind(folds, shuffle=True, random_state=state).split(own, own, groups)
-        for number, (_, inside) in enumerate(parts):
-            dealt[inside] = number
+        dealt = draw(labels, units, folds, (seed + turn * 1_000_003) % 2**32)
         # No fold may be empty, and each class must be in several: none may be missing in training.
-        several = all(len(np.unique(dealt[own == label])) > 1 for label in np.unique(own))
-        if several and len(np.unique(dealt)) == folds:
-            return [int(fold) for fold in dealt]
+        places: dict[int, set[int]] = defaultdict(set)
+        for own, fold in zip(labels, dealt, strict=True):
+            for label in own:
+                places[label].add(fold)
+        if min(map(len, places.values())) > 1 and len(set(dealt)) == folds:
+            return dealt
     raise DatasetError(
         f"photos cannot be dealt into {folds} folds with each class in several: "
         "their groups are too large; give fewer --folds, or smaller groups"
     )
+
+
+def _by_class(labels: Labels, units: Sequence[str], folds: int, seed: int) -> Sequence[int]:
+    """Draw the fold of each photo, each of which is of one class."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # a second to import
+
+    own, of = np.array([label for (label,) in labels]), np.array(units)
+    kind = StratifiedKFold if len(set(units)) == len(units) else StratifiedGroupKFold
+    groups = None if kind is StratifiedKFold else of
+    dealt = np.zeros(len(own), np.int64)
+    parts = kind(folds, shuffle=True, random_state=seed).split(own, own, groups)
+    for number, (_, inside) in enumerate(parts):
+        dealt[inside] = number
+    return [int(fold) for fold in dealt]
+
+
+def _by_label(labels: Labels, units: Sequence[str], folds: int, seed: int) -> Sequence[int]:
+    """Draw the fold of each photo, each of which has any number of labels."""
+    names = [[str(label) for label in own] for own in labels]
+    chosen = deal_by_label(
+        names, units, lambda count: dict.fromkeys(range(folds), count / folds), {}, seed
+    )
+    return [chosen[unit] for unit in units]

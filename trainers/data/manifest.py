@@ -108,6 +108,11 @@ class Manifest:
         """The fold of each photo that is in one, by path, shape (n,)."""
         return np.array([p.fold for p in self.photos if p.fold is not None], dtype=np.int64)
 
+    @property
+    def fold_of_answers(self) -> NDArray[np.int64]:
+        """The fold of each answer of these photos, by the order of `labels`."""
+        return np.repeat(self.fold_of, self.n_questions)
+
     def fold(self, number: int) -> "Manifest":
         """Return the plain manifest that a fold's network sees: it validates, all others train."""
         photos = tuple(

@@ -2,13 +2,17 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from trainers.data.groups import joined
 from trainers.data.sources import Split
 from trainers.errors import DatasetError
 
 _ANY = ""
+
+Part = TypeVar("Part", bound=Hashable)
+"""A split, or the number of a fold."""
 
 _DRAWS = 20
 """Maximum number of draws of grouped splits: with few groups, a fold may lack a class."""
@@ -72,46 +76,64 @@ def assign_several(
     given: Sequence[Split | None],
     seed: int,
 ) -> list[Split]:
-    """Do as `assign_groups` for photos of any number of labels each.
+    """Do as `assign_groups` for photos of any number of labels each; see `deal_by_label`.
 
-    Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): what has the rarest label is
-    dealt first, to the split that lacks most of it. Raises DatasetError as `assign_groups` does.
+    Raises DatasetError as `assign_groups` does.
     """
     units = _units(hashes, groups)
     chosen: dict[str, Split] = {}
     for split in reversed(Split):
         chosen |= {unit: split for unit, other in zip(units, given, strict=True) if other is split}
-    photos: dict[str, Counter[str]] = defaultdict(Counter)  # _ANY: whatever labels they have
     of_label: dict[str, set[str]] = defaultdict(set)
     for names, unit in zip(labels, units, strict=True):
-        photos[unit].update([_ANY, *names])
         for name in names:
             of_label[name].add(unit)
     flat = [(name, split) for names, split in zip(labels, given, strict=True) for name in names]
     what = "groups of photos" if any(groups) else "distinct photos"
     _check_enough([name for name, _ in flat], [split for _, split in flat], of_label, what)
-    totals = sum(photos.values(), Counter[str]())
-    room = {(n, split): left for n, of in totals.items() for split, left in _shares(of).items()}
-    for unit, split in chosen.items():
+    chosen = deal_by_label(labels, units, _shares, chosen, seed)
+    return [split or chosen[unit] for unit, split in zip(units, given, strict=True)]
+
+
+def deal_by_label(
+    labels: Sequence[Sequence[str]],
+    units: Sequence[str],
+    shares: Callable[[int], Mapping[Part, float]],
+    chosen: Mapping[str, Part],
+    seed: int,
+) -> dict[str, Part]:
+    """Return the part of each unit of photos; `chosen` are those of some, `labels` the photos'.
+
+    `shares` says how many of so many photos belong to each part. Iterative stratification
+    (Sechidis, Tsoumakas and Vlahavas 2011): what has the rarest label is dealt first, to the part
+    that lacks most of it.
+    """
+    photos: dict[str, Counter[str]] = defaultdict(Counter)  # _ANY: whatever labels they have
+    for names, unit in zip(labels, units, strict=True):
+        photos[unit].update([_ANY, *names])
+    totals, found = sum(photos.values(), Counter[str]()), dict(chosen)
+    room = {(n, part): left for n, of in totals.items() for part, left in shares(of).items()}
+    parts = list(shares(len(labels)))
+    for unit, part in found.items():
         for name, n in photos[unit].items():
-            room[name, split] -= n
+            room[name, part] -= n
     rarest = {unit: min(own, key=lambda n: (totals[n], n)) for unit, own in photos.items()}
     free = sorted(
-        photos.keys() - chosen.keys(),
+        photos.keys() - found.keys(),
         key=lambda unit: (totals[rarest[unit]], rarest[unit], _draw(seed, unit)),
     )
     for unit in free:
         own = photos[unit]
-        chosen[unit] = max(
-            Split,
-            key=lambda split: (
-                room[rarest[unit], split],
-                sum(n * room[name, split] for name, n in own.items()),
+        found[unit] = max(
+            parts,
+            key=lambda part: (
+                room[rarest[unit], part],
+                sum(n * room[name, part] for name, n in own.items()),
             ),
         )
         for name, n in own.items():
-            room[name, chosen[unit]] -= n
-    return [split or chosen[unit] for unit, split in zip(units, given, strict=True)]
+            room[name, found[unit]] -= n
+    return found
 
 
 def _units(hashes: Sequence[str], groups: Sequence[str]) -> list[str]:

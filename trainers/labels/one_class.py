@@ -56,12 +56,12 @@ class Objective:
         """Return those of each class, (B, C)."""
         return logits.softmax(1)
 
-    def mean(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the logits whose probabilities are the mean of those of two logits."""
+    def mean(self, *logits: Tensor) -> Tensor:
+        """Return the logits whose probabilities are the mean of those of several logits."""
         import torch
 
-        both = torch.stack([one.float().log_softmax(1), other.float().log_softmax(1)])
-        return both.logsumexp(0) - math.log(2)
+        every = torch.stack([each.float().log_softmax(1) for each in logits])
+        return every.logsumexp(0) - math.log(len(logits))
 
     def validation_loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the mean log loss of photos."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -53,14 +54,14 @@ class LabelsObjective(Objective):
         """Return that of each label, (B, C)."""
         return logits.sigmoid()
 
-    def mean(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the logits whose sigmoid is the mean of both."""
+    def mean(self, *logits: Tensor) -> Tensor:
+        """Return the logits whose sigmoid is the mean of theirs."""
         import torch
         from torch.nn import functional
 
         yes, no = (
-            torch.logaddexp(functional.logsigmoid(a), functional.logsigmoid(b))
-            for a, b in ((one.float(), other.float()), (-one.float(), -other.float()))
+            reduce(torch.logaddexp, [functional.logsigmoid(sign * each.float()) for each in logits])
+            for sign in (1, -1)
         )
         return yes - no
 

@@ -7,7 +7,7 @@ from trainers.metrics.accuracy import Accuracy
 from trainers.metrics.average_precision import MeanAveragePrecision
 from trainers.metrics.balanced_accuracy import BalancedAccuracy
 from trainers.metrics.criterion import Criterion, register
-from trainers.metrics.epochs import EpochMetrics, EpochNumbers, calibrated_loss
+from trainers.metrics.epochs import EpochMetrics, EpochNumbers, calibrated_loss, f1_of
 from trainers.metrics.evaluation import (
     ClassNumbers,
     Evaluation,
@@ -42,6 +42,7 @@ __all__ = [
     "class_counts",
     "columns_of",
     "confusion_matrix",
+    "f1_of",
     "negative_log",
     "of_presence",
     "per_class",

@@ -23,6 +23,11 @@ def calibrated_loss(evaluation: Evaluation, metric: Metric) -> float | None:
     return temperature.calibrated_loss(evaluation.columns, kept.astype(np.float32), weights)
 
 
+def f1_of(evaluation: Evaluation) -> float:
+    """Return the mean F1 over classes, or over labels."""
+    return (Metric.F1 if evaluation.questions == 1 else Metric.MACRO_F1).of(evaluation)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochNumbers:
     """The numbers of one epoch of a stage.
@@ -95,7 +100,7 @@ class EpochMetrics(EpochNumbers):
             valid_loss=valid_loss,
             accuracy=Metric.ACCURACY.of(evaluation),
             balanced_accuracy=Metric.BALANCED_ACCURACY.of(evaluation),
-            f1=(Metric.F1 if evaluation.questions == 1 else Metric.MACRO_F1).of(evaluation),
+            f1=f1_of(evaluation),
             seconds=seconds,
             images_per_second=images_per_second,
             data_wait=data_wait,

@@ -83,12 +83,12 @@ class Evaluation:
 
 
 def of_presence(table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return it, (n, 2), with what the second column leaves in the first.
+    """Return it, (..., 2), with what the second column leaves in the first.
 
     That of a label's absence is near 1, where files keep three digits; so labels that are present
     and absent can be ranked by what is kept.
     """
-    return np.stack([1 - table[:, 1], table[:, 1]], axis=1)
+    return np.stack([1 - table[..., 1], table[..., 1]], axis=-1)
 
 
 def columns_of(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> NDArray[np.int64]:

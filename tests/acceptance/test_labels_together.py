@@ -1,0 +1,185 @@
+"""Photos of several labels in folds, ensembles and soups, and compared with a list of answers."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cli
+from study.selection import soup
+from study.statistics.crossfit import CrossFit
+from tests.labelled import NAMES, write_photos
+from tests.tiny_search import copy_of
+from trainers.card import read_card
+from trainers.classifier import load
+
+SETTINGS = """
+backbone = "test_resnet"
+weights = "random"
+portfolio = false
+sampler = "random"
+strategy = "independent"
+[space]
+n_stages = [2]
+image_size = [32]
+batch_size = [8]
+lrs = [0.001, 0.002]
+cycle_len = [1]
+[[space.stages]]
+lrs = [0.001]
+"""
+
+Told = Callable[..., Any]
+
+
+def searched(folder: Path, photos: int, metric: str, *flags: str) -> Path:
+    """Search over photos of three labels: two trials that share their first stage."""
+    write_photos(folder, photos)
+    (folder / "study.toml").write_text(SETTINGS)
+    said = io.StringIO()
+    search = ("search", "--data", "list.csv", "--trials", "2", "--metric", metric, *flags)
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said), redirect_stdout(said):
+        patch.chdir(folder)
+        assert cli.run(search) == 0, said.getvalue()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Search 40 photos in 3 folds."""
+    return searched(tmp_path_factory.mktemp("folded"), 50, "mean_average_precision", "--folds", "3")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Search 60 photos in one split, by a score that second stages surely raise."""
+    return searched(tmp_path_factory.mktemp("split"), 60, "log_loss")
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Return what runs a command, and gives its words, or its JSON if asked for that."""
+
+    def run(*words: str) -> Any:
+        capsys.readouterr()
+        ended = cli.run(words)
+        found = capsys.readouterr()
+        assert ended == 0, found.err
+        return json.loads(found.out) if "--json" in words else " ".join(found.out.split())
+
+    return run
+
+
+def test_folds_of_labels_are_chosen_as_one_file(
+    folded: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each photo is judged by its own fold's network; the file's thresholds are of all of them."""
+    copy_of(folded, tmp_path / "copy", monkeypatch)
+    chosen = told("best", "--json")
+    assert (chosen["folds"], chosen["n_valid"]) == (3, 40)
+    assert all(sum(row) == 40 for row in chosen["confusion"])
+    assert chosen["score"] == pytest.approx(chosen["several"]["mean_average_precision"])
+    told("best", "--copy-to", "chosen")
+    (file,) = Path("chosen").iterdir()
+    card, classifier = read_card(file), load(file)
+    several = chosen["several"]
+    better = several["own_macro_f1"] > several["macro_f1"]
+    cuts = [each["threshold"] for each in several["each"]] if better else None
+    assert (card.folds, card.kind) == (3, "labels")
+    assert card.thresholds == (cuts and tuple(cuts))
+    photo = Path("photos/0.png")
+    each = [classifier.of_fold(number).predict([photo]) for number in range(3)]
+    mean = np.mean(each, axis=0)
+    assert classifier.predict([photo]) == pytest.approx(mean, abs=1e-6)
+    (answer,) = told("predict", "--weights", str(file), str(photo), "--json")["predictions"]
+    there = mean[0] >= (cuts or 0.5)
+    assert answer["label"] == ";".join(np.array(card.classes)[there])
+    assert "3 folds" in told("best")
+    for words in (("ls",), ("show", "0"), ("tree",), ("compare", "0", "1"), ("doctor",)):
+        told(*words)
+    again = told("reproduce", str(chosen["trial"]), "--run", "--json")
+    assert (again["identical"], again["photos"]) == (True, 40)
+
+
+@pytest.mark.long
+def test_networks_of_all_folds_work_in_every_place(
+    folded: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refit, final test, pages, pictures and the exported network know labels and folds."""
+    copy_of(folded, tmp_path / "copy", monkeypatch)
+    assert "on 40 photos, those of all 3 folds" in told("best", "--refit", "--copy-to", "made")
+    (made,) = Path("made").glob("refit_*.safetensors")
+    assert (read_card(made).folds, read_card(made).kind) == (0, "labels")
+    assert "labels of 10 test photos" in told("best", "--final-test")
+    told("report", "--to", "report.html")
+    assert "in 3 folds: each is judged" in Path("report.html").read_text(encoding="utf-8")
+    told("explain", "--to", "seen", "--top", "2", "--class", "red")
+    told("export", "--to", "out", "--format", "torchscript")
+    assert "dealt into 3 folds" in Path("out/MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_an_ensemble_counts_labels(
+    folded: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its errors are of single labels, and alone, it is the file that `best` chooses by score."""
+    monkeypatch.chdir(folded)
+    alone, chosen = (told("best", *words, "--by", "max", "--json") for words in
+                     (("--ensemble", "1"), ()))  # fmt: skip
+    found = alone["ensemble"]
+    assert (found["labels"], found["n_valid"]) == (120, 40)
+    assert (found["score"], found["errors"]) == (
+        pytest.approx(chosen["score"], abs=1e-6), chosen["errors"])  # fmt: skip
+    assert "labels of 40 photos" in told("best", "--ensemble", "3")
+
+
+def test_a_soup_of_labels_is_written_with_thresholds(
+    split: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not better is not written; what is tells labels, by thresholds where they help."""
+    copy_of(split, tmp_path / "copy", monkeypatch)
+    found = told("best", "--soup", "--json")["soup"]
+    assert (found["labels"], found["n_valid"]) == (3 * found["n_valid"], 12)
+    monkeypatch.setattr(soup, "choose_soup", lambda *_: (0, 1))
+    sure = CrossFit(0.9, 0.8, 0.1, (0.05, 0.15)), 0.001
+    monkeypatch.setattr(soup._GreedySoup, "_cross_fit", lambda _: sure)
+    monkeypatch.setattr(soup._GreedySoup, "_thresholds", lambda *_: (0.1, 0.2, 0.3))
+    made = told("best", "--soup", "--copy-to", "made", "--json")["soup"]
+    card = read_card(Path(made["file"]))
+    assert (card.kind, card.thresholds) == ("labels", (0.1, 0.2, 0.3))
+    (answer,) = told("predict", "--weights", made["file"], "photos/0.png", "--json")["predictions"]
+    named = {name for name, share in answer["probabilities"].items()
+             if share >= dict(zip(card.classes, (0.1, 0.2, 0.3), strict=True))[name]}  # fmt: skip
+    assert answer["label"] == ";".join(sorted(named))
+
+
+def test_a_trial_is_compared_with_a_list_of_answers(
+    split: Path,
+    told: Told,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What `predict --csv` writes is what the trial has answered; a list of data is all right."""
+    monkeypatch.chdir(split)
+    file = told("best", "--by", "max", "--json")
+    assert cli.run(("predict", "--weights", file["file"], "photos", "--csv")) == 0
+    text, rows, numbers = capsys.readouterr().out, tmp_path / "rows.csv", tmp_path / "numbers.csv"
+    rows.write_text(text, encoding="utf-8")
+    found = told("compare", str(file["trial"]), str(rows), "--json")
+    assert found["differences"] == []
+    assert found["first"]["errors"] == found["second"]["errors"]
+    truth = told("compare", str(file["trial"]), "list.csv", "--json")
+    assert truth["second"]["errors"] == 0
+    assert {each["label"]: each["first"] for each in truth["labels"]}.keys() == set(NAMES)
+    assert sum(each["first"] for each in truth["labels"]) == file["errors"]
+    with numbers.open("w", encoding="utf-8", newline="") as out:
+        table = csv.DictWriter(out, ("path", *NAMES), extrasaction="ignore")
+        table.writeheader()
+        table.writerows(csv.DictReader(text.splitlines()))
+    assert told("compare", str(file["trial"]), str(numbers), "--json")["differences"] == []
