@@ -86,8 +86,6 @@ def _check_labels(config: StudyConfig, manifest: Manifest) -> None:
     check_kind(manifest, config.metric)
     if config.costs != Costs():
         refuse_several(manifest, "[costs]")
-    if config.trainer:
-        refuse_several(manifest, "--trainer")
 
 
 def _check_stages(policy: Policy, manifest: Manifest) -> None:

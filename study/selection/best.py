@@ -86,6 +86,8 @@ def copy_weights(selection: Selection, folder: Path, unknown: float | None = Non
     try:
         with replacing(target) as temporary:
             changes: dict[str, Any] = dict(selection.rule)
+            if changes.keys() == {"thresholds"} and not _has_card(source):
+                changes = {}  # of a trainer of the user's own, whose weights carry none
             if unknown is not None:
                 changes["unknown"] = unknown
             if changes:
@@ -98,6 +100,17 @@ def copy_weights(selection: Selection, folder: Path, unknown: float | None = Non
         flag = "prices; drop --cost" if selection.operation else "a rate; drop --unknown"
         raise ConfigError(f"{error}, to be copied with {flag}") from None
     return target
+
+
+def _has_card(weights: Path) -> bool:
+    from trainers.card import read_card
+    from trainers.errors import NotOurWeights
+
+    try:
+        read_card(weights)
+    except NotOurWeights:
+        return False
+    return True
 
 
 class Selector:

@@ -112,7 +112,9 @@ def print_comparison(console: Console, found: Comparison) -> None:
         table.add_column(name)
     for each in found.differences[:DIFFERENCES_SHOWN]:
         cells = (each.path, each.label, each.first, each.second)
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(
+            *(escape(cell) or "-" for cell in cells)
+        )  # of several labels, there may be none
     console.print(table)
     if len(found.differences) > DIFFERENCES_SHOWN:
         more = len(found.differences) - DIFFERENCES_SHOWN

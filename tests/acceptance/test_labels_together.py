@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import cli
 from study.selection import soup
+from study.selection.several_labels import SeveralLabels
 from study.statistics.crossfit import CrossFit
 from tests.labelled import NAMES, write_photos
 from tests.tiny_search import copy_of
@@ -156,6 +158,33 @@ def test_a_soup_of_labels_is_written_with_thresholds(
     named = {name for name, share in answer["probabilities"].items()
              if share >= dict(zip(card.classes, (0.1, 0.2, 0.3), strict=True))[name]}  # fmt: skip
     assert answer["label"] == ";".join(sorted(named))
+
+
+def test_a_trainer_of_ones_own_tells_labels(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/own-training.md does with the two lines that the page gives for them."""
+    page = (Path(__file__).parents[2] / "docs/own-training.md").read_text(encoding="utf-8")
+    (text,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.S) if "import" in each)
+    loss, found = (
+        line for each in re.findall(r"```python\n(.*?)```", page, re.S) if "import" not in each
+        for line in each.splitlines()
+    )  # fmt: skip
+    text = re.sub(r"loss = nn.functional.*", loss.strip(), text)
+    text = re.sub(r"found = Evaluation.*", found.strip(), text)
+    write_photos(tmp_path, 60)
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    search = ("search", "--data", "list.csv", "--trainer", "mine:MyTrainer", "--devices", "cpu")
+    space = "[space]\nn_stages = [1]\nimage_size = [32]\nbatch_size = [8]\ncycle_len = [2]\n"
+    (tmp_path / "study.toml").write_text(space)
+    told(*search, "--trials", "2", "--metric", "mean_average_precision")
+    monkeypatch.setattr(SeveralLabels, "thresholds", property(lambda _: (0.2, 0.3, 0.4)))
+    chosen = told("best", "--copy-to", "copy", "--json")
+    assert chosen["score"] == pytest.approx(chosen["several"]["mean_average_precision"])
+    (copied,) = Path("copy").iterdir()
+    assert copied.read_bytes() == Path(chosen["file"]).read_bytes()
 
 
 def test_a_trial_is_compared_with_a_list_of_answers(
