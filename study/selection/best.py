@@ -30,7 +30,7 @@ from study.selection.goals import goal_of
 from study.selection.leaks import Leaks, shared_with_train
 from study.selection.result import Asked, Mistake, ProbeFound, RunnerUp, Selection
 from study.selection.schedule_ranking import ScheduleLine, rank_schedules
-from study.selection.several_labels import SeveralLabels, judge_labels
+from study.selection.several_labels import LabelScores, judge_labels
 from study.selection.thresholds import Operation, operate
 from study.statistics.intervals import Limits, of_share
 from study.statistics.selection_bias import BiasCorrected, By, Chooser, bias_corrected, chooser
@@ -279,7 +279,7 @@ class Selector:
         firsts = range(0, 2 * questions, 2)
         return numbers[1::2], [confusion[i : i + 2, i : i + 2].ravel().tolist() for i in firsts]
 
-    def _several(self, predictions: StoredPredictions) -> SeveralLabels:
+    def _several(self, predictions: StoredPredictions) -> LabelScores:
         groups, questions = self._manifest.groups(Split.VALID), self._manifest.n_questions
         told = predictions.predicted, predictions.true_probability
         return judge_labels(self._labels, *told, questions, groups)

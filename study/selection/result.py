@@ -12,7 +12,7 @@ from study.sanitizing import printable, visible
 from study.selection.goals import Goal
 from study.selection.leaks import Leaks, leak_warning
 from study.selection.schedule_ranking import ScheduleLine
-from study.selection.several_labels import SeveralLabels
+from study.selection.several_labels import LabelScores
 from study.selection.thresholds import Operation
 from study.statistics.intervals import FEWEST_OF_CLASS, Limits
 from study.statistics.selection_bias import BiasCorrected, By
@@ -122,7 +122,7 @@ class Selection:
     operation: Operation | None
     damaged: tuple[str, ...]
     leaks: Leaks | None = None
-    several: SeveralLabels | None = None
+    several: LabelScores | None = None
     off: tuple[int, ...] | None = None
     n_groups: int | None = None
     folds: int = 0

@@ -35,7 +35,7 @@ class LabelNumbers:
 
 
 @dataclass(frozen=True)
-class SeveralLabels:
+class LabelScores:
     """All labels: how well each is told, and together.
 
     `whole` is the share of photos all of whose labels are right. `own_macro_f1` is cross-fitted:
@@ -64,7 +64,7 @@ def judge_labels(
     p_true: NDArray[np.floating[Any]],
     n_labels: int,
     groups: Groups | None,
-) -> SeveralLabels:
+) -> LabelScores:
     """Judge answers and the probabilities of the true ones, (photos * n_labels,) as `groups`."""
     shares = shares_of(labels, np.nan_to_num(p_true)).reshape(-1, n_labels)
     there = (labels % 2 == 1).reshape(-1, n_labels)
@@ -82,7 +82,7 @@ def judge_labels(
         )
         for label in range(n_labels)
     )
-    return SeveralLabels(
+    return LabelScores(
         each,
         macro_f1=_macro_f1(there, half),
         micro_f1=_macro_f1(there.reshape(-1, 1), half.reshape(-1, 1)),

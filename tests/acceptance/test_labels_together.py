@@ -14,7 +14,7 @@ import pytest
 
 import cli
 from study.selection import soup
-from study.selection.several_labels import SeveralLabels
+from study.selection.several_labels import LabelScores
 from study.statistics.crossfit import CrossFit
 from tests.labelled import NAMES, write_photos
 from tests.tiny_search import copy_of
@@ -180,7 +180,7 @@ def test_a_trainer_of_ones_own_tells_labels(
     space = "[space]\nn_stages = [1]\nimage_size = [32]\nbatch_size = [8]\ncycle_len = [2]\n"
     (tmp_path / "study.toml").write_text(space)
     told(*search, "--trials", "2", "--metric", "mean_average_precision")
-    monkeypatch.setattr(SeveralLabels, "thresholds", property(lambda _: (0.2, 0.3, 0.4)))
+    monkeypatch.setattr(LabelScores, "thresholds", property(lambda _: (0.2, 0.3, 0.4)))
     chosen = told("best", "--copy-to", "copy", "--json")
     assert chosen["score"] == pytest.approx(chosen["several"]["mean_average_precision"])
     (copied,) = Path("copy").iterdir()
