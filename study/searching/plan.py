@@ -240,10 +240,7 @@ def _known_prices(store: Store, name: str, photos: int) -> dict[Work, float]:
 def _measure(
     ready: Prepared, works: Sequence[Work], say: Callable[[str], None]
 ) -> tuple[int, dict[Work, float], list[Crowd]]:
-    """Return how many slots there are, and what an epoch of each kind takes in one of them.
-
-    Of a GPU also what several workers are worth, by the first kind that trains the network.
-    """
+    """Return how many slots there are, what an epoch of each kind takes in one, and `_crowded`."""
     config, manifest, weights = ready.fit.config, ready.manifest, ready.setup.weights
     if works and config.trainer is not None:
         raise ConfigError(
@@ -272,13 +269,22 @@ def _measure(
             work: networks * _price(epochs[replace(work, passes=1)], work, few, manifest)
             for work in works
         }
-        network = next((task for work, task in tasks.items() if work.train is Train.NETWORK), None)
-        slot = ready.setup.slots[0]
-        if network is None or not on_a_gpu(config, slot):
-            return slots, prices, []
-        say(f"timing {' and '.join(map(str, COUNTS))} workers on one device")
-        engine_of = partial(_engine_of, training, slot.device)
-        return slots, prices, list(crowds(engine_of, network))
+        return slots, prices, _crowded(ready, training, tasks, say)
+
+
+def _crowded(
+    ready: Prepared,
+    training: Training,
+    tasks: Mapping[Work, StageTask],
+    say: Callable[[str], None],
+) -> list[Crowd]:
+    """Return what several workers on a GPU are worth, by the first task that trains the network."""
+    network = next((task for work, task in tasks.items() if work.train is Train.NETWORK), None)
+    slot = ready.setup.slots[0]
+    if network is None or not on_a_gpu(ready.fit.config, slot):
+        return []
+    say(f"timing {' and '.join(map(str, COUNTS))} workers on one device")
+    return list(crowds(partial(_engine_of, training, slot.device), network))
 
 
 def _engine_of(training: Training, device: str, workers: int) -> Engine:
