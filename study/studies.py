@@ -154,7 +154,7 @@ def check_kind(manifest: Manifest, criterion: Criterion) -> None:
 
 
 def refuse_several(manifest: Manifest, what: str, instead: str = "leave it away") -> None:
-    """Raise `ConfigError` for what has no meaning yet for photos of several labels each."""
+    """Raise `ConfigError` for what has no meaning for photos of several labels each."""
     if manifest.n_questions > 1:
         raise ConfigError(
             f"{what}: only for photos of one class each, and these have several labels; {instead}"

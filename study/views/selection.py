@@ -326,7 +326,8 @@ def _together(chosen: Selection) -> list[str]:
         lines.append(f"{count_text(skipped, 'label')} that all or no photos have: not in the means")
     gain = f"macro F1 {percent(found.own_macro_f1)} % (cross-fitted, the weights not chosen anew)"
     if found.thresholds:
-        return [*lines, f"with a threshold for each label: {gain}; --copy-to and export carry them"]
+        carried = "--copy-to and export carry them with weights of Encore's own trainer"
+        return [*lines, f"with a threshold for each label: {gain}; {carried}"]
     return [*lines, f"with a threshold for each label: {gain}; a half for each is as good"]
 
 
