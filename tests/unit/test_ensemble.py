@@ -375,6 +375,9 @@ def _labelled(labels: Labels) -> Any:
         def labels(self, _: Split) -> Labels:
             return labels
 
+        def of_split(self, _: Split) -> Labels:
+            return labels  # one for each photo
+
         def groups(self, _: Split) -> None:
             """Say that each photo is alone."""
 
