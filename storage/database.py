@@ -204,6 +204,8 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
         if "@" in (parsed.host or ""):  # part of a password, which a driver would print as a host
             raise ValueError("an @ in a password must be written %40")
+        if parsed.get_backend_name() not in _SQLITE and ":" in (parsed.database or ""):
+            raise ValueError("a login behind a third slash is taken for the database's name")
     except (ArgumentError, ValueError):
         raise NotADatabase(
             f"{redact(url)!r} is not the URL of a database; write it like sqlite:///encore.db or "

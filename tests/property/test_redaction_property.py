@@ -183,6 +183,7 @@ COMMANDS = [
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(url=urls(), debug=st.booleans())
 @example(url=f"postgresql//me:{SECRET} @{HERE}/x", debug=False)
+@example(url=f"postgresql:///me:{SECRET}?@{HERE}/x", debug=False)
 @example(url=f"postgresql//me:{SECRET}::@{HERE}/x?password={SECRET}::", debug=True)
 @example(url=f"postgresql://me:{SECRET}@{HERE}/x?service={SECRET}", debug=True)
 def test_no_command_says_a_secret(command: str, url: str, debug: bool) -> None:
