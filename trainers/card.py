@@ -16,7 +16,7 @@ from trainers.base import Precision
 from trainers.data.sources import FEWEST_FOLDS, MOST_FOLDS
 from trainers.decision import Decision
 from trainers.errors import NotOurWeights
-from trainers.labels import KINDS, ONE_CLASS
+from trainers.labels import KINDS, ONE_CLASS, SEVERAL
 from trainers.schedule import CropType, Schedule, Stage
 
 CARD = "encore"
@@ -120,6 +120,11 @@ class WeightsCard:
             raise ValueError(f"thresholds must be one a label, got {str(self.thresholds)[:100]}")
         if not all(isinstance(value, str) for value in dict(self.made_by).values()):
             raise ValueError(f"made_by must be texts, got {str(self.made_by)[:100]}")
+
+    @property
+    def several(self) -> bool:
+        """Whether a photo has any number of labels."""
+        return self.kind == SEVERAL.name
 
     @property
     def precision(self) -> Precision:

@@ -162,7 +162,7 @@ class Classifier:
         None is a photo that the rule rejects, since any answer would cost too much on average.
         Of several labels, those that are there are named as in a list, "a;b".
         """
-        if self.card.kind == "labels":
+        if self.card.several:
             there = probabilities >= self.thresholds
             return [SEPARATOR.join(compress(self.classes, row)) for row in there.tolist()]
         answers = self.card.rule.decide(probabilities).tolist()

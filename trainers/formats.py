@@ -54,7 +54,7 @@ def describe(card: "WeightsCard") -> dict[str, Any]:
         },
         "classes": list(card.classes),
         "decision": _of_labels(card)
-        if card.kind == "labels"
+        if card.several
         else {
             "words": (
                 "Raise the probabilities, at least 1e-7 each, to the power of 1 / temperature and "
@@ -78,7 +78,7 @@ def _of_labels(card: "WeightsCard") -> dict[str, Any]:
 
 
 def _meaning(card: "WeightsCard") -> str:
-    if card.kind != "labels":
+    if not card.several:
         return f"their softmax is {_softmax(card.tta)}"
     return f"each one's sigmoid is, for that label, {_softmax(card.tta)}"
 

@@ -137,7 +137,7 @@ def explain(
         names = ", ".join(classifier.classes)
         raise ConfigError(f"class must be one of {names}, got {target!r}")
     if inputs:
-        several = classifier.card.kind == "labels"  # no folder is called like a set of labels
+        several = classifier.card.several  # no folder is called like a set of labels
         known = () if several else classifier.classes
         photos = [_given(path, known) for path in paths]
     else:
@@ -200,7 +200,7 @@ def _validation(digest: str, storage: str) -> list[ToExplain]:
 
 def _look(classifier: "Classifier", photos: Sequence[ToExplain]) -> list[_Seen]:
     rows = classifier.predict(photo.path for photo in photos)
-    if classifier.card.kind == "labels":
+    if classifier.card.several:
         tables = (dict(zip(classifier.classes, row, strict=True)) for row in rows.tolist())
         told = zip(photos, classifier.decide(rows), tables, strict=True)
         return [_labelled(*each) for each in told]

@@ -26,7 +26,6 @@ from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
 from trainers.files import sha256_of
 from trainers.formats import DISTANCE, Format, describe
-from trainers.labels import SEVERAL
 
 if TYPE_CHECKING:  # takes seconds; wrong flags are reported before
     from trainers.card import WeightsCard
@@ -86,7 +85,7 @@ def export(
     rate = (card.unknown if unknown is None else unknown) or None
     reference = None if rate is None else reference_of(classifier, source.file, storage)
     limits = None if reference is None else stated(reference, rate, None)
-    told = limits and _unknown(limits, "label" if card.kind == SEVERAL.name else "class")
+    told = limits and _unknown(limits, "label" if card.several else "class")
     about = _about(card, source.file, formats) | {"unknown": told}
     around = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     # Beside the final folder, so that each file appears there whole or not at all.

@@ -92,7 +92,7 @@ def _title(card: "WeightsCard") -> str:
 
 
 def _purpose(card: "WeightsCard") -> str:
-    if card.kind == "labels":
+    if card.several:
         return f"predicts which of {len(card.classes)} labels a photo has"
     return f"classifies photos into {len(card.classes)} {KINDS[card.kind].plural}"
 
@@ -224,7 +224,7 @@ def _confusion(chosen: Selection) -> str:
 
 def _decision(card: "WeightsCard", chosen: Selection | None) -> str:
     rule = card.rule
-    if card.kind == "labels":
+    if card.several:
         if card.thresholds is None:
             return "## Decision\n\nEach label is named whose probability is at least a half."
         cuts = zip(map(escaped, card.classes), card.thresholds, strict=True)
@@ -279,7 +279,7 @@ def _use(card: "WeightsCard", chosen: Selection | None, stated: "Stated | None")
 
 
 def _knows(card: "WeightsCard", stated: "Stated | None", *, always: bool) -> str:
-    given = "given some of them, or none," if card.kind == "labels" else "assigned to one of them"
+    given = "given some of them, or none," if card.several else "assigned to one of them"
     return (
         f"It knows {len(card.classes)} {KINDS[card.kind].plural} and nothing else: a photo of "
         f"anything else is {given} as well{'' if always else ', or is rejected'}"

@@ -18,7 +18,7 @@ from study.formatting import count_text
 from study.selection.best import best
 from study.statistics.conformal import p_values, sets
 from trainers.decision import REJECTED, Decision
-from trainers.labels import KINDS, SEVERAL
+from trainers.labels import KINDS
 from trainers.prior import label_shares, named_shares, reweighted, reweighted_labels
 
 if TYPE_CHECKING:  # torch takes seconds; wrong arguments are reported before
@@ -139,13 +139,13 @@ def predict(
         _answers(_Judge(classifier, shares, limits, reference), paths, augment=augment),
         _rounding(classifier, paths),
         limits,
-        several=card.kind == SEVERAL.name,
+        several=card.several,
         thresholds=_thresholds(classifier),
     )
 
 
 def _thresholds(classifier: "Classifier") -> dict[str, float] | None:
-    if classifier.card.kind != SEVERAL.name:
+    if not classifier.card.several:
         return None
     return dict(zip(classifier.classes, classifier.thresholds.tolist(), strict=True))
 
@@ -203,7 +203,7 @@ class _Judge:
         return more
 
     def _sets(self, rows: NDArray[np.float32], misfit: float) -> NDArray[np.bool_]:
-        if self.classifier.card.kind != SEVERAL.name:
+        if not self.classifier.card.several:
             return sets(rows, misfit)
         found: NDArray[np.bool_] = 1 - rows <= misfit
         return found | (rows >= self.classifier.thresholds)  # what is named is in the set
@@ -236,7 +236,7 @@ def _prior(card: "WeightsCard", shares: Sequence[str]) -> tuple[float, ...] | No
             "older ones do not, so train them again"
         )
     try:
-        read = label_shares if card.kind == SEVERAL.name else named_shares
+        read = label_shares if card.several else named_shares
         return read(shares, card.classes, card.prior)
     except ValueError as error:
         raise ConfigError(f"--{error}") from None
@@ -246,7 +246,7 @@ def _outcomes(
     classifier: "Classifier", rows: NDArray[np.float32], prior: Sequence[float] | None
 ) -> Iterator[_Outcome]:
     card = classifier.card
-    if card.kind == SEVERAL.name:
+    if card.several:
         shares = (
             rows
             if prior is None or card.prior is None

@@ -23,7 +23,6 @@ from study.statistics.conformal import fewest, limit, limit_of_labels
 from study.studies import manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import NotOurWeights
-from trainers.labels import SEVERAL
 
 if TYPE_CHECKING:  # torch takes seconds
     from trainers.classifier import Classifier
@@ -133,7 +132,7 @@ def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Referen
             f"these weights hold a network for each of {folds} folds, so that no photos are left "
             "that none of them was trained on to measure rates; omit --unknown and --coverage"
         )
-    n_labels = len(classifier.classes) if classifier.card.kind == SEVERAL.name else None
+    n_labels = len(classifier.classes) if classifier.card.several else None
     if beside(file).exists():
         return read_reference(beside(file), classifier.network, n_labels)
     digest = digest_of(classifier.network)
@@ -180,7 +179,7 @@ def measured(classifier: "Classifier", storage: str, digest: str) -> "Reference"
     features = rounded(_look(classifier, root, train)[:, n_classes:])
     of_valid = _look(classifier, root, valid)
     misfits = 1 - of_valid[:, :n_classes]
-    if classifier.card.kind == SEVERAL.name:
+    if classifier.card.several:
         misfits[looked.targets(Split.VALID) == 0] = -1
     else:
         misfits = misfits[np.arange(len(valid)), looked.labels(Split.VALID)]

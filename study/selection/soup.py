@@ -247,12 +247,13 @@ class _GreedySoup:
         table, single = self._table(chosen), self._table(chosen[:1])
         cross, p_value = self._cross_fit()
         better = len(chosen) > 1 and cross.gain_interval[0] > 0 and p_value < LEVEL
-        file = self._write(chosen, table, folder) if better else None
+        reached = score(metric, labels, table)
+        file = self._write(chosen, table, reached, folder) if better else None
         return SoupResult(
             study=self._study.name,
             metric=metric,
             ingredients=tuple(self._ingredient(i, chosen) for i in range(len(self._files))),
-            score=score(metric, labels, table),
+            score=reached,
             errors=errors_of(labels, table),
             n_valid=len(self._manifest.of_split(Split.VALID)),
             single_trial=self._files[chosen[0]][0].number,
@@ -302,9 +303,8 @@ class _GreedySoup:
         known = (trial.number, trial.seed, *where, path, file.sha256)
         return Ingredient(*known, reached, index in chosen)
 
-    def _write(self, chosen: Sequence[int], table: Table, folder: Path) -> Path:
+    def _write(self, chosen: Sequence[int], table: Table, reached: float, folder: Path) -> Path:
         trial, metric = self._files[chosen[0]][0], self._study.metric
-        reached = score(metric, self._labels, table)
         name = (
             f"soup{score_in_name(metric, reached)}_{trial.schedule.backbone}_of{len(chosen)}"
             f"_t{trial.number:04d}_s{trial.seed}.safetensors"
