@@ -33,7 +33,7 @@ from tests.lab import Lab, schedule, stage
 from tests.tiny_training import card_of, network_of
 from trainers.checkpoint import save_weights
 from trainers.classifier import load
-from trainers.data.manifest import Split
+from trainers.data.manifest import Manifest, Photo, Split
 from trainers.ensemble import load_ensemble
 from trainers.metrics import Evaluation, Metric, of_presence
 
@@ -365,23 +365,13 @@ def test_what_all_photos_would_keep_is_what_is_kept(make_lab: Callable[..., Lab]
         assert {(d.stage_run_id, d.epoch) for d in store.deletions(study.id)} <= set(could.epochs)
 
 
-def _labelled(labels: Labels) -> Any:
-    """Make what says of a manifest which photos there are, and of which class."""
-
-    class Labelled:
-        classes = ("a", "b", "c")
-        n_answers = 3
-
-        def labels(self, _: Split) -> Labels:
-            return labels
-
-        def of_split(self, _: Split) -> Labels:
-            return labels  # one for each photo
-
-        def groups(self, _: Split) -> None:
-            """Say that each photo is alone."""
-
-    return Labelled()
+def _labelled(labels: Labels) -> Manifest:
+    """Make a manifest whose validation photos have these labels, each photo alone."""
+    photos = (
+        Photo(f"{at}.png", int(label), Split.VALID, f"{at:064x}", 1)
+        for at, label in enumerate(labels)
+    )
+    return Manifest(Path(), ("a", "b", "c"), tuple(photos))
 
 
 def test_of_many_epochs_each_run_s_best_are_read(
