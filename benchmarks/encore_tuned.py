@@ -1,7 +1,7 @@
 """The contestant Encore: its command line, from an empty folder, as its users type it.
 
-One study, whose state is answered with at each of `--moments`, and by `--also` with the ensemble
-of its best or, at the end, with a refit of the choice; or, with `--first`, the first schedule of a
+One study, whose state is answered with at each of `--moments`, with the ensemble of its best as
+well, and at the end with each `--refit` of the choice; or, with `--first`, the first schedule of a
 preset alone. `--search` are further flags, under which it competes as `--name`.
 """
 
@@ -57,10 +57,10 @@ class Search:
             found = load(chosen.file).predict(self._photos.test.paths)
         return self._answer(name, chosen.errors, found, chosen)
 
-    def refitted_answer(self, name: str) -> Answer:
+    def refitted_answer(self, name: str, seeds: int) -> Answer:
         """Answer with the chosen schedule, trained on the validation photos as well."""
         chosen = best(storage=self._storage)
-        made = refit(chosen, storage=self._storage, folder=self._folder, device="cpu")
+        made = refit(chosen, storage=self._storage, folder=self._folder, seeds=seeds, device="cpu")
         with self._clock.stopped():
             found = load(made.file).predict(self._photos.test.paths)
         return self._answer(name, chosen.errors, found, chosen)
@@ -118,7 +118,8 @@ def main() -> None:
     parser.add_argument("--moments", type=float, nargs="+", default=[5, 15], help="minutes")
     parser.add_argument("--first", metavar="PRESET", help="train its first schedule alone")
     parser.add_argument("--name", default="encore")
-    parser.add_argument("--also", nargs="*", choices=["ensemble", "refit"], default=["ensemble"])
+    parser.add_argument("--no-ensemble", action="store_true")
+    parser.add_argument("--refit", metavar="SEEDS", type=int, nargs="*", default=[])
     parser.add_argument("--search", metavar="FLAGS", default="", help="for the command line")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -131,10 +132,10 @@ def main() -> None:
             search.go_on(minutes)
             with suppress(NothingToSelect):
                 search.answer(f"{given.name}-{minutes:g}").print()
-                if "ensemble" in given.also:
+                if not given.no_ensemble:
                     search.ensemble_answer(f"{given.name}-{minutes:g}, ensemble").print()
-        if "refit" in given.also:
-            search.refitted_answer(f"{given.name}-{minutes:g}, refit").print()
+        for seeds in given.refit:
+            search.refitted_answer(f"{given.name}-{minutes:g}, refit {seeds}", seeds).print()
 
 
 if __name__ == "__main__":

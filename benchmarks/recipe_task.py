@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,13 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __add__(self, others: Self) -> Self:
+        return replace(
+            self,
+            paths=self.paths + others.paths,
+            labels=np.concatenate([self.labels, others.labels]),
+        )
 
     def wrong(self, predicted: NDArray[np.integer[Any]]) -> list[int]:
         """Return which photos, by their place in the list, are misclassified."""

@@ -66,7 +66,7 @@ def fitted(plain: Features, mirror: Features, labels: NDArray[np.int64]) -> Pipe
 
 
 def probe(body: nn.Module, photos: PhotoList, size: int, clock: Stopwatch) -> tuple[Answer, float]:
-    """Fit and judge at one image size; also returns the validation's log loss."""
+    """Fit and evaluate at one image size; also returns the validation's log loss."""
     began, began_cpu = clock.seconds, clock.cpu
     plain, mirror = (
         features(body, photos.train.paths, size, mirrored=mirrored) for mirrored in (False, True)
@@ -95,8 +95,27 @@ def probe(body: nn.Module, photos: PhotoList, size: int, clock: Stopwatch) -> tu
     return answer, log_loss(valid, photos.valid.labels)
 
 
+def refitted(body: nn.Module, photos: PhotoList, chosen: Answer, clock: Stopwatch) -> Answer:
+    """Fit at the chosen size on train and validation photos together."""
+    size, both = chosen.settings["size"], photos.train + photos.valid
+    model = fitted(
+        *(features(body, both.paths, size, mirrored=mirrored) for mirrored in (False, True)),
+        both.labels,
+    )
+    with clock.stopped():
+        test = model.predict(features(body, photos.test.paths, size, mirrored=False))
+    return replace(
+        chosen,
+        contestant="probe, refit",
+        test_wrong=photos.test.wrong(test),
+        train_photos=len(both),
+        seconds=clock.seconds,
+        cpu_seconds=clock.cpu,
+    )
+
+
 def main() -> None:
-    """Compete at each size, and print all and the best of them."""
+    """Compete at each size; print all, the best, and the best trained on validation as well."""
     asked = asked_of(__doc__)
     torch.set_num_threads(asked.threads)
     clock, photos = Stopwatch(asked.began), PhotoList.read(asked.data)
@@ -106,6 +125,7 @@ def main() -> None:
         answer.print()
     best, _ = min(fits, key=lambda fit: (fit[0].valid_errors, fit[1]))
     replace(best, contestant="probe", seconds=clock.seconds, cpu_seconds=clock.cpu).print()
+    refitted(body, photos, best, clock).print()
 
 
 if __name__ == "__main__":
