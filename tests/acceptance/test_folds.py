@@ -14,6 +14,7 @@ from PIL import Image
 import cli
 from study.dashboard.artifacts import Exhibit, Exhibits
 from tests.cluster import needs_ray
+from tests.labelled import write_photos
 from tests.scenes import save, scene
 from tests.tiny_search import copy_of
 from trainers.card import read_card
@@ -248,15 +249,23 @@ def test_what_is_beaten_on_two_folds_is_stopped(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("data", ["photos", "list.csv"])
 def test_a_repeat_that_is_beaten_on_two_folds_leaves_the_race(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data: str,
 ) -> None:
     """One of two schedules learns nothing: under its second fresh seed it is stopped.
 
-    Commands say so; `best` counts it behind the other, until `repeat` trains what it lacks.
+    So it is with several labels a photo. Commands say so; `best` counts it behind the other, until
+    `repeat` trains what it lacks.
     """
     monkeypatch.chdir(tmp_path)
-    two_kinds(80, (170, 80), 30)
+    if data == "photos":
+        two_kinds(80, (170, 80), 30)
+    else:
+        write_photos(tmp_path, 80)
     schedule = """
 [[schedules]]
 backbone = "test_resnet"
@@ -272,7 +281,7 @@ stages = [{{ image_size = 32, batch_size = 8, lrs = {}, cycle_len = {} }}]
         assert code == 0, found.err
         return " ".join((found.out + found.err).split())
 
-    search = ("search", "--data", "photos", "--devices", "cpu", "--strategy", "grid", "two.toml")
+    search = ("search", "--data", data, "--devices", "cpu", "--strategy", "grid", "two.toml")
     said = told(
         *search, "--folds", "5", "--repeats", "2", "--finalists", "2", "--metric", "log_loss"
     )
