@@ -121,6 +121,23 @@ def test_mirror_images_are_part_of_an_exported_network(kind: Format, tmp_path: P
         assert found.numpy() == pytest.approx(((one + other) / 2).numpy(), abs=1e-5)
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_labels_that_are_certain_are_exported_with_mirror_images(tmp_path: Path) -> None:
+    """Probabilities of several labels that are 0 and 1 as floats still have finite logits."""
+    built = network()
+    with torch.no_grad():
+        built.head[-1].weight.mul_(1000)
+    made = classifier(tmp_path, built, tta=True, kind="labels", format_version="2")
+    path, squares = tmp_path / "model.onnx", torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        assert built(squares).abs().max() > 200  # float32 has no sigmoid of -200
+        export_network(made, path, Format.ONNX, random_squares(made))
+        expected = made.objective.mean(built(squares), built(squares.flip(3)))
+    answer, _ = reader(Format.ONNX, path)
+    assert answer(squares).numpy() == pytest.approx(expected.numpy(), rel=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "kind",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +56,11 @@ class LabelsObjective(Objective):
     def mean(self, *logits: Tensor) -> Tensor:
         """Return the logits whose sigmoid is the mean of theirs."""
         import torch
-        from torch.nn import functional
+        from torch.nn.functional import softplus
 
-        yes, no = (
-            reduce(torch.logaddexp, [functional.logsigmoid(sign * each.float()) for each in logits])
-            for sign in (1, -1)
-        )
-        return yes - no
+        every = torch.stack([each.float() for each in logits])
+        # ONNX has no logsigmoid, and takes the logarithm of a sigmoid that is 0.
+        return (-softplus(-every)).logsumexp(0) - (-softplus(every)).logsumexp(0)
 
     def evaluation(self, logits: Tensor, truth: Tensor) -> Evaluation:
         """Return a row for each photo and label: see `LabelKind`."""
