@@ -158,7 +158,7 @@ def _next(contents: Contents, storage: str) -> dict[str, str]:
     where = _where(contents, storage)
     asked = {
         "Predict photos with it": ["predict", "PHOTOS"],
-        "Train it once more, on the validation photos as well": ["best", "--refit"],
+        "Train it again, on the validation photos as well": ["best", "--refit", "3"],
         "Export it for other programs": ["export", "--to", "exported"],
         "Score it on the test photos, once all is decided": ["best", "--final-test"],
     }

@@ -274,7 +274,7 @@ def _ties(chosen: Selection, *, details: bool) -> list[str]:
         )
     if not details:
         more = "one network on all photos" if chosen.folds else "train on validation photos as well"
-        lines.append(f"[dim]--details: classes and mistakes; --refit: {more}[/]")
+        lines.append(f"[dim]--details: classes and mistakes; --refit 3: {more}[/]")
     return lines
 
 

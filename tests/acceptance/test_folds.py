@@ -94,7 +94,7 @@ def test_the_chosen_file_is_the_networks_of_all_folds(told: Told) -> None:
     text = told("best")
     assert "on 32 validation photos" in text
     assert "3 folds: each photo judged by the network trained without its fold" in text
-    assert "--refit: one network on all photos" in text
+    assert "--refit 3: one network on all photos" in text
     chosen = json.loads(told("best", "--json"))
     assert (chosen["n_valid"], chosen["folds"]) == (32, 3)
     assert read_card(Path(chosen["file"])).folds == 3

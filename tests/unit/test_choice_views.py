@@ -200,7 +200,7 @@ def test_the_answer_is_ten_lines(width: int) -> None:
     assert any(line.startswith("untuned probe at 224 px") for line in lines)
     assert any(line.startswith("2 of 3 schedules are tied") for line in lines)
     assert lines[-1].startswith("--details: ")
-    assert "--refit: " in lines[-1]
+    assert "--refit 3: " in lines[-1]
     assert "misclassified" not in "".join(lines)
     assert len(told(replace(one, schedule_spread=None), width)) <= 10
 
