@@ -2,6 +2,7 @@
 
 A network is trained on each set of photos, by the portfolio's first schedule with half its steps at
 160 px, and shown its own test photos and those of the other sets. Weights in `--weights` are kept.
+With `--folds`, a network is trained for each fold of train and validation, and rates are theirs.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 from study.config.portfolio import portfolio
+from study.deployment.reference import known_distances, known_misfits, measured
 from study.searching.fitting import data_facts
-from study.statistics.conformal import limit, sets
+from study.statistics.conformal import Known, beyond, limit, p_values, sets
 from trainers.base import BEST, LAST, StageTask
 from trainers.classifier import Classifier, load
 from trainers.data.cache import Cache
-from trainers.data.manifest import build_manifest
+from trainers.data.folds import in_folds
+from trainers.data.manifest import Manifest, Split, build_manifest
 from trainers.device import choose_compute
 from trainers.finetuner import Finetuner
 from trainers.metrics import Metric
@@ -39,9 +42,14 @@ Score = Callable[[Table, Table], Table]
 """From (probabilities, features) of photos to how unlike the training photos each is."""
 
 
-def train(source: Path, target: Path) -> None:
-    """Train a network on a set, and keep its best epoch."""
+def photos_of(source: Path, folds: int) -> Manifest:
+    """Read a set, dealt into folds if there are any."""
     manifest = build_manifest(source)
+    return in_folds(manifest, folds, seed=0) if folds else manifest
+
+
+def train(manifest: Manifest, target: Path) -> None:
+    """Train a network on a set, or one for each fold, and keep the best epoch."""
     recipe = portfolio(data_facts(manifest, ()), BACKBONE, "pretrained")[0]
     *before, last = (replace(stage, image_size=PIXELS) for stage in recipe.stages)
     last = replace(last, min_steps=round(last.min_steps / 2))
@@ -65,7 +73,7 @@ def train(source: Path, target: Path) -> None:
 def seen(classifier: Classifier, photos: Sequence[Path]) -> tuple[Table, Table]:
     """Return the probabilities and the features of photos."""
     rows = [row for _, row in classifier.look(photos) if isinstance(row, np.ndarray)]
-    table = np.array(rows, float)
+    table = np.array(rows, float)[:, 0]
     n_classes = len(classifier.classes)
     return table[:, :n_classes], table[:, n_classes:]
 
@@ -117,7 +125,7 @@ def measure(name: str, data: Path, weights: Path) -> Iterator[tuple[str, ...]]:
     print(sets_row(name, photos, p_valid, p_test), flush=True)
     for what, score in scores(of_train, photos.train.labels).items():
         own, new = score(p_test, of_test), [score(*each) for each in others]
-        highest = limit(score(p_valid, of_valid), RATE)
+        highest = limit([Known.of_photos(score(p_valid, of_valid))], RATE)
         truth = np.repeat([0, 1], [len(own), sum(map(len, new))])
         yield (
             name,
@@ -146,10 +154,44 @@ def sets_row(name: str, photos: PhotoList, p_valid: Table, p_test: Table) -> str
     cells = [name, f"{(p_test.argmax(1) == photos.test.labels).mean():.3f}"]
     for classes_of in (lambda p: 1 - p, adaptive):
         known = classes_of(p_valid)[np.arange(len(p_valid)), photos.valid.labels]
-        found = sets(1 - classes_of(p_test), limit(known, 0.1))
+        shares = p_values([Known.of_photos(known)], classes_of(p_test)[None])
+        found = sets(shares, p_test, 0.1)
         held = found[np.arange(len(p_test)), photos.test.labels]
         cells += [f"{100 * held.mean():.1f}", f"{found.sum(axis=1).mean():.2f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def measure_folds(name: str, data: Path, weights: Path, folds: int) -> tuple[str, ...]:
+    """Return what rates come to where each fold's network measures on its own fold."""
+    photos, manifest = PhotoList.read(data / f"{name}.csv"), photos_of(data / f"{name}.csv", folds)
+    classifier = load(weights)
+    dealt = replace(manifest, photos=manifest.of_split(Split.VALID))
+    references = measured(classifier, dealt)
+    far, misfits = known_distances(references), known_misfits(references)
+
+    def look(some: Sequence[Path]) -> tuple[Table, NDArray[np.float32]]:
+        rows = [row for _, row in classifier.look(some, references=references)]
+        by_network = np.stack(rows, axis=1)
+        return p_values(far, by_network[..., -1]), by_network[..., :-1]
+
+    others = [
+        look(spread(PhotoList.read(data / f"{other}.csv").test))[0]
+        for other in SETS
+        if other != name
+    ]
+    p, probabilities = look(photos.test.paths)
+    mean = probabilities.mean(axis=0)
+    found = sets(p_values(misfits, 1 - probabilities), mean, 0.1)
+    held = found[np.arange(len(mean)), photos.test.labels]
+    return (
+        name,
+        str(len(dealt.photos)),
+        f"{(mean.argmax(axis=1) == photos.test.labels).mean():.3f}",
+        f"{100 * beyond(p, RATE).mean():.1f}",
+        f"{100 * beyond(np.concatenate(others), RATE).mean():.1f}",
+        f"{100 * held.mean():.1f}",
+        f"{found.sum(axis=1).mean():.2f}",
+    )
 
 
 def main() -> None:
@@ -157,15 +199,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a folder with NAME.csv")
     parser.add_argument("--weights", type=Path, required=True, help="a folder for weights")
+    parser.add_argument("--folds", type=int, default=0, help="in how many folds; 0 for a split")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.weights.mkdir(exist_ok=True)
     rows = []
     for name in SETS:
-        weights = given.weights / f"{name}.safetensors"
+        weights = given.weights / f"{name}{f'-{given.folds}' * bool(given.folds)}.safetensors"
         if not weights.is_file():
-            train(given.data / f"{name}.csv", weights)
-        rows += measure(name, given.data, weights)
+            train(photos_of(given.data / f"{name}.csv", given.folds), weights)
+        if given.folds:
+            rows.append(measure_folds(name, given.data, weights, given.folds))
+            print(rows[-1], flush=True)
+        else:
+            rows += measure(name, given.data, weights)
+    if given.folds:
+        told = ("own test photos unknown, %", "others, %", "holds the class, %", "classes in a set")
+        print(markdown(("photos", "in folds", "accuracy", *told), rows))
+        return
     head = ("photos", "score", "AUROC", "least AUROC", "own test photos, %", "others, %")
     print(markdown(head, rows))
 

@@ -22,7 +22,7 @@ from trainers.data.scale import read_at, validation_scale
 from trainers.decision import REJECTED
 from trainers.device import Compute, choose_device, use_no_more_than_usable_cpus
 from trainers.errors import NotOurWeights, UnreadablePhoto
-from trainers.folded import FoldNetworks
+from trainers.folded import FoldNetworks, each_network
 from trainers.labels import KINDS, SEPARATOR
 from trainers.mirrored import Seeing, judging
 from trainers.reference import Nearest, Reference
@@ -32,12 +32,12 @@ Photo = Path | str | Image.Image
 """An input: a file's path, or an image opened by PIL."""
 
 Row = NDArray[np.float32]
-"""The probabilities of one photo, shape (classes,)."""
+"""The probabilities of one photo, (C,), or those and more by each of K networks, (K, C + ...)."""
 
 Square = NDArray[np.uint8]
 
 Measure = Callable[[Tensor], Tensor]
-"""From features (B, F) to further outputs beside the probabilities, (B, K)."""
+"""From a network's features (B, F) to further outputs beside its probabilities, (B, ...)."""
 
 
 class Classifier:
@@ -56,11 +56,16 @@ class Classifier:
         self.objective = KINDS[card.kind].objective
         self._scale = validation_scale(card.image_size, CropType(card.crop))
 
+    @property
+    def networks(self) -> list[Network]:
+        """The networks of all folds, or the one."""
+        return each_network(self.network)
+
     def of_fold(self, number: int | None) -> "Classifier":
         """Return the network that was trained without a fold; itself if there are no folds."""
         if number is None or not isinstance(self.network, FoldNetworks):
             return self
-        return Classifier(self.network.networks[number], self.card, self._compute.device)
+        return Classifier(self.networks[number], self.card, self._compute.device)
 
     def predict(
         self, photos: Iterable[Photo], batch_size: int = 64, *, augment: bool | None = None
@@ -93,31 +98,39 @@ class Classifier:
             tta=self.card.tta if augment is None else augment,
             objective=self.objective,
         )
-        yield from self._stream(photos, batch_size, model, nn.Identity())
+        yield from self._stream(photos, batch_size, model)
 
     def look(
         self,
         photos: Iterable[Photo],
         batch_size: int = 64,
         *,
-        reference: Reference | None = None,
+        references: Sequence[Reference] = (),
         augment: bool | None = None,
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
-        """Yield as `stream` does; each row goes on with the features of the photo, (C + F,).
+        """Yield as `stream` does, a row for each of K networks: of folds, or of one.
 
-        With a `reference` it goes on with how far the photo is from training photos, (C + 1,).
+        Each goes on with the photo's features, (K, C + F), or with the networks' `references` with
+        how far it is from the training photos, (K, C + 1).
         """
         model = Seeing(
-            self.network,
+            self.networks,
             tta=self.card.tta if augment is None else augment,
             objective=self.objective,
         )
-        measure = nn.Identity() if reference is None else Nearest(reference.features)
-        measure.to(self._compute.device)
-        yield from self._stream(photos, batch_size, model, measure)
+        measures = (
+            [nn.Identity() for _ in self.networks]
+            if not references
+            else [Nearest(each.features).to(self._compute.device) for each in references]
+        )
+        yield from self._stream(photos, batch_size, model, measures)
 
     def _stream(
-        self, photos: Iterable[Photo], batch_size: int, model: nn.Module, measure: Measure
+        self,
+        photos: Iterable[Photo],
+        batch_size: int,
+        model: nn.Module,
+        measures: Sequence[Measure] = (),
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
         waiting = iter(photos)
         # Threads suffice: Pillow releases the GIL while decoding, and processes take seconds to
@@ -127,7 +140,7 @@ class Classifier:
             while batch:
                 # Decoded while the network computes the batch before it.
                 following = self._begin(pool, islice(waiting, batch_size))
-                yield from self._finish(batch, model, measure)
+                yield from self._finish(batch, model, measures)
                 batch = following
 
     @property
@@ -191,30 +204,41 @@ class Classifier:
         self,
         batch: Sequence[tuple[Photo, Future[Square]]],
         model: nn.Module,
-        measure: Measure,
+        measures: Sequence[Measure],
     ) -> Iterator[tuple[Photo, Row | UnreadablePhoto | OSError]]:
         outcomes = [_outcome(decoded) for _, decoded in batch]
         squares = [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
-        rows = iter(self._rows(np.stack(squares), model, measure) if squares else ())
+        rows = iter(self._rows(np.stack(squares), model, measures) if squares else ())
         for (photo, _), outcome in zip(batch, outcomes, strict=True):
             yield photo, next(rows) if isinstance(outcome, np.ndarray) else outcome
 
     @torch.inference_mode()
     def _rows(
-        self, pixels: NDArray[np.uint8], model: nn.Module, measure: Measure
+        self, pixels: NDArray[np.uint8], model: nn.Module, measures: Sequence[Measure]
     ) -> NDArray[np.float32]:
         squares = torch.from_numpy(pixels).to(self._compute.device).permute(0, 3, 1, 2).float()
         squares = (squares / 255).contiguous(memory_format=torch.channels_last)
         with self._compute.rounded(), self._compute.autocast():
             made = model(squares)
         # Not in the autocast: a distance is the difference of nearly equal numbers.
-        logits, *features = made if isinstance(made, tuple) else (made,)
-        beside = [measure(each.float()) for each in features]
-        rows = torch.cat([self.objective.probabilities(logits.float()), *beside], 1)
+        rows = (
+            self._probabilities(made)
+            if isinstance(made, Tensor)
+            else torch.stack(
+                [
+                    torch.cat([self._probabilities(logits), measure(features.float())], 1)
+                    for (logits, features), measure in zip(made, measures, strict=True)
+                ],
+                1,
+            )
+        )
         if not rows.isfinite().all():
             raise NotOurWeights("these weights are damaged: they give no numbers for a photo")
         found: NDArray[np.float32] = rows.cpu().numpy()
         return found
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return self.objective.probabilities(logits.float())
 
 
 def load(path: Path | str, device: str = "cpu") -> Classifier:
@@ -225,7 +249,7 @@ def load(path: Path | str, device: str = "cpu") -> Classifier:
             raise NotOurWeights(f"{path}: its metadata and its tensors do not fit")
         network = _empty(card)
         network.load_state_dict(tensors)
-        for one in network.networks if isinstance(network, FoldNetworks) else [network]:
+        for one in each_network(network):
             one.mean.copy_(torch.tensor(card.mean).view(1, 3, 1, 1))
             one.std.copy_(torch.tensor(card.std).view(1, 3, 1, 1))
     except (RuntimeError, TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trainers.classifier import Classifier
 from trainers.data.scale import read_at, validation_scale
 from trainers.errors import ExportRefused, UnreadablePhoto
+from trainers.folded import each_network
 from trainers.formats import DISTANCE, INPUT, OUTPUT, Format
 from trainers.mirrored import judging
 from trainers.reference import Measuring, Reference
@@ -48,23 +49,25 @@ def export_network(
     kind: Format,
     squares: NDArray[np.uint8],
     note: str = "",
-    reference: Reference | None = None,
+    references: Sequence[Reference] = (),
+    joined: nn.Module | None = None,
 ) -> float:
     """Write a network, whole or not at all; return the largest difference of a logit on `squares`.
 
     For weights with `tta`, the network makes the mirror images itself: its logits are those of the
     mean. `squares` are (N, S, S, 3), as of `photo_squares`; they are shown in batches of several
-    sizes. With a `reference`, it also outputs each square's distance from the training photos.
-    `note` is kept in the file, under "encore". Raises `ExportRefused` if the file does not answer
-    as the network does, and leaves what was at `path`.
+    sizes. With `references`, it also outputs each square's distance from the training photos, of
+    several networks `joined` (`trainers.reference.Measuring`). `note` is kept in the file, under
+    "encore". Raises `ExportRefused` if the file does not answer as the network does, and leaves
+    what was at `path`.
     """
     # The memory format is for speed on the classifier's device, not part of the network.
     own = copy.deepcopy(classifier.network).cpu()
     own.to(memory_format=torch.contiguous_format)
     tta, objective = classifier.card.tta, classifier.objective
     network = (
-        Measuring(own, reference, tta=tta, objective=objective)
-        if reference
+        Measuring(each_network(own), references, joined, tta=tta, objective=objective)
+        if references
         else judging(own, tta=tta, objective=objective)
     )
     network.eval()

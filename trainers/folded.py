@@ -28,6 +28,12 @@ def fold_name(number: int) -> str:
     return f"fold{number}"
 
 
+def each_network(network: nn.Module) -> list[Network]:
+    """Return the networks of all folds, or the one of photos in none."""
+    each = network.values() if isinstance(network, FoldNetworks) else [network]
+    return [one for one in each if isinstance(one, Network)]
+
+
 class FoldNetworks(nn.ModuleDict):
     """The networks of all folds, each trained without its fold, as one network for new photos.
 
@@ -41,7 +47,7 @@ class FoldNetworks(nn.ModuleDict):
     @property
     def networks(self) -> list[Network]:
         """The networks, fold by fold."""
-        return [each for each in self.values() if isinstance(each, Network)]
+        return each_network(self)
 
     @property
     def mean(self) -> Tensor:

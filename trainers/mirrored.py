@@ -4,6 +4,9 @@ The logits are those whose probabilities are the mean of both (`Objective.mean`)
 whatever takes a network's logits, be it a loss or an exported file's user, need not know of it.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from trainers.backbone import Network
@@ -37,26 +40,29 @@ class MirroredPairs(nn.Module):
 
 
 class Seeing(nn.Module):
-    """Applies the network of `judging` to squares (B, 3, S, S), and also returns their features.
+    """Applies networks as `judging` does to squares (B, 3, S, S), and also returns their features.
 
     These are the final ones, without inner levels. Features of mirror images are not returned, as
-    references hold those of unmirrored photos.
+    references hold those of unmirrored photos. Of photos in folds, there is a network for each.
     """
 
     def __init__(
-        self, network: Network, *, tta: bool, objective: Objective = CROSS_ENTROPY
+        self, networks: Sequence[Network], *, tta: bool, objective: Objective = CROSS_ENTROPY
     ) -> None:
         super().__init__()
-        self.network, self._tta = network, tta
+        self.networks, self._tta = nn.ModuleList(networks), tta
         self.objective = objective
 
-    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, C) and features (B, F)."""
-        features = self.network.features(squares)
-        logits = self.network.head(features)
+    def forward(self, squares: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each network's logits (B, C) and features (B, F)."""
+        return [self._of(network, squares) for network in self.networks]
+
+    def _of(self, network: Any, squares: Tensor) -> tuple[Tensor, Tensor]:
+        features = network.features(squares)
+        logits = network.head(features)
         if self._tta:
-            logits = self.objective.mean(logits, self.network(squares.flip(3)))
-        return logits, features[:, : self.network.widths[0]]
+            logits = self.objective.mean(logits, network(squares.flip(3)))
+        return logits, features[:, : network.widths[0]]
 
 
 def judging(network: nn.Module, *, tta: bool, objective: Objective = CROSS_ENTROPY) -> nn.Module:

@@ -1,11 +1,12 @@
 """References for unknown photos: features of training photos, distances of validation photos.
 
-Stored beside a weights file as safetensors; nothing is pickled. Imports torch.
+Of photos in folds there is one for each fold's network. They are stored beside a weights file as
+safetensors; nothing is pickled. Imports torch.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from trainers.backbone import Network
 from trainers.card import opened
 from trainers.errors import NotOurWeights
 from trainers.files import replacing
+from trainers.folded import fold_name
 from trainers.labels import Objective
 from trainers.mirrored import Seeing
 
@@ -34,7 +36,9 @@ MOST = 2000
 """Maximum number of photos of each split in a reference; from more, evenly spaced ones."""
 
 _FORMAT, _METADATA = 1, "encore-reference"
+_TENSORS = ("features", "distances", "misfits", "groups")
 _LARGEST = 20_000
+_SLACK = 1e-9  # sums of weights are rounded
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,6 @@ class Reference:
     distances: NDArray[np.float32]
     misfits: NDArray[np.float32]
     groups: NDArray[np.int64] | None = None
-
-    @property
-    def count(self) -> int:
-        """How many validation photos, or groups of them, the rates are based on."""
-        return len(self.distances) if self.groups is None else int(self.groups.max()) + 1
 
 
 class Nearest(nn.Module):
@@ -77,20 +76,69 @@ class Nearest(nn.Module):
         return 1 - cosines.topk(min(NEIGHBOURS, self.known.shape[1])).values[:, -1:]
 
 
-class Measuring(nn.Module):
-    """Applies a network to squares (B, 3, S, S), and measures their distances: (B, C) and (B,)."""
+class Joined(nn.Module):
+    """Joins the distances of photos by the networks of K folds, (B, K), to one each: (B,).
+
+    The distances of n known photos, each by the network trained without its fold, are subtracted
+    from a photo's distance by that network. The quantile of these differences that the rate asks
+    for is above 0 exactly where the photo's p-value is at most the rate (CV+: Barber, Candes,
+    Ramdas, Tibshirani, Annals of Statistics 2021). With `limit`, that of all known distances,
+    added, it lies between the photo's least and largest distance, and is one network's distance
+    itself.
+    """
+
+    known: Tensor
+    weights: Tensor
+    fold: Tensor
 
     def __init__(
-        self, network: Network, reference: Reference, *, tta: bool, objective: Objective
+        self,
+        known: Sequence[NDArray[Any]],
+        weights: Sequence[NDArray[np.float64]],
+        *,
+        limit: float,
+        rate: float,
     ) -> None:
         super().__init__()
-        self.seeing = Seeing(network, tta=tta, objective=objective)
-        self.nearest = Nearest(reference.features)
+        self.register_buffer("known", torch.from_numpy(np.concatenate(known)))
+        self.register_buffer("weights", torch.from_numpy(np.concatenate(weights)))
+        self.register_buffer("fold", torch.arange(len(known)).repeat_interleave(
+            torch.tensor([len(each) for each in known])))  # fmt: skip
+        total = float(self.weights.sum())
+        self._limit, self._enough = limit, total + 1 - rate * (round(total) + 1) - _SLACK
+
+    def forward(self, far: Tensor) -> Tensor:
+        """Return distances."""
+        differences, order = (self.known - far[:, self.fold]).sort(dim=1)
+        enough = self.weights[order].cumsum(1) >= self._enough
+        first = enough.int().argmax(1, keepdim=True)
+        return self._limit - differences.gather(1, first)[:, 0]
+
+
+class Measuring(nn.Module):
+    """Applies networks to squares (B, 3, S, S), and measures their distances: (B, C) and (B,)."""
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        references: Sequence[Reference],
+        joined: nn.Module | None = None,
+        *,
+        tta: bool,
+        objective: Objective,
+    ) -> None:
+        super().__init__()
+        self.seeing = Seeing(networks, tta=tta, objective=objective)
+        self.nearest = nn.ModuleList(Nearest(each.features) for each in references)
+        self.joined, self.objective = joined, objective
 
     def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and distances."""
-        logits, features = self.seeing(squares)
-        return logits, self.nearest(features)[:, 0]
+        """Return logits and distances: of one network its own, of several `joined`."""
+        logits, features = zip(*self.seeing(squares), strict=True)
+        far = [nearest(each) for nearest, each in zip(self.nearest, features, strict=True)]
+        if self.joined is None:
+            return logits[0], far[0][:, 0]
+        return self.objective.mean(*logits), self.joined(torch.cat(far, 1))
 
 
 def distances(features: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -119,40 +167,63 @@ def beside(weights: Path) -> Path:
     return weights.with_name(weights.stem + SUFFIX)
 
 
-def save_reference(path: Path, reference: Reference) -> None:
-    """Write a reference, whole or not at all."""
-    tensors: dict[str, NDArray[Any]] = {
-        "features": reference.features.astype(np.float16),
-        "distances": reference.distances,
-        "misfits": reference.misfits,
-    }
-    if reference.groups is not None:
-        tensors["groups"] = reference.groups
-    about = {"format_version": _FORMAT, "weights": reference.weights, "neighbours": NEIGHBOURS}
+def save_references(path: Path, references: Sequence[Reference]) -> None:
+    """Write a weights file's reference, or those of all its folds, whole or not at all."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for prefix, reference in zip(_prefixes(len(references)), references, strict=True):
+        tensors[f"{prefix}features"] = reference.features.astype(np.float16)
+        tensors[f"{prefix}distances"] = reference.distances
+        tensors[f"{prefix}misfits"] = reference.misfits
+        if reference.groups is not None:
+            tensors[f"{prefix}groups"] = reference.groups
+    weights = _told([each.weights for each in references])
+    about = {"format_version": _FORMAT, "weights": weights, "neighbours": NEIGHBOURS}
     with replacing(path) as temporary:
         save_file(tensors, temporary, {_METADATA: json.dumps(about)})
 
 
-def read_reference(path: Path, network: Network, n_labels: int | None = None) -> Reference:
-    """Read the reference of a network, which tells one class, or several labels: how many.
+def read_references(
+    path: Path, networks: Sequence[Network], n_labels: int | None = None
+) -> tuple[Reference, ...]:
+    """Read the reference of each network; they tell one class, or several labels: how many.
 
     Raises `NotOurWeights`; runs no code from the file.
     """
-    weights = digest_of(network)
+    digests = [digest_of(network) for network in networks]
+    width, per_photo = networks[0].widths[0], () if n_labels is None else (n_labels,)
     with opened(path) as file:
         try:
             about = json.loads((file.metadata() or {}).get(_METADATA, "null"))
-            _check_about(about, weights)
-            # Checked before reading: a file may claim any size.
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_shapes(shapes, network.widths[0], () if n_labels is None else (n_labels,))
-            tensors = {name: file.get_tensor(name).numpy() for name in shapes}
-            _check_values(tensors)
+            _check_about(about, _told(digests))
+            each = zip(_prefixes(len(digests)), digests, strict=True)
+            return tuple(_read(file, prefix, digest, width, per_photo) for prefix, digest in each)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise NotOurWeights(
                 f"{str(path)!r} must be what photos are compared with under these weights "
                 f"({error}); make it again, or delete it"
             ) from None
+
+
+def _prefixes(count: int) -> list[str]:
+    """Return what the names of each reference's tensors begin with in a file."""
+    return [""] if count == 1 else [f"{fold_name(number)}." for number in range(count)]
+
+
+def _told(digests: Sequence[str]) -> str | list[str]:
+    """Return what a file says of its weights: files of one network are older than folds."""
+    return digests[0] if len(digests) == 1 else list(digests)
+
+
+def _read(
+    file: Any, prefix: str, weights: str, n_features: int, per_photo: tuple[int, ...]
+) -> Reference:
+    every = set(file.keys())
+    there = {name: f"{prefix}{name}" for name in _TENSORS if f"{prefix}{name}" in every}
+    # Checked before reading: a file may claim any size.
+    shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in there.items()}
+    _check_shapes(shapes, n_features, per_photo)
+    tensors = {name: file.get_tensor(key).numpy() for name, key in there.items()}
+    _check_values(tensors)
     return Reference(
         weights,
         tensors["features"].astype(np.float32),
@@ -162,7 +233,7 @@ def read_reference(path: Path, network: Network, n_labels: int | None = None) ->
     )
 
 
-def _check_about(about: Any, weights: str) -> None:
+def _check_about(about: Any, weights: str | list[str]) -> None:
     if not isinstance(about, dict) or "weights" not in about:
         raise ValueError("it is no reference that Encore has written")
     if (about.get("format_version"), about.get("neighbours")) != (_FORMAT, NEIGHBOURS):

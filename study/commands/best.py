@@ -104,7 +104,8 @@ if TYPE_CHECKING:
     group=Group.CHOICE,
     metavar="SHARE",
     help="With --copy-to, have `encore predict` label photos unlike the training photos as "
-    "unknown, but at most this share of photos like those of validation, e.g. 5%.",
+    "unknown, but at most (after a search in folds, about) this share of photos like those of "
+    "validation, e.g. 5%.",
 )
 @console.study
 @console.storage

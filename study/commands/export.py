@@ -39,8 +39,8 @@ from trainers.formats import Format
     group=Group.CHOICE,
     metavar="SHARE",
     show_default="as the weights carry it",
-    help="Also output each photo's distance from the training photos; at most this share of "
-    "photos like those of validation is unknown, e.g. 5%.",
+    help="Also output each photo's distance from the training photos; at most (after a search in "
+    "folds, about) this share of photos like those of validation is unknown, e.g. 5%.",
 )
 @console.study
 @console.storage

@@ -46,8 +46,8 @@ from study.config.flags import Group
     group=Group.CHOICE,
     metavar="SHARE",
     show_default="as the weights carry it",
-    help="Label photos unlike the training photos as unknown, but at most this share of photos "
-    "like those of validation, e.g. 5%; 0% for none.",
+    help="Label photos unlike the training photos as unknown, but at most (after a search in "
+    "folds, about) this share of photos like those of validation, e.g. 5%; 0% for none.",
 )
 @option(
     "--coverage",

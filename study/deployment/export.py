@@ -16,7 +16,7 @@ from storage.store import open_store
 from study.config.schema import StudyConfig
 from study.deployment.exported import Exported, ExportedFile
 from study.deployment.model_card import model_card
-from study.deployment.reference import Stated, reference_of, stated
+from study.deployment.reference import Stated, known_distances, references_of, stated
 from study.errors import ConfigError
 from study.formatting import json_text
 from study.selection.best import best
@@ -30,7 +30,7 @@ from trainers.formats import DISTANCE, Format, describe
 if TYPE_CHECKING:  # takes seconds; wrong flags are reported before
     from trainers.card import WeightsCard
     from trainers.classifier import Classifier
-    from trainers.reference import Reference
+    from trainers.reference import Joined, Reference
 
 SPEC, CARD = "model.json", "MODEL_CARD.md"
 FORMAT, FORMAT_VERSION = "encore-export", 1
@@ -83,15 +83,18 @@ def export(
     squares, verified_on = _squares(classifier, source, verify_on)
     card = _with_rule(classifier.card, source.chosen)
     rate = (card.unknown if unknown is None else unknown) or None
-    reference = None if rate is None else reference_of(classifier, source.file, storage)
-    limits = None if reference is None else stated(reference, rate, None)
+    references = () if rate is None else references_of(classifier, source.file, storage)
+    limits = stated(references, rate, None) if references else None
     told = limits and _unknown(limits, "label" if card.several else "class")
+    joined = None if limits is None else _joined(references, limits)
     about = _about(card, source.file, formats) | {"unknown": told}
     around = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     # Beside the final folder, so that each file appears there whole or not at all.
     with tempfile.TemporaryDirectory(prefix=".encore-export-", dir=around) as beside:
         made = Path(beside)
-        files = tuple(_write(classifier, made, kind, squares, about, reference) for kind in formats)
+        files = tuple(
+            _write(classifier, made, kind, squares, about, references, joined) for kind in formats
+        )
         done = Exported(
             folder=str(folder),
             weights=str(source.file),
@@ -210,19 +213,42 @@ def _about(card: "WeightsCard", file: Path, formats: Sequence[Format]) -> dict[s
 
 
 def _unknown(limits: Stated, answer: str) -> dict[str, Any]:
+    rate, joined = "At most `rate`", ""
+    if limits.folds:
+        rate = "About `rate` (in the worst case `at_most`)"
+        joined = (
+            f" Each of {limits.folds} networks measures it, as far as photos of the fold that this "
+            f"network was trained without are the measure; `{DISTANCE}` lies between the least and "
+            "the largest."
+        )
     return {
         "words": (
             f"The second output, `{DISTANCE}`, says how far a photo is from the fifth nearest "
-            "training photo, by what the network sees before its head: 1 less the cosine. Above "
-            f"the threshold, predict no {answer}: the photo is unlike the training photos. At most "
-            "`rate` of photos like those of validation are above it."
+            f"training photo, by what the network sees before its head: 1 less the cosine.{joined} "
+            f"Above the threshold, predict no {answer}: the photo is unlike the training photos. "
+            f"{rate} of photos like those of validation are above it."
         ),
         "output": DISTANCE,
         "threshold": limits.distance,
         "rate": limits.unknown,
+        "at_most": limits.unknown_at_most,
         "photos": limits.photos,
         "groups": limits.groups,
     }
+
+
+def _joined(references: "Sequence[Reference]", limits: Stated) -> "Joined | None":
+    from trainers.reference import Joined
+
+    known = known_distances(references)
+    if len(known) == 1 or limits.distance is None or limits.unknown is None:
+        return None
+    return Joined(
+        [each.scores for each in known],
+        [each.weights for each in known],
+        limit=limits.distance,
+        rate=limits.unknown,
+    )
 
 
 def _write(
@@ -231,13 +257,15 @@ def _write(
     kind: Format,
     squares: NDArray[np.uint8],
     about: dict[str, Any],
-    reference: "Reference | None",
+    references: "Sequence[Reference]",
+    joined: "Joined | None",
 ) -> ExportedFile:
     from trainers.exporting import export_network
 
     path = made / kind.file_name
     # ASCII only: not all readers of these files assume the same encoding.
-    difference = export_network(classifier, path, kind, squares, json.dumps(about), reference)
+    note = json.dumps(about)
+    difference = export_network(classifier, path, kind, squares, note, references, joined)
     return ExportedFile(path.name, kind, sha256_of(path), path.stat().st_size, difference)
 
 

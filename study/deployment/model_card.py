@@ -292,7 +292,7 @@ def _unless_unknown(stated: "Stated | None") -> str:
         return ""
     return (
         f", unless it is farther than {stated.distance:.4g} from the training photos: then it is "
-        f"unknown. So are at most {100 * stated.unknown:.3g} % of photos like the "
+        f"unknown. So are {stated.unknown_text} of photos like the "
         f"{stated.photos_text}; what looks like the training photos is not told"
     )
 

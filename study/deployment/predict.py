@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,17 @@ from numpy.typing import NDArray
 
 from study.config.schema import StudyConfig
 from study.deployment.photos import find_photos
-from study.deployment.reference import Stated, reference_of, stated
+from study.deployment.reference import (
+    Stated,
+    known_distances,
+    known_misfits,
+    references_of,
+    stated,
+)
 from study.errors import ConfigError
 from study.formatting import count_text
 from study.selection.best import best
-from study.statistics.conformal import p_values, sets
+from study.statistics.conformal import Known, beyond, p_values, sets
 from trainers.decision import REJECTED, Decision
 from trainers.labels import KINDS
 from trainers.prior import label_shares, named_shares, reweighted, reweighted_labels
@@ -127,16 +134,17 @@ def predict(
             "--coverage holds for photos predicted as in validation; drop "
             f"{'--prior' if shares else '--augment'}, or drop --coverage"
         )
-    limits, reference = None, None
+    limits: Stated | None = None
+    references: tuple[Reference, ...] = ()
     unknown = (card.unknown if unknown is None else unknown) or None
     if unknown is not None or coverage is not None:
-        reference = reference_of(classifier, file, storage)
-        limits = stated(reference, unknown, coverage)
+        references = references_of(classifier, file, storage)
+        limits = stated(references, unknown, coverage)
     return Predictions(
         str(file),
         classifier.classes,
         card.rule if card.decision else None,
-        _answers(_Judge(classifier, shares, limits, reference), paths, augment=augment),
+        _answers(_Judge(classifier, shares, limits, references), paths, augment=augment),
         _rounding(classifier, paths),
         limits,
         several=card.several,
@@ -168,45 +176,61 @@ class _Judge:
     classifier: "Classifier"
     prior: Sequence[float] | None
     stated: Stated | None
-    reference: "Reference | None"
+    references: "Sequence[Reference]"
 
     def rows(self, paths: Sequence[Path], *, augment: bool | None) -> Iterator[tuple[Any, Any]]:
-        """Yield photos with their rows, as `Classifier.stream` does; distances only where asked."""
-        if self.stated is None or self.stated.unknown is None:
+        """Yield photos with their rows; of each network, with distances, where rates are stated."""
+        if self.stated is None:
             return self.classifier.stream(paths, BATCH, augment=augment)
-        return self.classifier.look(paths, BATCH, reference=self.reference, augment=augment)
+        return self.classifier.look(paths, BATCH, references=self.references, augment=augment)
 
     def outcomes(self, rows: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
         """Yield what `Prediction` says of each photo, by the names of its fields."""
-        names = self.classifier.classes
-        more = self._more(rows)
-        answers = _outcomes(self.classifier, rows[:, : len(names)], self.prior)
+        more: list[dict[str, Any]] = [{} for _ in rows]
+        if self.stated is not None:
+            n_classes = len(self.classifier.classes)
+            by_network = np.swapaxes(rows, 0, 1)  # (K, B, C + 1)
+            rows = rows[..., :n_classes].mean(axis=1)
+            more = self._more(self.stated, by_network, rows)
+        answers = _outcomes(self.classifier, rows, self.prior)
         for (label, probability, table), extra in zip(answers, more, strict=True):
             known = None if extra.get("unknown") else label
             best = max(table.values()) if known is None else probability
             yield {"label": known, "probability": best, "probabilities": table} | extra
 
-    def _more(self, rows: NDArray[np.float32]) -> list[dict[str, Any]]:
-        more: list[dict[str, Any]] = [{} for _ in rows]
-        if self.stated is None or self.reference is None:
-            return more
-        names, known = np.array(self.classifier.classes, object), self.reference
-        if self.stated.distance is not None:
-            far = rows[:, -1]
-            shares = p_values(known.distances, far, known.groups)
-            for each, p_value, distance in zip(more, shares.tolist(), far.tolist(), strict=True):
-                each |= {"p_value": p_value, "unknown": distance > self.stated.distance}
-        if self.stated.misfit is not None:
-            found = self._sets(rows[:, : len(names)], self.stated.misfit)
+    def _more(
+        self, stated: Stated, by_network: NDArray[np.float32], mean: NDArray[np.float32]
+    ) -> list[dict[str, Any]]:
+        """Return what the requested rates say of photos, given their rows, (K, B, C + 1)."""
+        more: list[dict[str, Any]] = [{} for _ in mean]
+        if stated.unknown is not None:
+            shares = p_values(self._distances, by_network[..., -1])
+            far = beyond(shares, stated.unknown).tolist()
+            for each, p_value, unknown in zip(more, shares.tolist(), far, strict=True):
+                each |= {"p_value": p_value, "unknown": unknown}
+        if stated.missed is not None:
+            shares = p_values(self._misfits, 1 - by_network[..., :-1])
+            found = self._sets(shares, mean, stated.missed)
+            names = np.array(self.classifier.classes, object)
             for each, may in zip(more, found, strict=True):
                 each["classes"] = tuple(names[may])
         return more
 
-    def _sets(self, rows: NDArray[np.float32], misfit: float) -> NDArray[np.bool_]:
+    def _sets(
+        self, shares: NDArray[np.float64], mean: NDArray[np.float32], missed: float
+    ) -> NDArray[np.bool_]:
         if not self.classifier.card.several:
-            return sets(rows, misfit)
-        found: NDArray[np.bool_] = 1 - rows <= misfit
-        return found | (rows >= self.classifier.thresholds)  # what is named is in the set
+            return sets(shares, mean, missed)
+        # What is named is in the set.
+        return np.asarray(~beyond(shares, missed) | (mean >= self.classifier.thresholds))
+
+    @cached_property
+    def _distances(self) -> list[Known]:
+        return known_distances(self.references)
+
+    @cached_property
+    def _misfits(self) -> list[Known]:
+        return known_misfits(self.references)
 
 
 def _answers(

@@ -1,4 +1,4 @@
-"""The reference for recognising photos unlike the training photos: read, or measured."""
+"""The references for recognising photos unlike the training photos: read, or measured."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,12 +19,14 @@ from study.formatting import photos_text
 from study.invocation import hint
 from study.selection.best import copy_weights
 from study.selection.result import Selection
-from study.statistics.conformal import fewest, limit, limit_of_labels
+from study.statistics.conformal import Known, at_most, count, fewest, limit
 from study.studies import manifest_of
 from trainers.data.manifest import Manifest, Photo, Split
 from trainers.errors import NotOurWeights
+from trainers.labels import SEVERAL
 
 if TYPE_CHECKING:  # torch takes seconds
+    from trainers.backbone import Network
     from trainers.classifier import Classifier
     from trainers.reference import Reference
 
@@ -34,7 +36,7 @@ KEPT = "references"
 
 @dataclass(frozen=True)
 class Stated:
-    """Guaranteed rates for photos like those of validation.
+    """Rates for photos like those of validation.
 
     At most the share `unknown` is labelled unknown: farther than `distance` from the training
     photos. For at most the share `missed`, the true class is not in the set of classes, those with
@@ -42,6 +44,9 @@ class Stated:
     limit. `photos` and `groups` count the validation photos that the rates are based on.
     With several labels, `missed` is the share of a photo's labels that are not in its set, at most,
     on average over photos that have any: so have `labelled` of the photos.
+    With `folds`, rates hold about, and for sure `unknown_at_most` and `missed_at_most`, which are
+    else the rates themselves. There, `distance` and `misfit` are limits for what the networks of
+    all folds measure, joined (`trainers.reference.Joined`).
     """
 
     photos: int
@@ -51,6 +56,23 @@ class Stated:
     missed: float | None = None
     misfit: float | None = None
     labelled: int | None = None
+    folds: int = 0
+    unknown_at_most: float | None = None
+    missed_at_most: float | None = None
+
+    @property
+    def unknown_text(self) -> str:
+        """How many photos are called unknown, in words."""
+        rate, most = 100 * (self.unknown or 0), 100 * (self.unknown_at_most or 0)
+        worst = f"about {rate:.3g} % (in the worst case {most:.3g} %)"
+        return worst if self.folds else f"at most {rate:.3g} %"
+
+    @property
+    def coverage_text(self) -> str:
+        """What share the sets hold, in words."""
+        share, least = 100 - 100 * (self.missed or 0), 100 - 100 * (self.missed_at_most or 0)
+        worst = f"about {share:.3g} % (in the worst case {least:.3g} %)"
+        return worst if self.folds else f"at least {share:.3g} %"
 
     @property
     def photos_text(self) -> str:
@@ -79,34 +101,57 @@ def share_of(flag: str, text: str | None) -> float | None:
     return share
 
 
-def stated(reference: "Reference", unknown: float | None, coverage: float | None) -> Stated:
+def known_distances(references: Sequence["Reference"]) -> list[Known]:
+    """Return the distances of validation photos, as known to each network."""
+    return [Known.of_photos(each.distances, each.groups) for each in references]
+
+
+def known_misfits(references: Sequence["Reference"]) -> list[Known]:
+    """Return the misfits of validation photos' classes, or labels, as known to each network."""
+    return [
+        Known.of_photos(each.misfits, each.groups)
+        if each.misfits.ndim == 1
+        else Known.of_labels(each.misfits, each.misfits >= 0, each.groups)
+        for each in references
+    ]
+
+
+def stated(
+    references: Sequence["Reference"], unknown: float | None, coverage: float | None
+) -> Stated:
     """Return the limits of the requested rates; `ConfigError` if there are too few photos."""
-    groups, count = reference.groups, reference.count
-    found = Stated(len(reference.distances), None if groups is None else count)
-    if unknown and count < fewest(unknown):
-        raise _too_few("--unknown", unknown, found, f"{100 / (count + 1):.3g}% or more")
-    if unknown is not None:
-        distance = limit(reference.distances, unknown, groups)
-        found = replace(found, unknown=unknown, distance=distance)
-    return found if coverage is None else _with_sets(found, reference, 1 - coverage)
-
-
-def _with_sets(found: Stated, reference: "Reference", missed: float) -> Stated:
-    misfits, groups, count = reference.misfits, reference.groups, reference.count
-    several = misfits.ndim == 2
-    if several:
-        there = misfits >= 0
-        some = there.any(axis=1)
-        found = replace(found, labelled=int(some.sum()))
-        count = int(some.sum()) if groups is None else len(np.unique(groups[some]))
-    if count < fewest(missed):
-        raise _too_few("--coverage", missed, found, f"{100 - 100 / (count + 1):.3g}% or less")
-    misfit = (
-        limit_of_labels(misfits, there, missed, groups)
-        if several
-        else limit(misfits, missed, groups)
+    far = known_distances(references)
+    grouped = any(each.groups is not None for each in references)
+    found = Stated(
+        sum(len(each.distances) for each in references),
+        count(far) if grouped else None,
+        folds=len(references) if len(references) > 1 else 0,
     )
-    return replace(found, missed=missed, misfit=misfit)
+    if unknown is not None:
+        if unknown and (n := count(far)) < fewest(unknown):
+            raise _too_few("--unknown", unknown, found, f"{100 / (n + 1):.3g}% or more")
+        found = replace(
+            found,
+            unknown=unknown,
+            distance=limit(far, unknown),
+            unknown_at_most=at_most(unknown, far),
+        )
+    return found if coverage is None else _with_sets(found, references, 1 - coverage)
+
+
+def _with_sets(found: Stated, references: Sequence["Reference"], missed: float) -> Stated:
+    known = known_misfits(references)
+    if references[0].misfits.ndim == 2:
+        labelled = sum(int((each.misfits >= 0).any(axis=1).sum()) for each in references)
+        found = replace(found, labelled=labelled)
+    if (n := count(known)) < fewest(missed):
+        raise _too_few("--coverage", missed, found, f"{100 - 100 / (n + 1):.3g}% or less")
+    return replace(
+        found,
+        missed=missed,
+        misfit=limit(known, missed),
+        missed_at_most=at_most(missed, known),
+    )
 
 
 def _too_few(flag: str, rate: float, found: Stated, other: str) -> ConfigError:
@@ -118,87 +163,100 @@ def _too_few(flag: str, rate: float, found: Stated, other: str) -> ConfigError:
     )
 
 
-def reference_of(classifier: "Classifier", file: Path, storage: str) -> "Reference":
-    """Return the reference beside a weights file; else one measured before, or now.
+def references_of(classifier: "Classifier", file: Path, storage: str) -> tuple["Reference", ...]:
+    """Return the references beside a weights file; else those measured before, or now.
 
-    To measure it, up to 2,000 training and 2,000 validation photos of the study that trained the
-    weights are used. Raises `NotOurWeights` for a broken file, LookupError where nothing is known
-    of the photos, `DatasetError` where they have changed.
+    There is one for each network. To measure them, up to 2,000 training and 2,000 validation photos
+    of the study that trained the weights are used; of folds, up to 2,000 of all, each of which
+    validates the network of its fold and trained the others. Raises `NotOurWeights` for a broken
+    file, LookupError where nothing is known of the photos, `DatasetError` where they have changed.
     """
-    from trainers.reference import SUFFIX, beside, digest_of, read_reference, save_reference
+    from trainers.reference import SUFFIX, beside, digest_of, read_references, save_references
 
-    if folds := classifier.card.folds:
-        raise ConfigError(
-            f"these weights hold a network for each of {folds} folds, so that no photos are left "
-            "that none of them was trained on to measure rates; omit --unknown and --coverage"
-        )
     n_labels = len(classifier.classes) if classifier.card.several else None
     if beside(file).exists():
-        return read_reference(beside(file), classifier.network, n_labels)
+        return read_references(beside(file), classifier.networks, n_labels)
     digest = digest_of(classifier.network)
     kept = runs_folder(storage) / CACHE / KEPT / f"{digest}{SUFFIX}"
     with suppress(NotOurWeights):  # a broken one is made again
         if kept.exists():
-            return read_reference(kept, classifier.network, n_labels)
-    found = measured(classifier, storage, digest)
+            return read_references(kept, classifier.networks, n_labels)
+    found = measured(classifier, _photos_to_see(classifier, storage))
     with suppress(OSError):  # where nothing may be written, it is measured each time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        save_reference(kept, found)
+        save_references(kept, found)
     return found
 
 
 def copy_with_reference(chosen: Selection, folder: Path, storage: str, unknown: str) -> Path:
-    """Copy the chosen weights with the rate of `--unknown`, and the reference beside them.
+    """Copy the chosen weights with the rate of `--unknown`, and their references beside them.
 
-    Raises what `reference_of`, `stated` and `copy_weights` raise, before anything is copied.
+    Raises what `references_of`, `stated` and `copy_weights` raise, before anything is copied.
     """
     rate, source = share_of("--unknown", unknown), Path(chosen.file)
     if not rate:
         raise ConfigError("--unknown must be above 0 for weights that carry it; drop it")
 
     from trainers.classifier import load
-    from trainers.reference import beside, save_reference
+    from trainers.reference import beside, save_references
 
-    found = reference_of(load(source), source, storage)
+    found = references_of(load(source), source, storage)
     stated(found, rate, None)
     folder.mkdir(parents=True, exist_ok=True)
-    # First the reference that the weights' card mentions: weights without it would be refused.
-    save_reference(beside(folder / source.name), found)
+    # First the references that the weights' card mentions: weights without them would be refused.
+    save_references(beside(folder / source.name), found)
     return copy_weights(chosen, folder, rate)
 
 
-def measured(classifier: "Classifier", storage: str, digest: str) -> "Reference":
-    """Measure a reference from the photos that weights were trained on, and those of validation."""
-    from trainers.reference import MOST, Reference, distances, rounded
+def _photos_to_see(classifier: "Classifier", storage: str) -> Manifest:
+    """Return those of the photos of training and validation that references are measured from."""
+    from trainers.reference import MOST
 
     study, manifest = _photos_of(classifier, storage)
     train, valid = (_spread(manifest.of_split(s), MOST) for s in (Split.TRAIN, Split.VALID))
-    looked = replace(manifest, photos=(*train, *valid))
-    check_photos(study, looked)
-    n_classes, root = len(classifier.classes), manifest.root
-    features = rounded(_look(classifier, root, train)[:, n_classes:])
-    of_valid = _look(classifier, root, valid)
+    # Of folds, these are the same photos.
+    found = replace(manifest, photos=tuple(dict.fromkeys((*train, *valid))))
+    check_photos(study, found)
+    return found
+
+
+def measured(classifier: "Classifier", photos: Manifest) -> tuple["Reference", ...]:
+    """Measure the references from photos of training and validation, of folds from all alike."""
+    rows = _look(classifier, photos)
+    parts = [photos.fold(number) for number in range(photos.folds)] or [photos]
+    each = zip(classifier.networks, parts, rows, strict=True)
+    return tuple(_measured(network, part, of_network) for network, part, of_network in each)
+
+
+def _measured(network: "Network", photos: Manifest, rows: NDArray[np.float32]) -> "Reference":
+    """Return the reference of a network, given its rows of photos, (n, C + F)."""
+    from trainers.reference import Reference, digest_of, distances, rounded
+
+    n_classes = len(photos.classes)
+    held = np.array([photo.split is Split.VALID for photo in photos.photos])
+    features, of_valid = rounded(rows[~held, n_classes:]), rows[held]
     misfits = 1 - of_valid[:, :n_classes]
-    if classifier.card.several:
-        misfits[looked.targets(Split.VALID) == 0] = -1
+    if photos.kind is SEVERAL:
+        misfits[photos.targets(Split.VALID) == 0] = -1
     else:
-        misfits = misfits[np.arange(len(valid)), looked.labels(Split.VALID)]
+        misfits = misfits[np.arange(len(misfits)), photos.labels(Split.VALID)]
     return Reference(
-        digest,
+        digest_of(network),
         features,
         distances(of_valid[:, n_classes:], features),
         misfits,
-        looked.photo_groups(Split.VALID),
+        photos.photo_groups(Split.VALID),
     )
 
 
-def _look(classifier: "Classifier", root: Path, photos: Sequence[Photo]) -> NDArray[np.float32]:
+def _look(classifier: "Classifier", manifest: Manifest) -> NDArray[np.float32]:
+    """Return each network's rows of all photos, (K, n, C + F)."""
     rows = []
-    for path, row in classifier.look(root / photo.path for photo in photos):
+    for path, row in classifier.look(manifest.root / photo.path for photo in manifest.photos):
         if not isinstance(row, np.ndarray):
             raise LookupError(f"{path} cannot be read: {row}") from row
         rows.append(row)
-    return np.stack(rows)
+    return np.stack(rows, axis=1)
 
 
 def _spread(photos: Sequence[Photo], most: int) -> tuple[Photo, ...]:

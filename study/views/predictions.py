@@ -126,18 +126,19 @@ def stated_lines(stated: Stated | None) -> list[str]:
     lines = []
     if stated and stated.unknown is not None:
         lines.append(
-            f"at most {100 * stated.unknown:.3g} % of photos like the {stated.photos_text} are "
-            "called unknown"
+            f"{stated.unknown_text} of photos like the {stated.photos_text} are called unknown"
         )
     if stated and stated.missed is not None and stated.misfit is not None:
-        share = f"at least {100 - 100 * stated.missed:.3g} %"
+        share = stated.coverage_text
         said = (
             f"{share} of photos like the {stated.photos_text} have their class in its set"
             if stated.labelled is None
             else f"sets hold {share} of a photo's labels, on average over photos like the "
-            f"{stated.labelled_text}: all labels with a probability of at least "
-            f"{max(0, 1 - stated.misfit):.3g}, and those that are named"
+            f"{stated.labelled_text}"
         )
+        if stated.labelled is not None and not stated.folds:
+            cut = f"{max(0, 1 - stated.misfit):.3g}"
+            said += f": all labels with a probability of at least {cut}, and those that are named"
         lines.append(
             f"{said}; these photos have chosen the weights as well, so of new ones it may be a "
             "little less"

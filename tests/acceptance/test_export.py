@@ -26,7 +26,7 @@ from tests.tiny_training import card_of, network_of
 from trainers.checkpoint import save_weights
 from trainers.classifier import load
 from trainers.data.manifest import Manifest
-from trainers.reference import Reference, beside, digest_of, distances, rounded, save_reference
+from trainers.reference import Reference, beside, digest_of, distances, rounded, save_references
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -214,12 +214,12 @@ def test_the_examples_call_unlike_photos_unknown(
     photos = [p for p in odd_photos(tmp_path / "photos") if p.stem in ORDINARY]
     weights = weights_file(tmp_path, photos, **card)
     classifier = load(weights)
-    features = np.array([row[2:] for _, row in classifier.look(photos)])
+    features = np.array([row[0, 2:] for _, row in classifier.look(photos)])
     known = rounded(features[:1])  # of the first photo alone: the others differ from it
     usual = np.linspace(0, np.median(distances(features, known)), 19).astype(np.float32)
     misfits = np.zeros((19, 2) if card else 19, np.float32)
     reference = Reference(digest_of(classifier.network), known, usual, misfits)
-    save_reference(beside(weights), reference)
+    save_references(beside(weights), [reference])
     monkeypatch.chdir(tmp_path)
     assert export("--to", "exported", "--weights", weights, "--unknown", "5%") == 0
     done = subprocess.run(

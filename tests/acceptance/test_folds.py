@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import softmax
 
 import cli
 from study.dashboard.artifacts import Exhibit, Exhibits
@@ -18,6 +19,10 @@ from tests.labelled import write_photos
 from tests.scenes import save, scene
 from tests.tiny_search import copy_of
 from trainers.card import read_card
+from trainers.data.scale import read_at, validation_scale
+from trainers.exporting import _READERS
+from trainers.formats import Format
+from trainers.schedule import CropType
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -103,16 +108,50 @@ def test_the_chosen_file_is_the_networks_of_all_folds(told: Told) -> None:
     assert "on 8 test photos" in told("best", "--final-test")
 
 
-def test_what_photos_are_unknown_is_refused_in_a_sentence(told: Told, tmp_path: Path) -> None:
-    """No photos are left that none of the networks was trained on, wherever it is asked for."""
-    for words in (
-        ("predict", "photos/day", "--unknown", "5%"),
-        ("predict", "photos/day", "--coverage", "90%"),
-        ("best", "--copy-to", str(tmp_path / "copy"), "--unknown", "5%"),
-        ("export", "--to", str(tmp_path / "out"), "--format", "torchscript", "--unknown", "5%"),
-    ):
-        assert "hold a network for each of 3 folds" in told(*words, code=2)
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    """Write photos of something else: plain colours."""
+    for number in range(5):
+        colour = Image.new("RGB", (48, 40), (255, 40 * number, 0))
+        save(colour, tmp_path / "others" / f"{number}.png")
+    return tmp_path / "others"
+
+
+def test_photos_of_something_else_are_unknown(told: Told, others: Path) -> None:
+    """By what each fold's network measures on its own fold; the copy carries it elsewhere."""
+    asked = ("photos", str(others), "--unknown", "10%", "--coverage", "80%")
+    found = json.loads(told("predict", *asked, "--json"))
+    (kept,) = Path("runs/.cache/references").iterdir()
+    assert (found["stated"]["photos"], found["stated"]["folds"]) == (32, 3)
+    assert found["stated"]["unknown_at_most"] == pytest.approx(2 * (0.1 + 0.9 * 2 / 35))
+    each = found["predictions"]
+    assert all((answer["p_value"] <= 0.1) == answer["unknown"] for answer in each)
+    assert all((answer["label"] is None) == answer["unknown"] for answer in each)
+    far = {answer["path"]: answer["unknown"] for answer in each}
+    assert [far.pop(str(path)) for path in sorted(others.iterdir())] == [True] * 5
+    assert sum(far.values()) <= 8  # of 40, as 30 % in the worst case
+    own = [answer for answer in each if answer["path"] in far]
+    assert np.mean([Path(a["path"]).parent.name in a["classes"] for a in own]) >= 0.7
+    to = others.parent / "copy"
+    told("best", "--copy-to", str(to), "--unknown", "10%")
+    (file,) = (path for path in to.iterdir() if "reference" not in path.name)
+    assert read_card(file).unknown == 0.1
+    kept.unlink()
+    words = ("predict", "photos", str(others), "--weights", str(file), "--json")
+    again = json.loads(told(*words, "--storage", f"sqlite:///{to}/none.db"))["predictions"]
+    assert [answer["p_value"] for answer in again] == [answer["p_value"] for answer in each]
+    assert not kept.exists()
+
+
+def test_what_rates_come_to_is_said(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    """That a rate holds about, and the worst case; too few photos are refused with a number."""
+    capsys.readouterr()
+    assert cli.run(("predict", "photos/day", "--unknown", "5%", "--coverage", "90%")) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "about 5 % (in the worst case 20.9 %) of photos like the 32 validation photos" in said
+    assert "about 90 % (in the worst case 69.7 %) of photos like the 32 validation" in said
+    refused = told("predict", "photos/day", "--unknown", "2%", code=2)
+    assert "needs at least 49 validation photos, and these weights have 32" in refused
 
 
 def test_a_refit_is_one_network_on_the_photos_of_all_folds(told: Told, tmp_path: Path) -> None:
@@ -155,6 +194,7 @@ def test_reports_and_pictures_are_of_all_photos(searched: Path, told: Told, tmp_
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load:FutureWarning")
 @pytest.mark.parametrize(
     "kind",
     [
@@ -163,12 +203,32 @@ def test_reports_and_pictures_are_of_all_photos(searched: Path, told: Told, tmp_
         "torchscript",
     ],
 )
-def test_exported_they_are_one_network(told: Told, tmp_path: Path, kind: str) -> None:
-    """The written file answers as the mean of all folds' networks, which `export` makes sure of."""
-    told("export", "--to", str(tmp_path / "out"), "--format", kind)
+def test_exported_they_are_one_network(told: Told, tmp_path: Path, others: Path, kind: str) -> None:
+    """The file answers as the mean of all folds' networks, and calls the same photos unknown."""
+    told("export", "--to", str(tmp_path / "out"), "--format", kind, "--unknown", "10%")
     about = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
     assert "validation photos of the study" in about["verified_on"]
-    assert "dealt into 3 folds" in (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = " ".join((tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8").split())
+    assert "dealt into 3 folds" in card
+    assert "are about 10 % (in the worst case 30.3 %) of photos" in card.replace("\\", "")
+    unknown = about["unknown"]
+    assert (unknown["rate"], unknown["photos"]) == (0.1, 32)
+    assert "Each of 3 networks measures it" in unknown["words"]
+    asked = ("predict", "photos", str(others), "--unknown", "10%", "--json")
+    each = json.loads(told(*asked))["predictions"]
+    pixels = np.stack([
+        read_at(Path(answer["path"]), [validation_scale(32, CropType.RANDOM)])[0]
+        for answer in each])  # fmt: skip
+    squares = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    answer = _READERS[Format(kind)](tmp_path / "out" / Format(kind).file_name)
+    logits, distance = (found.detach().numpy() for found in answer(squares))
+    rows = np.array([list(one["probabilities"].values()) for one in each])
+    assert softmax(logits, axis=1) == pytest.approx(rows, abs=1e-4)
+    clear = abs(distance - unknown["threshold"]) > 1e-5  # a known photo may be at the threshold
+    assert clear.mean() > 0.9
+    far = np.array([one["unknown"] for one in each])
+    assert ((distance > unknown["threshold"]) == far)[clear].all()
+    assert 5 <= far.sum() < 13
 
 
 @pytest.mark.long

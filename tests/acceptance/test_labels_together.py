@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cli
+from study.deployment.reference import references_of
 from study.selection import soup
 from study.selection.several_labels import LabelScores
 from study.statistics.crossfit import CrossFit
@@ -107,6 +108,38 @@ def test_folds_of_labels_are_chosen_as_one_file(
         told(*words)
     again = told("reproduce", str(chosen["trial"]), "--run", "--json")
     assert (again["identical"], again["photos"]) == (True, 40)
+
+
+def test_sets_of_labels_hold_the_stated_share_in_folds(
+    folded: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of photos that no network was trained on, about; each fold's networks say what p-values are.
+
+    The sets hold what is named, and more for more coverage.
+    """
+    copy_of(folded, tmp_path / "copy", monkeypatch)
+    with Path("list.csv").open() as lines:
+        own = {row["path"]: set(row["labels"].split(";")) - {""} for row in csv.DictReader(lines)}
+    file, sizes = told("best", "--json")["file"], []
+    classifier = load(Path(file))
+    for coverage in (0.6, 0.9):
+        found = told("predict", "photos", "--coverage", str(coverage), "--unknown", "0.1", "--json")
+        assert (found["stated"]["photos"], found["stated"]["folds"]) == (40, 3)
+        assert found["stated"]["labelled"] <= 40
+        sets = {each["path"]: set(each["classes"]) for each in found["predictions"]}
+        named = [set((each["label"] or "").split(";")) - {""} for each in found["predictions"]]
+        assert all(some <= more for some, more in zip(named, sets.values(), strict=True))
+        held = [len(sets[p] & some) / len(some) for p, some in own.items() if some]
+        assert np.mean(held) >= coverage - 0.1
+        sizes.append(sum(map(len, sets.values())))
+    assert sizes[0] < sizes[1]
+    references = references_of(classifier, Path(file), "sqlite:///runs/encore.db")
+    [(_, row)] = classifier.look(["photos/0.png"], references=references)
+    assert isinstance(row, np.ndarray)
+    pairs = zip(references, row[:, -1], strict=True)
+    above = sum(int((one.distances >= far).sum()) for one, far in pairs)
+    (answer,) = told("predict", "photos/0.png", "--unknown", "0.1", "--json")["predictions"]
+    assert answer["p_value"] == pytest.approx((1 + above) / 41)
 
 
 @pytest.mark.long

@@ -37,7 +37,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         search = ("search", "--data", "list.csv", "--trials", "1", "--metric", "macro_f1")
         assert cli.run(search) == 0
-        assert cli.run(("best", "--copy-to", "chosen", "--unknown", "10%")) == 0
+        assert cli.run(("best", "--copy-to", "chosen", "--unknown", "20%")) == 0
     return folder
 
 
@@ -73,12 +73,12 @@ def test_photos_of_something_else_have_no_labels(capsys: pytest.CaptureFixture[s
     assert all(far[f"others/{index}.png"] for index in range(4))
     assert 0 < sum(far.values()) - 4 < 15
     assert all((answer["label"] is None) == answer["unknown"] for answer in each.values())
-    assert "at most 10 % of photos like the 12 validation photos are called unknown" in said
+    assert "at most 20 % of photos like the 12 validation photos are called unknown" in said
     assert f"{sum(far.values())} unknown" in said
     to = ("--to", "out", "--format", "torchscript")
     assert cli.run(("export", "--weights", file, *to)) == 0
     about = json.loads(Path("out/model.json").read_text())
-    assert (about["unknown"]["rate"], about["unknown"]["photos"]) == (0.1, 12)
+    assert (about["unknown"]["rate"], about["unknown"]["photos"]) == (0.2, 12)
     assert "predict no label" in about["unknown"]["words"]
     card = " ".join(Path("out/MODEL_CARD.md").read_text().split())
     assert "some of them, or none, as well, unless it is farther than" in card

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from study.deployment.reference import known_distances
+from study.statistics.conformal import beyond, limit, p_values
 from tests.tiny_training import card_of, network_of
 from trainers import exporting
 from trainers.backbone import Network
@@ -19,9 +21,10 @@ from trainers.checkpoint import save_weights
 from trainers.classifier import Classifier, load
 from trainers.errors import ExportRefused
 from trainers.exporting import export_network, photo_squares, random_squares
+from trainers.folded import FoldNetworks
 from trainers.formats import Format
 from trainers.mirrored import judging
-from trainers.reference import Reference, distances, rounded
+from trainers.reference import Joined, Reference, distances, rounded
 
 torch.set_num_threads(1)  # on tiny tensors, threads only wait for each other
 
@@ -157,7 +160,7 @@ def test_an_exported_network_says_how_far_photos_are(kind: Format, tmp_path: Pat
     with torch.no_grad():
         known = rounded(built.features(torch.rand(5, 3, 32, 32)).numpy())
     four = np.zeros(4, np.float32)
-    export_network(made, path, kind, squares, reference=Reference("", known, four, four))
+    export_network(made, path, kind, squares, references=[Reference("", known, four, four)])
     if kind is Format.ONNX:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         assert [each.name for each in session.get_outputs()] == ["logits", "distance"]
@@ -171,6 +174,53 @@ def test_an_exported_network_says_how_far_photos_are(kind: Format, tmp_path: Pat
         assert far.numpy() == pytest.approx(expected, abs=1e-5)
         assert logits.numpy() == pytest.approx(judged.numpy(), abs=1e-4)
         assert expected.min() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Format.TORCHSCRIPT,
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in (Format.ONNX, Format.TORCH_EXPORT)
+        ),
+    ],
+)
+def test_exported_folds_join_their_distances(kind: Format, tmp_path: Path) -> None:
+    """Above the limit are the photos with p-values of at most the rate; logits are the mean's."""
+    networks = [network_of(seed=seed) for seed in range(2)]
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, FoldNetworks(networks).state_dict(), card_of(image_size=32, folds=2))
+    made, squares = load(path), random_squares(network := load(path), 60)
+    shown = torch.from_numpy(squares).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        features = [each.features(shown).numpy() for each in network.networks]
+    known, new = slice(10, 40), slice(40, 60)
+    each = [
+        Reference("", near := rounded(of[:10]), distances(of[known], near), np.zeros(30, "f4"))
+        for of in features
+    ]
+    far = np.array(
+        [distances(of[new], one.features) for of, one in zip(features, each, strict=True)]
+    )
+    there, rate = known_distances(each), 0.4
+    joined = Joined(
+        [one.scores for one in there],
+        [one.weights for one in there],
+        limit=limit(there, rate),
+        rate=rate,
+    )
+    out = tmp_path / kind.file_name
+    export_network(made, out, kind, squares, "", each, joined)
+    logits, found = exporting._READERS[kind](out)(shown[new])
+    assert (found.numpy() > limit(there, rate)).tolist() == beyond(
+        p_values(there, far), rate
+    ).tolist()
+    assert 0 < (found > limit(there, rate)).sum() < 20
+    assert ((found.numpy() > far.min(0) - 1e-6) & (found.numpy() < far.max(0) + 1e-6)).all()
+    with torch.no_grad():
+        assert logits.numpy() == pytest.approx(made.network(shown[new]).numpy(), abs=1e-4)
 
 
 class Wrong(nn.Module):
