@@ -217,9 +217,9 @@ def _unknown(limits: Stated, answer: str) -> dict[str, Any]:
     if limits.folds:
         rate = "About `rate` (in the worst case `at_most`)"
         joined = (
-            f" Each of {limits.folds} networks measures it, as far as photos of the fold that this "
-            f"network was trained without are the measure; `{DISTANCE}` lies between the least and "
-            "the largest."
+            f" Each of {limits.folds} networks measures it, and compares it with the distances of "
+            f"the photos in the fold it was trained without; `{DISTANCE}` joins what they say, and "
+            "lies between the least and the largest."
         )
     return {
         "words": (

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -14,11 +15,14 @@ from scipy.special import softmax
 
 import cli
 from study.dashboard.artifacts import Exhibit, Exhibits
+from study.deployment.reference import references_of
 from tests.cluster import needs_ray
 from tests.labelled import write_photos
 from tests.scenes import save, scene
 from tests.tiny_search import copy_of
+from trainers import reference
 from trainers.card import read_card
+from trainers.classifier import load
 from trainers.data.scale import read_at, validation_scale
 from trainers.exporting import _READERS
 from trainers.formats import Format
@@ -154,6 +158,22 @@ def test_what_rates_come_to_is_said(told: Told, capsys: pytest.CaptureFixture[st
     assert "needs at least 49 validation photos, and these weights have 32" in refused
 
 
+def test_of_many_photos_some_are_looked_at(
+    searched: Path, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many of all folds together: each is known to its own fold's network, and to no other."""
+    copy_of(searched, tmp_path / "copy", monkeypatch)
+    shutil.rmtree("runs/.cache/references", ignore_errors=True)
+    monkeypatch.setattr(reference, "MOST", 20)
+    found = json.loads(told("predict", "photos", "--unknown", "10%", "--json"))
+    assert found["stated"]["photos"] == 20
+    classifier = load(file := Path(json.loads(told("best", "--json"))["file"]))
+    each = references_of(classifier, file, "sqlite:///runs/encore.db")
+    assert len(each) == 3
+    assert sum(len(one.distances) for one in each) == 20
+    assert all(len(one.features) + len(one.distances) == 20 for one in each)
+
+
 def test_a_refit_is_one_network_on_the_photos_of_all_folds(told: Told, tmp_path: Path) -> None:
     """It and the folds' file predict; both name the same classes."""
     said = told("best", "--refit", "--copy-to", str(tmp_path))
@@ -213,7 +233,7 @@ def test_exported_they_are_one_network(told: Told, tmp_path: Path, others: Path,
     assert "are about 10 % (in the worst case 30.3 %) of photos" in card.replace("\\", "")
     unknown = about["unknown"]
     assert (unknown["rate"], unknown["photos"]) == (0.1, 32)
-    assert "Each of 3 networks measures it" in unknown["words"]
+    assert "Each of 3 networks measures it, and compares it" in unknown["words"]
     asked = ("predict", "photos", str(others), "--unknown", "10%", "--json")
     each = json.loads(told(*asked))["predictions"]
     pixels = np.stack([
