@@ -33,7 +33,10 @@ NEIGHBOURS = 5
 """The distance is that of the k-th nearest training photo (benchmarks/README.md)."""
 
 MOST = 2000
-"""Maximum number of photos of each split in a reference; from more, evenly spaced ones."""
+"""Maximum number of photos of each split in a reference, or of all folds in theirs together.
+
+From more, evenly spaced ones.
+"""
 
 _FORMAT, _METADATA = 1, "encore-reference"
 _TENSORS = ("features", "distances", "misfits", "groups")

@@ -113,8 +113,8 @@ def predict(
     unlike the training photos are unknown, and so is at most the share `unknown` of photos like the
     validation photos: by default the rate that the weights carry; 0 turns it off. `coverage` is the
     share of photos whose set of classes contains the true one; of several labels, the mean share of
-    a photo's labels that its set contains. Raises FileNotFoundError for inputs without a photo,
-    `NotOurWeights`, and what `best` raises.
+    a photo's labels that its set contains. Of weights in folds, both hold about: see `Stated`.
+    Raises FileNotFoundError for inputs without a photo, `NotOurWeights`, and what `best` raises.
     """
     paths = find_photos(inputs)
     file = Path(best(study, storage=storage).file) if weights is None else weights

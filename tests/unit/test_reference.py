@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from study.deployment.reference import stated
 from study.errors import ConfigError
 from study.statistics.conformal import Known, beyond, limit, p_values
+from study.views.predictions import stated_lines
 from tests.tiny_training import card_of, network_of
 from trainers.backbone import Network, features_of
 from trainers.card import WeightsCard
@@ -144,6 +146,10 @@ def test_folds_have_a_reference_each(tmp_path: Path) -> None:
     assert (told.unknown_at_most, told.missed_at_most) == pytest.approx((worst, worst))
     assert told.unknown_text == f"about 10 % (in the worst case {100 * worst:.3g} %)"
     assert told.coverage_text == f"about 90 % (in the worst case {100 - 100 * worst:.3g} %)"
+    first, second = stated_lines(replace(told, labelled=20))
+    assert first.startswith(f"{told.unknown_text} of photos like the 27 validation photos in 19")
+    assert f"sets hold {told.coverage_text} of a photo's labels, on average over" in second
+    assert "probability of at least" not in second  # there is no one number
     alone = stated(written[:1], 0.1, 0.9)
     assert (alone.folds, alone.unknown_at_most) == (0, 0.1)
     assert (alone.unknown_text, alone.coverage_text) == ("at most 10 %", "at least 90 %")
