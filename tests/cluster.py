@@ -39,6 +39,8 @@ def cluster(nodes: int = 1) -> Iterator[Any]:
     before = dict(os.environ)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT))  # the nodes inherit it
     folder = tempfile.mkdtemp(prefix="ray-")  # a short path: sockets lie in it
+    # Ray writes the head's address here, wherever its own folder is, and does not make this one.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     started = Cluster(initialize_head=True, head_node_args={**NODE, "temp_dir": folder})
     try:
         for _ in range(nodes - 1):
