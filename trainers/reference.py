@@ -41,7 +41,6 @@ From more, evenly spaced ones.
 _FORMAT, _METADATA = 1, "encore-reference"
 _TENSORS = ("features", "distances", "misfits", "groups")
 _LARGEST = 20_000
-_SLACK = 1e-9  # sums of weights are rounded
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,11 @@ class Joined(nn.Module):
     """Joins the distances of photos by the networks of K folds, (B, K), to one each: (B,).
 
     The distances of n known photos, each by the network trained without its fold, are subtracted
-    from a photo's distance by that network. The quantile of these differences that the rate asks
-    for is above 0 exactly where the photo's p-value is at most the rate (CV+: Barber, Candes,
-    Ramdas, Tibshirani, Annals of Statistics 2021). With `limit`, that of all known distances,
-    added, it lies between the photo's least and largest distance, and is one network's distance
-    itself.
+    from a photo's distance by that network. The quantile of these differences up to which there is
+    `enough` of the known photos' weight is above 0 exactly where the photo's p-value is at most the
+    rate (CV+: Barber, Candes, Ramdas, Tibshirani, Annals of Statistics 2021). With `limit`, that of
+    all known distances, added, it lies between the photo's least and largest distance, and is one
+    network's distance itself.
     """
 
     known: Tensor
@@ -100,15 +99,14 @@ class Joined(nn.Module):
         weights: Sequence[NDArray[np.float64]],
         *,
         limit: float,
-        rate: float,
+        enough: float,
     ) -> None:
         super().__init__()
         self.register_buffer("known", torch.from_numpy(np.concatenate(known)))
         self.register_buffer("weights", torch.from_numpy(np.concatenate(weights)))
         self.register_buffer("fold", torch.arange(len(known)).repeat_interleave(
             torch.tensor([len(each) for each in known])))  # fmt: skip
-        total = float(self.weights.sum())
-        self._limit, self._enough = limit, total + 1 - rate * (round(total) + 1) - _SLACK
+        self._limit, self._enough = limit, enough
 
     def forward(self, far: Tensor) -> Tensor:
         """Return distances."""

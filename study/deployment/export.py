@@ -21,6 +21,7 @@ from study.errors import ConfigError
 from study.formatting import json_text
 from study.selection.best import best
 from study.selection.result import Selection
+from study.statistics.conformal import enough
 from study.studies import find_study, manifest_of
 from trainers.data.manifest import Manifest, Split
 from trainers.data.photo import is_photo_name
@@ -247,7 +248,7 @@ def _joined(references: "Sequence[Reference]", limits: Stated) -> "Joined | None
         [each.scores for each in known],
         [each.weights for each in known],
         limit=limits.distance,
-        rate=limits.unknown,
+        enough=enough(known, limits.unknown),
     )
 
 

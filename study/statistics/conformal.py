@@ -110,6 +110,15 @@ def beyond(p: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:
     return np.asarray(p <= rate + _SLACK)
 
 
+def enough(known: Sequence[Known], rate: float) -> float:
+    """Return the weight of known scores up to a limit, so that at most a rate is `beyond` it.
+
+    The new photo is one of n + 1, and counts as beyond.
+    """
+    total = sum(float(each.weights.sum()) for each in known)
+    return total + 1 - (rate + _SLACK) * (count(known) + 1)
+
+
 def limit(known: Sequence[Known], rate: float) -> float:
     """Return the score that a new photo exceeds at most at a rate; infinity with too few photos.
 
@@ -118,9 +127,7 @@ def limit(known: Sequence[Known], rate: float) -> float:
     scores = np.concatenate([each.scores for each in known])
     weights = np.concatenate([each.weights for each in known])
     order = np.argsort(scores, kind="stable")
-    # The least score beyond which, with one new photo, is at most a rate of n + 1.
-    shares = (1 + weights.sum() - np.cumsum(weights[order])) / (count(known) + 1)
-    within = np.flatnonzero(beyond(shares, rate))
+    within = np.flatnonzero(np.cumsum(weights[order]) >= enough(known, rate))
     return float(scores[order][within[0]]) if len(within) else math.inf
 
 

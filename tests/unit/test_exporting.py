@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from study.deployment.reference import known_distances
-from study.statistics.conformal import beyond, limit, p_values
+from study.statistics.conformal import beyond, enough, limit, p_values
 from tests.tiny_training import card_of, network_of
 from trainers import exporting
 from trainers.backbone import Network
@@ -59,6 +59,12 @@ def reader(kind: Format, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
     return torch.export.load(path, extra_files=note).module(), note["encore"]
 
 
+def in_each_format(others: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """Try TorchScript, the quickest; `others` marks ONNX, the docs' example's, and torch.export."""
+    marked = [pytest.param(kind, marks=others) for kind in (Format.ONNX, Format.TORCH_EXPORT)]
+    return pytest.mark.parametrize("kind", [Format.TORCHSCRIPT, *marked])
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("backbone", "kind"),
@@ -99,16 +105,7 @@ def test_each_format_answers_as_the_network(backbone: str, kind: Format, tmp_pat
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        Format.TORCHSCRIPT,  # the quickest; docs/exported.md's example is tried with ONNX
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in (Format.ONNX, Format.TORCH_EXPORT)
-        ),
-    ],
-)
+@in_each_format(others=pytest.mark.slow)
 def test_mirror_images_are_part_of_an_exported_network(kind: Format, tmp_path: Path) -> None:
     """Of weights judged with them, the softmax of the file's logits is the mean of both."""
     built = network()
@@ -142,16 +139,7 @@ def test_labels_that_are_certain_are_exported_with_mirror_images(tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        Format.TORCHSCRIPT,
-        *(
-            pytest.param(kind, marks=pytest.mark.long)
-            for kind in (Format.ONNX, Format.TORCH_EXPORT)
-        ),
-    ],
-)
+@in_each_format(others=pytest.mark.long)
 def test_an_exported_network_says_how_far_photos_are(kind: Format, tmp_path: Path) -> None:
     """At any batch size, as `look` measures it; its logits stay what they were, mirrored too."""
     built = network()
@@ -177,16 +165,7 @@ def test_an_exported_network_says_how_far_photos_are(kind: Format, tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        Format.TORCHSCRIPT,
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in (Format.ONNX, Format.TORCH_EXPORT)
-        ),
-    ],
-)
+@in_each_format(others=pytest.mark.slow)
 def test_exported_folds_join_their_distances(kind: Format, tmp_path: Path) -> None:
     """Above the limit are the photos with p-values of at most the rate; logits are the mean's."""
     networks = [network_of(seed=seed) for seed in range(2)]
@@ -209,7 +188,7 @@ def test_exported_folds_join_their_distances(kind: Format, tmp_path: Path) -> No
         [one.scores for one in there],
         [one.weights for one in there],
         limit=limit(there, rate),
-        rate=rate,
+        enough=enough(there, rate),
     )
     out = tmp_path / kind.file_name
     export_network(made, out, kind, squares, "", each, joined)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from study.deployment.reference import stated
 from study.errors import ConfigError
-from study.statistics.conformal import Known, beyond, limit, p_values
+from study.statistics.conformal import Known, beyond, enough, limit, p_values
 from study.views.predictions import stated_lines
 from tests.tiny_training import card_of, network_of
 from trainers.backbone import Network, features_of
@@ -215,7 +215,7 @@ def test_joined_distances_are_above_the_limit_where_photos_are_unknown(grouped: 
                 [each.scores for each in known],
                 [each.weights for each in known],
                 limit=highest,
-                rate=rate,
+                enough=enough(known, rate),
             )
             found = join(torch.from_numpy(far)).numpy()
             expected = beyond(p_values(known, far.T), rate)
